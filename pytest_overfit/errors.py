@@ -1,0 +1,57 @@
+"""The one error root of the package, and the three parts that every message has."""
+
+from __future__ import annotations
+
+
+class OverfitError(Exception):
+    """Something the user gave cannot be used.
+
+    Example:
+        >>> raise OverfitError("12 of 64 depths are NaN", where="0001/a.exr", allowed="finite metres, 0 = invalid")
+        Traceback (most recent call last):
+        ...
+        pytest_overfit.errors.OverfitError: 0001/a.exr: 12 of 64 depths are NaN
+          allowed: finite metres, 0 = invalid
+
+    Args:
+        found: what was seen, with the offending value.
+        where: the file, key, module or step it was seen in.
+        allowed: what would have been accepted.
+        hint: what to try next.
+    """
+
+    def __init__(
+        self, found: str, *, where: object = None, allowed: str | None = None, hint: str | None = None
+    ) -> None:
+        self.found = found
+        self.where = None if where is None else str(where)
+        self.allowed = allowed
+        self.hint = hint
+        super().__init__(found)
+
+    def __str__(self) -> str:
+        head = self.found if self.where is None else f"{self.where}: {self.found}"
+        lines = [head]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.hint:
+            lines.append(f"  next: {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive BaseException's pickling, and DataLoader workers pickle errors.
+        return _rebuild, (type(self), self.found, self.where, self.allowed, self.hint)
+
+
+class ConfigError(OverfitError):
+    """A config file, option or marker is wrong: a usage error, reported before anything runs."""
+
+
+class PairError(OverfitError):
+    """A file of the pair or of its source is missing, unreadable or inconsistent."""
+
+
+def _rebuild(
+    kind: type[OverfitError], found: str, where: str | None, allowed: str | None, hint: str | None
+) -> OverfitError:
+    return kind(found, where=where, allowed=allowed, hint=hint)

@@ -1,0 +1,44 @@
+"""All criteria of a run record in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_overfit.config.schema import Criteria
+from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
+from pytest_overfit.judge.limits import judge_limit, judge_monotonic, limits_of
+from pytest_overfit.run.record import RunRecord
+
+
+def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tuple[Finding, ...]:
+    """Judges a record by every criterion that is switched on, in the order of ``criteria.names()``.
+
+    Pure: the same record gives the same findings.
+
+    Example:
+        >>> [finding.name for finding in judge(record, Criteria()) if not finding.passed]
+        ['camera']
+    """
+    limits = limits_of(criteria)
+    judges: dict[str, Callable[[], Finding]] = {
+        "constant_batch": lambda: judge_constant_batch(record),
+        "finite": lambda: judge_finite(record),
+        "gradients": lambda: judge_gradients(record),
+    }
+    if (supervised := criteria.supervised) is not None:
+        judges["supervised"] = lambda: judge_supervised(record, supervised, limits)
+    if (monotonic := criteria.monotonic) is not None:
+        judges["monotonic"] = lambda: judge_monotonic(record, monotonic, limits)
+    if (train_val := criteria.train_val) is not None:
+        judges["train_val"] = lambda: judge_train_val(record, train_val, limits)
+    if (prediction := criteria.prediction) is not None:
+        judges["prediction"] = lambda: judge_prediction(record, prediction)
+
+    def judge_one(name: str) -> Finding:
+        if name in limits:
+            return judge_limit(record, name, limits[name], hold_steps=hold_steps, limits=limits)
+        return judges[name]()
+
+    return tuple(judge_one(name) for name in criteria.names())

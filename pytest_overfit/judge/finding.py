@@ -1,0 +1,47 @@
+"""One judged criterion, and the text of its failure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict of one criterion.
+
+    Example:
+        >>> print(Finding("camera", False, "loss_camera 0.0408", "< 0.001", where="step 2000 of 2000").text())
+        camera: loss_camera 0.0408, allowed < 0.001
+          where: step 2000 of 2000
+
+    ``margin`` is limit / observed for an upper limit (2.0: half of what is allowed was seen; below 1: missed), and
+    ``steps_to_pass`` the step (from 1) from which the criterion held for good.
+    """
+
+    name: str
+    passed: bool
+    observed: str
+    allowed: str
+    where: str | None = None
+    hint: str | None = None
+    steps_to_pass: int | None = None
+    margin: float | None = None
+
+    def text(self) -> str:
+        """Observed against allowed; where; what to try next."""
+        lines = [f"{self.name}: {self.observed}, allowed {self.allowed}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.hint:
+            lines.append(f"  next: {self.hint}")
+        return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """A number as people read it in a loss table: four significant digits.
+
+    Example:
+        >>> number(0.00123456), number(123456.0), number(float("nan"))
+        ('0.001235', '1.235e+05', 'nan')
+    """
+    return f"{value:.4g}"

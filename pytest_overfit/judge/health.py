@@ -1,0 +1,220 @@
+"""The criteria that need no limit: finite numbers, living gradients, real supervision, one constant sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_overfit.config.schema import Supervised
+from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.record import ParameterRecord, RunRecord, Supervision
+from pytest_overfit.suggest import shorten
+
+# Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
+TARGETS_OF = {"camera": ("extrinsics", "intrinsics"), "depth": ("depths",)}
+MIN_VALID_PIXELS = 100
+SAME_IMAGE = 1e-3
+SAME_POSE = 1e-4
+
+
+def judge_finite(record: RunRecord) -> Finding:
+    """Is every loss term, prediction, gradient, parameter and optimizer state finite at every step?"""
+    allowed = "finite loss terms, predictions, gradients, parameters and optimizer state at every step"
+    bad = record.non_finite
+    if bad is None:
+        if record.steps == 0:
+            return Finding("finite", False, "no step was made", allowed)
+        return Finding("finite", True, f"{record.steps} steps, all finite", allowed)
+    return Finding(
+        "finite",
+        False,
+        f"{bad.what} is not finite at step {bad.step}",
+        allowed,
+        where=f"first in module {bad.module}"
+        if bad.module
+        else f"step {bad.step}, {record.device}, seed {record.seed}",
+        hint="a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
+        if bad.what.startswith("prediction")
+        else "lower the learning rate, clip gradients, or guard the square root, logarithm or division that made it",
+    )
+
+
+def judge_gradients(record: RunRecord) -> Finding:
+    """Does every trainable parameter get a finite, non-zero gradient, sit in the optimizer and move?"""
+    allowed = "every trainable parameter gets a gradient, is in the optimizer and moves; frozen ones do not"
+    trainable = [p for p in record.parameters if p.trainable]
+    if not trainable:
+        patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
+        return Finding(
+            "gradients",
+            False,
+            f"all {len(record.parameters)} parameter tensors are frozen",
+            allowed,
+            where=f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
+            hint="remove the patterns from optim.frozen_module_names, or freeze less",
+        )
+    rates = record.learning_rate
+    problems = [
+        _problem(
+            "not in the optimizer",
+            [p for p in trainable if not p.in_optimizer],
+            "build the optimizer from the model that is trained, after its last module was replaced",
+        ),
+        _problem(
+            "no gradient arrives",
+            [p for p in trainable if p.max_grad is None],
+            "connect them to the loss (detach, no_grad, an unused head?), or freeze or remove them",
+        ),
+        _problem(
+            "the gradient is zero at every step",
+            [p for p in trainable if p.max_grad == 0.0],
+            "look for a dead activation, a clamp, or a zero factor behind them",
+        ),
+        _problem(
+            "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
+            [p for p in trainable if p.max_grad and p.in_optimizer and p.moved == 0.0],
+            "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps",
+        ),
+        _problem(
+            "frozen, yet moves",
+            [p for p in record.parameters if not p.trainable and p.moved > 0.0],
+            "take frozen parameters out of the optimizer, or freeze before it is built",
+        ),
+    ]
+    found = next((problem for problem in problems if problem), None)
+    if found:
+        observed, where, hint = found
+        return Finding("gradients", False, observed, allowed, where=where, hint=hint)
+    frozen = len(record.parameters) - len(trainable)
+    return Finding("gradients", True, f"{len(trainable)} tensors learn, {frozen} frozen as declared", allowed)
+
+
+def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[str, float]) -> Finding:
+    """Could this run have failed? The loss answers to model and target, starts high, and there is something to see."""
+    allowed = (
+        "a loss that answers to the model and its targets, starts above its limit, on two different supervised views"
+    )
+    checks = [*_starts_high(record, limits), *_depends_on_model(record)]
+    if record.supervision is not None:
+        checks += [
+            *_answers_targets(record, record.supervision, limits),
+            *_enough_to_see(record.supervision, settings),
+        ]
+    if record.steps == 0 and not checks:
+        checks = [("no step was made", "see ::gradients")]
+    if checks:
+        return Finding(
+            "supervised", False, "; ".join(text for text, _ in checks), allowed, where=record.name, hint=checks[0][1]
+        )
+    seen = record.supervision.frames if record.supervision else ()
+    shares = ", ".join(f"{frame.valid / frame.total:.0%}" for frame in seen)
+    return Finding("supervised", True, f"valid depth {shares}" if shares else "the loss answers", allowed)
+
+
+def judge_constant_batch(record: RunRecord) -> Finding:
+    """Did the loader hand out one sample, and is it byte-identical at the end?"""
+    allowed = "the same bytes from two draws of the loader, and before and after the run"
+    batch = record.batch
+    if batch is None:
+        return Finding("constant_batch", False, "the batch was not fingerprinted", allowed)
+    if batch.randomness:
+        return Finding(
+            "constant_batch",
+            False,
+            "; ".join(batch.randomness),
+            allowed,
+            where="config",
+            hint="switch it off: one sample means the same pixels at every step",
+        )
+    if batch.redraw_differences:
+        return Finding(
+            "constant_batch",
+            False,
+            "two draws differ: " + "; ".join(batch.redraw_differences),
+            allowed,
+            where="the loader",
+            hint="switch off augmentation, shuffling and random sampling for this test",
+        )
+    if batch.fingerprint_start != batch.fingerprint_end:
+        return Finding(
+            "constant_batch",
+            False,
+            "the batch was changed during the run",
+            allowed,
+            where=f"{batch.fingerprint_start[:12]} became {batch.fingerprint_end[:12]}",
+            hint="the model or the loss writes into its input: look for in-place operations",
+        )
+    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}", allowed)
+
+
+def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> tuple[str, str, str] | None:
+    if not culprits:
+        return None
+    return f"{len(culprits)} parameter tensors: {what}", shorten(p.name for p in culprits), hint
+
+
+def _starts_high(record: RunRecord, limits: Mapping[str, float]) -> list[tuple[str, str]]:
+    found = []
+    for name, below in limits.items():
+        term = resolve_term(name, record.curves)
+        curve = record.curves.get(term or "", ())
+        if curve and curve[0] < below:
+            found.append(
+                (
+                    f"{term} starts at {number(curve[0])}, already below its limit {number(below)}",
+                    "start from an untrained model, or look for an empty mask, a zero target or a zero weight",
+                )
+            )
+    return found
+
+
+def _depends_on_model(record: RunRecord) -> list[tuple[str, str]]:
+    if record.grad_norms and all(curve and curve[0] == 0.0 for curve in record.grad_norms.values()):
+        return [("the loss does not depend on the model (its gradient is zero)", "connect the loss to the predictions")]
+    return []
+
+
+def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mapping[str, float]) -> list[tuple[str, str]]:
+    found = []
+    for name in limits:
+        term = resolve_term(name, record.curves)
+        if term is None:
+            continue
+        targets = [t for t in TARGETS_OF.get(name, tuple(supervision.answers)) if t in supervision.answers]
+        silent = [t for t in targets if not supervision.answers[t].get(term)]
+        if targets and len(silent) == len(targets):
+            found.append(
+                (
+                    f"{term} does not answer when {' or '.join(targets)} change",
+                    "the term reads no target: an empty mask, a detached copy or a prediction compared with itself",
+                )
+            )
+    return found
+
+
+def _enough_to_see(supervision: Supervision, settings: Supervised) -> list[tuple[str, str]]:
+    found = []
+    for frame in supervision.frames:
+        if frame.valid < max(MIN_VALID_PIXELS, settings.min_valid_ratio * frame.total):
+            found.append(
+                (
+                    f"frame {frame.frame} has {frame.valid} valid depth pixels of {frame.total} "
+                    f"({frame.valid / max(1, frame.total):.1%}, at least {settings.min_valid_ratio:.0%} wanted)",
+                    "choose another pair, or look at the depth file, max_depth, depth_percentile and the sky mask",
+                )
+            )
+    if supervision.image_difference is not None and supervision.image_difference < SAME_IMAGE:
+        found.append(
+            (
+                f"the two images are the same (mean difference {number(supervision.image_difference)} of 1)",
+                "choose a pair of two different views",
+            )
+        )
+    if supervision.pose_difference is not None and supervision.pose_difference < SAME_POSE:
+        found.append(
+            (
+                f"the two cameras are the same (largest difference {number(supervision.pose_difference)})",
+                "choose a pair of two different cameras, or look at cam2world of both .npz files",
+            )
+        )
+    return found

@@ -1,0 +1,126 @@
+"""TensorBoard scalars of a run, written while it goes, under the names that the trainer's guide uses."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytest_overfit.run.names import resolve_term
+
+FLUSH_SECONDS = 2.0
+DEFAULT_FOLDER = "overfit_logs"
+
+
+class TensorBoardLog:
+    """An observer that writes ``train/<term>``, ``val/<term>``, ``lr``, ``weight_decay`` and ``grad_norm/<group>``.
+
+    ``loss_objective`` and ``loss_depth`` are written under these names whatever the loss calls them. Every two seconds
+    the file is flushed, so a run that is killed leaves what it had.
+
+    Args:
+        folder: the run's own folder.
+        every: steps between two written training rows; the last one of a run is always written.
+        keys: per split, the only terms to write (``logging.scalar_keys_to_log``); absent or empty: all of them.
+    """
+
+    def __init__(self, folder: Path, *, every: int = 1, keys: Mapping[str, Sequence[str]] | None = None) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # tensorboard's own imports warn, and a test suite may turn that into errors
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder), flush_secs=10)
+        self.folder = folder
+        self.every = every
+        self.keys = keys or {}
+        self.flushed = time.monotonic()
+        self.unwritten: tuple[int, Mapping[str, float]] | None = None
+
+    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        for step, row in enumerate(rows, first + 1):
+            if (step - 1) % self.every:
+                self.unwritten = (step, row)
+            else:
+                self._write_step(step, row)
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.writer.flush()
+            self.flushed = time.monotonic()
+
+    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
+        self._write("val", step, terms)
+
+    def close(self) -> None:
+        """Writes what is held back and closes the file."""
+        if self.unwritten is not None:
+            self._write_step(*self.unwritten)
+        self.writer.close()
+
+    def _write_step(self, step: int, row: Mapping[str, float]) -> None:
+        self.unwritten = None
+        losses = {name: value for name, value in row.items() if name not in HYPER and not name.startswith("grad_norm/")}
+        self._write("train", step, losses)
+        for name in row.keys() - losses.keys():
+            self.writer.add_scalar(name, row[name], step)
+
+    def _write(self, split: str, step: int, terms: Mapping[str, float]) -> None:
+        wanted = self.keys.get(split)
+        for name, value in guide_names(terms).items():
+            if not wanted or name in wanted:
+                self.writer.add_scalar(f"{split}/{name}", value, step)
+
+
+HYPER = ("lr", "weight_decay")
+
+
+def guide_names(terms: Mapping[str, float]) -> dict[str, float]:
+    """Loss terms under the guide's names.
+
+    Example:
+        >>> guide_names({"objective": 0.5, "loss_reg_depth": 0.1})
+        {'loss_objective': 0.5, 'loss_reg_depth': 0.1, 'loss_depth': 0.1}
+    """
+    named = {("loss_objective" if name == "objective" else name): value for name, value in terms.items()}
+    depth = resolve_term("depth", terms)
+    if depth is not None:
+        named.setdefault("loss_depth", terms[depth])
+    return named
+
+
+def safe_name(text: str) -> str:
+    """A folder name on every platform: letters, digits, dot, dash and underscore, at most 80 characters.
+
+    Example:
+        >>> safe_name("configs/a b.yaml::<camera>")
+        'configs_a_b.yaml_camera'
+    """
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._")[:80] or "run"
+
+
+def run_folder(log_dir: Path, name: str) -> tuple[Path, str | None]:
+    """A new folder for one run below ``log_dir``, and a note where it had to go elsewhere because that is read-only."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        return _new_folder(log_dir / safe_name(name), stamp), None
+    except OSError as error:
+        spare = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
+        note = f"{log_dir} cannot be written ({error.strerror or error}): TensorBoard files are in {spare}"
+        return _new_folder(spare / safe_name(name), stamp), note
+
+
+def _new_folder(parent: Path, stamp: str) -> Path:
+    """Folders of one second are told apart by a number."""
+    for attempt in range(1, 10_000):
+        folder = parent / (stamp if attempt == 1 else f"{stamp}.{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+        else:
+            return folder
+    raise OSError(f"no free folder name below {parent}")

@@ -1,0 +1,94 @@
+"""A run as lines of text: the headline, the table of criteria, and the progress line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.record import RunRecord
+
+STOPS = {
+    "passed": "stopped early: every limit held",
+    "max_steps": "used its whole step budget",
+    "max_seconds": "CUT SHORT by max_seconds",
+    "non_finite": "stopped at the first non-finite value",
+    "interrupted": "INTERRUPTED",
+    "no_trainable_parameters": "not trained: no parameter is trainable",
+}
+
+
+def run_headline(record: RunRecord) -> str:
+    """How far the run went, how fast, on what.
+
+    Example:
+        >>> run_headline(record)
+        '412 of 1000 steps in 21.3 s (52 ms a step), stopped early: every limit held; cpu, 1 thread, seed 42'
+    """
+    threads = record.environment.get("threads", "")
+    parts = [record.device]
+    if threads and record.device == "cpu":
+        parts.append(f"{threads} thread{'' if threads == '1' else 's'}")
+    if record.environment.get("precision", "float32") != "float32":
+        parts.append(record.environment["precision"])
+    parts.append(f"seed {record.seed}")
+    if record.peak_mib is not None:
+        parts.append(f"{record.peak_mib:.0f} MiB peak")
+    return (
+        f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s ({record.step_ms:.0f} ms a step), "
+        f"{STOPS[record.stop]}; {', '.join(parts)}"
+    )
+
+
+def criteria_table(findings: Sequence[Finding]) -> list[str]:
+    """One aligned line per criterion under a header line.
+
+    Example:
+        >>> print("\\n".join(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)])))
+        verdict  criterion  observed            allowed  margin  since step
+        ok       camera     loss_camera 0.0005  < 0.001  2x
+    """
+    header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
+    rows = [header, *(_row(finding) for finding in findings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
+
+
+def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], steps_per_second: float) -> str:
+    """One line of live progress: step, objective, camera, depth, rate.
+
+    Example:
+        >>> progress_line("quick", 120, 400, {"objective": 0.31, "loss_camera": 0.02, "loss_reg_depth": 0.05}, 22.4)
+        'quick  step 120/400  objective 0.31  camera 0.02  depth 0.05  22.4 steps/s'
+    """
+    parts = [f"{name}  step {step}/{planned}"]
+    for criterion in ("objective", "camera", "depth"):
+        if (term := resolve_term(criterion, row)) is not None:
+            parts.append(f"{criterion} {number(row[term])}")
+    return "  ".join([*parts, f"{steps_per_second:.1f} steps/s"])
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    return (
+        "ok" if finding.passed else "FAILED",
+        finding.name,
+        _clip(finding.observed, 72),
+        _clip(finding.allowed, 48),
+        _margin(finding.margin),
+        "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
+    )
+
+
+def _margin(margin: float | None) -> str:
+    if margin is None:
+        return ""
+    return "below 0" if math.isinf(margin) else f"{margin:.2g}x"
+
+
+def _clip(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."

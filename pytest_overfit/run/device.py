@@ -1,0 +1,116 @@
+"""Which device a run takes, and how many CPU threads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from pytest_overfit.errors import OverfitError
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """The device of a run; ``note`` says aloud when the choice is not what a GPU gate would expect."""
+
+    device: torch.device
+    note: str | None = None
+
+
+def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> DeviceChoice:
+    """Resolves ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu`` to a device that exists.
+
+    Example:
+        >>> choose_device("auto").device
+        device(type='cpu')
+
+    Raises:
+        OverfitError: the device is not there, or ``require_gpu`` is set and the choice is the CPU.
+    """
+    counts = {kind: _count(kind) for kind in ("cuda", "xpu", "mps")}
+    if requested == "auto":
+        kind = next((kind for kind, count in counts.items() if count), "cpu")
+        choice = DeviceChoice(torch.device(kind), None if kind != "cpu" else _missing_gpu())
+    else:
+        choice = DeviceChoice(_explicit(requested, counts))
+    if require_gpu and choice.device.type == "cpu":
+        raise OverfitError(
+            f"a GPU is required and the run would use the CPU: {_missing_gpu()}",
+            where="--overfit-require-gpu / overfit.require_gpu",
+            allowed="a CUDA, XPU or MPS device",
+            hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement",
+        )
+    return choice
+
+
+def choose_threads(requested: int | str, *, workers: int = 1) -> int:
+    """CPU threads for one run: the number asked for, or the cores that are idle now, shared by ``workers`` processes.
+
+    Competing threads cost far more than missing ones (two threads on a busy machine ran ten times slower than one),
+    so ``auto`` subtracts the machine's load.
+    """
+    if isinstance(requested, int):
+        return requested
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        load = 0.0
+    return max(1, int((cores - load + 0.5) / max(1, workers)))
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with its product name: ``cuda:0 (NVIDIA H100)``, ``cpu``."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def peak_mib(device: torch.device) -> float | None:
+    """Peak memory in MiB: of the device's allocator on CUDA, of the whole process on a CPU; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _count(kind: str) -> int:
+    # is_available() can be True with no device behind it, so devices are counted.
+    try:
+        if kind == "mps":
+            return int(torch.backends.mps.is_available())
+        module = getattr(torch, kind, None)
+        return int(module.device_count()) if module is not None else 0
+    except (RuntimeError, AssertionError):
+        return 0
+
+
+def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
+    try:
+        device = torch.device(requested)
+    except RuntimeError:
+        raise OverfitError(
+            f"device {requested!r} is not a device", where="overfit.device", allowed="auto, cpu, cuda, cuda:N, mps, xpu"
+        ) from None
+    if device.type == "cpu":
+        return device
+    count = counts.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise OverfitError(
+            f"device {requested!r} is not there: torch {torch.__version__} counts {count} {device.type} device(s)",
+            where="overfit.device",
+            allowed=", ".join(["auto", "cpu", *(f"{kind}:0..{n - 1}" for kind, n in counts.items() if n)]),
+            hint="--overfit-device=auto takes what there is",
+        )
+    return device
+
+
+def _missing_gpu() -> str:
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        return f"no GPU used (torch {torch.__version__} is a CPU build)"
+    available = torch.cuda.is_available()
+    return f"no GPU used (torch.cuda.is_available() is {available}, device_count() is {_count('cuda')})"

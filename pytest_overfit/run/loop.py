@@ -1,0 +1,232 @@
+"""The bounded loop: train on one frozen batch until every limit has held, or the budget ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.optim import Freezing, GradientClipper, set_hyperparameter
+from pytest_overfit.run.record import NonFinite, StopReason
+from pytest_overfit.run.schedule import Schedule
+from pytest_overfit.run.task import Terms, TwoViewTask
+from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite, named_outputs
+
+
+class Observer(Protocol):
+    """Somebody who follows a run while it goes: a progress line, a TensorBoard writer."""
+
+    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        """Training steps ``first`` (from 0) onwards: loss terms, ``lr``, ``weight_decay``, ``grad_norm/<group>``."""
+
+    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
+        """Loss terms in evaluation mode after ``step`` training steps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far a run may go.
+
+    ``limits`` are criterion name -> value the term must stay below; ``accept`` is asked once all have held for
+    ``hold_steps`` steps in a row and may send the run on. ``read_every`` steps the losses are read off the device.
+    """
+
+    max_steps: int
+    max_seconds: float | None
+    hold_steps: int
+    limits: Mapping[str, float]
+    val_every: int
+    read_every: int
+    lr: Schedule | None = None
+    weight_decay: Schedule | None = None
+    accept: Callable[[Curves], bool] = lambda curves: True
+
+
+@dataclass
+class Curves:
+    """What the loop writes down, one value per step."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    val: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    non_finite: NonFinite | None = None
+    stop: StopReason = "max_steps"
+    seconds: float = 0.0
+
+
+def fit(
+    task: TwoViewTask,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    *,
+    watch: GradientWatch,
+    clip: GradientClipper,
+    frozen: Freezing,
+    observers: Sequence[Observer] = (),
+) -> Curves:
+    """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
+    curves = Curves()
+    pending = _Pending()
+    scaler = task.precision.scaler(task.device)
+    started = time.perf_counter()
+    try:
+        for step in range(plan.max_steps):
+            hyper = _apply_schedules(optimizer, plan, step / plan.max_steps)
+            task.model.train()
+            frozen.hold()
+            optimizer.zero_grad(set_to_none=True)
+            predictions = task.predict(task.batch)
+            terms = task.terms(predictions, task.batch)
+            scaler.scale(terms["objective"]).backward()  # type: ignore[no-untyped-call]
+            scaler.unscale_(optimizer)
+            norms = watch.observe()
+            clip()
+            scaler.step(optimizer)
+            scaler.update()
+
+            pending.add(*_row(terms, predictions, norms, watch.groups), hyper)
+            due = step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
+            if not due:
+                continue
+            first = len(curves.steps)
+            curves.non_finite = _drain(pending, task, optimizer, curves, observers)
+            if curves.non_finite:
+                curves.stop = "non_finite"
+                break
+            if step // plan.val_every != (first - 1) // plan.val_every or step + 1 == plan.max_steps:
+                _validate(task, step + 1, curves, observers)
+            if plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves):
+                curves.stop = "passed"
+                break
+            if plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds:
+                curves.stop = "max_seconds"
+                break
+    except KeyboardInterrupt:
+        curves.stop = "interrupted"
+        _drain(pending, task, optimizer, curves, observers)
+    curves.seconds = time.perf_counter() - started
+    return curves
+
+
+def evaluate(task: TwoViewTask, batch: Mapping[str, Any]) -> dict[str, float]:
+    """The loss terms in evaluation mode as numbers, without a gradient. A host-device sync."""
+    with evaluating(task.model):
+        terms = task.terms(task.predict(batch), batch)
+    return {name: float(value) for name, value in terms.items()}
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for a block; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> int:
+    """For how many of the latest steps in a row every limited term has been below its limit."""
+    if not rows:
+        return 0
+    named = {resolve_term(criterion, rows[-1]): below for criterion, below in limits.items()}
+    held = 0
+    for row in reversed(rows):
+        if any(name is None or not row[name] < below for name, below in named.items()):
+            break
+        held += 1
+    return held
+
+
+def _apply_schedules(optimizer: torch.optim.Optimizer, plan: Plan, progress: float) -> dict[str, float]:
+    for key, schedule in (("lr", plan.lr), ("weight_decay", plan.weight_decay)):
+        if schedule is not None:
+            set_hyperparameter(optimizer, key, schedule(progress))
+    group = optimizer.param_groups[0]
+    return {key: float(group[key]) for key in ("lr", "weight_decay") if key in group}
+
+
+def _row(terms: Terms, predictions: object, norms: Tensor, groups: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Names and values of one step on the device: terms, group norms, and one finite flag per prediction."""
+    outputs = named_outputs(predictions)
+    names = [*terms, *(f"grad_norm/{group}" for group in groups), *(f"finite/{name}" for name, _ in outputs)]
+    losses = [value.detach().float() for value in terms.values()]
+    flags = [torch.isfinite(value.detach()).all().float() for _, value in outputs]
+    return names, torch.cat([torch.stack(losses), norms.detach(), torch.stack(flags) if flags else norms.new_empty(0)])
+
+
+@dataclass
+class _Pending:
+    """Steps whose numbers are still on the device."""
+
+    names: list[str] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+    hyper: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, names: list[str], row: Tensor, hyper: dict[str, float]) -> None:
+        self.names = names
+        self.rows.append(row)
+        self.hyper.append(hyper)
+
+
+def _drain(
+    pending: _Pending,
+    task: TwoViewTask,
+    optimizer: torch.optim.Optimizer,
+    curves: Curves,
+    observers: Sequence[Observer],
+) -> NonFinite | None:
+    """Reads the pending steps in bulk, writes them down, tells the observers; returns the first non-finite tensor."""
+    if not pending.rows:
+        return None
+    first = len(curves.steps)
+    values = torch.stack(pending.rows).tolist()  # the only host-device sync of these steps
+    rows = [dict(zip(pending.names, value, strict=True)) for value in values]
+    curves.steps += [{**_numbers(row), **hyper} for row, hyper in zip(rows, pending.hyper, strict=True)]
+    pending.rows.clear()
+    pending.hyper.clear()
+    for observer in observers:
+        observer.on_steps(first, curves.steps[first:])
+    return _first_bad(task, optimizer, rows, first)
+
+
+def _numbers(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if not name.startswith("finite/")}
+
+
+def _first_bad(
+    task: TwoViewTask, optimizer: torch.optim.Optimizer, rows: Sequence[Mapping[str, float]], first: int
+) -> NonFinite | None:
+    for offset, row in enumerate(rows):
+        step = first + offset + 1
+        outputs = [name for name, value in row.items() if name.startswith("finite/") and value != 1.0]
+        losses = [name for name, value in row.items() if not name.startswith("finite/") and not _finite(value)]
+        if outputs:
+            module = locate_non_finite(task.model, lambda: task.predict(task.batch))
+            return NonFinite(step, f"prediction {outputs[0].removeprefix('finite/')}", module)
+        if losses:
+            kind = "gradient of" if losses[0].startswith("grad_norm/") else "loss term"
+            name = losses[0].removeprefix("grad_norm/")
+            return NonFinite(step, f"{kind} {name}", name if kind == "gradient of" else None)
+    return first_non_finite_state(task.model, optimizer, first + len(rows))
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+def _validate(task: TwoViewTask, step: int, curves: Curves, observers: Sequence[Observer]) -> None:
+    if task.val_batch is None:
+        return
+    terms = evaluate(task, task.val_batch)
+    curves.val.append((step, terms))
+    for observer in observers:
+        observer.on_val(step, terms)

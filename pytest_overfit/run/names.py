@@ -1,0 +1,23 @@
+"""The names that a criterion's term may have in a user's loss, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+OBJECTIVE_NAMES = ("objective", "loss_objective", "loss")
+ALIASES = {
+    "objective": ("objective",),
+    "camera": ("loss_camera", "camera"),
+    "depth": ("loss_depth", "loss_reg_depth", "depth"),
+}
+
+
+def resolve_term(criterion: str, terms: Iterable[str]) -> str | None:
+    """The loss's own name for a criterion's term, or None when the loss gives no such term.
+
+    Example:
+        >>> resolve_term("depth", ["objective", "loss_reg_depth", "loss_conf_depth"])
+        'loss_reg_depth'
+    """
+    given = set(terms)
+    return next((name for name in ALIASES.get(criterion, (criterion,)) if name in given), None)

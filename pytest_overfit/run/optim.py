@@ -1,0 +1,122 @@
+"""What is trained, and how far a step goes: freezing by pattern, the optimizer, gradient clipping by module group."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.run.build import instantiate
+from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.suggest import nearest
+
+if TYPE_CHECKING:
+    from pytest_overfit.config.schema import ClipGroup
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """The outcome of ``freeze``: which pattern froze which parameter, and the frozen modules (kept in eval mode)."""
+
+    frozen_by: Mapping[str, str]
+    modules: tuple[nn.Module, ...]
+    matches: tuple[FreezeMatch, ...]
+
+    def hold(self) -> None:
+        """Frozen modules stay in evaluation mode, so that their batch statistics do not drift."""
+        for module in self.modules:
+            module.eval()
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> Freezing:
+    """Freezes every module or parameter whose dotted name matches a glob pattern.
+
+    Example:
+        >>> freeze(model, ["*aggregator*"]).matches
+        (FreezeMatch(pattern='*aggregator*', tensors=48, numel=811392),)
+
+    Raises:
+        ConfigError: a pattern matches nothing; the nearest module names are listed.
+    """
+    modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
+    frozen_by: dict[str, str] = {}
+    frozen_modules: list[nn.Module] = []
+    matches = []
+    for pattern in patterns:
+        hit_modules = [name for name in modules if name and fnmatch.fnmatchcase(name, pattern)]
+        names = {name for name in parameters if fnmatch.fnmatchcase(name, pattern)}
+        names |= {name for name in parameters if any(name.startswith(f"{module}.") for module in hit_modules)}
+        if not names and not hit_modules:
+            known = [name for name in modules if name]
+            guess = nearest(pattern.strip("*"), known)
+            raise ConfigError(
+                f"pattern {pattern!r} matches no module and no parameter of {type(model).__name__}",
+                where="optim.frozen_module_names",
+                allowed="a glob over module names such as " + ", ".join(name for name in known if "." not in name),
+                hint=f"did you mean '*{guess}*'?" if guess else None,
+            )
+        for name in names:
+            parameters[name].requires_grad_(False)
+            frozen_by.setdefault(name, pattern)
+        frozen_modules += [modules[name] for name in hit_modules]
+        matches.append(FreezeMatch(pattern, len(names), sum(parameters[name].numel() for name in names)))
+    return Freezing(frozen_by, tuple(frozen_modules), tuple(matches))
+
+
+def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Builds ``optim.optimizer`` over the given parameters."""
+    factory = instantiate(node, where="optim.optimizer", partial=True)
+    try:
+        optimizer = factory(list(parameters))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{node.get('_target_')} refuses its settings: {error}",
+            where="optim.optimizer",
+            allowed="the keyword arguments of that optimizer",
+        ) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}",
+            where="optim.optimizer",
+            allowed="a torch.optim.Optimizer",
+        )
+    return optimizer
+
+
+class GradientClipper:
+    """Clips the gradient norm of each module group on its own, as ``optim.gradient_clip.configs`` asks.
+
+    A group takes the parameters whose dotted name contains one of its module names, or matches it as a glob.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[ClipGroup]) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.groups: list[tuple[list[nn.Parameter], float, float]] = []
+        claimed: set[str] = set()
+        for group in groups:
+            members = [(n, p) for n, p in named if any(_belongs(n, m) for m in group.module_names)]
+            claimed |= {name for name, _ in members}
+            if members:
+                self.groups.append(([p for _, p in members], group.max_norm, group.norm_type))
+        self.unclaimed = tuple(name for name, _ in named if name not in claimed) if groups else ()
+
+    def __call__(self) -> None:
+        for parameters, max_norm, norm_type in self.groups:
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+
+
+def _belongs(name: str, module_name: str) -> bool:
+    return module_name in name or fnmatch.fnmatchcase(name, module_name)
+
+
+def set_hyperparameter(optimizer: torch.optim.Optimizer, key: str, value: float) -> None:
+    """Writes one hyper-parameter into every parameter group."""
+    for group in optimizer.param_groups:
+        if key in group:
+            group[key] = value

@@ -1,0 +1,151 @@
+"""What one bounded run leaves behind: plain numbers, no tensors, so that judging and reporting need no torch.
+
+Steps are counted from 1 in every text and from 0 in every index. Losses carry the names the user's loss gave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+StopReason = Literal["passed", "max_steps", "max_seconds", "non_finite", "interrupted", "no_trainable_parameters"]
+
+CUT_SHORT: tuple[StopReason, ...] = ("max_seconds", "interrupted")
+
+
+@dataclass(frozen=True)
+class ParameterRecord:
+    """One parameter tensor over the whole run.
+
+    ``max_grad`` is the largest gradient norm seen (None: no gradient ever arrived), ``moved`` the largest absolute
+    change of one element between the first and the last step.
+    """
+
+    name: str
+    numel: int
+    trainable: bool
+    frozen_by: str | None
+    in_optimizer: bool
+    max_grad: float | None
+    moved: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class FreezeMatch:
+    """How many parameter tensors one ``frozen_module_names`` pattern froze."""
+
+    pattern: str
+    tensors: int
+    numel: int
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first NaN or infinity of a run: ``what`` tensor, at which step (from 1), and the module it arose in."""
+
+    step: int
+    what: str
+    module: str | None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """Whether the sample stayed the same: fingerprints around the run, differences between two draws of the loader."""
+
+    fingerprint_start: str
+    fingerprint_end: str
+    redraw_differences: tuple[str, ...]
+    randomness: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """Supervised share of one frame: ``valid`` of ``total`` pixels carry depth."""
+
+    frame: int
+    valid: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Could the run have failed?
+
+    ``answers[target][term]`` is the absolute change of a loss term when that target is perturbed and the predictions
+    are kept. ``image_difference`` is the mean absolute difference of the two images (0..1), ``pose_difference`` the
+    largest absolute difference between entries of two normalised world2cam matrices.
+    """
+
+    answers: Mapping[str, Mapping[str, float]]
+    frames: tuple[FrameRecord, ...]
+    image_difference: float | None
+    pose_difference: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss terms of the final parameters, in training mode and in evaluation mode on the validation sample."""
+
+    train: Mapping[str, float]
+    val: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FramePrediction:
+    """Prediction against ground truth for one frame.
+
+    ``abs_rel`` is mean(|pred - gt| / gt) and ``delta_1_25`` the share with max(pred/gt, gt/pred) < 1.25 over valid
+    pixels (Eigen et al. 2014); ``mae`` is in normalised units, ``mae_metres`` in metres. ``rotation_deg`` is the
+    geodesic angle, ``translation_deg`` the angle between the world2cam translations (None where the true one is zero).
+    """
+
+    frame: int
+    abs_rel: float | None = None
+    delta_1_25: float | None = None
+    mae: float | None = None
+    mae_metres: float | None = None
+    rotation_deg: float | None = None
+    translation_deg: float | None = None
+    translation_metres: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything one bounded run produced.
+
+    Example:
+        >>> record.steps, record.stop, record.curves["objective"][-1]
+        (412, 'passed', 0.0031)
+    """
+
+    name: str
+    seed: int
+    device: str
+    planned_steps: int
+    steps: int
+    stop: StopReason
+    seconds: float
+    curves: Mapping[str, tuple[float, ...]]
+    val_steps: tuple[int, ...] = ()
+    val_curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    learning_rate: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    grad_norms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    parameters: tuple[ParameterRecord, ...] = ()
+    freeze_matches: tuple[FreezeMatch, ...] = ()
+    non_finite: NonFinite | None = None
+    batch: BatchRecord | None = None
+    supervision: Supervision | None = None
+    evaluation: Evaluation | None = None
+    predictions: tuple[FramePrediction, ...] = ()
+    prediction_keys: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    peak_mib: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step_ms(self) -> float:
+        """Mean milliseconds of one training step, validation and probes included."""
+        return 1000.0 * self.seconds / max(1, self.steps)

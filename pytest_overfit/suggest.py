@@ -1,0 +1,29 @@
+"""Names in messages: the nearest valid one to a misspelt one, and long lists cut short."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The choice most like ``word``, or None when nothing is near.
+
+    Example:
+        >>> nearest("objectve", ["objective", "camera"])
+        'objective'
+    """
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def shorten(names: Iterable[str], most: int = 4) -> str:
+    """The first few names and how many more there are.
+
+    Example:
+        >>> shorten(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    listed = list(names)
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest

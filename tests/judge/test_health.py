@@ -1,0 +1,156 @@
+"""Finite numbers, living gradients, real supervision, one constant sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_overfit.config.schema import Supervised
+from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
+from pytest_overfit.run.record import BatchRecord, FrameRecord, FreezeMatch, NonFinite, Supervision
+from tests.support.records import falling, parameter, record
+
+LIMITS = {"objective": 0.01, "camera": 0.001, "depth": 0.01}
+
+
+def supervision(**changes: Any) -> Supervision:
+    healthy = record().supervision
+    assert healthy is not None
+    return Supervision(**{**vars(healthy), **changes})
+
+
+def test_a_healthy_run_passes_everything() -> None:
+    """The base record is green, so each red below has one reason."""
+    run = record()
+    assert judge_finite(run).passed
+    assert judge_gradients(run).passed
+    assert judge_supervised(run, Supervised(), LIMITS).passed
+    assert judge_constant_batch(run).passed
+
+
+def test_the_first_non_finite_tensor_and_module_are_named() -> None:
+    """A NaN that the loss hides is still found in the raw prediction."""
+    run = record(non_finite=NonFinite(3, "prediction pose_enc_list.3", "camera_head.mlp (Linear)"))
+    assert judge_finite(run).text() == (
+        "finite: prediction pose_enc_list.3 is not finite at step 3, allowed finite loss terms, predictions, gradients, "
+        "parameters and optimizer state at every step\n"
+        "  where: first in module camera_head.mlp (Linear)\n"
+        "  next: a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
+    )
+
+
+def test_no_step_is_not_finite() -> None:
+    """A run without steps has shown nothing."""
+    assert not judge_finite(record(steps=0)).passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"in_optimizer": False, "moved": 0.0}, "not in the optimizer"),
+        ({"max_grad": None, "moved": 0.0}, "no gradient arrives"),
+        ({"max_grad": 0.0, "moved": 0.0}, "the gradient is zero at every step"),
+        ({"moved": 0.0}, "does not move"),
+        ({"trainable": False, "in_optimizer": False, "moved": 0.2}, "frozen, yet moves"),
+    ],
+)
+def test_a_parameter_that_does_not_learn_is_named(changes: dict[str, Any], says: str) -> None:
+    """Each way of not learning has its own sentence and the parameter's name."""
+    run = record(parameters=(parameter("trunk.weight"), parameter("camera_head.bias", **changes)))
+    finding = judge_gradients(run)
+    assert not finding.passed
+    assert finding.observed == f"1 parameter tensors: {says}"
+    assert finding.where == "camera_head.bias"
+
+
+def test_lr_zero_is_named() -> None:
+    """Nothing moves because the learning rate is 0, and the finding says exactly that."""
+    run = record(parameters=(parameter(moved=0.0),), learning_rate=(0.0,) * 100)
+    assert judge_gradients(run).observed == (
+        "1 parameter tensors: does not move: the learning rate is 0 at every step"
+    )
+
+
+def test_everything_frozen_names_the_pattern() -> None:
+    """A pattern that froze the whole model is shown with its count."""
+    frozen = tuple(parameter(f"p{i}", trainable=False, moved=0.0, max_grad=None) for i in range(3))
+    run = record(parameters=frozen, freeze_matches=(FreezeMatch("*", 3, 36),), steps=0, curves={})
+    finding = judge_gradients(run)
+    assert not finding.passed
+    assert finding.observed == "all 3 parameter tensors are frozen"
+    assert finding.where == "frozen by '*' (3 tensors)"
+
+
+def test_many_culprits_are_cut_to_a_few() -> None:
+    """Long lists are shortened with a count."""
+    run = record(parameters=tuple(parameter(f"p{i}", max_grad=None) for i in range(9)))
+    assert judge_gradients(run).where == "p0, p1, p2, p3 and 5 more"
+
+
+def test_a_loss_that_starts_below_its_limit_proves_nothing() -> None:
+    """The all-zero dummy batch: every loss is 0 from the first step."""
+    run = record(curves={"objective": (0.0,) * 9, "loss_camera": (0.0,) * 9, "loss_reg_depth": (0.0,) * 9})
+    finding = judge_supervised(run, Supervised(), LIMITS)
+    assert not finding.passed
+    assert "loss_camera starts at 0, already below its limit 0.001" in finding.observed
+
+
+def test_a_term_that_ignores_its_target_is_found() -> None:
+    """A camera loss that does not move when the cameras do supervises nothing."""
+    answers = {"extrinsics": {"loss_camera": 0.0}, "intrinsics": {"loss_camera": 0.0}, "depths": {"loss_reg_depth": 1}}
+    run = record(supervision=supervision(answers={**answers, "depths": {"loss_reg_depth": 0.1, "objective": 0.1}}))
+    finding = judge_supervised(run, Supervised(), LIMITS)
+    assert not finding.passed
+    assert "loss_camera does not answer when extrinsics or intrinsics change" in finding.observed
+
+
+def test_a_loss_without_the_model_is_found() -> None:
+    """A zero gradient at the first step means the loss does not depend on the model."""
+    finding = judge_supervised(record(grad_norms={"head": (0.0, 0.0)}), Supervised(), LIMITS)
+    assert not finding.passed
+    assert "does not depend on the model" in finding.observed
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"frames": (FrameRecord(0, 800, 1000), FrameRecord(1, 0, 1000))}, "frame 1 has 0 valid depth pixels of 1000"),
+        ({"frames": (FrameRecord(0, 99, 1000),)}, "frame 0 has 99 valid depth pixels of 1000"),
+        ({"image_difference": 0.0}, "the two images are the same"),
+        ({"pose_difference": 0.0}, "the two cameras are the same"),
+    ],
+)
+def test_too_little_to_see_is_found(changes: dict[str, Any], says: str) -> None:
+    """Empty frames and identical views cannot show that anything was learnt."""
+    finding = judge_supervised(record(supervision=supervision(**changes)), Supervised(), LIMITS)
+    assert not finding.passed
+    assert says in finding.observed
+
+
+def test_a_run_of_no_steps_is_not_supervised() -> None:
+    """Nothing trained, nothing shown."""
+    run = record(steps=0, curves={}, grad_norms={}, supervision=None)
+    assert not judge_supervised(run, Supervised(), LIMITS).passed
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        (BatchRecord("a" * 64, "a" * 64, ("images: largest difference 0.2",), ()), "two draws differ: images"),
+        (BatchRecord("a" * 64, "b" * 64, (), ()), "the batch was changed during the run"),
+        (BatchRecord("a" * 64, "a" * 64, (), ("augs.color_jitter is on",)), "augs.color_jitter is on"),
+        (None, "was not fingerprinted"),
+    ],
+)
+def test_a_sample_that_changes_is_found(batch: BatchRecord | None, says: str) -> None:
+    """By the loader, by the model, or by the config: each is named."""
+    finding = judge_constant_batch(record(batch=batch))
+    assert not finding.passed
+    assert says in finding.observed
+
+
+def test_falling_helper_really_falls() -> None:
+    """The support curve starts and ends where it says."""
+    assert falling(4.0, 0.5)[0] == 4.0
+    assert falling(4.0, 0.5)[-1] == 0.5

@@ -1,0 +1,171 @@
+"""The limits and the trend: what meets them, what only seems to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_overfit.config.schema import Criteria, Limit, Monotonic
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.limits import (
+    held_since,
+    judge_limit,
+    judge_monotonic,
+    largest_climb,
+    limits_of,
+    running_median,
+)
+from pytest_overfit.run.record import RunRecord
+from tests.support.records import falling, record
+
+LIMITS = {"objective": 0.01, "camera": 0.001, "depth": 0.01}
+
+
+def limit(run: RunRecord, name: str, below: float = 0.01, limits: dict[str, float] = LIMITS) -> Finding:
+    return judge_limit(run, name, below, hold_steps=5, limits=limits)
+
+
+def test_a_held_limit_passes_with_margin_and_steps() -> None:
+    """A term below its limit to the end passes, and the finding says by how much and since when."""
+    finding = limit(record(), "objective")
+    assert finding.passed
+    assert finding.observed == "objective 0.005"
+    assert finding.margin == pytest.approx(2.0)
+    assert finding.steps_to_pass == 90
+
+
+def test_a_missed_limit_says_observed_allowed_where_next() -> None:
+    """The text of a miss has its three parts."""
+    run = record(curves={"objective": falling(4.0, 0.5), "loss_camera": falling(0.5, 0.0408)}, stop="max_steps")
+    assert limit(run, "camera", 0.001).text() == (
+        "camera: loss_camera 0.0408 (start 0.5, best 0.0408), allowed < 0.001 for 5 steps in a row\n"
+        "  where: loss_camera, step 100 of 1000, cpu, seed 0\n"
+        "  next: it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this pair"
+    )
+
+
+def test_one_step_above_the_limit_in_the_last_five_fails() -> None:
+    """Holding means every one of the last steps."""
+    curve = (*falling(4.0, 0.005)[:-3], 0.02, 0.005, 0.005)
+    assert not limit(record(curves={"objective": curve}), "objective").passed
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_loss_is_never_below_a_limit(bad: float) -> None:
+    """NaN compares as nothing; it must not slip through."""
+    assert not limit(record(curves={"objective": (*falling(4.0, 0.005)[:-1], bad)}), "objective").passed
+
+
+def test_a_term_that_the_loss_does_not_give_lists_the_terms() -> None:
+    """A missing term is a failure that names what there is."""
+    run = record(curves={"objective": falling(4.0, 0.005), "loss_reg_depth": falling(1.0, 0.001)})
+    finding = limit(run, "camera")
+    assert not finding.passed
+    assert finding.where == "terms of the loss: objective, loss_reg_depth"
+    assert "overfit.criteria.camera: false" in str(finding.hint)
+
+
+@pytest.mark.parametrize(
+    ("stop", "says"), [("max_seconds", "cut short by max_seconds after 2.0 s"), ("interrupted", "interrupted")]
+)
+def test_a_run_that_was_cut_short_is_no_pass(stop: str, says: str) -> None:
+    """Low losses do not save a run that the clock or the user ended."""
+    finding = limit(record(stop=stop), "objective")
+    assert not finding.passed
+    assert says in finding.observed
+
+
+def test_a_negative_objective_needs_a_bounded_term_below_its_limit() -> None:
+    """Runaway confidence with a wrong camera: the objective is below its limit and is no success."""
+    curves = {
+        "objective": falling(1.0, -0.0365),
+        "loss_camera": falling(0.5, 0.0408),
+        "loss_reg_depth": falling(0.8, 0.02),
+    }
+    finding = limit(record(curves=curves), "objective")
+    assert not finding.passed
+    assert "is negative and proves nothing alone" in finding.observed
+    assert "loss_camera is 0.0408, limit 0.001" in finding.observed
+
+
+def test_a_negative_objective_passes_beside_bounded_terms_that_hold() -> None:
+    """A confidence term may carry the total below zero once depth and camera are right; the report says so."""
+    curves = {**record().curves, "objective": falling(1.0, -0.3)}
+    finding = limit(record(curves=curves), "objective")
+    assert finding.passed
+    assert "negative" in finding.observed
+
+
+def test_a_negative_objective_alone_is_no_success() -> None:
+    """Without a bounded term with a limit a negative total proves nothing."""
+    finding = limit(record(curves={"objective": falling(1.0, -5.0)}), "objective", limits={"objective": 0.01})
+    assert not finding.passed
+    assert "no bounded term has a limit of its own" in finding.observed
+
+
+def test_a_flipped_sign_shows_the_terms_that_rose() -> None:
+    """The objective falls without end while what it is made of rises."""
+    curves = {"objective": falling(-1.0, -500.0), "loss_camera": falling(0.5, 90.0), "loss_reg_depth": falling(0.5, 60)}
+    finding = limit(record(curves=curves), "objective")
+    assert not finding.passed
+    assert "loss_camera rose from 0.5 to 90" in finding.observed
+
+
+def test_limits_of_collects_named_terms() -> None:
+    """A limit on any other term of the loss is a criterion too."""
+    assert limits_of(Criteria(camera=None, terms={"loss_T": Limit(0.5)})) == {
+        "objective": 0.01,
+        "depth": 0.01,
+        "loss_T": 0.5,
+    }
+
+
+def test_a_noisy_fall_is_monotonic() -> None:
+    """Single rising steps are normal: the trend is what must fall."""
+    curve = tuple(value * (1.3 if i % 3 else 0.8) for i, value in enumerate(falling(4.0, 0.005)))
+    assert judge_monotonic(record(curves={"objective": curve}), Monotonic(), {"objective": 0.01}).passed
+    assert not judge_monotonic(record(curves={"objective": curve}), Monotonic(strict=True), {"objective": 0.01}).passed
+
+
+def test_a_climb_is_named_with_its_step() -> None:
+    """A hill in the middle of the curve fails, with its height and place."""
+    curve = (*falling(4.0, 1.0, 50), *falling(3.0, 0.005, 50))
+    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": 0.01})
+    assert not finding.passed
+    assert finding.observed.startswith("objective climbs ")
+
+
+def test_a_flat_curve_is_not_monotonic() -> None:
+    """Not rising is not enough."""
+    finding = judge_monotonic(record(curves={"objective": (2.0,) * 60}), Monotonic(), {"objective": 0.01})
+    assert not finding.passed
+    assert finding.observed == "objective does not fall: 2 at the start, 2 at the end"
+
+
+def test_noise_below_the_limit_is_no_climb() -> None:
+    """Once below its limit a term may do what it likes, even below zero."""
+    curve = (*falling(4.0, 0.0001, 60), *([0.009, -0.5, 0.0001] * 20))
+    assert judge_monotonic(record(curves={"objective": curve}), Monotonic(window=3), {"objective": 0.01}).passed
+
+
+def test_nothing_to_judge_is_a_failure() -> None:
+    """No steps, no verdict."""
+    assert not judge_monotonic(record(curves={}, steps=0), Monotonic(), LIMITS).passed
+
+
+@given(st.lists(st.floats(0.02, 10.0), min_size=1, max_size=60))
+def test_a_sorted_fall_never_climbs(values: list[float]) -> None:
+    """Property: a curve that only falls has no climb, whatever the window."""
+    curve = sorted(values, reverse=True)
+    assert largest_climb(running_median(curve, 7), 0.01)[0] == 0.0
+
+
+@given(st.lists(st.floats(-1.0, 1.0), max_size=40), st.floats(-1.0, 1.0))
+def test_held_since_is_the_first_step_of_the_last_good_stretch(curve: list[float], below: float) -> None:
+    """Property: from that step on every value is below, and the one before is not."""
+    step = held_since(curve, below)
+    assert all(value < below for value in curve[step - 1 :])
+    assert step == 1 or not curve[step - 2] < below
