@@ -23,7 +23,7 @@ def check_config(request: pytest.FixtureRequest, overfit_config: OverfitConfig) 
         model = checked_model(request.getfixturevalue("overfit_model"))
         return dry_build(overfit_config, model, request.getfixturevalue("overfit_loss"))
 
-    _stage(request, "config", build, "a config whose device, model, loss and optimizer can be built")
+    _stage(request, "config", build, "device, model, loss and optimizer can be built")
 
 
 def check_pair(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> None:
@@ -33,7 +33,7 @@ def check_pair(request: pytest.FixtureRequest, overfit_config: OverfitConfig) ->
     def inspect() -> str:
         return inspect_pair(overfit_config, request.getfixturevalue("overfit_pair"))
 
-    _stage(request, "pair", inspect, "readable, valid files whose two views agree under the given cameras")
+    _stage(request, "pair", inspect, "valid files, two views that agree")
 
 
 def check_loader(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> None:
@@ -43,7 +43,7 @@ def check_loader(request: pytest.FixtureRequest, overfit_config: OverfitConfig) 
     def inspect() -> str:
         return inspect_loader(overfit_config, request.getfixturevalue("overfit_loader"))
 
-    _stage(request, "loader", inspect, "one two-view batch with the keys, shapes and types of the config")
+    _stage(request, "loader", inspect, "one batch with the keys and shapes expected")
 
 
 STAGES: Mapping[str, Callable[..., None]] = {"config": check_config, "pair": check_pair, "loader": check_loader}

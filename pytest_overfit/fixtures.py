@@ -70,18 +70,20 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
     """The pair in place (``dataset``), or cut into a temporary folder out of a given or a rendered source."""
 
     def build() -> PairFiles:
-        from pytest_overfit.pair.create import create_pair
-        from pytest_overfit.pair.index import locate_pair
-        from pytest_overfit.pair.render import render_source
-
         wanted = config.overfit.pair
         if wanted.source == "dataset":
+            from pytest_overfit.pair.index import locate_pair
+
             split = config.train
             assert split.root is not None
             assert split.split_file is not None
             return locate_pair(split.root, split.split_file, split.segmentation_root, wanted.pair_index)
+        from pytest_overfit.pair.create import create_pair
+
         folder = tmp_path_factory.mktemp("overfit_pair")
         if wanted.source == "render":
+            from pytest_overfit.pair.render import render_source
+
             source = render_source(folder / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
             return create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair")
         assert wanted.source_root is not None

@@ -16,9 +16,7 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
     A term agrees when it is below its own limit too, or at most ``tolerance`` (relative to the larger of the training
     value and the limit) above the training value.
     """
-    allowed = (
-        f"each limited term in evaluation mode below its limit, or at most {settings.tolerance:.0%} above training"
-    )
+    allowed = f"below its limit, or at most {settings.tolerance:.0%} above training"
     evaluation = record.evaluation
     if evaluation is None:
         return Finding(

@@ -19,7 +19,7 @@ SAME_POSE = 1e-4
 
 def judge_finite(record: RunRecord) -> Finding:
     """Is every loss term, prediction, gradient, parameter and optimizer state finite at every step?"""
-    allowed = "finite loss terms, predictions, gradients, parameters and optimizer state at every step"
+    allowed = "finite losses, predictions, gradients and state"
     bad = record.non_finite
     if bad is None:
         if record.steps == 0:
@@ -41,7 +41,7 @@ def judge_finite(record: RunRecord) -> Finding:
 
 def judge_gradients(record: RunRecord) -> Finding:
     """Does every trainable parameter get a finite, non-zero gradient, sit in the optimizer and move?"""
-    allowed = "every trainable parameter gets a gradient, is in the optimizer and moves; frozen ones do not"
+    allowed = "all that is trainable learns, nothing else moves"
     trainable = [p for p in record.parameters if p.trainable]
     if not trainable:
         patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
@@ -91,9 +91,7 @@ def judge_gradients(record: RunRecord) -> Finding:
 
 def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[str, float]) -> Finding:
     """Could this run have failed? The loss answers to model and target, starts high, and there is something to see."""
-    allowed = (
-        "a loss that answers to the model and its targets, starts above its limit, on two different supervised views"
-    )
+    allowed = "a loss that can fail, on two supervised views"
     checks = [*_starts_high(record, limits), *_depends_on_model(record)]
     if record.supervision is not None:
         checks += [
@@ -113,7 +111,7 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
 
 def judge_constant_batch(record: RunRecord) -> Finding:
     """Did the loader hand out one sample, and is it byte-identical at the end?"""
-    allowed = "the same bytes from two draws of the loader, and before and after the run"
+    allowed = "one sample, the same bytes at every step"
     batch = record.batch
     if batch is None:
         return Finding("constant_batch", False, "the batch was not fingerprinted", allowed)

@@ -118,9 +118,9 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
     window = 1 if settings.strict else settings.window
     tolerance = 0.0 if settings.strict else settings.tolerance
     allowed = (
-        "no rising step while above its limit"
+        "no rising step above its limit"
         if settings.strict
-        else f"running median of {window} steps at most {tolerance:.0%} above its best, while above its limit"
+        else f"medians of {window} steps climb at most {tolerance:.0%}"
     )
     worst: tuple[float, str] | None = None
     judged = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Terms, TwoViewTask
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite, named_outputs
+
+
+EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 
 
 class Observer(Protocol):
@@ -72,6 +76,7 @@ def fit(
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
     pending = _Pending()
+    on_cpu = task.device.type == "cpu"
     scaler = task.precision.scaler(task.device)
     started = time.perf_counter()
     try:
@@ -85,12 +90,18 @@ def fit(
             scaler.scale(terms["objective"]).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
             norms = watch.observe()
-            clip()
-            scaler.step(optimizer)
-            scaler.update()
+            if scaler.is_enabled():  # the scaler skips a step that overflows and lowers its scale: no failure
+                norms = norms.nan_to_num(0.0, 0.0, 0.0)
+            names, row = _row(terms, predictions, norms, watch.groups)
+            pending.add(names, row, hyper)
+            # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
+            broken = (on_cpu or step < EARLY_STEPS) and not bool(torch.isfinite(row).all())
+            if not broken:
+                clip()
+                scaler.step(optimizer)
+                scaler.update()
 
-            pending.add(*_row(terms, predictions, norms, watch.groups), hyper)
-            due = step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
+            due = broken or step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
             if not due:
                 continue
             first = len(curves.steps)
@@ -98,7 +109,7 @@ def fit(
             if curves.non_finite:
                 curves.stop = "non_finite"
                 break
-            if step // plan.val_every != (first - 1) // plan.val_every or step + 1 == plan.max_steps:
+            if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
                 _validate(task, step + 1, curves, observers)
             if plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves):
                 curves.stop = "passed"
@@ -155,11 +166,11 @@ def _apply_schedules(optimizer: torch.optim.Optimizer, plan: Plan, progress: flo
 
 
 def _row(terms: Terms, predictions: object, norms: Tensor, groups: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Names and values of one step on the device: terms, group norms, and one finite flag per prediction."""
+    """Names and values of one step on the device: terms, group norms, and per prediction 0, or NaN if it is not finite."""
     outputs = named_outputs(predictions)
     names = [*terms, *(f"grad_norm/{group}" for group in groups), *(f"finite/{name}" for name, _ in outputs)]
     losses = [value.detach().float() for value in terms.values()]
-    flags = [torch.isfinite(value.detach()).all().float() for _, value in outputs]
+    flags = [torch.where(torch.isfinite(value.detach()).all(), 0.0, math.nan) for _, value in outputs]
     return names, torch.cat([torch.stack(losses), norms.detach(), torch.stack(flags) if flags else norms.new_empty(0)])
 
 
@@ -207,11 +218,11 @@ def _first_bad(
 ) -> NonFinite | None:
     for offset, row in enumerate(rows):
         step = first + offset + 1
-        outputs = [name for name, value in row.items() if name.startswith("finite/") and value != 1.0]
-        losses = [name for name, value in row.items() if not name.startswith("finite/") and not _finite(value)]
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        outputs = [name for name in bad if name.startswith("finite/")]
+        losses = [name for name in bad if not name.startswith("finite/")]
         if outputs:
-            module = locate_non_finite(task.model, lambda: task.predict(task.batch))
-            return NonFinite(step, f"prediction {outputs[0].removeprefix('finite/')}", module)
+            return NonFinite(step, f"prediction {outputs[0].removeprefix('finite/')}", _blame(task))
         if losses:
             kind = "gradient of" if losses[0].startswith("grad_norm/") else "loss term"
             name = losses[0].removeprefix("grad_norm/")
@@ -219,8 +230,11 @@ def _first_bad(
     return first_non_finite_state(task.model, optimizer, first + len(rows))
 
 
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+def _blame(task: TwoViewTask) -> str | None:
+    """The module that made a prediction non-finite; None once the update has spoilt the parameters themselves."""
+    if first_non_finite_state(task.model, None, 0) is not None:
+        return None
+    return locate_non_finite(task.model, lambda: task.predict(task.batch))
 
 
 def _validate(task: TwoViewTask, step: int, curves: Curves, observers: Sequence[Observer]) -> None:

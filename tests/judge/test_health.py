@@ -33,8 +33,8 @@ def test_the_first_non_finite_tensor_and_module_are_named() -> None:
     """A NaN that the loss hides is still found in the raw prediction."""
     run = record(non_finite=NonFinite(3, "prediction pose_enc_list.3", "camera_head.mlp (Linear)"))
     assert judge_finite(run).text() == (
-        "finite: prediction pose_enc_list.3 is not finite at step 3, allowed finite loss terms, predictions, gradients, "
-        "parameters and optimizer state at every step\n"
+        "finite: prediction pose_enc_list.3 is not finite at step 3, allowed finite losses, predictions, gradients and "
+        "state\n"
         "  where: first in module camera_head.mlp (Linear)\n"
         "  next: a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
     )
@@ -67,9 +67,7 @@ def test_a_parameter_that_does_not_learn_is_named(changes: dict[str, Any], says:
 def test_lr_zero_is_named() -> None:
     """Nothing moves because the learning rate is 0, and the finding says exactly that."""
     run = record(parameters=(parameter(moved=0.0),), learning_rate=(0.0,) * 100)
-    assert judge_gradients(run).observed == (
-        "1 parameter tensors: does not move: the learning rate is 0 at every step"
-    )
+    assert judge_gradients(run).observed == ("1 parameter tensors: does not move: the learning rate is 0 at every step")
 
 
 def test_everything_frozen_names_the_pattern() -> None:

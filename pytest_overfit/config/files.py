@@ -1,0 +1,132 @@
+"""The config file itself: found, bounded, decoded and parsed, with the line and column of what is wrong in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_overfit.config.problems import Problem, Unusable, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 100_000
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file.
+
+    Raises:
+        Unusable: it is missing, not a file, too large or not UTF-8.
+    """
+    try:
+        if not path.exists():
+            siblings = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise Unusable(Problem("", "no such file", "a YAML file", did_you_mean(path.name, siblings)))
+        if not path.is_file():
+            raise Unusable(Problem("", "a directory" if path.is_dir() else "a special file", "a YAML file"))
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise Unusable(Problem("", f"more than {MAX_BYTES} bytes", f"a YAML file of at most {MAX_BYTES} bytes"))
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise Unusable(Problem("", f"byte 0x{byte:02x} at offset {error.start}", "UTF-8 text")) from error
+    except (OSError, ValueError) as error:
+        raise Unusable(Problem("", f"a file that cannot be read: {error}", "a readable YAML file")) from error
+
+
+def parse(text: str) -> DictConfig:
+    """The mapping that a YAML text holds, with OmegaConf's reading of numbers (``1e-4`` is one).
+
+    Raises:
+        Unusable: syntax, duplicate keys, no mapping at the top level, or aliases that expand without end.
+    """
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+
+    try:
+        _expect_mapping(text)
+        if "*" in text:  # aliases: a few lines can expand to gigabytes
+            _expect_bounded(text)
+        tree = OmegaConf.create(text)
+    except Unusable:
+        raise
+    except RecursionError as error:
+        raise Unusable(Problem("", "values nested too deeply", "a plain tree of settings")) from error
+    except yaml.MarkedYAMLError as error:
+        raise Unusable(marked_problem(error)) from error
+    except Exception as error:  # a third-party parser on arbitrary text: whatever it raises, the text is at fault
+        raise Unusable(Problem("", f"text that is not a config: {first_line(error)}", "YAML")) from error
+    assert isinstance(tree, DictConfig)
+    return tree
+
+
+def marked_problem(error: Exception) -> Problem:
+    """A YAML error with its line and column, both counted from 1."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+    what = getattr(error, "problem", None) or first_line(error)
+    if what.startswith("found duplicate key"):
+        return Problem(where, what.removeprefix("found "), "each key once")
+    hint = "indent with spaces" if "'\\t'" in what else ""
+    return Problem(where, f"a YAML syntax error: {what}", hint=hint)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _expect_mapping(text: str) -> None:
+    """Looks at the first YAML event only: OmegaConf would turn a lone word into ``{word: null}``."""
+    import yaml
+
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.MappingStartEvent):
+            return
+        if isinstance(event, yaml.StreamEndEvent):
+            raise Unusable(Problem("", "an empty file", "a mapping of settings, such as `img_size: 224`"))
+        if isinstance(event, yaml.NodeEvent):
+            empty = isinstance(event, yaml.ScalarEvent) and event.value == ""
+            found = "an empty file" if empty else f"a {_kind(event)} at the top level"
+            raise Unusable(Problem("", found, "a mapping of settings, such as `img_size: 224`"))
+
+
+def _kind(event: object) -> str:
+    name = type(event).__name__
+    return {"SequenceStartEvent": "list", "ScalarEvent": "single value"}.get(name, name)
+
+
+def _expect_bounded(text: str) -> None:
+    """Counts the nodes that the aliases expand to, without expanding them."""
+    import yaml
+
+    sizes: dict[int, int] = {}
+    inside: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in inside:
+            raise Unusable(Problem(_where(node), "an alias of a value inside itself", "a plain tree of settings"))
+        if id(node) not in sizes:
+            inside.add(id(node))
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                children = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            sizes[id(node)] = 1 + sum(size(child) for child in children)
+            inside.discard(id(node))
+        return sizes[id(node)]
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and size(root) > MAX_NODES:
+        raise Unusable(Problem("", f"aliases that expand to {size(root)} values", f"at most {MAX_NODES} values"))
+
+
+def _where(node: object) -> str:
+    mark = getattr(node, "start_mark", None)
+    return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""

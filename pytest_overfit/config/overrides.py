@@ -1,0 +1,179 @@
+"""``--overfit-set key=value``: any key, existing or new, list indices included; values in Hydra's override grammar."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_overfit.config.problems import Problem, Unusable, shown
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with other signs than letters in quotes)"
+_PART = r"[^\s.\[\]=@/{}'\"]+(\[\d+\])*"
+_KEY = re.compile(rf"{_PART}(\.{_PART})*")
+_PATH = re.compile(r"(~|\.{0,2})/|[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One parsed override.
+
+    Example:
+        >>> parse_override("data.train.dataset.dataset_configs[0].ROOT=/data").parts[-2:]
+        ('0', 'ROOT')
+
+    Args:
+        text: as it was given.
+        parts: the key, list indices as digits.
+        value: plain; text may hold ``${...}``, which is resolved with the rest of the config.
+        group: Hydra's own business: ``group/sub=option``, ``group@package=option`` or ``hydra.*=...``.
+    """
+
+    text: str
+    parts: tuple[str, ...]
+    value: Any = None
+    delete: bool = False
+    group: bool = False
+
+    @property
+    def key(self) -> str:
+        """The dotted key, as `Section.path` spells it."""
+        return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(self.parts))
+
+
+def parse_override(text: str) -> Override:
+    """Reads one override.
+
+    Raises:
+        Unusable: it is malformed, or a sweep over several values.
+    """
+    name, equals, value = text.partition("=")
+    delete = name.startswith("~")
+    key = name.lstrip("+~").strip()
+    if not (equals or delete):
+        raise _malformed(text, "no `=`")
+    if "/" in key or "@" in key or key.split(".")[0] == "hydra":
+        _value(text, value)
+        return Override(text, (key,), group=True, delete=delete)
+    if not _KEY.fullmatch(key):
+        raise _malformed(text, f"the key {shown(key)}")
+    parts = tuple(part for part in re.split(r"[.\[\]]+", key) if part)
+    return Override(text, parts, _value(text, value), delete)
+
+
+def apply(overrides: Sequence[Override], tree: DictConfig) -> None:
+    """Writes overrides into a composed tree, before its interpolations are resolved.
+
+    Raises:
+        Unusable: a list index out of range, or a key below something that is not a mapping.
+    """
+    for override in overrides:
+        try:
+            _write(tree, override)
+        except Unusable:
+            raise
+        except Exception as error:  # OmegaConf's own, on an arbitrary key and value
+            raise Unusable(
+                Problem(override.key, f"override {shown(override.text)}, which does not fit: {error}")
+            ) from error
+
+
+def _value(text: str, value: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if value.strip() == "":
+        return ""
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={value}")
+    except (HydraException, RecursionError) as error:
+        if _PATH.match(value) and "${" not in value:  # Hydra's unquoted text knows no ~, accents or brackets
+            return value
+        raise _malformed(text, f"the value {shown(value)}") from error
+    if parsed.is_sweep_override():
+        raise _malformed(text, "several values")
+    return _plain(parsed.value())
+
+
+def _plain(value: Any) -> Any:
+    """Hydra keeps quoted text as a marked string inside containers, as keys too; here all text is plain."""
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _malformed(text: str, found: str) -> Unusable:
+    return Unusable(Problem("", f"override {shown(text)} with {found}", _FORM))
+
+
+def _write(tree: DictConfig, override: Override) -> None:
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    node: Any = tree
+    for part, following in zip(override.parts[:-1], override.parts[1:], strict=True):
+        key = _slot(node, part, override)
+        child = _child(node, key)
+        if not isinstance(child, (DictConfig, ListConfig)):
+            if override.delete:
+                raise Unusable(Problem(override.key, f"override {shown(override.text)} of a key that is not there"))
+            if child is not None:
+                found = f"override {shown(override.text)} below {part}, which is {shown(child)}"
+                raise Unusable(Problem(override.key, found, f"a key below a mapping, or {part} itself"))
+            _put(node, key, [] if following.isdecimal() else {})
+        elif OmegaConf.is_interpolation(node, key):  # write into a copy, not into what it points at
+            _put(node, key, copy.deepcopy(child))
+        node = _child(node, key)
+    key = _slot(node, override.parts[-1], override)
+    if override.delete:
+        if isinstance(key, int) or key not in node:
+            raise Unusable(Problem(override.key, f"override {shown(override.text)} of a key that is not there"))
+        del node[key]
+        return
+    old = _child(node, key)
+    if isinstance(override.value, dict) and isinstance(old, DictConfig):
+        _put(node, key, OmegaConf.merge(old, override.value))
+    else:
+        _put(node, key, override.value)
+
+
+def _slot(node: Any, part: str, override: Override) -> Any:
+    """The part of a key as its container wants it: an index for a list, text or a number for a mapping."""
+    from omegaconf import ListConfig
+
+    if not isinstance(node, ListConfig):
+        return int(part) if part.isdecimal() and part not in node and int(part) in node else part
+    if not (part.isascii() and part.isdecimal() and int(part) <= len(node)):
+        allowed = f"an index from 0 to {len(node)}, which appends"
+        raise Unusable(Problem(override.key, f"override {shown(override.text)} with the index {part}", allowed))
+    return int(part)
+
+
+def _child(node: Any, key: Any) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(key, int) and not hasattr(node, "keys"):
+        if key >= len(node):
+            return None
+    elif key not in node and not OmegaConf.is_interpolation(node, key):
+        return None
+    try:
+        return None if OmegaConf.is_missing(node, key) else node[key]
+    except OmegaConfBaseException:
+        return None  # an interpolation that leads nowhere: what is written replaces it
+
+
+def _put(node: Any, key: Any, value: Any) -> None:
+    if isinstance(key, int) and not hasattr(node, "keys") and key == len(node):
+        node.append(value)
+    else:
+        node[key] = value

@@ -1,0 +1,90 @@
+"""A problem of a config, and the one error that reports every problem of every config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.suggest import nearest
+
+_LONGEST_VALUE = 120
+_TYPO_RATIO = 0.85
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one key.
+
+    Example:
+        >>> Problem("img_size", "225", "a multiple of patch_size 14").line("a.yaml")
+        'a.yaml: img_size: found 225, allowed: a multiple of patch_size 14'
+
+    Args:
+        key: full dotted key; "" when the file itself is the problem; ":3:7" for a line and column of it.
+    """
+
+    key: str
+    found: str
+    allowed: str = ""
+    hint: str = ""
+
+    def line(self, file: str) -> str:
+        """The problem as one line of text."""
+        separator = "" if not self.key or self.key.startswith(":") else ": "
+        allowed = f", allowed: {self.allowed}" if self.allowed else ""
+        return f"{file}{separator}{self.key}: found {self.found}{allowed}{f' ({self.hint})' if self.hint else ''}"
+
+
+class Unusable(Exception):  # noqa: N818 - never leaves the package: it carries problems to the place that reports all
+    """Carries the problems of one config to where the problems of all configs are reported."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+
+def report(problems: Sequence[tuple[str, Problem]]) -> ConfigError:
+    """One error for all (file, problem) pairs.
+
+    Example:
+        >>> print(report([("a.yaml", Problem("img_size", "225"))]))
+        1 problem in the config
+          a.yaml: img_size: found 225
+    """
+    count = len(problems)
+    head = f"{count} problem{'' if count == 1 else 's'} in the config"
+    return ConfigError("\n".join([head, *(f"  {problem.line(file)}" for file, problem in problems)]))
+
+
+def shown(value: object) -> str:
+    """A value as it is quoted in a message: text in quotes, None as null, long ones cut."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """``did you mean objective?``, or nothing when no choice is near."""
+    match = nearest(name, choices)
+    return f"did you mean {match}?" if match else ""
+
+
+def misspelt(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` is almost certainly a misspelling of, or None: other keys are none of our business.
+
+    Example:
+        >>> misspelt("max_epoch", ["max_epochs", "img_size"])
+        'max_epochs'
+        >>> misspelt("train2", ["train"]) is None
+        True
+    """
+    best: tuple[float, str | None] = (0.0, None)
+    for candidate in known:
+        numbered = name.startswith(candidate) and name[len(candidate) :].strip("_").isdecimal()
+        ratio = difflib.SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio()
+        if not numbered and ratio >= _TYPO_RATIO and ratio > best[0]:
+            best = (ratio, candidate)
+    return best[1]

@@ -1,0 +1,85 @@
+"""Settings of the trainer's config that make its "one sample" a new sample at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_overfit.config.problems import shown
+from pytest_overfit.config.reading import Section
+from pytest_overfit.config.schema import DEFAULT_ASPECT
+
+# Keys of `augs` that shape another augmentation and change nothing on their own.
+_MODIFIERS = ("aspects", "cojitter_ratio", "use_discrete_aspect_ratios", "enable_image_aug")
+_KINDS = {
+    "color_jitter": "colours are jittered",
+    "cojitter": "frames are jittered together or apart by chance",
+    "gray_scale": "images lose their colour by chance",
+    "gau_blur": "images are blurred by chance",
+    "scales": "images are scaled by a random factor",
+    "aspects": "the aspect ratio is drawn at random",
+}
+
+
+def sentences(common: Section) -> list[str]:
+    """One sentence per setting of a split's ``common_config`` that makes the sample change.
+
+    A config without that section is none of the trainer's, and inherits nothing random.
+
+    Example:
+        >>> sentences(Section({"fix_img_num": -1, "fix_aspect_ratio": 0.92}, "data.train.common_config", []))
+        ['data.train.common_config.fix_img_num is -1: the number of frames is drawn at random; set it to 2']
+    """
+    found: list[str] = []
+    if not common.values:
+        return found
+    frames = common.get("fix_img_num")
+    if isinstance(frames, int) and frames != 2:
+        what = (
+            f"a sample has {frames} frames, a pair has two" if frames > 0 else "the number of frames is drawn at random"
+        )
+        found.append(f"{common.path('fix_img_num')} is {frames}: {what}; set it to 2")
+    augs = common.get("augs")
+    if not _fixed_aspect(common):
+        found.append(
+            f"{common.path('fix_aspect_ratio')} is {_state(common, 'fix_aspect_ratio')}: the aspect ratio is drawn at "
+            f"random; set it (here {DEFAULT_ASPECT} is used)"
+        )
+        if isinstance(augs, dict) and _varies(augs.get("aspects")):
+            found.append(_sentence(common, "aspects", augs["aspects"]))
+    if isinstance(augs, dict) and augs.get("enable_image_aug") is not False:
+        found.extend(_sentence(common, name, value) for name, value in augs.items() if _is_on(str(name), value))
+    elif isinstance(augs, dict) and _is_on("scales", augs.get("scales")):
+        found.append(_sentence(common, "scales", augs["scales"]))
+    return found
+
+
+def _fixed_aspect(common: Section) -> bool:
+    """Whether ``fix_aspect_ratio`` fixes anything: absent, null, 0 or less leave it to chance."""
+    value = common.get("fix_aspect_ratio")
+    return isinstance(value, (int, float)) and value > 0
+
+
+def _state(common: Section, name: str) -> str:
+    value = common.get(name)
+    return "not set" if value is None else shown(value)
+
+
+def _sentence(common: Section, name: str, value: Any) -> str:
+    off = {"color_jitter": "null", "scales": "null", "aspects": "[1.0, 1.0]"}.get(name, "false")
+    return (
+        f"{common.path('augs')}.{name} is {shown(value)}: {_KINDS.get(name, 'an augmentation is on')}; set it to {off}"
+    )
+
+
+def _is_on(name: str, value: Any) -> bool:
+    if name in _MODIFIERS or (name.endswith("ratio") and name not in _KINDS):
+        return False
+    if name == "scales":
+        return isinstance(value, list) and any(item != 1 for item in value)
+    if isinstance(value, dict):
+        return bool(value.get("p", 1) != 0)  # {} too: the trainer fills in its defaults
+    return value is True or (isinstance(value, (int, float)) and value > 0)
+
+
+def _varies(value: Any) -> bool:
+    return isinstance(value, list) and len(set(map(str, value))) > 1

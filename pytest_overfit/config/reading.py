@@ -1,0 +1,204 @@
+"""A cursor over one section of a composed config: reads values of a kind, and collects problems instead of raising."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.config.compose import BROKEN
+from pytest_overfit.config.problems import Problem, did_you_mean, misspelt, shown
+
+_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One mapping of the config, with its dotted key and the list that all problems go to.
+
+    A value that is absent or null reads as its default; a value of the wrong kind is a problem, and reads as its
+    default too. Text that spells a number or a switch is read as one, and written back: environment variables are text.
+
+    Example:
+        >>> problems = []
+        >>> optimizer = Section({"lr": "1e-4", "weight_decay": "none"}, "optim.optimizer", problems)
+        >>> optimizer.number("lr", None, at_least=0), optimizer.number("weight_decay", 0.0)
+        (0.0001, 0.0)
+        >>> problems[0].line("a.yaml")
+        "a.yaml: optim.optimizer.weight_decay: found 'none', allowed: a number"
+    """
+
+    values: dict[Any, Any]
+    key: str
+    problems: list[Problem]
+
+    def path(self, name: str) -> str:
+        """The full dotted key of one of this section's keys."""
+        return f"{self.key}.{name}" if self.key and name else self.key or name
+
+    def problem(self, name: str, found: str, allowed: str = "", hint: str = "") -> None:
+        self.problems.append(Problem(self.path(name), found, allowed, hint))
+
+    def given(self, name: str) -> bool:
+        """Whether the config says something else than null here."""
+        return self.values.get(name) is not None
+
+    def get(self, name: str) -> Any:
+        """The raw value; None where it is absent, null, or broken and reported already."""
+        value = self.values.get(name)
+        return None if value is BROKEN else value
+
+    def section(self, name: str) -> Section:
+        value = self.get(name)
+        if value is not None and not isinstance(value, dict):
+            self.problem(name, shown(value), "a mapping")
+            value = None
+        return Section(value if isinstance(value, dict) else {}, self.path(name), self.problems)
+
+    def sections(self, name: str) -> list[Section]:
+        """A list of mappings."""
+        value = self.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem(name, shown(value), "a list of mappings")
+            return []
+        items = Section({f"{name}[{index}]": item for index, item in enumerate(value)}, self.key, self.problems)
+        return [items.section(index) for index in items.values]
+
+    def number(
+        self,
+        name: str,
+        default: Any,
+        *,
+        at_least: float | None = None,
+        above: float | None = None,
+        at_most: float | None = None,
+        whole: bool = False,
+        infinite: bool = False,
+    ) -> Any:
+        """A finite number (or infinity, where allowed) within its bounds; an int where it has to be whole."""
+        value = self.get(name)
+        if value is None:
+            return default
+        number = _as_number(value, whole)
+        fits = number is not None and not math.isnan(number) and (infinite or math.isfinite(number))
+        if fits and number is not None:
+            fits = (
+                (at_least is None or number >= at_least)
+                and (above is None or number > above)
+                and (at_most is None or number <= at_most)
+            )
+        if not fits:
+            self.problem(name, shown(value), _number_words(at_least, above, at_most, whole))
+            return default
+        self.values[name] = number
+        return number
+
+    def switch(self, name: str, default: bool) -> bool:
+        value = self.get(name)
+        if value is None:
+            return default
+        value = as_switch(value)
+        if not isinstance(value, bool):
+            self.problem(name, shown(value), "true or false")
+            return default
+        self.values[name] = value
+        return value
+
+    def text(self, name: str, default: str | None) -> Any:
+        value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value.strip():
+            self.problem(name, shown(value), "text")
+            return default
+        return value
+
+    def choice(self, name: str, default: str, allowed: Sequence[str]) -> Any:
+        value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str) or value not in allowed:
+            hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+            self.problem(name, shown(value), " | ".join(allowed), hint)
+            return default
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of text, or one text on its own."""
+        value = self.get(name)
+        items = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+            self.problem(name, shown(value), "a list of text")
+            return ()
+        return tuple(items)
+
+    def file(self, name: str, folder: Path) -> Path | None:
+        """A path, absolute: relative ones are relative to the config file's folder, ``~`` is the home folder."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value):
+            self.problem(name, shown(value), "a path")
+            return None
+        try:
+            return folder / Path(value).expanduser()
+        except RuntimeError as error:
+            self.problem(name, f"{shown(value)}: {error}", "a path")
+            return None
+
+    def target(self, name: str, default: str) -> dict[str, Any]:
+        """A section that names a Python object in ``_target_``: a copy with the default filled in."""
+        section = self.section(name)
+        target = section.text("_target_", default)
+        if not all(part.isidentifier() for part in target.split(".")) or "." not in target:
+            section.problem("_target_", shown(target), "a dotted Python name, such as package.module.Name")
+        return {**section.values, "_target_": target}
+
+    def only(self, known: Iterable[str]) -> None:
+        """Every other key is a problem: for this plugin's own section."""
+        names = list(known)
+        for name in self.values:
+            if name not in names:
+                self.problem(str(name), "an unknown key", " | ".join(names), did_you_mean(str(name), names))
+
+    def guard(self, known: Iterable[str], foreign: Iterable[str] = ()) -> None:
+        """Other keys are the trainer's, and welcome, unless they look like a misspelling of one that is known here."""
+        names, others = list(known), set(foreign)
+        for name in map(str, self.values):
+            meant = None if name in names or name in others else misspelt(name, names)
+            if meant:
+                self.problem(name, "an unknown key", hint=f"did you mean {meant}?")
+
+
+def as_switch(value: Any) -> Any:
+    """Text such as ``off`` (how an override or an environment variable says false) as a boolean; the rest unchanged."""
+    return _WORDS.get(value.casefold(), value) if isinstance(value, str) else value
+
+
+def _as_number(value: Any, whole: bool) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = value if isinstance(value, (int, float)) else float(value)
+        if not math.isfinite(number):
+            return None if whole else number
+        if whole:
+            return int(number) if number == int(number) else None
+        return float(number)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number_words(at_least: float | None, above: float | None, at_most: float | None, whole: bool) -> str:
+    words = ["a whole number" if whole else "a number"]
+    if above is not None:
+        words.append(f"above {above}")
+    if at_least is not None:
+        words.append(f"of at least {at_least}" if at_most is None else f"from {at_least}")
+    if at_most is not None:
+        words.append(f"to {at_most}" if at_least is not None else f"up to {at_most}")
+    return " ".join(words)

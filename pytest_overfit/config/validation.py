@@ -1,0 +1,266 @@
+"""From a composed tree to an `OverfitConfig`: every known key's type and range, all problems collected.
+
+The trainer's own sections may hold anything else: such keys are carried along, unless they look like a misspelling of
+a key that is known at that place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.config import randomness
+from pytest_overfit.config.compose import Tree
+from pytest_overfit.config.overfit_section import read_overfit
+from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.config.reading import Section
+from pytest_overfit.config.schema import (
+    DEFAULT_ASPECT,
+    DEFAULT_LOSS,
+    DEFAULT_MODEL,
+    DEFAULT_OPTIMIZER,
+    AmpConfig,
+    ClipGroup,
+    LoggingConfig,
+    OverfitConfig,
+    SplitConfig,
+)
+
+_TOP = ("exp_name", "img_size", "patch_size", "seed_value", "max_epochs", "val_epoch_freq", "num_workers", "data")
+_TOP_SECTIONS = ("model", "loss", "optim", "logging", "overfit")
+_DATASET = ("ROOT", "split_file", "segmentation_root", "remove_sky", "max_depth", "depth_percentile", "len_train")
+_COMMON = ("img_size", "patch_size", "fix_img_num", "fix_aspect_ratio", "augs")
+_AUGS = ("scales", "aspects", "color_jitter", "cojitter", "cojitter_ratio", "gray_scale", "gau_blur")
+_LOSS: dict[str, Any] = {
+    "camera": {"weight": 5.0, "loss_type": "l1"},
+    "depth": {"weight": 1.0, "gradient_loss_fn": "grad", "valid_range": 0.98},
+}
+
+
+def build_config(path: Path, tree: Tree) -> OverfitConfig:
+    """Checks every known key and builds the record.
+
+    Raises:
+        Unusable: with every problem of this config, those of composition included.
+    """
+    problems: list[Problem] = list(tree.problems)
+    top = Section(tree.values, "", problems)
+    top.guard((*_TOP, *_TOP_SECTIONS), foreign=("mode",))
+    _expect_nested(top)
+    notes: list[str] = []
+    sizes = (
+        top.number("img_size", 518, at_least=1, at_most=8192, whole=True),
+        top.number("patch_size", 14, at_least=1, at_most=8192, whole=True),
+    )
+    data = top.section("data")
+    data.guard(("train", "val"))
+    train = _read_split(data, "train", sizes, path.parent, notes)
+    val = _read_split(data, "val", sizes, path.parent, notes) if data.given("val") else None
+    loss = _read_loss(top)
+    absent = [name for name in ("camera", "depth") if name in loss and loss[name] is None]
+    overfit = read_overfit(
+        top.section("overfit"), path.parent, has_root=_has_root(data), has_val=val is not None, absent=absent
+    )
+    optim = top.section("optim")
+    optim.guard(("optimizer", "frozen_module_names", "amp", "gradient_clip", "options"))
+    config = OverfitConfig(
+        path=path,
+        exp_name=top.text("exp_name", path.stem),
+        img_size=sizes[0],
+        patch_size=sizes[1],
+        seed=top.number("seed_value", 42, at_least=0, at_most=2**32 - 1, whole=True),
+        max_epochs=top.number("max_epochs", 100, at_least=1, whole=True),
+        val_epoch_freq=top.number("val_epoch_freq", 10, at_least=1, whole=True),
+        num_workers=_read_workers(top, data),
+        train=train,
+        val=val,
+        model=top.target("model", DEFAULT_MODEL),
+        loss=loss,
+        optimizer=_read_optimizer(optim),
+        frozen_module_names=optim.texts("frozen_module_names"),
+        amp=_read_amp(optim.section("amp")),
+        gradient_clip=_read_clip(optim.section("gradient_clip")),
+        lr_schedule=_read_schedule(optim.section("options"), "lr", notes),
+        weight_decay_schedule=_read_schedule(optim.section("options"), "weight_decay", notes),
+        logging=_read_logging(top.section("logging"), path.parent),
+        overfit=overfit,
+        randomness=tuple(_read_randomness(data)),
+        resolved=tree.values,
+        origins=tree.origins,
+    )
+    _expect_source(config, data, problems, notes)
+    if problems:
+        raise Unusable(*dict.fromkeys(problems))
+    return replace(config, notes=tuple(notes))
+
+
+def _expect_nested(top: Section) -> None:
+    """A key such as ``overfit.budget.max_steps:`` at the top level is one odd name to YAML, and would be ignored."""
+    for name in map(str, top.values):
+        if name.partition(".")[0] in (*_TOP_SECTIONS, "data") and "." in name:
+            top.problem(name, "a dotted key", f"nested mappings, {name.replace('.', ': {', 1)}: …}}, or an override")
+
+
+def _dataset(data: Section, split: str) -> Section:
+    """``data.<split>.dataset.dataset_configs[0]``."""
+    dataset = data.section(split).section("dataset")
+    entries = dataset.sections("dataset_configs")
+    return entries[0] if entries else Section({}, f"{dataset.path('dataset_configs')}[0]", data.problems)
+
+
+def _has_root(data: Section) -> bool:
+    return _dataset(Section(data.values, data.key, []), "train").given("ROOT")
+
+
+def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path, notes: list[str]) -> SplitConfig:
+    section = data.section(split)
+    section.guard(("num_workers", "common_config", "dataset"))
+    section.section("dataset").guard(("dataset_configs",))
+    common, dataset = section.section("common_config"), _dataset(data, split)
+    common.guard(_COMMON)
+    common.section("augs").guard(_AUGS)
+    dataset.guard((*_DATASET, "len_test"))
+    entries = section.section("dataset").sections("dataset_configs")
+    if len(entries) > 1:
+        notes.append(f"{section.path('dataset.dataset_configs')} has {len(entries)} entries: only the first is used")
+    aspect = common.number("fix_aspect_ratio", DEFAULT_ASPECT, at_most=100)
+    root = dataset.file("ROOT", folder)
+    file = dataset.file("split_file", folder)
+    config = SplitConfig(
+        img_size=common.number("img_size", sizes[0], at_least=1, at_most=8192, whole=True),
+        patch_size=common.number("patch_size", sizes[1], at_least=1, at_most=8192, whole=True),
+        root=root,
+        split_file=root / f"{split}.npz" if file is None and root is not None else file,
+        segmentation_root=dataset.file("segmentation_root", folder),
+        remove_sky=dataset.switch("remove_sky", True),
+        max_depth=dataset.number("max_depth", 2000.0, above=0),
+        depth_percentile=dataset.number("depth_percentile", 98.0, above=50, at_most=100),
+        fix_img_num=common.number("fix_img_num", 2, at_least=-1, whole=True),
+        aspect_ratio=aspect if aspect > 0 else DEFAULT_ASPECT,
+        augs=common.section("augs").values,
+        len_train=dataset.number("len_train", None, at_least=1, whole=True),
+        len_test=dataset.number("len_test", None, at_least=1, whole=True),
+    )
+    _expect_patches(config, common)
+    for name in ("len_train", "len_test"):
+        if dataset.given(name):
+            notes.append(f"{dataset.path(name)} has no effect: a run has overfit.steps_per_epoch steps per epoch")
+    return config
+
+
+def _expect_patches(split: SplitConfig, common: Section) -> None:
+    """Width and height are whole numbers of patches. The two splits share their keys' problems: reported once."""
+    own = common.given("img_size")
+    top = common if own else Section(common.values, "", common.problems)
+    if split.img_size % split.patch_size:
+        down = split.img_size // split.patch_size * split.patch_size
+        near = " or ".join(str(size) for size in (down, down + split.patch_size) if size)
+        top.problem("img_size", str(split.img_size), f"a multiple of patch_size {split.patch_size}", f"such as {near}")
+    elif split.height < split.patch_size:
+        found = f"{split.aspect_ratio:g}, which makes a height of 0"
+        common.problem("fix_aspect_ratio", found, f"at least one patch of {split.patch_size} pixels")
+
+
+def _read_randomness(data: Section) -> list[str]:
+    silent = Section(data.values, data.key, [])  # problems were reported when the splits were read
+    splits = [name for name in ("train", "val") if silent.given(name)]
+    return [text for name in splits for text in randomness.sentences(silent.section(name).section("common_config"))]
+
+
+def _read_workers(top: Section, data: Section) -> int:
+    count = top.number("num_workers", 0, at_least=0, at_most=1024, whole=True)
+    return int(data.section("train").number("num_workers", count, at_least=0, at_most=1024, whole=True))
+
+
+def _read_loss(top: Section) -> dict[str, Any]:
+    section = top.section("loss")
+    camera, depth = section.section("camera"), section.section("depth")
+    section.guard(("camera", "depth"), foreign=("point", "track"))
+    camera.guard(("weight", "loss_type"))
+    camera.number("weight", None)
+    camera.text("loss_type", None)
+    depth.guard(("weight", "gradient_loss_fn", "valid_range"))
+    depth.number("weight", None)
+    depth.text("gradient_loss_fn", None)
+    depth.number("valid_range", None, at_most=1)
+    loss = top.target("loss", DEFAULT_LOSS)
+    return loss if section.values else {**loss, **deepcopy(_LOSS)}
+
+
+def _read_optimizer(optim: Section) -> dict[str, Any]:
+    section = optim.section("optimizer")
+    section.guard(("_target_", "lr", "weight_decay"))
+    section.number("lr", None, at_least=0)
+    section.number("weight_decay", None, at_least=0)
+    return optim.target("optimizer", DEFAULT_OPTIMIZER)
+
+
+def _read_amp(section: Section) -> AmpConfig:
+    section.guard(("enabled", "amp_dtype"))
+    enabled = section.switch("enabled", False)
+    return AmpConfig(enabled, section.choice("amp_dtype", "bfloat16", ("bfloat16", "float16")))
+
+
+def _read_clip(section: Section) -> tuple[ClipGroup, ...]:
+    section.guard(("configs",))
+    groups = []
+    for entry in section.sections("configs"):
+        entry.guard(("module_name", "max_norm", "norm_type"))
+        names = entry.texts("module_name")
+        if not names and not entry.given("module_name"):
+            entry.problem("module_name", "nothing", "the modules that are clipped together")
+        norm = entry.number("max_norm", None, above=0, infinite=True)
+        if not entry.given("max_norm"):
+            entry.problem("max_norm", "nothing", "a number above 0")
+        groups.append(ClipGroup(names, norm or 1.0, entry.number("norm_type", 2.0, above=0, infinite=True)))
+    return tuple(groups)
+
+
+def _read_schedule(options: Section, name: str, notes: list[str]) -> Mapping[str, Any] | None:
+    """``optim.options.<name>``: a list of ``{scheduler: {_target_: ...}}``, or one such mapping."""
+    options.guard(("lr", "weight_decay"))
+    one = isinstance(options.get(name), dict)
+    entries = [options.section(name)] if one else options.sections(name)
+    if not entries:
+        return None
+    if len(entries) > 1:
+        notes.append(f"{options.path(name)} has {len(entries)} entries: only the first is used, for all parameters")
+    first = entries[0]
+    if "_target_" in first.values:  # the schedule itself, without the trainer's wrapping
+        return first.values
+    first.guard(("scheduler",))
+    if "_target_" not in first.section("scheduler").values:
+        first.problem("scheduler", shown(first.get("scheduler")), "a mapping with a _target_, such as fvcore's")
+        return None
+    return first.target("scheduler", "")
+
+
+def _read_logging(section: Section, folder: Path) -> LoggingConfig:
+    section.guard(("log_dir", "log_freq", "log_visuals", "scalar_keys_to_log"))
+    keys = section.section("scalar_keys_to_log")
+    return LoggingConfig(
+        log_dir=section.file("log_dir", folder),
+        log_freq=section.number("log_freq", 1, at_least=1, whole=True),
+        log_visuals=section.switch("log_visuals", False),
+        scalar_keys={str(split): keys.section(split).texts("keys_to_log") for split in keys.values},
+    )
+
+
+def _expect_source(config: OverfitConfig, data: Section, problems: list[Problem], notes: list[str]) -> None:
+    """What the parts of a config must agree on: the pair's source and the splits, the budget and the criteria."""
+    silent = Section(data.values, data.key, [])
+    splits = ["train", "val"] if config.val else ["train"]
+    for split in splits:
+        dataset = _dataset(silent, split)
+        if config.overfit.pair.source == "dataset" and not dataset.given("ROOT"):
+            problems.append(Problem(dataset.path("ROOT"), "nothing", "the dataset's folder, for a pair from a dataset"))
+        elif config.overfit.pair.source != "dataset" and dataset.given("ROOT"):
+            source = config.overfit.pair.source
+            notes.append(f"{dataset.path('ROOT')} has no effect: overfit.pair.source is {source}")
+    hold, planned = config.overfit.budget.hold_steps, config.planned_steps
+    if hold > planned:
+        found = f"{hold}, more than the {planned} steps of the run"
+        problems.append(Problem("overfit.budget.hold_steps", found, f"at most {planned}"))

@@ -1,0 +1,40 @@
+"""Writing a config and reading what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pytest_overfit.config.loading import load_config
+from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.errors import ConfigError
+
+
+def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
+    """A config file of this (dedented) text."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dedent(text), encoding="utf-8")
+    return path
+
+
+def load(folder: Path, text: str, overrides: Sequence[str] = ()) -> OverfitConfig:
+    """The config that this text gives."""
+    return load_config(write(folder, text), overrides)
+
+
+def problems(path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
+    """The problem lines of a config, without the path of the file's folder."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"{len(lines)} problem{'s' if len(lines) > 1 else ''} in the config"
+    return [line.strip().replace(f"{Path(path).parent}/", "") for line in lines]
+
+
+def problems_in(folder: Path, text: str, overrides: Sequence[str] = ()) -> list[str]:
+    """The problem lines that this text gives."""
+    return problems(write(folder, text), overrides)

@@ -1,0 +1,209 @@
+"""The strict `overfit:` section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.config.schema import (
+    Budget,
+    Criteria,
+    Limit,
+    Monotonic,
+    OverfitSettings,
+    PairSource,
+    Prediction,
+    Probes,
+    Supervised,
+    TrainVal,
+)
+
+from .helpers import load, problems_in
+
+FULL = """\
+data: {val: {common_config: {fix_aspect_ratio: 1.0}}}
+overfit:
+  pair:
+    source: cut
+    pair_index: 3
+    seed: 4
+    width: 320
+    height: 240
+    source_root: src
+    source_seg_root: /seg
+  steps_per_epoch: 5
+  half_pixel_depth: true
+  device: cuda:1
+  require_gpu: true
+  threads: 2
+  deterministic: false
+  budget: {max_steps: 50, max_seconds: 9.5, hold_steps: 2}
+  criteria:
+    objective: {below: 0.5}
+    camera: 1e-2
+    depth: 3
+    loss_T: 0.001
+    terms: {my_nll: -1.5}
+    monotonic: {window: 5, tolerance: 0.5, strict: true}
+    finite: false
+    gradients: off
+    supervised: {min_valid_ratio: 0.2}
+    constant_batch: no
+    train_val: {tolerance: 0.3}
+    prediction: {abs_rel: 0.1, rotation_deg: null}
+  probes: {sensitivity: false, gradient_every: 10}
+"""
+
+
+def criteria(tmp_path: Path, text: str, before: str = "exp_name: x\n") -> Criteria:
+    return load(tmp_path, f"{before}overfit: {{criteria: {text}}}\n").overfit.criteria
+
+
+def test_every_key(tmp_path: Path) -> None:
+    """Every key of the section arrives in its record."""
+    assert load(tmp_path, FULL).overfit == OverfitSettings(
+        pair=PairSource("cut", 3, 4, 320, 240, tmp_path / "src", Path("/seg"), tmp_path / "src" / "train.npz"),
+        steps_per_epoch=5,
+        half_pixel_depth=True,
+        device="cuda:1",
+        require_gpu=True,
+        threads=2,
+        deterministic=False,
+        budget=Budget(50, 9.5, 2),
+        criteria=Criteria(
+            objective=Limit(0.5),
+            camera=Limit(0.01),
+            depth=Limit(3.0),
+            terms={"loss_T": Limit(0.001), "my_nll": Limit(-1.5)},
+            monotonic=Monotonic(5, 0.5, True),
+            finite=False,
+            gradients=False,
+            supervised=Supervised(0.2),
+            constant_batch=False,
+            train_val=TrainVal(0.3),
+            prediction=Prediction(abs_rel=0.1, rotation_deg=None),
+        ),
+        probes=Probes(False, 10),
+    )
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Without the section everything is at its default, and train_val is on exactly where there is a val split."""
+    assert load(tmp_path, "exp_name: x\n").overfit == OverfitSettings()
+    with_val = load(tmp_path, "data: {val: {common_config: {fix_aspect_ratio: 1}}}\n").overfit
+    assert with_val.criteria == Criteria(train_val=TrainVal())
+
+
+@pytest.mark.parametrize("off", ["off", "false", "null", "no", "'off'", "~", "Off"])
+def test_off(tmp_path: Path, off: str) -> None:
+    """Every way to say off switches a criterion off, of whichever kind."""
+    found = criteria(tmp_path, f"{{objective: {off}, finite: {off}, monotonic: {off}, prediction: {off}}}")
+    assert found == Criteria(objective=None, finite=False, monotonic=None, prediction=None)
+
+
+def test_off_by_override(tmp_path: Path) -> None:
+    """On the command line `off` is text to Hydra, and still means off."""
+    config = load(tmp_path, "exp_name: x\n", ["overfit.criteria.camera=off", "overfit.criteria.gradients=off"])
+    assert config.overfit.criteria == Criteria(camera=None, gradients=False)
+
+
+def test_on(tmp_path: Path) -> None:
+    """On, and an empty mapping, mean the defaults."""
+    assert criteria(tmp_path, "{objective: on, monotonic: true, supervised: {}, finite: yes}") == Criteria()
+
+
+def test_trainers_names(tmp_path: Path) -> None:
+    """The trainer's log names of the three headline limits mean these limits, not further terms."""
+    found = criteria(tmp_path, "{loss_objective: 0.1, loss_camera: 0.2, loss_depth: off, loss_reg_depth: 0.3}")
+    assert found == Criteria(objective=Limit(0.1), camera=Limit(0.2), depth=None, terms={"loss_reg_depth": Limit(0.3)})
+
+
+def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
+    """A loss with `camera: null` has no camera criterion by default; asking for it brings it back."""
+    loss = "loss: {camera: null, depth: {weight: 1.0}}\n"
+    assert criteria(tmp_path, "{}", loss) == Criteria(camera=None)
+    assert criteria(tmp_path, "{camera: 0.1}", loss).camera == Limit(0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "criteria: {objectve: 0.1}",
+            "criteria.objectve: found an unknown key, allowed: objective | camera | depth | terms | monotonic |"
+            " finite | gradients | supervised | constant_batch | train_val | prediction (did you mean objective?)",
+        ),
+        ("criteria: {objective: low}", "criteria.objective: found 'low', allowed: a number, {below: number}, or false"),
+        ("criteria: {objective: .nan}", "criteria.objective: found nan, allowed: a number, {below: number}, or false"),
+        ("criteria: {camera: 0}", "criteria.camera: found 0, allowed: a number above 0, {below: number}, or false"),
+        ("criteria: {objective: {belo: 1}}", "criteria.objective.below: found nothing, allowed: a number, the limit"),
+        ("criteria: {loss_T: true}", "criteria.loss_T: found true, allowed: a number, the limit; there is no default"),
+        ("criteria: {camera: 1, loss_camera: 1}",
+         "criteria.loss_camera: found a second limit beside camera, allowed: one of camera and loss_camera"),
+        ("criteria: {monotonic: 3}", "criteria.monotonic: found 3, allowed: true, false, or a mapping of its settings"),
+        ("criteria: {monotonic: {window: 0}}",
+         "criteria.monotonic.window: found 0, allowed: a whole number of at least 1"),
+        ("criteria: {finite: 2}", "criteria.finite: found 2, allowed: true or false"),
+        ("criteria: {supervised: {min_valid_ratio: 5}}",
+         "criteria.supervised.min_valid_ratio: found 5, allowed: a number from 0 to 1"),
+        ("criteria: {train_val: on}", "criteria.train_val: found true, allowed: false: the config has no data.val"),
+        ("criteria: {prediction: {abs_rel: null, delta_1_25: null, rotation_deg: null, translation_deg: null}}",
+         "criteria.prediction: found every limit null, allowed: at least one limit, or prediction: false"),
+        ("criteria: [objective]", "criteria: found ['objective'], allowed: a mapping"),
+        ("budget: {max_steps: 0}", "budget.max_steps: found 0, allowed: a whole number of at least 1"),
+        ("budget: {max_seconds: 0}", "budget.max_seconds: found 0, allowed: a number above 0"),
+        ("budget: {max_steps: 3}", "budget.hold_steps: found 5, more than the 3 steps of the run, allowed: at most 3"),
+        ("device: gpu", "device: found 'gpu', allowed: auto | cpu | cuda | cuda:N | mps | xpu"),
+        ("device: 0", "device: found 0, allowed: auto | cpu | cuda | cuda:N | mps | xpu"),
+        ("threads: 0", "threads: found 0, allowed: auto, or a whole number from 1 to 4096"),
+        ("threads: many", "threads: found 'many', allowed: auto, or a whole number from 1 to 4096"),
+        ("{device: cpu, require_gpu: true}",
+         "require_gpu: found true beside device: cpu, allowed: false, or another device"),
+        ("pair: {source: rendered}",
+         "pair.source: found 'rendered', allowed: dataset | render | cut (did you mean render?)"),
+        ("pair: {source: cut}",
+         "pair.source_root: found nothing, allowed: the folder of a source in the AerialMegaDepth layout"),
+        ("pair: {source_root: x}",
+         "pair.source: found nothing, which means render, beside a source_root, allowed: cut, to use source_root"),
+        ("pair: {pair_idx: 1}",
+         "pair.pair_idx: found an unknown key, allowed: source | pair_index | seed | width | height | source_root |"
+         " source_seg_root | source_npz (did you mean pair_index?)"),
+        ("probes: {gradient_every: 0}", "probes.gradient_every: found 0, allowed: a whole number of at least 1"),
+    ],
+)  # fmt: skip
+def test_problems(tmp_path: Path, text: str, line: str) -> None:
+    """Each wrong value shows its full key, what was found and what is allowed."""
+    body = text if text.startswith("{") else f"{{{text}}}"
+    assert f"a.yaml: overfit.{line}" in problems_in(tmp_path, f"overfit: {body}\n")
+
+
+def test_zero_criteria(tmp_path: Path) -> None:
+    """A gate that checks nothing is an error."""
+    off = [
+        "objective",
+        "camera",
+        "depth",
+        "monotonic",
+        "finite",
+        "gradients",
+        "supervised",
+        "constant_batch",
+        "prediction",
+    ]
+    assert problems_in(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in off]) == [
+        "a.yaml: overfit.criteria: found every criterion switched off, allowed: at least one: a gate without criteria"
+        " proves nothing"
+    ]
+    left = load(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in off[1:]])
+    assert left.overfit.criteria.names() == ("objective",)
+
+
+def test_dataset_without_root(tmp_path: Path) -> None:
+    """A pair from a dataset needs the dataset's folder, for each split."""
+    text = "data: {val: {dataset: {dataset_configs: [{len_test: 1}]}}}\noverfit: {pair: {source: dataset}}\n"
+    assert problems_in(tmp_path, text) == [
+        f"a.yaml: data.{split}.dataset.dataset_configs[0].ROOT: found nothing, allowed: the dataset's folder,"
+        " for a pair from a dataset"
+        for split in ("train", "val")
+    ]

@@ -1,0 +1,144 @@
+"""`--overfit-set key=value`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .helpers import load, problems_in, write
+
+DATASET = """\
+exp_name: x
+img_size: 224
+data:
+  train:
+    dataset:
+      dataset_configs:
+        - {ROOT: /old, split_file: "${.ROOT}/train.npz", remove_sky: true}
+  val:
+    dataset: ${data.train.dataset}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("new=1", 1), ("new=-2.5", -2.5), ("new=1e5", 1e5), ("new=true", True), ("new=null", None), ("new=", ""),
+        ("new=a b c", "a b c"), ("new='a, b'", "a, b"), ('new="1"', "1"), ("new=[1,2,{a: b}]", [1, 2, {"a": "b"}]),
+        ("new={a: 1, b: [x, null]}", {"a": 1, "b": ["x", None]}), ("new=${img_size}", 224), ("new=*agg*", "*agg*"),
+        ("new=['*a*', 'b c']", ["*a*", "b c"]), ("+new=1", 1), ("++new=1", 1),
+    ],
+)  # fmt: skip
+def test_values(tmp_path: Path, text: str, value: Any) -> None:
+    """Values follow Hydra's grammar, and reach the tree as plain containers."""
+    found = load(tmp_path, DATASET, [text]).resolved["new"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("defaults", ["", "defaults: [base, _self_]\n"])
+@pytest.mark.parametrize("key", ["dataset_configs[0].ROOT", "dataset_configs.0.ROOT"])
+def test_list_index_before_interpolation(tmp_path: Path, key: str, defaults: str) -> None:
+    """An index in the key reaches into a list, and what interpolates the value follows."""
+    write(tmp_path, "max_epochs: 3\n", "base.yaml")
+    config = load(tmp_path, defaults + DATASET, [f"data.train.dataset.{key}=/new"])
+    assert config.val is not None
+    assert (config.train.root, config.train.split_file) == (Path("/new"), Path("/new/train.npz"))
+    assert config.val.root == Path("/new")
+
+
+def test_below_an_interpolation(tmp_path: Path) -> None:
+    """A key below `${...}` changes a copy: what it points at stays as it is."""
+    config = load(tmp_path, DATASET, ["data.val.dataset.dataset_configs[0].remove_sky=false"])
+    assert config.val is not None
+    assert (config.train.remove_sky, config.val.remove_sky, config.val.root) == (True, False, Path("/old"))
+
+
+def test_new_nested_keys(tmp_path: Path) -> None:
+    """Keys whose sections do not exist yet are made, lists included; a next index appends."""
+    overrides = ["overfit.budget.max_steps=7", "data.train.dataset.dataset_configs[0].max_depth=9", "l[0]=1", "l[1]=2"]
+    config = load(tmp_path, "exp_name: x\n", overrides)
+    assert (config.overfit.budget.max_steps, config.train.max_depth, config.resolved["l"]) == (7, 9.0, [1, 2])
+
+
+def test_mappings_are_merged(tmp_path: Path) -> None:
+    """A mapping given for a mapping changes only the keys that it names."""
+    config = load(tmp_path, "loss: {camera: {weight: 1, loss_type: l2}}\n", ["loss={camera: {weight: 2}}"])
+    assert config.loss["camera"] == {"weight": 2.0, "loss_type": "l2"}
+
+
+def test_delete(tmp_path: Path) -> None:
+    """`~key` removes a key."""
+    assert load(tmp_path, DATASET, ["~data.val"]).val is None
+
+
+def test_last_one_wins(tmp_path: Path) -> None:
+    """Of two overrides of a key the later one counts."""
+    assert load(tmp_path, DATASET, ["img_size=14", "img_size=28"]).img_size == 28
+
+
+@pytest.mark.parametrize("path", ["~/data", "/tmp/é/run (1)", "/a=b", "../up[1]", "./x"])
+def test_plain_paths(tmp_path: Path, path: str) -> None:
+    """A path needs no quotes, although Hydra's grammar would want them."""
+    config = load(tmp_path, DATASET, [f"data.train.dataset.dataset_configs[0].ROOT={path}"])
+    assert config.train.root == tmp_path / Path(path).expanduser()
+
+
+def test_origins(tmp_path: Path) -> None:
+    """A config knows which of its values came from an override, from the file, or from the defaults."""
+    config = load(tmp_path, DATASET, ["data.train.dataset.dataset_configs[0]={ROOT: /new}", "seed_value=7"])
+    assert config.origin("seed_value") == "override seed_value=7"
+    assert config.origin("data.train.dataset.dataset_configs[0].ROOT") == (
+        "override data.train.dataset.dataset_configs[0]={ROOT: /new}"
+    )
+    assert config.origin("img_size") == "a.yaml"
+    assert config.origin("overfit.budget.max_steps") == "default"
+
+
+FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with other signs than letters in quotes)"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("img_size", "no `=`"),
+        ("=3", "the key ''"),
+        ("a..b=3", "the key 'a..b'"),
+        ("a[x]=3", "the key 'a[x]'"),
+        ("a b=3", "the key 'a b'"),
+        ("a=[1,2", "the value '[1,2'"),
+        ("a=(1", "the value '(1'"),
+        ("a=1,2", "several values"),
+        ("a=range(1,4)", "several values"),
+    ],
+)
+def test_malformed(tmp_path: Path, text: str, found: str) -> None:
+    """A malformed override is named, with the form that is expected."""
+    assert problems_in(tmp_path, DATASET, [text]) == [f"a.yaml: found override '{text}' with {found}, allowed: {FORM}"]
+
+
+def test_does_not_fit(tmp_path: Path) -> None:
+    """An index out of range, a key below a number and the removal of nothing are problems of that key."""
+    where = "data.train.dataset.dataset_configs"
+    assert problems_in(tmp_path, DATASET, [f"{where}[5].ROOT=x"]) == [
+        f"a.yaml: {where}[5].ROOT: found override '{where}[5].ROOT=x' with the index 5,"
+        " allowed: an index from 0 to 1, which appends"
+    ]
+    assert problems_in(tmp_path, DATASET, ["img_size.x=1"]) == [
+        "a.yaml: img_size.x: found override 'img_size.x=1' below img_size, which is 224,"
+        " allowed: a key below a mapping, or img_size itself"
+    ]
+    assert problems_in(tmp_path, DATASET, ["~nothing"]) == [
+        "a.yaml: nothing: found override '~nothing' of a key that is not there"
+    ]
+
+
+def test_overrides_are_checked(tmp_path: Path) -> None:
+    """A value from an override is held to the same rules, and a misspelt key is found."""
+    assert problems_in(tmp_path, DATASET, ["img_size=ten", "overfit.budget.max_step=3"]) == [
+        "a.yaml: img_size: found 'ten', allowed: a whole number from 1 to 8192",
+        "a.yaml: overfit.budget.max_step: found an unknown key, allowed: max_steps | max_seconds | hold_steps"
+        " (did you mean max_steps?)",
+    ]

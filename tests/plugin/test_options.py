@@ -1,0 +1,110 @@
+"""Every option and its ini twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import TinyConfig
+
+
+def test_set_overrides_a_key(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """--overfit-set reaches the run."""
+    tiny()
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "-k", "objective", "--overfit-set", "overfit.budget.max_steps=7"
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*step 7 of 7*"])
+
+
+def test_ini_options_stand_in_for_the_command_line(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Configs of the ini file run beside the tests; its overrides apply, and the command line wins over them."""
+    tiny()
+    pytester.makeini(
+        """
+        [pytest]
+        overfit_config = tiny.yaml
+        overfit_set = overfit.budget.max_steps=9
+        overfit_device = cpu
+        overfit_log_dir = boards
+        """
+    )
+    pytester.makepyfile(test_own="def test_own(): pass")
+    result = pytester.runpytest_inprocess("-k", "objective or own")
+    result.assert_outcomes(passed=1, failed=1, deselected=12)
+    result.stdout.fnmatch_lines(["*step 9 of 9*", "tensorboard --logdir *boards/tiny"])
+    result = pytester.runpytest_inprocess("-k", "objective", "--overfit-set", "overfit.budget.max_steps=5")
+    result.stdout.fnmatch_lines(["*step 5 of 5*"])
+
+
+@pytest.mark.parametrize("how", ["option", "ini", "config"])
+def test_a_required_gpu_that_is_missing_fails(pytester: pytest.Pytester, tiny: TinyConfig, how: str) -> None:
+    """Every item is red, and the first says why."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count():
+        pytest.skip("this machine has a GPU")
+    tiny(replace=(("threads: 1", "threads: 1\n  require_gpu: true"),) if how == "config" else ())
+    if how == "ini":
+        pytester.makeini("[pytest]\noverfit_require_gpu = true\n")
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "-k", "config or objective", *(["--overfit-require-gpu"] * (how == "option"))
+    )
+    result.assert_outcomes(failed=2, deselected=11)
+    result.stdout.fnmatch_lines(["*config: a GPU is required and the run would use the CPU: no GPU used*"])
+
+
+def test_a_missing_gpu_is_a_visible_note(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """A run that fell back to the CPU says so."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count():
+        pytest.skip("this machine has a GPU")
+    tiny()
+    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "finite")
+    result.stdout.fnmatch_lines(["note: no GPU used (*"])
+
+
+def test_an_unknown_device_lists_what_there_is(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """A device that does not exist names those that do."""
+    tiny()
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "-k", "config", "--overfit-device", "cuda:63"
+    )
+    result.assert_outcomes(failed=1, deselected=12)
+    result.stdout.fnmatch_lines(["*device 'cuda:63' is not there*allowed auto, cpu*"])
+
+
+def test_log_dir_holds_the_scalars_of_the_guide(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """TensorBoard's own reader finds every scalar under the guide's names, for train and val."""
+    tiny()
+    pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-log-dir", "boards", "-k", "objective")
+    scalars = read_scalars(next((pytester.path / "boards" / "tiny").iterdir()))
+    losses = ("objective", "camera", "T", "R", "FL", "conf_depth", "reg_depth", "grad_depth", "depth")
+    wanted = {f"{split}/loss_{name}" for split in ("train", "val") for name in losses}
+    assert wanted | {"lr", "weight_decay", "grad_norm/trunk", "grad_norm/camera_head"} <= scalars.keys()
+    steps = [step for step, _ in scalars["train/loss_objective"]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert scalars["train/loss_camera"][-1][1] < 0.001
+    assert scalars["train/loss_depth"] == scalars["train/loss_reg_depth"]
+
+
+def test_a_log_dir_that_cannot_be_written_is_replaced_and_said(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """A read-only place costs the run nothing but its usual folder."""
+    tiny()
+    pytester.makefile(".txt", in_the_way="")
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "--overfit-log-dir", "in_the_way.txt", "-k", "objective"
+    )
+    result.assert_outcomes(passed=1, deselected=12)
+    result.stdout.fnmatch_lines(["note: *in_the_way.txt cannot be written*TensorBoard files are in *"])
+
+
+def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }

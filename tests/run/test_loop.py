@@ -1,0 +1,179 @@
+"""The bounded loop on a real two-view batch of a few pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.reference.loss import MultitaskLoss
+from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
+from pytest_overfit.run.optim import GradientClipper, freeze
+from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
+from pytest_overfit.run.watch import GradientWatch
+from tests.support.batches import two_view_batch
+from tests.support.tiny import Memoriser, NanCamera
+
+
+class Listener:
+    """Writes down what a run tells."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.steps: list[int] = []
+        self.val: list[int] = []
+        self.interrupt_at = interrupt_at
+
+    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        self.steps += range(first, first + len(rows))
+        if self.interrupt_at is not None and self.steps[-1] >= self.interrupt_at:
+            self.interrupt_at = None
+            raise KeyboardInterrupt
+
+    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
+        self.val.append(step)
+
+
+def run(
+    model: Memoriser | None = None, *, criterion: Any = None, observers: Sequence[Listener] = (), **changes: Any
+) -> Curves:
+    torch.manual_seed(0)
+    net = model or Memoriser()
+    batch = two_view_batch()
+    task = TwoViewTask(net, criterion or MultitaskLoss(), batch, batch, torch.device("cpu"), Precision())
+    values: dict[str, Any] = {
+        "max_steps": 40, "max_seconds": None, "hold_steps": 5, "limits": {"objective": 0.01}, "val_every": 10,
+        "read_every": 5,
+    }  # fmt: skip
+    return fit(
+        task,
+        torch.optim.AdamW(net.parameters(), lr=0.05),
+        Plan(**{**values, **changes}),
+        watch=GradientWatch(net),
+        clip=GradientClipper(net, ()),
+        frozen=freeze(net, ()),
+        observers=observers,
+    )
+
+
+def test_every_step_is_written_down_once() -> None:
+    """Bulk reads lose no step and repeat none, and observers see the same steps."""
+    listener = Listener()
+    curves = run(observers=[listener], limits={})
+    assert len(curves.steps) == 40
+    assert listener.steps == list(range(40))
+    assert curves.stop == "max_steps"
+    assert curves.steps[-1]["objective"] < curves.steps[0]["objective"]
+    assert {"lr", "weight_decay", "grad_norm/trunk", "loss_camera"} <= curves.steps[0].keys()
+
+
+@pytest.mark.parametrize("read_every", [1, 7, 100])
+def test_the_reading_period_does_not_change_the_curve(read_every: int) -> None:
+    """How often the host looks is no part of the training."""
+    curves = run(read_every=read_every, limits={})
+    assert [row["objective"] for row in curves.steps] == [row["objective"] for row in run(limits={}).steps]
+
+
+def test_limits_that_hold_end_the_run() -> None:
+    """Early stop after hold_steps steps in a row."""
+    curves = run(limits={"objective": 100.0}, hold_steps=8)
+    assert curves.stop == "passed"
+    assert len(curves.steps) == 10
+
+
+def test_a_refused_outcome_lets_the_run_go_on() -> None:
+    """Limits held, but evaluation mode or prediction did not agree."""
+    asked: list[int] = []
+
+    def accept(curves: Curves) -> bool:
+        asked.append(len(curves.steps))
+        return len(asked) == 3
+
+    curves = run(limits={"objective": 100.0}, accept=accept)
+    assert curves.stop == "passed"
+    assert len(curves.steps) == asked[-1] > asked[0]
+
+
+def test_the_clock_ends_a_run() -> None:
+    """A budget of no seconds gives a partial record that says why."""
+    curves = run(limits={}, max_seconds=0.0)
+    assert curves.stop == "max_seconds"
+    assert len(curves.steps) == 1
+
+
+def test_an_interrupt_keeps_what_was_read() -> None:
+    """Ctrl-C in the middle: the steps so far are there, and no error escapes."""
+    curves = run(limits={}, observers=[Listener(interrupt_at=19)])
+    assert curves.stop == "interrupted"
+    assert 19 < len(curves.steps) < 40
+
+
+def test_a_nan_that_the_loss_hides_is_found_in_the_prediction() -> None:
+    """The loss scrubs NaN to 0 and is finite; the raw prediction is looked at."""
+
+    def scrubbing(predictions: Mapping[str, Any], batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        poses = [torch.nan_to_num(pose) for pose in predictions["pose_enc_list"]]
+        return MultitaskLoss()({**predictions, "pose_enc_list": poses}, batch)
+
+    curves = run(NanCamera(), criterion=scrubbing, limits={})
+    assert curves.stop == "non_finite"
+    assert curves.non_finite is not None
+    assert curves.non_finite.step == 1
+    assert curves.non_finite.what == "prediction pose_enc"
+    assert curves.non_finite.module == "spoil (Spoil)"
+
+
+def test_validation_happens_at_the_start_and_every_period() -> None:
+    """Step 1, each period, and the end."""
+    listener = Listener()
+    run(observers=[listener], limits={})
+    assert listener.val == [1, 10, 20, 30, 40]
+
+
+def test_evaluation_leaves_modes_alone() -> None:
+    """Each module gets its own mode back."""
+    net = Memoriser()
+    net.camera_head.eval()
+    batch = two_view_batch()
+    task = TwoViewTask(net, MultitaskLoss(), batch, None, torch.device("cpu"))
+    assert evaluate(task, batch)["objective"] > 0
+    assert net.training
+    assert not net.camera_head.training
+
+
+def test_held_steps_are_counted_from_the_end() -> None:
+    """Only the latest unbroken stretch counts, and every limit must hold."""
+    rows = [{"objective": v, "loss_camera": c} for v, c in ((0.1, 0.1), (0.9, 0.1), (0.1, 0.1), (0.1, 0.1))]
+    assert count_held(rows, {"objective": 0.5}) == 2
+    assert count_held(rows, {"objective": 0.5, "camera": 0.05}) == 0
+    assert count_held(rows, {"missing": 0.5}) == 0
+    assert count_held([], {"objective": 0.5}) == 0
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"), [([1.0], "returned a list"), ({}, "no objective"), ({"loss_camera": 1}, "only loss_camera")]
+)
+def test_a_loss_without_an_objective_is_an_error(returned: Any, says: str) -> None:
+    """The message shows what the loss gave."""
+    with pytest.raises(OverfitError, match=says):
+        scalar_terms(returned)
+
+
+def test_the_objective_may_have_the_guides_name() -> None:
+    """loss_objective and objective are the same thing."""
+    terms = scalar_terms({"loss_objective": torch.tensor(2.0), "loss_camera": torch.tensor([1.0])})
+    assert {name: float(value) for name, value in terms.items()} == {"objective": 2.0, "loss_camera": 1.0}
+
+
+def test_float16_on_the_cpu_needs_no_scaler() -> None:
+    """The scaler acts on CUDA alone and passes everything through elsewhere."""
+    assert not Precision(True, torch.float16).scaler(torch.device("cpu")).is_enabled()
+
+
+def test_bfloat16_predicts_in_float32() -> None:
+    """The loss sees float32 whatever the forward pass ran in."""
+    batch = two_view_batch()
+    task = TwoViewTask(Memoriser(), MultitaskLoss(), batch, None, torch.device("cpu"), Precision(True, torch.bfloat16))
+    assert task.predict(batch)["pose_enc"].dtype is torch.float32

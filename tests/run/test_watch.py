@@ -1,0 +1,105 @@
+"""Gradients per parameter and group, and the first non-finite tensor."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.run.watch import (
+    GradientWatch,
+    first_non_finite_state,
+    locate_non_finite,
+    named_outputs,
+    parameter_records,
+)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Linear(2, 2)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x)  # type: ignore[no-any-return]
+
+
+def test_group_norms_are_those_of_torch() -> None:
+    """One norm per direct child, over all its gradients."""
+    torch.manual_seed(0)
+    net = Two()
+    watch = GradientWatch(net)
+    net(torch.ones(1, 2)).sum().backward()
+    norms = dict(zip(watch.groups, watch.observe().tolist(), strict=True))
+    assert norms["used"] == pytest.approx(math.sqrt(4 + 2))
+    assert norms["unused"] == 0.0
+
+
+def test_the_largest_gradient_is_kept_and_a_missing_one_is_none() -> None:
+    """None is not zero: no gradient ever arrived."""
+    net = Two()
+    watch = GradientWatch(net)
+    for factor in (1.0, 5.0, 2.0):
+        net.zero_grad()
+        (factor * net(torch.ones(1, 2)).sum()).backward()
+        watch.observe()
+    largest = watch.largest()
+    assert largest["used.bias"] == pytest.approx(5 * math.sqrt(2))
+    assert largest["unused.bias"] is None
+
+
+def test_parameter_records_tell_moved_from_unmoved() -> None:
+    """What the optimizer holds and what it moved."""
+    net = Two()
+    initial = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.SGD(net.used.parameters(), lr=1.0)
+    with torch.no_grad():
+        net.used.weight.add_(0.25)
+    records = {r.name: r for r in parameter_records(net, initial, optimizer, {}, {"unused.weight": "*unused*"})}
+    assert records["used.weight"].moved == pytest.approx(0.25)
+    assert records["used.bias"].moved == 0.0
+    assert records["used.weight"].in_optimizer
+    assert not records["unused.weight"].in_optimizer
+    assert records["unused.weight"].frozen_by == "*unused*"
+
+
+def test_the_innermost_module_that_breaks_is_named() -> None:
+    """Execution order decides, and the containers around it are not blamed."""
+
+    class Break(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 0 * 0
+
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Break(), nn.ReLU()))
+    assert locate_non_finite(net, lambda: net(torch.ones(1, 2))) == "1.0 (Break)"
+    assert locate_non_finite(net[0], lambda: net[0](torch.ones(1, 2))) is None
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "optimizer state"])
+def test_a_non_finite_state_is_named(kind: str) -> None:
+    """Parameters, buffers and the optimizer's own tensors are looked at."""
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    assert first_non_finite_state(net, optimizer, 3) is None
+    with torch.no_grad():
+        if kind == "parameter":
+            net[0].weight[0] = float("inf")
+        elif kind == "buffer":
+            net[0].running_var[0] = float("nan")
+        else:
+            optimizer.state[net[0].weight]["exp_avg"][0] = float("nan")
+    found = first_non_finite_state(net, optimizer, 3)
+    assert found is not None
+    assert found.step == 3
+    assert found.what.startswith(kind)
+
+
+def test_outputs_of_any_nest_are_named() -> None:
+    """Dotted names through mappings and lists; integers are no predictions."""
+    nest = {"depth": torch.ones(1), "pose_enc_list": [torch.ones(1), torch.ones(2)], "ids": torch.ones(1).int()}
+    assert [name for name, _ in named_outputs(nest)] == ["depth", "pose_enc_list.0", "pose_enc_list.1"]
