@@ -1,53 +1,91 @@
-"""From the ``_target_`` sections of a config to live objects: model, loss, optimizer."""
+"""From the ``_target_`` sections of a config to live objects: model, loss, optimizer.
+
+The rules are Hydra's (``_target_``, ``_args_``, ``_partial_``, ``_recursive_``). They are ours because hydra-core brings
+a pytest plugin of its own that costs a second at every start of pytest, this plugin used or not.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.suggest import nearest
+
+DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 def instantiate(node: Mapping[str, Any], *, where: str, partial: bool = False) -> Any:
-    """Calls the ``_target_`` of a config section with the section's other keys, as Hydra does.
+    """Calls the ``_target_`` of a config section with the section's other keys.
 
     Example:
         >>> instantiate({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, where="model")
         Linear(in_features=3, out_features=2, bias=True)
 
     Args:
-        node: a section with ``_target_``; nested sections with one are instantiated too.
+        node: a section with ``_target_``; nested sections with one are instantiated first, unless ``_recursive_`` is
+            false. ``_args_`` are positional arguments; ``_partial_`` gives back a callable instead of calling.
         where: the dotted key of the section, for the error.
-        partial: give back a callable that waits for further arguments.
+        partial: as ``_partial_``.
 
     Raises:
         ConfigError: the target cannot be imported, or refuses its arguments.
     """
-    from hydra.errors import HydraException
-    from hydra.utils import instantiate as hydra_instantiate
-
-    section = {**node, "_partial_": True} if partial else dict(node)
+    target = find_target(str(node["_target_"]), where=where)
+    recursive = node.get("_recursive_", True)
+    given = {str(key): value for key, value in node.items() if key not in DIRECTIVES}
+    arguments = list(node.get("_args_", ()))
+    if recursive:
+        given = {key: _nested(value, where=f"{where}.{key}") for key, value in given.items()}
+        arguments = [_nested(value, where=f"{where}._args_[{index}]") for index, value in enumerate(arguments)]
+    if partial or node.get("_partial_", False):
+        return functools.partial(target, *arguments, **given)
     try:
-        return hydra_instantiate(section, _convert_="all")
-    except HydraException as error:
-        cause = error.__cause__
-        if isinstance(cause, OverfitError):
-            raise ConfigError(
-                cause.found,
-                where=f"{where}: {cause.where}" if cause.where else where,
-                allowed=cause.allowed,
-                hint=cause.hint,
-            ) from error
-        detail = f"{type(cause).__name__}: {cause}" if cause is not None else str(error)
+        return target(*arguments, **given)
+    except OverfitError as error:
+        place = f"{where}: {error.where}" if error.where else where
+        raise ConfigError(error.found, where=place, allowed=error.allowed, hint=error.hint) from error
+    except Exception as error:  # the target is the user's: whatever it raises is a problem of this section
         raise ConfigError(
-            f"_target_ {node.get('_target_')!r} cannot be built: {detail.splitlines()[0]}",
+            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}",
             where=where,
-            allowed="an importable callable that accepts the section's other keys",
-            hint=f"python -c 'import {str(node.get('_target_')).rpartition('.')[0]}' shows whether it can be imported",
+            allowed="arguments that it accepts",
+            hint=f"the section gives it {', '.join(given) or 'no arguments'}",
         ) from error
+
+
+def find_target(dotted: str, *, where: str) -> Any:
+    """The object behind a dotted path: a module, then attributes.
+
+    Raises:
+        ConfigError: there is none, or it cannot be called; the nearest name of the last module is suggested.
+    """
+    parts = dotted.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                continue
+            raise _unimportable(dotted, where, f"importing {name} needs the module {error.name!r}") from error
+        except Exception as error:
+            raise _unimportable(dotted, where, f"importing {name} raises {type(error).__name__}: {error}") from error
+        for part in parts[split:]:
+            if not hasattr(found, part):
+                guess = nearest(part, dir(found))
+                hint = f"did you mean {guess}?" if guess else None
+                raise _unimportable(dotted, where, f"{name} has no {part!r}", hint)
+            found = getattr(found, part)
+        if not callable(found):
+            raise _unimportable(dotted, where, f"it is a {type(found).__name__}")
+        return found
+    raise _unimportable(dotted, where, f"there is no module {parts[0]!r}")
 
 
 @contextlib.contextmanager
@@ -60,3 +98,22 @@ def import_root(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(entry)
+
+
+def _nested(value: Any, *, where: str) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return instantiate(value, where=where)
+        return {key: _nested(item, where=f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nested(item, where=f"{where}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _unimportable(dotted: str, where: str, reason: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(
+        f"_target_ {dotted!r} cannot be used: {reason}",
+        where=where,
+        allowed="the dotted path of a callable that this Python can import",
+        hint=hint or "a module beside the config file, or installed in this environment",
+    )

@@ -19,7 +19,6 @@ from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Terms, TwoViewTask
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite, named_outputs
 
-
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 
 

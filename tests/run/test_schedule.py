@@ -60,7 +60,7 @@ def test_multi_step_changes_at_its_milestones() -> None:
 @pytest.mark.parametrize(
     ("node", "says"),
     [
-        ({"_target_": f"{FVCORE}NoSuchScheduler"}, "cannot be built"),
+        ({"_target_": f"{FVCORE}NoSuchScheduler"}, "has no 'NoSuchScheduler'"),
         ({"_target_": f"{FVCORE}ConstantParamScheduler", "valeu": 1.0}, "cannot be built"),
         ({"_target_": f"{FVCORE}ConstantParamScheduler", "value": -1.0}, "-1.0 at progress 0.0"),
         ({"_target_": f"{FVCORE}CompositeParamScheduler", "schedulers": [], "lengths": []}, "0 schedulers"),
