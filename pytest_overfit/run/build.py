@@ -1,7 +1,7 @@
 """From the ``_target_`` sections of a config to live objects: model, loss, optimizer.
 
-The rules are Hydra's (``_target_``, ``_args_``, ``_partial_``, ``_recursive_``). They are ours because hydra-core brings
-a pytest plugin of its own that costs a second at every start of pytest, this plugin used or not.
+The rules are Hydra's (``_target_``, ``_args_``, ``_partial_``, ``_recursive_``). The code is ours because hydra-core
+brings a pytest plugin of its own that costs a second at every start of pytest, this plugin used or not.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def _apply_schedules(optimizer: torch.optim.Optimizer, plan: Plan, progress: flo
 
 
 def _row(terms: Terms, predictions: object, norms: Tensor, groups: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Names and values of one step on the device: terms, group norms, and per prediction 0, or NaN if it is not finite."""
+    """Names and values of one step, on the device: terms, group norms, and 0 per prediction (NaN if not finite)."""
     outputs = named_outputs(predictions)
     names = [*terms, *(f"grad_norm/{group}" for group in groups), *(f"finite/{name}" for name, _ in outputs)]
     losses = [value.detach().float() for value in terms.values()]

@@ -22,10 +22,9 @@ class GradientWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.groups = tuple(dict.fromkeys(name.split(".")[0] for name, _ in self.named))
-        self._members = [
-            [i for i, (name, _) in enumerate(self.named) if name.split(".")[0] == group] for group in self.groups
-        ]
+        homes = [name.split(".")[0] for name, _ in self.named]
+        self.groups = tuple(dict.fromkeys(homes))
+        self._counts = [homes.count(group) for group in self.groups]  # parameters of one child follow each other
         self._largest: Tensor | None = None
         self._seen = [False] * len(self.named)
 
@@ -34,22 +33,16 @@ class GradientWatch:
 
         Call it between backward and clipping.
         """
-        present = [i for i, (_, p) in enumerate(self.named) if p.grad is not None]
-        device = self.named[0][1].device if self.named else torch.device("cpu")
-        norms = torch.zeros(len(self.named), device=device)
-        if present:
-            grads = [_dense(self.named[i][1].grad) for i in present]
-            found = torch.stack([norm.float() for norm in torch._foreach_norm(grads)])
-            norms = (
-                found
-                if len(present) == len(self.named)
-                else norms.index_copy(0, torch.tensor(present, device=device), found)
-            )
-            for i in present:
-                self._seen[i] = True
+        if not self.named:
+            return torch.zeros(0)
+        grads = {i: _dense(p.grad) for i, (_, p) in enumerate(self.named) if p.grad is not None}
+        found = dict(zip(grads, torch._foreach_norm(list(grads.values())) if grads else (), strict=True))
+        none = torch.zeros((), device=self.named[0][1].device)
+        norms = torch.stack([found.get(i, none).float() for i in range(len(self.named))])
+        for i in grads:
+            self._seen[i] = True
         self._largest = norms if self._largest is None else torch.maximum(self._largest, norms)
-        squares = norms.square()
-        return torch.stack([squares[members].sum() for members in self._members]).sqrt()
+        return torch.stack([part.square().sum() for part in norms.split(self._counts)]).sqrt()
 
     def largest(self) -> dict[str, float | None]:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""
@@ -161,6 +154,5 @@ def _norms_are_finite(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def _dense(grad: Tensor | None) -> Tensor:
-    assert grad is not None
+def _dense(grad: Tensor) -> Tensor:
     return grad.coalesce().values() if grad.is_sparse else grad

@@ -17,10 +17,13 @@ def test_a_section_is_called_with_its_other_keys() -> None:
     net = instantiate(
         {
             "_target_": "torch.nn.Sequential",
-            "_args_": [{"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, {"_target_": "torch.nn.ReLU"}],
+            "_args_": [
+                {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2},
+                {"_target_": "torch.nn.ReLU"},
+            ],
         },
         where="model",
-    )  # fmt: skip
+    )
     assert net(torch.ones(1, 3)).shape == (1, 2)
 
 

@@ -33,9 +33,14 @@ def test_threads_and_switches_come_back_after_an_error() -> None:
     """Also when the run raises."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark)
-    with pytest.raises(RuntimeError, match="step 7"), isolated(seed=0, threads=threads + 1, deterministic=True):
-        assert torch.get_num_threads() == threads + 1
-        raise RuntimeError("step 7")
+
+    def run() -> None:
+        with isolated(seed=0, threads=threads + 1, deterministic=True):
+            assert torch.get_num_threads() == threads + 1
+            raise RuntimeError("step 7")
+
+    with pytest.raises(RuntimeError, match="step 7"):
+        run()
     assert torch.get_num_threads() == threads
     assert (cudnn.deterministic, cudnn.benchmark) == before
 

@@ -68,6 +68,6 @@ def test_multi_step_changes_at_its_milestones() -> None:
 )
 def test_a_wrong_schedule_is_a_config_error_that_names_its_key(node: dict[str, object], says: str) -> None:
     """What was found and where; never a bare Hydra exception."""
-    with pytest.raises(ConfigError, match="optim.options.lr") as caught:
+    with pytest.raises(ConfigError, match=r"optim\.options\.lr") as caught:
         build_schedule(node, where="optim.options.lr[0].scheduler")
     assert says in str(caught.value)
