@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--create-config", nargs="?", type=Path, const=Path(), metavar="PATH",
         help="also write a config that runs as it is (default: OUTPUT_ROOT/single_pair_test.yaml)",
     )  # fmt: skip
-    create.add_argument("--overwrite", action="store_true", help="replace another pair in OUTPUT_ROOT")
+    create.add_argument("--overwrite", action="store_true", help="replace another pair, or a config, that is there")
     create.add_argument("--render", action="store_true", help="use a rendered synthetic source instead")
     create.add_argument("--seed", type=int, help="the scene to render (default: 0)")
     create.set_defaults(run=_create)

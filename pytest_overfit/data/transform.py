@@ -15,12 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_overfit.errors import ConfigError, PairError
-from pytest_overfit.pair.layout import SKY_LABEL, BoolArray, ByteArray, DepthArray, RawView
+from pytest_overfit.pair.depth import clean_depth
+from pytest_overfit.pair.layout import BoolArray, ByteArray, DepthArray, RawView
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 MIN_DEPTH = 1e-8  # metres: anything nearer is "no measurement"
-MIN_FOR_PERCENTILE = 100  # with fewer valid depths no outliers are cut off
 MARGIN = 4  # pixels that the resize leaves over for the last crop
 
 
@@ -113,32 +113,6 @@ def process_view(
     extrinsics = np.linalg.inv(view.camera.cam2world.astype(np.float32))[:3].astype(np.float32)
     cam_points, world_points = unproject(depth, intrinsics, extrinsics)
     return ViewArrays(image, depth, extrinsics, intrinsics, cam_points, world_points, depth > MIN_DEPTH)
-
-
-def clean_depth(
-    depth: DepthArray, labels: ByteArray | None, *, max_depth: float = 2000.0, depth_percentile: float = 98.0
-) -> DepthArray:
-    """A copy of the depth with 0 at sky pixels, beyond `max_depth`, and outside the percentiles of what is left.
-
-    Example:
-        >>> clean_depth(np.array([[1.0, 3000.0, 2.0]], np.float32), np.array([[0, 0, 2]], np.uint8)).tolist()
-        [[1.0, 0.0, 0.0]]
-
-    Args:
-        depth: (h, w) metres, 0 = invalid.
-        labels: (h, w) ADE20K-150 counted from 0, or None.
-        max_depth: metres.
-        depth_percentile: 50..100; both limits come from the same depths, and only if more than 100 are valid.
-    """
-    depth = depth.copy()
-    if labels is not None:
-        depth[labels == SKY_LABEL] = 0
-    depth[depth > max_depth] = 0
-    valid = depth[depth > 0]
-    if valid.size > MIN_FOR_PERCENTILE:
-        high, low = np.percentile(valid, [depth_percentile, 100 - depth_percentile])
-        depth[(depth > high) | (depth < low)] = 0
-    return depth
 
 
 def nearest_indices(source: int, target: int, *, half_pixel: bool = False) -> npt.NDArray[np.int64]:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from pytest_overfit.data.transform import (
     ViewArrays,
-    clean_depth,
     nearest_indices,
     process_view,
     target_shape,
     unproject,
 )
 from pytest_overfit.errors import ConfigError, PairError
+from pytest_overfit.pair.depth import clean_depth
 from pytest_overfit.pair.index import locate_pair
 from pytest_overfit.pair.layout import Camera, RawView, ViewFiles
 from pytest_overfit.pair.readers import read_view

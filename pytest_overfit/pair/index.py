@@ -1,0 +1,251 @@
+"""The pair index (`train.npz`, `val.npz`): read in both dialects, written without pickles, asked for a pair's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_overfit.errors import PairError
+from pytest_overfit.pair.layout import FloatArray, IntArray, PairFiles, ViewFiles, sequence_name, view_files
+from pytest_overfit.pair.npz import read_npz
+from pytest_overfit.pair.unpickle import kind_of
+
+KEYS = ("scenes", "images", "pairs", "images_scene_name")
+PAIR_DTYPE = np.dtype([("scene_id", "<i8"), ("im1_id", "<i8"), ("im2_id", "<i8"), ("score", "<f8")])
+_ID_FIELDS = ("scene_id", "im1_id", "im2_id")
+_PAIRS = "rows [scene_id, im1_id, im2_id] or [.., score], or records with these names"
+
+
+@dataclass(frozen=True)
+class PairIndex:
+    """A pair index in memory.
+
+    `pairs` (N, 3) int64 has scene_id, im1_id, im2_id; `scores` (N,) float64 is NaN where the file has none; `images`
+    has None where the file has a hole; `images_scene_name[im]` is the scene that image `im` lies in.
+    """
+
+    scenes: tuple[str, ...]
+    images: tuple[str | None, ...]
+    pairs: IntArray
+    scores: FloatArray
+    images_scene_name: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def read_index(path: Path | str) -> PairIndex:
+    """Read `path` in either dialect: structured `pairs`, or rows of numbers or objects.
+
+    Example:
+        >>> len(read_index("cropped/train.npz"))
+        39948
+
+    Raises:
+        PairError: the file is damaged, holds anything but names and numbers, or a key is missing. The ids of single
+            pairs are not judged here: published files hold a few wrong ones (see `locate_pair`).
+    """
+    where = Path(path)
+    arrays = read_npz(where, KEYS, objects=True)
+    pairs, scores = _pairs(arrays["pairs"], where)
+    names = {key: _names(arrays[key], where, key) for key in ("scenes", "images", "images_scene_name")}
+    if len(names["images_scene_name"]) != len(names["images"]):
+        raise PairError(
+            f"{len(names['images_scene_name'])} images_scene_name for {len(names['images'])} images",
+            where=where,
+            allowed="one scene name per image",
+        )
+    return PairIndex(
+        tuple(name or "" for name in names["scenes"]),
+        tuple(name or None for name in names["images"]),
+        pairs,
+        scores,
+        tuple(name or "" for name in names["images_scene_name"]),
+    )
+
+
+def write_index(
+    path: Path | str,
+    *,
+    scenes: Sequence[str],
+    images: Sequence[str | None],
+    pairs: Sequence[tuple[int, int, int, float]],
+    images_scene_name: Sequence[str],
+) -> None:
+    """Write an index of plain arrays: no pickle, so that `np.load(path)` reads it with and without `allow_pickle`.
+
+    Example:
+        >>> write_index("train.npz", scenes=["0001"], images=["a.jpg", "b.jpg"], pairs=[(0, 0, 1, 0.7)],
+        ...             images_scene_name=["0001", "0001"])
+
+    A hole among the images becomes the empty string, which `read_index` gives back as None.
+    """
+    with Path(path).open("wb") as file:
+        np.savez(
+            file,
+            scenes=np.array(list(scenes), dtype=np.str_),
+            images=np.array([name or "" for name in images], dtype=np.str_),
+            pairs=np.array([tuple(pair) for pair in pairs], dtype=PAIR_DTYPE),
+            images_scene_name=np.array(list(images_scene_name), dtype=np.str_),
+        )
+
+
+def locate_pair(
+    root: Path | str,
+    split_file: Path | str,
+    segmentation_root: Path | str | None,
+    pair_index: int,
+    *,
+    index: PairIndex | None = None,
+) -> PairFiles:
+    """The files of pair number `pair_index` of `split_file`.
+
+    Example:
+        >>> locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[1].tag
+        '0001_083.jpeg'
+
+    Args:
+        root: the folder of the scenes.
+        split_file: the index, as a path of its own (not below `root`).
+        segmentation_root: the folder of the masks; a view without a mask there has `mask=None`.
+        pair_index: which row of `pairs`.
+        index: `split_file`, already read.
+
+    Raises:
+        PairError: the pair is not in the index, its ids lead nowhere or into two scenes, a name leaves its folder,
+            or a file other than a mask is missing.
+    """
+    where, base = Path(split_file), Path(root)
+    masks = None if segmentation_root is None else Path(segmentation_root)
+    table = read_index(where) if index is None else index
+    if isinstance(pair_index, bool) or not isinstance(pair_index, (int, np.integer)):
+        raise PairError(f"pair_index {pair_index!r:.60}", where=where, allowed="a whole number")
+    if not 0 <= pair_index < len(table):
+        raise PairError(f"pair_index {pair_index} of {len(table)} pairs", where=where, allowed=_range(len(table)))
+    (scene1, tag1), (scene2, tag2) = (_view_name(table, where, pair_index, field) for field in (1, 2))
+    if scene1 != scene2:
+        raise PairError(
+            f"pairs[{pair_index}] joins an image of scene {scene1!r} and one of scene {scene2!r} (images_scene_name)",
+            where=where,
+            allowed="two images of one scene",
+        )
+    views = tuple(_existing(view_files(base, masks, scene1, tag), base, masks) for tag in (tag1, tag2))
+    return PairFiles(base, where, masks, int(pair_index), sequence_name(scene1, int(pair_index)), (views[0], views[1]))
+
+
+def _range(count: int) -> str:
+    return f"0 to {count - 1}" if count else "nothing: the index holds no pair"
+
+
+def _view_name(table: PairIndex, where: Path, pair_index: int, field: int) -> tuple[str, str]:
+    """Scene and tag of one image of a pair; `images_scene_name` is right where `scene_id` disagrees."""
+    image, key = int(table.pairs[pair_index, field]), f"pairs[{pair_index}].{_ID_FIELDS[field]}"
+    if not 0 <= image < len(table.images):
+        raise PairError(f"{key} is {image}", where=where, allowed=f"{_range(len(table.images))} (the images)")
+    tag = table.images[image]
+    if tag is None:
+        raise PairError(f"{key} is {image}, and images[{image}] is a hole", where=where, allowed="an image with a name")
+    scene = table.images_scene_name[image]
+    return safe_name(scene, where, f"images_scene_name[{image}]"), safe_name(tag, where, f"images[{image}]")
+
+
+def safe_name(name: str, where: Path, key: str) -> str:
+    """`name` if it is one plain component of a path, else a PairError that names the key."""
+    bad = not name or name in (".", "..") or len(name.encode("utf-8", "replace")) > 200
+    if bad or any(char in "/\\" or not char.isprintable() for char in name):
+        raise PairError(f"{key} is {name[:80]!r}", where=where, allowed="one plain file name, without separators")
+    return name
+
+
+def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None) -> ViewFiles:
+    """The same files, seen to exist inside their folders; a missing mask becomes None."""
+    for path in (files.image, files.depth, files.camera):
+        _stay_inside(path, root)
+        if not path.is_file():
+            raise PairError("no such file", where=path, hint=f"the index names it: check that {root} is the right root")
+    mask = files.mask
+    if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
+        _stay_inside(mask, segmentation_root)
+    if mask is None or not mask.is_file():
+        mask = None
+    return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
+
+
+def _stay_inside(path: Path, root: Path) -> None:
+    try:
+        real = path.resolve()
+        inside = real.is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise PairError(f"cannot be resolved ({error})", where=path) from error
+    if not inside:
+        raise PairError(f"is a link to {real}", where=path, allowed=f"a file below {root}")
+
+
+def _names(array: npt.NDArray[Any], where: Path, key: str) -> list[str | None]:
+    """The strings of a 1-D array; None stays None."""
+    if array.ndim != 1 or array.dtype.kind not in "USO":
+        raise PairError(f"{key} is {array.ndim}-D {array.dtype!s:.80}", where=where, allowed="a 1-D array of names")
+    names: list[str | None] = []
+    for at, value in enumerate(array.tolist()):
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if value is not None and not isinstance(value, str):
+            raise PairError(f"{key}[{at}] is {kind_of(value)}", where=where, allowed="a name or None")
+        names.append(value)
+    return names
+
+
+def _pairs(array: npt.NDArray[Any], where: Path) -> tuple[IntArray, FloatArray]:
+    """`pairs` of any dialect as (N, 3) int64 ids and (N,) float64 scores."""
+    if array.dtype.names is not None:
+        missing = [name for name in _ID_FIELDS if name not in array.dtype.names]
+        if missing or array.ndim != 1:
+            raise PairError(f"pairs is {array.ndim}-D with fields {array.dtype.names}", where=where, allowed=_PAIRS)
+        columns = [array[name] for name in _ID_FIELDS]
+        scores = array["score"] if "score" in array.dtype.names else np.full(len(array), np.nan)
+    else:
+        if array.ndim == 1 and array.dtype == object and all(isinstance(row, (list, tuple)) for row in array):
+            array = _rows(array.tolist(), where)
+        if array.ndim != 2 or array.shape[1] not in (3, 4) or array.dtype.kind not in "iufO":
+            raise PairError(f"pairs has shape {array.shape} of {array.dtype!s:.80}", where=where, allowed=_PAIRS)
+        columns = [array[:, at] for at in range(3)]
+        scores = array[:, 3] if array.shape[1] == 4 else np.full(len(array), np.nan)
+    ids = [_whole(column, where, name) for column, name in zip(columns, _ID_FIELDS, strict=True)]
+    return np.stack(ids, axis=1), _numbers(scores, where, "score")
+
+
+def _rows(rows: list[Sequence[Any]], where: Path) -> npt.NDArray[Any]:
+    widths = {len(row) for row in rows}
+    if len(widths) != 1:
+        raise PairError(f"pairs has rows of {sorted(widths)[:8]} values", where=where, allowed=_PAIRS)
+    table = np.empty((len(rows), widths.pop()), dtype=object)
+    for at, row in enumerate(rows):
+        for column, value in enumerate(row):
+            table[at, column] = value
+    return table
+
+
+def _numbers(column: npt.NDArray[Any], where: Path, name: str) -> FloatArray:
+    if column.dtype == object:
+        for at, value in enumerate(column.tolist()):
+            if type(value) not in (int, float) or abs(value) >= 2**63:
+                raise PairError(f"pairs[{at}].{name} is {kind_of(value)}", where=where, allowed="a number")
+    elif column.dtype.kind not in "iuf":
+        raise PairError(f"pairs: {name} is {column.dtype!s:.80}", where=where, allowed="numbers")
+    return column.astype(np.float64)
+
+
+def _whole(column: npt.NDArray[Any], where: Path, name: str) -> IntArray:
+    """A column of ids; floats are taken where they are whole numbers."""
+    if column.dtype.kind in "iu":
+        return column.astype(np.int64)
+    numbers = _numbers(column, where, name)
+    wrong = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers)))
+    if len(wrong):
+        raise PairError(f"pairs[{wrong[0]}].{name} is {numbers[wrong[0]]}", where=where, allowed="a whole number")
+    return numbers.astype(np.int64)

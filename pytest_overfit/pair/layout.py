@@ -1,0 +1,97 @@
+"""Names of the files of a two-view pair, and the records that the other modules of this room pass around.
+
+Conventions: H, W are rows and columns; pixel centres lie at integers; camera axes are OpenCV's (x right, y down,
+z forward); depth is z in metres and 0 means "no measurement".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+DepthArray: TypeAlias = npt.NDArray[np.float32]
+ByteArray: TypeAlias = npt.NDArray[np.uint8]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+SKY_LABEL = 2  # ADE20K-150, counted from 0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera: `intrinsics` (3, 3) in pixels and `cam2world` (4, 4) in metres, both float64, OpenCV axes."""
+
+    intrinsics: FloatArray
+    cam2world: FloatArray
+
+    @property
+    def world2cam(self) -> FloatArray:
+        """The inverse pose (4, 4): takes a world point to camera axes."""
+        return np.asarray(np.linalg.inv(self.cam2world), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ViewFiles:
+    """The files of one view; `mask` is None where the source has no segmentation for it."""
+
+    scene: str
+    tag: str
+    image: Path
+    depth: Path
+    camera: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair, and where in its split it stands.
+
+    Example:
+        >>> pair = locate_pair("single_pair_data", "train.npz", "single_pair_data/seg", 0)
+        >>> pair.seq_name, pair.views[0].image.name
+        ('aerial_megadepth_0001_0', '0001_083.jpeg.jpg')
+    """
+
+    root: Path
+    split_file: Path
+    segmentation_root: Path | None
+    pair_index: int
+    seq_name: str
+    views: tuple[ViewFiles, ViewFiles]
+
+
+@dataclass(frozen=True)
+class RawView:
+    """One view as it lies on disk.
+
+    `image` (H, W, 3) uint8 RGB; `depth` (H, W) float32, z in metres, 0 = invalid; `labels` (H, W) uint8 ADE20K-150
+    counted from 0 (sky = 2), or None where there is no mask.
+    """
+
+    files: ViewFiles
+    image: ByteArray
+    depth: DepthArray
+    camera: Camera
+    labels: ByteArray | None
+
+
+def sequence_name(scene: str, pair_index: int) -> str:
+    """The name of a pair in a batch: `aerial_megadepth_<scene>_<pair index>`."""
+    return f"aerial_megadepth_{scene}_{pair_index}"
+
+
+def view_files(root: Path, segmentation_root: Path | None, scene: str, tag: str) -> ViewFiles:
+    """Where the files of one view lie; nothing is opened, and `mask` is the place where a mask would be.
+
+    The tag keeps its own extension: `0001_083.jpeg` has the image `0001_083.jpeg.jpg` and the mask `0001_083.jpeg.png`.
+    """
+    folder = root / scene
+    mask = None if segmentation_root is None else segmentation_root / scene / f"{tag}.png"
+    return ViewFiles(
+        scene, tag, folder / f"{tag}.jpg", folder / f"{tag}.exr", folder / f"{tag}.npz", mask
+    )  # fmt: skip

@@ -1,0 +1,53 @@
+"""The config that `pytest-overfit pair create --create-config` writes next to a pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from importlib import resources
+from pathlib import Path
+
+from pytest_overfit.errors import PairError
+from pytest_overfit.pair.create import CONFIG_NAME, SEGMENTATION, SPLITS
+from pytest_overfit.pair.layout import PairFiles
+
+
+def config_text(pair: PairFiles, folder: Path) -> str:
+    """The text of a config that lies in `folder` and trains on `pair`; a pair without all masks keeps its sky.
+
+    Example:
+        >>> "ROOT: ." in config_text(create_pair(..., "single_pair_data"), Path("single_pair_data"))
+        True
+    """
+    template = resources.files("pytest_overfit.pair").joinpath(f"{CONFIG_NAME}.in").read_text(encoding="utf-8")
+    root = Path(os.path.relpath(pair.root.absolute(), folder.absolute())).as_posix()
+    below = "." if root == "." else root.rstrip("/")
+    values = {
+        "@ROOT@": root,
+        "@TRAIN@": f"{below}/{SPLITS[0]}",
+        "@VAL@": f"{below}/{SPLITS[1]}",
+        "@SEG@": f"{below}/{SEGMENTATION}",
+    }
+    for mark, path in values.items():
+        template = template.replace(mark, path if re.fullmatch(r"[./\w][./\w-]*", path) else json.dumps(path))
+    return template.replace("@SKY@", "true" if all(view.mask for view in pair.views) else "false")
+
+
+def write_config(pair: PairFiles, path: Path, *, overwrite: bool = False) -> bool:
+    """Write the config to `path`, in one rename; False where a file of other content lies there and stays.
+
+    Raises:
+        PairError: the file cannot be written.
+    """
+    text = config_text(pair, path.parent)
+    try:
+        if path.exists() and not overwrite:
+            return path.read_text(encoding="utf-8") == text
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PairError(f"cannot be written ({error})", where=path) from error
+    return True

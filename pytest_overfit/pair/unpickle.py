@@ -1,0 +1,286 @@
+"""Reads the pickles that numpy writes for object arrays of strings and numbers, and can do nothing else.
+
+This is an interpreter of its own and not a subclass of `pickle.Unpickler`: there is no import, no call of a foreign
+function and no attribute that a pickle could set. A GLOBAL yields one of five words; REDUCE and BUILD know what each of
+them means. It also bounds memory, where the C unpickler allocates whatever a memo index or a length asks for.
+
+Numpy 1 and 2, pickle protocols 0 to 5: https://github.com/python/cpython/blob/main/Lib/pickletools.py has the opcodes.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_overfit.errors import PairError
+
+Value: TypeAlias = Any  # None, bool, int, float, str, bytes, list, tuple or one of the records below
+
+_GLOBALS = {
+    f"{module} {name}": word
+    for module, name, word in (
+        ("numpy.core.multiarray", "_reconstruct", "reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct", "reconstruct"),
+        ("numpy.core.multiarray", "scalar", "scalar"),
+        ("numpy._core.multiarray", "scalar", "scalar"),
+        ("numpy", "ndarray", "ndarray"),
+        ("numpy", "dtype", "dtype"),
+        ("_codecs", "encode", "encode"),
+    )
+}
+_ALLOWED = "None, strings, numbers, and lists, tuples or numpy arrays of them"
+_LITERALS = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8",
+})  # fmt: skip
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_MARK = object()
+_GROWTH = 40  # numpy's own pickles need up to 35 times their size: short tuples, each with a memo entry
+_MEMO_BYTES, _CONTAINER_BYTES = 128, 64
+
+
+@dataclass(frozen=True)
+class Word:
+    """An allowed GLOBAL: only its name, never the object that the name stands for."""
+
+    name: str
+
+
+@dataclass
+class DType:
+    """A dtype under construction: a plain kind and size, then (BUILD) its byte order."""
+
+    code: str
+    order: str = "<"
+
+
+@dataclass
+class Array:
+    """An array under construction: empty until BUILD brings its state."""
+
+    value: npt.NDArray[Any] | None = None
+
+
+@dataclass
+class _Machine:
+    """Stack, memo and what is left of the bytes that containers, memo entries and copies may take in total."""
+
+    budget: int
+    stack: list[Value] = field(default_factory=list)
+    memo: dict[int, Value] = field(default_factory=dict)
+
+    def charge(self, size: int) -> None:
+        self.budget -= size
+        if self.budget < 0:
+            raise PairError("the pickle unfolds to far more than its own size", allowed=_ALLOWED)
+
+    def since_mark(self) -> list[Value]:
+        for at in range(len(self.stack) - 1, -1, -1):
+            if self.stack[at] is _MARK:
+                items = self.stack[at + 1 :]
+                del self.stack[at:]
+                return items
+        raise PairError("the pickle is damaged (no MARK)", allowed=_ALLOWED)
+
+
+def load_array(data: bytes) -> npt.NDArray[Any]:
+    """The numpy array in the pickle `data`.
+
+    Example:
+        >>> load_array(pickle.dumps(np.array(["a", None], dtype=object))).tolist()
+        ['a', None]
+
+    Raises:
+        PairError: the pickle asks for anything else, is damaged, or unfolds to much more than its own size.
+    """
+    machine = _Machine(budget=_GROWTH * len(data) + 2**16)
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "STOP":
+                break
+            _step(machine, opcode.name, argument)
+        (top,) = machine.stack
+    except PairError:
+        raise
+    except Exception as error:  # whatever damaged bytes make of the stack
+        raise PairError(f"the pickle is damaged ({type(error).__name__})", allowed=_ALLOWED) from error
+    if not isinstance(top, Array) or top.value is None:
+        raise PairError(f"the pickle holds {kind_of(top)}, not an array", allowed=_ALLOWED)
+    return top.value
+
+
+def kind_of(value: Value) -> str:
+    """A short word for a value that may be huge, nested or recursive: its type, never its contents."""
+    return value.name if isinstance(value, Word) else type(value).__name__
+
+
+def _step(machine: _Machine, name: str, argument: Value) -> None:
+    stack = machine.stack
+    if name in _LITERALS:
+        stack.append(argument)
+    elif name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+    elif name in _ACTIONS:
+        _ACTIONS[name](machine, argument)
+    elif name not in ("PROTO", "FRAME"):
+        raise PairError(f"the pickle uses the opcode {name}", allowed=_ALLOWED)
+
+
+def _global(machine: _Machine, argument: Value) -> None:
+    if argument not in _GLOBALS:
+        dotted = str(argument).replace(" ", ".")[:120]
+        raise PairError(
+            f"the pickle asks for {dotted!r}", allowed=_ALLOWED, hint="this file may want to run code: do not load it"
+        )
+    machine.stack.append(Word(_GLOBALS[argument]))
+
+
+def _stack_global(machine: _Machine, _: Value) -> None:
+    name, module = machine.stack.pop(), machine.stack.pop()
+    _global(machine, f"{_text(module)} {_text(name)}")
+
+
+def _put(machine: _Machine, argument: Value) -> None:
+    machine.charge(_MEMO_BYTES)
+    machine.memo[argument] = machine.stack[-1]
+
+
+def _memoize(machine: _Machine, _: Value) -> None:
+    machine.charge(_MEMO_BYTES)
+    machine.memo[len(machine.memo)] = machine.stack[-1]
+
+
+def _get(machine: _Machine, argument: Value) -> None:
+    machine.stack.append(machine.memo[argument])
+
+
+def _mark(machine: _Machine, _: Value) -> None:
+    machine.stack.append(_MARK)
+
+
+def _new(make: Callable[[list[Value]], Value], count: int | None) -> Callable[[_Machine, Value], None]:
+    """An action that makes a tuple or list of the top `count` values, or (None) of all since the last MARK."""
+
+    def act(machine: _Machine, _: Value) -> None:
+        if count is None:
+            items = machine.since_mark()
+        else:
+            start = len(machine.stack) - count
+            if start < 0:
+                raise PairError("the pickle is damaged (too few values)", allowed=_ALLOWED)
+            items = machine.stack[start:]
+            del machine.stack[start:]
+        machine.charge(_CONTAINER_BYTES + 8 * len(items))
+        machine.stack.append(make(items))
+
+    return act
+
+
+def _append(machine: _Machine, _: Value) -> None:
+    item = machine.stack.pop()
+    _list(machine.stack[-1]).append(item)
+
+
+def _appends(machine: _Machine, _: Value) -> None:
+    items = machine.since_mark()
+    _list(machine.stack[-1]).extend(items)
+
+
+def _reduce(machine: _Machine, _: Value) -> None:
+    arguments, function = machine.stack.pop(), machine.stack.pop()
+    if not isinstance(function, Word) or not isinstance(arguments, tuple):
+        raise PairError(f"the pickle calls {kind_of(function)}", allowed=_ALLOWED)
+    if function.name == "reconstruct" and arguments[0] == Word("ndarray"):
+        result: Value = Array()
+    elif function.name == "dtype" and re.fullmatch(r"[|<>=]?(?:O8?|[biuf][1-8]|[SU][1-9][0-9]{0,3})", arguments[0]):
+        result = DType(arguments[0].lstrip("|<>="))
+    elif function.name == "scalar" and isinstance(arguments[0], DType):
+        result = _plain(machine, arguments[0], (), arguments[1]).item()
+    elif function.name == "encode" and arguments[1] == "latin1":
+        machine.charge(len(_text(arguments[0])))
+        result = arguments[0].encode("latin-1")
+    else:
+        raise PairError(f"the pickle calls {function.name} on {kind_of(arguments[0])}", allowed=_ALLOWED)
+    machine.stack.append(result)
+
+
+def _build(machine: _Machine, _: Value) -> None:
+    state, target = machine.stack.pop(), machine.stack[-1]
+    if isinstance(target, DType):
+        version, order, *rest = state
+        if version not in (3, 4) or order not in ("<", ">", "|", "=") or any(rest[:3]) or len(rest) > 6:
+            raise PairError("the pickle builds a dtype that is not plain", allowed=_ALLOWED)
+        target.order = "<" if order in "|=" else order
+    elif isinstance(target, Array) and target.value is None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, DType):
+            raise PairError(f"the pickle builds an array of {kind_of(dtype)}", allowed=_ALLOWED)
+        if dtype.code[0] == "O":  # a list in C order, whatever the order of the array was
+            target.value = _objects(machine, shape, content)
+        else:
+            target.value = _plain(machine, dtype, shape[::-1] if fortran else shape, content)
+            target.value = target.value.T if fortran else target.value
+    else:
+        raise PairError(f"the pickle sets the state of {kind_of(target)}", allowed=_ALLOWED)
+
+
+def _plain(machine: _Machine, dtype: DType, shape: tuple[int, ...], content: Value) -> npt.NDArray[Any]:
+    """An array of numbers or fixed-width strings from raw bytes (a Python 2 pickle has them as a latin-1 string)."""
+    raw = content.encode("latin-1") if isinstance(content, str) else content
+    plain = np.dtype(dtype.order + dtype.code)
+    if not isinstance(raw, bytes) or plain.hasobject or _count(shape) * plain.itemsize != len(raw):
+        raise PairError(f"the pickle has {kind_of(content)} for an array of {plain}", allowed=_ALLOWED)
+    machine.charge(len(raw) + 128)
+    return np.frombuffer(raw, dtype=plain).reshape(shape)
+
+
+def _objects(machine: _Machine, shape: tuple[int, ...], content: Value) -> npt.NDArray[Any]:
+    """An object array whose items are what the pickle built before: nothing but plain values and arrays of them."""
+    items = _list(content)
+    if _count(shape) != len(items):
+        raise PairError(f"the pickle has {len(items)} items for an array of shape {shape!r:.60}", allowed=_ALLOWED)
+    machine.charge(8 * len(items) + 128)
+    array = np.empty(len(items), dtype=object)
+    for index, item in enumerate(items):
+        if isinstance(item, (Word, DType)) or item is _MARK:
+            raise PairError(f"item {index} of the pickle is {kind_of(item)}", allowed=_ALLOWED)
+        array[index] = item.value if isinstance(item, Array) else item
+    return array.reshape(shape)
+
+
+def _count(shape: Value) -> int:
+    """The number of items of a shape of at most 4 axes below 2**31 each."""
+    if not isinstance(shape, tuple) or len(shape) > 4 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise PairError("the pickle has an array without a sensible shape", allowed=_ALLOWED)
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise PairError(f"the pickle has {kind_of(value)} in place of a string", allowed=_ALLOWED)
+    return value
+
+
+def _list(value: Value) -> list[Value]:
+    if not isinstance(value, list):
+        raise PairError(f"the pickle has {kind_of(value)} in place of a list", allowed=_ALLOWED)
+    return value
+
+
+_ACTIONS: dict[str, Callable[[_Machine, Value], None]] = {
+    "MARK": _mark, "GLOBAL": _global, "STACK_GLOBAL": _stack_global, "REDUCE": _reduce, "BUILD": _build,
+    "PUT": _put, "BINPUT": _put, "LONG_BINPUT": _put, "MEMOIZE": _memoize,
+    "GET": _get, "BINGET": _get, "LONG_BINGET": _get, "APPEND": _append, "APPENDS": _appends,
+    "EMPTY_LIST": _new(list, 0), "LIST": _new(list, None), "EMPTY_TUPLE": _new(tuple, 0), "TUPLE": _new(tuple, None),
+    "TUPLE1": _new(tuple, 1), "TUPLE2": _new(tuple, 2), "TUPLE3": _new(tuple, 3),
+}  # fmt: skip
