@@ -8,15 +8,21 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pytest_overfit.report.pictures import panels
 from pytest_overfit.run.names import resolve_term
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.pictures import FramePicture
 
 FLUSH_SECONDS = 2.0
 DEFAULT_FOLDER = "overfit_logs"
 
 
 class TensorBoardLog:
-    """An observer that writes ``train/<term>``, ``val/<term>``, ``lr``, ``weight_decay`` and ``grad_norm/<group>``.
+    """An observer that writes ``train/<term>``, ``val/<term>``, ``lr``, ``weight_decay`` and ``grad_norm/<group>``,
+    and at the end ``frame_<i>/<panel>`` pictures where the config asks for them.
 
     ``loss_objective`` and ``loss_depth`` are written under these names whatever the loss calls them. Every two seconds
     the file is flushed, so a run that is killed leaves what it had.
@@ -39,9 +45,11 @@ class TensorBoardLog:
         self.every = every
         self.keys = keys or {}
         self.flushed = time.monotonic()
+        self.step = 0
         self.unwritten: tuple[int, Mapping[str, float]] | None = None
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        self.step = first + len(rows)
         for step, row in enumerate(rows, first + 1):
             if (step - 1) % self.every:
                 self.unwritten = (step, row)
@@ -53,6 +61,11 @@ class TensorBoardLog:
 
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self._write("val", step, terms)
+
+    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+        for picture in pictures:
+            for name, panel in panels(picture).items():
+                self.writer.add_image(f"frame_{picture.frame}/{name}", panel, self.step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes what is held back and closes the file."""

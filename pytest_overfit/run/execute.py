@@ -20,12 +20,13 @@ from pytest_overfit.run.isolation import isolated, preserved, seed_everything
 from pytest_overfit.run.loop import Curves, Observer, Plan, evaluate, evaluating, fit
 from pytest_overfit.run.metrics import compare_predictions
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
+from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, RunRecord
 from pytest_overfit.run.sample import Batch, Sample
 from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.task import Precision, TwoViewTask
-from pytest_overfit.run.watch import GradientWatch, named_outputs, parameter_records
+from pytest_overfit.run.watch import GradientWatch, parameter_records
 from pytest_overfit.suggest import shorten
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
@@ -36,15 +37,11 @@ READ_EVERY_ACCELERATOR = 25
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trained model looked at: evaluation mode against training, predictions against ground truth.
-
-    ``outputs`` are the predicted tensors themselves by dotted name, on the CPU.
-    """
+    """The trained model looked at: evaluation mode against training, predictions against ground truth."""
 
     evaluation: Evaluation | None
     frames: tuple[FramePrediction, ...]
     keys: tuple[str, ...]
-    outputs: Mapping[str, torch.Tensor]
 
 
 Accept = Callable[[Outcome], bool]
@@ -118,6 +115,8 @@ def run_config(
         stack.enter_context(import_root(config.path.parent))
         run = _Run(config, model.to(choice.device), sample, loss or build_loss(config), choice.device)
         curves = run.train(limits, accept, observers)
+        if config.logging.log_visuals:
+            run.show(observers)
         return run.record(curves, notes=choice.note)
 
 
@@ -160,6 +159,7 @@ class _Run:
             hold_steps=config.overfit.budget.hold_steps,
             limits=limits,
             val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
+            gradient_every=config.overfit.probes.gradient_every,
             read_every=READ_EVERY.get(self.task.device.type, READ_EVERY_ACCELERATOR),
             lr=_schedule(config.lr_schedule, LR_SCHEDULE),
             weight_decay=_schedule(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
@@ -180,7 +180,14 @@ class _Run:
         if task.val_batch is not None and curves.steps:
             evaluation = Evaluation(train=_terms_of(curves.steps[-1]), val=evaluate(task, task.val_batch))
         keys = tuple(map(str, predictions)) if isinstance(predictions, Mapping) else (type(predictions).__name__,)
-        return Outcome(evaluation, frames, keys, {name: value.cpu() for name, value in named_outputs(predictions)})
+        return Outcome(evaluation, frames, keys)
+
+    def show(self, observers: Sequence[Observer]) -> None:
+        """Gives the observers the frames as the model sees them now, in evaluation mode."""
+        with evaluating(self.task.model):
+            pictures = take_pictures(self.task.predict(self.task.batch), self.task.batch)
+        for observer in observers:
+            observer.on_pictures(pictures)
 
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.optim import Freezing, GradientClipper, set_hyperparameter
+from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Terms, TwoViewTask
@@ -31,13 +32,17 @@ class Observer(Protocol):
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         """Loss terms in evaluation mode after ``step`` training steps."""
 
+    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+        """The frames at the end of the run, where ``logging.log_visuals`` asks for them."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """How far a run may go.
 
     ``limits`` are criterion name -> value the term must stay below; ``accept`` is asked once all have held for
-    ``hold_steps`` steps in a row and may send the run on. ``read_every`` steps the losses are read off the device.
+    ``hold_steps`` steps in a row and may send the run on. The losses are read off the device every ``read_every`` steps,
+    the gradient norms are taken every ``gradient_every`` steps (a step between shows the last ones).
     """
 
     max_steps: int
@@ -46,6 +51,7 @@ class Plan:
     limits: Mapping[str, float]
     val_every: int
     read_every: int
+    gradient_every: int = 1
     lr: Schedule | None = None
     weight_decay: Schedule | None = None
     accept: Callable[[Curves], bool] = lambda curves: True
@@ -88,7 +94,8 @@ def fit(
             terms = task.terms(predictions, task.batch)
             scaler.scale(terms["objective"]).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
-            norms = watch.observe()
+            if step % plan.gradient_every == 0:
+                norms = watch.observe()
             if scaler.is_enabled():  # the scaler skips a step that overflows and lowers its scale: no failure
                 norms = norms.nan_to_num(0.0, 0.0, 0.0)
             names, row = _row(terms, predictions, norms, watch.groups)

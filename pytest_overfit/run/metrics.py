@@ -22,7 +22,7 @@ def compare_predictions(predictions: Any, batch: Mapping[str, Any]) -> tuple[Fra
     """
     if not isinstance(predictions, Mapping):
         return ()
-    depth, pose = _depth(predictions), _pose(predictions)
+    depth, pose = depth_of(predictions), _pose(predictions)
     frames = batch["images"].shape[1]
     scale = float(batch["avg_scale"][0]) if "avg_scale" in batch else 1.0
     return tuple(
@@ -35,7 +35,8 @@ def compare_predictions(predictions: Any, batch: Mapping[str, Any]) -> tuple[Fra
     )
 
 
-def _depth(predictions: Mapping[str, Any]) -> Tensor | None:
+def depth_of(predictions: Mapping[str, Any]) -> Tensor | None:
+    """The predicted depth as (B, S, H, W), or None where the model gives none."""
     depth = predictions.get("depth")
     if not isinstance(depth, Tensor):
         return None

@@ -42,7 +42,7 @@ class GradientWatch:
         for i in grads:
             self._seen[i] = True
         self._largest = norms if self._largest is None else torch.maximum(self._largest, norms)
-        return torch.stack([part.square().sum() for part in norms.split(self._counts)]).sqrt()
+        return torch.stack([part.square().sum() for part in torch.split(norms, self._counts)]).sqrt()
 
     def largest(self) -> dict[str, float | None]:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""

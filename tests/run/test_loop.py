@@ -12,6 +12,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.loss import MultitaskLoss
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.optim import GradientClipper, freeze
+from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
 from pytest_overfit.run.watch import GradientWatch
 from tests.support.batches import two_view_batch
@@ -34,6 +35,9 @@ class Listener:
 
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self.val.append(step)
+
+    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+        raise AssertionError("the loop itself shows no pictures")
 
 
 def run(
