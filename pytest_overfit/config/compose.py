@@ -1,28 +1,27 @@
 """From a config file and overrides to one resolved tree of plain containers.
 
-Hydra composes where its features are used (a ``defaults`` list, config groups, ``${hydra:...}``); a plain file needs
-OmegaConf alone. The given file reaches Hydra under a fixed alias, since Hydra's own lookup knows neither ``.yml`` nor
-every file name; what it includes is looked up by Hydra, next to the file and along ``hydra.searchpath``.
+A plain file needs OmegaConf alone. A ``defaults`` list and config groups are composed by Hydra where it is installed,
+else by ``without_hydra``; ``${hydra:...}`` and its like are Hydra's alone.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.files import MAX_NODES, first_line, marked_problem, parse, read_text
+from pytest_overfit.config.defaults import INSTALL_HYDRA
+from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
 from pytest_overfit.config.overrides import Override, apply, parse_override
 from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
+from pytest_overfit.config.without_hydra import composed_without_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_ALIAS = "__pytest_overfit_config__"
 _HYDRA_RESOLVERS = ("${hydra:", "${now:", "${python_version:")
 _MAX_DEPTH = 64
 
@@ -72,18 +71,16 @@ def compose_tree(path: Path, texts: Sequence[str]) -> Tree:
     if problems:
         raise Unusable(*problems)
     origins = {".".join(override.parts): f"override {override.text}" for override in overrides if not override.group}
-    if _needs_hydra(primary, source, overrides, path.parent):
-        return _compose_with_hydra(path, primary, overrides, origins)
+    lists = "defaults" in primary or any(item.group or _names_option(item, path.parent) for item in overrides)
+    special = any(name in text for name in _HYDRA_RESOLVERS for text in (source, *texts))
+    if (lists or special) and hydra_available():
+        with composed_with_hydra(path, primary, overrides) as (tree, left):
+            apply(left, tree)
+            return _resolve(tree, origins)
+    if lists:
+        primary, overrides = composed_without_hydra(path, primary, overrides)
     apply(overrides, primary)
     return _resolve(primary, origins)
-
-
-def _needs_hydra(primary: DictConfig, source: str, overrides: Sequence[Override], folder: Path) -> bool:
-    return (
-        "defaults" in primary
-        or any(name in source for name in _HYDRA_RESOLVERS)
-        or any(item.group or _names_option(item, folder) for item in overrides)
-    )
 
 
 def _names_option(override: Override, folder: Path) -> bool:
@@ -94,113 +91,6 @@ def _names_option(override: Override, folder: Path) -> bool:
         return (folder / override.key / f"{override.value.removesuffix('.yaml')}.yaml").is_file()
     except (OSError, ValueError):
         return False
-
-
-def _compose_with_hydra(
-    path: Path, primary: DictConfig, overrides: Sequence[Override], origins: dict[str, str]
-) -> Tree:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    _anchor_searchpath(primary, path.parent)
-    with _own_hydra(primary):
-        try:
-            with initialize_config_dir(config_dir=str(path.parent), job_name=path.stem, version_base="1.3"):
-                ours, hydras = _split(overrides)
-                tree = compose(_ALIAS, overrides=hydras, return_hydra_config=True)
-                HydraConfig.instance().set_config(tree)
-        except Unusable:
-            raise
-        except RecursionError as error:
-            raise Unusable(Problem("defaults", "configs that include each other", "a list without a cycle")) from error
-        except Exception as error:  # Hydra, OmegaConf and YAML errors, and ValueErrors on odd defaults
-            raise Unusable(_composition_problem(error, path)) from error
-        OmegaConf.set_struct(tree, False)
-        apply(ours, tree)
-        return _resolve(tree, origins)
-
-
-def _split(overrides: Sequence[Override]) -> tuple[list[Override], list[str]]:
-    """Which overrides set values, and which choose config groups: those are composition, and Hydra's."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    loader = GlobalHydra.instance().config_loader()
-    settings = [item.text for item in overrides if item.key.startswith("hydra.")]
-
-    def chooses_group(item: Override) -> bool:
-        if item.group or len(item.parts) > 1:
-            return item.group
-        # Through the searchpath too; a name that is no group has no options.
-        options = loader.get_group_options(item.key, config_name=_ALIAS, overrides=settings)
-        chosen = item.value if isinstance(item.value, list) else [item.value]
-        known = [str(name).removesuffix(".yaml") in options for name in chosen]
-        return bool(options) and (item.delete or (bool(known) and all(known)))
-
-    return (
-        [item for item in overrides if not chooses_group(item)],
-        [item.text for item in overrides if chooses_group(item)],
-    )
-
-
-def _anchor_searchpath(primary: DictConfig, folder: Path) -> None:
-    """Makes relative folders of ``hydra.searchpath`` relative to the config file where they exist there."""
-    from omegaconf import ListConfig, OmegaConf
-
-    paths = OmegaConf.select(primary, "hydra.searchpath", default=None, throw_on_resolution_failure=False)
-    if not isinstance(paths, ListConfig):
-        return
-    for index, entry in enumerate(list(paths)):
-        if isinstance(entry, str) and ("://" not in entry or entry.startswith("file://")):
-            nearby = folder / entry.removeprefix("file://")
-            if nearby.is_dir():
-                paths[index] = f"file://{nearby}"
-
-
-@contextmanager
-def _own_hydra(primary: DictConfig) -> Iterator[None]:
-    """Gives Hydra a clean global state that knows the config by its alias, and puts the host's own state back."""
-    from hydra import version
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.utils import JobRuntime
-
-    store = ConfigStore.instance()
-    host, running = GlobalHydra.instance(), GlobalHydra.instance().hydra
-    base, job, settings = version.getbase(), JobRuntime.instance().get("name"), HydraConfig.instance().cfg
-    host.clear()
-    store.store(name=_ALIAS, node=primary)
-    try:
-        with warnings.catch_warnings():  # a defaults list without _self_ is fine here: the given file wins
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        store.repo.pop(f"{_ALIAS}.yaml", None)
-        HydraConfig.instance().cfg = settings
-        JobRuntime.instance().set("name", job)
-        version.VersionBase.instance().version_base = base
-        host.hydra = running
-        GlobalHydra.set_instance(host)
-
-
-def _composition_problem(error: Exception, path: Path) -> Problem:
-    import yaml
-    from hydra.errors import MissingConfigException
-
-    if isinstance(error, yaml.MarkedYAMLError):
-        problem = marked_problem(error)
-        mark = error.problem_mark or error.context_mark
-        file = getattr(mark, "name", "an included file")
-        return Problem("defaults", f"in {file}{problem.key} {problem.found}", problem.allowed, problem.hint)
-    cause: BaseException = error
-    while cause.__cause__ is not None and not str(cause).strip():
-        cause = cause.__cause__
-    text = str(cause).partition("Config search path")[0].replace(_ALIAS, path.name)
-    found = " ".join(text.split()) or type(cause).__name__
-    if isinstance(error, MissingConfigException):
-        return Problem("defaults", found, "configs next to the file, or in a folder of hydra.searchpath")
-    return Problem("defaults", f"a composition that fails: {found}")
 
 
 def _resolve(tree: DictConfig, origins: dict[str, str]) -> Tree:
@@ -265,4 +155,6 @@ def _resolution_problem(name: str, error: Exception, written: str) -> Problem:
     target = re.search(r"Interpolation key '(.+?)' not found", text)
     if target:
         return Problem(name, f"{written}, but there is no key {target[1]}", "the name of a key of this config")
+    if re.search(r"Unsupported interpolation type (hydra|now|python_version)\b|HydraConfig was not set", text):
+        return Problem(name, f"{written}, which only Hydra can resolve", hint=INSTALL_HYDRA)
     return Problem(name, f"{written}, which cannot be resolved: {first_line(error)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,45 @@ def read_text(path: Path) -> str:
         raise Unusable(Problem("", f"a file that cannot be read: {error}", "a readable YAML file")) from error
 
 
-def parse(text: str) -> DictConfig:
+def read_include(path: Path) -> tuple[DictConfig, str | None]:
+    """An included file, which may be empty, and the package that its ``# @package`` header names.
+
+    ``_group_`` names the place where the file goes anyway, as before Hydra 1.2.
+
+    Raises:
+        Unusable: whatever is wrong with the file, as a problem of ``defaults``.
+    """
+    try:
+        text = read_text(path)
+        package = _package(text)
+        return parse(text, empty=True), None if package == "_group_" else package
+    except Unusable as error:
+        raise Unusable(
+            *(
+                Problem("defaults", f"in {path}{item.key} {item.found}", item.allowed, item.hint)
+                for item in error.problems
+            )
+        ) from error
+
+
+def _package(text: str) -> str | None:
+    """The ``# @package NAME`` line among the comments with an ``@`` at the top of a file."""
+    for line in filter(None, map(str.strip, text[:512].splitlines())):
+        if not re.match(r"#\s*@", line):
+            break
+        words = line.lstrip("#").split()
+        if len(words) != 2:
+            raise Unusable(Problem("", f"the header {line!r}", "# @package NAME"))
+        if words[0] == "@package":
+            return words[1]
+    return None
+
+
+def parse(text: str, *, empty: bool = False) -> DictConfig:
     """The mapping that a YAML text holds, with OmegaConf's reading of numbers (``1e-4`` is one).
+
+    Args:
+        empty: a text without settings gives an empty mapping.
 
     Raises:
         Unusable: syntax, duplicate keys, no mapping at the top level, or aliases that expand without end.
@@ -48,7 +86,10 @@ def parse(text: str) -> DictConfig:
     from omegaconf import DictConfig, OmegaConf
 
     try:
-        _expect_mapping(text)
+        if _is_empty(text):
+            if empty:
+                return OmegaConf.create({})
+            raise Unusable(Problem("", "an empty file", "a mapping of settings, such as `img_size: 224`"))
         if "*" in text:  # aliases: a few lines can expand to gigabytes
             _expect_bounded(text)
         tree = OmegaConf.create(text)
@@ -81,19 +122,19 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _expect_mapping(text: str) -> None:
+def _is_empty(text: str) -> bool:
     """Looks at the first YAML event only: OmegaConf would turn a lone word into ``{word: null}``."""
     import yaml
 
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.MappingStartEvent):
-            return
-        if isinstance(event, yaml.StreamEndEvent):
-            raise Unusable(Problem("", "an empty file", "a mapping of settings, such as `img_size: 224`"))
+            return False
         if isinstance(event, yaml.NodeEvent):
-            empty = isinstance(event, yaml.ScalarEvent) and event.value == ""
-            found = "an empty file" if empty else f"a {_kind(event)} at the top level"
+            if isinstance(event, yaml.ScalarEvent) and event.value == "":
+                return True
+            found = f"a {_kind(event)} at the top level"
             raise Unusable(Problem("", found, "a mapping of settings, such as `img_size: 224`"))
+    return True
 
 
 def _kind(event: object) -> str:

@@ -18,9 +18,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> OverfitConfi
         (0.001, 'render')
 
     Args:
-        path: a YAML file, composed by Hydra where it has a ``defaults`` list.
+        path: a YAML file; a ``defaults`` list is composed by Hydra where that is installed, else by its rules.
         overrides: ``key=value`` each, applied after composition and before ``${...}`` is resolved. ``key`` may be
-            new and may index lists (``dataset_configs[0].ROOT``); ``value`` follows Hydra's override grammar.
+            new and may index lists (``dataset_configs[0].ROOT``); ``value`` is read as in a config file.
 
     Raises:
         ConfigError: with all problems of the file, one line each.
@@ -47,7 +47,7 @@ def load_configs(requests: Iterable[tuple[Path | str, Sequence[str]]]) -> tuple[
 
 
 def _load(path: Path | str, overrides: Sequence[str]) -> OverfitConfig:
-    # Imported here: the records are used without Hydra, OmegaConf and YAML.
+    # Imported here: the records are used without OmegaConf and YAML.
     from pytest_overfit.config.compose import compose_tree
     from pytest_overfit.config.validation import build_config
 

@@ -1,22 +1,22 @@
-"""``--overfit-set key=value``: any key, existing or new, list indices included; values in Hydra's override grammar."""
+"""``--overfit-set key=value``: any key, existing or new, list indices included; values as in a config file."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.config.values import parse_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with other signs than letters in quotes)"
+_FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with a comma in quotes)"
 _PART = r"[^\s.\[\]=@/{}'\"]+(\[\d+\])*"
 _KEY = re.compile(rf"{_PART}(\.{_PART})*")
-_PATH = re.compile(r"(~|\.{0,2})/|[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Override:
         text: as it was given.
         parts: the key, list indices as digits.
         value: plain; text may hold ``${...}``, which is resolved with the rest of the config.
-        group: Hydra's own business: ``group/sub=option``, ``group@package=option`` or ``hydra.*=...``.
+        group: certainly about composition: ``group/sub=option``, ``group@package=option`` or ``hydra.*=...``.
     """
 
     text: str
@@ -58,12 +58,33 @@ def parse_override(text: str) -> Override:
     if not (equals or delete):
         raise _malformed(text, "no `=`")
     if "/" in key or "@" in key or key.split(".")[0] == "hydra":
-        _value(text, value)
-        return Override(text, (key,), group=True, delete=delete)
+        return Override(text, (key,), _value(text, value), delete, group=True)
     if not _KEY.fullmatch(key):
         raise _malformed(text, f"the key {shown(key)}")
     parts = tuple(part for part in re.split(r"[.\[\]]+", key) if part)
     return Override(text, parts, _value(text, value), delete)
+
+
+def split_choices(
+    overrides: Sequence[Override], options: Callable[[str], Collection[str]]
+) -> tuple[list[Override], list[Override]]:
+    """Which overrides set values, and which choose config groups: those are part of the composition.
+
+    Args:
+        options: the names that can be chosen in a group; none where there is no such group.
+    """
+
+    def chooses(item: Override) -> bool:
+        if item.group or len(item.parts) > 1:
+            return item.group
+        known = options(item.key)
+        chosen = item.value if isinstance(item.value, list) else [item.value]
+        named = bool(chosen) and all(str(name).removesuffix(".yaml") in known for name in chosen)
+        return bool(known) and (item.delete or named)
+
+    choices = [chooses(item) for item in overrides]
+    values = [item for item, chosen in zip(overrides, choices, strict=True) if not chosen]
+    return values, [item for item, chosen in zip(overrides, choices, strict=True) if chosen]
 
 
 def apply(overrides: Sequence[Override], tree: DictConfig) -> None:
@@ -84,31 +105,10 @@ def apply(overrides: Sequence[Override], tree: DictConfig) -> None:
 
 
 def _value(text: str, value: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    if value.strip() == "":
-        return ""
     try:
-        parsed = OverridesParser.create().parse_override(f"key={value}")
-    except (HydraException, RecursionError) as error:
-        if _PATH.match(value) and "${" not in value:  # Hydra's unquoted text knows no ~, accents or brackets
-            return value
-        raise _malformed(text, f"the value {shown(value)}") from error
-    if parsed.is_sweep_override():
-        raise _malformed(text, "several values")
-    return _plain(parsed.value())
-
-
-def _plain(value: Any) -> Any:
-    """Hydra keeps quoted text as a marked string inside containers, as keys too; here all text is plain."""
-    from hydra.core.override_parser.types import QuotedString
-
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return parse_value(value)
+    except ValueError as error:
+        raise _malformed(text, str(error)) from error
 
 
 def _malformed(text: str, found: str) -> Unusable:

@@ -180,6 +180,16 @@ class Criteria:
     train_val: TrainVal | None = None
     prediction: Prediction | None = Prediction()
 
+    def limits(self) -> dict[str, float]:
+        """Every term with a limit, by criterion name: objective, camera and depth first; only those that are on.
+
+        Example:
+            >>> Criteria(camera=None, terms={"loss_T": Limit(0.001)}).limits()
+            {'objective': 0.01, 'depth': 0.01, 'loss_T': 0.001}
+        """
+        named = {"objective": self.objective, "camera": self.camera, "depth": self.depth, **self.terms}
+        return {name: limit.below for name, limit in named.items() if limit is not None}
+
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""
         before = ("supervised", "constant_batch", "finite", "gradients", "objective", "camera", "depth")

@@ -12,6 +12,9 @@ from pytest_overfit.config.loading import load_config
 from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import ConfigError
 
+EXAMPLES = Path(__file__).parents[2] / "example_configs"
+SOURCE_ENV = {"OVERFIT_SOURCE_ROOT": "/data/cropped", "OVERFIT_SOURCE_SEG_ROOT": "/data/seg"}
+
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
     """A config file of this (dedented) text."""

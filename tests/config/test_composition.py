@@ -1,4 +1,4 @@
-"""Composition: defaults lists, groups, search path, interpolation, and the host's own Hydra."""
+"""Composition: defaults lists, groups, search path and interpolation, with Hydra and without."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 
 from pytest_overfit.config.loading import load_config
 
-from .helpers import load, problems, problems_in, write
+from .helpers import load, problems_in, write
+
+pytestmark = pytest.mark.usefixtures("composer")
 
 
 @pytest.mark.parametrize("entry", ["base", "base.yaml"])
@@ -80,6 +82,80 @@ def test_circular_includes(tmp_path: Path) -> None:
     assert problems_in(tmp_path, "defaults: [b]\n") == [
         "a.yaml: defaults: found configs that include each other, allowed: a list without a cycle"
     ]
+
+
+def test_alias_bomb_in_an_include(tmp_path: Path) -> None:
+    """Aliases that expand to billions of values are refused in an included file too."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    write(tmp_path, "\n".join(lines), "base.yaml")
+    (line,) = problems_in(tmp_path, "defaults: [base]\n")
+    assert line.startswith(
+        f"a.yaml: defaults: found in {tmp_path}/base.yaml aliases that expand to 1".replace(f"{tmp_path}/", "")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("x: 1\nx: 2\n", "in base.yaml:2:1 duplicate key x, allowed: each key once"),
+        ("- 1\n", "in base.yaml a list at the top level, allowed: a mapping of settings, such as `img_size: 224`"),
+        ("# @package\nx: 1\n", "in base.yaml the header '# @package', allowed: # @package NAME"),
+        ("hydra: {searchpath: [b]}\n", "a composition that fails: In 'base': Overriding hydra.searchpath is only"
+         " supported from the primary config"),
+    ],
+)  # fmt: skip
+def test_odd_includes(tmp_path: Path, text: str, found: str) -> None:
+    """What is wrong with an included file is said with its name."""
+    write(tmp_path, text, "base.yaml")
+    assert problems_in(tmp_path, "defaults: [base]\n") == [f"a.yaml: defaults: found {found}"]
+
+
+def test_empty_include(tmp_path: Path) -> None:
+    """An included file may be empty."""
+    write(tmp_path, "# nothing yet\n", "base.yaml")
+    assert load(tmp_path, "defaults: [base]\nimg_size: 112\n").img_size == 112
+
+
+@pytest.mark.parametrize(
+    ("defaults", "overrides", "found"),
+    [
+        ("[{m: nope}]", [], "In 'a.yaml': Could not find 'm/nope' Available options in 'm': large small, allowed:"
+         " configs next to the file, or in a folder of hydra.searchpath"),
+        ("[{m: '???'}]", [], "a composition that fails: You must specify 'm', e.g, m=<OPTION> Available options: large"
+         " small"),
+        ("[{m: small}, {m: large}]", [], "a composition that fails: Multiple values for m. To override a value use"
+         " 'override m: large'"),
+        ("[{override m: large}]", [], "a composition that fails: In 'a.yaml': Could not override 'm'. No match in the"
+         " defaults list."),
+        ("[{override m: large}, {m: small}]", [], "a composition that fails: In a.yaml: Override 'm : large' is defined"
+         " before 'm: small'. Overrides must be at the end of the defaults list"),
+        ("[_self_, _self_]", [], "a composition that fails: Duplicate _self_ defined in a.yaml"),
+        ("[]", ["m=small"], "a composition that fails: Could not override 'm'. No match in the defaults list. To append"
+         " to your default list use +m=small"),
+        ("[{m@k: small}]", ["m=large"], "a composition that fails: Could not override 'm'. Did you mean to override"
+         " m@k? To append to your default list use +m=large"),
+        ("[{m: small}]", ["~m=large"], "a composition that fails: Could not delete 'm=large'. No match in the defaults"
+         " list"),
+        ("[{m: 3}]", [], "a composition that fails: Unsupported item value in defaults : int. Supported: string or"
+         " list"),
+    ],
+)  # fmt: skip
+def test_choices_that_fail(tmp_path: Path, defaults: str, overrides: list[str], found: str) -> None:
+    """A choice that cannot be made says why, in the same words on both ways."""
+    write(tmp_path, "x: 1\n", "m/small.yaml")
+    write(tmp_path, "x: 2\n", "m/large.yaml")
+    text = f"defaults: {defaults}\nexp_name: x\n"
+    assert problems_in(tmp_path, text, overrides) == [f"a.yaml: defaults: found {found}"]
+
+
+def test_search_path_from_a_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search path that cannot be resolved is a problem of that key."""
+    monkeypatch.delenv("OVERFIT_NOT_SET", raising=False)
+    write(tmp_path, "x: 1\n", "base.yaml")
+    text = "hydra: {searchpath: ['${oc.env:OVERFIT_NOT_SET}']}\ndefaults: [base]\n"
+    (line,) = problems_in(tmp_path, text)
+    assert line.startswith("a.yaml: hydra.searchpath: found a list that cannot be resolved: ")
 
 
 @pytest.mark.parametrize("defaults", ["defaults: 3", "defaults: {a: b}", "defaults: [[1]]", "defaults: [{a: 1}]"])
@@ -161,32 +237,3 @@ def test_numbers_are_numbers(tmp_path: Path, number: str) -> None:
     overridden = load(tmp_path, "exp_name: x\n", [f"optim.optimizer.lr={number}", f"model.x={number}"])
     for config in (in_file, included, overridden):
         assert (config.optimizer["lr"], config.model["x"]) == (float(number), float(number))
-
-
-def test_host_hydra_survives(tmp_path: Path) -> None:
-    """A process that uses Hydra itself finds its own state untouched, also after a failed composition."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    write(tmp_path, "host: 1\n", "host/conf.yaml")
-    write(tmp_path, "img_size: 112\n", "base.yaml")
-    path = write(tmp_path, "defaults: [base, _self_]\nexp_name: '${hydra:job.name}'\n", "mine.yaml")
-    bad = write(tmp_path, "defaults: [nothing]\n", "bad.yaml")
-    with initialize_config_dir(config_dir=str(tmp_path / "host"), job_name="host_job", version_base="1.2"):
-        hydra, stored = GlobalHydra.instance().hydra, set(ConfigStore.instance().repo)
-        assert load_config(path).exp_name == "mine"
-        assert len(problems(bad)) == 1
-        assert GlobalHydra.instance().hydra is hydra
-        assert set(ConfigStore.instance().repo) == stored
-        assert not HydraConfig.initialized()
-        composed = compose("conf", return_hydra_config=True)
-        assert (composed.host, composed.hydra.job.name, composed.hydra.runtime.version_base) == (1, "host_job", "1.2")
-    assert load_config(path).img_size == 112
-    assert not GlobalHydra.instance().is_initialized()
-
-
-def test_now_without_a_defaults_list(tmp_path: Path) -> None:
-    """Hydra's own resolvers work in a plain file too."""
-    assert load(tmp_path, "exp_name: run_${now:%Y}\n").exp_name.startswith("run_2")

@@ -8,8 +8,9 @@ import pytest
 
 from pytest_overfit.config.loading import load_config
 
-EXAMPLES = Path(__file__).parents[2] / "example_configs"
-SOURCE_ENV = {"OVERFIT_SOURCE_ROOT": "/data/cropped", "OVERFIT_SOURCE_SEG_ROOT": "/data/seg"}
+from .helpers import EXAMPLES, SOURCE_ENV
+
+pytestmark = pytest.mark.usefixtures("composer")
 
 
 @pytest.fixture(autouse=True)

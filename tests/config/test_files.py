@@ -115,6 +115,7 @@ def test_pipe(tmp_path: Path) -> None:
     assert problems(tmp_path / "p.yaml") == ["p.yaml: found a special file, allowed: a YAML file"]
 
 
+@pytest.mark.usefixtures("composer")
 @pytest.mark.parametrize(
     "name",
     [
@@ -137,6 +138,7 @@ def test_unusual_names(tmp_path: Path, name: str, defaults: str) -> None:
     assert (config.img_size, config.max_epochs) == (224, 5 if defaults else 100)
 
 
+@pytest.mark.usefixtures("composer")
 def test_unusual_folder(tmp_path: Path) -> None:
     """A folder with spaces, equal signs and accents works, also where nothing can be written."""
     folder = tmp_path / "é a=b [1]" / "c,d"

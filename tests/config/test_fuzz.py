@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.config.values import parse_value
 from pytest_overfit.errors import ConfigError
 
 from .test_guide_keys import GUIDE
 from .test_overfit_section import FULL
 
+pytestmark = pytest.mark.usefixtures("composer")
+
 BASE = (GUIDE + FULL.partition("\n")[2]).encode()
-RELAXED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+# The fixture says which way configs are composed: nothing that an example could change.
+CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+RELAXED = settings(deadline=None, max_examples=60, suppress_health_check=CHECKS)
 JUNK = st.sampled_from(
     [b"[", b"{", b"}", b":", b"- ", b"null", b"${", b"${a}", b"&a", b"*a", b"!!set", b"???", b"\t", b"\n", b"'",
      b"1e999", b"!!binary x", b"!!timestamp 1", b"!!int x", b"<<: *a", b"\x00", b"\xff", b"? ", b"|", b"{a: b}", b"[1]",
-     b"defaults:"]
+     b"defaults:", b"defaults: [base]\n", b"defaults: [{override model: base}]\n"]
 )  # fmt: skip
 
 
@@ -101,3 +108,21 @@ def test_any_override(text: str) -> None:
     """Any text as an override never crashes."""
     outcome(b"exp_name: x\n", [text])
     outcome(b"exp_name: x\n", [f"a={text}"])
+    outcome(b"exp_name: x\n", [f"a=[{text}]", f"a={{b:{text}}}"])
+
+
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=0x24F, exclude_categories=["C"]), max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | PRINTABLE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PRINTABLE, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(RELAXED, max_examples=200)
+@given(JSON, st.booleans())
+def test_json_is_read_back(value: object, spaced: bool) -> None:
+    """A value written as JSON, with spaces or without, is read back as it was."""
+    separators = (", ", ": ") if spaced else (",", ":")
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    assert parse_value(text) == value

@@ -9,6 +9,8 @@ import pytest
 
 from .helpers import load, problems_in, write
 
+pytestmark = pytest.mark.usefixtures("composer")
+
 DATASET = """\
 exp_name: x
 img_size: 224
@@ -28,14 +30,34 @@ data:
         ("new=1", 1), ("new=-2.5", -2.5), ("new=1e5", 1e5), ("new=true", True), ("new=null", None), ("new=", ""),
         ("new=a b c", "a b c"), ("new='a, b'", "a, b"), ('new="1"', "1"), ("new=[1,2,{a: b}]", [1, 2, {"a": "b"}]),
         ("new={a: 1, b: [x, null]}", {"a": 1, "b": ["x", None]}), ("new=${img_size}", 224), ("new=*agg*", "*agg*"),
-        ("new=['*a*', 'b c']", ["*a*", "b c"]), ("+new=1", 1), ("++new=1", 1),
+        ("new=['*a*', 'b c']", ["*a*", "b c"]), ("+new=1", 1), ("++new=1", 1), ("new=[*a*,b.*]", ["*a*", "b.*"]),
+        ("new={a:1,b:2}", {"a": 1, "b": 2}), ("new={a: {b:[1]}, 'c d': é}", {"a": {"b": [1]}, "c d": "é"}),
+        ("new=[${img_size},${oc.decode:'[1,2]'}]", [224, [1, 2]]), ("new=${oc.decode:'[1, 2]'}", [1, 2]),
+        ("new=x=1", "x=1"), ("new=a: b", "a: b"), ("new=#1", "#1"), ("new=(1", "(1"), ("new='it''s'", "it's"),
+        ('new="a\\tb"', "a\tb"), ("new=[]", []), ("new={}", {}), ("new=[1, 2,]", [1, 2]), ("new= 3 ", 3),
+        ("new=[a b, c=d]", ["a b", "c=d"]), ("new='1,2'", "1,2"), ("new={1: x}", {1: "x"}), ("new=it's", "it's"),
+        ("new={a:http://x:80/y}", {"a": "http://x:80/y"}), ("new=-", "-"), ("new=True", True), ("new=~", None),
     ],
 )  # fmt: skip
 def test_values(tmp_path: Path, text: str, value: Any) -> None:
-    """Values follow Hydra's grammar, and reach the tree as plain containers."""
+    """Values are read as people type them, and reach the tree as plain containers."""
     found = load(tmp_path, DATASET, [text]).resolved["new"]
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e-4", "1e5", "1E5", "-.5", "+1", "0x10", "010", "1_000", "1:30", ".inf", "inf", "on", "off", "yes", "No", "y",
+     "~", "null", "Null", "2024-01-01", "1.2.3", "v1", "cuda:0", "1e", "0b11", "..", "a-b"],
+)  # fmt: skip
+def test_values_are_read_as_in_a_file(tmp_path: Path, text: str) -> None:
+    """The same text gives the same value from a file, from an override, and inside of a list or a mapping."""
+    from_file = load(tmp_path, f"new: {text}\n").resolved["new"]
+    overrides = [f"new={text}", f"list=[{text}]", f"mapping={{a:{text}}}"]
+    found = load(tmp_path, "exp_name: x\n", overrides).resolved
+    for value in (found["new"], found["list"][0], found["mapping"]["a"]):
+        assert (value, type(value)) == (from_file, type(from_file))
 
 
 @pytest.mark.parametrize("defaults", ["", "defaults: [base, _self_]\n"])
@@ -81,7 +103,7 @@ def test_last_one_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["~/data", "/tmp/é/run (1)", "/a=b", "../up[1]", "./x"])
 def test_plain_paths(tmp_path: Path, path: str) -> None:
-    """A path needs no quotes, although Hydra's grammar would want them."""
+    """A path needs no quotes."""
     config = load(tmp_path, DATASET, [f"data.train.dataset.dataset_configs[0].ROOT={path}"])
     assert config.train.root == tmp_path / Path(path).expanduser()
 
@@ -97,7 +119,7 @@ def test_origins(tmp_path: Path) -> None:
     assert config.origin("overfit.budget.max_steps") == "default"
 
 
-FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with other signs than letters in quotes)"
+FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with a comma in quotes)"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +131,25 @@ FORM = "key=value (a list is key=[1,2]; a mapping key={a: 1}; text with other si
         ("a[x]=3", "the key 'a[x]'"),
         ("a b=3", "the key 'a b'"),
         ("a=[1,2", "the value '[1,2'"),
-        ("a=(1", "the value '(1'"),
+        ("a=[a: 1]", "the value '[a: 1]'"),
+        ("a=[1] x", "the value '[1] x'"),
+        ("a={b}", "the value '{b}'"),
+        ("a={b: 1, b: 2}", "the value '{b: 1, b: 2}'"),
+        ("a=${b", "the value '${b'"),
+        ("a='b", 'the value "\'b"'),
+        ("a=int(3)", "the value 'int(3)'"),
         ("a=1,2", "several values"),
+        ("a=/x,/y", "several values"),
+        ("a=[1],[2]", "several values"),
+        ("a='x','y'", "several values"),
         ("a=range(1,4)", "several values"),
+        ("a=choice(1)", "several values"),
     ],
 )
 def test_malformed(tmp_path: Path, text: str, found: str) -> None:
     """A malformed override is named, with the form that is expected."""
-    assert problems_in(tmp_path, DATASET, [text]) == [f"a.yaml: found override '{text}' with {found}, allowed: {FORM}"]
+    line = f"a.yaml: found override {text!r} with {found}, allowed: {FORM}"
+    assert problems_in(tmp_path, DATASET, [text]) == [line]
 
 
 def test_does_not_fit(tmp_path: Path) -> None:

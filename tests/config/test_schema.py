@@ -55,6 +55,13 @@ def test_names_of_criteria() -> None:
     )  # fmt: skip
 
 
+def test_limits() -> None:
+    """The limits that are on come by criterion name: objective, camera, depth, then the terms."""
+    criteria = Criteria(camera=None, terms={"loss_T": Limit(0.002), "a": Limit(-1.5)}, depth=Limit(0.5))
+    assert list(criteria.limits().items()) == [("objective", 0.01), ("depth", 0.5), ("loss_T", 0.002), ("a", -1.5)]
+    assert Criteria(objective=None, camera=None, depth=None).limits() == {}
+
+
 def test_records_pickle() -> None:
     """A config survives pickling, which xdist and loader workers need."""
     config = OverfitConfig(Path("a.yaml"), "a")
