@@ -41,7 +41,7 @@ class Plan:
     """How far a run may go.
 
     ``limits`` are criterion name -> value the term must stay below; ``accept`` is asked once all have held for
-    ``hold_steps`` steps in a row and may send the run on. The losses are read off the device every ``read_every`` steps,
+    ``hold_steps`` steps in a row and may send the run on. Losses are read off the device every ``read_every`` steps,
     the gradient norms are taken every ``gradient_every`` steps (a step between shows the last ones).
     """
 

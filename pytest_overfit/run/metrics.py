@@ -11,6 +11,10 @@ from torch import Tensor
 from pytest_overfit.reference.pose import decode_pose
 from pytest_overfit.run.record import FramePrediction
 
+# In units of the mean distance to the scene. The first camera is the origin up to rounding; a shift that small has no
+# direction.
+MIN_BASELINE = 1e-3
+
 
 def compare_predictions(predictions: Any, batch: Mapping[str, Any]) -> tuple[FramePrediction, ...]:
     """One ``FramePrediction`` per frame of the first sample; parts that the model does not predict stay None.
@@ -75,7 +79,7 @@ def _pose_errors(encoded: Tensor, batch: Mapping[str, Any], frame: int, scale: f
     cosine = ((relative.trace() - 1) / 2).clamp(-1, 1)
     shift, true_shift = guess[:3, 3], truth[:3, 3]
     angle = None
-    if float(true_shift.norm()) > 1e-6:
+    if float(true_shift.norm()) > MIN_BASELINE:
         dot = torch.dot(shift, true_shift) / (shift.norm() * true_shift.norm()).clamp(min=1e-12)
         angle = float(torch.rad2deg(torch.acos(dot.clamp(-1, 1))))
     return {
