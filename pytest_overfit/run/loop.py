@@ -17,7 +17,7 @@ from pytest_overfit.run.optim import Freezing, GradientClipper, set_hyperparamet
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
-from pytest_overfit.run.task import Terms, TwoViewTask
+from pytest_overfit.run.task import Task, Terms
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite, named_outputs
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
@@ -69,7 +69,7 @@ class Curves:
 
 
 def fit(
-    task: TwoViewTask,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     *,
@@ -90,8 +90,7 @@ def fit(
             task.model.train()
             frozen.hold()
             optimizer.zero_grad(set_to_none=True)
-            predictions = task.predict(task.batch)
-            terms = task.terms(predictions, task.batch)
+            predictions, terms = task.forward(task.batch)
             scaler.scale(terms["objective"]).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
             if step % plan.gradient_every == 0:
@@ -130,10 +129,10 @@ def fit(
     return curves
 
 
-def evaluate(task: TwoViewTask, batch: Mapping[str, Any]) -> dict[str, float]:
+def evaluate(task: Task, batch: Any) -> dict[str, float]:
     """The loss terms in evaluation mode as numbers, without a gradient. A host-device sync."""
     with evaluating(task.model):
-        terms = task.terms(task.predict(batch), batch)
+        _, terms = task.forward(batch)
     return {name: float(value) for name, value in terms.items()}
 
 
@@ -196,7 +195,7 @@ class _Pending:
 
 def _drain(
     pending: _Pending,
-    task: TwoViewTask,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     curves: Curves,
     observers: Sequence[Observer],
@@ -220,7 +219,7 @@ def _numbers(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _first_bad(
-    task: TwoViewTask, optimizer: torch.optim.Optimizer, rows: Sequence[Mapping[str, float]], first: int
+    task: Task, optimizer: torch.optim.Optimizer, rows: Sequence[Mapping[str, float]], first: int
 ) -> NonFinite | None:
     for offset, row in enumerate(rows):
         step = first + offset + 1
@@ -236,14 +235,14 @@ def _first_bad(
     return first_non_finite_state(task.model, optimizer, first + len(rows))
 
 
-def _blame(task: TwoViewTask) -> str | None:
+def _blame(task: Task) -> str | None:
     """The module that made a prediction non-finite; None once the update has spoilt the parameters themselves."""
     if first_non_finite_state(task.model, None, 0) is not None:
         return None
-    return locate_non_finite(task.model, lambda: task.predict(task.batch))
+    return locate_non_finite(task.model, lambda: task.forward(task.batch))
 
 
-def _validate(task: TwoViewTask, step: int, curves: Curves, observers: Sequence[Observer]) -> None:
+def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observer]) -> None:
     if task.val_batch is None:
         return
     terms = evaluate(task, task.val_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,24 @@ class Precision:
         return torch.amp.GradScaler(device.type if acts else "cpu", enabled=acts)
 
 
+class Task(Protocol):
+    """What the loop needs: a model, its frozen batches, and one call from a batch to predictions and loss terms."""
+
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def batch(self) -> Any: ...
+    @property
+    def val_batch(self) -> Any | None: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def precision(self) -> Precision: ...
+
+    def forward(self, batch: Any) -> tuple[Any, Terms]:
+        """The predictions, and the scalar terms of the loss with ``objective`` among them."""
+
+
 @dataclass(frozen=True)
 class TwoViewTask:
     """A two-view model under a criterion: ``model(images=...)``, then ``criterion(predictions, batch)`` -> terms.
@@ -45,6 +63,10 @@ class TwoViewTask:
     val_batch: Mapping[str, Any] | None
     device: torch.device
     precision: Precision = Precision()
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[Any, Terms]:
+        predictions = self.predict(batch)
+        return predictions, self.terms(predictions, batch)
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
         with self.precision.autocast(self.device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_nothing_to_compare_is_a_failure(evaluation: Evaluation | None) -> None:
         ({"abs_rel": float("nan")}, "frame 1 AbsRel nan"),
     ],
 )
-def test_a_wrong_prediction_is_named_per_frame(change: dict[str, float], says: str) -> None:
+def test_a_wrong_prediction_is_named_per_frame(change: dict[str, Any], says: str) -> None:
     """Each quantity has its own limit, and the frame is named."""
     first, second = record().predictions
     finding = judge_prediction(record(predictions=(first, replace(second, **change))), Prediction())

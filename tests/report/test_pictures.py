@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pytest_overfit.report.pictures import INVALID, panels
 from pytest_overfit.report.tensorboard import TensorBoardLog
 from pytest_overfit.run.pictures import FramePicture, take_pictures
 from tests.support.batches import two_view_batch
+from tests.support.boards import open_board
 from tests.support.tiny import Memoriser
 
 
@@ -77,9 +77,8 @@ def test_every_frame_of_a_run_reaches_tensorboard(tmp_path: Path) -> None:
     log.on_steps(0, [{"objective": 1.0}] * 7)
     log.on_pictures(pictures)
     log.close()
-    accumulator = EventAccumulator(str(tmp_path))
-    accumulator.Reload()
+    board = open_board(tmp_path)
     names = ("image", "depth_true", "depth_predicted", "depth_error", "confidence")
-    assert set(accumulator.Tags()["images"]) == {f"frame_{i}/{name}" for i in (0, 1) for name in names}
-    image = accumulator.Images("frame_1/image")[0]
+    assert set(board.Tags()["images"]) == {f"frame_{i}/{name}" for i in (0, 1) for name in names}
+    image = board.Images("frame_1/image")[0]
     assert (image.step, image.width, image.height) == (7, 56, 42)

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names, run_folder, safe_name
+from tests.support.boards import read_scalars
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    accumulator.Reload()
-    return {
-        tag: [(event.step, round(event.value, 6)) for event in accumulator.Scalars(tag)]
-        for tag in accumulator.Tags()["scalars"]
-    }
+    rows = read_scalars(folder)
+    return {tag: [(step, round(value, 6)) for step, value in curve] for tag, curve in rows.items()}
 
 
 def test_every_scalar_is_written_under_the_guides_name(tmp_path: Path) -> None:

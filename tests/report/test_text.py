@@ -11,7 +11,8 @@ def test_the_headline_says_how_far_how_fast_on_what() -> None:
     """Steps, time, reason to stop, device, threads, seed, memory."""
     run = record(environment={"threads": "1", "precision": "float32"}, peak_mib=811.4)
     assert run_headline(run) == (
-        "100 of 1000 steps in 2.0 s (20 ms a step), stopped early: every limit held; cpu, 1 thread, seed 0, 811 MiB peak"
+        "100 of 1000 steps in 2.0 s (20 ms a step), stopped early: every limit held; "
+        "cpu, 1 thread, seed 0, 811 MiB peak"
     )
 
 

@@ -48,10 +48,11 @@ def test_threads_and_switches_come_back_after_an_error() -> None:
 def test_a_model_comes_back_bit_for_bit() -> None:
     """Parameters, buffers, gradients, flags and modes."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
-    net[0].weight.grad = torch.ones_like(net[0].weight)
-    net[0].bias.requires_grad_(False)
-    net[2].eval()
+    linear, norm, dropout = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)
+    net = nn.Sequential(linear, norm, dropout)
+    linear.weight.grad = torch.ones_like(linear.weight)
+    linear.bias.requires_grad_(False)
+    dropout.eval()
     state = {name: value.clone() for name, value in net.state_dict().items()}
     with preserved(net):
         net.train()
@@ -61,11 +62,11 @@ def test_a_model_comes_back_bit_for_bit() -> None:
             for parameter in net.parameters():
                 parameter.add_(1.0)
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
-    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
-    assert net[0].bias.grad is None
-    assert not net[0].bias.requires_grad
-    assert net[1].training
-    assert not net[2].training
+    assert torch.equal(linear.weight.grad, torch.ones_like(linear.weight))
+    assert linear.bias.grad is None
+    assert not linear.bias.requires_grad
+    assert norm.training
+    assert not dropout.training
 
 
 def test_the_trained_state_can_be_kept() -> None:

@@ -119,7 +119,8 @@ def test_a_nan_that_the_loss_hides_is_found_in_the_prediction() -> None:
 
     def scrubbing(predictions: Mapping[str, Any], batch: Mapping[str, Any]) -> Mapping[str, Any]:
         poses = [torch.nan_to_num(pose) for pose in predictions["pose_enc_list"]]
-        return MultitaskLoss()({**predictions, "pose_enc_list": poses}, batch)
+        terms: Mapping[str, Any] = MultitaskLoss()({**predictions, "pose_enc_list": poses}, batch)
+        return terms
 
     curves = run(NanCamera(), criterion=scrubbing, limits={})
     assert curves.stop == "non_finite"

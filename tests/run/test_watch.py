@@ -81,18 +81,20 @@ def test_the_innermost_module_that_breaks_is_named() -> None:
 @pytest.mark.parametrize("kind", ["parameter", "buffer", "optimizer state"])
 def test_a_non_finite_state_is_named(kind: str) -> None:
     """Parameters, buffers and the optimizer's own tensors are looked at."""
-    net = nn.Sequential(nn.BatchNorm1d(2))
+    norm = nn.BatchNorm1d(2)
+    net = nn.Sequential(norm)
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(4, 2)).sum().backward()
     optimizer.step()
     assert first_non_finite_state(net, optimizer, 3) is None
     with torch.no_grad():
         if kind == "parameter":
-            net[0].weight[0] = float("inf")
+            norm.weight[0] = float("inf")
         elif kind == "buffer":
-            net[0].running_var[0] = float("nan")
+            assert norm.running_var is not None
+            norm.running_var[0] = float("nan")
         else:
-            optimizer.state[net[0].weight]["exp_avg"][0] = float("nan")
+            optimizer.state[norm.weight]["exp_avg"][0] = float("nan")
     found = first_non_finite_state(net, optimizer, 3)
     assert found is not None
     assert found.step == 3
