@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
 
 FINDING = pytest.StashKey[Finding]()
+SHOWN = pytest.StashKey[dict[tuple[type[BaseException], str], str]]()
+BETWEEN = frozenset({"pytest_overfit", "_pytest", "pluggy", "torch", "hydra"}) | sys.stdlib_module_names
 
 
-def check_config(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> None:
+def check_config(request: pytest.FixtureRequest) -> None:
     """Everything the config names can be built: device, model, loss, optimizer, freezing."""
-    from pytest_overfit.fixtures import checked_model
-    from pytest_overfit.run.execute import dry_build
 
     def build() -> str:
-        model = checked_model(request.getfixturevalue("overfit_model"))
-        return dry_build(overfit_config, model, request.getfixturevalue("overfit_loss"))
+        from pytest_overfit.fixtures import checked_model
+        from pytest_overfit.run.execute import dry_build
+
+        config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))
+        return dry_build(config, checked_model(model), loss)
 
     _stage(request, "config", build, "device, model, loss and optimizer can be built")
 
 
-def check_pair(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> None:
+def check_pair(request: pytest.FixtureRequest) -> None:
     """The pair's files are readable and valid, and the two views agree under the given cameras."""
-    from pytest_overfit.fixtures import inspect_pair
 
     def inspect() -> str:
-        return inspect_pair(overfit_config, request.getfixturevalue("overfit_pair"))
+        from pytest_overfit.fixtures import inspect_pair
+
+        return inspect_pair(request.getfixturevalue("overfit_config"), request.getfixturevalue("overfit_pair"))
 
     _stage(request, "pair", inspect, "valid files, two views that agree")
 
 
-def check_loader(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> None:
+def check_loader(request: pytest.FixtureRequest) -> None:
     """The loader hands out one batch with the keys, shapes and types that the model and the loss read."""
-    from pytest_overfit.fixtures import inspect_loader
 
     def inspect() -> str:
-        return inspect_loader(overfit_config, request.getfixturevalue("overfit_loader"))
+        from pytest_overfit.fixtures import inspect_loader
+
+        return inspect_loader(request.getfixturevalue("overfit_config"), request.getfixturevalue("overfit_loader"))
 
     _stage(request, "loader", inspect, "one batch with the keys and shapes expected")
 
@@ -54,40 +60,55 @@ def criterion(name: str) -> Callable[..., None]:
 
     def check(request: pytest.FixtureRequest) -> None:
         __tracebackhide__ = True
-        try:
-            result = request.getfixturevalue("overfit_result")
-        except OverfitError as error:
-            _fail(request, Finding(name, False, "not judged, the run did not start", "a run", hint=str(error)))
-        finding = result.finding(name)
-        _report(request, finding)
+        judged = _attempt(
+            request, name, "a finished run", lambda: request.getfixturevalue("overfit_result").finding(name)
+        )
+        _report(request, judged)
 
     return check
 
 
 def _stage(request: pytest.FixtureRequest, name: str, inspect: Callable[[], str], allowed: str) -> None:
     __tracebackhide__ = True
+    _report(request, _attempt(request, name, allowed, lambda: Finding(name, True, inspect(), allowed)))
+
+
+def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Callable[[], Finding]) -> Finding:
+    """A finding, also of an error. The first item that meets an error tells it; the others of its file point there."""
+    __tracebackhide__ = True
     try:
-        observed = inspect()
-    except OverfitError as error:
-        finding = Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=error.hint)
-    else:
-        finding = Finding(name, True, observed, allowed)
-    _report(request, finding)
+        return judge()
+    except Exception as error:
+        shown_by = _node(request).parent.stash.setdefault(SHOWN, {}).setdefault((type(error), str(error)), name)
+        finding = _finding_of(error, name, shown_by, allowed)
+        if shown_by != name or isinstance(error, OverfitError):
+            return finding
+        _node(request).stash[FINDING] = finding
+        raise error.with_traceback(_from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+
+
+def _finding_of(error: Exception, name: str, shown_by: str, allowed: str) -> Finding:
+    if shown_by != name:
+        return Finding(name, False, f"not judged, see ::{shown_by}", allowed)
+    if isinstance(error, OverfitError):
+        return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=error.hint)
+    first_line = (str(error).splitlines() or [""])[0]
+    return Finding(name, False, f"{type(error).__name__}: {first_line}", allowed)
+
+
+def _from_users_code(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from the first frame on that is neither ours nor in between; all of it where there is no such."""
+    frame = trace
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        frame = frame.tb_next
+    return frame or trace
 
 
 def _report(request: pytest.FixtureRequest, finding: Finding) -> None:
-    __tracebackhide__ = True
+    _node(request).stash[FINDING] = finding
     if not finding.passed:
-        _fail(request, finding)
-    _node(request).stash[FINDING] = finding
+        pytest.fail(finding.text(), pytrace=False)
 
 
-def _fail(request: pytest.FixtureRequest, finding: Finding) -> Any:
-    __tracebackhide__ = True
-    _node(request).stash[FINDING] = finding
-    pytest.fail(finding.text(), pytrace=False)
-
-
-def _node(request: pytest.FixtureRequest) -> pytest.Item:
-    node: pytest.Item = request.node
-    return node
+def _node(request: pytest.FixtureRequest) -> Any:
+    return request.node

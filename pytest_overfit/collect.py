@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from pytest_overfit.errors import ConfigError
 from pytest_overfit.options import Options, arguments_with, config_of_argument, resolve_options
 
 CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
+REACHED = pytest.StashKey[set[Path]]()
 OPTIONS = pytest.StashKey[Options]()
 
 
@@ -54,25 +56,52 @@ def collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector 
     config = parent.config.stash.get(CONFIGS, {}).get(file_path)
     if config is None:
         return None
-    file: ConfigFile = ConfigFile.from_parent(parent, path=file_path)
+    parent.config.stash.setdefault(REACHED, set()).add(file_path)
+    file: ConfigFile = ConfigFile.from_parent(parent, path=file_path, nodeid=node_id(file_path, parent.config.rootpath))
     file.overfit_config = config
     return file
 
 
-def check_collected(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A config that gave no test would be a silent pass.
+def node_id(path: Path, rootdir: Path) -> str:
+    """The path relative to the rootdir, with ``..`` outside of it: there pytest's own ids are empty, and all alike."""
+    try:
+        return Path(os.path.relpath(path, rootdir)).as_posix()
+    except ValueError:  # another drive
+        return path.as_posix()
+
+
+def check_collected(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """A config that gave no test would be a silent pass. (One that --lf leaves out was reached, and passed last time.)
 
     Raises:
-        pytest.UsageError: pytest never reached the file, say because its folder is in norecursedirs or ignored.
+        pytest.UsageError: pytest never reached the file, say because its folder is in norecursedirs or ignored. Under
+            pytest-xdist, whose workers cannot raise one, an item is added that fails.
     """
-    reached = {item.path for item in items if isinstance(item, ConfigItem)}
-    for path in config.stash.get(CONFIGS, {}):
-        if path not in reached:
-            raise pytest.UsageError(
-                f"{path}: no test was collected from this config\n"
-                "  allowed: a file that pytest reaches from its path arguments\n"
-                "  next: name the file itself, or look at norecursedirs and --ignore"
-            )
+    for path in session.config.stash.get(CONFIGS, {}):
+        if path in session.config.stash.get(REACHED, ()):
+            continue
+        problem = pytest.UsageError(
+            f"{path}: no test was collected from this config\n"
+            "  allowed: a file that pytest reaches from its path arguments\n"
+            "  next: name the file itself, or look at norecursedirs and --ignore"
+        )
+        if not hasattr(session.config, "workerinput"):
+            raise problem
+        items.append(Unreached.from_parent(session, name=path.name, problem=problem))
+
+
+class Unreached(pytest.Item):
+    """Fails in the place of a config that pytest did not reach."""
+
+    def __init__(self, *, problem: pytest.UsageError, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.problem = problem
+
+    def runtest(self) -> None:
+        pytest.fail(str(self.problem), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
 
 
 class ConfigFile(pytest.Module):
@@ -83,17 +112,25 @@ class ConfigFile(pytest.Module):
     def _getobj(self) -> ModuleType:
         return ModuleType(self.path.stem)
 
+    def names(self) -> tuple[str, ...]:
+        """The items of this file, in the order in which they run and are reported."""
+        return (*checks.STAGES, *self.overfit_config.overfit.criteria.names())
+
     def collect(self) -> Iterator[pytest.Item]:
         # What default fixtures build for this file once: name -> (value, error).
         self.overfit_built: dict[str, tuple[Any, BaseException | None]] = {}
-        for name in ("config", "pair", "loader"):
-            yield ConfigItem.from_parent(self, name=name, callobj=checks.STAGES[name])
-        for name in self.overfit_config.overfit.criteria.names():
-            yield ConfigItem.from_parent(self, name=name, callobj=checks.criterion(name))
+        for name in self.names():
+            check = checks.STAGES.get(name) or checks.criterion(name)
+            yield ConfigItem.from_parent(self, name=name, callobj=check)
 
 
 class ConfigItem(pytest.Function):
     """One item of a config file."""
 
+    @property
+    def config_file(self) -> ConfigFile:
+        assert isinstance(self.parent, ConfigFile)
+        return self.parent
+
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, self.name
+        return self.path, 0, self.name  # a line: pytest asserts that a skip has one

@@ -5,21 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadGroupScheduling
 
 from pytest_overfit.collect import CONFIGS
+from pytest_overfit.options import absolute
+
+# --dist modes that would tear a config file apart; loadscope and loadfile keep it whole, each runs everything twice.
+SPREADING = ("load", "worksteal", "loadgroup")
 
 
-class OneRunScheduling(LoadScopeScheduling):
-    """Spreads tests one by one, and the items of a config file as one unit."""
+class OneRunScheduling(LoadGroupScheduling):
+    """Spreads tests one by one (marked groups together), and the items of a config file as one unit."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return path if (self.config.rootpath / path) in self.config.stash[CONFIGS] else nodeid
+        is_config = absolute(path, self.config.rootpath) in self.config.stash[CONFIGS]
+        return path if is_config else str(super()._split_scope(nodeid))
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> OneRunScheduling | None:
-    """Our scheduler in the place of ``--dist load`` when the session has configs; every other mode stays as it is."""
-    if config.getoption("dist", "no") != "load" or not config.stash.get(CONFIGS, None):
+    """Our scheduler where the session has configs and its own mode would spread their items."""
+    if config.getoption("dist", "no") not in SPREADING or not config.stash.get(CONFIGS, None):
         return None
     return OneRunScheduling(config, log)

@@ -16,12 +16,14 @@ from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, RunNote, progress_for
+from pytest_overfit.suggest import nearest
+from pytest_overfit.terminal import RUN, RunNote, keep_interrupted, progress_for
 
 if TYPE_CHECKING:
     from torch import nn
 
 Value = TypeVar("Value")
+KEYWORDS = ("config",)  # of the marker
 DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
 
 
@@ -29,7 +31,7 @@ def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) 
     """Builds once per config file, and again for every other test; an error is kept and raised again too."""
     file = request.node.parent
     if not isinstance(file, ConfigFile):
-        return build()
+        return told(build)
     if name not in file.overfit_built:
         try:
             file.overfit_built[name] = (build(), None)
@@ -41,16 +43,36 @@ def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) 
     return value  # type: ignore[no-any-return]
 
 
+def told(build: Callable[[], Value]) -> Value:
+    """What ``build`` gives to an ordinary test: there an ``OverfitError`` is shown without the frames it came through.
+
+    The items of a config file get the error itself, and make a finding of it.
+    """
+    try:
+        return build()
+    except OverfitError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
 def config_of(request: pytest.FixtureRequest) -> OverfitConfig:
     """The config behind a test: its file's, its marker's, or the only one of the session."""
+    file = request.node.parent
+    return file.overfit_config if isinstance(file, ConfigFile) else told(lambda: _config_of_test(request))
+
+
+def _config_of_test(request: pytest.FixtureRequest) -> OverfitConfig:
     node = request.node
-    if isinstance(node.parent, ConfigFile):
-        return node.parent.overfit_config
     from pytest_overfit.config.loading import load_config
 
     marker = node.get_closest_marker("overfit")
-    if marker is not None and (wrong := [*map(repr, marker.args), *(set(marker.kwargs) - {"config"})]):
-        raise ConfigError(f"argument {wrong[0]}", where="@pytest.mark.overfit", allowed="config='path/to/config.yaml'")
+    if marker is not None and (wrong := [*map(repr, marker.args), *sorted(set(marker.kwargs) - set(KEYWORDS))]):
+        near = nearest(wrong[0], KEYWORDS)
+        raise ConfigError(
+            f"argument {wrong[0]}",
+            where="@pytest.mark.overfit",
+            allowed="config='path/to/config.yaml'",
+            hint=f"did you mean {near!r}?" if near else None,
+        )
     if marker is not None and "config" in marker.kwargs:
         return load_config(
             absolute(str(marker.kwargs["config"]), node.path.parent), options_of(request.config).overrides
@@ -178,8 +200,10 @@ def result(request: pytest.FixtureRequest, config: OverfitConfig) -> OverfitResu
             board.close()
             for line in progress:
                 line.close()
-        request.node.parent.stash[RUN] = RunNote.of(verdict.record, folder.parent, note)
+        run = RunNote.of(verdict.record, folder.parent, note)
+        request.node.parent.stash[RUN] = run
         if verdict.record.stop == "interrupted":
+            keep_interrupted(request.node, verdict, run)
             raise KeyboardInterrupt
         return verdict
 

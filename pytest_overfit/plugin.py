@@ -53,19 +53,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix not in (".yaml", ".yml"):
+    if file_path.suffix not in (".yaml", ".yml") or "pytest_overfit.collect" not in _loaded():
         return None
     from pytest_overfit import collect
 
     return collect.collect_file(file_path, parent)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # after -k and its like: what is added here must not be deselected
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     if "pytest_overfit.collect" in _loaded():
         from pytest_overfit import collect
 
-        collect.check_collected(config, items)
+        collect.check_collected(session, items)
 
 
 @pytest.hookimpl(hookwrapper=True)

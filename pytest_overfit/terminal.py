@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.checks import FINDING
+from pytest_overfit.collect import ConfigItem
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.text import criteria_table, progress_line, run_headline
-from pytest_overfit.run.record import RunRecord
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.result import OverfitResult
+    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.run.record import RunRecord
 
 REFRESH_SECONDS = 0.2
 
@@ -36,11 +42,16 @@ class RunNote:
         return cls(run_headline(record), notes, f"tensorboard --logdir {shlex.quote(str(folder))}")
 
 
+Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
 RUN = pytest.StashKey[RunNote]()
+INTERRUPTED = pytest.StashKey[list[Row]]()
 
 
 class ProgressLine:
-    """An observer that rewrites one line of a terminal."""
+    """An observer that rewrites one line of a terminal.
+
+    It writes past pytest's own writer, whose idea of the current column it would spoil.
+    """
 
     def __init__(self, config: pytest.Config, name: str, planned: int) -> None:
         self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -60,17 +71,22 @@ class ProgressLine:
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         """Validation does not show on the line."""
 
+    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+        """Nor do pictures."""
+
     def close(self) -> None:
         """Wipes the line."""
         if self.width:
             self._write("")
 
     def _write(self, text: str) -> None:
-        writer = self.reporter._tw
-        text = text[: max(20, writer.fullwidth - 1)]
-        padded, self.width = text.ljust(self.width), len(text)
-        with self.capture.global_and_fixture_disabled():
-            writer.write("\r" + padded + ("" if text else "\r"), flush=True)
+        with self.capture.global_and_fixture_disabled():  # the terminal's width is known only with its stdout in place
+            text = text[: max(20, shutil.get_terminal_size().columns - 1)]
+            if not self.width:
+                self.reporter.ensure_newline()
+            sys.stdout.write(f"\r{text.ljust(self.width)}" + ("" if text else "\r"))
+            sys.stdout.flush()
+        self.width = len(text)
 
 
 def progress_for(config: pytest.Config, run: OverfitConfig) -> list[ProgressLine]:
@@ -83,28 +99,26 @@ def progress_for(config: pytest.Config, run: OverfitConfig) -> list[ProgressLine
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Puts the findings of an item onto its report, as plain values that xdist can send."""
-    from pytest_overfit.checks import FINDING
-    from pytest_overfit.collect import ConfigItem
+    """Puts the finding of an item onto its report, as plain values that xdist can send."""
+    if report.when == "call" and isinstance(item, ConfigItem) and FINDING in item.stash:
+        row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
+        report.overfit = row  # type: ignore[attr-defined]
 
-    if report.when != "call" or FINDING not in item.stash or not isinstance(item, ConfigItem):
-        return
-    assert item.parent is not None
-    run = item.parent.stash.get(RUN, None)
-    report.overfit = {  # type: ignore[attr-defined]
-        "title": item.nodeid.rpartition("::")[0],
-        "finding": asdict(item.stash[FINDING]),
-        "run": asdict(run) if run else None,
-    }
+
+def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
+    """Puts a run that Ctrl-C ended aside for the summary: its item never gets a report."""
+    rows = [_row(item, finding, run) for finding in verdict.findings]
+    item.config.stash.setdefault(INTERRUPTED, []).extend(rows)
 
 
 def write_summary(reporter: pytest.TerminalReporter) -> None:
     """One table per config file: every criterion, the run behind them, and how to look at its curves."""
+    width = reporter.config.get_terminal_writer().fullwidth
     for title, rows in _by_title(reporter).items():
         runs = [row["run"] for row in rows if row["run"]]
         findings = [Finding(**row["finding"]) for row in rows]
-        reporter.section(f"overfit {title}", sep="-")
-        for line in criteria_table(findings):
+        reporter.write_sep("-", f"overfit {title}")
+        for line in criteria_table(findings, width=width):
             reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
         for line in _run_lines(runs[-1]) if runs else ():
             reporter.write_line(line)
@@ -117,29 +131,22 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield str(run["board"])
 
 
-def _by_title(reporter: pytest.TerminalReporter) -> dict[str, list[Mapping[str, Any]]]:
-    order = (
-        "config",
-        "pair",
-        "loader",
-        "supervised",
-        "constant_batch",
-        "finite",
-        "gradients",
-        "objective",
-        "camera",
-        "depth",
-    )
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for reports in reporter.stats.values():
-        for report in reports:
-            row = getattr(report, "overfit", None)
-            if row is not None:
-                found.setdefault(row["title"], []).append(row)
-    last = ("monotonic", "train_val", "prediction")
+def _row(item: pytest.Item, finding: Finding, run: RunNote | None) -> Row:
+    """A row of the table that belongs to an item's file; of a marked test, to the test itself."""
+    names = item.config_file.names() if isinstance(item, ConfigItem) else ()
+    return {
+        "title": item.nodeid.rpartition("::")[0] if names else item.nodeid,
+        "place": names.index(finding.name) if finding.name in names else len(names),
+        "finding": asdict(finding),
+        "run": asdict(run) if run else None,
+    }
 
-    def place(row: Mapping[str, Any]) -> int:
-        name = row["finding"]["name"]
-        return order.index(name) if name in order else len(order) + 1 + (last.index(name) if name in last else -1)
 
-    return {title: sorted(rows, key=place) for title, rows in sorted(found.items())}
+def _by_title(reporter: pytest.TerminalReporter) -> dict[str, list[Row]]:
+    reports = [report for found in reporter.stats.values() for report in found]
+    interrupted = reporter.config.stash.get(INTERRUPTED, [])
+    rows: list[Row] = [*(report.overfit for report in reports if hasattr(report, "overfit")), *interrupted]
+    tables: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["title"], row["place"])):
+        tables.setdefault(row["title"], []).append(row)
+    return tables

@@ -274,7 +274,7 @@ def test_config_points_at_the_pair(pair_folder: Path) -> None:
     assert (train["ROOT"], train["split_file"], val["split_file"]) == (".", "./train.npz", "./val.npz")
     assert train["segmentation_root"] == "./seg"
     assert train["remove_sky"] is True
-    assert config["optim"]["optimizer"]["lr"] == 3e-3
+    assert config["optim"]["optimizer"]["lr"] == 2e-3
     assert config["data"]["train"]["common_config"]["img_size"] == config["img_size"] == 224
 
 

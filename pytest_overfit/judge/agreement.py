@@ -9,6 +9,8 @@ from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, FramePrediction, RunRecord
 
+UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters")
+
 
 def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, float]) -> Finding:
     """Does the loss in evaluation mode on the validation sample agree with training?
@@ -48,7 +50,7 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
             where=f"step {record.steps}, {record.device}",
             hint="compare train() with eval(): batch statistics, dropout; compare the two split files",
         )
-    if record.stop in CUT_SHORT:
+    if record.stop in UNFINISHED:
         return Finding("train_val", False, f"the run was cut short ({record.stop})", allowed)
     if not shown:
         return Finding("train_val", False, "no limited term to compare", allowed)
@@ -80,7 +82,7 @@ def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
             if record.stop == "passed"
             else "see the loss criteria: the run did not reach its limits",
         )
-    if record.stop in CUT_SHORT:
+    if record.stop in UNFINISHED:
         return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
     return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
 

@@ -15,6 +15,7 @@ TARGETS_OF = {"camera": ("extrinsics", "intrinsics"), "depth": ("depths",)}
 MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
+MOST_REASONS = 4
 
 
 def judge_finite(record: RunRecord) -> Finding:
@@ -23,7 +24,7 @@ def judge_finite(record: RunRecord) -> Finding:
     bad = record.non_finite
     if bad is None:
         if record.steps == 0:
-            return Finding("finite", False, "no step was made", allowed)
+            return Finding("finite", False, "no step was made", allowed, hint="see ::gradients and ::objective")
         return Finding("finite", True, f"{record.steps} steps, all finite", allowed)
     return Finding(
         "finite",
@@ -73,7 +74,7 @@ def judge_gradients(record: RunRecord) -> Finding:
         _problem(
             "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
             [p for p in trainable if p.max_grad and p.in_optimizer and p.moved == 0.0],
-            "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps",
+            _still_hint(record),
         ),
         _problem(
             "frozen, yet moves",
@@ -93,17 +94,17 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
     """Could this run have failed? The loss answers to model and target, starts high, and there is something to see."""
     allowed = "a loss that can fail, on two supervised views"
     checks = [*_starts_high(record, limits), *_depends_on_model(record)]
-    if record.supervision is not None:
-        checks += [
-            *_answers_targets(record, record.supervision, limits),
-            *_enough_to_see(record.supervision, settings),
-        ]
+    if record.supervision is not None:  # the data first: what is wrong with them shows in the loss too
+        checks = [*_enough_to_see(record.supervision, settings), *checks]
+        checks += _answers_targets(record, record.supervision, limits)
     if record.steps == 0 and not checks:
         checks = [("no step was made", "see ::gradients")]
     if checks:
-        return Finding(
-            "supervised", False, "; ".join(text for text, _ in checks), allowed, where=record.name, hint=checks[0][1]
-        )
+        texts = [text for text, _ in checks]
+        observed = "; ".join(texts[:MOST_REASONS])
+        if len(texts) > MOST_REASONS:
+            observed += f"; and {len(texts) - MOST_REASONS} more"
+        return Finding("supervised", False, observed, allowed, where=record.name, hint=checks[0][1])
     seen = record.supervision.frames if record.supervision else ()
     shares = ", ".join(f"{frame.valid / frame.total:.0%}" for frame in seen)
     return Finding("supervised", True, f"valid depth {shares}" if shares else "the loss answers", allowed)
@@ -149,6 +150,13 @@ def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> tuple[str
     if not culprits:
         return None
     return f"{len(culprits)} parameter tensors: {what}", shorten(p.name for p in culprits), hint
+
+
+def _still_hint(record: RunRecord) -> str:
+    if record.stop == "non_finite":
+        return "see ::finite: the run stopped before an update"
+    rates = record.learning_rate
+    return "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps"
 
 
 def _starts_high(record: RunRecord, limits: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -27,13 +27,15 @@ def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, 
     """Is the term below its limit for the last ``hold_steps`` steps of a run that was not cut short?"""
     term = resolve_term(name, record.curves)
     allowed = f"< {number(below)} for {hold_steps} steps in a row"
+    if not record.curves:
+        return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), below))
     if term is None:
         return Finding(
             name,
             False,
             "the loss gives no such term",
             allowed,
-            where=f"terms of the loss: {', '.join(record.curves) or 'none, no step was made'}",
+            where=f"terms of the loss: {', '.join(record.curves)}",
             hint=f"name a term that exists, or switch the criterion off with overfit.criteria.{name}: false",
         )
     curve = record.curves[term]
@@ -63,6 +65,15 @@ def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, 
             where=where,
             hint=_cut_short_hint(record),
             margin=_margin(worst, below),
+        )
+    if not any(curve):
+        return Finding(
+            name,
+            False,
+            f"{term} is exactly 0 at every step and proves nothing",
+            allowed,
+            where=where,
+            hint="see ::supervised: an all-zero batch, an empty mask or a zero weight",
         )
     if name == "objective" and (missing := unproven(record, limits, hold_steps)):
         return Finding(
@@ -129,17 +140,27 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
         if term is None or len(record.curves[term]) < 2:
             continue
         judged += 1
+        broken = next((i for i, value in enumerate(record.curves[term]) if not math.isfinite(value)), None)
+        if broken is not None:
+            worst = (math.inf, f"{term} is {number(record.curves[term][broken])} at step {broken + 1}")
+            continue
         medians = running_median(record.curves[term], window)
         climb, step, best = largest_climb(medians, below)
         if climb > tolerance:
             high = f"{number(medians[step])} at step {step + window}"
             text = f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
             worst = max(worst or (climb, text), (climb, text))
-        elif medians[-1] >= below and not medians[-1] < 0.99 * medians[0]:
+        elif not any(record.curves[term]) or (medians[-1] >= below and not medians[-1] < 0.99 * medians[0]):
             text = f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
             worst = worst or (0.0, text)
     if judged == 0:
-        return Finding("monotonic", False, f"{record.steps} steps, nothing to judge", allowed, where="loss curves")
+        return Finding(
+            "monotonic",
+            False,
+            "fewer than 2 steps to compare",
+            allowed,
+            hint="see ::finite and ::gradients for why the run ended there",
+        )
     if worst is None:
         return Finding("monotonic", True, f"{judged} terms fall", allowed)
     return Finding(
@@ -148,7 +169,9 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
         worst[1],
         allowed,
         where=f"{record.device}, seed {record.seed}",
-        hint="try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too",
+        hint="see ::finite for the first NaN or infinity"
+        if record.stop == "non_finite"
+        else "try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too",
     )
 
 
@@ -159,14 +182,19 @@ def running_median(curve: Sequence[float], window: int) -> list[float]:
 
 
 def largest_climb(medians: Sequence[float], below: float) -> tuple[float, int, float]:
-    """(relative climb above the best so far, its index, that best), while the value is at or above ``below``."""
+    """(relative climb above the best so far, its index, that best), while the value is at or above ``below``.
+
+    A climb is relative to the best value, or to the limit where that is larger. For a curve that goes negative a ratio
+    to a value near zero says nothing: there it is relative to the fall so far, or to the best where that is larger.
+    """
+    signed = any(value < 0 for value in medians)
     best, found = math.inf, (0.0, 0, math.inf)
     for index, value in enumerate(medians):
         if math.isnan(value):
             return math.inf, index, best
         if value >= below and best < math.inf:
-            # The limit is the floor of the scale: a climb from far below it back over it counts from the limit.
-            climb = value / max(best, below) - 1 if below > 0 else (value - best) / max(abs(best), abs(below), 1e-12)
+            scale = max(abs(best), medians[0] - best) if signed else max(best, below)
+            climb = (value - max(best, below)) / max(scale, 1e-12)
             if climb > found[0]:
                 found = (climb, index, best)
         best = min(best, value)

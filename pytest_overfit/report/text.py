@@ -41,8 +41,11 @@ def run_headline(record: RunRecord) -> str:
     )
 
 
-def criteria_table(findings: Sequence[Finding]) -> list[str]:
-    """One aligned line per criterion under a header line.
+def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:
+    """One aligned line per criterion under a header line, none wider than ``width``.
+
+    Where there is no margin to show, what was observed has the rest of the line. Texts that do not fit end in dots:
+    ``Finding.text()`` has all of them.
 
     Example:
         >>> print("\\n".join(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)])))
@@ -51,11 +54,20 @@ def criteria_table(findings: Sequence[Finding]) -> list[str]:
     """
     header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
     rows = [header, *(_row(finding) for finding in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    ]
+    name = max(len(row[1]) for row in rows)
+    numbers = [row for row in rows if row[4]]
+    allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
+    rest = max(20, width - len("verdict  ") - name - 2)
+    observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
+    lines = []
+    for row in rows:
+        line = f"{row[0]:7}  {row[1]:{name}}  "
+        if row[4]:
+            line += f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}  {row[4]:{margin}}  {row[5]}"
+        else:
+            line += _clip(row[2], rest)
+        lines.append(line.rstrip())
+    return lines
 
 
 def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], steps_per_second: float) -> str:
@@ -76,8 +88,8 @@ def _row(finding: Finding) -> tuple[str, ...]:
     return (
         "ok" if finding.passed else "FAILED",
         finding.name,
-        _clip(finding.observed, 72),
-        _clip(finding.allowed, 48),
+        finding.observed,
+        finding.allowed.partition(" for ")[0],
         _margin(finding.margin),
         "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
     )
@@ -91,4 +103,8 @@ def _margin(margin: float | None) -> str:
 
 def _clip(text: str, width: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 3] + "..."
+    if len(line) <= width:
+        return line
+    cut = line[: width - 3]
+    opened = cut.rfind(" (")
+    return (cut[:opened] if opened > cut.rfind(")") else cut).rstrip(" ,;(") + "..."

@@ -151,6 +151,22 @@ def test_noise_below_the_limit_is_no_climb() -> None:
     assert judge_monotonic(record(curves={"objective": curve}), Monotonic(window=3), {"objective": 0.01}).passed
 
 
+def test_a_dip_at_zero_of_a_signed_curve_is_no_climb() -> None:
+    """An objective on its way below zero: a small hill near zero is a small share of its fall, whatever the ratio."""
+    curve = (*falling(4.0, 0.003, 60), *falling(0.03, -0.3, 60))
+    assert judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": 0.01}).passed
+    bounded = tuple(max(value, 0.0001) for value in curve)
+    assert not judge_monotonic(record(curves={"objective": bounded}), Monotonic(window=5), {"objective": 0.01}).passed
+
+
+def test_a_signed_curve_can_climb_too() -> None:
+    """Half of the fall lost again is a climb, before and after zero."""
+    curve = (*falling(4.0, 1.0, 60), *falling(2.5, -0.3, 60))
+    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": 0.01})
+    assert not finding.passed
+    assert finding.observed.startswith("objective climbs 48% above its best 1 to 2.386")
+
+
 def test_nothing_to_judge_is_a_failure() -> None:
     """No steps, no verdict."""
     assert not judge_monotonic(record(curves={}, steps=0), Monotonic(), LIMITS).passed

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import read_scalars
 
 
 def test_set_overrides_a_key(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
@@ -98,13 +97,3 @@ def test_a_log_dir_that_cannot_be_written_is_replaced_and_said(pytester: pytest.
     )
     result.assert_outcomes(passed=1, deselected=12)
     result.stdout.fnmatch_lines(["note: *in_the_way.txt cannot be written*TensorBoard files are in *"])
-
-
-def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    accumulator.Reload()
-    return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
-    }

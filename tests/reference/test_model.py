@@ -103,10 +103,10 @@ def test_every_parameter_gets_a_gradient(stages: int) -> None:
 
 
 def test_no_seed_starts_dead() -> None:
-    """Over 200 seeds every output starts near its neutral value, and every one of its numbers has a gradient."""
+    """Over 200 seeds every output starts near its neutral value, far from where an exp or sigmoid is flat."""
     batch = images(h=4, w=4)
     for seed in range(200):
-        pose, depth, conf = dense(tiny(seed)(images=batch))
+        pose, depth, conf = dense(tiny(seed, pose_stages=1)(images=batch))
         neutral = torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 0.845, 0.845])
         assert (pose - neutral).abs().max() < 0.2
         assert 0.5 < depth.min() <= depth.max() < 2

@@ -1,0 +1,73 @@
+"""The plugin costs nothing at pytest start-up: what it imports while it is not used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.sessions import start_pytest
+
+HEAVY = ("torch", "numpy", "cv2", "yaml", "omegaconf", "hydra", "tensorboard", "OpenEXR", "PIL")
+
+
+PEEK = """
+import pathlib, sys
+
+def pytest_sessionfinish():
+    pathlib.Path("imported.txt").write_text(" ".join(name.partition(".")[0] for name in sys.modules), encoding="utf-8")
+"""
+
+
+def imported_by_pytest(folder: Path, *args: str) -> set[str]:
+    """Top-level names that ``pytest --co`` has imported at its end, with no other plugin but those given.
+
+    (``-X importtime`` would miss what ``importlib.import_module`` was called with.)
+    """
+    session = start_pytest("--co", "-q", *args, folder=folder, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    output, _ = session.communicate(timeout=120)
+    assert session.returncode == 0, output
+    return set((folder / "imported.txt").read_text(encoding="utf-8").split())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """One trivial test, and a YAML file that is none of ours."""
+    (tmp_path / "test_own.py").write_text("def test_own(): pass\n", encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(PEEK, encoding="utf-8")
+    (tmp_path / "data.yaml").write_text("a: 1\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_an_unused_plugin_imports_nothing_but_itself(project: Path) -> None:
+    """Against bare pytest: no library at all, heavy or not."""
+    bare = imported_by_pytest(project)
+    added = imported_by_pytest(project, "-p", "pytest_overfit.plugin") - bare
+    assert added == {"pytest_overfit"}
+
+
+def test_the_comparison_can_fail(project: Path) -> None:
+    """A plugin beside the test that imports NumPy and YAML is seen."""
+    (project / "heavy_plugin.py").write_text("import numpy, yaml\n", encoding="utf-8")
+    added = imported_by_pytest(project, "-p", "heavy_plugin") - imported_by_pytest(project)
+    assert {"numpy", "yaml"} <= added & set(HEAVY)
+
+
+@pytest.mark.parametrize("statement", ["import pytest_overfit", "import pytest_overfit.plugin"])
+def test_importing_the_package_is_light(statement: str) -> None:
+    """The entry point's parent package is imported too."""
+    code = f"import sys, pytest; {statement}; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_all_public_names_resolve() -> None:
+    """Lazy names are promises."""
+    import pytest_overfit
+
+    for name in pytest_overfit.__all__:
+        assert getattr(pytest_overfit, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pytest_overfit.nothing

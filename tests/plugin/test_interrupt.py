@@ -1,0 +1,104 @@
+"""Ctrl-C in the middle of a run: partial evidence, and no success."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.run.execute import READ_EVERY
+from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import read_scalars, start_pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
+PATIENCE = 120.0
+
+
+@contextlib.contextmanager
+def endless(pytester: pytest.Pytester, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """A session that trains for ever, as soon as it has written a hundred steps; it does not outlive the block."""
+    session = start_pytest(
+        *args, "--overfit-set=overfit.criteria.camera=1e-12", "--overfit-set=overfit.budget.max_steps=1000000",
+        folder=pytester.path,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not has_scalars(pytester.path / "overfit_logs"):
+            assert session.poll() is None, session.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield session
+    finally:
+        session.kill()
+        session.communicate()
+
+
+def has_scalars(log_dir: Path) -> bool:
+    """Whether a run below a log folder has written a hundred steps."""
+    return any(len(read_scalars(folder).get("train/loss_objective", ())) > 100 for folder in log_dir.glob("*/*"))
+
+
+def test_ctrl_c_leaves_a_partial_run(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Exit code 2; the summary has the run although its item never got a report; TensorBoard's file is readable."""
+    tiny()
+    with endless(pytester, "--overfit-config", "tiny.yaml") as session:
+        session.send_signal(signal.SIGINT)
+        output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode == pytest.ExitCode.INTERRUPTED
+    pytest.LineMatcher(output.splitlines()).fnmatch_lines(
+        [
+            "*overfit tiny.yaml*",
+            "ok*pair*",
+            "FAILED*camera*loss_camera *",
+            "FAILED*train_val*",
+            "* of 1000000 steps in * INTERRUPTED; cpu*",
+            "tensorboard --logdir *overfit_logs/tiny",
+            "*KeyboardInterrupt*",
+            "*3 passed*",
+        ]
+    )
+    scalars = read_scalars(next((pytester.path / "overfit_logs").glob("*/*")))
+    steps = [step for step, _ in scalars["train/loss_objective"]]
+    assert steps == list(range(1, len(steps) + 1))
+    told = re.search(r"(\d+) of 1000000 steps", output)
+    assert told is not None
+    assert 0 <= int(told[1]) - len(steps) <= READ_EVERY["cpu"]  # the signal may come while these are being written
+
+
+def test_a_second_ctrl_c_ends_it_too(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Whatever is still being written, the session ends as interrupted, and the steps until then can be read."""
+    tiny()
+    with endless(pytester, "--overfit-config", "tiny.yaml") as session:
+        session.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        session.send_signal(signal.SIGINT)
+        output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT), output
+    assert has_scalars(pytester.path / "overfit_logs")
+
+
+def test_ctrl_c_in_a_marked_test_shows_its_run(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """The same for an ordinary test that trains."""
+    tiny()
+    pytester.makepyfile(
+        test_marked="""
+        import pytest
+
+        @pytest.mark.overfit(config="tiny.yaml")
+        def test_learns(overfit_result): pass
+        """
+    )
+    with endless(pytester) as session:
+        session.send_signal(signal.SIGINT)
+        output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode == pytest.ExitCode.INTERRUPTED
+    pytest.LineMatcher(output.splitlines()).fnmatch_lines(
+        ["*overfit test_marked.py::test_learns*", "*INTERRUPTED; cpu*"]
+    )

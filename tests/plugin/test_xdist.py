@@ -1,0 +1,68 @@
+"""Under pytest-xdist: one training run per config, and one table by the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import ITEMS, run_folders
+
+pytest.importorskip("xdist")
+SHORT = "--overfit-set=overfit.budget.max_steps=40"
+
+
+@pytest.mark.parametrize("mode", ["load", "worksteal", "loadscope", "loadgroup"])
+def test_a_config_is_trained_once(pytester: pytest.Pytester, tiny: TinyConfig, mode: str) -> None:
+    """Two configs and ordinary tests over two workers: one run folder per config, every item reported once."""
+    for name in ("a", "b"):
+        tiny(f"{name}.yaml", replace=(("exp_name: tiny", f"exp_name: {name}"),))
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("i", range(8))
+        def test_own(i): pass
+        """
+    )
+    result = pytester.runpytest_inprocess(
+        ".", "--overfit-config", "a.yaml", "--overfit-config", "b.yaml", "-n", "2", "--dist", mode, SHORT
+    )
+    result.assert_outcomes(passed=8 + 2 * (len(ITEMS) - 2), failed=4)
+    assert run_folders(pytester.path / "overfit_logs") == {"a": 1, "b": 1}
+    for name in ("a.yaml", "b.yaml"):
+        assert sum(f" overfit {name} " in line for line in result.outlines) == 1
+    assert sum(line.startswith("40 of 40 steps") for line in result.outlines) == 2
+    rows = [line.split()[1] for line in result.outlines if line.startswith(("ok ", "FAILED  "))]
+    assert rows == [*ITEMS, *ITEMS]
+
+
+def test_configs_outside_the_rootdir_are_told_apart(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """pytest has empty ids for such files: xdist would take two configs for one."""
+    project = pytester.mkdir("project")
+    (project / "pytest.ini").touch()
+    paths: list[Path] = [tiny(f"{name}.yaml") for name in ("a", "b")]
+    result = pytester.runpytest_inprocess(
+        *(f"--overfit-config={path}" for path in paths), "-n", "2", "-k", "finite", "-v", SHORT, "--rootdir", project
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines_random(["*PASSED *../a.yaml::finite*", "*PASSED *../b.yaml::finite*"])
+
+
+def test_a_config_that_no_worker_reaches_fails(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Not in silence, and not as a crash of the workers."""
+    hidden = pytester.mkdir("build")
+    tiny().rename(hidden / "tiny.yaml")
+    pytester.makepyfile("def test_own(): pass")
+    result = pytester.runpytest_inprocess(".", "--overfit-config", "build/tiny.yaml", "-n", "2", "-k", "own")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*tiny.yaml: no test was collected from this config*"])
+
+
+def test_a_config_error_stops_before_any_worker(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Exit 4 from the controller."""
+    tiny(replace=(("threads: 1", "thread: 1"),))
+    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*did you mean threads?*"])

@@ -1,0 +1,125 @@
+"""Damaged pairs: the item that names the damage is red, and nothing that depends on it is green."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pytest_overfit.pair.exr import write_exr
+from pytest_overfit.pair.readers import read_depth
+from tests.sabotage.conftest import AERIAL, GROUND, Victim
+from tests.support.sessions import ITEMS, expect_red, not_judged, outcomes
+
+RUN = ("constant_batch", "finite", "gradients", "objective", "camera", "depth", "monotonic", "train_val", "prediction")
+
+
+def test_the_undamaged_pair_is_green(victim: Victim) -> None:
+    """So each red below has one reason."""
+    assert outcomes(victim.run()) == dict.fromkeys(ITEMS, "passed")
+
+
+def test_a_missing_depth_file_is_named_once(victim: Victim) -> None:
+    """No dummy batch: nothing is judged on a failed load, and the error is written out in one place."""
+    victim.file(f"{GROUND}.exr").unlink()
+    result = victim.run()
+    expect_red(
+        result,
+        {
+            "pair": f"no such file, allowed valid files, two views that agree where: {victim.file(GROUND)}.exr",
+            "loader": "not judged",
+            **not_judged("pair"),
+        },
+        green=("config",),
+    )
+    assert sum("no such file" in line for line in result.outlines if not line.startswith("FAILED")) == 1
+
+
+def test_a_truncated_depth_file_is_named(victim: Victim) -> None:
+    """A download that broke off."""
+    exr = victim.file(f"{GROUND}.exr")
+    exr.write_bytes(exr.read_bytes()[: exr.stat().st_size // 2])
+    expect_red(victim.run(), {"pair": "allowed a complete file", **not_judged("pair")}, green=("config",))
+
+
+def test_a_nan_in_the_depth_file_is_located(victim: Victim) -> None:
+    """One pixel is enough; its place is told."""
+    path = victim.file(f"{AERIAL}.exr")
+    depth = read_depth(path)
+    depth[7, 11] = np.nan
+    write_exr(path, depth)
+    expect_red(
+        victim.run(),
+        {"pair": "1 of 19200 depths are NaN, the first at column 11, row 7", **not_judged("pair")},
+        green=("config",),
+    )
+
+
+def test_depth_that_is_zero_everywhere_supervises_nothing(victim: Victim) -> None:
+    """One frame without depth: pair, loader and supervised say so; the other frame can still be memorised."""
+    path = victim.file(f"{GROUND}.exr")
+    write_exr(path, np.zeros_like(read_depth(path)))
+    expect_red(
+        victim.run(),
+        {
+            "pair": f"{GROUND}: no valid depth at all",
+            "loader": "frame 1 has no valid depth",
+            "supervised": "frame 1 has 0 valid depth pixels",
+        },
+        green=("config", *RUN),
+    )
+
+
+def test_two_identical_views_are_no_pair(victim: Victim, swap: Callable[[str, str], None]) -> None:
+    """The same file twice: image, depth and camera."""
+    for suffix in ("jpg", "exr", "npz"):
+        swap(f"{AERIAL}.{suffix}", f"{GROUND}.{suffix}")
+    (victim.pair / "seg" / "0000" / f"{GROUND}.png").write_bytes(
+        (victim.pair / "seg" / "0000" / f"{AERIAL}.png").read_bytes()
+    )
+    expect_red(
+        victim.run(),
+        {"pair": "are the same image", "supervised": "the two images are the same"},
+        green=("config", "loader", *RUN),
+    )
+
+
+def test_two_identical_cameras_are_no_motion(victim: Victim, swap: Callable[[str, str], None]) -> None:
+    """Two images, one pose: there is no camera to learn."""
+    swap(f"{AERIAL}.npz", f"{GROUND}.npz")
+    expect_red(
+        victim.run(),
+        {"pair": "have the same pose", "supervised": "the two cameras are the same"},
+        green=("config", "loader", *RUN),
+    )
+
+
+def test_an_inverted_pose_is_found_by_geometry(victim: Victim) -> None:
+    """world2cam in the place of cam2world: a model can memorise that too, so the pair check has to see it."""
+    path = victim.file(f"{GROUND}.npz")
+    with np.load(path) as camera:
+        np.savez(path, intrinsics=camera["intrinsics"], cam2world=np.linalg.inv(camera["cam2world"]))
+    result = victim.run()
+    expect_red(
+        result,
+        {"pair": "is cam2world stored as world2cam"},
+        green=("config", "loader", "supervised", *RUN),
+    )
+
+
+def test_a_missing_sky_mask_is_named(victim: Victim) -> None:
+    """The sky's bogus depth would be taken for real."""
+    (victim.pair / "seg" / "0000" / f"{GROUND}.png").unlink()
+    expect_red(
+        victim.run(),
+        {"pair": f"remove_sky is on, but {GROUND} has no mask"},
+        green=("config", "loader", "supervised", *RUN),
+    )
+
+
+def test_a_broken_pair_shows_in_whatever_item_runs(victim: Victim) -> None:
+    """Without the pair item in the session the first item that meets the error tells it."""
+    victim.file(f"{GROUND}.exr").unlink()
+    result = victim.pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "camera or depth")
+    result.assert_outcomes(failed=2, deselected=len(ITEMS) - 2)
+    result.stdout.fnmatch_lines(["camera: no such file*", "depth: not judged, see ::camera*"])

@@ -1,0 +1,283 @@
+"""Models, losses, optimizers and loaders that cannot learn or that fool a loss: each is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sabotage.conftest import SPLIT, Victim
+from tests.support.configs import write_tiny
+from tests.support.sessions import CRITERIA, STAGES, expect_red, not_judged, reports_of
+
+SHORT = "overfit.budget.max_steps=60"
+
+
+def test_a_learning_rate_of_zero_moves_nothing(victim: Victim) -> None:
+    """Everything is finite and gets a gradient, and nothing learns."""
+    expect_red(
+        victim.run("optim.optimizer.lr=0", SHORT),
+        {
+            "gradients": "does not move: the learning rate is 0 at every step",
+            "objective": "it did not fall: look at the learning rate, frozen modules and ::gradients",
+            "monotonic": "does not fall",
+        },
+        green=(*STAGES, "supervised", "constant_batch", "finite", "train_val"),
+    )
+
+
+def test_a_model_that_is_frozen_as_a_whole_is_named(victim: Victim) -> None:
+    """No step is made, and what did not happen is not judged as if it had."""
+    expect_red(
+        victim.run('optim.frozen_module_names=["*"]'),
+        {
+            "gradients": "all 4 parameter tensors are frozen, allowed all that is trainable learns, nothing else "
+            "moves where: frozen by '*' (4 tensors)",
+            "objective": "no step was made, allowed < 0.01 for 5 steps in a row next: see ::gradients",
+            "finite": "no step was made",
+            "supervised": "no step was made",
+        },
+        green=(*STAGES, "constant_batch"),
+    )
+
+
+def test_a_frozen_depth_head_misses_depth_alone(victim: Victim) -> None:
+    """What was declared frozen may stay where it is, but then its term cannot reach its limit."""
+    expect_red(
+        victim.run("optim.frozen_module_names=[trunk]"),
+        {"depth": "allowed < 0.01", "prediction": "AbsRel"},
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "camera", "train_val"),
+    )
+
+
+def test_an_unused_parameter_is_named(victim: Victim) -> None:
+    """A head that is not connected to the loss."""
+    expect_red(
+        victim.run(model="saboteurs.Unused"),
+        {"gradients": "2 parameter tensors: no gradient arrives"},
+        green=(*STAGES, *(name for name in CRITERIA if name != "gradients")),
+    )
+
+
+def test_a_flipped_sign_is_no_success(victim: Victim) -> None:
+    """The objective is far below its limit; the bounded terms tell."""
+    result = victim.run(SHORT, loss="saboteurs.FlippedLoss")
+    expect_red(
+        result,
+        {
+            "objective": "is negative and proves nothing alone",
+            "camera": "allowed < 0.001",
+            "depth": "allowed < 0.01",
+            "supervised": "objective starts at",
+        },
+        green=(*STAGES, "constant_batch", "finite", "gradients", "train_val"),
+    )
+
+
+def test_a_nan_that_the_loss_scrubs_is_traced_to_its_module(victim: Victim) -> None:
+    """Tensor and module, though every loss term is finite."""
+    expect_red(
+        victim.run(model="tiny.NanCamera", loss="saboteurs.ScrubbingLoss"),
+        {"finite": "prediction pose_enc is not finite at step 1, allowed finite losses, predictions, gradients and "
+         "state where: first in module spoil (Spoil)",
+         "gradients": "does not move",
+         "monotonic": "fewer than 2 steps to compare"},
+        green=(*STAGES, "supervised", "constant_batch"),
+    )  # fmt: skip
+
+
+def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
+    """The probes call the loss a few times before the first step."""
+    result = victim.run(loss="saboteurs.NanLaterLoss")
+    expect_red(
+        result,
+        {
+            "finite": "loss term objective is not finite at step 24",
+            "objective": "see ::finite for the first NaN",
+            "monotonic": "objective is nan at step 24",
+        },
+        green=(*STAGES, "supervised", "constant_batch", "gradients"),
+    )
+
+
+def test_confidence_alone_is_no_success(victim: Victim) -> None:
+    """The objective is below its limit while the camera is 40 times above its own: neither is green."""
+    victim.pytester.makeconftest(
+        """
+        import pytest
+        from tests.support.saboteurs import Overconfident
+
+        @pytest.fixture
+        def overfit_model(overfit_batch):
+            return Overconfident(overfit_batch)
+        """
+    )
+    result = victim.run("optim.optimizer.lr=0.5", SHORT)
+    expect_red(
+        result,
+        {
+            "objective": "is negative and proves nothing alone: loss_camera is 0.0408, limit 0.001",
+            "camera": "loss_camera 0.0408",
+            "depth": "loss_reg_depth 0.02",
+        },
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "train_val"),
+    )
+
+
+def test_evaluation_mode_that_disagrees_is_found(victim: Victim) -> None:
+    """Batch statistics that evaluation does not share."""
+    expect_red(
+        victim.run(model="saboteurs.StaleStatistics"),
+        {"train_val": "in evaluation, -1.0"},
+        green=(*STAGES, *(name for name in CRITERIA if name != "train_val")),
+    )
+
+
+def test_depth_in_the_wrong_unit_is_found(victim: Victim) -> None:
+    """The loss is content; the prediction itself is 30 times too large."""
+    result = victim.run(loss="saboteurs.MetricDepthLoss")
+    expect_red(result, {"prediction": "AbsRel"}, green=(*STAGES, *(name for name in CRITERIA if name != "prediction")))
+
+
+def test_a_term_that_the_loss_does_not_give_is_an_error(victim: Victim) -> None:
+    """The terms that there are are listed, and how to do without."""
+    expect_red(
+        victim.run(SHORT, loss="saboteurs.CameraBlindLoss"),
+        {
+            "camera": "the loss gives no such term, allowed < 0.001 for 5 steps in a row where: terms of the loss: "
+            "objective, loss_reg_depth next: name a term that exists, or switch the criterion off with "
+            "overfit.criteria.camera: false",
+            "gradients": "no gradient arrives",
+            "prediction": "rotation",
+        },
+        green=(*STAGES, "supervised", "constant_batch", "finite", "objective", "depth", "monotonic", "train_val"),
+    )
+
+
+def test_a_model_that_raises_shows_its_traceback_once(victim: Victim) -> None:
+    """The user's own lines, not ours; every other item points there."""
+    result = victim.run(model="saboteurs.Raises")
+    expect_red(
+        result,
+        {"supervised": "RuntimeError: the aggregator wants patches", **not_judged("supervised", CRITERIA[1:])},
+        green=STAGES,
+    )
+    shown = reports_of(result)["supervised"].longreprtext
+    assert "saboteurs.py" in shown
+    assert "execute.py" not in shown
+    assert result.outlines.count("E       RuntimeError: the aggregator wants patches of 16 pixels") == 1
+
+
+def test_a_run_that_is_cut_short_never_passes(victim: Victim) -> None:
+    """The clock ends it; what it showed until then is told."""
+    expect_red(
+        victim.run("overfit.budget.max_seconds=0.001"),
+        {
+            "objective": "cut short by max_seconds",
+            "camera": "raise overfit.budget.max_seconds; a run that was cut short proves nothing",
+            "depth": "cut short by max_seconds",
+        },
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients"),
+    )
+
+
+def test_an_augmenting_loader_is_caught(victim: Victim) -> None:
+    """A real DataLoader over a dataset that jitters its images: the key and the size of the change are named."""
+    victim.pytester.makeconftest(
+        """
+        import pytest, torch
+
+        class Jitter(torch.utils.data.Dataset):
+            def __init__(self, inner): self.inner = inner
+            def __len__(self): return len(self.inner)
+            def __getitem__(self, index):
+                sample = self.inner[index]
+                noise = 0.1 * torch.rand_like(sample["images"])
+                return {**sample, "images": (sample["images"] - noise).clamp(0, 1)}
+
+        @pytest.fixture
+        def overfit_loader(overfit_dataset):
+            return torch.utils.data.DataLoader(Jitter(overfit_dataset), batch_size=1)
+        """
+    )
+    result = victim.run()
+    green = (*STAGES, *(name for name in CRITERIA if name != "constant_batch"))
+    expect_red(result, {"constant_batch": "two draws differ: images:"}, green=green)
+    result.stdout.fnmatch_lines(["constant_batch: two draws differ: images: * elements differ, by up to 0.*"])
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("common_config: {fix_img_num: -1, fix_aspect_ratio: 0.92}", "fix_img_num"),
+        ("common_config: {fix_img_num: 2, fix_aspect_ratio: 0.92, augs: {scales: [0.8, 1.2]}}", "scales"),
+        ("common_config: {fix_img_num: 2, fix_aspect_ratio: 0.92, augs: {color_jitter: {brightness: 0.5}}}", "jitter"),
+    ],
+)
+def test_a_config_that_resamples_is_caught(victim: Victim, written: str, says: str) -> None:
+    """The trainer would draw a new sample at every step, whatever the loader of the test does."""
+    write_tiny(victim.pytester.path, replace=((SPLIT, written),))
+    green = (*STAGES, *(name for name in CRITERIA if name != "constant_batch"))
+    expect_red(victim.run(), {"constant_batch": says}, green=green)
+
+
+def test_a_model_that_writes_into_its_input_is_caught(victim: Victim) -> None:
+    """The batch at the end is not the batch of the start."""
+    expect_red(
+        victim.run(model="saboteurs.InPlace"),
+        {"constant_batch": "the batch was changed during the run"},
+        green=(*STAGES, *(name for name in CRITERIA if name != "constant_batch")),
+    )
+
+
+def test_the_dummy_batch_of_a_failed_load_passes_nothing(victim: Victim) -> None:
+    """All zero, every loss exactly 0, as the original loader does it: no limit is green."""
+    victim.pytester.makeconftest(
+        """
+        import pytest, torch
+        from pytest_overfit.data.batch import map_tensors
+
+        @pytest.fixture
+        def overfit_loader(overfit_dataset):
+            sample = next(iter(torch.utils.data.DataLoader(overfit_dataset)))
+            return [map_tensors(torch.zeros_like, sample)]
+        """
+    )
+    result = victim.run(SHORT)
+    expect_red(
+        result,
+        {
+            "loader": "the dummy batch that a loader hands out after a failed load",
+            "supervised": "frame 0 has 0 valid depth pixels of 2352",
+            "objective": "objective is exactly 0 at every step and proves nothing",
+            "camera": "loss_camera is exactly 0 at every step and proves nothing",
+            "monotonic": "objective does not fall: 0 at the start, 0 at the end",
+        },
+        green=("config", "pair", "constant_batch", "finite"),
+    )
+
+
+def test_a_loader_that_raises_shows_its_traceback_once(victim: Victim) -> None:
+    """In the loader's own item; the run points there."""
+    victim.pytester.makeconftest(
+        """
+        import pytest
+
+        class Broken:
+            def __iter__(self):
+                raise ConnectionError("the bucket is gone")
+
+        @pytest.fixture
+        def overfit_loader():
+            return Broken()
+        """
+    )
+    result = victim.run()
+    expect_red(
+        result, {"loader": "ConnectionError: the bucket is gone", **not_judged("loader")}, green=("config", "pair")
+    )
+    assert result.outlines.count("E       ConnectionError: the bucket is gone") == 1
+
+
+def test_an_empty_loader_is_named(victim: Victim) -> None:
+    """No batch is no sample."""
+    victim.pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef overfit_loader():\n    return []\n")
+    expect_red(victim.run(), {"loader": "the loader gives no batch", **not_judged("loader")}, green=("config", "pair"))
