@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
-from pytest_overfit.judge.limits import limits_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.execute import Loss, Outcome, run_config
 from pytest_overfit.run.record import RunRecord
@@ -37,7 +36,7 @@ def overfit_config(
         True
     """
     criteria = config.overfit.criteria
-    limits = limits_of(criteria)
+    limits = criteria.limits()
 
     def accept(outcome: Outcome) -> bool:
         looked = _looked_at(outcome)

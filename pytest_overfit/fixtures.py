@@ -273,9 +273,9 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
 
 
 def log_dir_of(request: pytest.FixtureRequest, config: OverfitConfig) -> Path:
-    """--overfit-log-dir, else logging.log_dir, else a folder in the rootdir."""
+    """--overfit-log-dir, else logging.log_dir, else a folder where pytest was started."""
     given = options_of(request.config).log_dir
-    return given or config.logging.log_dir or request.config.rootpath / DEFAULT_FOLDER
+    return given or config.logging.log_dir or request.config.invocation_params.dir / DEFAULT_FOLDER
 
 
 def run_name(request: pytest.FixtureRequest, config: OverfitConfig) -> str:

@@ -8,7 +8,7 @@ from pytest_overfit.config.schema import Criteria
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
-from pytest_overfit.judge.limits import judge_limit, judge_monotonic, limits_of
+from pytest_overfit.judge.limits import judge_limit, judge_monotonic
 from pytest_overfit.run.record import RunRecord
 
 
@@ -21,7 +21,7 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
         >>> [finding.name for finding in judge(record, Criteria()) if not finding.passed]
         ['camera']
     """
-    limits = limits_of(criteria)
+    limits = criteria.limits()
     judges: dict[str, Callable[[], Finding]] = {
         "constant_batch": lambda: judge_constant_batch(record),
         "finite": lambda: judge_finite(record),

@@ -6,21 +6,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.schema import Criteria, Monotonic
+from pytest_overfit.config.schema import Monotonic
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
-
-
-def limits_of(criteria: Criteria) -> dict[str, float]:
-    """Every term with a limit, by criterion name.
-
-    Example:
-        >>> limits_of(Criteria())
-        {'objective': 0.01, 'camera': 0.001, 'depth': 0.01}
-    """
-    named = {"objective": criteria.objective, "camera": criteria.camera, "depth": criteria.depth, **criteria.terms}
-    return {name: limit.below for name, limit in named.items() if limit is not None}
 
 
 def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, limits: Mapping[str, float]) -> Finding:
@@ -85,7 +74,7 @@ def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, 
             hint="a confidence term or a flipped sign has no floor: look at the terms it is made of",
         )
     steps = held_since(curve, below)
-    note = " (negative: carried by the bounded terms below)" if name == "objective" and worst < 0 else ""
+    note = " (negative)" if name == "objective" and worst < 0 else ""
     return Finding(
         name,
         True,

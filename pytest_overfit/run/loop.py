@@ -98,7 +98,7 @@ def fit(
             if scaler.is_enabled():  # the scaler skips a step that overflows and lowers its scale: no failure
                 norms = norms.nan_to_num(0.0, 0.0, 0.0)
             names, row = _row(terms, predictions, norms, watch.groups)
-            pending.add(names, row, hyper)
+            pending.steps.append((names, row, hyper))
             # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
             broken = (on_cpu or step < EARLY_STEPS) and not bool(torch.isfinite(row).all())
             if not broken:
@@ -181,16 +181,9 @@ def _row(terms: Terms, predictions: object, norms: Tensor, groups: Sequence[str]
 
 @dataclass
 class _Pending:
-    """Steps whose numbers are still on the device."""
+    """Steps whose numbers are still on the device. One append per step: Ctrl-C cannot leave half of one."""
 
-    names: list[str] = field(default_factory=list)
-    rows: list[Tensor] = field(default_factory=list)
-    hyper: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, names: list[str], row: Tensor, hyper: dict[str, float]) -> None:
-        self.names = names
-        self.rows.append(row)
-        self.hyper.append(hyper)
+    steps: list[tuple[list[str], Tensor, dict[str, float]]] = field(default_factory=list)
 
 
 def _drain(
@@ -201,14 +194,13 @@ def _drain(
     observers: Sequence[Observer],
 ) -> NonFinite | None:
     """Reads the pending steps in bulk, writes them down, tells the observers; returns the first non-finite tensor."""
-    if not pending.rows:
+    taken, pending.steps = pending.steps, []
+    if not taken:
         return None
     first = len(curves.steps)
-    values = torch.stack(pending.rows).tolist()  # the only host-device sync of these steps
-    rows = [dict(zip(pending.names, value, strict=True)) for value in values]
-    curves.steps += [{**_numbers(row), **hyper} for row, hyper in zip(rows, pending.hyper, strict=True)]
-    pending.rows.clear()
-    pending.hyper.clear()
+    values = torch.stack([row for _, row, _ in taken]).tolist()  # the only host-device sync of these steps
+    rows = [dict(zip(names, value, strict=True)) for (names, _, _), value in zip(taken, values, strict=True)]
+    curves.steps += [{**_numbers(row), **hyper} for row, (_, _, hyper) in zip(rows, taken, strict=True)]
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
     return _first_bad(task, optimizer, rows, first)

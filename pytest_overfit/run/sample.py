@@ -33,7 +33,10 @@ def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:
     Raises:
         OverfitError: the loader is empty.
     """
-    first, second = first_batch(loader), first_batch(loader)
+    first = first_batch(loader)
+    second = next((batch for batch in loader), None)
+    if second is None:
+        return normalize_batch(first), ("the second draw is empty: a loader that can be drawn twice is wanted",)
     differences = tuple(difference.describe() for difference in compare_batches(first, second))
     return normalize_batch(first), differences
 

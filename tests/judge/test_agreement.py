@@ -81,10 +81,11 @@ def test_a_limit_that_is_off_is_not_judged() -> None:
     assert judge_prediction(run, Prediction(rotation_deg=None)).passed
 
 
-def test_cut_short_runs_do_not_agree() -> None:
-    """A run that the clock ended is red here too."""
-    assert not judge_train_val(record(stop="max_seconds"), TrainVal(), LIMITS).passed
-    assert not judge_prediction(record(stop="max_seconds"), Prediction()).passed
+@pytest.mark.parametrize("stop", ["max_seconds", "interrupted", "non_finite", "no_trainable_parameters"])
+def test_unfinished_runs_do_not_agree(stop: str) -> None:
+    """A run that ended before its time is red here too."""
+    assert not judge_train_val(record(stop=stop), TrainVal(), LIMITS).passed
+    assert not judge_prediction(record(stop=stop), Prediction()).passed
 
 
 def test_judge_gives_one_finding_per_criterion_in_order() -> None:

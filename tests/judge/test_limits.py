@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.config.schema import Criteria, Limit, Monotonic
+from pytest_overfit.config.schema import Monotonic
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import (
     held_since,
     judge_limit,
     judge_monotonic,
     largest_climb,
-    limits_of,
     running_median,
 )
 from pytest_overfit.run.record import RunRecord
@@ -78,6 +77,26 @@ def test_a_run_that_was_cut_short_is_no_pass(stop: str, says: str) -> None:
     assert says in finding.observed
 
 
+def test_a_loss_that_is_zero_at_every_step_proves_nothing() -> None:
+    """The all-zero dummy batch meets every limit and is red on each."""
+    finding = limit(record(curves={"objective": (0.0,) * 50}), "objective")
+    assert not finding.passed
+    assert finding.observed == "objective is exactly 0 at every step and proves nothing"
+    assert not judge_monotonic(record(curves={"objective": (0.0,) * 50}), Monotonic(), {"objective": 0.01}).passed
+
+
+def test_a_nan_in_the_curve_is_no_fall() -> None:
+    """A NaN in the middle is named with its step."""
+    curve = (*falling(4.0, 1.0, 30), math.nan, *falling(1.0, 0.001, 30))
+    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(), {"objective": 0.01})
+    assert finding.observed == "objective is nan at step 31"
+
+
+def test_a_run_without_a_step_says_so() -> None:
+    """No curve, no missing term."""
+    assert limit(record(curves={}, steps=0), "camera").observed == "no step was made"
+
+
 def test_a_negative_objective_needs_a_bounded_term_below_its_limit() -> None:
     """Runaway confidence with a wrong camera: the objective is below its limit and is no success."""
     curves = {
@@ -112,15 +131,6 @@ def test_a_flipped_sign_shows_the_terms_that_rose() -> None:
     finding = limit(record(curves=curves), "objective")
     assert not finding.passed
     assert "loss_camera rose from 0.5 to 90" in finding.observed
-
-
-def test_limits_of_collects_named_terms() -> None:
-    """A limit on any other term of the loss is a criterion too."""
-    assert limits_of(Criteria(camera=None, terms={"loss_T": Limit(0.5)})) == {
-        "objective": 0.01,
-        "depth": 0.01,
-        "loss_T": 0.5,
-    }
 
 
 def test_a_noisy_fall_is_monotonic() -> None:
