@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -77,7 +78,10 @@ def test_a_read_only_rootdir_costs_only_the_log_folder(
     if os.getuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root can write everywhere, and there is no setpriv")
-        monkeypatch.setattr(sys, "executable", write_unprivileged_python(foreign))
+        unprivileged = write_unprivileged_python(foreign)
+        if subprocess.run([unprivileged, "-c", "import pytest"], capture_output=True, check=False).returncode:
+            pytest.skip(f"root can write everywhere, and nobody else can read {sys.prefix}")
+        monkeypatch.setattr(sys, "executable", unprivileged)
     foreign.chmod(0o555)
     scratch = Path(tempfile.mkdtemp(prefix="overfit-scratch-"))
     scratch.chmod(0o777)

@@ -26,7 +26,7 @@ def test_a_config_is_trained_once(pytester: pytest.Pytester, tiny: TinyConfig, m
         def test_own(i): pass
         """
     )
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         ".", "--overfit-config", "a.yaml", "--overfit-config", "b.yaml", "-n", "2", "--dist", mode, SHORT
     )
     result.assert_outcomes(passed=8 + 2 * (len(ITEMS) - 2), failed=4)
@@ -43,7 +43,7 @@ def test_configs_outside_the_rootdir_are_told_apart(pytester: pytest.Pytester, t
     project = pytester.mkdir("project")
     (project / "pytest.ini").touch()
     paths: list[Path] = [tiny(f"{name}.yaml") for name in ("a", "b")]
-    result = pytester.runpytest_inprocess(
+    result = pytester.runpytest_subprocess(
         *(f"--overfit-config={path}" for path in paths), "-n", "2", "-k", "finite", "-v", SHORT, "--rootdir", project
     )
     result.assert_outcomes(passed=2)
@@ -55,7 +55,7 @@ def test_a_config_that_no_worker_reaches_fails(pytester: pytest.Pytester, tiny: 
     hidden = pytester.mkdir("build")
     tiny().rename(hidden / "tiny.yaml")
     pytester.makepyfile("def test_own(): pass")
-    result = pytester.runpytest_inprocess(".", "--overfit-config", "build/tiny.yaml", "-n", "2", "-k", "own")
+    result = pytester.runpytest_subprocess(".", "--overfit-config", "build/tiny.yaml", "-n", "2", "-k", "own")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*tiny.yaml: no test was collected from this config*"])
 
@@ -63,6 +63,6 @@ def test_a_config_that_no_worker_reaches_fails(pytester: pytest.Pytester, tiny: 
 def test_a_config_error_stops_before_any_worker(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """Exit 4 from the controller."""
     tiny(replace=(("threads: 1", "thread: 1"),))
-    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-n", "2")
+    result = pytester.runpytest_subprocess("--overfit-config", "tiny.yaml", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*did you mean threads?*"])
