@@ -76,7 +76,7 @@ def main() -> None:
                     print(f"       missed {finding['name']}: {finding['observed']}")
                 if finding["margin"] is not None:
                     margins.setdefault(finding["name"], []).append(finding["margin"])
-                if finding["name"] == "prediction":
+                if finding["name"] in ("monotonic", "prediction"):
                     print(f"       {finding['observed']}")
             sys.stdout.flush()
     for name, values in margins.items():

@@ -123,7 +123,7 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
         else f"medians of {window} steps climb at most {tolerance:.0%}"
     )
     worst: tuple[float, str] | None = None
-    judged = 0
+    judged, highest = 0, 0.0
     for name, below in limits.items():
         term = resolve_term(name, record.curves)
         if term is None or len(record.curves[term]) < 2:
@@ -135,6 +135,7 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
             continue
         medians = running_median(record.curves[term], window)
         climb, step, best = largest_climb(medians, below)
+        highest = max(highest, climb)
         if climb > tolerance:
             high = f"{number(medians[step])} at step {step + window}"
             text = f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
@@ -151,7 +152,7 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
             hint="see ::finite and ::gradients for why the run ended there",
         )
     if worst is None:
-        return Finding("monotonic", True, f"{judged} terms fall", allowed)
+        return Finding("monotonic", True, f"{judged} falling, largest climb {highest:.0%}", allowed)
     return Finding(
         "monotonic",
         False,

@@ -136,7 +136,9 @@ def test_a_flipped_sign_shows_the_terms_that_rose() -> None:
 def test_a_noisy_fall_is_monotonic() -> None:
     """Single rising steps are normal: the trend is what must fall."""
     curve = tuple(value * (1.3 if i % 3 else 0.8) for i, value in enumerate(falling(4.0, 0.005)))
-    assert judge_monotonic(record(curves={"objective": curve}), Monotonic(), {"objective": 0.01}).passed
+    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(), {"objective": 0.01})
+    assert finding.passed
+    assert finding.observed == "1 falling, largest climb 0%"
     assert not judge_monotonic(record(curves={"objective": curve}), Monotonic(strict=True), {"objective": 0.01}).passed
 
 
