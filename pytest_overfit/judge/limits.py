@@ -19,71 +19,42 @@ def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, 
     if not record.curves:
         return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), below))
     if term is None:
-        return Finding(
-            name,
-            False,
-            "the loss gives no such term",
-            allowed,
-            where=f"terms of the loss: {', '.join(record.curves)}",
-            hint=f"name a term that exists, or switch the criterion off with overfit.criteria.{name}: false",
-        )
+        hint = f"name a term that exists, or switch the criterion off with overfit.criteria.{name}: false"
+        given = f"terms of the loss: {', '.join(record.curves)}"
+        return Finding(name, False, "the loss gives no such term", allowed, where=given, hint=hint)
     curve = record.curves[term]
-    tail = curve[-hold_steps:]
-    worst = max(tail, key=_with_nan_last) if tail else math.nan
-    held = len(tail) == hold_steps and all(value < below for value in tail)
+    worst = max(curve[-hold_steps:], key=_with_nan_last)
     where = f"{term}, step {record.steps} of {record.planned_steps}, {record.device}, seed {record.seed}"
-    if not held:
-        observed = f"{term} {number(worst)}" + (
-            f" (start {number(curve[0])}, best {number(_least(curve))})" if curve else ""
-        )
-        return Finding(
-            name,
-            False,
-            _with_stop(record, observed),
-            allowed,
-            where=where,
-            hint=_limit_hint(record, curve, below),
-            margin=_margin(worst, below),
-        )
-    if record.stop in CUT_SHORT:
-        return Finding(
-            name,
-            False,
-            _with_stop(record, f"{term} {number(worst)}"),
-            f"{allowed}, in a run that was not cut short",
-            where=where,
-            hint=_cut_short_hint(record),
-            margin=_margin(worst, below),
-        )
-    if not any(curve):
-        return Finding(
-            name,
-            False,
-            f"{term} is exactly 0 at every step and proves nothing",
-            allowed,
-            where=where,
-            hint="see ::supervised: an all-zero batch, an empty mask or a zero weight",
-        )
-    if name == "objective" and (missing := unproven(record, limits, hold_steps)):
-        return Finding(
-            name,
-            False,
-            f"{term} {number(worst)} is negative and proves nothing alone: {missing}",
-            f"{allowed}, and once it is negative a bounded term below a limit of its own",
-            where=where,
-            hint="a confidence term or a flipped sign has no floor: look at the terms it is made of",
-        )
-    steps = held_since(curve, below)
+    margin = _margin(worst, below)
+    if not (len(curve) >= hold_steps and worst < below):
+        observed = f"{term} {number(worst)} (start {number(curve[0])}, best {number(_least(curve))})"
+        hint = _limit_hint(record, curve, below)
+        return Finding(name, False, _with_stop(record, observed), allowed, where=where, hint=hint, margin=margin)
+    if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits):
+        observed, condition, hint = empty
+        return Finding(name, False, observed, f"{allowed}{condition}", where=where, hint=hint, margin=margin)
     note = " (negative)" if name == "objective" and worst < 0 else ""
+    steps = held_since(curve, below)
     return Finding(
-        name,
-        True,
-        f"{term} {number(worst)}{note}",
-        allowed,
-        where=where,
-        steps_to_pass=steps,
-        margin=_margin(worst, below),
+        name, True, f"{term} {number(worst)}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
     )
+
+
+def _empty_success(
+    record: RunRecord, name: str, term: str, worst: float, *, hold_steps: int, limits: Mapping[str, float]
+) -> tuple[str, str, str] | None:
+    """(observed, further condition, hint) where a curve below its limit proves nothing all the same."""
+    if record.stop in CUT_SHORT:
+        observed = _with_stop(record, f"{term} {number(worst)}")
+        return observed, ", in a run that was not cut short", _cut_short_hint(record)
+    if not any(record.curves[term]):
+        hint = "see ::supervised: an all-zero batch, an empty mask or a zero weight"
+        return f"{term} is exactly 0 at every step and proves nothing", "", hint
+    if name == "objective" and (missing := unproven(record, limits, hold_steps)):
+        observed = f"{term} {number(worst)} is negative and proves nothing alone: {missing}"
+        condition = ", and once it is negative a bounded term below a limit of its own"
+        return observed, condition, "a confidence term or a flipped sign has no floor: look at the terms it is made of"
+    return None
 
 
 def unproven(record: RunRecord, limits: Mapping[str, float], hold_steps: int) -> str | None:
@@ -101,12 +72,13 @@ def unproven(record: RunRecord, limits: Mapping[str, float], hold_steps: int) ->
     for term, below in bounded.items():
         if all(value < below for value in record.curves[term][-hold_steps:]):
             return None
-    return "; ".join(
-        f"{term} {'rose from' if curve[-1] > curve[0] else 'is at'} {number(curve[0])} to {number(curve[-1])}"
-        if (curve := record.curves[term])[-1] > curve[0]
-        else f"{term} is {number(curve[-1])}, limit {number(below)}"
-        for term, below in bounded.items()
-    )
+    return "; ".join(_fate(term, record.curves[term], below) for term, below in bounded.items())
+
+
+def _fate(term: str, curve: Sequence[float], below: float) -> str:
+    if curve[-1] > curve[0]:
+        return f"{term} rose from {number(curve[0])} to {number(curve[-1])}"
+    return f"{term} is {number(curve[-1])}, limit {number(below)}"
 
 
 def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str, float]) -> Finding:
