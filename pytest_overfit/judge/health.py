@@ -99,6 +99,9 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         checks += _answers_targets(record, record.supervision, limits)
     if record.steps == 0 and not checks:
         checks = [("no step was made", "see ::gradients")]
+    if record.supervision is None and not checks:
+        way_out = "set overfit.probes.sensitivity: true, or overfit.criteria.supervised: false"
+        checks = [("the targets were not probed: whether the loss answers to them is unknown", way_out)]
     if checks:
         texts = [text for text, _ in checks]
         observed = "; ".join(texts[:MOST_REASONS])

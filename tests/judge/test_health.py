@@ -126,6 +126,14 @@ def test_too_little_to_see_is_found(changes: dict[str, Any], says: str) -> None:
     assert says in finding.observed
 
 
+def test_a_run_whose_targets_were_not_probed_is_not_supervised() -> None:
+    """A criterion that is on while its probe is off must not claim that the loss answers."""
+    finding = judge_supervised(record(supervision=None), Supervised(), LIMITS)
+    assert not finding.passed
+    assert finding.observed.startswith("the targets were not probed")
+    assert "overfit.criteria.supervised: false" in str(finding.hint)
+
+
 def test_a_run_of_no_steps_is_not_supervised() -> None:
     """Nothing trained, nothing shown."""
     run = record(steps=0, curves={}, grad_norms={}, supervision=None)
