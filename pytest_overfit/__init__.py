@@ -5,28 +5,47 @@ The names below are imported when they are first used: `import pytest_overfit` c
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_overfit.api import overfit_config, run_overfit
+    from pytest_overfit.config.loading import load_config
+    from pytest_overfit.config.schema import Budget, Criteria, Limit
+    from pytest_overfit.errors import ConfigError, OverfitError, PairError
+    from pytest_overfit.judge.finding import Finding
+    from pytest_overfit.result import OverfitResult
+    from pytest_overfit.run.record import RunRecord
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "ConfigError",
+    "Criteria",
     "Finding",
+    "Limit",
     "OverfitError",
     "OverfitResult",
     "PairError",
     "RunRecord",
     "load_config",
     "overfit_config",
+    "run_overfit",
 ]
 
 _HOMES = {
+    "Budget": "config.schema",
     "ConfigError": "errors",
+    "Criteria": "config.schema",
     "Finding": "judge.finding",
+    "Limit": "config.schema",
     "OverfitError": "errors",
     "OverfitResult": "result",
     "PairError": "errors",
     "RunRecord": "run.record",
     "load_config": "config.loading",
     "overfit_config": "api",
+    "run_overfit": "api",
 }
 
 

@@ -1,39 +1,170 @@
-"""Run, judge, result: the package's one verb for a config."""
+"""Run, judge, result: the package's verbs for a config and for any model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_overfit.config.schema import Budget, Criteria, OverfitSettings
+from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
+from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.execute import Loss, Outcome, run_config
+from pytest_overfit.run.any_model import Subject, run_any_model
+from pytest_overfit.run.bounded import Outcome
+from pytest_overfit.run.call import build_given, is_factory
+from pytest_overfit.run.execute import Loss, build_model, run_config
+from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.loop import Observer
 
 
+def run_overfit(
+    model: Any,
+    data: Any,
+    loss: Any = None,
+    *,
+    optimizer: Any = None,
+    step: Callable[..., Any] | None = None,
+    criteria: Criteria | Mapping[str, Any] | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> OverfitResult:
+    """Proves that a model can memorise one batch: trains on it for a bounded number of steps and judges the run.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+        >>> batch = torch.randn(8, 4), torch.randn(8, 1)
+        >>> result = run_overfit(net, batch, F.mse_loss, optimizer=lambda p: torch.optim.Adam(p, lr=0.01))
+        >>> result.passed, result.finding("finite").passed
+        (True, True)
+
+    Nothing is raised for a criterion that is missed: ``result.passed`` is False and ``result.check()`` raises. Model,
+    optimizer, schedulers, random generators and switches come back as they were.
+
+    Args:
+        model: a module, a mapping or list of modules, or a factory without arguments that builds one; a factory is
+            called anew for every seed.
+        data: one batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable that returns
+            the next batch. Loaders and callables are drawn twice and compared; the first batch is trained on.
+        loss: ``loss(model, batch)``, forward pass and loss. It returns a scalar, a mapping with ``objective`` and the
+            terms it is made of, or ``(scalar, mapping)``. A criterion such as ``nn.CrossEntropyLoss()`` takes an
+            ``(input, target)`` batch. None: the model returns its own loss.
+        optimizer: an optimizer, a mapping or list of them, or a factory called with the trainable parameters. None:
+            AdamW with a learning rate of 1e-3 and no weight decay.
+        step: the user's own train step (forward, backward, update), called with as many of (model, batch, optimizer)
+            as it takes; it returns what a loss returns.
+        criteria: limits by term name and the switches, as a mapping of the settings below or a ``Criteria`` record.
+        budget: ``max_steps``, ``max_seconds``, ``hold_steps``, as a mapping or a ``Budget`` record.
+        settings: every other keyword of ``@pytest.mark.overfit`` (docs/settings.md): ``seeds=[0, 1, 2]``,
+            ``device="cuda"``, ``amp="bfloat16"``, ``unused=["pooler.*"]``, ...; limits by term name here too.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong; all problems in one error.
+        OverfitError: what was given cannot be used, a limit is on a term that the loss does not give, or memory ran
+            out. Whatever the model, the loss or the step raise comes through as it is.
+    """
+    return overfit_model(
+        Subject(model, data, loss, optimizer, step), settings_of_call(criteria, budget, settings), name=""
+    )
+
+
+def settings_of_call(
+    criteria: Criteria | Mapping[str, Any] | None,
+    budget: Budget | Mapping[str, Any] | None,
+    keywords: Mapping[str, Any],
+) -> OverfitSettings:
+    """The settings of one call, records and mappings alike.
+
+    Raises:
+        ConfigError: a keyword is unknown, given twice, or has a wrong value.
+    """
+    flat = dict(keywords)
+    for name, given, kind in (("criteria", criteria, Criteria), ("budget", budget, Budget)):
+        if given is None or isinstance(given, kind):
+            continue
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"a {type(given).__name__}", where=name, allowed=f"a mapping, or a {kind.__name__} record"
+            )
+        if twice := sorted(flat.keys() & given.keys()):
+            raise ConfigError(f"{twice[0]} is given twice", where=name, allowed="once, here or as a keyword")
+        flat.update(given)
+    settings = resolve_settings([layer_of_keywords("run_overfit", flat)], where="run_overfit").settings
+    if isinstance(criteria, Criteria):
+        settings = replace(settings, criteria=criteria)
+    if isinstance(budget, Budget):
+        settings = replace(settings, budget=budget)
+    return settings
+
+
+def overfit_model(
+    subject: Subject,
+    settings: OverfitSettings,
+    *,
+    name: str,
+    observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
+    workers: int = 1,
+) -> OverfitResult:
+    """Runs what the user handed over, once per seed, and judges it by the settings' criteria.
+
+    Args:
+        observers: who follows the run of a seed.
+        workers: how many such processes share the CPU.
+    """
+    criteria, seeds = settings.criteria, settings.seeds or (0,)
+    if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
+        raise OverfitError(
+            "an optimizer beside a model factory",
+            where="optimizer",
+            allowed="a factory called with the parameters: every seed builds a new model",
+        )
+
+    def run(seed: int) -> OverfitResult:
+        record = run_any_model(
+            subject,
+            settings,
+            seed=seed,
+            limits=criteria.limits(),
+            name=name,
+            observers=observers(seed),
+            workers=workers,
+        )
+        return OverfitResult(record, judge(record, criteria, hold_steps=settings.budget.hold_steps))
+
+    return _over_seeds(seeds, run, settings.pass_at_least)
+
+
 def overfit_config(
     config: OverfitConfig,
-    model: nn.Module,
+    model: Any,
     sample: Sample,
     *,
     loss: Loss | None = None,
-    observers: Sequence[Observer] = (),
+    optimizer: Any = None,
+    step: Callable[..., Any] | None = None,
+    observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     workers: int = 1,
 ) -> OverfitResult:
-    """Trains a model on one sample under a config and judges the run by the config's criteria.
+    """Trains a model on one sample under a config, once per seed, and judges it by the config's criteria.
 
     Example:
         >>> config = load_config("quick.yaml")                                       # doctest: +SKIP
         >>> overfit_config(config, build_model(config), sample).passed               # doctest: +SKIP
         True
+
+    Args:
+        model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed.
+        loss, optimizer, step: in place of what the config names; see ``run_config``.
     """
     criteria = config.overfit.criteria
     limits = criteria.limits()
@@ -44,10 +175,46 @@ def overfit_config(
             criteria.prediction is None or judge_prediction(looked, criteria.prediction).passed
         )
 
-    record = run_config(
-        config, model, sample, limits=limits, accept=accept, loss=loss, observers=observers, workers=workers
-    )
-    return OverfitResult(record, judge(record, criteria, hold_steps=config.overfit.budget.hold_steps))
+    def run(seed: int) -> OverfitResult:
+        seeded = replace(config, seed=seed)
+        with isolated(seed=seed):
+            built = build_model(seeded) if model is None else build_given(model)
+        record = run_config(
+            seeded,
+            built,
+            sample,
+            limits=limits,
+            accept=accept,
+            loss=loss,
+            optimizer=optimizer,
+            step=step,
+            observers=observers(seed),
+            workers=workers,
+        )
+        return OverfitResult(record, judge(record, criteria, hold_steps=config.overfit.budget.hold_steps))
+
+    return _over_seeds(config.overfit.seeds or (config.seed,), run, config.overfit.pass_at_least)
+
+
+def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], needed: int | None) -> OverfitResult:
+    results = []
+    for seed in seeds:
+        results.append(run(seed))
+        if results[-1].record.stop == "interrupted":
+            break
+    if len(seeds) == 1:
+        return results[0]
+    findings = combine([(r.record.seed, r.findings) for r in results], needed=needed or len(seeds))
+    worst = min(results, key=lambda result: (result.passed, *_last_margin(result)))
+    return OverfitResult(worst.record, findings, tuple(results))
+
+
+def _last_margin(result: OverfitResult) -> Iterator[float]:
+    yield float("inf") if result.margin is None else result.margin
+
+
+def _is_instance(optimizer: Any) -> bool:
+    return optimizer is not None and not callable(optimizer)
 
 
 def _looked_at(outcome: Outcome) -> RunRecord:

@@ -84,7 +84,7 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
         if shown_by != name or isinstance(error, OverfitError):
             return finding
         _node(request).stash[FINDING] = finding
-        raise error.with_traceback(_from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+        raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
 
 
 def _finding_of(error: Exception, name: str, shown_by: str, allowed: str) -> Finding:
@@ -96,7 +96,7 @@ def _finding_of(error: Exception, name: str, shown_by: str, allowed: str) -> Fin
     return Finding(name, False, f"{type(error).__name__}: {first_line}", allowed)
 
 
-def _from_users_code(trace: TracebackType | None) -> TracebackType | None:
+def from_users_code(trace: TracebackType | None) -> TracebackType | None:
     """A traceback from the first frame on that is neither ours nor in between; all of it where there is no such."""
     frame = trace
     while frame is not None and frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:

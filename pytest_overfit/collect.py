@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,12 +12,30 @@ import pytest
 
 from pytest_overfit import checks
 from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.errors import ConfigError
-from pytest_overfit.options import Options, arguments_with, config_of_argument, resolve_options
+from pytest_overfit.config.settings import (
+    COMMAND_LINE,
+    MARKER,
+    Layer,
+    layer_of_keywords,
+    layer_of_overrides,
+    resolve_settings,
+)
+from pytest_overfit.config.settings import INI as INI_SOURCE
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.options import (
+    INI,
+    OPTIONS,
+    Options,
+    absolute,
+    arguments_with,
+    config_of_argument,
+    resolve_options,
+    unknown_name,
+)
 
 CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
 REACHED = pytest.StashKey[set[Path]]()
-OPTIONS = pytest.StashKey[Options]()
+SESSION = pytest.StashKey[Options]()
 
 
 def prepare(config: pytest.Config) -> None:
@@ -26,7 +44,10 @@ def prepare(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: a config is wrong (exit code 4).
     """
-    options = options_of(config)
+    try:
+        options = options_of(config)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
     folder = config.invocation_params.dir
     explicit = config.args_source is config.ArgsSource.ARGS
     plain = [path for argument in config.args if (path := config_of_argument(argument, folder)) is not None]
@@ -34,7 +55,7 @@ def prepare(config: pytest.Config) -> None:
     from pytest_overfit.config.loading import load_configs
 
     try:
-        loaded = load_configs([(path, options.overrides) for path in files])
+        loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[CONFIGS] = dict(zip(files, loaded, strict=True))
@@ -43,12 +64,102 @@ def prepare(config: pytest.Config) -> None:
 
 def options_of(config: pytest.Config) -> Options:
     """The options of this session, resolved once."""
-    if OPTIONS not in config.stash:
+    if SESSION not in config.stash:
         ini_dir = config.inipath.parent if config.inipath else config.rootpath
-        config.stash[OPTIONS] = resolve_options(
+        config.stash[SESSION] = resolve_options(
             config.getoption, config.getini, invocation_dir=config.invocation_params.dir, ini_dir=ini_dir
         )
-    return config.stash[OPTIONS]
+    return config.stash[SESSION]
+
+
+def refuse_options(names: Sequence[str]) -> None:
+    """One usage error (exit code 4) for every option of these names: nobody knows them."""
+    if names:
+        raise pytest.UsageError("\n".join(unknown_name(name, OPTIONS, "option") for name in names))
+
+
+def refuse_ini(config: pytest.Config, names: Sequence[str]) -> None:
+    """One usage error (exit code 4) for every ini key of these names that nobody registered."""
+    place = config.inipath.name if config.inipath else "ini file"
+    if wrong := [name for name in names if not _is_registered(config, name)]:
+        raise pytest.UsageError("\n".join(f"{place}: {unknown_name(name, INI, 'ini key')}" for name in wrong))
+
+
+def _is_registered(config: pytest.Config, name: str) -> bool:
+    try:
+        config.getini(name)
+    except ValueError:
+        return False
+    return True
+
+
+def marker_layer(node: pytest.Item) -> Layer | None:
+    """What the overfit markers of a test say, the nearest one last; None without any.
+
+    Raises:
+        ConfigError: a keyword of a marker is none.
+    """
+    markers = list(node.iter_markers("overfit"))[::-1]
+    keywords = {name: value for marker in markers for name, value in marker.kwargs.items()}
+    args = [value for marker in markers for value in marker.args]
+    return layer_of_keywords(MARKER, keywords, args) if markers else None
+
+
+def layers_of(node: pytest.Item) -> tuple[Layer, ...]:
+    """What speaks for a test's run without a config, weakest first: ini file, command line, markers.
+
+    Raises:
+        ConfigError: an override is malformed, or a keyword of a marker is none.
+    """
+    options = options_of(node.config)
+    marker = marker_layer(node)
+    return (
+        layer_of_overrides(INI_SOURCE, options.ini_overrides),
+        layer_of_overrides(COMMAND_LINE, options.overrides),
+        *((marker,) if marker else ()),
+    )
+
+
+class Explanation:
+    """The hooks of ``--overfit-explain``: a table per config, and one per test with the marker."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """The controller of pytest-xdist collects nothing: it knows the configs alone."""
+        reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+        if session.config.getoption("dist", "no") != "no" and reporter:
+            for line in self.pytest_report_collectionfinish(session.config, []):
+                reporter.write_line(line)
+
+    def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+        """One table after the other."""
+        from pytest_overfit.config.explain import explain_config, explain_lines
+
+        width = config.get_terminal_writer().fullwidth
+        tables = [
+            explain_lines(node_id(path, config.rootpath), explain_config(loaded), width)
+            for path, loaded in config.stash.get(CONFIGS, {}).items()
+        ]
+        marked = [item for item in items if not isinstance(item, ConfigItem) and item.get_closest_marker("overfit")]
+        tables += [_explain_test(item, width) for item in marked]
+        return [line for table in tables for line in table]
+
+
+def _explain_test(item: pytest.Item, width: int) -> list[str]:
+    """The table of a test, without what its call may add; what is wrong in place of the rows."""
+    from pytest_overfit.config.explain import explain_config, explain_lines, explain_settings
+    from pytest_overfit.config.loading import load_config
+
+    try:
+        layer, options = marker_layer(item), options_of(item.config)
+        if layer is None or layer.config is None:
+            rows = explain_settings(resolve_settings(layers_of(item), where=item.nodeid))
+        else:
+            path = absolute(layer.config, item.path.parent)
+            rows = explain_config(load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer]))
+    except OverfitError as error:
+        return [*explain_lines(item.nodeid, [], width)[:1], *(f"  {line}" for line in str(error).splitlines())]
+    return explain_lines(item.nodeid, rows, width)
 
 
 def collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import unittest
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_overfit.collect import CONFIGS, ConfigFile, options_of
-from pytest_overfit.config.schema import OverfitConfig, SplitConfig
+from pytest_overfit.collect import CONFIGS, ConfigFile, marker_layer, options_of
+from pytest_overfit.config.schema import LoggingConfig, OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError, PairError
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.suggest import nearest
 from pytest_overfit.terminal import RUN, RunNote, keep_interrupted, progress_for
 
 if TYPE_CHECKING:
     from torch import nn
 
 Value = TypeVar("Value")
-KEYWORDS = ("config",)  # of the marker
 DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
+ANY_MODEL_RUN = pytest.StashKey[bool]()  # this test's run is under no config
+DEFAULT_MODEL = pytest.StashKey[object]()
 
 
 def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) -> Value:
@@ -56,36 +58,49 @@ def told(build: Callable[[], Value]) -> Value:
 
 def config_of(request: pytest.FixtureRequest) -> OverfitConfig:
     """The config behind a test: its file's, its marker's, or the only one of the session."""
-    file = request.node.parent
-    return file.overfit_config if isinstance(file, ConfigFile) else told(lambda: _config_of_test(request))
-
-
-def _config_of_test(request: pytest.FixtureRequest) -> OverfitConfig:
-    node = request.node
-    from pytest_overfit.config.loading import load_config
-
-    marker = node.get_closest_marker("overfit")
-    if marker is not None and (wrong := [*map(repr, marker.args), *sorted(set(marker.kwargs) - set(KEYWORDS))]):
-        near = nearest(wrong[0], KEYWORDS)
-        raise ConfigError(
-            f"argument {wrong[0]}",
-            where="@pytest.mark.overfit",
-            allowed="config='path/to/config.yaml'",
-            hint=f"did you mean {near!r}?" if near else None,
-        )
-    if marker is not None and "config" in marker.kwargs:
-        return load_config(
-            absolute(str(marker.kwargs["config"]), node.path.parent), options_of(request.config).overrides
-        )
+    found = told(lambda: own_config(request))
+    if found is not None:
+        return found
     configs = list(request.config.stash.get(CONFIGS, {}).values())
     if len(configs) == 1:
         return configs[0]
-    raise ConfigError(
+    error = ConfigError(
         f"{len(configs)} configs to choose from",
-        where=node.nodeid,
+        where=request.node.nodeid,
         allowed="exactly one",
         hint="name it: @pytest.mark.overfit(config='path/to/config.yaml'), or give one --overfit-config",
     )
+    raise pytest.fail.Exception(str(error), pytrace=False)
+
+
+def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
+    """The config of a test's file or marker; None where neither names one."""
+    node = request.node
+    if isinstance(node.parent, ConfigFile):
+        return node.parent.overfit_config
+    layer = marker_layer(node)
+    if layer is None or layer.config is None:
+        return None
+    from pytest_overfit.config.loading import load_config
+
+    options = options_of(request.config)
+    return load_config(
+        absolute(layer.config, node.path.parent), options.overrides, ini=options.ini_overrides, settings=[layer]
+    )
+
+
+def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
+    """The config that a test runs under, or None where it runs any model.
+
+    A test with a marker runs under the config that the marker names; one without under the only one of the session.
+    """
+    if request.node.stash.get(ANY_MODEL_RUN, False):
+        return None
+    found = own_config(request)
+    if found is not None or request.node.get_closest_marker("overfit") is not None:
+        return found
+    configs = list(request.config.stash.get(CONFIGS, {}).values())
+    return configs[0] if len(configs) == 1 else None
 
 
 def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
@@ -177,37 +192,171 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
     return once(request, "val_batch", build)
 
 
-def result(request: pytest.FixtureRequest, config: OverfitConfig) -> OverfitResult:
-    """One bounded run and its verdict, TensorBoard files and live progress included."""
+def model(request: pytest.FixtureRequest) -> Any:
+    """The config's model; without a config there is none until somebody gives one."""
+    from pytest_overfit.run.execute import build_model
+
+    config = told(lambda: config_or_none(request))
+    if config is None:
+        raise pytest.fail.Exception(str(_nothing_given("model")), pytrace=False)
+    built = build_model(config)
+    request.node.stash[DEFAULT_MODEL] = built
+    return built
+
+
+def loss(request: pytest.FixtureRequest) -> Any:
+    """The config's loss; without a config the model returns its own."""
+    from pytest_overfit.run.execute import build_loss
+
+    config = told(lambda: config_or_none(request))
+    return None if config is None else build_loss(config)
+
+
+def batch_or_error(request: pytest.FixtureRequest) -> Any:
+    """The config's batch; without a config there is none until somebody gives one."""
+    if told(lambda: config_or_none(request)) is None:
+        raise pytest.fail.Exception(str(_nothing_given("batch")), pytrace=False)
+    return batch(request, request.getfixturevalue("overfit_loader"))
+
+
+def _nothing_given(what: str) -> OverfitError:
+    argument = {"batch": "data"}.get(what, what)
+    return OverfitError(
+        f"no {what} was given",
+        where=f"overfit_{what}",
+        allowed=f"a {argument} passed to overfit(...), an overfit_{what} fixture of your own, or a config",
+        hint=f"define `def overfit_{what}()` as a fixture in a conftest.py, or name a config in the marker",
+    )
+
+
+def caller(request: pytest.FixtureRequest) -> Callable[..., OverfitResult]:
+    """The ``overfit`` fixture: a call that trains, judges, and fails the test with every missed criterion."""
+    from pytest_overfit.calls import OverfitCall
+
+    call = OverfitCall(request)
+    _hand_to_test_case(request, "overfit", call)
+    return call
+
+
+def result(request: pytest.FixtureRequest) -> OverfitResult:
+    """One bounded run and its verdict, of the test's config or of what its fixtures give."""
+    from pytest_overfit.calls import OverfitCall
+
+    if told(lambda: config_or_none(request)) is None:
+        verdict = OverfitCall(request).run()
+    else:
+        verdict = config_result(request)
+    _hand_to_test_case(request, "overfit_result", verdict)
+    return verdict
+
+
+def _hand_to_test_case(request: pytest.FixtureRequest, name: str, value: object) -> None:
+    """A ``unittest.TestCase`` takes no fixture as an argument: it finds it as an attribute."""
+    instance = request.instance
+    if isinstance(instance, unittest.TestCase):
+        setattr(instance, name, value)
+
+
+def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult:
+    """One bounded run under the test's config and its verdict, TensorBoard files and live progress included.
+
+    Args:
+        given: model, loss, optimizer or step in place of the fixture of that name.
+    """
+    config = config_or_none(request)
+    assert config is not None
+
+    def value(name: str) -> Any:
+        return given[name] if given.get(name) is not None else request.getfixturevalue(f"overfit_{name}")
 
     def build() -> OverfitResult:
         from pytest_overfit.api import overfit_config
         from pytest_overfit.run.sample import Sample
 
-        model = checked_model(request.getfixturevalue("overfit_model"))
-        loss = request.getfixturevalue("overfit_loss")
+        wanted = value("model")
+        fresh = wanted is request.node.stash.get(DEFAULT_MODEL, None) and len(config.overfit.seeds) > 1
         train = request.getfixturevalue("overfit_batch")
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
         sample = Sample(train, val, request.node.stash.get(DIFFERENCES, ()))
-        folder, note = run_folder(log_dir_of(request, config), run_name(request, config))
-        board = TensorBoardLog(folder, every=config.logging.log_freq, keys=config.logging.scalar_keys)
-        progress = progress_for(request.config, config)
-        try:
+        with Watchers(request, config.exp_name, config.planned_steps, config) as watchers:
             verdict = overfit_config(
-                config, model, sample, loss=loss, observers=[board, *progress], workers=worker_count()
+                config,
+                None if fresh else _checked(wanted),
+                sample,
+                loss=value("loss"),
+                optimizer=value("optimizer"),
+                step=value("step"),
+                observers=watchers.of_seed,
+                workers=worker_count(),
             )
-        finally:
-            board.close()
-            for line in progress:
-                line.close()
-        run = RunNote.of(verdict.record, folder.parent, note)
-        request.node.parent.stash[RUN] = run
+        note = watchers.note(verdict)
+        request.node.parent.stash[RUN] = note
         if verdict.record.stop == "interrupted":
-            keep_interrupted(request.node, verdict, run)
+            keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt
         return verdict
 
     return once(request, "result", build)
+
+
+class Watchers:
+    """Who follows the runs of one verdict: a TensorBoard file per seed, and the live line of the terminal."""
+
+    def __init__(
+        self, request: pytest.FixtureRequest, title: str, planned: int, config: OverfitConfig | None = None
+    ) -> None:
+        self.request, self.title, self.planned, self.config = request, title, planned, config
+        self.closing = contextlib.ExitStack()
+        self.folder: Path | None = None
+        self.elsewhere: str | None = None
+
+    def __enter__(self) -> Watchers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.close()
+
+    def of_seed(self, seed: int) -> list[Any]:
+        """The observers of the run of one seed; those of the seed before are closed."""
+        self.closing.close()
+        observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
+        log_dir = self._log_dir()
+        if log_dir is not None:
+            folder, self.elsewhere = run_folder(log_dir, self._run_name())
+            self.folder = folder.parent
+            logging = self.config.logging if self.config else LoggingConfig()
+            observers.insert(0, TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys))
+        for observer in observers:
+            self.closing.callback(observer.close)
+        return observers
+
+    def note(self, verdict: OverfitResult) -> RunNote:
+        """What the summary says of the runs besides their findings."""
+        return RunNote.of(verdict, self.folder, self.elsewhere)
+
+    def _log_dir(self) -> Path | None:
+        """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""
+        options = options_of(self.request.config)
+        given = options.log_dir
+        if self.config is None:
+            return given or options.ini_log_dir
+        return given or self.config.logging.log_dir or self.request.config.invocation_params.dir / DEFAULT_FOLDER
+
+    def _run_name(self) -> str:
+        """The experiment's name for a config file, the test's id for a test."""
+        in_file = self.config is not None and isinstance(self.request.node.parent, ConfigFile)
+        return self.title if in_file else str(self.request.node.nodeid)
+
+
+def _checked(model: Any) -> Any:
+    """A factory as it is, a module checked."""
+    return model if callable(model) and not _is_module(model) else checked_model(model)
+
+
+def _is_module(model: Any) -> bool:
+    from torch import nn
+
+    return isinstance(model, nn.Module)
 
 
 def checked_model(model: Any) -> nn.Module:
@@ -270,17 +419,6 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
             hint="pytest-overfit pair check prints the batch of the embedded loader to compare with",
         )
     return f"images {tuple(drawn['images'].shape)}, {len(drawn)} keys"
-
-
-def log_dir_of(request: pytest.FixtureRequest, config: OverfitConfig) -> Path:
-    """--overfit-log-dir, else logging.log_dir, else a folder where pytest was started."""
-    given = options_of(request.config).log_dir
-    return given or config.logging.log_dir or request.config.invocation_params.dir / DEFAULT_FOLDER
-
-
-def run_name(request: pytest.FixtureRequest, config: OverfitConfig) -> str:
-    """The experiment's name for a config file, the test's id for a marked test."""
-    return config.exp_name if isinstance(request.node.parent, ConfigFile) else str(request.node.nodeid)
 
 
 def worker_count() -> int:

@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.errors import ConfigError
+
 CONFIG_SUFFIXES = (".yaml", ".yml")
+
+
+def steps(text: str) -> int:
+    """``--overfit-max-steps``."""
+    if not text.strip().isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: a whole number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """``--overfit-max-seconds``."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: a number above 0")
+    return number
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """``--overfit-seeds``.
+
+    Example:
+        >>> seeds("0, 1,2")
+        (0, 1, 2)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < 2**32]
+    if len(numbers) < len(parts) or len({*numbers}) < len(numbers):
+        allowed = f"distinct whole numbers from 0 to {2**32 - 1}, such as 0,1,2"
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: {allowed}")
+    return tuple(numbers)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--overfit-config": {
+        "action": "append",
+        "metavar": "FILE",
+        "help": "config file of one bounded overfit run, each criterion a test; may be repeated",
+    },
+    "--overfit-set": {
+        "action": "append",
+        "metavar": "KEY=VALUE",
+        "help": "override a key of every config, such as seed_value=1; keys below overfit. are for every test's run",
+    },
+    "--overfit-max-steps": {"type": steps, "metavar": "N", "help": "the most optimizer steps of a run"},
+    "--overfit-max-seconds": {"type": seconds, "metavar": "S", "help": "the most seconds of a run"},
+    "--overfit-seeds": {"type": seeds, "metavar": "0,1,2", "help": "one run for each of these seeds"},
+    "--overfit-device": {"metavar": "DEVICE", "help": "auto, model, cpu, cuda, cuda:N, mps or xpu"},
+    "--overfit-require-gpu": {"action": "store_true", "help": "fail where no GPU is found"},
+    "--overfit-log-dir": {"metavar": "DIR", "help": "folder of the TensorBoard files"},
+    "--overfit-explain": {"action": "store_true", "help": "show every setting of every run, and where it comes from"},
+}
+INI: dict[str, dict[str, Any]] = {
+    "overfit_config": {"type": "linelist", "help": "config files to run beside the tests, one per line"},
+    "overfit_set": {"type": "linelist", "help": "like --overfit-set, one per line; a config's own keys win"},
+    "overfit_max_steps": {"help": "default of --overfit-max-steps"},
+    "overfit_max_seconds": {"help": "default of --overfit-max-seconds"},
+    "overfit_seeds": {"help": "default of --overfit-seeds"},
+    "overfit_device": {"help": "default of --overfit-device"},
+    "overfit_require_gpu": {"type": "bool", "default": False, "help": "default of --overfit-require-gpu"},
+    "overfit_log_dir": {"help": "default of --overfit-log-dir"},
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for: config files and the overrides that the other options stand for.
+    """What the user asked for: config files, and the overrides that the other options stand for.
 
-    ``given`` are the configs of the command line, ``configured`` those of the ini file; both absolute.
+    Args:
+        given, configured: the configs of the command line and those of the ini file, absolute.
+        overrides, ini_overrides: ``key=value`` texts of the command line, and of the ini file.
+        log_dir, ini_log_dir: absolute; the one of the ini file is among ``ini_overrides`` too.
     """
 
     given: tuple[Path, ...] = ()
     configured: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    ini_overrides: tuple[str, ...] = ()
     log_dir: Path | None = None
+    ini_log_dir: Path | None = None
 
     @property
     def configs(self) -> tuple[Path, ...]:
@@ -31,32 +104,71 @@ class Options:
 def resolve_options(
     option: Callable[[str], Any], ini: Callable[[str], Any], *, invocation_dir: Path, ini_dir: Path
 ) -> Options:
-    """Command line over ini file. Paths are relative to where each was written.
+    """Command line and ini file, apart: a config file stands between them. Paths: relative to where each was written.
 
     Args:
         option: the value of a command-line option by name, None or empty where it was not given.
         ini: the value of an ini option by name.
         invocation_dir: folder that pytest was started in.
         ini_dir: folder of the ini file.
+
+    Raises:
+        ConfigError: a value of the ini file is wrong.
     """
-    settings = [*ini("overfit_set")]
-    device = option("overfit_device") or ini("overfit_device")
-    if device:
-        settings.append(f"overfit.device={device}")
-    if option("overfit_require_gpu") or ini("overfit_require_gpu"):
-        settings.append("overfit.require_gpu=true")
-    settings += option("overfit_set") or []
-    log_dir: Path | None = None
-    if option("overfit_log_dir"):
-        log_dir = absolute(option("overfit_log_dir"), invocation_dir)
-    elif ini("overfit_log_dir"):
-        log_dir = absolute(ini("overfit_log_dir"), ini_dir)
+    log_dir, ini_log_dir = option("overfit_log_dir"), ini("overfit_log_dir")
+    ini_folder = absolute(ini_log_dir, ini_dir) if ini_log_dir else None
+    logging = [f"logging.log_dir={_quoted(str(ini_folder))}"] if ini_folder else []
     return Options(
         given=tuple(absolute(path, invocation_dir) for path in option("overfit_config") or []),
         configured=tuple(absolute(path, ini_dir) for path in ini("overfit_config")),
-        overrides=tuple(settings),
-        log_dir=log_dir,
+        overrides=(*_overrides(option), *(option("overfit_set") or [])),
+        ini_overrides=(*_overrides(lambda name: _of_ini(name, ini)), *logging, *ini("overfit_set")),
+        log_dir=absolute(log_dir, invocation_dir) if log_dir else None,
+        ini_log_dir=ini_folder,
     )
+
+
+def _overrides(value: Callable[[str], Any]) -> list[str]:
+    """What the options with a name of their own stand for."""
+    texts = []
+    for name, key in (("max_steps", "budget.max_steps"), ("max_seconds", "budget.max_seconds"), ("device", "device")):
+        if value(f"overfit_{name}"):
+            texts.append(f"overfit.{key}={value(f'overfit_{name}')}")
+    if value("overfit_seeds"):
+        texts.append(f"overfit.seeds={[*value('overfit_seeds')]}")
+    if value("overfit_require_gpu"):
+        texts.append("overfit.require_gpu=true")
+    return texts
+
+
+def _of_ini(name: str, ini: Callable[[str], Any]) -> Any:
+    """The value of an ini option, held to the same rules as the option of that name."""
+    value, read = ini(name), {"overfit_max_steps": steps, "overfit_max_seconds": seconds, "overfit_seeds": seeds}
+    if not value or name not in read:
+        return value
+    try:
+        return read[name](value)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error), where=f"{name} in the ini file") from None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> str:
+    """One line on an option or ini key that does not exist.
+
+    Example:
+        >>> unknown_name("overfit_sed", ["overfit_set", "overfit_device"], "ini key")
+        'overfit_sed: found an unknown ini key, allowed: overfit_set | overfit_device (did you mean overfit_set?)'
+    """
+    from pytest_overfit.suggest import nearest
+
+    names = list(known)
+    near = nearest(name, names)
+    hint = f" (did you mean {near}?)" if near else ""
+    return f"{name}: found an unknown {what}, allowed: {' | '.join(names)}{hint}"
 
 
 def absolute(path: str, folder: Path) -> Path:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.options import INI, OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
@@ -14,42 +16,52 @@ if TYPE_CHECKING:
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult
 
-MARKER = (
-    "overfit(config=...): run the test's overfit_* fixtures under this config file (path relative to the test file)"
-)
+MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("overfit", "memorise one sample (pytest-overfit)")
-    group.addoption(
-        "--overfit-config",
-        action="append",
-        metavar="FILE",
-        help="config file of one bounded overfit run, each criterion a test; may be repeated",
-    )
-    group.addoption(
-        "--overfit-set",
-        action="append",
-        metavar="KEY=VALUE",
-        help="override a key of every config, such as seed_value=1 or overfit.budget.max_steps=200",
-    )
-    group.addoption("--overfit-device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or xpu")
-    group.addoption("--overfit-require-gpu", action="store_true", help="fail where no GPU is found")
-    group.addoption("--overfit-log-dir", metavar="DIR", help="folder of the TensorBoard files")
-    parser.addini("overfit_config", "config files to run beside the tests, one per line", type="linelist")
-    parser.addini("overfit_set", "overrides KEY=VALUE for every config, one per line", type="linelist")
-    parser.addini("overfit_device", "default of --overfit-device")
-    parser.addini("overfit_require_gpu", "default of --overfit-require-gpu", type="bool", default=False)
-    parser.addini("overfit_log_dir", "default of --overfit-log-dir")
+    for name, how in OPTIONS.items():
+        group.addoption(name, **how)
+    for name, how in INI.items():
+        parser.addini(name, **how)
+
+
+@pytest.hookimpl(trylast=True)  # after the conftests, which may add options of their own
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    names = [arg.partition("=")[0] for arg in args[: args.index("--") if "--" in args else None]]
+    odd = [name for name in names if name.startswith("--overfit") and name not in OPTIONS]
+    if odd:
+        from pytest_overfit import collect
+
+        _, unknown = parser.parse_known_and_unknown_args(args)
+        collect.refuse_options([text.partition("=")[0] for text in unknown if text.startswith("--overfit")])
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", MARKER)
+    odd = [name for name in ini_names(config) if name.startswith("overfit") and name not in INI]
     given = config.getoption("overfit_config") or config.getini("overfit_config")
-    if given or any(".yaml" in argument or ".yml" in argument for argument in config.args):
+    explained = config.getoption("overfit_explain")
+    text = MARKER
+    if config.getoption("markers"):
+        from pytest_overfit.config.settings import marker_text
+
+        text = marker_text()
+    config.addinivalue_line("markers", text)
+    if odd or given or explained or any(".yaml" in argument or ".yml" in argument for argument in config.args):
         from pytest_overfit import collect
 
+        collect.refuse_ini(config, odd)
         collect.prepare(config)
+        if explained:
+            config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
+
+
+def ini_names(config: pytest.Config) -> list[str]:
+    """Every name that the ini file, or ``-o``, gives a value. (pytest 9 deprecates ``inicfg``, and has no other.)"""
+    kept = vars(config)
+    overridden = [text.partition("=")[0] for text in config.getoption("override_ini") or ()]
+    return list(dict.fromkeys([*(kept.get("_inicfg") or kept.get("inicfg") or ()), *overridden]))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -134,11 +146,11 @@ def overfit_loader(overfit_config: OverfitConfig, overfit_pair: PairFiles, overf
 
 
 @pytest.fixture
-def overfit_batch(request: pytest.FixtureRequest, overfit_loader: Any) -> Mapping[str, Any]:
-    """The one batch as the model gets it: normalised by the first camera and the mean distance, on the CPU."""
+def overfit_batch(request: pytest.FixtureRequest) -> Any:
+    """The one batch: of the config's loader, normalised, on the CPU; override it for a model without a config."""
     from pytest_overfit import fixtures
 
-    return fixtures.batch(request, overfit_loader)
+    return fixtures.batch_or_error(request)
 
 
 @pytest.fixture
@@ -150,24 +162,48 @@ def overfit_val_batch(overfit_config: OverfitConfig, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def overfit_model(overfit_config: OverfitConfig) -> Any:
-    """The model under test, ``model(images=...)``; override it in a conftest to put your own under the config."""
-    from pytest_overfit.run.execute import build_model
+def overfit_model(request: pytest.FixtureRequest) -> Any:
+    """The model under test, or a factory; override it in a conftest to put your own under the config, or under none."""
+    from pytest_overfit import fixtures
 
-    return build_model(overfit_config)
-
-
-@pytest.fixture
-def overfit_loss(overfit_config: OverfitConfig) -> Callable[..., Mapping[str, Any]]:
-    """The loss, ``loss(predictions, batch)`` -> mapping with ``objective``."""
-    from pytest_overfit.run.execute import build_loss
-
-    return build_loss(overfit_config)
+    return fixtures.model(request)
 
 
 @pytest.fixture
-def overfit_result(request: pytest.FixtureRequest, overfit_config: OverfitConfig) -> OverfitResult:
+def overfit_loss(request: pytest.FixtureRequest) -> Any:
+    """The loss: ``loss(predictions, batch)`` under a config, ``loss(model, batch)`` without one."""
+    from pytest_overfit import fixtures
+
+    return fixtures.loss(request)
+
+
+@pytest.fixture
+def overfit_optimizer() -> Any:
+    """An optimizer, several, or a factory called with the parameters; None: the config's, or AdamW."""
+    return None
+
+
+@pytest.fixture
+def overfit_step() -> Any:
+    """Your own train step, ``step(model, batch, optimizer)``, which returns what a loss returns; None: ours."""
+    return None
+
+
+@pytest.fixture
+def overfit(request: pytest.FixtureRequest) -> Callable[..., OverfitResult]:
+    """``overfit(model, batch, loss)``: trains on the one batch, fails with every missed criterion, gives the result.
+
+    What is not passed comes from the fixtures ``overfit_model``, ``overfit_batch``, ``overfit_loss``,
+    ``overfit_optimizer`` and ``overfit_step``. Keywords are those of the marker.
+    """
+    from pytest_overfit import fixtures
+
+    return fixtures.caller(request)
+
+
+@pytest.fixture
+def overfit_result(request: pytest.FixtureRequest) -> OverfitResult:
     """The verdict of one bounded run; all criteria of one config file share one run."""
     from pytest_overfit import fixtures
 
-    return fixtures.result(request, overfit_config)
+    return fixtures.result(request)

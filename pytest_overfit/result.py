@@ -1,4 +1,4 @@
-"""The verdict of one run: findings over a record, and their text."""
+"""The verdict of one run, or of one run per seed: findings over records, and their text."""
 
 from __future__ import annotations
 
@@ -19,15 +19,27 @@ class OverfitResult:
         >>> result.passed, result.finding("camera").observed          # doctest: +SKIP
         (True, 'loss_camera 0.0007')
         >>> result.check()      # an AssertionError with every missed criterion    # doctest: +SKIP
+
+    Args:
+        record: what happened; of several seeds, in the run that did worst.
+        findings: one per criterion; of several seeds the worst one each, and one more, ``seeds``.
+        runs: the result of every seed where there are several.
     """
 
     record: RunRecord
     findings: tuple[Finding, ...]
+    runs: tuple[OverfitResult, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Every criterion holds, and there is at least one."""
         return bool(self.findings) and all(finding.passed for finding in self.findings)
+
+    @property
+    def margin(self) -> float | None:
+        """The smallest margin to any limit: 2 is half of what was allowed, below 1 is missed."""
+        margins = [finding.margin for finding in self.findings if finding.margin is not None]
+        return min(margins, default=None)
 
     def finding(self, name: str) -> Finding:
         """The finding of one criterion.
@@ -42,8 +54,10 @@ class OverfitResult:
         raise OverfitError(f"criterion {name!r} was not judged", allowed=judged)
 
     def summary(self) -> str:
-        """The headline of the run and one line per criterion: observed, allowed, margin, steps to pass."""
-        return "\n".join([run_headline(self.record), *criteria_table(self.findings)])
+        """The headline of every run and one line per criterion: observed, allowed, margin, steps to pass."""
+        headlines = [run_headline(run.record) for run in self.runs or (self,)]
+        notes = [f"note: {note}" for note in self.record.notes]
+        return "\n".join([*headlines, *criteria_table(self.findings), *notes])
 
     def check(self) -> None:
         """Raises an AssertionError that names every missed criterion; silent when all hold."""

@@ -16,13 +16,11 @@ import pytest
 from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigItem
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.text import criteria_table, progress_line, run_headline
+from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.run.pictures import FramePicture
-    from pytest_overfit.run.record import RunRecord
 
 REFRESH_SECONDS = 0.2
 
@@ -31,20 +29,22 @@ REFRESH_SECONDS = 0.2
 class RunNote:
     """What the summary says of a run besides its findings; plain text, so that it travels from an xdist worker."""
 
-    headline: str
+    headlines: tuple[str, ...]
     notes: tuple[str, ...]
-    board: str
+    board: str | None
 
     @classmethod
-    def of(cls, record: RunRecord, folder: Path, note: str | None) -> RunNote:
+    def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None) -> RunNote:
         """``folder`` holds the runs of one name; ``note`` is set where it is not the folder that was asked for."""
-        notes = (*record.notes, *((note,) if note else ()))
-        return cls(run_headline(record), notes, f"tensorboard --logdir {shlex.quote(str(folder))}")
+        notes = (*verdict.record.notes, *((note,) if note else ()))
+        board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
+        return cls(tuple(run_headline(run.record) for run in verdict.runs or (verdict,)), notes, board)
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
 RUN = pytest.StashKey[RunNote]()
 INTERRUPTED = pytest.StashKey[list[Row]]()
+CALLS = pytest.StashKey[list[Row]]()
 
 
 class ProgressLine:
@@ -89,20 +89,37 @@ class ProgressLine:
         self.width = len(text)
 
 
-def progress_for(config: pytest.Config, run: OverfitConfig) -> list[ProgressLine]:
+def progress_for(config: pytest.Config, title: str, planned: int) -> list[ProgressLine]:
     """A progress line where somebody watches: a terminal, no xdist worker, not quiet."""
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     watched = reporter is not None and reporter.isatty and not hasattr(config, "workerinput")
     if not watched or config.getoption("verbose") < 0 or config.pluginmanager.getplugin("capturemanager") is None:
         return []
-    return [ProgressLine(config, run.exp_name, run.planned_steps)]
+    return [ProgressLine(config, title, planned)]
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Puts the finding of an item onto its report, as plain values that xdist can send."""
-    if report.when == "call" and isinstance(item, ConfigItem) and FINDING in item.stash:
+    """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
+    if report.when != "call":
+        return
+    if isinstance(item, ConfigItem) and FINDING in item.stash:
         row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
+    elif CALLS in item.stash:
+        report.overfit_calls = item.stash[CALLS]  # type: ignore[attr-defined]
+        del item.stash[CALLS]  # a rerun of the test starts its own list
+
+
+def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
+    """Keeps what one call of ``overfit`` came to for the summary."""
+    row = {
+        "test": item.nodeid,
+        "passed": verdict.passed,
+        "line": call_line(verdict.findings, [r.record for r in verdict.runs or (verdict,)]),
+        "findings": [asdict(finding) for finding in verdict.findings],
+        "run": asdict(run),
+    }
+    item.stash.setdefault(CALLS, []).append(row)
 
 
 def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
@@ -112,23 +129,43 @@ def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) ->
 
 
 def write_summary(reporter: pytest.TerminalReporter) -> None:
-    """One table per config file: every criterion, the run behind them, and how to look at its curves."""
+    """One table per config file, and one line per call of ``overfit`` (with ``-v`` its table too)."""
     width = reporter.config.get_terminal_writer().fullwidth
     for title, rows in _by_title(reporter).items():
         runs = [row["run"] for row in rows if row["run"]]
-        findings = [Finding(**row["finding"]) for row in rows]
         reporter.write_sep("-", f"overfit {title}")
-        for line in criteria_table(findings, width=width):
-            reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
-        for line in _run_lines(runs[-1]) if runs else ():
-            reporter.write_line(line)
+        _write_table(reporter, [Finding(**row["finding"]) for row in rows], runs[-1] if runs else None, width)
+    calls = [call for report in _reports(reporter) for call in getattr(report, "overfit_calls", ())]
+    if calls and reporter.config.getoption("verbose") >= 0:
+        reporter.write_sep("-", f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised")
+    for call in calls if reporter.config.getoption("verbose") >= 0 else ():
+        reporter.write_line(
+            f"{'ok' if call['passed'] else 'FAILED':7}  {call['test']}: {call['line']}",
+            **({} if call["passed"] else {"red": True}),
+        )
+        if reporter.config.getoption("verbose") > 0:
+            _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
+
+
+def _write_table(
+    reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
+) -> None:
+    for line in criteria_table(findings, width=width):
+        reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
+    for line in _run_lines(run) if run else ():
+        reporter.write_line(line)
 
 
 def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
-    yield str(run["headline"])
+    yield from run["headlines"]
     for note in run["notes"]:
         yield f"note: {note}"
-    yield str(run["board"])
+    if run["board"]:
+        yield str(run["board"])
+
+
+def _reports(reporter: pytest.TerminalReporter) -> list[Any]:
+    return [report for found in reporter.stats.values() for report in found]
 
 
 def _row(item: pytest.Item, finding: Finding, run: RunNote | None) -> Row:
@@ -143,9 +180,8 @@ def _row(item: pytest.Item, finding: Finding, run: RunNote | None) -> Row:
 
 
 def _by_title(reporter: pytest.TerminalReporter) -> dict[str, list[Row]]:
-    reports = [report for found in reporter.stats.values() for report in found]
     interrupted = reporter.config.stash.get(INTERRUPTED, [])
-    rows: list[Row] = [*(report.overfit for report in reports if hasattr(report, "overfit")), *interrupted]
+    rows: list[Row] = [*(report.overfit for report in _reports(reporter) if hasattr(report, "overfit")), *interrupted]
     tables: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["title"], row["place"])):
         tables.setdefault(row["title"], []).append(row)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,14 +17,18 @@ from pytest_overfit.suggest import nearest, shorten
 def test_public_names_are_pinned() -> None:
     """Adding or removing a public name is a decision."""
     assert pytest_overfit.__all__ == [
+        "Budget",
         "ConfigError",
+        "Criteria",
         "Finding",
+        "Limit",
         "OverfitError",
         "OverfitResult",
         "PairError",
         "RunRecord",
         "load_config",
         "overfit_config",
+        "run_overfit",
     ]
 
 
@@ -60,20 +66,28 @@ def test_nearest_and_shorten() -> None:
     assert shorten(["a"], most=2) == "a"
 
 
-def test_the_command_line_wins_over_the_ini_file(tmp_path: object) -> None:
-    """Later overrides win, so the command line's come last."""
+def test_the_command_line_and_the_ini_file_stay_apart(tmp_path: object) -> None:
+    """A config file stands between them on the ladder; paths are relative to where each was written."""
     from pathlib import Path
 
-    ini = {"overfit_set": ["seed_value=1"], "overfit_device": "cuda", "overfit_require_gpu": True,
-           "overfit_log_dir": "boards", "overfit_config": ["a.yaml"]}  # fmt: skip
-    line = {"overfit_set": ["seed_value=2"], "overfit_device": "cpu", "overfit_require_gpu": False,
-            "overfit_log_dir": None, "overfit_config": ["b.yaml"]}  # fmt: skip
-    options = resolve_options(line.__getitem__, ini.__getitem__, invocation_dir=Path("/here"), ini_dir=Path("/ini"))
+    def of(**given: object) -> Callable[[str], Any]:
+        return lambda name: given.get(name.removeprefix("overfit_"), [] if name.endswith(("_set", "_config")) else None)
+
+    ini = of(set=["seed_value=1"], device="cuda", require_gpu=True, log_dir="boards", config=["a.yaml"], max_steps="7")
+    line = of(set=["seed_value=2"], device="cpu", require_gpu=False, config=["b.yaml"], seeds=(0, 1))
+    options = resolve_options(line, ini, invocation_dir=Path("/here"), ini_dir=Path("/ini"))
     assert options == Options(
         given=(Path("/here/b.yaml"),),
         configured=(Path("/ini/a.yaml"),),
-        overrides=("seed_value=1", "overfit.device=cpu", "overfit.require_gpu=true", "seed_value=2"),
-        log_dir=Path("/ini/boards"),
+        overrides=("overfit.device=cpu", "overfit.seeds=[0, 1]", "seed_value=2"),
+        ini_overrides=(
+            "overfit.budget.max_steps=7",
+            "overfit.device=cuda",
+            "overfit.require_gpu=true",
+            "logging.log_dir='/ini/boards'",
+            "seed_value=1",
+        ),
+        ini_log_dir=Path("/ini/boards"),
     )
 
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.defaults import INSTALL_HYDRA
 from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
-from pytest_overfit.config.overrides import Override, apply, parse_override
+from pytest_overfit.config.overrides import Override, apply, not_given, parse_override
 from pytest_overfit.config.problems import Problem, Unusable
 from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
 from pytest_overfit.config.without_hydra import composed_without_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from pytest_overfit.config.settings import Layer
 
 _HYDRA_RESOLVERS = ("${hydra:", "${now:", "${python_version:")
 _MAX_DEPTH = 64
@@ -45,8 +47,8 @@ class Tree:
     problems: list[Problem] = field(default_factory=list)
 
 
-def compose_tree(path: Path, texts: Sequence[str]) -> Tree:
-    """Reads, composes, overrides and resolves one config file.
+def compose_tree(path: Path, texts: Sequence[str], ini: Sequence[str] = (), settings: Sequence[Layer] = ()) -> Tree:
+    """Reads, composes, overrides and resolves one config file: ``ini`` under it, ``texts`` and ``settings`` over it.
 
     Example:
         >>> compose_tree(Path("a.yaml"), ["optim.optimizer.lr=1e-3"]).values["optim"]   # doctest: +SKIP
@@ -56,13 +58,8 @@ def compose_tree(path: Path, texts: Sequence[str]) -> Tree:
         Unusable: the file cannot be read or composed, or an override is malformed. Values that cannot be
             resolved are no reason to stop: they are `BROKEN` in the tree, each with its problem.
     """
-    overrides: list[Override] = []
     problems: list[Problem] = []
-    for text in texts:
-        try:
-            overrides.append(parse_override(text))
-        except Unusable as error:
-            problems.extend(error.problems)
+    overrides, weaker = _parsed(texts, problems), _parsed(ini, problems)
     try:
         source = read_text(path)
         primary = parse(source)
@@ -70,17 +67,50 @@ def compose_tree(path: Path, texts: Sequence[str]) -> Tree:
         raise Unusable(*error.problems, *problems) from error
     if problems:
         raise Unusable(*problems)
-    origins = {".".join(override.parts): f"override {override.text}" for override in overrides if not override.group}
     lists = "defaults" in primary or any(item.group or _names_option(item, path.parent) for item in overrides)
-    special = any(name in text for name in _HYDRA_RESOLVERS for text in (source, *texts))
+    special = any(name in text for name in _HYDRA_RESOLVERS for text in (source, *texts, *ini))
     if (lists or special) and hydra_available():
         with composed_with_hydra(path, primary, overrides) as (tree, left):
-            apply(left, tree)
-            return _resolve(tree, origins)
+            chosen = [item for item in overrides if item not in left]
+            return _resolve(tree, {**_origins(chosen), **_write_layers(tree, weaker, left, settings)})
+    left = overrides
     if lists:
-        primary, overrides = composed_without_hydra(path, primary, overrides)
-    apply(overrides, primary)
-    return _resolve(primary, origins)
+        primary, left = composed_without_hydra(path, primary, overrides)
+    chosen = [item for item in overrides if item not in left]
+    return _resolve(primary, {**_origins(chosen), **_write_layers(primary, weaker, left, settings)})
+
+
+def _parsed(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
+    overrides: list[Override] = []
+    for text in texts:
+        try:
+            overrides.append(parse_override(text))
+        except Unusable as error:
+            problems.extend(error.problems)
+    return overrides
+
+
+def _write_layers(
+    tree: DictConfig, weaker: Sequence[Override], overrides: Sequence[Override], settings: Sequence[Layer]
+) -> dict[str, str]:
+    """The ladder around the file, weakest first; gives back which key came from where."""
+    origins = dict.fromkeys(_origins(apply(not_given(weaker, tree), tree)), "ini")
+    given = [_origins(apply(overrides, tree))]
+    for layer in settings:
+        values = [
+            Override(f"{layer.spoken(key)}={value}", ("overfit", *parts), value, whole=True)
+            for key, parts, value in layer.leaves()
+        ]
+        given.append(dict.fromkeys(_origins(apply(values, tree)), layer.source))
+    for stronger in given:
+        for key, source in stronger.items():
+            origins = {old: text for old, text in origins.items() if not old.startswith(f"{key}.")}
+            origins[key] = source
+    return origins
+
+
+def _origins(overrides: Sequence[Override]) -> dict[str, str]:
+    return {".".join(override.parts): f"override {override.text}" for override in overrides if not override.group}
 
 
 def _names_option(override: Override, folder: Path) -> bool:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_overfit.config.problems import Problem, Unusable, report
 from pytest_overfit.config.schema import OverfitConfig
 
+if TYPE_CHECKING:
+    from pytest_overfit.config.settings import Layer
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> OverfitConfig:
+
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), *, ini: Sequence[str] = (), settings: Sequence[Layer] = ()
+) -> OverfitConfig:
     """Composes, resolves and checks one config file.
 
     Example:
@@ -21,15 +28,19 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> OverfitConfi
         path: a YAML file; a ``defaults`` list is composed by Hydra where that is installed, else by its rules.
         overrides: ``key=value`` each, applied after composition and before ``${...}`` is resolved. ``key`` may be
             new and may index lists (``dataset_configs[0].ROOT``); ``value`` is read as in a config file.
+        ini: overrides that are weaker than the file: only keys that it does not give are set.
+        settings: keywords of a marker or a call, weakest first; stronger than the overrides.
 
     Raises:
         ConfigError: with all problems of the file, one line each.
     """
-    return load_configs([(path, overrides)])[0]
+    return load_configs([(path, overrides)], ini=ini, settings=settings)[0]
 
 
-def load_configs(requests: Iterable[tuple[Path | str, Sequence[str]]]) -> tuple[OverfitConfig, ...]:
-    """Loads several config files, and reports the problems of all of them together.
+def load_configs(
+    requests: Iterable[tuple[Path | str, Sequence[str]]], *, ini: Sequence[str] = (), settings: Sequence[Layer] = ()
+) -> tuple[OverfitConfig, ...]:
+    """Loads several config files under the same ``ini`` and ``settings``; all their problems are reported together.
 
     Raises:
         ConfigError: with all problems of all files, one line each.
@@ -38,15 +49,24 @@ def load_configs(requests: Iterable[tuple[Path | str, Sequence[str]]]) -> tuple[
     problems: list[tuple[str, Problem]] = []
     for path, overrides in requests:
         try:
-            configs.append(_load(path, overrides))
+            configs.append(_load(path, overrides, ini, settings))
         except Unusable as error:
-            problems.extend((str(path), problem) for problem in error.problems)
+            problems.extend(_told(problem, str(path), settings) for problem in error.problems)
     if problems:
         raise report(problems)
     return tuple(configs)
 
 
-def _load(path: Path | str, overrides: Sequence[str]) -> OverfitConfig:
+def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, Problem]:
+    """Where a problem is, in the words of the place: what a keyword says is not a problem of the file."""
+    key = problem.key.removeprefix("overfit.")
+    for layer in reversed(settings):
+        if key != problem.key and layer.states(key):
+            return layer.source, replace(problem, key=layer.spoken(key))
+    return file, problem
+
+
+def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settings: Sequence[Layer]) -> OverfitConfig:
     # Imported here: the records are used without OmegaConf and YAML.
     from pytest_overfit.config.compose import compose_tree
     from pytest_overfit.config.validation import build_config
@@ -56,4 +76,4 @@ def _load(path: Path | str, overrides: Sequence[str]) -> OverfitConfig:
         location = Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise Unusable(Problem("", str(error), "a path")) from error
-    return build_config(location, compose_tree(location, overrides))
+    return build_config(location, compose_tree(location, overrides, ini, settings))

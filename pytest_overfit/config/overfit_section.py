@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.config.schema import (
+    LIMIT_ALIASES,
+    AmpConfig,
     Budget,
     Criteria,
     Limit,
@@ -23,39 +25,45 @@ from pytest_overfit.config.schema import (
     TrainVal,
 )
 
-DEVICES = "auto | cpu | cuda | cuda:N | mps | xpu"
-_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,3})?")
-# The names that a VGGT-style trainer logs for the three headline limits.
-_ALIASES = {"loss_objective": "objective", "loss_camera": "camera", "loss_depth": "depth"}
+DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"
+_DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
+_MOST_THREADS = 4096
+_LAST_SEED = 2**32 - 1
 
 Record = TypeVar("Record")
 
 
 def read_overfit(
-    section: Section, folder: Path, *, has_root: bool, has_val: bool, absent: Collection[str]
+    section: Section, defaults: OverfitSettings, folder: Path, *, two_view: bool, has_root: bool = False
 ) -> OverfitSettings:
     """Reads the section.
 
     Args:
+        defaults: what stands for a key that is not given.
         folder: what relative paths are relative to.
+        two_view: the section belongs to a config: camera and depth are losses, which are never below 0, and
+            ``train_val`` needs the validation split that ``defaults`` switch it on for.
         has_root: the config names a dataset on disk, which is then the default source.
-        has_val: there is a val split, so that ``train_val`` is on by default.
-        absent: terms (camera, depth) that the loss leaves out, so that they are off by default.
     """
     section.only(field.name for field in fields(OverfitSettings))
     pair = _read_pair(section.section("pair"), folder, has_root)
-    device = _read_device(section)
+    device = _read_device(section, defaults.device)
+    seeds = _read_seeds(section)
     return OverfitSettings(
         pair=pair,
-        steps_per_epoch=section.number("steps_per_epoch", 10, at_least=1, whole=True),
-        half_pixel_depth=section.switch("half_pixel_depth", False),
+        steps_per_epoch=section.number("steps_per_epoch", defaults.steps_per_epoch, at_least=1, whole=True),
+        half_pixel_depth=section.switch("half_pixel_depth", defaults.half_pixel_depth),
         device=device,
         require_gpu=_read_require_gpu(section, device),
-        threads=_read_threads(section),
-        deterministic=section.switch("deterministic", True),
-        budget=_read_budget(section.section("budget")),
-        criteria=_read_criteria(section.section("criteria"), has_val, absent),
-        probes=_read_probes(section.section("probes")),
+        threads=_read_threads(section, defaults.threads),
+        deterministic=section.switch("deterministic", defaults.deterministic),
+        seeds=seeds,
+        pass_at_least=_read_pass_at_least(section, seeds),
+        amp=_read_amp(section),
+        keep_trained=section.switch("keep_trained", defaults.keep_trained),
+        budget=_read_budget(section.section("budget"), defaults.budget),
+        criteria=_read_criteria(section.section("criteria"), defaults.criteria, two_view),
+        probes=_read_probes(section.section("probes"), defaults.probes),
     )
 
 
@@ -80,13 +88,13 @@ def _read_pair(section: Section, folder: Path, has_root: bool) -> PairSource:
     )
 
 
-def _read_device(section: Section) -> str:
+def _read_device(section: Section, default: str) -> str:
     value = section.get("device")
     if value is None:
-        return "auto"
+        return default
     if not isinstance(value, str) or not _DEVICE.fullmatch(value):
         section.problem("device", shown(value), DEVICES)
-        return "auto"
+        return default
     return value
 
 
@@ -97,54 +105,91 @@ def _read_require_gpu(section: Section, device: str) -> bool:
     return required
 
 
-def _read_threads(section: Section) -> Any:
-    if section.get("threads") == "auto":
-        return "auto"
+def _read_threads(section: Section, default: Any) -> Any:
+    if section.get("threads") in ("auto", "keep"):
+        return section.get("threads")
     before = len(section.problems)
-    threads = section.number("threads", "auto", at_least=1, at_most=4096, whole=True)
-    if len(section.problems) > before:
-        section.problems[-1] = replace(section.problems[-1], allowed="auto, or a whole number from 1 to 4096")
+    threads = section.number("threads", default, at_least=1, at_most=_MOST_THREADS, whole=True)
+    _reword(section, before, f"auto, keep, or a whole number from 1 to {_MOST_THREADS}")
     return threads
 
 
-def _read_budget(section: Section) -> Budget:
+def _read_seeds(section: Section) -> tuple[int, ...]:
+    value = section.get("seeds")
+    if value is None:
+        return ()
+    items = Section(dict(enumerate(value if isinstance(value, list) else [value])), "", [])
+    seeds = [items.number(index, None, at_least=0, at_most=_LAST_SEED, whole=True) for index in tuple(items.values)]
+    if items.problems or None in seeds or not seeds or len({*seeds}) < len(seeds):
+        section.problem("seeds", shown(value), f"distinct whole numbers from 0 to {_LAST_SEED}: one, or a list")
+        return ()
+    return tuple(seeds)
+
+
+def _read_pass_at_least(section: Section, seeds: Collection[int]) -> Any:
+    wanted, runs = section.number("pass_at_least", None, at_least=1, whole=True), max(1, len(seeds))
+    if wanted is not None and wanted > runs:
+        section.problem("pass_at_least", f"{wanted}, more than the number of seeds", f"a whole number from 1 to {runs}")
+    return wanted
+
+
+def _read_amp(section: Section) -> AmpConfig | None:
+    value = as_switch(section.get("amp"))
+    if value is None:
+        return None
+    if value not in (False, "bfloat16", "float16"):
+        section.problem("amp", shown(value), "false | bfloat16 | float16")
+        return None
+    return AmpConfig(True, value) if value else AmpConfig(False)
+
+
+def _read_budget(section: Section, default: Budget) -> Budget:
     section.only(field.name for field in fields(Budget))
+    steps = section.number("max_steps", default.max_steps, at_least=1, whole=True)
+    hold = default.hold_steps if steps is None else min(default.hold_steps, steps)  # in a run of three steps: all three
     return Budget(
-        max_steps=section.number("max_steps", None, at_least=1, whole=True),
-        max_seconds=section.number("max_seconds", None, above=0),
-        hold_steps=section.number("hold_steps", 5, at_least=1, whole=True),
+        max_steps=steps,
+        max_seconds=section.number("max_seconds", default.max_seconds, above=0),
+        hold_steps=section.number("hold_steps", hold, at_least=1, whole=True),
     )
 
 
-def _read_probes(section: Section) -> Probes:
+def _read_probes(section: Section, default: Probes) -> Probes:
     section.only(field.name for field in fields(Probes))
     return Probes(
-        sensitivity=section.switch("sensitivity", True),
-        gradient_every=section.number("gradient_every", 1, at_least=1, whole=True),
+        sensitivity=section.switch("sensitivity", default.sensitivity),
+        gradient_every=section.number("gradient_every", default.gradient_every, at_least=1, whole=True),
     )
 
 
-def _read_criteria(section: Section, has_val: bool, absent: Collection[str]) -> Criteria:
-    default = Criteria()
+def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Criteria:
     names = [field.name for field in fields(Criteria)]
     terms = {name for name in map(str, section.values) if name.startswith("loss_")}
     section.only([*names, *sorted(terms)])
     _adopt_aliases(section)
-    if as_switch(section.get("train_val")) not in (None, False) and not has_val:
+    if two_view and default.train_val is None and as_switch(section.get("train_val")) not in (None, False):
         section.problem("train_val", shown(section.get("train_val")), "false: the config has no data.val")
+    floor = 0 if two_view else None
     criteria = Criteria(
         objective=_limit(section, "objective", default.objective),
-        camera=_limit(section, "camera", None if "camera" in absent else default.camera, above=0),
-        depth=_limit(section, "depth", None if "depth" in absent else default.depth, above=0),
-        terms=_read_terms(section, terms - set(_ALIASES)),
-        monotonic=_optional(section, "monotonic", Monotonic(), _read_monotonic),
+        camera=_limit(section, "camera", default.camera, floor=floor),
+        depth=_limit(section, "depth", default.depth, floor=floor),
+        terms=_read_terms(section, terms - set(LIMIT_ALIASES)),
+        monotonic=_optional(section, "monotonic", default.monotonic, Monotonic(), _read_monotonic),
         finite=_on(section, "finite"),
         gradients=_on(section, "gradients"),
-        supervised=_optional(section, "supervised", Supervised(), _read_supervised),
+        supervised=_optional(section, "supervised", default.supervised, Supervised(), _read_supervised),
         constant_batch=_on(section, "constant_batch"),
-        train_val=_optional(section, "train_val", TrainVal(), _read_train_val, present=has_val),
-        prediction=_optional(section, "prediction", Prediction(), _read_prediction),
+        train_val=_optional(section, "train_val", default.train_val, TrainVal(), _read_train_val),
+        prediction=_optional(section, "prediction", default.prediction, Prediction(), _read_prediction),
+        unused=section.texts("unused"),
+        frozen=section.texts("frozen"),
+        unbounded=section.switch("unbounded", False),
+        stochastic=section.switch("stochastic", False),
     )
+    stated = criteria.objective is not None and as_switch(section.values.get("objective", True)) is not True
+    if criteria.unbounded and not stated:
+        section.problem("unbounded", "true", "a stated objective limit beside it")
     if not criteria.names():
         section.problem("", "every criterion switched off", "at least one: a gate without criteria proves nothing")
     return criteria
@@ -152,7 +197,7 @@ def _read_criteria(section: Section, has_val: bool, absent: Collection[str]) -> 
 
 def _adopt_aliases(section: Section) -> None:
     """``loss_camera`` is the trainer's name of ``camera``: the same limit, which cannot be given twice."""
-    for alias, name in _ALIASES.items():
+    for alias, name in LIMIT_ALIASES.items():
         if alias not in section.values:
             continue
         if name in section.values:
@@ -168,7 +213,8 @@ def _read_terms(section: Section, direct: Collection[str]) -> dict[str, Limit]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _limit(section: Section, name: str, default: Limit | None, *, above: float | None = None) -> Limit | None:
+def _limit(section: Section, name: str, default: Limit | None, *, floor: float | None = None) -> Limit | None:
+    """A limit: a number (below it), a mapping, or a switch. ``floor``: what no number that it states may reach."""
     if name not in section.values:
         return default
     value = as_switch(section.values[name])
@@ -179,23 +225,32 @@ def _limit(section: Section, name: str, default: Limit | None, *, above: float |
             section.problem(name, "true", "a number, the limit; there is no default")
         return default
     if isinstance(value, dict):
-        inner = section.section(name)
-        inner.only(["below"])
-        if not inner.given("below"):
-            inner.problem("below", "nothing", "a number, the limit")
-        below = inner.number("below", None, above=above)
-    else:
-        below = _short_limit(section, name, above)
+        return _read_limit(section.section(name), floor) or default
+    before = len(section.problems)
+    below = section.number(name, None, above=floor)
+    if len(section.problems) > before:
+        _reword(section, before, f"{section.problems[-1].allowed}, {{below: number}}, {{above: number}}, or false")
     return default if below is None else Limit(below)
 
 
-def _short_limit(section: Section, name: str, above: float | None) -> Any:
-    before = len(section.problems)
-    below = section.number(name, None, above=above)
+def _read_limit(section: Section, floor: float | None) -> Limit | None:
+    section.only(field.name for field in fields(Limit))
+    relative = section.switch("relative", False)
+    # A share of the start is a share of something above 0.
+    below = section.number("below", None, above=0 if relative else floor)
+    above = section.number("above", None, above=0 if relative else None)
+    if not section.given("below") and not section.given("above"):
+        section.problem("", shown(section.values), "a number under below, above, or both")
+    if below is not None and above is not None and below <= above:
+        section.problem("above", shown(above), f"a number under below, {shown(below)}")
+    window = section.number("window", 1, at_least=1, whole=True)
+    return None if below is None and above is None else Limit(below, above, relative, window)
+
+
+def _reword(section: Section, before: int, allowed: str) -> None:
+    """Says what else is allowed in the problem, if any, that was added since there were ``before``."""
     if len(section.problems) > before:
-        wider = f"{section.problems[-1].allowed}, {{below: number}}, or false"
-        section.problems[-1] = replace(section.problems[-1], allowed=wider)
-    return below
+        section.problems[-1] = replace(section.problems[-1], allowed=allowed)
 
 
 def _on(section: Section, name: str) -> bool:
@@ -204,11 +259,11 @@ def _on(section: Section, name: str) -> bool:
 
 
 def _optional(
-    section: Section, name: str, default: Record, read: Callable[[Section], Record], *, present: bool = True
+    section: Section, name: str, absent: Record | None, default: Record, read: Callable[[Section], Record]
 ) -> Record | None:
-    """A criterion that is a switch, or a mapping of its settings."""
+    """A criterion that is a switch, or a mapping of its settings; ``absent`` where the section does not say."""
     if name not in section.values:
-        return default if present else None
+        return absent
     value = as_switch(section.values[name])
     if value is None or value is False:
         return None

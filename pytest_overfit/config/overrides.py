@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.config.schema import LIMIT_ALIASES
 from pytest_overfit.config.values import parse_value
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Override:
         parts: the key, list indices as digits.
         value: plain; text may hold ``${...}``, which is resolved with the rest of the config.
         group: certainly about composition: ``group/sub=option``, ``group@package=option`` or ``hydra.*=...``.
+        whole: a mapping replaces what is there, where it would otherwise be merged with it.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Override:
     value: Any = None
     delete: bool = False
     group: bool = False
+    whole: bool = False
 
     @property
     def key(self) -> str:
@@ -87,13 +90,17 @@ def split_choices(
     return values, [item for item, chosen in zip(overrides, choices, strict=True) if chosen]
 
 
-def apply(overrides: Sequence[Override], tree: DictConfig) -> None:
+def apply(overrides: Sequence[Override], tree: DictConfig) -> list[Override]:
     """Writes overrides into a composed tree, before its interpolations are resolved.
+
+    Gives them back as they were written: a limit under the name that the tree has for it.
 
     Raises:
         Unusable: a list index out of range, or a key below something that is not a mapping.
     """
-    for override in overrides:
+    written = []
+    for given in overrides:
+        override = replace(given, parts=_spelt_as_in(tree, given.parts))
         try:
             _write(tree, override)
         except Unusable:
@@ -102,6 +109,73 @@ def apply(overrides: Sequence[Override], tree: DictConfig) -> None:
             raise Unusable(
                 Problem(override.key, f"override {shown(override.text)}, which does not fit: {error}")
             ) from error
+        written.append(override)
+    return written
+
+
+def not_given(overrides: Sequence[Override], tree: DictConfig) -> list[Override]:
+    """What is left of weaker settings than those of the tree: single keys that the tree says nothing about.
+
+    Raises:
+        Unusable: one removes a key or chooses a config group, which is no setting.
+    """
+    for override in overrides:
+        if override.delete or override.group:
+            found = f"override {shown(override.text)} of the ini file"
+            raise Unusable(Problem(override.key, found, "key=value there; this in the config or on the command line"))
+    single = [item for override in overrides for item in _singles(override)]
+    return [item for item in single if not _says(tree, _spelt_as_in(tree, item.parts))]
+
+
+def _singles(override: Override) -> Iterator[Override]:
+    """A mapping key by key."""
+    if not isinstance(override.value, dict) or not override.value:
+        yield override
+        return
+    for key, value in override.value.items():
+        yield from _singles(replace(override, parts=(*override.parts, str(key)), value=value))
+
+
+def _says(tree: DictConfig, parts: Sequence[str]) -> bool:
+    """Whether the tree has a value here, or one further up that leaves no room for it."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    node: Any = tree
+    for part in parts:
+        if not isinstance(node, (DictConfig, ListConfig)):
+            return node is not None
+        key: Any = part
+        if isinstance(node, ListConfig):
+            if not part.isdecimal() or int(part) >= len(node):
+                return False
+            key = int(part)
+        elif part not in node and not OmegaConf.is_interpolation(node, part):
+            return False
+        if OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            return False
+        node = _child(node, key)
+    return True
+
+
+def _spelt_as_in(tree: DictConfig, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """A limit has two names, ``camera`` and ``loss_camera``, ``loss_T`` and ``terms.loss_T``: that of the tree."""
+    before = ("overfit", "criteria")
+    if parts[:2] != before or len(parts) < 3:
+        return parts
+    other, rest = _second_name(parts[2:])
+    second = (*before, *other)
+    return (*second, *rest) if other and _says(tree, second) else parts
+
+
+def _second_name(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The other name of a limit below ``criteria``, if it has one, and what stands behind the limit's name."""
+    first, rest = parts[0], parts[1:]
+    names = {**LIMIT_ALIASES, **{name: alias for alias, name in LIMIT_ALIASES.items()}}
+    if first in names:
+        return (names[first],), rest
+    if first == "terms" and rest and rest[0].startswith("loss_"):
+        return (rest[0],), rest[1:]
+    return (("terms", first), rest) if first.startswith("loss_") else ((), rest)
 
 
 def _value(text: str, value: str) -> Any:
@@ -139,7 +213,7 @@ def _write(tree: DictConfig, override: Override) -> None:
         del node[key]
         return
     old = _child(node, key)
-    if isinstance(override.value, dict) and isinstance(old, DictConfig):
+    if isinstance(override.value, dict) and isinstance(old, DictConfig) and not override.whole:
         _put(node, key, OmegaConf.merge(old, override.value))
     else:
         _put(node, key, override.value)

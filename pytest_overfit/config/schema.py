@@ -6,9 +6,10 @@ name a Python object (``_target_``) stay plain mappings: building them is the ru
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ DEFAULT_MODEL = "pytest_overfit.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.reference.MultitaskLoss"
 DEFAULT_OPTIMIZER = "torch.optim.AdamW"
 DEFAULT_ASPECT = 0.92
+STOCHASTIC_WINDOW = 25  # steps
+# The names that a VGGT-style trainer logs for the three headline limits.
+LIMIT_ALIASES = {"loss_objective": "objective", "loss_camera": "camera", "loss_depth": "depth"}
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,43 @@ class Budget:
 
 @dataclass(frozen=True)
 class Limit:
-    """A term must be below this number."""
+    """What a term has to reach: below one number, above another, or both.
 
-    below: float
+    ``relative`` compares with the term's start instead (0.05: a twentieth of it; the start must be above zero).
+    ``window`` compares the mean over that many latest steps, and over the first as many for the start.
+
+    Example:
+        >>> Limit(below=0.05, relative=True).text(), Limit(above=0.99).text()
+        ('< 0.05 of its start', '> 0.99')
+    """
+
+    below: float | None = None
+    above: float | None = None
+    relative: bool = False
+    window: int = 1
+
+    def text(self) -> str:
+        """The limit as a message shows it."""
+        bounds = (("<", self.below), (">", self.above))
+        shown = " and ".join(f"{sign} {value:.4g}" for sign, value in bounds if value is not None)
+        mean = f", mean of {self.window} steps" if self.window > 1 else ""
+        return f"{shown}{' of its start' if self.relative else ''}{mean}"
+
+    def measure(self, curve: Sequence[float], end: int) -> float:
+        """What is compared after step ``end`` (from 1) of a curve: the value or windowed mean, or its share of the start."""
+        value = _mean(curve[max(0, end - self.window) : end])
+        if not self.relative:
+            return value
+        start = _mean(curve[: self.window])
+        return value / start if start > 0 else math.nan
+
+    def holds(self, measured: float) -> bool:
+        """Whether a measured value is within the bounds; a NaN never is."""
+        return (self.below is None or measured < self.below) and (self.above is None or measured > self.above)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
 
 
 @dataclass(frozen=True)
@@ -163,6 +201,11 @@ class Prediction:
 class Criteria:
     """``overfit.criteria``: what must hold. None or False: switched off, and not collected as a test.
 
+    The last four are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter
+    names that get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that
+    its stated limit counts although it may be negative; ``stochastic`` that forward passes or draws are random, so
+    that limits hold for a windowed mean and draws of the loader may differ.
+
     Example:
         >>> Criteria(camera=None, terms={"loss_T": Limit(0.001)}).names()[3:6]
         ('gradients', 'objective', 'depth')
@@ -179,16 +222,28 @@ class Criteria:
     constant_batch: bool = True
     train_val: TrainVal | None = None
     prediction: Prediction | None = Prediction()
+    unused: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    unbounded: bool = False
+    stochastic: bool = False
 
-    def limits(self) -> dict[str, float]:
+    def limits(self) -> dict[str, Limit]:
         """Every term with a limit, by criterion name: objective, camera and depth first; only those that are on.
 
+        Under ``stochastic`` a limit without a window of its own is judged on a mean.
+
         Example:
-            >>> Criteria(camera=None, terms={"loss_T": Limit(0.001)}).limits()
-            {'objective': 0.01, 'depth': 0.01, 'loss_T': 0.001}
+            >>> list(Criteria(camera=None, terms={"loss_T": Limit(0.001)}).limits())
+            ['objective', 'depth', 'loss_T']
         """
         named = {"objective": self.objective, "camera": self.camera, "depth": self.depth, **self.terms}
-        return {name: limit.below for name, limit in named.items() if limit is not None}
+        limits = {name: limit for name, limit in named.items() if limit is not None}
+        if not self.stochastic:
+            return limits
+        return {
+            name: replace(limit, window=STOCHASTIC_WINDOW) if limit.window == 1 else limit
+            for name, limit in limits.items()
+        }
 
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""
@@ -200,7 +255,10 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Probes:
-    """``overfit.probes``: what is measured beside the loss. ``gradient_every``: sampling period in steps."""
+    """``overfit.probes``: what is measured beside the loss.
+
+    ``gradient_every``: steps between two looks at the gradients, after the first ``DENSE_STEPS`` of a run.
+    """
 
     sensitivity: bool = True
     gradient_every: int = 1
@@ -208,18 +266,42 @@ class Probes:
 
 @dataclass(frozen=True)
 class OverfitSettings:
-    """The ``overfit:`` section, which is this plugin's own and strict: an unknown key in it is an error."""
+    """The ``overfit:`` section, which is this plugin's own and strict: an unknown key in it is an error.
+
+    The defaults are those of a config file; ``ANY_MODEL`` has those of a run without one.
+
+    Args:
+        device: ``auto`` takes a GPU where there is one, ``model`` the device that the model is on.
+        threads: CPU threads; ``auto`` takes the idle cores, ``keep`` leaves the process as it is.
+        seeds: one run each; empty: one run with the config's ``seed_value``, or 0.
+        pass_at_least: how many of the seeds have to pass; None: all.
+        amp: automatic mixed precision; None: as ``optim.amp`` says, off without a config.
+        keep_trained: leave the trained parameters and optimizer state in place after the run.
+    """
 
     pair: PairSource = PairSource()
     steps_per_epoch: int = 10
     half_pixel_depth: bool = False
     device: str = "auto"
     require_gpu: bool = False
-    threads: int | Literal["auto"] = "auto"
+    threads: int | Literal["auto", "keep"] = "auto"
     deterministic: bool = True
+    seeds: tuple[int, ...] = ()
+    pass_at_least: int | None = None
+    amp: AmpConfig | None = None
+    keep_trained: bool = False
     budget: Budget = Budget()
     criteria: Criteria = Criteria()
     probes: Probes = Probes()
+
+
+ANY_MODEL = OverfitSettings(
+    device="model",
+    threads="keep",
+    budget=Budget(max_steps=1000),
+    probes=Probes(gradient_every=5),
+    criteria=Criteria(camera=None, depth=None, prediction=None),
+)
 
 
 @dataclass(frozen=True)

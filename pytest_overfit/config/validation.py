@@ -24,9 +24,12 @@ from pytest_overfit.config.schema import (
     DEFAULT_OPTIMIZER,
     AmpConfig,
     ClipGroup,
+    Criteria,
     LoggingConfig,
     OverfitConfig,
+    OverfitSettings,
     SplitConfig,
+    TrainVal,
 )
 
 _TOP = ("exp_name", "img_size", "patch_size", "seed_value", "max_epochs", "val_epoch_freq", "num_workers", "data")
@@ -60,10 +63,8 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     train = _read_split(data, "train", sizes, path.parent, notes)
     val = _read_split(data, "val", sizes, path.parent, notes) if data.given("val") else None
     loss = _read_loss(top)
-    absent = [name for name in ("camera", "depth") if name in loss and loss[name] is None]
-    overfit = read_overfit(
-        top.section("overfit"), path.parent, has_root=_has_root(data), has_val=val is not None, absent=absent
-    )
+    defaults = OverfitSettings(criteria=_default_criteria(loss, has_val=val is not None))
+    overfit = read_overfit(top.section("overfit"), defaults, path.parent, two_view=True, has_root=_has_root(data))
     optim = top.section("optim")
     optim.guard(("optimizer", "frozen_module_names", "amp", "gradient_clip", "options"))
     config = OverfitConfig(
@@ -102,6 +103,12 @@ def _expect_nested(top: Section) -> None:
     for name in map(str, top.values):
         if name.partition(".")[0] in (*_TOP_SECTIONS, "data") and "." in name:
             top.problem(name, "a dotted key", f"nested mappings, {name.replace('.', ': {', 1)}: …}}, or an override")
+
+
+def _default_criteria(loss: Mapping[str, Any], *, has_val: bool) -> Criteria:
+    """Without the terms that the loss leaves out; with the agreement of the splits where there are two."""
+    off: dict[str, Any] = {name: None for name in ("camera", "depth") if name in loss and loss[name] is None}
+    return Criteria(train_val=TrainVal() if has_val else None, **off)
 
 
 def _dataset(data: Section, split: str) -> Section:

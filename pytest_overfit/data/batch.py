@@ -1,7 +1,8 @@
 """Any nest of tensors as one batch: walk it, freeze it, fingerprint it, compare two of them.
 
 A nest is a tensor, or a mapping, dataclass, namedtuple, list or tuple of nests, transformers' `BatchEncoding` and
-`ModelOutput` included. Everything else is a leaf that is left alone: strings, numbers, numpy arrays, objects.
+`ModelOutput` included, or an object with attributes and a `to` method of its own, as batches of graphs are. Everything
+else is a leaf that is left alone: strings, numbers, numpy arrays, other objects.
 """
 
 from __future__ import annotations
@@ -166,7 +167,21 @@ def _rebuild(
     if isinstance(nest, (list, tuple)):
         values = [recurse(value) for value in nest]
         return values if type(nest) is list else type(nest)(values)
+    if is_carrier(nest):
+        twin = copy.copy(nest)
+        for name, value in vars(nest).items():
+            vars(twin)[name] = recurse(value)
+        return twin
     return leaf(nest)
+
+
+def is_carrier(thing: Any) -> bool:
+    """Whether an object is a batch that moves to a device as a whole: it has attributes and a `to` method."""
+    return (
+        hasattr(thing, "__dict__")
+        and callable(getattr(type(thing), "to", None))
+        and not isinstance(thing, (type, torch.nn.Module))
+    )
 
 
 def _rebuild_mapping(nest: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
@@ -190,6 +205,8 @@ def _children(nest: Any) -> Iterator[tuple[str, Any]]:
         yield from zip(nest._fields, nest, strict=True)
     elif isinstance(nest, (list, tuple)):
         yield from ((str(i), value) for i, value in enumerate(nest))
+    elif is_carrier(nest):
+        yield from ((name, value) for name, value in vars(nest).items())
 
 
 def _copy_leaf(leaf: Any) -> Any:

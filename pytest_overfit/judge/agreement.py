@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pytest_overfit.config.schema import Prediction, TrainVal
+from pytest_overfit.config.schema import Limit, Prediction, TrainVal
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, FramePrediction, RunRecord
 
-UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters")
+UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters", "detached")
 
 
-def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, float]) -> Finding:
+def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, Limit]) -> Finding:
     """Does the loss in evaluation mode on the validation sample agree with training?
 
     A term agrees when it is below its own limit too, or at most ``tolerance`` (relative to the larger of the training
@@ -31,10 +31,12 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
         )
     worst: tuple[float, str] | None = None
     shown = []
-    for name, below in limits.items():
+    for name, limit in limits.items():
         term = resolve_term(name, evaluation.val)
-        if term is None or term not in evaluation.train:
+        if term is None or term not in evaluation.train or limit.below is None:
             continue
+        start = record.curves.get(term, (1.0,))[0] if limit.relative else 1.0
+        below = limit.below * start
         train, val = evaluation.train[term], evaluation.val[term]
         text = f"{term} {number(val)} in evaluation, {number(train)} in training"
         shown.append(text)

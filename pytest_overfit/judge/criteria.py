@@ -23,14 +23,14 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
     """
     limits = criteria.limits()
     judges: dict[str, Callable[[], Finding]] = {
-        "constant_batch": lambda: judge_constant_batch(record),
+        "constant_batch": lambda: judge_constant_batch(record, may_differ=criteria.stochastic),
         "finite": lambda: judge_finite(record),
-        "gradients": lambda: judge_gradients(record),
+        "gradients": lambda: judge_gradients(record, unused=criteria.unused, frozen=criteria.frozen),
     }
     if (supervised := criteria.supervised) is not None:
         judges["supervised"] = lambda: judge_supervised(record, supervised, limits)
     if (monotonic := criteria.monotonic) is not None:
-        judges["monotonic"] = lambda: judge_monotonic(record, monotonic, limits)
+        judges["monotonic"] = lambda: judge_monotonic(record, monotonic, limits, noisy=criteria.stochastic)
     if (train_val := criteria.train_val) is not None:
         judges["train_val"] = lambda: judge_train_val(record, train_val, limits)
     if (prediction := criteria.prediction) is not None:
@@ -38,7 +38,9 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
 
     def judge_one(name: str) -> Finding:
         if name in limits:
-            return judge_limit(record, name, limits[name], hold_steps=hold_steps, limits=limits)
+            return judge_limit(
+                record, name, limits[name], hold_steps=hold_steps, limits=limits, unbounded=criteria.unbounded
+            )
         return judges[name]()
 
     return tuple(judge_one(name) for name in criteria.names())

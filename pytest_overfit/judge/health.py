@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.schema import Supervised
+from pytest_overfit.config.schema import Limit, Supervised
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import ParameterRecord, RunRecord, Supervision
@@ -40,12 +41,29 @@ def judge_finite(record: RunRecord) -> Finding:
     )
 
 
-def judge_gradients(record: RunRecord) -> Finding:
-    """Does every trainable parameter get a finite, non-zero gradient, sit in the optimizer and move?"""
+def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Sequence[str] = ()) -> Finding:
+    """Does every trainable parameter get a finite, non-zero gradient, sit in an optimizer and move?
+
+    Args:
+        unused: globs of parameters that are declared to get no gradient.
+        frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
+    """
     allowed = "all that is trainable learns, nothing else moves"
-    trainable = [p for p in record.parameters if p.trainable]
+    if record.stop == "detached":
+        return Finding(
+            "gradients",
+            False,
+            "the objective is not connected to the model: it has no gradient",
+            allowed,
+            where="step 1",
+            hint="look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
+        )
+    held = [p for p in record.parameters if _declared(p, frozen)]
+    trainable = [p for p in record.parameters if p.trainable and not _declared(p, frozen)]
     if not trainable:
         patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
+        if not record.parameters:
+            return Finding("gradients", False, "the model has no parameters", allowed)
         return Finding(
             "gradients",
             False,
@@ -54,31 +72,33 @@ def judge_gradients(record: RunRecord) -> Finding:
             where=f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
             hint="remove the patterns from optim.frozen_module_names, or freeze less",
         )
+    learning = [p for p in trainable if not _declared(p, unused)]
     rates = record.learning_rate
     problems = [
         _problem(
             "not in the optimizer",
-            [p for p in trainable if not p.in_optimizer],
+            [p for p in learning if not p.in_optimizer],
             "build the optimizer from the model that is trained, after its last module was replaced",
         ),
         _problem(
             "no gradient arrives",
-            [p for p in trainable if p.max_grad is None],
-            "connect them to the loss (detach, no_grad, an unused head?), or freeze or remove them",
+            [p for p in learning if p.max_grad is None and not p.moved],  # gradients are sampled: moving proves one
+            "connect them to the loss (detach, no_grad, an unused head?), or freeze or remove them, or declare them unused",
         ),
         _problem(
             "the gradient is zero at every step",
-            [p for p in trainable if p.max_grad == 0.0],
+            [p for p in learning if p.max_grad == 0.0],
             "look for a dead activation, a clamp, or a zero factor behind them",
         ),
         _problem(
             "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
-            [p for p in trainable if p.max_grad and p.in_optimizer and p.moved == 0.0],
+            [p for p in learning if p.max_grad and p.in_optimizer and p.moved == 0.0],
             _still_hint(record),
         ),
         _problem(
             "frozen, yet moves",
-            [p for p in record.parameters if not p.trainable and p.moved > 0.0],
+            # Without a gradient and outside of every optimizer it moves on purpose: the teacher of a moving average.
+            [p for p in record.parameters if p.moved > 0.0 and (p in held or _frozen_in_vain(p))],
             "take frozen parameters out of the optimizer, or freeze before it is built",
         ),
     ]
@@ -86,17 +106,34 @@ def judge_gradients(record: RunRecord) -> Finding:
     if found:
         observed, where, hint = found
         return Finding("gradients", False, observed, allowed, where=where, hint=hint)
-    frozen = len(record.parameters) - len(trainable)
-    return Finding("gradients", True, f"{len(trainable)} tensors learn, {frozen} frozen as declared", allowed)
+    still = len(record.parameters) - len(trainable)
+    declared = [
+        f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
+    ]
+    shown = f"; declared: {', '.join(declared)}" if declared else ""
+    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", allowed)
 
 
-def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[str, float]) -> Finding:
+def _frozen_in_vain(parameter: ParameterRecord) -> bool:
+    return not parameter.trainable and (parameter.in_optimizer or parameter.frozen_by is not None)
+
+
+def _declared(parameter: ParameterRecord, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns)
+
+
+def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[str, Limit]) -> Finding:
     """Could this run have failed? The loss answers to model and target, starts high, and there is something to see."""
-    allowed = "a loss that can fail, on two supervised views"
+    several = record.supervision is not None and bool(record.supervision.frames)
+    allowed = "a loss that can fail" + (", on two supervised views" if several else "")
     checks = [*_starts_high(record, limits), *_depends_on_model(record)]
     if record.supervision is not None:  # the data first: what is wrong with them shows in the loss too
         checks = [*_enough_to_see(record.supervision, settings), *checks]
-        checks += _answers_targets(record, record.supervision, limits)
+        checks += (
+            _answers_targets(record, record.supervision, limits)
+            if record.supervision.frames
+            else _answers_batch(record.supervision)
+        )
     if record.steps == 0 and not checks:
         checks = [("no step was made", "see ::gradients")]
     if record.supervision is None and not checks:
@@ -108,13 +145,29 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         if len(texts) > MOST_REASONS:
             observed += f"; and {len(texts) - MOST_REASONS} more"
         return Finding("supervised", False, observed, allowed, where=record.name, hint=checks[0][1])
-    seen = record.supervision.frames if record.supervision else ()
-    shares = ", ".join(f"{frame.valid / frame.total:.0%}" for frame in seen)
-    return Finding("supervised", True, f"valid depth {shares}" if shares else "the loss answers", allowed)
+    return Finding("supervised", True, _seen(record.supervision), allowed)
 
 
-def judge_constant_batch(record: RunRecord) -> Finding:
-    """Did the loader hand out one sample, and is it byte-identical at the end?"""
+def _seen(supervision: Supervision | None) -> str:
+    if supervision is None:
+        return "the loss answers"
+    if supervision.frames:
+        return f"valid depth {', '.join(f'{frame.valid / frame.total:.0%}' for frame in supervision.frames)}"
+    read = [name for name in supervision.answers if name not in supervision.unread]
+    parts = [f"the loss answers to {shorten(read) or 'the model alone'}"]
+    if supervision.unread:
+        parts.append(f"not read: {shorten(supervision.unread)}")
+    if supervision.note:
+        parts.append(supervision.note)
+    return "; ".join(parts)
+
+
+def judge_constant_batch(record: RunRecord, *, may_differ: bool = False) -> Finding:
+    """Did the loader hand out one sample, and is it byte-identical at the end?
+
+    Args:
+        may_differ: two draws are declared to be different ones; one of them is trained on all the same.
+    """
     allowed = "one sample, the same bytes at every step"
     batch = record.batch
     if batch is None:
@@ -128,14 +181,14 @@ def judge_constant_batch(record: RunRecord) -> Finding:
             where="config",
             hint="switch it off: one sample means the same pixels at every step",
         )
-    if batch.redraw_differences:
+    if batch.redraw_differences and not may_differ:
         return Finding(
             "constant_batch",
             False,
             "two draws differ: " + "; ".join(batch.redraw_differences),
             allowed,
             where="the loader",
-            hint="switch off augmentation, shuffling and random sampling for this test",
+            hint="switch off augmentation, shuffling and random sampling for this test, or pass one batch of it",
         )
     if batch.fingerprint_start != batch.fingerprint_end:
         return Finding(
@@ -146,7 +199,8 @@ def judge_constant_batch(record: RunRecord) -> Finding:
             where=f"{batch.fingerprint_start[:12]} became {batch.fingerprint_end[:12]}",
             hint="the model or the loss writes into its input: look for in-place operations",
         )
-    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}", allowed)
+    declared = "; two draws differ, declared stochastic" if batch.redraw_differences else ""
+    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}{declared}", allowed)
 
 
 def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> tuple[str, str, str] | None:
@@ -162,15 +216,16 @@ def _still_hint(record: RunRecord) -> str:
     return "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps"
 
 
-def _starts_high(record: RunRecord, limits: Mapping[str, float]) -> list[tuple[str, str]]:
+def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
-    for name, below in limits.items():
+    for name, limit in limits.items():
         term = resolve_term(name, record.curves)
         curve = record.curves.get(term or "", ())
-        if curve and curve[0] < below:
+        if curve and limit.holds(1.0 if limit.relative else curve[0]):
+            shown = f"below its limit {number(limit.below)}" if limit.above is None and limit.below else limit.text()
             found.append(
                 (
-                    f"{term} starts at {number(curve[0])}, already below its limit {number(below)}",
+                    f"{term} starts at {number(curve[0])}, already {shown}",
                     "start from an untrained model, or look for an empty mask, a zero target or a zero weight",
                 )
             )
@@ -178,12 +233,12 @@ def _starts_high(record: RunRecord, limits: Mapping[str, float]) -> list[tuple[s
 
 
 def _depends_on_model(record: RunRecord) -> list[tuple[str, str]]:
-    if record.grad_norms and all(curve and curve[0] == 0.0 for curve in record.grad_norms.values()):
+    if record.grad_norms and not any(any(curve) for curve in record.grad_norms.values()):
         return [("the loss does not depend on the model (its gradient is zero)", "connect the loss to the predictions")]
     return []
 
 
-def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mapping[str, float]) -> list[tuple[str, str]]:
+def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name in limits:
         term = resolve_term(name, record.curves)
@@ -199,6 +254,25 @@ def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mappin
                 )
             )
     return found
+
+
+def _answers_batch(supervision: Supervision) -> list[tuple[str, str]]:
+    """Of any batch: the loss answers to it at all, and to what is certainly a target."""
+    if not supervision.answers:
+        return []
+    if len(supervision.unread) == len(supervision.answers):
+        way_out = "the loss reads nothing of its batch: a constant, another batch, or a prediction compared with itself"
+        return [(f"the loss does not answer when {' or '.join(supervision.unread)} change", way_out)]
+    deaf = [target for target in supervision.targets if target in supervision.unread]
+    read = [name for name in supervision.answers if name not in (*supervision.inputs, *supervision.unread)]
+    if not deaf or read:  # a batch of several tasks may carry targets that this one does not read
+        return []
+    return [
+        (
+            f"the loss does not answer when the target {' or '.join(deaf)} changes",
+            "the loss reads another tensor in its place: look at what is compared with what; or leave it out of the batch",
+        )
+    ]
 
 
 def _enough_to_see(supervision: Supervision, settings: Supervised) -> list[tuple[str, str]]:

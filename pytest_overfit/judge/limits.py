@@ -6,42 +6,64 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.schema import Monotonic
+from pytest_overfit.config.schema import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
+SMALL_CLIMB = 0.003  # of the fall so far
 
-def judge_limit(record: RunRecord, name: str, below: float, *, hold_steps: int, limits: Mapping[str, float]) -> Finding:
-    """Is the term below its limit for the last ``hold_steps`` steps of a run that was not cut short?"""
+
+def judge_limit(
+    record: RunRecord,
+    name: str,
+    limit: Limit,
+    *,
+    hold_steps: int,
+    limits: Mapping[str, Limit],
+    unbounded: bool = False,
+) -> Finding:
+    """Is the term within its limit for the last ``hold_steps`` steps of a run that was not cut short?"""
     term = resolve_term(name, record.curves)
-    allowed = f"< {number(below)} for {hold_steps} steps in a row"
+    allowed = f"{limit.text()} for {hold_steps} steps in a row"
     if not record.curves:
-        return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), below))
+        return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), limit))
     if term is None:
         hint = f"name a term that exists, or switch the criterion off with overfit.criteria.{name}: false"
         given = f"terms of the loss: {', '.join(record.curves)}"
         return Finding(name, False, "the loss gives no such term", allowed, where=given, hint=hint)
     curve = record.curves[term]
-    worst = max(curve[-hold_steps:], key=_with_nan_last)
+    measured = [limit.measure(curve, end) for end in _last(curve, hold_steps)]
+    worst = max(measured, key=lambda value: _badness(value, limit))
     where = f"{term}, step {record.steps} of {record.planned_steps}, {record.device}, seed {record.seed}"
-    margin = _margin(worst, below)
-    if not (len(curve) >= hold_steps and worst < below):
-        observed = f"{term} {number(worst)} (start {number(curve[0])}, best {number(_least(curve))})"
-        hint = _limit_hint(record, curve, below)
+    margin = _margin(worst, limit)
+    unit = " of its start" if limit.relative else ""
+    if not (len(curve) >= hold_steps and limit.holds(worst)):
+        best = _best(curve, limit)
+        observed = f"{term} {number(worst)}{unit} (start {number(curve[0])}, best {number(best)})"
+        hint = _limit_hint(record, curve, limit)
         return Finding(name, False, _with_stop(record, observed), allowed, where=where, hint=hint, margin=margin)
-    if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits):
+    declared = unbounded or (limit.below is not None and limit.below < 0)
+    if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits, declared=declared):
         observed, condition, hint = empty
         return Finding(name, False, observed, f"{allowed}{condition}", where=where, hint=hint, margin=margin)
     note = " (negative)" if name == "objective" and worst < 0 else ""
-    steps = held_since(curve, below)
+    note += " (declared unbounded)" if name == "objective" and unbounded else ""
+    steps = held_since(curve, limit)
     return Finding(
-        name, True, f"{term} {number(worst)}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
+        name, True, f"{term} {number(worst)}{unit}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
     )
 
 
 def _empty_success(
-    record: RunRecord, name: str, term: str, worst: float, *, hold_steps: int, limits: Mapping[str, float]
+    record: RunRecord,
+    name: str,
+    term: str,
+    worst: float,
+    *,
+    hold_steps: int,
+    limits: Mapping[str, Limit],
+    declared: bool,
 ) -> tuple[str, str, str] | None:
     """(observed, further condition, hint) where a curve below its limit proves nothing all the same."""
     if record.stop in CUT_SHORT:
@@ -50,38 +72,47 @@ def _empty_success(
     if not any(record.curves[term]):
         hint = "see ::supervised: an all-zero batch, an empty mask or a zero weight"
         return f"{term} is exactly 0 at every step and proves nothing", "", hint
-    if name == "objective" and (missing := unproven(record, limits, hold_steps)):
+    if name == "objective" and not declared and (missing := unproven(record, limits, hold_steps)):
         observed = f"{term} {number(worst)} is negative and proves nothing alone: {missing}"
         condition = ", and once it is negative a bounded term below a limit of its own"
-        return observed, condition, "a confidence term or a flipped sign has no floor: look at the terms it is made of"
+        hint = "a confidence term or a flipped sign has no floor: look at the terms it is made of"
+        return observed, condition, f"{hint}; where that is meant, state a limit and declare unbounded"
     return None
 
 
-def unproven(record: RunRecord, limits: Mapping[str, float], hold_steps: int) -> str | None:
+def unproven(record: RunRecord, limits: Mapping[str, Limit], hold_steps: int) -> str | None:
     """Why a negative objective is no success, or None where it never was negative or a bounded term carries it."""
     objective = record.curves.get("objective", ())
     if not any(value < 0 for value in objective):
         return None
-    bounded = {}
-    for name, below in limits.items():
+    bounded: dict[str, Limit] = {}
+    for name, limit in limits.items():
         term = resolve_term(name, record.curves)
         if name != "objective" and term is not None and min(record.curves[term]) >= 0:
-            bounded[term] = below
+            bounded[term] = limit
     if not bounded:
         return "no bounded term has a limit of its own (set overfit.criteria.camera, depth or loss_<term>)"
-    for term, below in bounded.items():
-        if all(value < below for value in record.curves[term][-hold_steps:]):
+    for term, limit in bounded.items():
+        curve = record.curves[term]
+        if all(limit.holds(limit.measure(curve, end)) for end in _last(curve, hold_steps)):
             return None
-    return "; ".join(_fate(term, record.curves[term], below) for term, below in bounded.items())
+    return "; ".join(_fate(term, record.curves[term], limit) for term, limit in bounded.items())
 
 
-def _fate(term: str, curve: Sequence[float], below: float) -> str:
-    if curve[-1] > curve[0]:
+def _last(curve: Sequence[float], count: int) -> range:
+    """The ends (from 1) of the last steps of a curve."""
+    return range(max(1, len(curve) - count + 1), len(curve) + 1)
+
+
+def _fate(term: str, curve: Sequence[float], limit: Limit) -> str:
+    if limit.above is None and curve[-1] > curve[0]:
         return f"{term} rose from {number(curve[0])} to {number(curve[-1])}"
-    return f"{term} is {number(curve[-1])}, limit {number(below)}"
+    return f"{term} is {number(curve[-1])}, limit {limit.text()}"
 
 
-def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str, float]) -> Finding:
+def judge_monotonic(
+    record: RunRecord, settings: Monotonic, limits: Mapping[str, Limit], *, noisy: bool = False
+) -> Finding:
     """Does every limited term fall as a trend while it is above its limit?
 
     The running median over ``window`` steps must never climb above its best so far by more than ``tolerance`` of it
@@ -96,25 +127,30 @@ def judge_monotonic(record: RunRecord, settings: Monotonic, limits: Mapping[str,
     )
     worst: tuple[float, str] | None = None
     judged, highest = 0, 0.0
-    for name, below in limits.items():
+    for name, limit in limits.items():
         term = resolve_term(name, record.curves)
-        if term is None or len(record.curves[term]) < 2:
+        if term is None or len(record.curves[term]) < 2 or limit.below is None:
             continue
         judged += 1
+        below = limit.below * max(0.0, record.curves[term][0]) if limit.relative else limit.below
         broken = next((i for i, value in enumerate(record.curves[term]) if not math.isfinite(value)), None)
         if broken is not None:
             worst = (math.inf, f"{term} is {number(record.curves[term][broken])} at step {broken + 1}")
             continue
         medians = running_median(record.curves[term], window)
-        climb, step, best = largest_climb(medians, below)
+        climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else SMALL_CLIMB)
         highest = max(highest, climb)
         if climb > tolerance:
             high = f"{number(medians[step])} at step {step + window}"
             text = f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
             worst = max(worst or (climb, text), (climb, text))
-        elif not any(record.curves[term]) or (medians[-1] >= below and not medians[-1] < 0.99 * medians[0]):
+        elif not any(record.curves[term]) or (
+            min(medians[-1], record.curves[term][-1]) >= below and not medians[-1] < 0.99 * medians[0]
+        ):
             text = f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
             worst = worst or (0.0, text)
+    if judged == 0 and record.steps >= 2:
+        return Finding("monotonic", True, "no term with an upper limit to follow", allowed)
     if judged == 0:
         return Finding(
             "monotonic",
@@ -143,19 +179,23 @@ def running_median(curve: Sequence[float], window: int) -> list[float]:
     return [statistics.median(curve[i : i + size]) for i in range(len(curve) - size + 1)]
 
 
-def largest_climb(medians: Sequence[float], below: float) -> tuple[float, int, float]:
+def largest_climb(
+    medians: Sequence[float], below: float, *, noisy: bool = False, small: float = SMALL_CLIMB
+) -> tuple[float, int, float]:
     """(relative climb above the best so far, its index, that best), while the value is at or above ``below``.
 
     A climb is relative to the best value, or to the limit where that is larger. For a curve that goes negative a ratio
-    to a value near zero says nothing: there it is relative to the fall so far, or to the best where that is larger.
+    to a value near zero says nothing: there, and in a ``noisy`` run, it is relative to the fall so far, or to the best
+    where that is larger. A climb by less than ``small`` of the fall so far is the noise of every last stretch.
     """
-    signed = any(value < 0 for value in medians)
+    signed = noisy or any(value < 0 for value in medians)
     best, found = math.inf, (0.0, 0, math.inf)
     for index, value in enumerate(medians):
         if math.isnan(value):
             return math.inf, index, best
-        if value >= below and best < math.inf:
-            scale = max(abs(best), medians[0] - best) if signed else max(best, below)
+        fall = medians[0] - best
+        if value >= below and best < math.inf and value - max(best, below) > small * fall:
+            scale = max(abs(best), fall) if signed else max(best, below)
             climb = (value - max(best, below)) / max(scale, 1e-12)
             if climb > found[0]:
                 found = (climb, index, best)
@@ -163,26 +203,38 @@ def largest_climb(medians: Sequence[float], below: float) -> tuple[float, int, f
     return found
 
 
-def held_since(curve: Sequence[float], below: float) -> int:
-    """The step (from 1) from which the curve stays below its limit to the end."""
-    for index in range(len(curve) - 1, -1, -1):
-        if not curve[index] < below:
-            return index + 2
+def held_since(curve: Sequence[float], limit: Limit) -> int:
+    """The step (from 1) from which the curve stays within its limit to the end."""
+    for end in range(len(curve), 0, -1):
+        if not limit.holds(limit.measure(curve, end)):
+            return end + 1
     return 1
 
 
-def _margin(observed: float, below: float) -> float | None:
-    if math.isnan(observed) or below <= 0:
+def _margin(observed: float, limit: Limit) -> float | None:
+    """Limit over observed below an upper limit, observed over limit above a lower one; the smaller of the two."""
+    if math.isnan(observed):
         return None
-    return math.inf if observed <= 0 else below / observed
+    margins = []
+    if limit.below is not None and limit.below > 0:
+        margins.append(math.inf if observed <= 0 else limit.below / observed)
+    if limit.above is not None and limit.above > 0:
+        margins.append(max(0.0, observed) / limit.above)
+    return min(margins, default=None)
 
 
-def _with_nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _badness(value: float, limit: Limit) -> float:
+    """How far a value is outside of its limit, or how near to it: the larger the worse, a NaN the worst."""
+    if math.isnan(value):
+        return math.inf
+    over = -math.inf if limit.below is None else value - limit.below
+    under = -math.inf if limit.above is None else limit.above - value
+    return max(over, under)
 
 
-def _least(curve: Sequence[float]) -> float:
-    return min((value for value in curve if not math.isnan(value)), default=math.nan)
+def _best(curve: Sequence[float], limit: Limit) -> float:
+    values = [value for value in curve if not math.isnan(value)]
+    return (max if limit.below is None else min)(values, default=math.nan)
 
 
 def _with_stop(record: RunRecord, observed: str) -> str:
@@ -191,6 +243,7 @@ def _with_stop(record: RunRecord, observed: str) -> str:
         "interrupted": "interrupted",
         "non_finite": "stopped at the first non-finite value",
         "no_trainable_parameters": "not trained: no parameter is trainable",
+        "detached": "not trained: the objective has no gradient",
     }
     reason = reasons.get(record.stop)
     return f"{observed}, {reason} (step {record.steps} of {record.planned_steps})" if reason else observed
@@ -198,19 +251,23 @@ def _with_stop(record: RunRecord, observed: str) -> str:
 
 def _cut_short_hint(record: RunRecord) -> str:
     if record.stop == "max_seconds":
-        return "raise overfit.budget.max_seconds; a run that was cut short proves nothing"
+        return "raise max_seconds; a run that was cut short proves nothing"
     return "run it again to the end; a run that was cut short proves nothing"
 
 
-def _limit_hint(record: RunRecord, curve: Sequence[float], below: float) -> str:
+def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
     if record.stop in CUT_SHORT:
         return _cut_short_hint(record)
     if record.stop == "non_finite":
         return "see ::finite for the first NaN or infinity"
     if record.stop == "no_trainable_parameters":
         return "see ::gradients for what is frozen"
+    if record.stop == "detached":
+        return "see ::gradients: the objective is not connected to the model"
+    if limit.below is None:
+        return "it did not get there: look at the loss, the learning rate and the data of this sample"
     if not curve or curve[-1] >= 0.98 * curve[0]:
         return "it did not fall: look at the learning rate, frozen modules and ::gradients"
-    if curve[-1] < 3 * below:
-        return "close: give it more steps (max_epochs, overfit.steps_per_epoch) or let the learning rate decay to 0"
-    return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this pair"
+    if limit.measure(curve, len(curve)) < 3 * limit.below:
+        return "close: give it more steps, or let the learning rate decay to 0"
+    return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"

@@ -16,6 +16,7 @@ STOPS = {
     "non_finite": "stopped at the first non-finite value",
     "interrupted": "INTERRUPTED",
     "no_trainable_parameters": "not trained: no parameter is trainable",
+    "detached": "not trained: the objective has no gradient",
 }
 
 
@@ -68,6 +69,26 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str
             line += _clip(row[2], rest)
         lines.append(line.rstrip())
     return lines
+
+
+def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
+    """One call of ``overfit`` in one line: steps, time, the tightest limit, what was missed or declared.
+
+    Example:
+        >>> call_line([Finding("objective", True, "objective 0.0088", "< 0.01 for 5 steps", margin=1.14)], [record])
+        '412 of 1000 steps in 21.3 s; objective 0.0088 < 0.01 (1.1x)'
+    """
+    steps, planned = max(record.steps for record in records), records[0].planned_steps
+    parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
+    if missed := [finding.name for finding in findings if not finding.passed]:
+        parts.append(f"missed {', '.join(missed)}")
+    limited = [finding for finding in findings if finding.margin is not None]
+    if limited:
+        tightest = min(limited, key=lambda finding: finding.margin or 0.0)
+        allowed = tightest.allowed.partition(" for ")[0]
+        parts.append(f"{tightest.observed.partition(' (')[0]} {allowed} ({_margin(tightest.margin)})")
+    parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
+    return "; ".join(parts)
 
 
 def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], steps_per_second: float) -> str:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from pytest_overfit.errors import OverfitError
 
@@ -43,6 +44,19 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> Devi
             hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement",
         )
     return choice
+
+
+def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = False) -> DeviceChoice:
+    """As ``choose_device``; ``model`` means the device that the model is on already.
+
+    Raises:
+        OverfitError: as ``choose_device``.
+    """
+    if requested != "model":
+        return choose_device(requested, require_gpu=require_gpu)
+    first = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
+    device = torch.device("cpu") if first is None else first.device
+    return choose_device("auto", require_gpu=True) if require_gpu and device.type == "cpu" else DeviceChoice(device)
 
 
 def choose_threads(requested: int | str, *, workers: int = 1) -> int:

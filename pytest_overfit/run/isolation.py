@@ -1,73 +1,100 @@
-"""A run leaves the process as it found it: random generators, thread count, determinism switches, model state."""
+"""A run leaves the process as it found it: random generators, thread count, precision and determinism switches."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+
+# (read, write) of every global switch that a model, a loss or a train step may turn.
+SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        lambda state: torch.use_deterministic_algorithms(state[0], warn_only=state[1]),
+    ),
+    *(
+        (
+            lambda name=name: getattr(torch.backends.cudnn, name),
+            lambda on, name=name: setattr(torch.backends.cudnn, name, on),
+        )  # type: ignore[misc]
+        for name in ("deterministic", "benchmark", "enabled", "allow_tf32")
+    ),
+    *(
+        (lambda kind=kind: torch.is_autocast_enabled(kind), lambda on, kind=kind: torch.set_autocast_enabled(kind, on))  # type: ignore[misc]
+        for kind in ("cpu", "cuda")
+    ),
+    *(
+        (
+            lambda kind=kind: torch.get_autocast_dtype(kind),
+            lambda dtype, kind=kind: torch.set_autocast_dtype(kind, dtype),
+        )  # type: ignore[misc]
+        for kind in ("cpu", "cuda")
+    ),
+)
 
 
 @contextlib.contextmanager
-def isolated(*, seed: int, threads: int, deterministic: bool) -> Iterator[None]:
-    """Seeds every generator for the block and restores generators, threads and cuDNN switches afterwards.
+def isolated(*, seed: int, threads: int | None = None, deterministic: bool = False) -> Iterator[None]:
+    """Seeds every generator for the block; generators and global switches come back afterwards.
 
     Example:
         >>> with isolated(seed=42, threads=1, deterministic=True):
         ...     noise = torch.randn(3)      # the same in every process
+
+    Args:
+        threads: CPU threads within the block; None leaves them alone.
+        deterministic: cuDNN's deterministic kernels, without its benchmark.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    threads_before = torch.get_num_threads()
-    cudnn = torch.backends.cudnn
-    switches = (cudnn.deterministic, cudnn.benchmark)
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        try:
-            seed_everything(seed)
+    with restored_process():
+        seed_everything(seed)
+        if threads is not None:
             torch.set_num_threads(threads)
-            if deterministic:
-                cudnn.deterministic, cudnn.benchmark = True, False
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_num_threads(threads_before)
-            cudnn.deterministic, cudnn.benchmark = switches
+        if deterministic:
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        yield
+
+
+@contextlib.contextmanager
+def restored_process() -> Iterator[None]:
+    """Random generators of Python, NumPy and torch (all devices) and global switches come back after the block."""
+    switches = [(write, read()) for read, write in SWITCHES]
+    generators = [(write, read()) for read, write in _generators()]
+    try:
+        yield
+    finally:
+        for write, state in (*generators, *switches):
+            write(state)
 
 
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices) alike."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed() formats three stacks where there is no GPU
+    if torch.cuda.device_count():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    if getattr(torch, "xpu", None) is not None and torch.xpu.device_count():
+        torch.xpu.manual_seed_all(seed)
 
 
-@contextlib.contextmanager
-def preserved(model: nn.Module, *, keep_trained: bool = False) -> Iterator[None]:
-    """Puts parameters, buffers, gradients, ``requires_grad`` and train/eval flags of a module back after the block."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    grads = {
-        name: (p.requires_grad, None if p.grad is None else p.grad.detach().clone())
-        for name, p in model.named_parameters()
-    }
-    modes = {name: module.training for name, module in model.named_modules()}
-    homes: dict[str, Any] = {name: tensor.device for name, tensor in tensors.items()}
-    try:
-        yield
-    finally:
-        if not keep_trained:
-            with torch.no_grad():
-                for name, tensor in tensors.items():
-                    tensor.data = tensor.data.to(homes[name])
-                    tensor.copy_(values[name])
-        for name, parameter in model.named_parameters():
-            if name in grads:
-                parameter.requires_grad_(grads[name][0])
-                parameter.grad = grads[name][1]
-        for name, module in model.named_modules():
-            module.training = modes.get(name, module.training)
+def _generators() -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+    yield random.getstate, random.setstate
+    yield np.random.get_state, np.random.set_state
+    yield torch.get_rng_state, torch.set_rng_state
+    if torch.cuda.device_count():
+        yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
+    if torch.backends.mps.is_available():
+        yield torch.mps.get_rng_state, torch.mps.set_rng_state
+    if getattr(torch, "xpu", None) is not None and torch.xpu.device_count():
+        yield torch.xpu.get_rng_state_all, torch.xpu.set_rng_state_all

@@ -9,18 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.config.schema import Limit
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.optim import Freezing, GradientClipper, set_hyperparameter
+from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
-from pytest_overfit.run.task import Task, Terms
-from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite, named_outputs
+from pytest_overfit.run.task import Task
+from pytest_overfit.run.update import Detached, Row, Update
+from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
+from pytest_overfit.suggest import nearest
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
+DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period
+STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
 
 
 class Observer(Protocol):
@@ -40,20 +48,23 @@ class Observer(Protocol):
 class Plan:
     """How far a run may go.
 
-    ``limits`` are criterion name -> value the term must stay below; ``accept`` is asked once all have held for
+    ``limits`` are criterion name -> what its term must reach; ``accept`` is asked once all have held for
     ``hold_steps`` steps in a row and may send the run on. Losses are read off the device every ``read_every`` steps,
-    the gradient norms are taken every ``gradient_every`` steps (a step between shows the last ones).
+    the gradient norms are taken in the first ``DENSE_STEPS`` steps and every ``gradient_every`` then (a step between
+    shows the last ones).
+    ``strict_terms`` makes a limit on a term that the loss does not give an error instead of a missed criterion.
     """
 
     max_steps: int
     max_seconds: float | None
     hold_steps: int
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     val_every: int
     read_every: int
     gradient_every: int = 1
     lr: Schedule | None = None
     weight_decay: Schedule | None = None
+    strict_terms: bool = False
     accept: Callable[[Curves], bool] = lambda curves: True
 
 
@@ -68,64 +79,50 @@ class Curves:
     seconds: float = 0.0
 
 
-def fit(
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    plan: Plan,
-    *,
-    watch: GradientWatch,
-    clip: GradientClipper,
-    frozen: Freezing,
-    observers: Sequence[Observer] = (),
-) -> Curves:
+def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observers: Sequence[Observer] = ()) -> Curves:
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
     pending = _Pending()
     on_cpu = task.device.type == "cpu"
-    scaler = task.precision.scaler(task.device)
     started = time.perf_counter()
     try:
-        for step in range(plan.max_steps):
-            hyper = _apply_schedules(optimizer, plan, step / plan.max_steps)
-            task.model.train()
-            frozen.hold()
-            optimizer.zero_grad(set_to_none=True)
-            predictions, terms = task.forward(task.batch)
-            scaler.scale(terms["objective"]).backward()  # type: ignore[no-untyped-call]
-            scaler.unscale_(optimizer)
-            if step % plan.gradient_every == 0:
-                norms = watch.observe()
-            if scaler.is_enabled():  # the scaler skips a step that overflows and lowers its scale: no failure
-                norms = norms.nan_to_num(0.0, 0.0, 0.0)
-            names, row = _row(terms, predictions, norms, watch.groups)
-            pending.steps.append((names, row, hyper))
-            # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
-            broken = (on_cpu or step < EARLY_STEPS) and not bool(torch.isfinite(row).all())
-            if not broken:
-                clip()
-                scaler.step(optimizer)
-                scaler.update()
+        with update.running():
+            for step in range(plan.max_steps):
+                hyper = _apply_schedules(update.optimizers, plan, step / plan.max_steps)
+                # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
+                look = on_cpu or step < EARLY_STEPS
+                row = update(step, look=look, observe=step < DENSE_STEPS or step % plan.gradient_every == 0)
+                row.hyper = hyper or _hyperparameters(update.optimizers)
+                pending.rows.append(row)
 
-            due = broken or step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
-            if not due:
-                continue
-            first = len(curves.steps)
-            curves.non_finite = _drain(pending, task, optimizer, curves, observers)
-            if curves.non_finite:
-                curves.stop = "non_finite"
-                break
-            if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
-                _validate(task, step + 1, curves, observers)
-            if plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves):
-                curves.stop = "passed"
-                break
-            if plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds:
-                curves.stop = "max_seconds"
-                break
+                due = row.broken or step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
+                if not due:
+                    continue
+                first = len(curves.steps)
+                curves.non_finite = _drain(pending, task, update, watch, curves, observers)
+                if curves.non_finite:
+                    curves.stop = "non_finite"
+                    break
+                if step == 0:
+                    _check_terms(curves.steps[0], plan)
+                if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
+                    _validate(task, step + 1, curves, observers)
+                if plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves):
+                    curves.stop = "passed"
+                    break
+                if plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds:
+                    curves.stop = "max_seconds"
+                    break
+    except Detached:
+        curves.stop = "detached"
     except KeyboardInterrupt:
         curves.stop = "interrupted"
-        _drain(pending, task, optimizer, curves, observers)
+        _drain(pending, task, update, watch, curves, observers)
     curves.seconds = time.perf_counter() - started
+    if curves.non_finite is None:
+        curves.non_finite = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+        if curves.non_finite is not None and curves.stop in ("passed", "max_steps"):
+            curves.stop = "non_finite"
     return curves
 
 
@@ -149,87 +146,151 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> int:
-    """For how many of the latest steps in a row every limited term has been below its limit."""
+def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit]) -> int:
+    """For how many of the latest steps in a row every limited term has been within its limit."""
     if not rows:
         return 0
-    named = {resolve_term(criterion, rows[-1]): below for criterion, below in limits.items()}
-    held = 0
-    for row in reversed(rows):
-        if any(name is None or not row[name] < below for name, below in named.items()):
-            break
-        held += 1
+    named = [(resolve_term(criterion, rows[-1]), limit) for criterion, limit in limits.items()]
+    if any(name is None for name, _ in named):
+        return 0
+    held = len(rows)
+    for name, limit in named:
+        curve = [row.get(str(name), math.nan) for row in rows] if limit.relative or limit.window > 1 else None
+        for back in range(held):
+            end = len(rows) - back
+            value = rows[end - 1].get(str(name), math.nan) if curve is None else limit.measure(curve, end)
+            if not limit.holds(value):
+                held = back
+                break
     return held
 
 
-def _apply_schedules(optimizer: torch.optim.Optimizer, plan: Plan, progress: float) -> dict[str, float]:
+def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
+    """A limit on a term that does not exist, or on a ratio that means nothing, is an error at once.
+
+    Raises:
+        OverfitError: with the terms that there are, or the start that was seen.
+    """
+    if not plan.strict_terms:
+        return
+    terms = [name for name in row if not name.startswith("grad_norm/") and name not in HYPER]
+    for criterion, limit in plan.limits.items():
+        name = resolve_term(criterion, row)
+        if name is None:
+            guess = nearest(criterion, terms)
+            raise OverfitError(
+                f"the loss gives no term {criterion!r}",
+                where=f"the limit on {criterion}",
+                allowed=f"one of the terms that it gives: {', '.join(terms)}",
+                hint=f"did you mean {guess!r}?" if guess else None,
+            )
+        if limit.relative and not row[name] > 0:
+            raise OverfitError(
+                f"{name} starts at {row[name]:.4g}: a ratio to it means nothing",
+                where=f"the limit on {criterion}",
+                allowed="a start above zero beside relative",
+                hint="state an absolute limit instead",
+            )
+
+
+HYPER = ("lr", "weight_decay")
+
+
+def _apply_schedules(optimizers: Sequence[torch.optim.Optimizer], plan: Plan, progress: float) -> dict[str, float]:
+    """Sets what is scheduled; without a schedule nothing is set, and the empty mapping says so."""
+    if plan.lr is None and plan.weight_decay is None:
+        return {}
     for key, schedule in (("lr", plan.lr), ("weight_decay", plan.weight_decay)):
-        if schedule is not None:
+        for optimizer in optimizers if schedule is not None else ():
             set_hyperparameter(optimizer, key, schedule(progress))
-    group = optimizer.param_groups[0]
-    return {key: float(group[key]) for key in ("lr", "weight_decay") if key in group}
+    return _hyperparameters(optimizers)
 
 
-def _row(terms: Terms, predictions: object, norms: Tensor, groups: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Names and values of one step, on the device: terms, group norms, and 0 per prediction (NaN if not finite)."""
-    outputs = named_outputs(predictions)
-    names = [*terms, *(f"grad_norm/{group}" for group in groups), *(f"finite/{name}" for name, _ in outputs)]
-    losses = [value.detach().float() for value in terms.values()]
-    flags = [torch.where(torch.isfinite(value.detach()).all(), 0.0, math.nan) for _, value in outputs]
-    return names, torch.cat([torch.stack(losses), norms.detach(), torch.stack(flags) if flags else norms.new_empty(0)])
+def _hyperparameters(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, float]:
+    """Learning rate and weight decay of the first group; a tensor learning rate is read."""
+    if not optimizers or not optimizers[0].param_groups:
+        return {}
+    group = optimizers[0].param_groups[0]
+    return {key: float(group[key]) for key in HYPER if key in group}
 
 
 @dataclass
 class _Pending:
-    """Steps whose numbers are still on the device. One append per step: Ctrl-C cannot leave half of one."""
+    """Steps whose numbers are not written down yet. One append per step: Ctrl-C cannot leave half of one."""
 
-    steps: list[tuple[list[str], Tensor, dict[str, float]]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    norms: dict[str, float] = field(default_factory=dict)
 
 
 def _drain(
     pending: _Pending,
     task: Task,
-    optimizer: torch.optim.Optimizer,
+    update: Update,
+    watch: GradientWatch,
     curves: Curves,
     observers: Sequence[Observer],
 ) -> NonFinite | None:
     """Reads the pending steps in bulk, writes them down, tells the observers; returns the first non-finite tensor."""
-    taken, pending.steps = pending.steps, []
+    taken, pending.rows = pending.rows, []
     if not taken:
         return None
     first = len(curves.steps)
-    values = torch.stack([row for _, row, _ in taken]).tolist()  # the only host-device sync of these steps
-    rows = [dict(zip(names, value, strict=True)) for (names, _, _), value in zip(taken, values, strict=True)]
-    curves.steps += [{**_numbers(row), **hyper} for row, (_, _, hyper) in zip(rows, taken, strict=True)]
+    read, norms = _values(taken), _norms(taken, watch)
+    for row, values, norm in zip(taken, read, norms, strict=True):
+        if norm is not None:
+            pending.norms = dict(zip(watch.columns, norm.tolist(), strict=True))
+        curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
-    return _first_bad(task, optimizer, rows, first)
+    bad = _first_bad(task, watch, taken, read, first)
+    if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
+        bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+    return bad
 
 
-def _numbers(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if not name.startswith("finite/")}
+def _values(rows: Sequence[Row]) -> list[list[float]]:
+    """The values of every row. What is still on the device is read at once: the only host-device sync of its steps."""
+    waiting = [row.values for row in rows if isinstance(row.values, Tensor)]
+    if not waiting:
+        return [row.values for row in rows if isinstance(row.values, list)]
+    if len({tuple(values.shape) for values in waiting}) == 1:
+        read = iter(torch.stack(waiting).tolist())
+    else:
+        read = iter([values.tolist() for values in waiting])
+    return [next(read) if isinstance(row.values, Tensor) else row.values for row in rows]
+
+
+def _norms(rows: Sequence[Row], watch: GradientWatch) -> list[npt.NDArray[np.float32] | None]:
+    """The norms of the module groups of every row, None where none were taken."""
+    taken = [row.norms.detach() for row in rows if row.norms is not None]
+    if not taken:
+        return [None] * len(rows)
+    groups = iter(watch.take(torch.stack(taken).cpu().numpy()))
+    return [None if row.norms is None else next(groups) for row in rows]
 
 
 def _first_bad(
-    task: Task, optimizer: torch.optim.Optimizer, rows: Sequence[Mapping[str, float]], first: int
+    task: Task, watch: GradientWatch, taken: Sequence[Row], read: Sequence[Sequence[float]], first: int
 ) -> NonFinite | None:
-    for offset, row in enumerate(rows):
-        step = first + offset + 1
-        bad = [name for name, value in row.items() if not math.isfinite(value)]
-        outputs = [name for name in bad if name.startswith("finite/")]
-        losses = [name for name in bad if not name.startswith("finite/")]
-        if outputs:
-            return NonFinite(step, f"prediction {outputs[0].removeprefix('finite/')}", _blame(task))
-        if losses:
-            kind = "gradient of" if losses[0].startswith("grad_norm/") else "loss term"
-            name = losses[0].removeprefix("grad_norm/")
-            return NonFinite(step, f"{kind} {name}", name if kind == "gradient of" else None)
-    return first_non_finite_state(task.model, optimizer, first + len(rows))
+    for step, (row, values) in enumerate(zip(taken, read, strict=True), first + 1):
+        if row.looked and not row.broken:
+            continue
+        bad = row.bad
+        for name, value in zip(row.outputs, values[len(row.terms) :], strict=False):
+            bad = bad or (None if math.isfinite(value) else name)
+        if bad is not None:
+            return NonFinite(step, f"prediction {bad}", _blame(task))
+        for name, value in zip(row.terms, values, strict=False):
+            if not math.isfinite(value):
+                return NonFinite(step, f"loss term {name}", None)
+        if row.norms is not None and (culprit := watch.first_non_finite(row.norms)) is not None:
+            return NonFinite(step, f"gradient of {culprit.split('.')[0]}", culprit.rpartition(".")[0] or culprit)
+    return None
 
 
 def _blame(task: Task) -> str | None:
     """The module that made a prediction non-finite; None once the update has spoilt the parameters themselves."""
-    if first_non_finite_state(task.model, None, 0) is not None:
+    if not task.repeatable or first_non_finite_state(task.model, (), 0) is not None:
         return None
     return locate_non_finite(task.model, lambda: task.forward(task.batch))
 

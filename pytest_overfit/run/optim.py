@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.build import instantiate
 from pytest_overfit.run.record import FreezeMatch
 from pytest_overfit.suggest import nearest
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Freezing:
     """The outcome of ``freeze``: which pattern froze which parameter, and the frozen modules (kept in eval mode)."""
 
-    frozen_by: Mapping[str, str]
-    modules: tuple[nn.Module, ...]
-    matches: tuple[FreezeMatch, ...]
+    frozen_by: Mapping[str, str] = field(default_factory=dict)
+    modules: tuple[nn.Module, ...] = ()
+    matches: tuple[FreezeMatch, ...] = ()
 
     def hold(self) -> None:
         """Frozen modules stay in evaluation mode, so that their batch statistics do not drift."""
@@ -87,6 +87,36 @@ def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter])
             allowed="a torch.optim.Optimizer",
         )
     return optimizer
+
+
+DEFAULT_LR = 1e-3
+
+
+def collect_optimizers(given: Any, parameters: Sequence[nn.Parameter]) -> tuple[Any, list[torch.optim.Optimizer]]:
+    """What the user's step gets as its optimizer, and every optimizer in it.
+
+    Args:
+        given: an optimizer, a mapping or sequence of them, a factory called with the trainable parameters that returns
+            any of these, or None: AdamW with a learning rate of 1e-3 and no weight decay.
+
+    Raises:
+        OverfitError: it is, or the factory returns, something else.
+    """
+    built = given
+    if given is None:
+        built = torch.optim.AdamW(list(parameters), lr=DEFAULT_LR, weight_decay=0.0)
+    elif callable(given) and not isinstance(given, torch.optim.Optimizer):
+        built = given(list(parameters))
+    found = list(built.values()) if isinstance(built, Mapping) else built
+    found = list(found) if isinstance(found, (list, tuple)) else [found]
+    wrong = [thing for thing in found if not isinstance(thing, torch.optim.Optimizer)]
+    if wrong or not found:
+        raise OverfitError(
+            f"a {type(wrong[0] if wrong else built).__name__} where an optimizer is wanted",
+            where="optimizer" if built is given else "what the optimizer factory returned",
+            allowed="a torch.optim.Optimizer, a mapping or list of them, or a factory called with the parameters",
+        )
+    return built, found
 
 
 class GradientClipper:

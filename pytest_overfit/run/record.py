@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-StopReason = Literal["passed", "max_steps", "max_seconds", "non_finite", "interrupted", "no_trainable_parameters"]
+StopReason = Literal[
+    "passed", "max_steps", "max_seconds", "non_finite", "interrupted", "no_trainable_parameters", "detached"
+]
 
 CUT_SHORT: tuple[StopReason, ...] = ("max_seconds", "interrupted")
 
@@ -76,12 +78,22 @@ class Supervision:
     ``answers[target][term]`` is the absolute change of a loss term when that target is perturbed and the predictions
     are kept. ``image_difference`` is the mean absolute difference of the two images (0..1), ``pose_difference`` the
     largest absolute difference between entries of two normalised world2cam matrices.
+
+    Of a batch that is no two-view batch, ``answers`` has every tensor that could be perturbed; ``inputs`` are those
+    that change what the model returns, ``unread`` those that change nothing, ``targets`` those that are targets by
+    their place (the second of a pair) or name. ``note`` says what was not probed, and why; ``finite`` whether the
+    loss was, before anything was perturbed.
     """
 
     answers: Mapping[str, Mapping[str, float]]
     frames: tuple[FrameRecord, ...]
-    image_difference: float | None
-    pose_difference: float | None
+    image_difference: float | None = None
+    pose_difference: float | None = None
+    inputs: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    note: str | None = None
+    finite: bool = True
 
 
 @dataclass(frozen=True)

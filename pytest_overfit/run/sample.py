@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
-from pytest_overfit.data.batch import compare_batches, freeze_batch
+from pytest_overfit.data.batch import compare_batches, freeze_batch, is_carrier
 from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
 
 Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One batch of whatever the user gave, what a second draw differs in, and what there is to say about it."""
+
+    batch: Any
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def draw(data: Any) -> Drawn:
+    """One batch out of a batch, a loader or other iterable of batches, or a callable that returns the next one.
+
+    Example:
+        >>> draw(DataLoader(dataset, batch_size=2, shuffle=True)).differences     # doctest: +SKIP
+        ('0: 6 of 6 elements differ, by up to 3.1', '1: 2 of 2 elements differ, by up to 1')
+
+    Loaders and callables are drawn twice. Their samplers and generators are used as they are.
+
+    Raises:
+        OverfitError: there is no batch to be had.
+    """
+    if is_batch(data):
+        return Drawn(data)
+    if callable(data) and not hasattr(data, "__iter__"):
+        first = freeze_batch(data(), torch.device("cpu"))
+        return Drawn(first, _differences(first, data()))
+    if not hasattr(data, "__iter__"):
+        raise OverfitError(
+            f"a {type(data).__name__} where data is wanted",
+            where="data",
+            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
+        )
+    iterator = iter(data)
+    first = first_batch(iterator)
+    if iterator is data:
+        return Drawn(first, notes=("the data are an iterator: they cannot be drawn twice and compared",))
+    second = next(iter(data), None)
+    if second is None:
+        return Drawn(first, ("the second draw is empty: a loader that can be drawn twice is wanted",))
+    return Drawn(first, _differences(first, second))
+
+
+def is_batch(data: Any) -> bool:
+    """Whether this is a batch itself, rather than something that hands out batches."""
+    if data is None or isinstance(data, (torch.Tensor, Mapping, list, tuple, PackedSequence)):
+        return True
+    return dataclasses.is_dataclass(data) or is_carrier(data)
+
+
+def _differences(first: Any, second: Any) -> tuple[str, ...]:
+    return tuple(difference.describe() for difference in compare_batches(first, second))
 
 
 @dataclass(frozen=True)
@@ -37,8 +92,7 @@ def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:
     second = next((batch for batch in loader), None)
     if second is None:
         return normalize_batch(first), ("the second draw is empty: a loader that can be drawn twice is wanted",)
-    differences = tuple(difference.describe() for difference in compare_batches(first, second))
-    return normalize_batch(first), differences
+    return normalize_batch(first), _differences(first, second)
 
 
 def first_batch(loader: Iterable[Batch]) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,10 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.names import OBJECTIVE_NAMES
 
 Terms = dict[str, Tensor]
+
+
+class Heard(list[tuple[str, Tensor]]):
+    """Predictions by name, as a module that is listened to made them."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,19 @@ class Task(Protocol):
     def device(self) -> torch.device: ...
     @property
     def precision(self) -> Precision: ...
+    @property
+    def repeatable(self) -> bool:
+        """Whether ``forward`` can be called outside of a training step."""
+
+    @property
+    def heard(self) -> Heard:
+        """What the model has predicted while it was listened to, by name; whoever reads it clears it."""
 
     def forward(self, batch: Any) -> tuple[Any, Terms]:
         """The predictions, and the scalar terms of the loss with ``objective`` among them."""
+
+    def listening(self) -> contextlib.AbstractContextManager[Any]:
+        """Around every use of ``forward``: a task may have to hear what its model predicts."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +77,18 @@ class TwoViewTask:
     val_batch: Mapping[str, Any] | None
     device: torch.device
     precision: Precision = Precision()
+    heard: Heard = field(default_factory=Heard)
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Any, Terms]:
         predictions = self.predict(batch)
         return predictions, self.terms(predictions, batch)
+
+    @property
+    def repeatable(self) -> bool:
+        return True
+
+    def listening(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
         with self.precision.autocast(self.device):
@@ -79,29 +101,57 @@ class TwoViewTask:
 
 
 def scalar_terms(result: Any) -> Terms:
-    """Normalises what a loss returned to a name -> scalar tensor mapping that holds ``objective``.
+    """What a loss or a train step returned, as a name -> scalar tensor mapping that starts with ``objective``.
+
+    Example:
+        >>> scalar_terms((torch.tensor(0.5), {"accuracy": 0.9}))
+        {'objective': tensor(0.5000), 'accuracy': tensor(0.9000)}
+
+    A scalar, a mapping that holds one under ``objective``, ``loss_objective`` or ``loss``, or a scalar first in a tuple
+    (with a mapping of terms behind it). Entries that are no scalars are left out.
 
     Raises:
         OverfitError: nothing in it can be the objective.
     """
-    if isinstance(result, Tensor):
-        result = {"objective": result}
-    if not isinstance(result, Mapping):
+    given: Mapping[Any, Any] = {}
+    if isinstance(result, (tuple, list)) and result and not isinstance(result, Mapping):
+        given = result[1] if len(result) > 1 and isinstance(result[1], Mapping) else {}
+        result = result[0]
+    if isinstance(result, Mapping):
+        given, name = result, next((name for name in OBJECTIVE_NAMES if name in result), None)
+        if name is None:
+            raise OverfitError(
+                f"the loss returned no objective, only {', '.join(map(str, result)) or 'an empty mapping'}",
+                where="loss",
+                allowed=f"a scalar tensor under one of the keys {', '.join(OBJECTIVE_NAMES)}",
+            )
+        result = result[name]
+    objective = _as_scalar(result)
+    if objective is None:
         raise OverfitError(
-            f"the loss returned a {type(result).__name__}", where="loss", allowed="a scalar tensor or a mapping of them"
-        )
-    terms = {
-        str(key): value.reshape(()) for key, value in result.items() if isinstance(value, Tensor) and value.numel() == 1
-    }
-    name = next((name for name in OBJECTIVE_NAMES if name in terms), None)
-    if name is None:
-        raise OverfitError(
-            f"the loss returned no objective, only {', '.join(map(str, result)) or 'an empty mapping'}",
+            f"the loss returned {_described(result)}",
             where="loss",
-            allowed=f"a scalar tensor under one of the keys {', '.join(OBJECTIVE_NAMES)}",
+            allowed="a scalar, a mapping of scalars with objective, or (scalar, mapping)",
+            hint="reduce it: .mean()" if isinstance(result, Tensor) else "return what is differentiated",
         )
-    objective = terms.pop(name)
-    return {"objective": objective, **terms}
+    terms = {str(key): _as_scalar(value) for key, value in given.items() if key not in OBJECTIVE_NAMES}
+    return {"objective": objective, **{name: value for name, value in terms.items() if value is not None}}
+
+
+def _as_scalar(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        if value.dim() == 0:  # as it is: a reshape would be one more node of the graph at every step
+            return value
+        return value.reshape(()) if value.numel() == 1 else None
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        return None
+    return torch.tensor(float(value))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _as_float32(predictions: Any) -> Any:

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.run.record import NonFinite, ParameterRecord
 
+ABSENT = -1.0  # in place of the norm of a gradient that is not there
+
 
 class GradientWatch:
-    """Gradient norms of every parameter: the largest one over the run, and one norm per module group and step.
+    """Gradient norms: the largest of every parameter over the run, and one norm per module group and step.
 
     A module group is a direct child of the model (``aggregator``, ``camera_head``, ...).
     """
@@ -24,48 +28,80 @@ class GradientWatch:
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         homes = [name.split(".")[0] for name, _ in self.named]
         self.groups = tuple(dict.fromkeys(homes))
-        self._counts = [homes.count(group) for group in self.groups]  # parameters of one child follow each other
-        self._largest: Tensor | None = None
-        self._seen = [False] * len(self.named)
+        self.columns = tuple(f"grad_norm/{group}" for group in self.groups)
+        self._starts = [homes.index(group) for group in self.groups]  # parameters of one child follow each other
+        self._largest: npt.NDArray[np.float32] = np.full(len(self.named), ABSENT, np.float32)
+        self._members: dict[tuple[int, int], frozenset[int]] = {}
+        self._absent: Tensor | None = None
 
-    def observe(self) -> Tensor:
-        """Takes the current gradients into account; returns the (G,) group norms, on the device.
+    def observe(self, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
+        """The gradient norm of every parameter, (P,) on the device; -1 where there is no gradient.
 
-        Call it between backward and clipping.
+        Call it between backward and clipping. With an optimizer, only the gradients that it is about to apply count.
         """
-        if not self.named:
-            return torch.zeros(0)
-        grads = {i: _dense(p.grad) for i, (_, p) in enumerate(self.named) if p.grad is not None}
-        found = dict(zip(grads, torch._foreach_norm(list(grads.values())) if grads else (), strict=True))
-        none = torch.zeros((), device=self.named[0][1].device)
-        norms = torch.stack([found.get(i, none).float() for i in range(len(self.named))])
-        for i in grads:
-            self._seen[i] = True
-        self._largest = norms if self._largest is None else torch.maximum(self._largest, norms)
-        return torch.stack([part.square().sum() for part in torch.split(norms, self._counts)]).sqrt()
+        wanted = None if optimizer is None else self._held_by(optimizer)
+        grads = [
+            None if p.grad is None or (wanted is not None and i not in wanted) else _dense(p.grad)
+            for i, (_, p) in enumerate(self.named)
+        ]
+        present = [grad for grad in grads if grad is not None]
+        if not present:
+            return self._none().expand(len(grads)).clone()
+        found = torch._foreach_norm(present)
+        if len(present) < len(grads) or len({(n.dtype, n.device) for n in found}) > 1:
+            none, norms = self._none(), iter(found)
+            found = [none if grad is None else next(norms).to(none) for grad in grads]
+        return torch.stack(found).float()
+
+    def take(self, norms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Takes observed norms (steps, P) into account and gives the norms of the module groups, (steps, G)."""
+        if not norms.size:
+            return np.zeros((len(norms), 0), np.float32)
+        self._largest = np.fmax(self._largest, np.where(np.isnan(norms), ABSENT, norms).max(0))
+        squares = np.square(np.where(norms == ABSENT, 0.0, norms).astype(np.float64))
+        return np.sqrt(np.add.reduceat(squares, self._starts, axis=1)).astype(np.float32)
+
+    def first_non_finite(self, norms: Tensor) -> str | None:
+        """The name of the first parameter whose observed gradient norm is not finite."""
+        bad = (~torch.isfinite(norms)).nonzero()
+        return self.named[int(bad[0])][0] if len(bad) else None
 
     def largest(self) -> dict[str, float | None]:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""
-        if self._largest is None:
-            return {name: None for name, _ in self.named}
         values = self._largest.tolist()
-        return {
-            name: value if seen else None for (name, _), value, seen in zip(self.named, values, self._seen, strict=True)
-        }
+        return {name: None if value < 0 else value for (name, _), value in zip(self.named, values, strict=True)}
+
+    def _held_by(self, optimizer: torch.optim.Optimizer) -> frozenset[int]:
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        key = (id(optimizer), count)  # a group may be added in the middle of a run
+        if key not in self._members:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            self._members[key] = frozenset(i for i, (_, p) in enumerate(self.named) if id(p) in held)
+        return self._members[key]
+
+    def _none(self) -> Tensor:
+        if self._absent is None:
+            device = self.named[0][1].device if self.named else torch.device("cpu")
+            self._absent = torch.tensor(ABSENT, device=device)
+        return self._absent
 
 
 def parameter_records(
     model: nn.Module,
-    initial: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer | None,
+    initial: Callable[[Tensor], Tensor | None],
+    optimizers: Sequence[torch.optim.Optimizer],
     largest: Mapping[str, float | None],
     frozen_by: Mapping[str, str],
 ) -> tuple[ParameterRecord, ...]:
-    """One record per parameter: did it get a gradient, is it in the optimizer, did it move?"""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else set()
+    """One record per parameter: did it get a gradient, is it in an optimizer, did it move?
+
+    ``initial`` gives a parameter's value before the run, None where it had none (a lazy module).
+    """
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     records = []
     for name, parameter in model.named_parameters():
-        change = (parameter.detach() - initial[name].to(parameter.device)).abs()
+        before, now = initial(parameter), parameter.detach()
+        change = now.new_ones(1) if before is None else (now - before.to(now.device)).abs()
         records.append(
             ParameterRecord(
                 name=name,
@@ -75,7 +111,7 @@ def parameter_records(
                 in_optimizer=id(parameter) in held,
                 max_grad=largest.get(name),
                 moved=float(change.max()) if change.numel() else 0.0,
-                finite=bool(torch.isfinite(parameter.detach()).all()),
+                finite=bool(torch.isfinite(now).all()),
             )
         )
     return tuple(records)
@@ -120,9 +156,11 @@ def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | Non
     return first[0] if first else None
 
 
-def first_non_finite_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, step: int) -> NonFinite | None:
+def first_non_finite_state(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int
+) -> NonFinite | None:
     """The first parameter, buffer or optimizer-state tensor that is not finite. A host-device sync."""
-    state_tensors = [value for state in (optimizer.state.values() if optimizer else ()) for value in state.values()]
+    state_tensors = [v for optimizer in optimizers for state in optimizer.state.values() for v in state.values()]
     tensors = [
         tensor.detach()
         for tensor in [*model.parameters(), *model.buffers(), *state_tensors]
@@ -135,9 +173,9 @@ def first_non_finite_state(model: nn.Module, optimizer: torch.optim.Optimizer | 
         for name, tensor in named:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 return NonFinite(step, f"{kind} {name}", name.rpartition(".")[0] or None)
-    for parameter, state in optimizer.state.items() if optimizer else ():
+    for parameter, state in (item for optimizer in optimizers for item in optimizer.state.items()):
         for key, value in state.items():
-            if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(_dense(value)).all():
                 name = names.get(id(parameter), "?")
                 return NonFinite(step, f"optimizer state {key} of {name}", name.rpartition(".")[0] or None)
     return None
@@ -147,7 +185,7 @@ def _norms_are_finite(tensors: Sequence[Tensor]) -> bool:
     """One cheap look at many tensors: a norm is finite only if every element is (overflow aside)."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:  # an optimizer may keep its step counters on the CPU
-        by_device.setdefault(tensor.device, []).append(tensor)
+        by_device.setdefault(tensor.device, []).append(_dense(tensor))
     return all(
         bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(group)])).all())
         for group in by_device.values()

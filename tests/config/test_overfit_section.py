@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.config.schema import (
+    AmpConfig,
     Budget,
     Criteria,
     Limit,
@@ -38,6 +39,10 @@ overfit:
   require_gpu: true
   threads: 2
   deterministic: false
+  seeds: [3, 1, "2"]
+  pass_at_least: 2
+  amp: bfloat16
+  keep_trained: on
   budget: {max_steps: 50, max_seconds: 9.5, hold_steps: 2}
   criteria:
     objective: {below: 0.5}
@@ -52,6 +57,10 @@ overfit:
     constant_batch: no
     train_val: {tolerance: 0.3}
     prediction: {abs_rel: 0.1, rotation_deg: null}
+    unused: pooler.*
+    frozen: [embed.*, "*.bias"]
+    unbounded: true
+    stochastic: yes
   probes: {sensitivity: false, gradient_every: 10}
 """
 
@@ -70,6 +79,10 @@ def test_every_key(tmp_path: Path) -> None:
         require_gpu=True,
         threads=2,
         deterministic=False,
+        seeds=(3, 1, 2),
+        pass_at_least=2,
+        amp=AmpConfig(True, "bfloat16"),
+        keep_trained=True,
         budget=Budget(50, 9.5, 2),
         criteria=Criteria(
             objective=Limit(0.5),
@@ -83,6 +96,10 @@ def test_every_key(tmp_path: Path) -> None:
             constant_batch=False,
             train_val=TrainVal(0.3),
             prediction=Prediction(abs_rel=0.1, rotation_deg=None),
+            unused=("pooler.*",),
+            frozen=("embed.*", "*.bias"),
+            unbounded=True,
+            stochastic=True,
         ),
         probes=Probes(False, 10),
     )
@@ -93,6 +110,48 @@ def test_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "exp_name: x\n").overfit == OverfitSettings()
     with_val = load(tmp_path, "data: {val: {common_config: {fix_aspect_ratio: 1}}}\n").overfit
     assert with_val.criteria == Criteria(train_val=TrainVal())
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("0.5", Limit(0.5)),
+        ("{below: 0.5}", Limit(0.5)),
+        ("{above: 0.99}", Limit(above=0.99)),
+        ("{below: 1, above: -1}", Limit(1.0, -1.0)),
+        ("{below: 0.05, relative: true}", Limit(0.05, relative=True)),
+        ("{above: 2, relative: on, window: 20}", Limit(above=2.0, relative=True, window=20)),
+    ],
+)
+def test_limits(tmp_path: Path, text: str, limit: Limit) -> None:
+    """A number is an upper limit; a mapping says below, above, relative and window. Every limit is read alike."""
+    found = criteria(tmp_path, f"{{objective: {text}, camera: {text}, loss_T: {text}, terms: {{x: {text}}}}}")
+    assert (found.objective, found.camera, found.terms) == (limit, limit, {"loss_T": limit, "x": limit})
+
+
+@pytest.mark.parametrize(
+    ("text", "amp"),
+    [("false", AmpConfig()), ("'off'", AmpConfig()), ("float16", AmpConfig(True, "float16")), ("~", None)],
+)
+def test_amp(tmp_path: Path, text: str, amp: AmpConfig | None) -> None:
+    """Off is not the same as not given, which leaves it to `optim.amp`."""
+    assert load(tmp_path, f"overfit: {{amp: {text}}}\n").overfit.amp == amp
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("7", (7,)), ("[0]", (0,)), ("'4'", (4,)), ("[]", None), ("~", ())])
+def test_seeds(tmp_path: Path, text: str, seeds: tuple[int, ...] | None) -> None:
+    """One, or a list that is not empty; null is as good as nothing."""
+    if seeds is None:
+        assert problems_in(tmp_path, f"overfit: {{seeds: {text}}}\n")
+    else:
+        assert load(tmp_path, f"overfit: {{seeds: {text}}}\n").overfit.seeds == seeds
+
+
+@pytest.mark.parametrize("device", ["model", "cuda:0", "xpu", "auto"])
+def test_devices(tmp_path: Path, device: str) -> None:
+    """`model` leaves the model where it is; `threads: keep` the process as it is."""
+    settings = load(tmp_path, f"overfit: {{device: '{device}', threads: keep}}\n").overfit
+    assert (settings.device, settings.threads) == (device, "keep")
 
 
 @pytest.mark.parametrize("off", ["off", "false", "null", "no", "'off'", "~", "Off"])
@@ -132,12 +191,48 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         (
             "criteria: {objectve: 0.1}",
             "criteria.objectve: found an unknown key, allowed: objective | camera | depth | terms | monotonic |"
-            " finite | gradients | supervised | constant_batch | train_val | prediction (did you mean objective?)",
+            " finite | gradients | supervised | constant_batch | train_val | prediction | unused | frozen | unbounded |"
+            " stochastic (did you mean objective?)",
         ),
-        ("criteria: {objective: low}", "criteria.objective: found 'low', allowed: a number, {below: number}, or false"),
-        ("criteria: {objective: .nan}", "criteria.objective: found nan, allowed: a number, {below: number}, or false"),
-        ("criteria: {camera: 0}", "criteria.camera: found 0, allowed: a number above 0, {below: number}, or false"),
-        ("criteria: {objective: {belo: 1}}", "criteria.objective.below: found nothing, allowed: a number, the limit"),
+        ("criteria: {objective: low}",
+         "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),
+        ("criteria: {objective: .nan}",
+         "criteria.objective: found nan, allowed: a number, {below: number}, {above: number}, or false"),
+        ("criteria: {camera: 0}",
+         "criteria.camera: found 0, allowed: a number above 0, {below: number}, {above: number}, or false"),
+        ("criteria: {objective: {belo: 1}}",
+         "criteria.objective.belo: found an unknown key, allowed: below | above | relative | window"
+         " (did you mean below?)"),
+        ("criteria: {objective: {window: 2}}",
+         "criteria.objective: found {'window': 2}, allowed: a number under below, above, or both"),
+        ("criteria: {objective: {below: 1, above: 1}}",
+         "criteria.objective.above: found 1.0, allowed: a number under below, 1.0"),
+        ("criteria: {objective: {below: 0, relative: true}}",
+         "criteria.objective.below: found 0, allowed: a number above 0"),
+        ("criteria: {loss_T: {above: -1, relative: true}}",
+         "criteria.loss_T.above: found -1, allowed: a number above 0"),
+        ("criteria: {objective: {below: 1, window: 0}}",
+         "criteria.objective.window: found 0, allowed: a whole number of at least 1"),
+        ("criteria: {depth: {below: 0}}", "criteria.depth.below: found 0, allowed: a number above 0"),
+        ("criteria: {unused: 3}", "criteria.unused: found 3, allowed: a list of text"),
+        ("criteria: {frozen: [a, 1]}", "criteria.frozen: found ['a', 1], allowed: a list of text"),
+        ("criteria: {stochastic: 2}", "criteria.stochastic: found 2, allowed: true or false"),
+        ("criteria: {unbounded: true}",
+         "criteria.unbounded: found true, allowed: a stated objective limit beside it"),
+        ("criteria: {unbounded: true, objective: true}",
+         "criteria.unbounded: found true, allowed: a stated objective limit beside it"),
+        ("criteria: {unbounded: true, objective: off}",
+         "criteria.unbounded: found true, allowed: a stated objective limit beside it"),
+        ("seeds: [1, 1]", "seeds: found [1, 1], allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
+        ("seeds: -1", "seeds: found -1, allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
+        ("seeds: [true]", "seeds: found [True], allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
+        ("seeds: {a: 1}",
+         "seeds: found {'a': 1}, allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
+        ("{seeds: [1, 2], pass_at_least: 3}",
+         "pass_at_least: found 3, more than the number of seeds, allowed: a whole number from 1 to 2"),
+        ("pass_at_least: 0", "pass_at_least: found 0, allowed: a whole number of at least 1"),
+        ("amp: true", "amp: found true, allowed: false | bfloat16 | float16"),
+        ("amp: half", "amp: found 'half', allowed: false | bfloat16 | float16"),
         ("criteria: {loss_T: true}", "criteria.loss_T: found true, allowed: a number, the limit; there is no default"),
         ("criteria: {camera: 1, loss_camera: 1}",
          "criteria.loss_camera: found a second limit beside camera, allowed: one of camera and loss_camera"),
@@ -153,11 +248,12 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("criteria: [objective]", "criteria: found ['objective'], allowed: a mapping"),
         ("budget: {max_steps: 0}", "budget.max_steps: found 0, allowed: a whole number of at least 1"),
         ("budget: {max_seconds: 0}", "budget.max_seconds: found 0, allowed: a number above 0"),
-        ("budget: {max_steps: 3}", "budget.hold_steps: found 5, more than the 3 steps of the run, allowed: at most 3"),
-        ("device: gpu", "device: found 'gpu', allowed: auto | cpu | cuda | cuda:N | mps | xpu"),
-        ("device: 0", "device: found 0, allowed: auto | cpu | cuda | cuda:N | mps | xpu"),
-        ("threads: 0", "threads: found 0, allowed: auto, or a whole number from 1 to 4096"),
-        ("threads: many", "threads: found 'many', allowed: auto, or a whole number from 1 to 4096"),
+        ("budget: {max_steps: 3, hold_steps: 5}",
+         "budget.hold_steps: found 5, more than the 3 steps of the run, allowed: at most 3"),
+        ("device: gpu", "device: found 'gpu', allowed: auto | model | cpu | cuda | cuda:N | mps | xpu"),
+        ("device: 0", "device: found 0, allowed: auto | model | cpu | cuda | cuda:N | mps | xpu"),
+        ("threads: 0", "threads: found 0, allowed: auto, keep, or a whole number from 1 to 4096"),
+        ("threads: many", "threads: found 'many', allowed: auto, keep, or a whole number from 1 to 4096"),
         ("{device: cpu, require_gpu: true}",
          "require_gpu: found true beside device: cpu, allowed: false, or another device"),
         ("pair: {source: rendered}",

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Criteria, Prediction, TrainVal
+from pytest_overfit.config.schema import Criteria, Limit, Prediction, TrainVal
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.run.record import Evaluation, FramePrediction
 from tests.support.records import record
 
-LIMITS = {"objective": 0.01, "camera": 0.001, "depth": 0.01}
+LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}
 
 
 def test_equal_losses_agree() -> None:

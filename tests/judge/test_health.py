@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Supervised
+from pytest_overfit.config.schema import Limit, Supervised
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.run.record import BatchRecord, FrameRecord, FreezeMatch, NonFinite, Supervision
 from tests.support.records import falling, parameter, record
 
-LIMITS = {"objective": 0.01, "camera": 0.001, "depth": 0.01}
+LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}
 
 
 def supervision(**changes: Any) -> Supervision:
@@ -52,7 +52,8 @@ def test_no_step_is_not_finite() -> None:
         ({"max_grad": None, "moved": 0.0}, "no gradient arrives"),
         ({"max_grad": 0.0, "moved": 0.0}, "the gradient is zero at every step"),
         ({"moved": 0.0}, "does not move"),
-        ({"trainable": False, "in_optimizer": False, "moved": 0.2}, "frozen, yet moves"),
+        ({"trainable": False, "in_optimizer": True, "moved": 0.2}, "frozen, yet moves"),
+        ({"trainable": False, "in_optimizer": False, "frozen_by": "*head*", "moved": 0.2}, "frozen, yet moves"),
     ],
 )
 def test_a_parameter_that_does_not_learn_is_named(changes: dict[str, Any], says: str) -> None:
@@ -62,6 +63,28 @@ def test_a_parameter_that_does_not_learn_is_named(changes: dict[str, Any], says:
     assert not finding.passed
     assert finding.observed == f"1 parameter tensors: {says}"
     assert finding.where == "camera_head.bias"
+
+
+def test_a_parameter_that_moves_on_purpose_is_no_frozen_one() -> None:
+    """The teacher of a moving average: no gradient, no optimizer, moved by the train step itself."""
+    teacher = parameter("teacher.weight", trainable=False, in_optimizer=False, max_grad=None, moved=0.2)
+    assert judge_gradients(record(parameters=(parameter(), teacher))).passed
+
+
+def test_a_gradient_between_two_looks_is_proved_by_the_movement() -> None:
+    """Gradients are sampled; without a gradient no optimizer moves a parameter."""
+    assert judge_gradients(record(parameters=(parameter(max_grad=None, moved=0.2),))).passed
+
+
+def test_declared_exceptions_show() -> None:
+    """Unused and frozen by pattern; without the declaration each is a problem."""
+    pooler = parameter("pooler.weight", max_grad=None, moved=0.0)
+    backbone = parameter("backbone.weight", in_optimizer=False, moved=0.0)
+    run = record(parameters=(parameter(), pooler, backbone))
+    finding = judge_gradients(run, unused=["pooler.*"], frozen=["backbone.*"])
+    assert finding.observed == "1 tensors learn, 1 frozen as declared; declared: pooler.* unused, backbone.* frozen"
+    assert not judge_gradients(run, unused=["pooler.*"]).passed
+    assert not judge_gradients(run, frozen=["backbone.*"]).passed
 
 
 def test_lr_zero_is_named() -> None:
@@ -82,7 +105,7 @@ def test_everything_frozen_names_the_pattern() -> None:
 
 def test_many_culprits_are_cut_to_a_few() -> None:
     """Long lists are shortened with a count."""
-    run = record(parameters=tuple(parameter(f"p{i}", max_grad=None) for i in range(9)))
+    run = record(parameters=tuple(parameter(f"p{i}", max_grad=None, moved=0.0) for i in range(9)))
     assert judge_gradients(run).where == "p0, p1, p2, p3 and 5 more"
 
 

@@ -100,7 +100,9 @@ def test_one_config_of_the_session_serves_unmarked_tests(pytester: pytest.Pytest
 
 def test_the_marker_and_the_fixtures_are_documented(pytester: pytest.Pytester) -> None:
     """--markers, --fixtures and --help show what there is."""
-    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.overfit(config=...): *"])
+    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(
+        ["@pytest.mark.overfit(config=..., max_steps=..., *"]
+    )
     shown = pytester.runpytest_inprocess("--fixtures").stdout.str()
     for name in ("config", "pair", "dataset", "loader", "batch", "val_batch", "model", "loss", "result"):
         assert f"overfit_{name} " in shown

@@ -38,6 +38,71 @@ def test_ini_options_stand_in_for_the_command_line(pytester: pytest.Pytester, ti
     result.stdout.fnmatch_lines(["*step 5 of 5*"])
 
 
+@pytest.mark.parametrize(
+    ("ini", "file", "option", "steps"),
+    [(9, None, None, 9), (9, 8, None, 8), (None, 8, None, 8), (9, 8, 7, 7), (None, None, 7, 7)],
+)
+def test_max_steps_on_every_rung(
+    pytester: pytest.Pytester, tiny: TinyConfig, ini: int | None, file: int | None, option: int | None, steps: int
+) -> None:
+    """Ini file below the config, the config below the command line."""
+    tiny(replace=(("threads: 1", f"threads: 1\n  budget: {{max_steps: {file}}}"),) if file else ())
+    if ini:
+        pytester.makeini(f"[pytest]\noverfit_max_steps = {ini}\n")
+    args = ["--overfit-config", "tiny.yaml", "-k", "objective", *([f"--overfit-max-steps={option}"] if option else [])]
+    pytester.runpytest_inprocess(*args).stdout.fnmatch_lines([f"*step {steps} of {steps}*"])
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: TinyConfig, how: str) -> None:
+    """Those of a config, and those of a marked test."""
+    tiny()
+    given = {"max-seconds": "2.5", "seeds": "0, 2", "device": "cpu"}
+    if how == "ini":
+        pytester.makeini("\n".join(["[pytest]", *(f"overfit_{n.replace('-', '_')} = {v}" for n, v in given.items())]))
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_overfit.collect import layers_of
+        from pytest_overfit.config.settings import resolve_settings
+
+        def seen(settings):
+            return settings.budget.max_seconds, settings.seeds, settings.device
+
+        @pytest.mark.overfit(config="tiny.yaml")
+        def test_config(overfit_config):
+            assert seen(overfit_config.overfit) == (2.5, (0, 2), "cpu")
+
+        @pytest.mark.overfit(device="mps")
+        def test_any(request):
+            assert seen(resolve_settings(layers_of(request.node), where="").settings) == (2.5, (0, 2), "mps")
+        """
+    )
+    args = [f"--overfit-{name}={value}" for name, value in given.items()] if how == "option" else []
+    pytester.runpytest_inprocess(*args).assert_outcomes(passed=2)
+
+
+def test_the_log_dir_of_the_ini_file_is_below_the_config(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """It is relative to the ini file; a quote in its name is no quote of an override."""
+    tiny("own.yaml", replace=(("overfit:", "logging: {log_dir: own}\noverfit:"),))
+    tiny()
+    pytester.makeini("[pytest]\noverfit_log_dir = it's {ini}\n")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.overfit(config="own.yaml")
+        def test_own(overfit_config):
+            assert overfit_config.logging.log_dir.name == "own"
+
+        @pytest.mark.overfit(config="tiny.yaml")
+        def test_tiny(overfit_config, request):
+            assert overfit_config.logging.log_dir == request.config.rootpath / "it's {ini}"
+        """
+    )
+    pytester.runpytest_inprocess().assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize("how", ["option", "ini", "config"])
 def test_a_required_gpu_that_is_missing_fails(pytester: pytest.Pytester, tiny: TinyConfig, how: str) -> None:
     """Every item is red, and the first says why."""

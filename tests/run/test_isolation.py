@@ -7,9 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from pytest_overfit.run.isolation import isolated, preserved
+from pytest_overfit.run.isolation import isolated
 
 
 def draw() -> tuple[float, float, float]:
@@ -43,35 +42,3 @@ def test_threads_and_switches_come_back_after_an_error() -> None:
         run()
     assert torch.get_num_threads() == threads
     assert (cudnn.deterministic, cudnn.benchmark) == before
-
-
-def test_a_model_comes_back_bit_for_bit() -> None:
-    """Parameters, buffers, gradients, flags and modes."""
-    torch.manual_seed(0)
-    linear, norm, dropout = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)
-    net = nn.Sequential(linear, norm, dropout)
-    linear.weight.grad = torch.ones_like(linear.weight)
-    linear.bias.requires_grad_(False)
-    dropout.eval()
-    state = {name: value.clone() for name, value in net.state_dict().items()}
-    with preserved(net):
-        net.train()
-        net.requires_grad_(True)
-        net(torch.randn(8, 3)).sum().backward()
-        with torch.no_grad():
-            for parameter in net.parameters():
-                parameter.add_(1.0)
-    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
-    assert torch.equal(linear.weight.grad, torch.ones_like(linear.weight))
-    assert linear.bias.grad is None
-    assert not linear.bias.requires_grad
-    assert norm.training
-    assert not dropout.training
-
-
-def test_the_trained_state_can_be_kept() -> None:
-    """keep_trained leaves the values, and still restores flags."""
-    net = nn.Linear(2, 1)
-    with preserved(net, keep_trained=True), torch.no_grad():
-        net.weight.fill_(3.0)
-    assert bool((net.weight == 3.0).all())

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.loss import MultitaskLoss
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
+from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
@@ -48,18 +50,12 @@ def run(
     batch = two_view_batch()
     task = TwoViewTask(net, criterion or MultitaskLoss(), batch, batch, torch.device("cpu"), Precision())
     values: dict[str, Any] = {
-        "max_steps": 40, "max_seconds": None, "hold_steps": 5, "limits": {"objective": 0.01}, "val_every": 10,
+        "max_steps": 40, "max_seconds": None, "hold_steps": 5, "limits": {"objective": Limit(0.01)}, "val_every": 10,
         "read_every": 5,
     }  # fmt: skip
-    return fit(
-        task,
-        torch.optim.AdamW(net.parameters(), lr=0.05),
-        Plan(**{**values, **changes}),
-        watch=GradientWatch(net),
-        clip=GradientClipper(net, ()),
-        frozen=freeze(net, ()),
-        observers=observers,
-    )
+    watch, optimizer = GradientWatch(net), torch.optim.AdamW(net.parameters(), lr=0.05)
+    update = PlainUpdate(task, [optimizer], watch, clip=GradientClipper(net, ()), frozen=freeze(net, ()))
+    return fit(task, update, Plan(**{**values, **changes}), watch=watch, observers=observers)
 
 
 def test_every_step_is_written_down_once() -> None:
@@ -82,7 +78,7 @@ def test_the_reading_period_does_not_change_the_curve(read_every: int) -> None:
 
 def test_limits_that_hold_end_the_run() -> None:
     """Early stop after hold_steps steps in a row."""
-    curves = run(limits={"objective": 100.0}, hold_steps=8)
+    curves = run(limits={"objective": Limit(100.0)}, hold_steps=8)
     assert curves.stop == "passed"
     assert len(curves.steps) == 10
 
@@ -95,7 +91,7 @@ def test_a_refused_outcome_lets_the_run_go_on() -> None:
         asked.append(len(curves.steps))
         return len(asked) == 3
 
-    curves = run(limits={"objective": 100.0}, accept=accept)
+    curves = run(limits={"objective": Limit(100.0)}, accept=accept)
     assert curves.stop == "passed"
     assert len(curves.steps) == asked[-1] > asked[0]
 
@@ -151,14 +147,31 @@ def test_evaluation_leaves_modes_alone() -> None:
 def test_held_steps_are_counted_from_the_end() -> None:
     """Only the latest unbroken stretch counts, and every limit must hold."""
     rows = [{"objective": v, "loss_camera": c} for v, c in ((0.1, 0.1), (0.9, 0.1), (0.1, 0.1), (0.1, 0.1))]
-    assert count_held(rows, {"objective": 0.5}) == 2
-    assert count_held(rows, {"objective": 0.5, "camera": 0.05}) == 0
-    assert count_held(rows, {"missing": 0.5}) == 0
-    assert count_held([], {"objective": 0.5}) == 0
+    half = Limit(0.5)
+    assert count_held(rows, {"objective": half}) == 2
+    assert count_held(rows, {"objective": half, "camera": Limit(0.05)}) == 0
+    assert count_held(rows, {"missing": half}) == 0
+    assert count_held([], {"objective": half}) == 0
+
+
+def test_held_steps_know_ratios_means_and_lower_limits() -> None:
+    """A share of the start, a mean over the latest steps, and a term that has to rise."""
+    rows = [{"objective": v, "accuracy": a} for v, a in ((4.0, 0.1), (0.1, 0.5), (0.3, 0.9), (0.1, 1.0))]
+    assert count_held(rows, {"objective": Limit(0.05, relative=True)}) == 1
+    assert count_held(rows, {"objective": Limit(0.06, window=2)}) == 0
+    assert count_held(rows, {"objective": Limit(0.21, window=2)}) == 2
+    assert count_held(rows, {"accuracy": Limit(above=0.8)}) == 2
 
 
 @pytest.mark.parametrize(
-    ("returned", "says"), [([1.0], "returned a list"), ({}, "no objective"), ({"loss_camera": 1}, "only loss_camera")]
+    ("returned", "says"),
+    [
+        ("x", "returned a str"),
+        (torch.ones(2), "a tensor of shape"),
+        (None, "returned nothing"),
+        ({}, "no objective"),
+        ({"loss_camera": 1}, "only loss_camera"),
+    ],
 )
 def test_a_loss_without_an_objective_is_an_error(returned: Any, says: str) -> None:
     """The message shows what the loss gave."""

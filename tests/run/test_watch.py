@@ -33,7 +33,7 @@ def test_group_norms_are_those_of_torch() -> None:
     net = Two()
     watch = GradientWatch(net)
     net(torch.ones(1, 2)).sum().backward()
-    norms = dict(zip(watch.groups, watch.observe().tolist(), strict=True))
+    norms = dict(zip(watch.groups, watch.take(watch.observe()[None].numpy())[0].tolist(), strict=True))
     assert norms["used"] == pytest.approx(math.sqrt(4 + 2))
     assert norms["unused"] == 0.0
 
@@ -45,7 +45,7 @@ def test_the_largest_gradient_is_kept_and_a_missing_one_is_none() -> None:
     for factor in (1.0, 5.0, 2.0):
         net.zero_grad()
         (factor * net(torch.ones(1, 2)).sum()).backward()
-        watch.observe()
+        watch.take(watch.observe()[None].numpy())
     largest = watch.largest()
     assert largest["used.bias"] == pytest.approx(5 * math.sqrt(2))
     assert largest["unused.bias"] is None
@@ -54,11 +54,15 @@ def test_the_largest_gradient_is_kept_and_a_missing_one_is_none() -> None:
 def test_parameter_records_tell_moved_from_unmoved() -> None:
     """What the optimizer holds and what it moved."""
     net = Two()
-    initial = {name: p.detach().clone() for name, p in net.named_parameters()}
+    before = {id(p): p.detach().clone() for p in net.parameters()}
     optimizer = torch.optim.SGD(net.used.parameters(), lr=1.0)
+
+    def initial(parameter: Tensor) -> Tensor:
+        return before[id(parameter)]
+
     with torch.no_grad():
         net.used.weight.add_(0.25)
-    records = {r.name: r for r in parameter_records(net, initial, optimizer, {}, {"unused.weight": "*unused*"})}
+    records = {r.name: r for r in parameter_records(net, initial, [optimizer], {}, {"unused.weight": "*unused*"})}
     assert records["used.weight"].moved == pytest.approx(0.25)
     assert records["used.bias"].moved == 0.0
     assert records["used.weight"].in_optimizer
@@ -86,7 +90,7 @@ def test_a_non_finite_state_is_named(kind: str) -> None:
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(4, 2)).sum().backward()
     optimizer.step()
-    assert first_non_finite_state(net, optimizer, 3) is None
+    assert first_non_finite_state(net, [optimizer], 3) is None
     with torch.no_grad():
         if kind == "parameter":
             norm.weight[0] = float("inf")
@@ -95,7 +99,7 @@ def test_a_non_finite_state_is_named(kind: str) -> None:
             norm.running_var[0] = float("nan")
         else:
             optimizer.state[norm.weight]["exp_avg"][0] = float("nan")
-    found = first_non_finite_state(net, optimizer, 3)
+    found = first_non_finite_state(net, [optimizer], 3)
     assert found is not None
     assert found.step == 3
     assert found.what.startswith(kind)

@@ -1,0 +1,1 @@
+"""Healthy small models, each of which memorises one batch: a false-alarm test of the plugin."""

@@ -1,0 +1,120 @@
+"""The ``overfit`` fixture: what a test passes, what its fixtures give, and what its settings say, as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_overfit.checks import from_users_code
+from pytest_overfit.collect import layers_of
+from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.fixtures import (
+    ANY_MODEL_RUN,
+    Watchers,
+    config_or_none,
+    config_result,
+    own_config,
+    worker_count,
+)
+from pytest_overfit.result import OverfitResult
+from pytest_overfit.terminal import keep_call, keep_interrupted
+
+PIECES = ("model", "batch", "loss", "optimizer", "step")
+
+
+class OverfitCall:
+    """``overfit(model, data, loss)`` in a test.
+
+    Whatever is not passed comes from the fixture of that name. Under a config the config's pair is the data.
+    """
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.request = request
+
+    def __call__(
+        self,
+        model: Any = None,
+        data: Any = None,
+        loss: Any = None,
+        *,
+        optimizer: Any = None,
+        step: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> OverfitResult:
+        """Trains, judges, and fails the test with every missed criterion.
+
+        Raises:
+            AssertionError: a criterion is missed; all of them are named.
+        """
+        __tracebackhide__ = True
+        verdict = self.run(model, data, loss, optimizer=optimizer, step=step, **settings)
+        verdict.check()
+        return verdict
+
+    def run(
+        self,
+        model: Any = None,
+        data: Any = None,
+        loss: Any = None,
+        *,
+        optimizer: Any = None,
+        step: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> OverfitResult:
+        """As a call, but the result is handed out whatever it is."""
+        __tracebackhide__ = True
+        given = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        try:
+            return self._run(given, settings)
+        except OverfitError as error:
+            told = str(error)
+        except Exception as error:
+            raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+        raise pytest.fail.Exception(told, pytrace=False)
+
+    def _run(self, given: dict[str, Any], settings: dict[str, Any]) -> OverfitResult:
+        __tracebackhide__ = True
+        if given["batch"] is not None and own_config(self.request) is not None:
+            raise ConfigError(
+                "data beside a config",
+                where=f"overfit(...) in {self.request.node.nodeid}",
+                allowed="a config, whose pair is the data, or data of your own",
+                hint="leave the config out of the marker, or override the overfit_batch fixture",
+            )
+        if given["batch"] is None and config_or_none(self.request) is not None:
+            if settings:
+                raise ConfigError(
+                    f"settings beside a config: {', '.join(settings)}",
+                    where=f"overfit(...) in {self.request.node.nodeid}",
+                    allowed="settings in the marker, in the config or on the command line",
+                )
+            return config_result(self.request, **given)
+        self.request.node.stash[ANY_MODEL_RUN] = True
+        return self._run_any(given, settings)
+
+    def _run_any(self, given: dict[str, Any], settings: dict[str, Any]) -> OverfitResult:
+        from pytest_overfit.api import Subject, overfit_model
+
+        __tracebackhide__ = True
+        node = self.request.node
+        layers = [*layers_of(node), layer_of_keywords("overfit(...)", settings)]
+        resolved = resolve_settings(layers, where=node.nodeid).settings
+        pieces = [
+            self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
+        ]
+        with Watchers(self.request, node.name, resolved.budget.max_steps or 0) as watchers:
+            verdict = overfit_model(
+                Subject(*pieces),
+                resolved,
+                name=node.nodeid,
+                observers=watchers.of_seed,
+                workers=worker_count(),
+            )
+        if verdict.record.stop == "interrupted":
+            keep_interrupted(node, verdict, watchers.note(verdict))
+            raise KeyboardInterrupt
+        keep_call(node, verdict, watchers.note(verdict))
+        return verdict

@@ -1,0 +1,236 @@
+"""What a run's settings are and where each comes from, as rows; and the page of all settings."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+from pytest_overfit.config.schema import LIMIT_ALIASES, AmpConfig, Limit, OverfitConfig, OverfitSettings
+from pytest_overfit.config.settings import COMMAND_LINE, CONFIG, LIMIT, SETTINGS, Resolved, Setting, keyword_of
+
+_OVERRIDE = "override "
+_SHORTEST = 12  # signs of a value that are always shown
+# What matters to a run besides its ``overfit:`` section.
+_TRAINER = (
+    "exp_name",
+    "seed_value",
+    "img_size",
+    "patch_size",
+    "max_epochs",
+    "model._target_",
+    "loss._target_",
+    "optim.optimizer._target_",
+    "optim.optimizer.lr",
+    "optim.optimizer.weight_decay",
+    "optim.frozen_module_names",
+)
+_PAIR = ("pair.source", "pair.pair_index", "steps_per_epoch", "half_pixel_depth")
+_PROBES = ("probes.sensitivity", "probes.gradient_every")
+
+
+class Row(NamedTuple):
+    """One setting of a resolved run."""
+
+    setting: str
+    value: str
+    source: str
+
+
+def explain_settings(resolved: Resolved) -> tuple[Row, ...]:
+    """Every setting of a run without a config, by keyword, then every limit of a term.
+
+    Example:
+        >>> from pytest_overfit.config.settings import MARKER, layer_of_keywords, resolve_settings
+        >>> explain_settings(resolve_settings([layer_of_keywords(MARKER, {"max_steps": 50})], where=""))[1]
+        Row(setting='max_steps', value='50', source='@pytest.mark.overfit')
+    """
+    values = {name: value_text(name, value) for name, value in _values(resolved.settings)}
+    values["seeds"] = values["seeds"] if resolved.settings.seeds else "0"
+    return tuple(Row(name, values[name], source) for name, source in resolved.sources.items() if name in values)
+
+
+def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
+    """What matters to a config's run: model, loss, optimizer, seed and sizes, then its whole ``overfit:`` section."""
+    rows = [Row(key, value, _source(config, key)) for key, value in _trainer_values(config)]
+    pinned = {name: _lookup(config.overfit, name) for name in _PAIR}
+    probes = {name: _lookup(config.overfit, name) for name in _PROBES}
+    values = {
+        **{name: _word(value) for name, value in pinned.items()},
+        **{name: value_text(name, value) for name, value in _values(config.overfit)},
+        **{name: _word(value) for name, value in probes.items()},
+    }
+    keys = {setting.name: setting.key for setting in SETTINGS}
+    overfit = config.overfit
+    borrowed = {
+        "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
+        "seeds": (overfit.seeds or None, f"{config.seed} (seed_value)", "seed_value"),
+        "amp": (overfit.amp, f"{_amp(config.amp)} (optim.amp)", "optim.amp"),
+    }
+    for name, value in values.items():
+        key = keys.get(name) or (f"criteria.{name}" if name in LIMIT_ALIASES.values() else name)
+        key = f"criteria.terms.{name}" if name in overfit.criteria.terms else key
+        given, stand_in, origin = borrowed.get(name, (value, "", ""))
+        if given is None:
+            rows.append(Row(f"overfit.{key}", stand_in, _source(config, origin)))
+        else:
+            rows.append(Row(f"overfit.{key}", value, _source(config, f"overfit.{key}")))
+    return tuple(rows)
+
+
+def explain_lines(title: str, rows: Sequence[Row], width: int = 120) -> list[str]:
+    """Rows as an aligned table under a title; values are cut where the line would be wider than ``width``.
+
+    Example:
+        >>> for line in explain_lines("test_a", [Row("max_steps", "50", "ini"), Row("device", "model", "default")]):
+        ...     print(line)
+        overfit settings of test_a
+          setting    value  source
+          max_steps  50     ini
+          device     model  default
+    """
+    table = [Row("setting", "value", "source"), *rows]
+    first, last = (max(len(row[column]) for row in table) for column in (0, 2))
+    room = max(_SHORTEST, width - first - last - 6)
+    values = [row.value if len(row.value) <= room else f"{row.value[: room - 1]}…" for row in table]
+    middle = max(map(len, values))
+    lines = [
+        f"  {row.setting:<{first}}  {value:<{middle}}  {row.source}" for row, value in zip(table, values, strict=True)
+    ]
+    return [f"overfit settings of {title}", *lines]
+
+
+def value_text(name: str, value: Any) -> str:
+    """The value of a setting as the tables show it."""
+    if value is None:
+        return {"max_seconds": "none", "max_steps": "none", "pass_at_least": "all"}.get(name, "off")
+    return _amp(value) if isinstance(value, AmpConfig) else _word(value)
+
+
+def settings_page() -> str:
+    """``docs/settings.md``: the page of all settings, rendered from their one table."""
+    head = """\
+        # Settings
+
+        Every setting has one name in `@pytest.mark.overfit(...)`, `overfit(...)` and `run_overfit(...)`, and one key
+        below `overfit:` in a config file. Each value comes from the strongest place that gives it:
+
+        defaults < ini file < config file < command line < marker < call
+
+        `pytest --overfit-explain` shows every value and where it comes from. An unknown or misspelt name is an error
+        that names the nearest valid one.
+
+        | keyword | key in a config | allowed | default | what it does |
+        |---|---|---|---|---|
+    """
+    tail = f"""
+        A default with two values is that of a run without a config, then that of a run with one.
+
+        The marker alone takes `{CONFIG.name}="path/to/config.yaml"`: {CONFIG.help} ({CONFIG.kind}).
+
+        ## Limits
+
+        Any other keyword is a limit on the loss term of that name (`loss_T=0.001`, `accuracy={{"above": 0.99}}`); in a
+        config it stands below `overfit.criteria.terms`, and `camera` and `depth` below `overfit.criteria`. A limit is
+        `{LIMIT}`.
+
+        - `below`, `above`: what the term has to get under, or over; at least one of them.
+        - `relative: true`: both are shares of the term's start, which must be above 0.
+        - `window: 20`: the mean over the latest 20 steps is compared, not the last step alone.
+
+        ## Options and ini keys
+
+        Each option has an ini key of the same name with underscores (`overfit_max_steps`). Any key is set by
+        `--overfit-set overfit.<key>=<value>`, or in the ini file by lines of `overfit_set`. A config file wins over the
+        ini file, the command line over both.
+
+        | option | sets |
+        |---|---|
+    """
+    rows = "".join(_page_row(setting) for setting in SETTINGS)
+    options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
+    return textwrap.dedent(head) + rows + textwrap.dedent(tail) + options
+
+
+def _page_row(setting: Setting) -> str:
+    default = setting.default + (f"; {setting.in_config}" if setting.in_config else "")
+    cells = (f"`{setting.name}`", f"`{setting.key}`", setting.kind, default, setting.help)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+def _values(settings: OverfitSettings) -> Iterator[tuple[str, Any]]:
+    for setting in SETTINGS:
+        yield setting.name, _lookup(settings, setting.key)
+    criteria = settings.criteria
+    yield from ((name, limit) for name, limit in (("camera", criteria.camera), ("depth", criteria.depth)))
+    yield from criteria.terms.items()
+
+
+def _lookup(record: Any, key: str) -> Any:
+    for part in key.split("."):
+        record = getattr(record, part)
+    return record
+
+
+def _trainer_values(config: OverfitConfig) -> Iterator[tuple[str, str]]:
+    known = {
+        "exp_name": config.exp_name,
+        "seed_value": config.seed,
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "max_epochs": config.max_epochs,
+        "optim.frozen_module_names": config.frozen_module_names,
+    }
+    sections = {"model": config.model, "loss": config.loss, "optim.optimizer": config.optimizer}
+    for key in _TRAINER:
+        section, _, name = key.rpartition(".")
+        if key in known:
+            yield key, _word(known[key])
+        elif name in sections[section]:
+            yield key, _word(sections[section][name])
+    for name, schedule in (("lr", config.lr_schedule), ("weight_decay", config.weight_decay_schedule)):
+        if schedule is not None:
+            yield f"optim.options.{name}", str(schedule.get("_target_"))
+
+
+def _source(config: OverfitConfig, key: str) -> str:
+    """Where a setting comes from; of a mapping, where something in it was changed last."""
+    within = [text for name in _names_of(key) for part, text in config.origins.items() if part.startswith(f"{name}.")]
+    exact = [source for name in _names_of(key) if (source := config.origin(name)) not in ("default", config.path.name)]
+    source = (exact or within or [_first_given(config, key)])[-1]
+    return COMMAND_LINE if source.startswith(_OVERRIDE) else source
+
+
+def _first_given(config: OverfitConfig, key: str) -> str:
+    return next((text for name in _names_of(key) if (text := config.origin(name)) != "default"), "default")
+
+
+def _names_of(key: str) -> tuple[str, ...]:
+    """The key of a limit, and its second name in a config."""
+    head, _, name = key.rpartition(".")
+    aliases = [alias for alias, meant in LIMIT_ALIASES.items() if head == "overfit.criteria" and meant == name]
+    if key.startswith("overfit.criteria.terms."):
+        aliases.append(f"{keyword_of(key.removeprefix('overfit.'))}")
+    return (key, *(f"overfit.criteria.{alias}" for alias in aliases))
+
+
+def _amp(amp: AmpConfig) -> str:
+    return amp.dtype if amp.enabled else "off"
+
+
+def _word(value: Any) -> str:
+    """On and off for switches, numbers as people write them, the settings of a record one after the other."""
+    if isinstance(value, bool) or value is None:
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Limit):
+        return value.text()
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(_word, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_word(item)}" for name, item in value.items())
+    if is_dataclass(value):
+        return _word({field.name: getattr(value, field.name) for field in fields(value)})
+    return str(value)

@@ -1,0 +1,398 @@
+"""The one ladder of settings: defaults < ini < config file < command line < marker < call, and the one table of them.
+
+A layer is what one of these places says. Layers meet either here (a run without a config) or in ``compose`` (a run
+with one), and the strict reader of the ``overfit:`` section reads what comes out of both.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import numbers
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.config.schema import ANY_MODEL, LIMIT_ALIASES, OverfitSettings
+from pytest_overfit.errors import ConfigError
+
+MARKER = "@pytest.mark.overfit"
+COMMAND_LINE = "command line"
+INI = "ini"
+DEFAULT = "default"
+LIMIT = "a number (below it), {below: number, above: number, relative: true, window: steps}, or false"
+_CRITERION = "true, false, or a mapping"
+_TYPO_RATIO = 0.8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One keyword of ``@pytest.mark.overfit(...)``, ``overfit(...)`` and ``run_overfit(...)``.
+
+    Args:
+        key: its dotted key below ``overfit:`` in a config file.
+        kind: what it may be.
+        default, in_config: without a config, and under one where that is another.
+        option: the command-line option of its own; its ini twin has the same name with underscores.
+    """
+
+    name: str
+    key: str
+    kind: str
+    default: str
+    help: str
+    in_config: str = ""
+    option: str = ""
+
+
+SETTINGS = (
+    Setting("objective", "criteria.objective", "a limit", "< 0.01", "limit of the loss that is minimised"),
+    Setting("max_steps", "budget.max_steps", "a whole number of at least 1", "1000", "the most steps of a run",
+            "max_epochs x steps_per_epoch", option="--overfit-max-steps"),
+    Setting("max_seconds", "budget.max_seconds", "a number above 0", "none", "the most seconds of a run",
+            option="--overfit-max-seconds"),
+    Setting("hold_steps", "budget.hold_steps", "a whole number of at least 1", "5",
+            "for how many steps in a row the criteria have to hold"),
+    Setting("seeds", "seeds", "a whole number, or a list of distinct ones", "0", "one run for each of these seeds",
+            "seed_value", option="--overfit-seeds"),
+    Setting("pass_at_least", "pass_at_least", "a whole number from 1 to the number of seeds", "all",
+            "how many of the seeds have to pass"),
+    Setting("device", "device", "auto | model | cpu | cuda | cuda:N | mps | xpu", "model",
+            "where to train: auto takes a GPU where there is one, model leaves the model where it is", "auto",
+            option="--overfit-device"),
+    Setting("require_gpu", "require_gpu", "true or false", "off", "fail where no GPU is found",
+            option="--overfit-require-gpu"),
+    Setting("amp", "amp", "false | bfloat16 | float16", "off", "automatic mixed precision", "optim.amp"),
+    Setting("threads", "threads", "auto, keep, or a whole number from 1 to 4096", "keep",
+            "CPU threads: auto takes the idle cores, keep leaves the process as it is", "auto"),
+    Setting("deterministic", "deterministic", "true or false", "on", "deterministic kernels where torch has them"),
+    Setting("keep_trained", "keep_trained", "true or false", "off",
+            "leave the trained parameters in the model after the run"),
+    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance and strict",
+            "window 21, tolerance 0.25, strict off", "the running median of the objective never climbs for long"),
+    Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
+    Setting("gradients", "criteria.gradients", "true or false", "on",
+            "every trainable parameter gets a gradient and moves"),
+    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio", "min_valid_ratio 0.05",
+            "every frame has at least this share of valid pixels"),
+    Setting("constant_batch", "criteria.constant_batch", "true or false", "on", "the batch is the same at every step"),
+    Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",
+            "evaluation and training loss agree", "tolerance 0.1 with a data.val"),
+    Setting("prediction", "criteria.prediction",
+            f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg", "off",
+            "the predictions themselves are near the truth",
+            "abs_rel 0.05, delta_1_25 0.95, rotation_deg 1, translation_deg 2"),
+    Setting("unused", "criteria.unused", "text, or a list of text", "none",
+            "globs over parameters that get no gradient on purpose"),
+    Setting("frozen", "criteria.frozen", "text, or a list of text", "none",
+            "globs over parameters that do not move on purpose"),
+    Setting("unbounded", "criteria.unbounded", "true or false", "off",
+            "the objective has no floor; its limit has to be stated"),
+    Setting("stochastic", "criteria.stochastic", "true or false", "off",
+            "forward passes or draws are random: limits hold for a windowed mean"),
+)  # fmt: skip
+# Of the marker alone.
+CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")
+
+_KEYS = {setting.name: setting.key for setting in SETTINGS}
+_TERMS = "criteria.terms"
+# Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name.
+_NO_TERMS = ({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - _KEYS.keys()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one rung of the ladder says.
+
+    Example:
+        >>> layer_of_keywords(MARKER, {"max_steps": 50, "accuracy": {"above": 0.99}}).values
+        {'budget': {'max_steps': 50}, 'criteria': {'terms': {'accuracy': {'above': 0.99}}}}
+
+    Args:
+        source: how messages and tables call it.
+        values: nested as the ``overfit:`` section.
+        keywords: dotted key -> the keyword that gave it; such a value is replaced as a whole, never merged.
+        config: the config file that a marker names.
+    """
+
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
+
+    def leaves(self) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+        """The dotted key, its parts and the value of everything that is said."""
+        yield from self._leaves(self.values, ())
+
+    def _leaves(self, node: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+        for name, value in node.items():
+            parts = (*above, str(name))
+            key = ".".join(parts)
+            if isinstance(value, dict) and value and key not in self.keywords:
+                yield from self._leaves(value, parts)
+            else:
+                yield key, parts, value
+
+    def states(self, key: str, *, around: bool = False) -> bool:
+        """Whether a key (dotted, below ``overfit:``) has its value from here; ``around``: or any key below it."""
+        return any(
+            f"{key}.".startswith((f"{leaf}.", f"{leaf}[")) or (around and f"{leaf}.".startswith(f"{key}."))
+            for leaf, _, _ in self.leaves()
+        )
+
+    def spoken(self, key: str) -> str:
+        """A dotted key as this place spells it: by its keyword, or in full."""
+        for dotted, keyword in self.keywords.items():
+            if f"{key}.".startswith(f"{dotted}."):
+                return keyword + key[len(dotted) :]
+        return keyword_of(key) if self.keywords else f"overfit.{key}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of one run without a config, and the place that each comes from.
+
+    ``sources`` has every keyword of the table, every term with a limit, and further keys below ``overfit:`` that some
+    layer gives.
+    """
+
+    settings: OverfitSettings
+    sources: Mapping[str, str]
+
+
+def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[object] = ()) -> Layer:
+    """The layer of a marker or a call: keywords of the table, and limits by the names of their terms.
+
+    Example:
+        >>> layer_of_keywords("overfit(...)", {"seeds": (0, 1), "camera": 0.1}).values
+        {'seeds': [0, 1], 'criteria': {'camera': 0.1}}
+
+    Args:
+        args: the positional arguments of a marker, which takes none.
+
+    Raises:
+        ConfigError: a positional argument, a keyword of a config alone, or a likely misspelling of a keyword.
+    """
+    known = [*(["config"] if source == MARKER else []), *_KEYS]
+    misnamed = [name for name in keywords if _is_wrong(name, known)]
+    if wrong := [*map(repr, args), *misnamed]:
+        near = list(dict.fromkeys(match for name in misnamed if (match := _nearest(name, known, cutoff=0.5))))
+        raise ConfigError(
+            f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}",
+            where=source,
+            allowed=f"{', '.join(f'{name}=' for name in known)}, or the name of a term with its limit",
+            hint=f"did you mean {' and '.join(map(repr, near))}?" if near else None,
+        )
+    values: dict[str, Any] = {}
+    spoken: dict[str, str] = {}
+    for name, value in keywords.items():
+        if name == "config":
+            continue
+        parts = _parts_of(name)
+        key = ".".join(parts)
+        if key in spoken:
+            raise ConfigError(f"{name} beside {spoken[key]}", where=source, allowed="one of them: they are the same")
+        spoken[key] = name
+        _put(values, parts, _plain(value))
+    config = keywords.get("config")
+    return Layer(source, values, spoken, None if config is None else str(config))
+
+
+def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
+    """The layer of ``overfit.<key>=value`` texts, for a run without a config: other keys, and ``~key``, are a config's.
+
+    Example:
+        >>> layer_of_overrides("ini", ["overfit.seeds=[1, 2]", "optim.optimizer.lr=1e-3"]).values
+        {'seeds': [1, 2]}
+
+    Raises:
+        ConfigError: a text is malformed; all problems in one error.
+    """
+    from pytest_overfit.config.overrides import parse_override
+
+    values: dict[str, Any] = {}
+    problems: list[tuple[str, Problem]] = []
+    for text in texts:
+        try:
+            override = parse_override(text)
+        except Unusable as error:
+            problems.extend((source, problem) for problem in error.problems)
+            continue
+        if override.parts[0] != "overfit" or override.delete or override.group:
+            continue
+        node: Any = override.value
+        for part in reversed(override.parts[1:]):
+            node = {part: node}
+        if isinstance(node, dict):
+            values = _merged(values, _canonical(node))
+        else:
+            problems.append((source, Problem("overfit", shown(node), "a mapping")))
+    if problems:
+        raise _error(problems, "the overrides")
+    return Layer(source, values)
+
+
+def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
+    """The settings of a run without a config.
+
+    Example:
+        >>> resolved = resolve_settings([layer_of_keywords(MARKER, {"max_steps": 50})], where="test_a.py::test_a")
+        >>> resolved.settings.budget.max_steps, resolved.sources["max_steps"], resolved.sources["device"]
+        (50, '@pytest.mark.overfit', 'default')
+
+    Args:
+        layers: weakest first.
+        where: whose settings they are, for the error.
+
+    Raises:
+        ConfigError: with every problem of the merged settings, each with the layer that it came from.
+    """
+    from pytest_overfit.config.overfit_section import read_overfit
+    from pytest_overfit.config.reading import Section
+
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = _merged(values, layer.values, layer.keywords)
+    problems: list[Problem] = []
+    section = Section(copy.deepcopy(values), "overfit", problems)
+    settings = read_overfit(section, ANY_MODEL, Path(), two_view=False)
+    budget = settings.budget
+    if budget.max_steps is not None and budget.hold_steps > budget.max_steps:
+        found = f"{budget.hold_steps}, more than the {budget.max_steps} steps of the run"
+        problems.append(Problem("overfit.budget.hold_steps", found, f"at most {budget.max_steps}"))
+    if problems:
+        placed = [told(problem, layers, DEFAULT) for problem in dict.fromkeys(problems)]
+        raise _error(placed, f"the settings of {where}")
+    return Resolved(settings, _sources(settings, layers))
+
+
+def told(problem: Problem, layers: Sequence[Layer], otherwise: str) -> tuple[str, Problem]:
+    """The place that a problem of the ``overfit:`` section came from, and the problem in the words of that place.
+
+    That of the strongest layer that gives the key; else of one that says something below or beside it.
+    """
+    section, _, key = problem.key.partition(".")
+    if section != "overfit":
+        return otherwise, problem
+    beside = key.rpartition(".")[0]
+    tries = [(key, False), (key, True), *([(beside, True)] if beside else [])]
+    for name, around in tries:
+        for layer in reversed(layers):
+            if layer.states(name, around=around):
+                return layer.source, replace(problem, key=layer.spoken(key))
+    return otherwise, problem
+
+
+def keyword_of(key: str) -> str:
+    """The keyword of a dotted key below ``overfit:``; the key itself where it has none."""
+    names = {dotted: name for name, dotted in _KEYS.items()}
+    if key in names:
+        return names[key]
+    head, _, rest = key.partition(".")
+    return rest.removeprefix("terms.") if head == "criteria" else key
+
+
+def marker_text() -> str:
+    """The text of ``pytest --markers``."""
+    lines = [f"  {setting.name:<16}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
+    head = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run (docs/settings.md)"
+    return "\n".join([head, *lines, f"  {'TERM':<16}limit of the loss term of that name: {LIMIT}"])
+
+
+def _sources(settings: OverfitSettings, layers: Sequence[Layer]) -> dict[str, str]:
+    terms = [_parts_of(name) for name in ("camera", "depth") if getattr(settings.criteria, name) is not None]
+    terms += [("criteria", "terms", name) for name in settings.criteria.terms]
+    keys = [*_KEYS.values(), *map(".".join, terms)]
+    further = [leaf for layer in layers for leaf, _, _ in layer.leaves() if not any(_covers(key, leaf) for key in keys)]
+    sources = {}
+    for key in dict.fromkeys([*keys, *further]):
+        said = [layer.source for layer in layers if layer.states(key, around=True)]
+        sources[keyword_of(key)] = said[-1] if said else DEFAULT
+    return sources
+
+
+def _covers(key: str, leaf: str) -> bool:
+    return f"{leaf}.".startswith(f"{key}.") or f"{key}.".startswith(f"{leaf}.")
+
+
+def _parts_of(keyword: str) -> tuple[str, ...]:
+    """Where a keyword stands below ``overfit:``."""
+    if keyword in _KEYS:
+        return tuple(_KEYS[keyword].split("."))
+    name = LIMIT_ALIASES.get(keyword, keyword)
+    return ("criteria", name) if name in LIMIT_ALIASES.values() else (*_TERMS.split("."), name)
+
+
+def _is_wrong(name: str, known: Sequence[str]) -> bool:
+    """Whether a keyword cannot be the name of a term: a config's own, or nearly a keyword and not made of one."""
+    if name in known:
+        return False
+    made_of_one = any(part in known for part in name.split("_")) or name in LIMIT_ALIASES
+    return name in _NO_TERMS or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
+
+
+def _nearest(name: str, known: Sequence[str], cutoff: float) -> str | None:
+    matches = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def _plain(value: Any) -> Any:
+    """A Python value as a config has it: lists, mappings, plain numbers, text."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, bytes):
+        return [_plain(item) for item in value]
+    if type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    return repr(value)  # nothing that a setting can be: the reader will say so
+
+
+def _canonical(section: dict[Any, Any]) -> dict[Any, Any]:
+    """One name for every limit: ``camera`` for ``loss_camera``, ``terms.loss_T`` for ``loss_T``."""
+    criteria = section.get("criteria")
+    if not isinstance(criteria, dict):
+        return section
+    named: dict[Any, Any] = {}
+    for name, value in criteria.items():
+        is_limit = str(name).startswith("loss_")
+        parts = _parts_of(name)[1:] if is_limit else (name,)
+        named = _merged(named, _nested(parts, value))
+    return {**section, "criteria": named}
+
+
+def _nested(parts: Sequence[Any], value: Any) -> dict[Any, Any]:
+    for part in reversed(parts):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _put(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
+    for part in parts[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[parts[-1]] = value
+
+
+def _merged(
+    weaker: Mapping[Any, Any], stronger: Mapping[Any, Any], whole: Mapping[str, str] | None = None, above: str = ""
+) -> dict[Any, Any]:
+    """Two mappings as one, key by key; the keys of ``whole`` are not merged but replaced."""
+    merged = dict(weaker)
+    for name, value in stronger.items():
+        old, key = merged.get(name), f"{above}{name}"
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and key not in (whole or ()):
+            value = _merged(old, value, whole, f"{key}.")
+        merged[name] = value
+    return merged
+
+
+def _error(problems: Sequence[tuple[str, Problem]], what: str) -> ConfigError:
+    head = f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {what}"
+    return ConfigError("\n".join([head, *(f"  {problem.line(source)}" for source, problem in problems)]))

@@ -1,0 +1,280 @@
+"""Any model on any batch: one bounded run after which everything is as it was."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from pytest_overfit.config.schema import Limit, OverfitSettings
+from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
+from pytest_overfit.run.call import CallTask, as_loss, as_one_module, build_given, count_positional, is_factory
+from pytest_overfit.run.device import choose_device_for, choose_threads
+from pytest_overfit.run.influence import probe_influence
+from pytest_overfit.run.isolation import isolated, seed_everything
+from pytest_overfit.run.loop import Observer, Plan, fit
+from pytest_overfit.run.memory import memory_errors_told
+from pytest_overfit.run.optim import Freezing, GradientClipper, collect_optimizers
+from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.sample import Drawn, draw
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Precision
+from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
+from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.suggest import nearest, shorten
+
+NEVER = 10**9
+NUDGE = 0.02
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the user hands over, as it was given.
+
+    Args:
+        model: a module, a mapping or list of modules, or a factory without arguments that builds one.
+        data: a batch, a loader or other iterable of batches, or a callable that returns one.
+        loss: ``loss(model, batch)``, a criterion for (input, target) batches, or None.
+        optimizer: an optimizer, several, or a factory.
+        step: the user's own train step.
+    """
+
+    model: Any
+    data: Any
+    loss: Any = None
+    optimizer: Any = None
+    step: Callable[..., Any] | None = None
+
+    @property
+    def callables(self) -> tuple[Any, ...]:
+        """What may hold state of the user's besides the model."""
+        return self.step, self.loss, self.optimizer, self.data
+
+
+def run_any_model(
+    subject: Subject,
+    settings: OverfitSettings,
+    *,
+    seed: int,
+    limits: Mapping[str, Limit],
+    name: str = "",
+    observers: Sequence[Observer] = (),
+    workers: int = 1,
+) -> RunRecord:
+    """Trains on one frozen batch and returns what happened.
+
+    Modules, optimizers, schedulers, whatever the step and the loss hold, random generators and global switches come
+    back as they were. Ctrl-C ends the run early: the record then says ``stop='interrupted'``.
+
+    Raises:
+        OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
+    """
+    threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
+    snapshot = Snapshot()
+    with isolated(seed=seed, threads=threads, deterministic=settings.deterministic):
+        try:
+            given = build_given(subject.model)
+            model = as_one_module(given, subject.loss)
+            choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
+            device = choice.device
+            with memory_errors_told(device, where=name or type(model).__name__):
+                snapshot.add(model)
+                snapshot.add_reachable(*subject.callables)
+                run = _Run(subject, settings, given, model.to(device), device, seed, snapshot, name)
+                notes = [*([choice.note] if choice.note else ()), *run.notes, *_seed_notes(subject, settings)]
+                return run.train(limits, observers, notes)
+        finally:
+            snapshot.restore(keep_trained=settings.keep_trained)
+
+
+class _Run:
+    """The live parts of one run of any model."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        settings: OverfitSettings,
+        given: Any,
+        model: nn.Module,
+        device: torch.device,
+        seed: int,
+        snapshot: Snapshot,
+        name: str,
+    ) -> None:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.subject, self.settings, self.seed, self.snapshot = subject, settings, seed, snapshot
+        drawn: Drawn = draw(subject.data)
+        self.notes = drawn.notes
+        batch = freeze_batch(drawn.batch, device)
+        amp = settings.amp
+        precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
+        loss = None if subject.step is not None and subject.loss is None else as_loss(subject.loss)
+        self.task = CallTask(model, given, loss, batch, device, precision)
+        self._materialise()
+        _check_patterns(model, settings)
+        self.handed, self.optimizers = self._optimizers()
+        self.watch = GradientWatch(model)
+        self.parts = Parts(
+            name=name or _title(model),
+            seed=seed,
+            planned_steps=settings.budget.max_steps or 1000,
+            task=self.task,
+            watch=self.watch,
+            initial=self._initial(model),
+            fingerprint=fingerprint(batch),
+            differences=drawn.differences,
+        )
+
+    def train(self, limits: Mapping[str, Limit], observers: Sequence[Observer], notes: Sequence[str]) -> RunRecord:
+        settings, task, parts = self.settings, self.task, self.parts
+        if settings.criteria.supervised is not None and settings.probes.sensitivity:
+            parts.supervision = self._probe()
+        plan = Plan(
+            max_steps=parts.planned_steps,
+            max_seconds=settings.budget.max_seconds,
+            hold_steps=settings.budget.hold_steps,
+            limits=limits,
+            val_every=NEVER,
+            gradient_every=settings.probes.gradient_every,
+            read_every=read_every(task.device),
+            strict_terms=True,
+        )
+        seed_everything(self.seed)
+        update = self._update()
+        curves = fit(task, update, plan, watch=self.watch, observers=observers)
+        parts.optimizers = update.optimizers
+        return make_record(parts, curves, Outcome(), notes)
+
+    def _update(self) -> Update:
+        if self.subject.step is None:
+            return PlainUpdate(
+                self.task, self.optimizers, self.watch, clip=GradientClipper(self.task.model, ()), frozen=Freezing()
+            )
+        step = own_step(self.subject.step, self.task.given, self.handed)
+        return OwnUpdate(self.task, self._in_precision(step), self.optimizers, self.watch, self.snapshot.add)
+
+    def _probe(self) -> Supervision:
+        """Everything is put back before it returns.
+
+        The parameters are nudged for it: behind a head that starts at zero nothing would answer to anything.
+        """
+        parameters = list(self.task.model.parameters())
+        _nudge(parameters)
+        try:
+            probed = self._probe_as_it_is()
+        finally:
+            with torch.no_grad():
+                for parameter in parameters:
+                    if (value := self.parts.initial(parameter)) is not None:
+                        parameter.copy_(value)
+        return probed if probed.finite else self._probe_as_it_is()
+
+    def _probe_as_it_is(self) -> Supervision:
+        step = (
+            None
+            if self.task.loss is not None
+            else own_step(self.subject.step or _no_step, self.task.given, self.handed)
+        )
+        inner = Snapshot()  # of the state now, on the device, lazy modules materialised
+        for thing in (self.task.model, *self.optimizers):
+            inner.add(thing)
+        inner.add_reachable(*self.subject.callables)
+
+        def found(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self.snapshot.add(optimizer)
+            inner.add(optimizer)
+
+        with optimizers_heard(found):
+            return probe_influence(self.task, inner, seed=self.seed, step=step and self._in_precision(step))
+
+    def _in_precision(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """AMP by option also around a step of the user's."""
+        precision, device = self.task.precision, self.task.device
+        if not precision.enabled:
+            return step
+
+        def within(batch: Any) -> Any:
+            with precision.autocast(device):
+                return step(batch)
+
+        return within
+
+    def _materialise(self) -> None:
+        """Lazy modules get their shapes from one forward pass, so that an optimizer can be built."""
+        lazy = any(is_lazy(p) for p in self.task.model.parameters())
+        if lazy and self.task.loss is not None:
+            with torch.no_grad():
+                self.task.forward(self.task.batch)
+            self.task.heard.clear()
+
+    def _optimizers(self) -> tuple[Any, list[Optimizer]]:
+        subject = self.subject
+        if subject.optimizer is None and subject.step is not None and not _wants_optimizer(subject.step):
+            return None, []
+        trainable = [p for p in self.task.model.parameters() if p.requires_grad]
+        if not trainable and subject.optimizer is None:
+            return None, []
+        handed, found = collect_optimizers(subject.optimizer, trainable)
+        for optimizer in found:
+            self.snapshot.add(optimizer)
+        return handed, found
+
+    def _initial(self, model: nn.Module) -> Callable[[Tensor], Tensor | None]:
+        """Parameters as they are before training: the snapshot's, or a copy where they have just got their shape."""
+        shaped = [p for p in model.parameters() if not is_lazy(p)]
+        late = {id(p): p.detach().clone() for p in shaped if self.snapshot.value(p) is None}
+        return lambda parameter: late.get(id(parameter), self.snapshot.value(parameter))
+
+
+def _nudge(parameters: Sequence[nn.Parameter]) -> None:
+    """Moves every element a little, in proportion to its tensor's size; those of a zero tensor too."""
+    with torch.no_grad():
+        for parameter in parameters:
+            if not is_lazy(parameter) and parameter.is_floating_point():
+                size = parameter.square().mean().sqrt()
+                parameter.add_(torch.randn_like(parameter) * torch.where(size == 0, NUDGE, NUDGE * size))
+
+
+def _wants_optimizer(step: Callable[..., Any]) -> bool:
+    return count_positional(step, 3) == 3
+
+
+def _no_step(*_: Any) -> Any:
+    raise AssertionError("unreachable: without a loss there is a step")
+
+
+def _check_patterns(model: nn.Module, settings: OverfitSettings) -> None:
+    """A declaration that declares nothing is a mistake.
+
+    Raises:
+        ConfigError: a pattern of ``unused`` or ``frozen`` matches no parameter.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for keyword in ("unused", "frozen"):
+        for pattern in getattr(settings.criteria, keyword):
+            if not fnmatch.filter(names, pattern):
+                guess = nearest(pattern.strip("*."), [name for name, _ in model.named_modules() if name])
+                raise ConfigError(
+                    f"pattern {pattern!r} matches no parameter of {type(model).__name__}",
+                    where=keyword,
+                    allowed=f"a glob over parameter names such as {shorten(names)}",
+                    hint=f"did you mean '{guess}.*'?" if guess else None,
+                )
+
+
+def _seed_notes(subject: Subject, settings: OverfitSettings) -> Iterator[str]:
+    if len(settings.seeds) > 1 and not is_factory(subject.model):
+        yield "every seed starts from the same weights: pass a factory instead of a model to draw new ones"
+
+
+def _title(model: nn.Module) -> str:
+    return type(model).__name__

@@ -1,0 +1,217 @@
+"""Any model under any loss as a task: how a model is called, what a loss may return, what counts as a prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
+from pytest_overfit.run.watch import named_outputs
+
+CRITERION_HINT = "pass loss(model, batch), or a criterion such as nn.CrossEntropyLoss() beside an (input, target) batch"
+
+
+@dataclass(frozen=True)
+class CallTask:
+    """A model under ``loss(model, batch)``; the predictions are whatever the watched modules returned on the way.
+
+    ``given`` is the model as the user gave it and as the loss gets it: a module, or a mapping or sequence of modules.
+    ``model`` holds all of them as one module.
+    """
+
+    model: nn.Module
+    given: Any
+    loss: Callable[[Any, Any], Any] | None
+    batch: Any
+    device: torch.device
+    precision: Precision = Precision()
+    val_batch: Any | None = None
+    heard: Heard = field(default_factory=Heard)
+
+    def forward(self, batch: Any) -> tuple[Any, Terms]:
+        if self.loss is None:
+            raise OverfitError("there is no loss to call: only a train step was given", where="loss")
+        self.heard.clear()
+        with self.precision.autocast(self.device):
+            terms = scalar_terms(self.loss(self.given, batch))
+        return Heard(self.heard), terms
+
+    @property
+    def repeatable(self) -> bool:
+        return self.loss is not None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Collects the outputs of the model, or of each of several, in ``heard``, for the length of the block."""
+
+        def listener(prefix: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hear(module: nn.Module, args: Any, output: Any) -> None:
+                if isinstance(output, Tensor):  # the common case, at every step of every run
+                    if output.is_floating_point():
+                        self.heard.append((prefix or "output", output))
+                else:
+                    self.heard.extend(named_outputs(attributes_of(output), prefix))
+
+            return hear
+
+        named = listened_to(self.given)
+        handles = [module.register_forward_hook(listener(name)) for name, module in named]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Several(nn.ModuleDict):
+    """Several modules of one train step, each under the name that the user gave it, without becoming their parent."""
+
+
+def as_one_module(given: Any, loss: Any = None) -> nn.Module:
+    """The modules of a run as one: a module itself, or a holder of several; a loss with parameters is one of them.
+
+    Raises:
+        OverfitError: there is no module.
+    """
+    named = listened_to(given)
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        named = [(name or "model", module) for name, module in named] + [("loss", loss)]
+    elif isinstance(given, nn.Module):
+        return given
+    return Several({name.replace(".", "_"): module for name, module in named})
+
+
+def listened_to(given: Any) -> list[tuple[str, nn.Module]]:
+    """The modules that a user gave, with their names; a single one has the empty name.
+
+    Raises:
+        OverfitError: it is neither a module nor a mapping or sequence of modules.
+    """
+    if isinstance(given, nn.Module):
+        return [("", given)]
+    items: list[tuple[str, Any]] = []
+    if isinstance(given, Mapping):
+        items = [(str(name), module) for name, module in given.items()]
+    elif isinstance(given, (list, tuple)):
+        items = [(str(index), module) for index, module in enumerate(given)]
+    if not items or not all(isinstance(module, nn.Module) for _, module in items):
+        raise OverfitError(
+            f"a {type(given).__name__} where a model is wanted",
+            where="model",
+            allowed="a torch.nn.Module, a mapping or list of them, or a callable without arguments that returns one",
+        )
+    return items
+
+
+def build_given(model: Any) -> Any:
+    """What a factory returns, or the given module or modules themselves."""
+    is_factory = callable(model) and not isinstance(model, nn.Module)
+    return model() if is_factory else model
+
+
+def is_factory(model: Any) -> bool:
+    """Whether a model can be built afresh."""
+    return callable(model) and not isinstance(model, nn.Module)
+
+
+def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
+    """``loss(model, batch)`` for whatever the user gave.
+
+    A criterion (an ``nn.Module``, or a function of ``torch.nn.functional``) is called with the model's output and the
+    target of an ``(input, target)`` batch. Without a loss the model returns its own: a scalar, a mapping, or an object
+    with ``.loss``.
+    """
+    if loss is None:
+        return _own_loss
+    if isinstance(loss, nn.Module) or getattr(loss, "__module__", "") in ("torch.nn.functional", "torch._C._nn"):
+        return lambda model, batch: _criterion(loss, model, batch)
+    if not callable(loss):
+        raise OverfitError(
+            f"a {type(loss).__name__} where a loss is wanted",
+            where="loss",
+            allowed="a callable loss(model, batch), a criterion such as nn.CrossEntropyLoss(), or None",
+        )
+    return loss  # type: ignore[no-any-return]
+
+
+def _own_loss(model: Any, batch: Any) -> Any:
+    if not callable(model):
+        raise OverfitError("several models and no loss", where="loss", allowed="a callable loss(models, batch)")
+    if problem := _cannot_take(model, batch):
+        raise OverfitError(
+            f"no loss was given, and {type(model).__name__} cannot be called with this batch: {problem}",
+            where="loss",
+            allowed="a loss, or a model that takes the batch and returns its own loss",
+            hint=CRITERION_HINT,
+        )
+    output = call_model(model, batch)
+    if isinstance(output, Tensor) and output.numel() != 1:
+        raise OverfitError(
+            f"no loss was given, and the model returned a tensor of shape {tuple(output.shape)}",
+            where="loss",
+            allowed="a model that returns its own loss (a scalar, a mapping, an object with .loss), or a loss",
+            hint=CRITERION_HINT,
+        )
+    return getattr(output, "loss", output) if not isinstance(output, (Tensor, Mapping)) else output
+
+
+def _cannot_take(model: Callable[..., Any], batch: Any) -> str | None:
+    """Why the signature of a model does not fit a batch; None where it does, or is not known."""
+    try:
+        signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+        call_model(signature.bind, batch)
+    except TypeError as error:
+        return str(error)
+    except ValueError:
+        return None
+    return None
+
+
+def call_model(model: Callable[..., Any], batch: Any) -> Any:
+    """A mapping as keyword arguments, a tuple or list as positional ones, anything else as the only one."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields"):
+        return model(*batch)
+    return model(batch)
+
+
+def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> Any:
+    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+        if isinstance(criterion, nn.Module) and type(criterion).__module__.partition(".")[0] != "torch":
+            return criterion(model, batch)  # a loss of the user's own that is written as a module
+        raise OverfitError(
+            f"a criterion with a batch that is a {type(batch).__name__}",
+            where="loss",
+            allowed="an (input, target) batch beside a criterion such as nn.CrossEntropyLoss()",
+            hint="write the loss as a function: loss(model, batch)",
+        )
+    inputs, target = batch
+    return criterion(model(**inputs) if isinstance(inputs, Mapping) else model(inputs), target)
+
+
+def attributes_of(output: Any) -> Any:
+    """An output object (a dataclass, a namedtuple, a ``ModelOutput``) as a mapping of its parts."""
+    if isinstance(output, (Tensor, Mapping, list)) or (isinstance(output, tuple) and not hasattr(output, "_asdict")):
+        return output
+    if hasattr(output, "_asdict"):
+        return output._asdict()
+    return vars(output) if hasattr(output, "__dict__") else output
+
+
+def count_positional(function: Callable[..., Any], most: int) -> int:
+    """How many positional arguments a callable takes, at most ``most``; that many where its signature is not known."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return most
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return most
+    return min(most, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))

@@ -1,0 +1,142 @@
+"""Which tensors of any batch does the loss answer to, and which of them reach it through the model?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.record import Supervision
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, scalar_terms
+from pytest_overfit.run.update import into_training
+
+MOST_TENSORS = 8  # of a batch: each costs one forward pass
+TARGET_NAMES = frozenset(
+    {"y", "label", "labels", "target", "targets", "tgt", "gt", "ground_truth", "truth", "answer", "answers"}
+)
+
+
+def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Callable[[Any], Any] | None) -> Supervision:
+    """Perturbs one tensor of the batch at a time and measures how each loss term answers.
+
+    The user's loss is called once for the batch as it is and once per tensor, at most ``MOST_TENSORS`` of them; where
+    there is no loss, ``step(batch)``, the user's train step, is, and everything is put back after each call.
+    """
+    named = list(named_tensors(task.batch))
+    if not named:
+        return Supervision({}, (), note="the batch holds no tensor")
+
+    def call(batch: Any) -> tuple[Heard, dict[str, float]]:
+        with restored_process(), task.listening():
+            seed_everything(seed)
+            task.heard.clear()
+            into_training(task.model)
+            try:
+                if step is None:
+                    with torch.set_grad_enabled(True):  # a loss may differentiate on its own (PINNs)
+                        outputs, terms = task.forward(batch)
+                else:
+                    terms = scalar_terms(step(batch))
+                    outputs = Heard(task.heard)
+                heard = Heard((name, tensor.detach().clone()) for name, tensor in outputs)
+                return heard, {name: float(value.detach()) for name, value in terms.items()}
+            finally:
+                task.heard.clear()
+                snapshot.restore()
+
+    outputs, base = call(task.batch)
+    answers: dict[str, dict[str, float]] = {}
+    inputs, unread, skipped = [], [], []
+    for key, tensor in named[:MOST_TENSORS]:
+        changed = perturbed(tensor)
+        if changed is None:
+            skipped.append(key)
+            continue
+        try:
+            moved, terms = call(_replaced(task.batch, tensor, changed))
+        except Exception:  # what refuses another value has read it
+            answers[key] = dict.fromkeys(base, math.inf)
+            continue
+        answers[key] = {name: _gap(value, terms[name]) for name, value in base.items() if name in terms}
+        reaches_output = not _same_outputs(outputs, moved)
+        if reaches_output:
+            inputs.append(key)
+        elif not any(answers[key].values()):
+            unread.append(key)
+    left_out = [key for key, _ in named[MOST_TENSORS:]] + skipped
+    note = f"not perturbed: {', '.join(left_out)}" if left_out else None
+    return Supervision(
+        answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note,
+        targets=tuple(targets_of(task.batch)), finite=all(map(math.isfinite, base.values())),
+    )  # fmt: skip
+
+
+def perturbed(tensor: Tensor) -> Tensor | None:
+    """Clearly another tensor whose elements are still allowed ones. None where there is none that is sure to be.
+
+    Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean over balanced
+    labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a third
+    of a mask is flipped; whole numbers (labels, lengths) have no other value then.
+    """
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() == 0 or tensor.is_quantized:
+        return None
+    plain = tensor.detach()
+    flat = plain.reshape(-1)
+    changed = flat.roll(1)
+    if plain.dtype is torch.bool:
+        changed[::3] ^= True
+    elif not torch.equal(changed, flat):
+        if not plain.is_complex():
+            changed[::3] = torch.where(changed[::3] == flat.max(), flat.min(), flat.max())
+    elif plain.is_floating_point() or plain.is_complex():
+        changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
+    else:
+        return None
+    changed = changed.reshape(plain.shape)
+    return changed.requires_grad_() if tensor.requires_grad else changed
+
+
+def targets_of(batch: Any) -> Iterator[str]:
+    """The tensors of a batch that are targets for certain: the second of a pair, or whatever is named like one."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        if isinstance(batch[1], Tensor):
+            yield "1"
+        return
+    for key, _ in named_tensors(batch):
+        if key.rpartition(".")[2].lower() in TARGET_NAMES:
+            yield key
+
+
+def _replaced(batch: Any, old: Tensor, new: Tensor) -> Any:
+    """The batch with one tensor exchanged; the others are copied, so that nothing writes into the frozen ones."""
+
+    def choose(tensor: Tensor) -> Tensor:
+        if tensor is old:
+            return new
+        twin = tensor.detach().clone()
+        return twin.requires_grad_() if tensor.requires_grad else twin
+
+    return map_tensors(choose, batch)
+
+
+def _same_outputs(a: Heard, b: Heard) -> bool:
+    """Whether what the models returned is the same; a loss that the model returns itself is no prediction."""
+    first = [(name, tensor) for name, tensor in a if tensor.numel() > 1]
+    second = [(name, tensor) for name, tensor in b if tensor.numel() > 1]
+    return len(first) == len(second) and all(
+        name == other and tensor.shape == twin.shape and bool(torch.equal(tensor, twin))
+        for (name, tensor), (other, twin) in zip(first, second, strict=True)
+    )
+
+
+def _gap(a: float, b: float) -> float:
+    if math.isnan(a) or math.isnan(b):
+        return 0.0 if math.isnan(a) and math.isnan(b) else math.inf
+    return abs(a - b) if math.isfinite(a - b) else math.inf

@@ -1,0 +1,342 @@
+"""What a run may change is put back bit for bit: modules, optimizers, and whatever else the user's callables reach.
+
+Nothing is deep-copied that refuses it (weight norm's tensors do), and every object stays itself: an optimizer goes on
+holding the parameters that it held, a scheduler the optimizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import random
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Sampler
+
+CONTAINERS = (dict, OrderedDict, list, set, deque)
+HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+MOST_OBJECTS = 2000  # of one search, against endless graphs of a trainer's own objects
+DEEPEST = 5
+PLAIN = (int, float, complex, str, bytes, type(None))  # bool is an int
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "builtins",
+    "pytest",
+    "_pytest",
+    "pluggy",
+    "pytest_overfit",
+)  # hold nothing of the user's
+
+
+class Snapshot:
+    """The state of everything that was added, to be put back by ``restore``.
+
+    Example:
+        >>> snapshot = Snapshot()
+        >>> snapshot.add(model), snapshot.add(optimizer)                  # doctest: +SKIP
+        >>> snapshot.restore()                                            # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, Any] = {}  # keeps the objects alive: ids must stay theirs
+        self._restorers: list[Callable[[bool], None]] = []
+        self._values: dict[int, Tensor] = {}
+
+    def add(self, thing: Any) -> None:
+        """Takes the state of a module (with all below it), an optimizer, a generator or anything with a state dict."""
+        if id(thing) in self._known:
+            return
+        if isinstance(thing, nn.Module):
+            self._add_module(thing)
+            return
+        self._known[id(thing)] = thing
+        if isinstance(thing, Optimizer):
+            self._restorers.append(_optimizer_state(thing))
+        elif isinstance(thing, torch.Generator):
+            self._restorers.append(_later(thing.set_state, thing.get_state()))
+        elif isinstance(thing, np.random.Generator):
+            self._restorers.append(
+                _later(functools.partial(setattr, thing.bit_generator, "state"), thing.bit_generator.state)
+            )
+        elif isinstance(thing, random.Random):
+            self._restorers.append(_later(thing.setstate, thing.getstate()))
+        else:
+            with contextlib.suppress(Exception):  # a user's state_dict() may need what is not there yet
+                self._restorers.append(_loaded(thing))
+
+    def add_reachable(self, *roots: Any) -> None:
+        """Takes the state of everything that callables and iterables hold: see ``reachable``; their counters too."""
+        for thing in reachable(*roots):
+            self.add(thing)
+        self._restorers += [_later(write, value) for write, value in _counters(*roots)]
+
+    def value(self, tensor: Tensor) -> Tensor | None:
+        """A tensor's value at the time of the snapshot; None where it was not there or had no value yet."""
+        return self._values.get(id(tensor))
+
+    def restore(self, *, keep_trained: bool = False) -> None:
+        """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""
+        for restore in reversed(self._restorers):
+            restore(keep_trained)
+
+    def _add_module(self, root: nn.Module) -> None:
+        for module in _all_modules(root):
+            if id(module) in self._known:
+                continue
+            self._known[id(module)] = module
+            tensors = [tensor for tensor in _own_tensors(module) if id(tensor) not in self._known]
+            for tensor in tensors:
+                self._known[id(tensor)] = tensor
+                self._restorers.append(self._tensor_state(tensor))
+            self._restorers.append(_module_state(module))
+
+    def _tensor_state(self, tensor: Tensor) -> Callable[[bool], None]:
+        if isinstance(tensor, UninitializedTensorMixin):
+            kind, empty, wanted = type(tensor), tensor.data, tensor.requires_grad
+
+            def make_lazy_again(keep_trained: bool) -> None:
+                if not keep_trained:
+                    if not isinstance(tensor, UninitializedTensorMixin):
+                        tensor.requires_grad_(wanted)
+                        tensor.data, tensor.grad = empty, None
+                        tensor.__class__ = kind
+
+            return make_lazy_again
+        device, requires_grad, is_leaf = tensor.device, tensor.requires_grad, tensor.is_leaf
+        value = self._values[id(tensor)] = tensor.detach().clone()
+        grad = tensor.grad if is_leaf else None
+        grad_value = None if grad is None else grad.detach().clone()
+
+        def restore(keep_trained: bool) -> None:
+            if tensor.device != device:
+                tensor.data = tensor.data.to(device)
+            if not keep_trained:
+                _write(tensor, value)
+            if is_leaf:
+                tensor.requires_grad_(requires_grad)
+                if grad is not None and grad_value is not None:
+                    _write(grad, grad_value)
+                tensor.grad = grad
+
+        return restore
+
+
+@contextlib.contextmanager
+def preserved(*things: Any, keep_trained: bool = False) -> Iterator[Snapshot]:
+    """Puts modules, optimizers and the like back after the block, also after an error.
+
+    Example:
+        >>> with preserved(model, optimizer):                             # doctest: +SKIP
+        ...     train(model, optimizer)
+    """
+    snapshot = Snapshot()
+    for thing in things:
+        snapshot.add(thing)
+    try:
+        yield snapshot
+    finally:
+        snapshot.restore(keep_trained=keep_trained)
+
+
+def reachable(*roots: Any) -> Iterator[Any]:
+    """Stateful objects that callables and iterables hold: closures, bound methods, partials, attributes, globals named.
+
+    Modules, optimizers, whatever has ``state_dict`` and ``load_state_dict`` (schedulers, scalers, averaged models),
+    and random generators. What lies inside a module is the module's.
+    """
+    return (thing for thing in _walk(*roots) if _is_stateful(thing))
+
+
+def _counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
+    """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
+    for thing in _walk(*roots):
+        if isinstance(thing, types.FunctionType):
+            for cell in thing.__closure__ or ():
+                with contextlib.suppress(ValueError):  # a name that is not bound yet
+                    if isinstance(cell.cell_contents, PLAIN):
+                        yield functools.partial(setattr, cell, "cell_contents"), cell.cell_contents
+            names = [name for name in thing.__code__.co_names if isinstance(thing.__globals__.get(name, ()), PLAIN)]
+            yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
+        elif not _is_stateful(thing):
+            held = thing if type(thing) is dict else getattr(thing, "__dict__", None)
+            for name, value in held.items() if type(held) is dict else ():
+                if isinstance(value, PLAIN):
+                    yield functools.partial(_put, held, name), value
+
+
+def _put(mapping: dict[Any, Any], name: Any, value: Any) -> None:
+    mapping[name] = value
+
+
+def _walk(*roots: Any) -> Iterator[Any]:
+    """Everything of the user's that roots hold, nearest first; a stateful object is not looked into."""
+    seen: set[int] = set()
+    queue: deque[tuple[Any, int]] = deque((root, 0) for root in roots)
+    while queue and len(seen) < MOST_OBJECTS:
+        thing, depth = queue.popleft()
+        if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type, types.ModuleType, Tensor, type(None))):
+            continue
+        seen.add(id(thing))
+        yield thing
+        if depth < DEEPEST and not _is_stateful(thing):
+            queue.extend((held, depth + 1) for held in _held_by(thing))
+
+
+def _is_stateful(thing: Any) -> bool:
+    if isinstance(thing, (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)):
+        return True
+    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+
+
+def _held_by(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, functools.partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif isinstance(thing, types.MethodType):
+        yield from (thing.__self__, thing.__func__)
+    elif isinstance(thing, types.FunctionType):
+        if _is_library(thing):
+            return
+        yield from (thing.__wrapped__,) if hasattr(thing, "__wrapped__") else ()
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a name that is not bound yet
+                yield cell.cell_contents
+        yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
+    elif isinstance(thing, Mapping):
+        yield from thing.values()
+    elif isinstance(thing, (list, tuple, set, frozenset, deque)):
+        yield from thing
+    elif isinstance(getattr(thing, "__dict__", None), dict) and (
+        isinstance(thing, (DataLoader, Sampler)) or not _is_library(type(thing))
+    ):
+        yield from vars(thing).values()
+
+
+def _is_library(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in LIBRARIES
+
+
+def _all_modules(root: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below it, those that hide in plain lists and dicts included."""
+    seen: set[int] = set()
+    queue: list[Any] = [root]
+    while queue:
+        thing = queue.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, nn.Module):
+            yield thing
+            queue.extend(value for value in vars(thing).values() if isinstance(value, (nn.Module, *CONTAINERS, tuple)))
+        else:
+            values: Iterable[Any] = thing.values() if isinstance(thing, Mapping) else thing
+            queue.extend(value for value in values if isinstance(value, (nn.Module, *CONTAINERS, tuple)))
+
+
+def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors kept as plain attributes or in plain containers."""
+    values = list(vars(module).values())
+    while values:
+        value = values.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in CONTAINERS or isinstance(value, tuple):
+            values.extend(value.values() if isinstance(value, dict) else value)
+
+
+def _module_state(module: nn.Module) -> Callable[[bool], None]:
+    if isinstance(module, torch.jit.ScriptModule):
+        training = module.training
+        return lambda keep_trained: setattr(module, "training", training)
+    kind, attributes = type(module), dict(vars(module))
+    contents = {name: copy.copy(value) for name, value in attributes.items() if type(value) in CONTAINERS}
+
+    def restore(keep_trained: bool) -> None:
+        names = [n for n in attributes if n == "training" or n.endswith(HOOKS)] if keep_trained else list(attributes)
+        if not keep_trained:
+            module.__class__ = kind
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
+        for name in names:
+            vars(module)[name] = attributes[name]
+            if name in contents:
+                _refill(attributes[name], contents[name])
+
+    return restore
+
+
+def _refill(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+        return
+    container.clear()
+    if isinstance(container, deque):
+        container.extend(content)
+    else:
+        container.update(content)
+
+
+def _optimizer_state(optimizer: Optimizer) -> Callable[[bool], None]:
+    groups = [(group, {**group, "params": list(group["params"])}) for group in optimizer.param_groups]
+    held = {id(p): p for _, group in groups for p in group["params"]}
+    state = copy.deepcopy(dict(optimizer.state), memo=dict(held))
+    settings = [{key: value for key, value in group.items() if key != "params"} for _, group in groups]
+    settings = copy.deepcopy(settings, memo=dict(held))  # a tensor learning rate is changed in place
+
+    def restore(keep_trained: bool) -> None:
+        if keep_trained:
+            return
+        optimizer.state.clear()
+        optimizer.state.update(copy.deepcopy(state, memo=dict(held)))
+        for (group, before), values in zip(groups, settings, strict=True):
+            group.clear()
+            group.update({**before, **values})
+        optimizer.param_groups[:] = [group for group, _ in groups]
+
+    return restore
+
+
+def _loaded(thing: Any) -> Callable[[bool], None]:
+    state = copy.deepcopy(thing.state_dict())
+
+    def restore(keep_trained: bool) -> None:
+        if not keep_trained:
+            thing.load_state_dict(copy.deepcopy(state))
+
+    return restore
+
+
+def _later(write: Callable[[Any], Any], state: Any) -> Callable[[bool], None]:
+    return lambda keep_trained: write(state)
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    """Gives a tensor its value back, in place where that is possible: views and flattened weights stay connected."""
+    with torch.no_grad():
+        same_kind = tensor.shape == value.shape and tensor.dtype == value.dtype and tensor.device == value.device
+        if same_kind and _same_bits(tensor, value):
+            return
+        try:
+            if not same_kind:
+                raise RuntimeError("another kind of tensor")
+            tensor.detach().copy_(value)
+        except RuntimeError:
+            tensor.data = value.clone()
+
+
+def _same_bits(tensor: Tensor, value: Tensor) -> bool:
+    try:
+        return torch.equal(tensor.detach(), value) and not bool((value == 0).any())  # a zero may have changed its sign
+    except RuntimeError:
+        return False

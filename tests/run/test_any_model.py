@@ -1,0 +1,463 @@
+"""Any model, any loss, any optimizer, any step: what is trained, and what is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from pytest_overfit import OverfitError, OverfitResult, run_overfit
+from pytest_overfit.config.schema import ANY_MODEL, AmpConfig
+from pytest_overfit.run.any_model import Subject, run_any_model
+from pytest_overfit.run.memory import memory_errors_told
+from pytest_overfit.run.record import RunRecord
+
+Batch = tuple[Tensor, Tensor]
+
+
+def batch(targets: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, 4, generator=generator), torch.randn(6, targets, generator=generator)
+
+
+def net(targets: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, targets))
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+def run(model: Any = None, data: Any = None, loss: Any = F.mse_loss, **rest: Any) -> OverfitResult:
+    rest.setdefault("optimizer", adam)
+    return run_overfit(net() if model is None else model, batch() if data is None else data, loss, **rest)
+
+
+@dataclasses.dataclass
+class Sample:
+    inputs: Tensor
+    target: Tensor
+    name: str = "a"
+
+
+class Graph:
+    """A batch that only knows how to move as a whole."""
+
+    def __init__(self) -> None:
+        self.inputs, self.target = batch()
+
+    def to(self, device: Any) -> Graph:
+        self.inputs, self.target = self.inputs.to(device), self.target.to(device)
+        return self
+
+
+def of(sample: Any) -> Callable[[Any, Any], Tensor]:
+    return lambda model, data: F.mse_loss(model(data.inputs), data.target)
+
+
+@pytest.mark.parametrize(
+    ("data", "loss"),
+    [
+        (batch(), F.mse_loss),
+        (list(batch()), nn.MSELoss()),
+        (dict(zip(("x", "y"), batch(), strict=True)), lambda m, b: F.mse_loss(m(b["x"]), b["y"])),
+        (
+            {"in": [batch()[0]], "out": {"y": batch()[1]}, "id": "a"},
+            lambda m, b: F.mse_loss(m(b["in"][0]), b["out"]["y"]),
+        ),
+        (Sample(*batch()), of(Sample)),
+        (Graph(), of(Graph)),
+        (DataLoader(TensorDataset(*batch()), batch_size=6), F.mse_loss),
+        (lambda: batch(), F.mse_loss),
+        (iter([batch()]), F.mse_loss),
+    ],
+    ids=["tuple", "list", "mapping", "nest", "dataclass", "carrier", "loader", "callable", "iterator"],
+)
+def test_data_may_be_a_batch_of_any_kind_or_hand_one_out(data: Any, loss: Any) -> None:
+    """All of them are trained on as one frozen batch."""
+    result = run(data=data, loss=loss)
+    assert result.passed, result.summary()
+    assert result.record.supervision is not None
+    assert not result.record.supervision.unread
+
+
+def test_a_shuffling_loader_is_caught_and_declared() -> None:
+    """Its two draws differ, by key and amount; declared, the difference shows and does not fail."""
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(*batch()), batch_size=2, shuffle=True)
+    finding = run(data=loader).finding("constant_batch")
+    assert not finding.passed
+    assert finding.observed.startswith("two draws differ: 0: 8 of 8 elements differ, by up to ")
+    declared = run(data=loader, stochastic=True)
+    assert declared.passed, declared.summary()
+    assert declared.finding("constant_batch").observed.endswith("two draws differ, declared stochastic")
+
+
+@pytest.mark.parametrize(
+    ("loss", "terms"),
+    [
+        (lambda m, b: F.mse_loss(m(b[0]), b[1]), ["objective"]),
+        (
+            lambda m, b: {"objective": (e := F.mse_loss(m(b[0]), b[1])), "half": e / 2, "map": m(b[0])},
+            ["objective", "half"],
+        ),
+        (lambda m, b: {"loss": F.mse_loss(m(b[0]), b[1])}, ["objective"]),
+        (lambda m, b: ((e := F.mse_loss(m(b[0]), b[1])), {"mae": e.sqrt(), "count": 6}), ["objective", "mae", "count"]),
+        (lambda m, b: (F.mse_loss(m(b[0]), b[1]), m(b[0])), ["objective"]),
+    ],
+)
+def test_a_loss_may_return_what_losses_return(loss: Any, terms: list[str]) -> None:
+    """A scalar, a mapping, (scalar, mapping), (scalar, logits); what is no scalar is no term."""
+    assert list(run(loss=loss, max_steps=5).record.curves) == terms
+
+
+class OwnLoss(nn.Module):
+    """Returns its loss as models of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        @dataclasses.dataclass
+        class Output:
+            loss: Tensor
+            logits: Tensor
+
+        logits = self.body(x)
+        return Output(F.mse_loss(logits, y), logits)
+
+
+@pytest.mark.parametrize("data", [batch(), dict(zip(("x", "y"), batch(), strict=True))])
+def test_a_model_may_return_its_own_loss(data: Any) -> None:
+    """Called with the batch as arguments or keywords."""
+    result = run(OwnLoss(), data, None)
+    assert result.passed, result.summary()
+    assert result.record.supervision is not None
+    assert len(result.record.supervision.inputs) == 1
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        None,
+        torch.optim.Adagrad,
+        lambda p: torch.optim.LBFGS(p, lr=0.5),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        lambda p: {"first": torch.optim.Adam(p[:2], lr=0.01), "second": torch.optim.RMSprop(p[2:], lr=0.003)},
+    ],
+)
+def test_optimizers_of_every_kind(optimizer: Any) -> None:
+    """The default, a class, one with a closure, a factory, several."""
+    result = run(optimizer=optimizer, objective=0.1)
+    assert result.passed, result.summary()
+
+
+def test_a_gan_step_with_two_models_and_two_optimizers() -> None:
+    """Parameters have the names of their models, and both are seen to learn."""
+    models = {"g": net(), "d": nn.Linear(2, 1)}
+    optimizers = {name: torch.optim.Adam(model.parameters(), lr=0.01) for name, model in models.items()}
+
+    def step(models: Mapping[str, nn.Module], data: Batch, optimizers: Mapping[str, torch.optim.Optimizer]) -> Any:
+        fake = models["g"](data[0])
+        optimizers["d"].zero_grad()
+        d_loss = (models["d"](fake.detach()) - 1).square().mean() + models["d"](data[1]).square().mean()
+        d_loss.backward()
+        optimizers["d"].step()
+        optimizers["g"].zero_grad()
+        g_loss = F.mse_loss(fake, data[1])
+        g_loss.backward()
+        optimizers["g"].step()
+        return {"objective": g_loss, "discriminator": d_loss}
+
+    result = run(models, loss=None, optimizer=optimizers, step=step)
+    assert result.passed, result.summary()
+    assert {p.name.split(".")[0] for p in result.record.parameters} == {"g", "d"}
+    assert set(result.record.grad_norms) == {"g", "d"}
+
+
+def test_a_criterion_with_parameters_is_trained_and_restored() -> None:
+    """As a module of its own beside the model."""
+
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+        def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+            return (
+                F.mse_loss(prediction, target) * (1 + self.log_scale.square()) + 0.1 * (self.log_scale - 0.5).square()
+            )
+
+    criterion = Weighted()
+    result = run(loss=criterion)
+    assert [p.moved > 0 for p in result.record.parameters if p.name == "loss.log_scale"] == [True]
+    assert criterion.log_scale.item() == 0.0
+
+
+def test_declared_exceptions_pass_and_show() -> None:
+    """Undeclared they fail, with the way out; a declared frozen parameter that moves fails."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.pooler = net(), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.body(x)
+
+    undeclared = run(Pooled()).finding("gradients")
+    assert undeclared.observed == "2 parameter tensors: no gradient arrives"
+    assert "declare them unused" in str(undeclared.hint)
+    declared = run(Pooled(), unused=["pooler.*"])
+    assert declared.passed
+    assert declared.finding("gradients").observed.endswith("declared: pooler.* unused")
+    moved = run(Pooled(), unused="pooler.*", frozen=["body.0.*"]).finding("gradients")
+    assert moved.observed == "2 parameter tensors: frozen, yet moves"
+
+
+def test_a_part_left_out_of_the_optimizer_can_be_declared() -> None:
+    """It gets a gradient, and does not move."""
+    model = net()
+    optimizer = torch.optim.Adam(list(model.parameters())[2:], lr=0.01)
+    assert run(model, optimizer=optimizer).finding("gradients").observed == "2 parameter tensors: not in the optimizer"
+    assert run(model, optimizer=optimizer, frozen=["0.*"]).passed
+
+
+def test_a_negative_objective_needs_a_declaration() -> None:
+    """A negative log likelihood: refused, declared unbounded with a limit, or with a negative limit."""
+
+    def nll(model: nn.Module, data: Batch) -> Tensor:
+        mean, log_variance = model(data[0]).chunk(2, -1)
+        return 0.5 * (log_variance + (data[1] - mean).square() / log_variance.exp()).mean()
+
+    assert not run(net(4), loss=nll, max_steps=200).passed
+    assert run(net(4), loss=nll, unbounded=True, objective=0.0).passed
+    assert run(net(4), loss=nll, objective=-0.5).passed
+    with pytest.raises(OverfitError, match="unbounded"):
+        run(net(4), loss=nll, unbounded=True)
+
+
+def test_relative_windowed_and_lower_limits() -> None:
+    """Ratio, windowed mean, accuracy."""
+
+    def loss(model: nn.Module, data: Batch) -> Any:
+        prediction = model(data[0])
+        near = (prediction - data[1]).abs().amax() < 0.3
+        return {"objective": F.mse_loss(prediction, data[1]), "near": near}
+
+    result = run(loss=loss, objective={"below": 0.2, "relative": True, "window": 10}, near={"above": 0.5})
+    assert result.passed, result.summary()
+    assert result.finding("objective").allowed.startswith("< 0.2 of its start, mean of 10 steps")
+    assert result.finding("near").allowed.startswith("> 0.5")
+
+
+def test_seeds_rebuild_a_factory_and_all_or_some_have_to_pass() -> None:
+    """Margins are those of the worst seed, which is named."""
+
+    def lucky() -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))
+        if torch.initial_seed() == 2:  # every run is seeded before its model is built
+            model[0].weight.requires_grad_(False)
+            model[2].requires_grad_(False)
+            model[0].weight.data.zero_()
+        return model
+
+    result = run(lucky, seeds=[0, 1, 2], max_steps=300)
+    assert not result.passed
+    assert [r.passed for r in result.runs] == [True, True, False]
+    assert result.finding("seeds").observed == "2 of 3 seeds pass (0, 1)"
+    assert result.finding("objective").observed.startswith("seed 2: ")
+    assert run(lucky, seeds=[0, 1, 2], pass_at_least=2, max_steps=300).passed
+
+
+def test_mixed_precision_is_an_option() -> None:
+    """The record says which."""
+    result = run(amp="bfloat16", objective=0.05)
+    assert result.passed, result.summary()
+    assert result.record.environment["precision"] == "bfloat16"
+
+
+def test_a_loss_without_a_graph_is_a_finding() -> None:
+    """Not torch's own error."""
+    result = run(loss=lambda m, b: F.mse_loss(m(b[0]).detach(), b[1]))
+    assert result.record.stop == "detached"
+    assert "not connected to the model" in result.finding("gradients").observed
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_out_of_memory_says_how_much_was_asked(device: str) -> None:
+    """Torch's two ways of saying it."""
+    texts = {
+        "cpu": "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 4294967296000 bytes. Error code 12 (Cannot allocate memory)",
+        "cuda": "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which ...",
+    }
+    kind = RuntimeError if device == "cpu" else torch.cuda.OutOfMemoryError
+    asked = {"cpu": "3.906 TiB more were asked for", "cuda": "20.00 GiB more were asked for"}[device]
+    with pytest.raises(OverfitError, match=asked), memory_errors_told(torch.device("cpu"), "here"):
+        raise kind(texts[device])
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors_told(torch.device("cpu"), "here"):
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_a_real_allocation_that_fails_is_told() -> None:
+    """Through the whole run."""
+    with pytest.raises(OverfitError, match=r"out of memory on cpu, .* more were asked for"):
+        run(loss=lambda m, b: m(b[0]).sum() + torch.empty(10**15).sum())
+
+
+class World:
+    """Everything that a run must leave as it was."""
+
+    def __init__(self) -> None:
+        self.model = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 2), nn.LazyLinear(2)
+        )
+        self.model[2].eval()
+        self.model[0].bias.requires_grad_(False)
+        self.model[0].weight.grad = torch.ones_like(self.model[0].weight)
+        self.model[3].register_forward_hook(lambda *_: None)
+        self.batch = batch()
+        self.teacher = nn.Linear(4, 2)
+        self.optimizer = torch.optim.Adam([p for p in self.model[:4].parameters() if p.requires_grad], lr=0.01)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 0.05, total_steps=3000)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=True)
+        self.generator = torch.Generator().manual_seed(3)
+        self.calls = 0
+
+    def step(self, model: nn.Module, data: Batch) -> Tensor:
+        self.calls += 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss: Tensor = F.mse_loss(model(data[0] + 0 * torch.rand(1, generator=self.generator)), data[1])
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        with torch.no_grad():
+            self.teacher.weight.lerp_(torch.ones_like(self.teacher.weight), 0.1)
+        if self.calls == self.raises_at:
+            torch.set_num_threads(1)
+            torch.set_default_dtype(torch.float64)
+            torch.use_deterministic_algorithms(True)
+            model.eval()
+            raise ZeroDivisionError("step 7")
+        return loss.float()
+
+    raises_at = -1
+
+    def state(self) -> dict[str, Any]:
+        """Every tensor as bytes, everything else as it prints."""
+        modules = {"model": self.model, "teacher": self.teacher}
+        named = {f"{n}.{k}": m for n, top in modules.items() for k, m in top.named_modules()}
+        lazy = nn.parameter.is_lazy
+        tensors = {
+            f"{n}.{k}": None if lazy(t) else t.detach().numpy().tobytes()
+            for n, top in modules.items()
+            for k, t in (*top.named_parameters(), *top.named_buffers())
+        }
+        parameters = [p for top in modules.values() for p in top.parameters()]
+        return {
+            "tensors": tensors,
+            "kinds": {name: type(m).__name__ for name, m in named.items()},
+            "modes": {name: m.training for name, m in named.items()},
+            "hooks": {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in named.items()},
+            "requires_grad": [p.requires_grad for p in parameters],
+            "grads": [None if lazy(p) or p.grad is None else p.grad.numpy().tobytes() for p in parameters],
+            "optimizer": repr(self.optimizer.state_dict()),
+            "scheduler": repr(self.scheduler.state_dict()),
+            "scaler": repr(self.scaler.state_dict()),
+            "batch": [t.numpy().tobytes() for t in self.batch],
+            "generator": self.generator.get_state().numpy().tobytes(),
+            "torch": torch.get_rng_state().numpy().tobytes(),
+            "numpy": repr(np.random.get_state()),  # noqa: NPY002
+            "python": random.getstate(),
+            "threads": torch.get_num_threads(),
+            "dtype": torch.get_default_dtype(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
+            "grad": torch.is_grad_enabled(),
+            "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+            "anomaly": torch.is_anomaly_enabled(),
+        }
+
+
+@pytest.mark.parametrize("ending", ["passing", "failing", "raising"])
+@pytest.mark.parametrize("how", ["loss", "step"])
+def test_everything_is_as_it_was(ending: str, how: str) -> None:
+    """After a run that passes, one that fails, and one whose loss raises at step 7."""
+    torch.manual_seed(5)
+    world = World()
+    before = world.state()
+    calls = 0
+
+    def loss(model: nn.Module, data: Batch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if ending == "raising" and calls == 3 + 7:  # the probe calls it three times
+            torch.set_default_dtype(torch.float64)
+            model.eval()
+            raise ZeroDivisionError("step 7")
+        return F.mse_loss(model(data[0]), data[1])
+
+    world.raises_at = 3 + 7 if ending == "raising" else -1
+    limit = 1e9 if ending == "passing" else 1e-9
+    rest: dict[str, Any] = {"step": world.step} if how == "step" else {"optimizer": world.optimizer}
+
+    def go() -> OverfitResult:
+        return run_overfit(
+            world.model,
+            world.batch,
+            None if how == "step" else loss,
+            objective=limit,
+            max_steps=30,
+            supervised=True,
+            **rest,
+        )
+
+    if ending == "raising":
+        with pytest.raises(ZeroDivisionError, match="step 7"):
+            go()
+    else:
+        result = go()
+        assert result.finding("objective").passed == (ending == "passing"), result.summary()
+    after = world.state()
+    assert {key for key in before if before[key] != after[key]} == set()
+
+
+def test_the_trained_state_can_be_kept() -> None:
+    """Parameters and optimizer stay trained; random state and gradients still come back."""
+    model = net()
+    optimizer = adam(model.parameters())
+    state = torch.get_rng_state()
+    result = run(model, optimizer=optimizer, keep_trained=True)
+    assert result.passed
+    assert F.mse_loss(model(batch()[0]), batch()[1]).item() < 0.02
+    assert optimizer.state
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_replay_is_the_same_run() -> None:
+    """Same seed, same curve, dropout included; another seed, another curve."""
+
+    def curve(seed: int) -> tuple[float, ...]:
+        model = nn.Sequential(net(), nn.Dropout(0.2))
+        settings = replace(ANY_MODEL, amp=AmpConfig(False))
+        record: RunRecord = run_any_model(
+            Subject(model, batch(), F.mse_loss, adam), settings, seed=seed, limits={}, name="replay"
+        )
+        return record.curves["objective"][:30]
+
+    assert curve(0) == curve(0) != curve(1)
