@@ -10,6 +10,7 @@ included. The sides take turns, in alternating order; the figure is the median o
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def cnn() -> tuple[nn.Module, Any]:
     """Tens of milliseconds."""
     channels = (3, 32, 64, 64)
     blocks: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in itertools.pairwise(channels):
         blocks += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
     net = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 8 * 8, 10))
     return net, (torch.randn(16, 3, 64, 64), torch.randint(0, 10, (16,)))

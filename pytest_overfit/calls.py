@@ -96,7 +96,8 @@ class OverfitCall:
         return self._run_any(given, settings)
 
     def _run_any(self, given: dict[str, Any], settings: dict[str, Any]) -> OverfitResult:
-        from pytest_overfit.api import Subject, overfit_model
+        from pytest_overfit.api import overfit_model
+        from pytest_overfit.run.any_model import Subject
 
         __tracebackhide__ = True
         node = self.request.node

@@ -29,6 +29,10 @@ ANY_MODEL_RUN = pytest.StashKey[bool]()  # this test's run is under no config
 DEFAULT_MODEL = pytest.StashKey[object]()
 
 
+class NoConfig(pytest.fail.Exception):  # type: ignore[misc, name-defined]
+    """No config was named for a test, and there is not exactly one in the session."""
+
+
 def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) -> Value:
     """Builds once per config file, and again for every other test; an error is kept and raised again too."""
     file = request.node.parent
@@ -70,7 +74,7 @@ def config_of(request: pytest.FixtureRequest) -> OverfitConfig:
         allowed="exactly one",
         hint="name it: @pytest.mark.overfit(config='path/to/config.yaml'), or give one --overfit-config",
     )
-    raise pytest.fail.Exception(str(error), pytrace=False)
+    raise NoConfig(str(error), pytrace=False)
 
 
 def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
@@ -96,11 +100,13 @@ def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
     """
     if request.node.stash.get(ANY_MODEL_RUN, False):
         return None
-    found = own_config(request)
-    if found is not None or request.node.get_closest_marker("overfit") is not None:
-        return found
-    configs = list(request.config.stash.get(CONFIGS, {}).values())
-    return configs[0] if len(configs) == 1 else None
+    marked = request.node.get_closest_marker("overfit") is not None
+    if marked and own_config(request) is None:
+        return None
+    try:
+        return request.getfixturevalue("overfit_config")  # type: ignore[no-any-return]  # which may be overridden
+    except NoConfig:
+        return None
 
 
 def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
@@ -242,10 +248,8 @@ def result(request: pytest.FixtureRequest) -> OverfitResult:
     """One bounded run and its verdict, of the test's config or of what its fixtures give."""
     from pytest_overfit.calls import OverfitCall
 
-    if told(lambda: config_or_none(request)) is None:
-        verdict = OverfitCall(request).run()
-    else:
-        verdict = config_result(request)
+    under_config = told(lambda: config_or_none(request)) is not None
+    verdict = config_result(request) if under_config else OverfitCall(request).run()
     _hand_to_test_case(request, "overfit_result", verdict)
     return verdict
 

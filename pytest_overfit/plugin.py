@@ -90,7 +90,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if "pytest_overfit.collect" in _loaded():
+    spread = terminalreporter.config.getoption("dist", "no") != "no"  # the controller of pytest-xdist runs nothing
+    if spread or "pytest_overfit.collect" in _loaded():
         from pytest_overfit import terminal
 
         terminal.write_summary(terminalreporter)

@@ -169,6 +169,11 @@ def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Crite
     _adopt_aliases(section)
     if two_view and default.train_val is None and as_switch(section.get("train_val")) not in (None, False):
         section.problem("train_val", shown(section.get("train_val")), "false: the config has no data.val")
+    for name in () if two_view else ("train_val", "prediction"):
+        if as_switch(section.get(name)) not in (None, False):
+            section.problem(
+                name, shown(section.get(name)), "false: only a run under a config has what it compares with"
+            )
     floor = 0 if two_view else None
     criteria = Criteria(
         objective=_limit(section, "objective", default.objective),

@@ -144,7 +144,7 @@ class Limit:
         return f"{shown}{' of its start' if self.relative else ''}{mean}"
 
     def measure(self, curve: Sequence[float], end: int) -> float:
-        """What is compared after step ``end`` (from 1) of a curve: the value or windowed mean, or its share of the start."""
+        """What is compared after step ``end`` (from 1) of a curve: a value or mean, or its share of the start."""
         value = _mean(curve[max(0, end - self.window) : end])
         if not self.relative:
             return value

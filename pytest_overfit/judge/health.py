@@ -83,7 +83,7 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         _problem(
             "no gradient arrives",
             [p for p in learning if p.max_grad is None and not p.moved],  # gradients are sampled: moving proves one
-            "connect them to the loss (detach, no_grad, an unused head?), or freeze or remove them, or declare them unused",
+            "connect them to the loss (detach, no_grad, an unused head?), freeze them, or declare them unused",
         ),
         _problem(
             "the gradient is zero at every step",
@@ -270,7 +270,7 @@ def _answers_batch(supervision: Supervision) -> list[tuple[str, str]]:
     return [
         (
             f"the loss does not answer when the target {' or '.join(deaf)} changes",
-            "the loss reads another tensor in its place: look at what is compared with what; or leave it out of the batch",
+            "look at what is compared with what; a tensor that is no target is best left out of the batch",
         )
     ]
 

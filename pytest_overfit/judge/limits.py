@@ -137,11 +137,12 @@ def judge_monotonic(
         if broken is not None:
             worst = (math.inf, f"{term} is {number(record.curves[term][broken])} at step {broken + 1}")
             continue
-        medians = running_median(record.curves[term], window)
+        size = min(window, max(1, len(record.curves[term]) // 2))  # a short run still has a start and an end
+        medians = running_median(record.curves[term], size)
         climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else SMALL_CLIMB)
         highest = max(highest, climb)
         if climb > tolerance:
-            high = f"{number(medians[step])} at step {step + window}"
+            high = f"{number(medians[step])} at step {step + size}"
             text = f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
             worst = max(worst or (climb, text), (climb, text))
         elif not any(record.curves[term]) or (
@@ -232,6 +233,15 @@ def _badness(value: float, limit: Limit) -> float:
     return max(over, under)
 
 
+def _still_falling(curve: Sequence[float]) -> bool:
+    """Whether the last twentieth of a run lies clearly below the one before it."""
+    part = max(1, len(curve) // 20)
+    if len(curve) < 4 or not all(map(math.isfinite, curve[-2 * part :])):
+        return False
+    last, before = statistics.fmean(curve[-part:]), statistics.fmean(curve[-2 * part : -part])
+    return before > 0 and last < 0.97 * before
+
+
 def _best(curve: Sequence[float], limit: Limit) -> float:
     values = [value for value in curve if not math.isnan(value)]
     return (max if limit.below is None else min)(values, default=math.nan)
@@ -268,6 +278,8 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
         return "it did not get there: look at the loss, the learning rate and the data of this sample"
     if not curve or curve[-1] >= 0.98 * curve[0]:
         return "it did not fall: look at the learning rate, frozen modules and ::gradients"
+    if _still_falling(curve):
+        return "it was still falling: give it more steps, or a higher learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:
         return "close: give it more steps, or let the learning rate decay to 0"
     return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class Parts:
     fingerprint: str
     differences: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()
-    frozen: Freezing = Freezing()
+    frozen: Freezing = field(default_factory=Freezing)
     optimizers: Sequence[Optimizer] = ()
     supervision: Supervision | None = None
 

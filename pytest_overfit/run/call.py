@@ -31,7 +31,7 @@ class CallTask:
     loss: Callable[[Any, Any], Any] | None
     batch: Any
     device: torch.device
-    precision: Precision = Precision()
+    precision: Precision = field(default_factory=Precision)
     val_batch: Any | None = None
     heard: Heard = field(default_factory=Heard)
 

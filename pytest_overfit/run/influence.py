@@ -81,9 +81,9 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
 def perturbed(tensor: Tensor) -> Tensor | None:
     """Clearly another tensor whose elements are still allowed ones. None where there is none that is sure to be.
 
-    Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean over balanced
-    labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a third
-    of a mask is flipped; whole numbers (labels, lengths) have no other value then.
+    Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean
+    over balanced labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are
+    zero, and a third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() == 0 or tensor.is_quantized:
         return None

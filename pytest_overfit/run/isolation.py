@@ -10,8 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
+Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
+
+
+def _cudnn(name: str) -> Switch:
+    return lambda: getattr(torch.backends.cudnn, name), lambda on: setattr(torch.backends.cudnn, name, on)
+
+
+def _autocast(kind: str) -> tuple[Switch, Switch]:
+    enabled = lambda: torch.is_autocast_enabled(kind), lambda on: torch.set_autocast_enabled(kind, on)
+    dtype = lambda: torch.get_autocast_dtype(kind), lambda dtype: torch.set_autocast_dtype(kind, dtype)
+    return enabled, dtype
+
+
 # (read, write) of every global switch that a model, a loss or a train step may turn.
-SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+SWITCHES: tuple[Switch, ...] = (
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
@@ -21,24 +34,9 @@ SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         lambda state: torch.use_deterministic_algorithms(state[0], warn_only=state[1]),
     ),
-    *(
-        (
-            lambda name=name: getattr(torch.backends.cudnn, name),
-            lambda on, name=name: setattr(torch.backends.cudnn, name, on),
-        )  # type: ignore[misc]
-        for name in ("deterministic", "benchmark", "enabled", "allow_tf32")
-    ),
-    *(
-        (lambda kind=kind: torch.is_autocast_enabled(kind), lambda on, kind=kind: torch.set_autocast_enabled(kind, on))  # type: ignore[misc]
-        for kind in ("cpu", "cuda")
-    ),
-    *(
-        (
-            lambda kind=kind: torch.get_autocast_dtype(kind),
-            lambda dtype, kind=kind: torch.set_autocast_dtype(kind, dtype),
-        )  # type: ignore[misc]
-        for kind in ("cpu", "cuda")
-    ),
+    *map(_cudnn, ("deterministic", "benchmark", "enabled", "allow_tf32")),
+    *_autocast("cpu"),
+    *_autocast("cuda"),
 )
 
 

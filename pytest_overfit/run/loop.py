@@ -201,8 +201,9 @@ def _apply_schedules(optimizers: Sequence[torch.optim.Optimizer], plan: Plan, pr
     if plan.lr is None and plan.weight_decay is None:
         return {}
     for key, schedule in (("lr", plan.lr), ("weight_decay", plan.weight_decay)):
-        for optimizer in optimizers if schedule is not None else ():
-            set_hyperparameter(optimizer, key, schedule(progress))
+        if schedule is not None:
+            for optimizer in optimizers:
+                set_hyperparameter(optimizer, key, schedule(progress))
     return _hyperparameters(optimizers)
 
 

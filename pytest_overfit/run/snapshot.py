@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 
@@ -101,15 +101,14 @@ class Snapshot:
             self._restorers.append(_module_state(module))
 
     def _tensor_state(self, tensor: Tensor) -> Callable[[bool], None]:
-        if isinstance(tensor, UninitializedTensorMixin):
+        if is_lazy(tensor):
             kind, empty, wanted = type(tensor), tensor.data, tensor.requires_grad
 
             def make_lazy_again(keep_trained: bool) -> None:
-                if not keep_trained:
-                    if not isinstance(tensor, UninitializedTensorMixin):
-                        tensor.requires_grad_(wanted)
-                        tensor.data, tensor.grad = empty, None
-                        tensor.__class__ = kind
+                if not keep_trained and not is_lazy(tensor):
+                    tensor.requires_grad_(wanted)
+                    tensor.data, tensor.grad = empty, None
+                    tensor.__class__ = kind
 
             return make_lazy_again
         device, requires_grad, is_leaf = tensor.device, tensor.requires_grad, tensor.is_leaf
@@ -168,7 +167,7 @@ def _counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
             names = [name for name in thing.__code__.co_names if isinstance(thing.__globals__.get(name, ()), PLAIN)]
             yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
         elif not _is_stateful(thing):
-            held = thing if type(thing) is dict else getattr(thing, "__dict__", None)
+            held: dict[Any, Any] = thing if type(thing) is dict else getattr(thing, "__dict__", {})
             for name, value in held.items() if type(held) is dict else ():
                 if isinstance(value, PLAIN):
                     yield functools.partial(_put, held, name), value

@@ -47,7 +47,7 @@ class GradientWatch:
         present = [grad for grad in grads if grad is not None]
         if not present:
             return self._none().expand(len(grads)).clone()
-        found = torch._foreach_norm(present)
+        found = list(torch._foreach_norm(present))
         if len(present) < len(grads) or len({(n.dtype, n.device) for n in found}) > 1:
             none, norms = self._none(), iter(found)
             found = [none if grad is None else next(norms).to(none) for grad in grads]
@@ -57,7 +57,7 @@ class GradientWatch:
         """Takes observed norms (steps, P) into account and gives the norms of the module groups, (steps, G)."""
         if not norms.size:
             return np.zeros((len(norms), 0), np.float32)
-        self._largest = np.fmax(self._largest, np.where(np.isnan(norms), ABSENT, norms).max(0))
+        self._largest = np.maximum(self._largest, np.where(np.isnan(norms), np.inf, norms).max(0))
         squares = np.square(np.where(norms == ABSENT, 0.0, norms).astype(np.float64))
         return np.sqrt(np.add.reduceat(squares, self._starts, axis=1)).astype(np.float32)
 

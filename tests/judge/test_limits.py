@@ -42,8 +42,23 @@ def test_a_missed_limit_says_observed_allowed_where_next() -> None:
     assert limit(run, "camera", 0.001).text() == (
         "camera: loss_camera 0.0408 (start 0.5, best 0.0408), allowed < 0.001 for 5 steps in a row\n"
         "  where: loss_camera, step 100 of 1000, cpu, seed 0\n"
-        "  next: it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"
+        "  next: it fell and stopped: look at the learning rate, loss weights, frozen modules "
+        "and the data of this sample"
     )
+
+
+@pytest.mark.parametrize(
+    ("curve", "says"),
+    [
+        ([4.0 * 0.98**i for i in range(100)], "it was still falling: give it more steps"),
+        (falling(4.0, 0.02), "close: give it more steps"),
+        ((4.0,) * 100, "it did not fall: look at the learning rate"),
+    ],
+)
+def test_the_shape_of_a_miss_says_what_to_try(curve: tuple[float, ...], says: str) -> None:
+    """Still falling, nearly there, flat."""
+    hint = limit(record(curves={"objective": tuple(curve)}, stop="max_steps"), "objective").hint
+    assert str(hint).startswith(says)
 
 
 def test_one_step_above_the_limit_in_the_last_five_fails() -> None:

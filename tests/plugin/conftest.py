@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import write_tiny
-from tests.support.sessions import keep_modules
+from tests.support.sessions import keep_modules, own_plugins_only
 
 TinyConfig = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions inside the test keep torch."""
+def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions inside the test keep torch, and their order."""
     keep_modules(monkeypatch)
+    own_plugins_only(request, monkeypatch)
 
 
 @pytest.fixture

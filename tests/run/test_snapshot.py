@@ -49,16 +49,17 @@ def test_a_model_comes_back_bit_for_bit() -> None:
 
 def test_the_trained_state_can_be_kept() -> None:
     """keep_trained leaves parameters and optimizer, and still restores gradients and modes."""
-    net = nn.Sequential(nn.Linear(3, 1))
+    linear = nn.Linear(3, 1)
+    net = nn.Sequential(linear)
     optimizer = torch.optim.Adam(net.parameters())
-    before = bits(net[0].weight)
+    before = bits(linear.weight)
     with preserved(net, optimizer, keep_trained=True):
         train(net, optimizer)
         net.eval()
-    assert bits(net[0].weight) != before
+    assert bits(linear.weight) != before
     assert optimizer.state
     assert net.training
-    assert net[0].weight.grad is None
+    assert linear.weight.grad is None
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.LBFGS, torch.optim.SGD])
@@ -159,7 +160,7 @@ def test_tied_weights_stay_tied() -> None:
     net["outer"].weight = net["inner"].weight
     before = bits(net["inner"].weight)  # type: ignore[arg-type]
     with preserved(net), torch.no_grad():
-        net["outer"].weight.add_(1.0)  # type: ignore[operator, union-attr]
+        net["outer"].weight.add_(1.0)  # type: ignore[operator]
     assert net["outer"].weight is net["inner"].weight
     assert bits(net["inner"].weight) == before  # type: ignore[arg-type]
 

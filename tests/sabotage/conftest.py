@@ -12,7 +12,7 @@ import pytest
 from pytest_overfit.pair.create import create_pair
 from pytest_overfit.pair.render import render_source
 from tests.support.configs import write_tiny
-from tests.support.sessions import keep_modules
+from tests.support.sessions import keep_modules, own_plugins_only
 
 AERIAL, GROUND = "aerial.jpeg", "ground.jpeg"
 SPLIT = "common_config: {fix_img_num: 2, fix_aspect_ratio: 0.92}"
@@ -49,9 +49,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions inside the test keep torch."""
+def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions inside the test keep torch, and their order."""
     keep_modules(monkeypatch)
+    own_plugins_only(request, monkeypatch)
 
 
 @pytest.fixture

@@ -43,6 +43,16 @@ def keep_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+def own_plugins_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins that change every session that they are installed for stay out of sessions that do not name them.
+
+    After the pytester, which forgets PYTEST_ADDOPTS, and so after ``keep_modules``, which must come before it.
+    """
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+
+
 def reports_of(result: pytest.RunResult) -> dict[str, Any]:
     """Item name -> its report, of the config items of an in-process session; of two with one name the later one."""
     reports = result.reprec.getreports("pytest_runtest_logreport")  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -14,9 +14,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from tickets import TicketClassifier, encoder_config
 from transformers import BertForSequenceClassification
 
-if TYPE_CHECKING:
-    Overfit = Callable[..., Any]
-
+Overfit = Callable[..., Any]
 Batch = dict[str, Tensor]
 
 
@@ -34,7 +32,7 @@ def test_memorises_six_tickets(overfit: Overfit, tickets: Batch) -> None:
     overfit(classifier, tickets, cross_entropy)
 
 
-@pytest.mark.overfit(objective=0.01, max_steps=300)
+@pytest.mark.overfit(objective=0.01)
 def test_the_library_classifier_memorises_them_too(overfit: Overfit, tickets: Batch) -> None:
     """It is called with the batch as keywords, returns its own loss, and uses its pooler."""
     overfit(lambda: BertForSequenceClassification(encoder_config(dropout=0.0)), tickets)
@@ -42,5 +40,7 @@ def test_the_library_classifier_memorises_them_too(overfit: Overfit, tickets: Ba
 
 def test_an_undeclared_pooler_is_found(overfit: Overfit, tickets: Batch) -> None:
     """Two tensors that take memory and learn nothing."""
-    with pytest.raises(AssertionError, match=r"(?s)gradients: 2 parameter tensors: no gradient arrives.*encoder\.pooler"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)gradients: 2 parameter tensors: no gradient arrives.*encoder\.pooler"
+    ):
         overfit(classifier, tickets, cross_entropy, max_steps=300)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import Tensor
 from twoview import PairNet
@@ -8,17 +10,10 @@ from twoview import PairNet
 class OneViewNet(PairNet):
     """An index that is off: what is said of the first frame is said of the second, too."""
 
-    def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
+    def forward(self, images: Tensor) -> dict[str, Any]:
         said = super().forward(images)
-        pose = repeated(said["pose_enc"])
-        return {name: repeated(value) for name, value in said.items() if name != "pose_enc_list"} | {
-            "pose_enc_list": [pose]
-        }
-
-
-def repeated(value: Tensor | list[Tensor]) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value[:, :1].expand_as(value)
+        said = {name: said[name][:, :1].expand_as(said[name]) for name in ("depth", "depth_conf", "pose_enc")}
+        return {**said, "pose_enc_list": [said["pose_enc"]]}
 
 
 @pytest.fixture

@@ -18,5 +18,7 @@ def test_reaches_tighter_limits_too(overfit: Callable[..., Any]) -> None:
 @pytest.mark.overfit(config="../single_pair_test.yaml")
 def test_a_net_that_sees_one_view_twice_is_found(overfit: Callable[..., Any], one_view_net: type[PairNet]) -> None:
     """Two views have two cameras and two depth maps: one of each is half of the answer."""
-    with pytest.raises(AssertionError, match=r"(?s)camera: loss_camera 0\.\d.*depth: loss_reg_depth 0\.\d.*prediction: frame"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)camera: loss_camera 0\.\d.*depth: loss_reg_depth 0\.\d.*prediction: frame"
+    ):
         overfit(one_view_net)

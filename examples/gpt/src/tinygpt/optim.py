@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def configure_optimizer(parameters: Iterable[Tensor], lr: float = 3e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:
+def configure_optimizer(
+    parameters: Iterable[Tensor], lr: float = 3e-3, weight_decay: float = 0.01
+) -> torch.optim.AdamW:
     """AdamW that decays matrices, and leaves norms and biases alone."""
     chosen = list(parameters)
     groups = [

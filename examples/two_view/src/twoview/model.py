@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,7 @@ class PairNet(nn.Module):
         self.depth_head = nn.Linear(2 * width, 2 * PATCH**2)
         self.camera_head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 9))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
+    def forward(self, images: Tensor) -> dict[str, Any]:
         b, s, _, height, width = images.shape
         flat = images.flatten(0, 1) - 0.5
         tokens = self.patches(torch.cat([flat, places(flat)], dim=1)).flatten(2).transpose(1, 2)

@@ -13,7 +13,9 @@ class DemandNet(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(14, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
+        self.net = nn.Sequential(
+            nn.Linear(14, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)
+        )
 
     def forward(self, days: Tensor) -> tuple[Tensor, Tensor]:
         mean, spread = self.net(days).unbind(dim=-1)

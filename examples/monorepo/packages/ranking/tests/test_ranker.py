@@ -33,5 +33,6 @@ class RankerTest(unittest.TestCase):
             same = {"query": models["product"], "product": models["product"]}
             return contrastive_terms(same, {**batch, "query": batch["product"]})["loss"]
 
-        with self.assertRaisesRegex(AssertionError, r"(?s)gradients: 3 parameter tensors: no gradient arrives.*query\."):
+        silent = r"(?s)gradients: 3 parameter tensors: no gradient arrives.*query\."
+        with pytest.raises(AssertionError, match=silent):
             self.overfit(towers, self.pairs, loss, objective=0.05)
