@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
             outcome = run_seed(options.config.absolute(), seed, options.set, folder)
-            headline = next((row["run"]["headline"] for row in outcome["rows"] if row["run"]), "no run")
+            headline = next((row["run"]["headlines"][0] for row in outcome["rows"] if row["run"]), "no run")
             print(f"{seed:>4} {outcome['code']:>4} {outcome['seconds']:8.1f} {outcome['mib']:6.0f}  {headline}")
             for finding in (row["finding"] for row in outcome["rows"]):
                 if not finding["passed"]:

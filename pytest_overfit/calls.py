@@ -11,16 +11,10 @@ from pytest_overfit.checks import from_users_code
 from pytest_overfit.collect import layers_of
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.fixtures import (
-    ANY_MODEL_RUN,
-    Watchers,
-    config_or_none,
-    config_result,
-    own_config,
-    worker_count,
-)
+from pytest_overfit.fixtures import ANY_MODEL_RUN, config_or_none, config_result, own_config, worker_count
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted
+from pytest_overfit.watchers import Watchers
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
 

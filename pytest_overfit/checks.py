@@ -21,7 +21,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
     """Everything the config names can be built: device, model, loss, optimizer, freezing."""
 
     def build() -> str:
-        from pytest_overfit.fixtures import checked_model
+        from pytest_overfit.inspections import checked_model
         from pytest_overfit.run.execute import dry_build
 
         config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))
@@ -34,7 +34,7 @@ def check_pair(request: pytest.FixtureRequest) -> None:
     """The pair's files are readable and valid, and the two views agree under the given cameras."""
 
     def inspect() -> str:
-        from pytest_overfit.fixtures import inspect_pair
+        from pytest_overfit.inspections import inspect_pair
 
         return inspect_pair(request.getfixturevalue("overfit_config"), request.getfixturevalue("overfit_pair"))
 
@@ -45,7 +45,7 @@ def check_loader(request: pytest.FixtureRequest) -> None:
     """The loader hands out one batch with the keys, shapes and types that the model and the loss read."""
 
     def inspect() -> str:
-        from pytest_overfit.fixtures import inspect_loader
+        from pytest_overfit.inspections import inspect_loader
 
         return inspect_loader(request.getfixturevalue("overfit_config"), request.getfixturevalue("overfit_loader"))
 

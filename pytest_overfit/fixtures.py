@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import unittest
 from collections.abc import Callable, Mapping
@@ -12,16 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_overfit.collect import CONFIGS, ConfigFile, marker_layer, options_of
-from pytest_overfit.config.schema import LoggingConfig, OverfitConfig, SplitConfig
-from pytest_overfit.errors import ConfigError, OverfitError, PairError
+from pytest_overfit.config.schema import OverfitConfig, SplitConfig
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, RunNote, keep_interrupted, progress_for
+from pytest_overfit.terminal import RUN, keep_interrupted
+from pytest_overfit.watchers import Watchers
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 Value = TypeVar("Value")
 DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
@@ -303,55 +303,6 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
     return once(request, "result", build)
 
 
-class Watchers:
-    """Who follows the runs of one verdict: a TensorBoard file per seed, and the live line of the terminal."""
-
-    def __init__(
-        self, request: pytest.FixtureRequest, title: str, planned: int, config: OverfitConfig | None = None
-    ) -> None:
-        self.request, self.title, self.planned, self.config = request, title, planned, config
-        self.closing = contextlib.ExitStack()
-        self.folder: Path | None = None
-        self.elsewhere: str | None = None
-
-    def __enter__(self) -> Watchers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.close()
-
-    def of_seed(self, seed: int) -> list[Any]:
-        """The observers of the run of one seed; those of the seed before are closed."""
-        self.closing.close()
-        observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
-        log_dir = self._log_dir()
-        if log_dir is not None:
-            folder, self.elsewhere = run_folder(log_dir, self._run_name())
-            self.folder = folder.parent
-            logging = self.config.logging if self.config else LoggingConfig()
-            observers.insert(0, TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys))
-        for observer in observers:
-            self.closing.callback(observer.close)
-        return observers
-
-    def note(self, verdict: OverfitResult) -> RunNote:
-        """What the summary says of the runs besides their findings."""
-        return RunNote.of(verdict, self.folder, self.elsewhere)
-
-    def _log_dir(self) -> Path | None:
-        """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""
-        options = options_of(self.request.config)
-        given = options.log_dir
-        if self.config is None:
-            return given or options.ini_log_dir
-        return given or self.config.logging.log_dir or self.request.config.invocation_params.dir / DEFAULT_FOLDER
-
-    def _run_name(self) -> str:
-        """The experiment's name for a config file, the test's id for a test."""
-        in_file = self.config is not None and isinstance(self.request.node.parent, ConfigFile)
-        return self.title if in_file else str(self.request.node.nodeid)
-
-
 def _checked(model: Any) -> Any:
     """A factory as it is, a module checked."""
     return model if callable(model) and not _is_module(model) else checked_model(model)
@@ -361,68 +312,6 @@ def _is_module(model: Any) -> bool:
     from torch import nn
 
     return isinstance(model, nn.Module)
-
-
-def checked_model(model: Any) -> nn.Module:
-    """The module itself, or the one that a factory returns.
-
-    Raises:
-        OverfitError: it is neither.
-    """
-    from torch import nn
-
-    built = model() if callable(model) and not isinstance(model, nn.Module) else model
-    if not isinstance(built, nn.Module):
-        raise OverfitError(
-            f"a {type(built).__name__} where a model is wanted",
-            where="overfit_model",
-            allowed="a torch.nn.Module, or a callable without arguments that returns one",
-        )
-    return built
-
-
-def inspect_pair(config: OverfitConfig, files: PairFiles) -> str:
-    """One line about a pair that holds.
-
-    Raises:
-        PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
-    """
-    from pytest_overfit.pair.check import check_pair
-
-    report = check_pair(
-        files,
-        remove_sky=config.train.remove_sky,
-        max_depth=config.train.max_depth,
-        depth_percentile=config.train.depth_percentile,
-    )
-    if report.problems:
-        raise PairError(
-            "; ".join(report.problems),
-            where=files.seq_name,
-            hint=f"pytest-overfit pair check {files.root} shows the numbers",
-        )
-    return f"{files.seq_name}: {report.headline()}"
-
-
-def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
-    """One line about a loader whose batch is as the config says.
-
-    Raises:
-        OverfitError: the loader is empty, or its batch is not; all problems in one error.
-    """
-    from pytest_overfit.data.contract import batch_problems
-    from pytest_overfit.run.sample import first_batch
-
-    drawn = first_batch(train_loader)
-    split = config.train
-    problems = batch_problems(drawn, height=split.height, width=split.width, frames=2)
-    if problems:
-        raise OverfitError(
-            "; ".join(problems),
-            where=type(train_loader).__name__,
-            hint="pytest-overfit pair check prints the batch of the embedded loader to compare with",
-        )
-    return f"images {tuple(drawn['images'].shape)}, {len(drawn)} keys"
 
 
 def worker_count() -> int:

@@ -22,7 +22,7 @@ from pytest_overfit.run.influence import probe_influence
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Observer, Plan, fit
 from pytest_overfit.run.memory import memory_errors_told
-from pytest_overfit.run.optim import Freezing, GradientClipper, collect_optimizers
+from pytest_overfit.run.optim import Freezing, GradientClipper, collect_optimizers, follow_device
 from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
@@ -226,6 +226,7 @@ class _Run:
         handed, found = collect_optimizers(subject.optimizer, trainable)
         for optimizer in found:
             self.snapshot.add(optimizer)
+            follow_device(optimizer)
         return handed, found
 
     def _initial(self, model: nn.Module) -> Callable[[Tensor], Tensor | None]:

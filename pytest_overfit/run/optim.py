@@ -119,6 +119,14 @@ def collect_optimizers(given: Any, parameters: Sequence[nn.Parameter]) -> tuple[
     return built, found
 
 
+def follow_device(optimizer: torch.optim.Optimizer) -> None:
+    """Brings the state of an optimizer that had been stepping before to the device of its parameters."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and key != "step":  # torch keeps its step counters on the CPU
+                state[key] = value.to(parameter.device)
+
+
 class GradientClipper:
     """Clips the gradient norm of each module group on its own, as ``optim.gradient_clip.configs`` asks.
 

@@ -22,6 +22,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 
+from pytest_overfit.run.optim import follow_device
+
 CONTAINERS = (dict, OrderedDict, list, set, deque)
 HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 MOST_OBJECTS = 2000  # of one search, against endless graphs of a trainer's own objects
@@ -86,7 +88,7 @@ class Snapshot:
 
     def restore(self, *, keep_trained: bool = False) -> None:
         """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""
-        for restore in reversed(self._restorers):
+        for restore in self._restorers:  # parameters are back on their device before an optimizer follows them
             restore(keep_trained)
 
     def _add_module(self, root: nn.Module) -> None:
@@ -295,6 +297,7 @@ def _optimizer_state(optimizer: Optimizer) -> Callable[[bool], None]:
 
     def restore(keep_trained: bool) -> None:
         if keep_trained:
+            follow_device(optimizer)
             return
         optimizer.state.clear()
         optimizer.state.update(copy.deepcopy(state, memo=dict(held)))

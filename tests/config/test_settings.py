@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, Limit, Monotonic, OverfitSettings, Prediction, TrainVal
+from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, Limit, Monotonic, OverfitSettings
 from pytest_overfit.config.settings import (
     MARKER,
     SETTINGS,
@@ -183,8 +183,6 @@ def test_every_keyword_arrives() -> None:
         monotonic={"window": 5},
         finite=False,
         supervised=None,
-        train_val=True,
-        prediction={"abs_rel": 0.1},
         unused=("a.*",),
         frozen="b",
         stochastic=True,
@@ -201,17 +199,22 @@ def test_every_keyword_arrives() -> None:
         monotonic=Monotonic(5),
         finite=False,
         supervised=None,
-        train_val=TrainVal(),
-        prediction=Prediction(abs_rel=0.1, delta_1_25=None, rotation_deg=None, translation_deg=None),
         unused=("a.*",),
         frozen=("b",),
         stochastic=True,
     )
-    # A criterion that is given as a mapping keeps the defaults of what it leaves out.
-    assert found.criteria == replace(wanted, prediction=Prediction(abs_rel=0.1))
+    assert found.criteria == wanted
     assert (found.seeds, found.pass_at_least, found.device, found.threads) == ((0, 1, 2), 2, "cuda:1", 2)
     assert (found.amp, found.keep_trained) == (AmpConfig(True, "float16"), True)
     assert (found.budget.max_steps, found.budget.hold_steps) == (7, 2)
+
+
+@pytest.mark.parametrize("name", ["train_val", "prediction"])
+def test_criteria_of_configs_alone_are_refused(name: str) -> None:
+    """Without a config there is no validation split and no two-view prediction to compare with."""
+    with pytest.raises(ConfigError, match=f"{name}: found true, allowed: false: only a run under a config"):
+        of_call(**{name: True})
+    assert getattr(of_call(**{name: False}).criteria, name) is None
 
 
 def test_overrides_of_configs_alone_are_passed_over() -> None:

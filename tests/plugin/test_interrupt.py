@@ -22,12 +22,11 @@ PATIENCE = 120.0
 
 
 @contextlib.contextmanager
-def endless(pytester: pytest.Pytester, *args: str) -> Iterator[subprocess.Popen[str]]:
+def endless(pytester: pytest.Pytester, *args: str, term: str = "camera") -> Iterator[subprocess.Popen[str]]:
     """A session that trains for ever, as soon as it has written a hundred steps; it does not outlive the block."""
     session = start_pytest(
-        *args, "--overfit-set=overfit.criteria.camera=1e-12", "--overfit-set=overfit.budget.max_steps=1000000",
-        folder=pytester.path,
-    )  # fmt: skip
+        *args, f"--overfit-set=overfit.criteria.{term}=1e-12", "--overfit-max-steps=1000000", folder=pytester.path
+    )
     try:
         deadline = time.monotonic() + PATIENCE
         while not has_scalars(pytester.path / "overfit_logs"):
@@ -101,4 +100,34 @@ def test_ctrl_c_in_a_marked_test_shows_its_run(pytester: pytest.Pytester, tiny: 
     assert session.returncode == pytest.ExitCode.INTERRUPTED
     pytest.LineMatcher(output.splitlines()).fnmatch_lines(
         ["*overfit test_marked.py::test_learns*", "*INTERRUPTED; cpu*"]
+    )
+
+
+def test_ctrl_c_in_a_call_shows_its_run(pytester: pytest.Pytester) -> None:
+    """Without a config too, and the model is as it was."""
+    pytester.makepyfile(
+        test_call="""
+        import torch
+
+        def test_learns(overfit):
+            model = torch.nn.Linear(4, 1)
+            before = model.weight.detach().clone()
+            try:
+                overfit(model, (torch.randn(8, 4), torch.randn(8, 1)), torch.nn.functional.mse_loss)
+            finally:
+                assert torch.equal(before, model.weight)
+                print("RESTORED")
+        """
+    )
+    with endless(pytester, "-s", "--overfit-log-dir", "overfit_logs", term="objective") as session:
+        session.send_signal(signal.SIGINT)
+        output, _ = session.communicate(timeout=PATIENCE)
+    assert session.returncode == pytest.ExitCode.INTERRUPTED
+    pytest.LineMatcher(output.splitlines()).fnmatch_lines(
+        [
+            "*RESTORED*",
+            "*overfit test_call.py::test_learns*",
+            "FAILED*objective*",
+            "* of 1000000 steps in * INTERRUPTED*",
+        ]
     )

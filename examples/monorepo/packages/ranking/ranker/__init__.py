@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,9 @@ def towers() -> dict[str, nn.Module]:
     return {"query": Tower(), "product": Tower()}
 
 
-def contrastive_terms(models: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def contrastive_terms(
+    models: Mapping[str, Callable[[Tensor], Tensor]], batch: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Every query's own product against those of all others, and how many queries find theirs."""
     scores = models["query"](batch["query"]) @ models["product"](batch["product"]).T / TEMPERATURE
     own = torch.arange(len(scores), device=scores.device)

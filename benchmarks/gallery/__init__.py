@@ -1,0 +1,1 @@
+"""Realistic mistakes over healthy models, each with the causes that count as a right answer."""

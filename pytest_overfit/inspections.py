@@ -1,0 +1,75 @@
+"""What the first items of a config look at before anything is trained: the model, the pair, the loader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_overfit.errors import OverfitError, PairError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.pair.layout import PairFiles
+
+
+def checked_model(model: Any) -> nn.Module:
+    """The module itself, or the one that a factory returns.
+
+    Raises:
+        OverfitError: it is neither.
+    """
+    from torch import nn
+
+    built = model() if callable(model) and not isinstance(model, nn.Module) else model
+    if not isinstance(built, nn.Module):
+        raise OverfitError(
+            f"a {type(built).__name__} where a model is wanted",
+            where="overfit_model",
+            allowed="a torch.nn.Module, or a callable without arguments that returns one",
+        )
+    return built
+
+
+def inspect_pair(config: OverfitConfig, files: PairFiles) -> str:
+    """One line about a pair that holds.
+
+    Raises:
+        PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
+    """
+    from pytest_overfit.pair.check import check_pair
+
+    report = check_pair(
+        files,
+        remove_sky=config.train.remove_sky,
+        max_depth=config.train.max_depth,
+        depth_percentile=config.train.depth_percentile,
+    )
+    if report.problems:
+        raise PairError(
+            "; ".join(report.problems),
+            where=files.seq_name,
+            hint=f"pytest-overfit pair check {files.root} shows the numbers",
+        )
+    return f"{files.seq_name}: {report.headline()}"
+
+
+def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
+    """One line about a loader whose batch is as the config says.
+
+    Raises:
+        OverfitError: the loader is empty, or its batch is not; all problems in one error.
+    """
+    from pytest_overfit.data.contract import batch_problems
+    from pytest_overfit.run.sample import first_batch
+
+    drawn = first_batch(train_loader)
+    split = config.train
+    problems = batch_problems(drawn, height=split.height, width=split.width, frames=2)
+    if problems:
+        raise OverfitError(
+            "; ".join(problems),
+            where=type(train_loader).__name__,
+            hint="pytest-overfit pair check prints the batch of the embedded loader to compare with",
+        )
+    return f"images {tuple(drawn['images'].shape)}, {len(drawn)} keys"

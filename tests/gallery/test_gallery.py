@@ -1,0 +1,99 @@
+"""The gallery is what it says: every cause, enough bugs, cases that build, and a check that can fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from benchmarks.gallery.case import Bug, is_held_out
+from benchmarks.gallery.causes import GROUPS, IDS, group_of
+from benchmarks.gallery.families import FAMILIES
+from benchmarks.gallery.measure import judge
+from benchmarks.gallery.registry import BUGS
+from benchmarks.gallery.verify import run_plain, verify
+
+FAST = (
+    "missing_step", "maximize", "rate_from_integer_division", "sgd_rate_of_twenty", "prediction_against_itself",
+    "objective_negated", "nan_weight", "column_against_row", "shift_missing", "random_shift_of_the_image",
+    "layer_never_called", "clipped_before_backward", "depth_flipped", "batch_norm_momentum",
+)  # fmt: skip
+
+
+def named(name: str) -> Bug:
+    return next(bug for bug in BUGS if bug.name == name)
+
+
+def test_every_cause_is_the_best_answer_twice() -> None:
+    """No id of the catalogue without cases, and no id that the catalogue does not have."""
+    best = Counter(bug.causes[0] for bug in BUGS)
+    assert [cause for cause in IDS if best[cause] < 2] == []
+    assert {cause for bug in BUGS for cause in bug.causes} <= set(IDS)
+    assert len(IDS) == len(set(IDS))
+
+
+def test_there_are_enough() -> None:
+    """The size of the gallery is part of what it proves."""
+    assert len(BUGS) >= 150
+    assert len({bug.family for bug in BUGS}) >= 30
+    assert len({bug.name for bug in BUGS}) == len(BUGS)
+    assert {bug.family for bug in BUGS} <= set(FAMILIES)
+
+
+def test_a_third_of_the_families_is_held_out() -> None:
+    """By the name of the family alone, and in every group of causes there is something on both sides."""
+    held_out = [family for family in FAMILIES if is_held_out(family)]
+    assert 0.2 < len(held_out) / len(FAMILIES) < 0.45
+    assert all(bug.held_out == is_held_out(bug.family) for bug in BUGS)
+    assert {bug.kind for bug in BUGS if bug.held_out} == {"breaking", "silent"}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_builds(bug: Bug) -> None:
+    """Every bug builds, under the declarations of its twin and within 400 steps, and says where it is."""
+    broken, healthy = bug.build(0), bug.healthy(0)
+    assert dict(broken.settings) == dict(healthy.settings)
+    assert broken.settings["max_steps"] <= 400
+    assert bug.where
+    assert len(set(bug.causes)) == len(bug.causes) >= 1
+    assert group_of(bug.causes[0]) in GROUPS
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_is_what_it_says(name: str) -> None:
+    """python -m benchmarks.gallery --verify does so for all of them, with three seeds."""
+    assert verify(named(name), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "problem"),
+    [("maximize", "silent", "a plain loop misses"), ("objective_negated", "breaking", "a plain loop passes")],
+)
+def test_a_wrong_kind_is_found(name: str, kind: Literal["breaking", "silent"], problem: str) -> None:
+    """The check can fail: by the wrong kind."""
+    (found,) = verify(replace(named(name), kind=kind), 0)
+    assert problem in found
+
+
+def test_a_bug_without_effect_is_found() -> None:
+    """The check can fail: by a bug that is its own twin."""
+    bug = named("objective_negated")
+    assert verify(replace(bug, build=bug.healthy), 0) == ["behaves as its twin does"]
+
+
+def test_a_callable_batch_is_drawn_in_every_step() -> None:
+    """Data that changes keeps a plain loop from its limit."""
+    assert not run_plain(named("new_batch_in_every_step").build(0)).reached
+
+
+def test_judge_reads_a_result_and_an_exception() -> None:
+    """What the model raises is a detection too, told with its place."""
+    missed = judge(named("missing_step").build(0), 0)
+    assert not missed.passed
+    assert missed.missed
+    setup = named("missing_step").build(0)
+    raised = judge(replace(setup, step=lambda model, batch: 1 / 0), 0)
+    assert not raised.passed
+    assert raised.raised.startswith("ZeroDivisionError: division by zero")
