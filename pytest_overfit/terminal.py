@@ -106,7 +106,8 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
         row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
     elif CALLS in item.stash:
-        report.overfit_calls = item.stash[CALLS]  # type: ignore[attr-defined]
+        # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
+        report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
         del item.stash[CALLS]  # a rerun of the test starts its own list
 
 
@@ -139,10 +140,8 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
     if calls and reporter.config.getoption("verbose") >= 0:
         reporter.write_sep("-", f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised")
     for call in calls if reporter.config.getoption("verbose") >= 0 else ():
-        reporter.write_line(
-            f"{'ok' if call['passed'] else 'FAILED':7}  {call['test']}: {call['line']}",
-            **({} if call["passed"] else {"red": True}),
-        )
+        verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
+        reporter.write_line(f"{verdict:7}  {call['test']}: {call['line']}", red=verdict == "FAILED")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
 

@@ -281,7 +281,7 @@ def two_view_confidence() -> Setup:
         weighted = (error * confidence - 0.05 * confidence.log()).mean()
         return confidence_terms(predicted, batch, weighted, error, confidence)
 
-    return Setup(TwoView(), scene_batch(), loss, optimizer=adam(2e-3), settings={"objective": 0.02})
+    return Setup(TwoView(), scene_batch(), loss, optimizer=adam(2e-3), settings={"objective": -0.03})
 
 
 OWN: tuple[tuple[Callable[[], Setup], int], ...] = (

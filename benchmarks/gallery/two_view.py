@@ -147,7 +147,7 @@ def sky_with_the_largest_value(h: Setup) -> Setup:
 )
 def label_off_by_one(h: Setup) -> Setup:
     rows = torch.arange(h.data["depths"].shape[-2])[:, None].expand(h.data["depths"].shape[-2:])
-    depths = torch.where(h.data["point_masks"], h.data["depths"], 3.0)
+    depths = torch.where(h.data["point_masks"], h.data["depths"], 1.2)
     return with_keys(h, depths=depths, point_masks=~(h.data["point_masks"] & (rows > 16)))
 
 

@@ -174,13 +174,15 @@ def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Crite
             section.problem(
                 name, shown(section.get(name)), "false: only a run under a config has what it compares with"
             )
-    floor = 0 if two_view else None
+    floor, trend = 0 if two_view else None, default.monotonic or Monotonic()
     criteria = Criteria(
         objective=_limit(section, "objective", default.objective),
         camera=_limit(section, "camera", default.camera, floor=floor),
         depth=_limit(section, "depth", default.depth, floor=floor),
         terms=_read_terms(section, terms - set(LIMIT_ALIASES)),
-        monotonic=_optional(section, "monotonic", default.monotonic, Monotonic(), _read_monotonic),
+        monotonic=_optional(
+            section, "monotonic", default.monotonic, trend, lambda inner: _read_monotonic(inner, trend)
+        ),
         finite=_on(section, "finite"),
         gradients=_on(section, "gradients"),
         supervised=_optional(section, "supervised", default.supervised, Supervised(), _read_supervised),
@@ -281,12 +283,13 @@ def _optional(
     return default
 
 
-def _read_monotonic(section: Section) -> Monotonic:
+def _read_monotonic(section: Section, default: Monotonic) -> Monotonic:
     section.only(field.name for field in fields(Monotonic))
     return Monotonic(
-        window=section.number("window", 21, at_least=1, whole=True),
-        tolerance=section.number("tolerance", 0.25, at_least=0),
-        strict=section.switch("strict", False),
+        window=section.number("window", default.window, at_least=1, whole=True),
+        tolerance=section.number("tolerance", default.tolerance, at_least=0),
+        floor=section.number("floor", default.floor, at_least=0, at_most=1),
+        strict=section.switch("strict", default.strict),
     )
 
 

@@ -24,7 +24,7 @@ INI = "ini"
 DEFAULT = "default"
 LIMIT = "a number (below it), {below: number, above: number, relative: true, window: steps}, or false"
 _CRITERION = "true, false, or a mapping"
-_TYPO_RATIO = 0.8
+_TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ SETTINGS = (
     Setting("deterministic", "deterministic", "true or false", "on", "deterministic kernels where torch has them"),
     Setting("keep_trained", "keep_trained", "true or false", "off",
             "leave the trained parameters in the model after the run"),
-    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance and strict",
-            "window 21, tolerance 0.25, strict off",
-            "the running median of every limited term never climbs back while above its limit"),
+    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
+            "window 21, tolerance 0.25, floor 0.05, strict off",
+            "the running median of every limited term never climbs back while above its limit",
+            "window 21, tolerance 0.25, floor 0.003, strict off"),
     Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
     Setting("gradients", "criteria.gradients", "true or false", "on",
             "every trainable parameter gets a gradient, is in an optimizer and moves"),

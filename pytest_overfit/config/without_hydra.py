@@ -51,7 +51,11 @@ def _is_setting(override: Override) -> bool:
 
 def _folders(primary: DictConfig, folder: Path, overrides: Sequence[Override]) -> list[str]:
     """Where files are looked up: next to the config, then along the search path."""
-    given = [defaults.checked_folders(item.value) for item in overrides if _is_setting(item)]
+    given = [  # Hydra looks along a search path that is set, not along one that is added with a plus
+        defaults.checked_folders(item.value)
+        for item in overrides
+        if _is_setting(item) and not item.text.startswith("+")
+    ]
     paths = given[0] if given else defaults.search_folders(primary, folder) or []
     for path in paths:
         if "://" in path and not path.startswith("file://"):

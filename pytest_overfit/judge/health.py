@@ -226,7 +226,9 @@ def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[s
             found.append(
                 (
                     f"{term} starts at {number(curve[0])}, already {shown}",
-                    "start from an untrained model, or look for an empty mask, a zero target or a zero weight",
+                    "start from an untrained model, or look for an empty mask, a zero target or a zero weight"
+                    if curve[0] >= 0
+                    else "look for a flipped sign; where it has no floor, state a limit and declare unbounded",
                 )
             )
     return found
@@ -269,7 +271,7 @@ def _answers_batch(supervision: Supervision) -> list[tuple[str, str]]:
         return []
     return [
         (
-            f"the loss does not answer when the target {' or '.join(deaf)} changes",
+            f"the loss does not answer when {' or '.join(deaf)} (the target) changes",
             "look at what is compared with what; a tensor that is no target is best left out of the batch",
         )
     ]

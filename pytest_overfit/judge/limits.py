@@ -11,8 +11,6 @@ from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
-SMALL_CLIMB = 0.003  # of the fall so far
-
 
 def judge_limit(
     record: RunRecord,
@@ -48,7 +46,7 @@ def judge_limit(
         observed, condition, hint = empty
         return Finding(name, False, observed, f"{allowed}{condition}", where=where, hint=hint, margin=margin)
     note = " (negative)" if name == "objective" and worst < 0 else ""
-    note += " (declared unbounded)" if name == "objective" and unbounded else ""
+    note += "; declared unbounded" if name == "objective" and unbounded else ""
     steps = held_since(curve, limit)
     return Finding(
         name, True, f"{term} {number(worst)}{unit}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
@@ -91,7 +89,7 @@ def unproven(record: RunRecord, limits: Mapping[str, Limit], hold_steps: int) ->
         if name != "objective" and term is not None and min(record.curves[term]) >= 0:
             bounded[term] = limit
     if not bounded:
-        return "no bounded term has a limit of its own (set overfit.criteria.camera, depth or loss_<term>)"
+        return "no bounded term has a limit of its own"
     for term, limit in bounded.items():
         curve = record.curves[term]
         if all(limit.holds(limit.measure(curve, end)) for end in _last(curve, hold_steps)):
@@ -139,7 +137,7 @@ def judge_monotonic(
             continue
         size = min(window, max(1, len(record.curves[term]) // 2))  # a short run still has a start and an end
         medians = running_median(record.curves[term], size)
-        climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else SMALL_CLIMB)
+        climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)
         highest = max(highest, climb)
         if climb > tolerance:
             high = f"{number(medians[step])} at step {step + size}"
@@ -181,7 +179,7 @@ def running_median(curve: Sequence[float], window: int) -> list[float]:
 
 
 def largest_climb(
-    medians: Sequence[float], below: float, *, noisy: bool = False, small: float = SMALL_CLIMB
+    medians: Sequence[float], below: float, *, noisy: bool = False, small: float = 0.0
 ) -> tuple[float, int, float]:
     """(relative climb above the best so far, its index, that best), while the value is at or above ``below``.
 

@@ -56,14 +56,14 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str
     header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
     rows = [header, *(_row(finding) for finding in findings)]
     name = max(len(row[1]) for row in rows)
-    numbers = [row for row in rows if row[4]]
+    numbers = [row for row in rows if row[4] or row[5]]
     allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
     rest = max(20, width - len("verdict  ") - name - 2)
     observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
     lines = []
     for row in rows:
         line = f"{row[0]:7}  {row[1]:{name}}  "
-        if row[4]:
+        if row[4] or row[5]:
             line += f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}  {row[4]:{margin}}  {row[5]}"
         else:
             line += _clip(row[2], rest)
@@ -82,11 +82,10 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
     if missed := [finding.name for finding in findings if not finding.passed]:
         parts.append(f"missed {', '.join(missed)}")
-    limited = [finding for finding in findings if finding.margin is not None]
-    if limited:
-        tightest = min(limited, key=lambda finding: finding.margin or 0.0)
-        allowed = tightest.allowed.partition(" for ")[0]
-        parts.append(f"{tightest.observed.partition(' (')[0]} {allowed} ({_margin(tightest.margin)})")
+    if tightest := _tightest(findings):
+        margin = f" ({_margin(tightest.margin)})" if tightest.margin is not None else ""
+        shown = tightest.observed.partition(" (")[0].partition(";")[0]
+        parts.append(f"{shown} {tightest.allowed.partition(' for ')[0]}{margin}")
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)
 
@@ -103,6 +102,17 @@ def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], 
         if (term := resolve_term(criterion, row)) is not None:
             parts.append(f"{criterion} {number(row[term])}")
     return "  ".join([*parts, f"{steps_per_second:.1f} steps/s"])
+
+
+def _tightest(findings: Sequence[Finding]) -> Finding | None:
+    """The finding with the smallest margin: of upper limits where there are any, since a metric saturates at its best.
+
+    A term that is within its limit and proves nothing all the same has a text of its own.
+    """
+    limited = [f for f in findings if f.margin is not None and (f.passed or f.margin < 1)]
+    upper = [finding for finding in limited if finding.allowed.startswith("<")]
+    stated = [finding for finding in findings if finding.steps_to_pass is not None]
+    return min(upper or limited, key=lambda f: f.margin or 0.0, default=None) or next(iter(stated), None)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

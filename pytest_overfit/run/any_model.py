@@ -176,7 +176,11 @@ class _Run:
                 for parameter in parameters:
                     if (value := self.parts.initial(parameter)) is not None:
                         parameter.copy_(value)
-        return probed if probed.finite else self._probe_as_it_is()
+        if not probed.finite:
+            probed = self._probe_as_it_is()
+        return (
+            probed if probed.finite else Supervision({}, (), note="the loss is not finite from the start", finite=False)
+        )
 
     def _probe_as_it_is(self) -> Supervision:
         step = (

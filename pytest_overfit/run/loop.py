@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.settings import SETTINGS
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.optim import set_hyperparameter
@@ -177,7 +178,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     for criterion, limit in plan.limits.items():
         name = resolve_term(criterion, row)
         if name is None:
-            guess = nearest(criterion, terms)
+            guess = nearest(criterion, [*terms, *(setting.name for setting in SETTINGS)])
             raise OverfitError(
                 f"the loss gives no term {criterion!r}",
                 where=f"the limit on {criterion}",

@@ -65,7 +65,7 @@ def test_rows_of_a_config(tmp_path: Path) -> None:
     assert rows["overfit.seeds"] == ("7 (seed_value)", "a.yaml")
     assert rows["overfit.device"] == ("cpu", "ini")
     assert rows["overfit.threads"] == ("2", "a.yaml")
-    assert rows["overfit.criteria.monotonic"] == ("window 9, tolerance 0.25, strict off", "command line")
+    assert rows["overfit.criteria.monotonic"] == ("window 9, tolerance 0.25, floor 0.003, strict off", "command line")
     assert rows["overfit.criteria.objective"] == ("< 0.1 of its start", MARKER)
     assert rows["overfit.criteria.camera"] == ("< 0.3", "command line")
     assert rows["overfit.criteria.terms.loss_T"] == ("< 2", MARKER)

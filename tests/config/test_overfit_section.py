@@ -50,7 +50,7 @@ overfit:
     depth: 3
     loss_T: 0.001
     terms: {my_nll: -1.5}
-    monotonic: {window: 5, tolerance: 0.5, strict: true}
+    monotonic: {window: 5, tolerance: 0.5, floor: 0.1, strict: true}
     finite: false
     gradients: off
     supervised: {min_valid_ratio: 0.2}
@@ -89,7 +89,7 @@ def test_every_key(tmp_path: Path) -> None:
             camera=Limit(0.01),
             depth=Limit(3.0),
             terms={"loss_T": Limit(0.001), "my_nll": Limit(-1.5)},
-            monotonic=Monotonic(5, 0.5, True),
+            monotonic=Monotonic(5, 0.5, 0.1, True),
             finite=False,
             gradients=False,
             supervised=Supervised(0.2),

@@ -196,7 +196,7 @@ def test_every_keyword_arrives() -> None:
         camera=Limit(-1.0),
         depth=Limit(2.0),
         terms={"accuracy": Limit(above=0.9)},
-        monotonic=Monotonic(5),
+        monotonic=Monotonic(5, floor=0.05),
         finite=False,
         supervised=None,
         unused=("a.*",),
@@ -254,7 +254,7 @@ def test_problems_come_together_each_with_its_place() -> None:
         ({"unbounded": True}, "unbounded: found true, allowed: a stated objective limit beside it"),
         ({"seeds": []}, "seeds: found [], allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
         ({"monotonic": {"windo": 3}},
-         "monotonic.windo: found an unknown key, allowed: window | tolerance | strict (did you mean window?)"),
+         "monotonic.windo: found an unknown key, allowed: window | tolerance | floor | strict (did you mean window?)"),
         (dict.fromkeys(("objective", "monotonic", "finite", "gradients", "supervised", "constant_batch"), False),
          "found every criterion switched off, allowed: at least one: a gate without criteria proves nothing"),
     ],
@@ -287,7 +287,7 @@ def test_problems_of_keywords_around_a_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("max_step", "max_steps"), ("objectve", "objective"), ("sedes", "seeds"), ("devices", "device"),
+    [("max_step", "max_steps"), ("objectve", "objective"), ("devices", "device"),
      ("Seeds", "seeds"), ("unbound", "unbounded"), ("stochastc", "stochastic"), ("keep_traind", "keep_trained")],
 )  # fmt: skip
 def test_a_misspelt_keyword_is_no_term(name: str, near: str) -> None:

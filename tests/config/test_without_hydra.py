@@ -46,6 +46,7 @@ ENTRIES = [
 OVERRIDES = [
     "m=large", "m=small", "m=[large,small]", "m=nope", "+m=small", "++m=small", "~m", "~m=small", "m@k=large",
     "+m@new.place=large", "+g@new=two", "g=two", "g/inner=b", "m.x=7", "~m.x", "y.b=4", "+hydra.searchpath=[more]",
+    "hydra.searchpath=[more]",
 ]  # fmt: skip
 
 
@@ -110,6 +111,15 @@ def test_any_list_is_equal(folder: Path, entries: list[str], overrides: list[str
     path = write(folder, f"{search}defaults: [{', '.join(entries)}]\nx: 0\nz: 1\n")
     with_hydra, without = both(path, overrides)
     assert without == with_hydra or not (without.startswith("[") or with_hydra.startswith("["))
+
+
+@pytest.mark.parametrize("setting", ["hydra.searchpath=[more]", "+hydra.searchpath=[more]"])
+@pytest.mark.parametrize("entry", ["extra", "base"])
+def test_a_search_path_of_an_override_is_equal(folder: Path, setting: str, entry: str) -> None:
+    """One that is set is searched; one that is added with a plus is not, here as in Hydra."""
+    with_hydra, without = both(write(folder, f"defaults: [{entry}]\nx: 0\n"), [setting])
+    assert without == with_hydra
+    assert with_hydra.startswith("[") == (entry == "base" or not setting.startswith("+"))
 
 
 def test_both_ways_are_taken(folder: Path) -> None:

@@ -239,7 +239,7 @@ def test_a_declared_unbounded_objective_passes_by_its_stated_limit() -> None:
     only = {"objective": Limit(0.0)}
     stated = judge_limit(run, "objective", Limit(0.0), hold_steps=5, limits=only, unbounded=True)
     assert stated.passed
-    assert stated.observed == "objective -5 (negative) (declared unbounded)"
+    assert stated.observed == "objective -5 (negative); declared unbounded"
     assert judge_limit(run, "objective", Limit(-1.0), hold_steps=5, limits=only).passed
     assert not judge_limit(run, "objective", Limit(0.0), hold_steps=5, limits=only).passed
 

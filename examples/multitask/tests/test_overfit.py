@@ -13,7 +13,7 @@ from torch import nn
 Overfit = Callable[..., Any]
 
 
-@pytest.mark.overfit(objective=0.01, space_loss=0.01, speed_loss=0.01, max_steps=400)
+@pytest.mark.overfit(objective=0.01, space=0.01, speed=0.01, max_steps=400)
 def test_memorises_two_frames(overfit: Overfit, trainer: Trainer) -> None:
     """Each loss on its own too, and nothing of the run is left in the trainer."""
     before = [p.detach().clone() for p in trainer.average.parameters()]

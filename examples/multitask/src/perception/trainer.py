@@ -44,4 +44,4 @@ class Trainer:
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)
-        return {"loss": loss.detach(), "space_loss": space_loss.detach(), "speed_loss": speed_loss.detach()}
+        return {"loss": loss.detach(), "space": space_loss.detach(), "speed": speed_loss.detach()}

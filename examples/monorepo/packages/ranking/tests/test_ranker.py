@@ -29,7 +29,6 @@ class RankerTest(unittest.TestCase):
     def test_a_cache_of_query_vectors_is_found(self) -> None:
         """They were computed once, to save time: the loss still falls, and the query's tower learns nothing."""
         torch.manual_seed(0)
-        torch.manual_seed(0)
         models = towers()
         with torch.no_grad():
             cached = models["query"](self.pairs["query"])
