@@ -78,7 +78,7 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
     __tracebackhide__ = True
     try:
         return judge()
-    except Exception as error:
+    except (Exception, pytest.fail.Exception) as error:
         shown_by = _node(request).parent.stash.setdefault(SHOWN, {}).setdefault((type(error), str(error)), name)
         finding = _finding_of(error, name, shown_by, allowed)
         if shown_by != name or isinstance(error, OverfitError):
@@ -87,7 +87,7 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
         raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
 
 
-def _finding_of(error: Exception, name: str, shown_by: str, allowed: str) -> Finding:
+def _finding_of(error: BaseException, name: str, shown_by: str, allowed: str) -> Finding:
     if shown_by != name:
         return Finding(name, False, f"not judged, see ::{shown_by}", allowed)
     if isinstance(error, OverfitError):

@@ -186,7 +186,10 @@ def _opencv_lines(path: Path) -> list[str]:
     """Whether cv2.imread reads the .exr: loaders of other projects use it, and some versions return None."""
     if find_spec("cv2") is None:
         return []
-    import cv2
+    try:
+        import cv2
+    except ImportError:  # installed, and without the system libraries that it needs
+        return []
 
     with _environment(_EXR_SWITCH, "1"):
         try:

@@ -41,7 +41,7 @@ def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) 
     if name not in file.overfit_built:
         try:
             file.overfit_built[name] = (build(), None)
-        except Exception as error:
+        except (Exception, pytest.fail.Exception) as error:  # a time-out of pytest-timeout is the latter
             file.overfit_built[name] = (None, error)
     value, failure = file.overfit_built[name]
     if failure is not None:

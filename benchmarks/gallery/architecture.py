@@ -40,8 +40,10 @@ class ReluDepth(DepthNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Sequential(nn.Conv2d(48, 48, 1), nn.GELU(), nn.Conv2d(48, 4, 1), nn.ReLU(), nn.PixelShuffle(2))
-        nn.init.constant_(self.head[2].bias, -3.0)
+        last = nn.Conv2d(48, 4, 1)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, -3.0)
+        self.head = nn.Sequential(nn.Conv2d(48, 48, 1), nn.GELU(), last, nn.ReLU(), nn.PixelShuffle(2))
 
 
 @breaking("small_depth", "dead-units", "output-range", where="head.3, the last ReLU, never fires")
@@ -252,7 +254,7 @@ class ZeroGates(ResidualMLP):
     def __init__(self) -> None:
         super().__init__()
         for block in self.blocks:
-            for parameter in block.parameters():  # type: ignore[union-attr]
+            for parameter in block.parameters():
                 nn.init.zeros_(parameter)
 
 

@@ -103,6 +103,7 @@ def reshaped_across_samples(h: Setup) -> Setup:
 class SequenceFirst(Recurrent):
     def __init__(self) -> None:
         super().__init__(nn.LSTM, 1, 6)
+        assert isinstance(self.net, nn.LSTM)
         self.net.batch_first = False
 
 

@@ -187,7 +187,9 @@ class Reinitialised(nn.Module):
 
     def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
-        self.body, self.head = body[:-1], body[-1]
+        last = body[-1]
+        assert isinstance(last, nn.Linear)
+        self.body, self.head = body[:-1], last
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:

@@ -77,7 +77,7 @@ def where_around_a_logarithm(h: Setup) -> Setup:
 class UnsafeAngle(nn.Module):
     """acos of a cosine that is exactly 1 for a target met exactly."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Sequential) -> None:
         super().__init__()
         self.net = net
         for parameter in net[-1].parameters():

@@ -178,7 +178,10 @@ def rate_grows_tenfold(h: Setup) -> Setup:
 
 def groups(h: Setup, first: float, rest: float) -> Setup:
     """One rate for the first layer and one for the rest."""
-    parameters = [{"params": list(h.model[0].parameters()), "lr": first}, {"params": [*h.model[1:].parameters()]}]
+    parameters: list[dict[str, Any]] = [
+        {"params": list(h.model[0].parameters()), "lr": first},
+        {"params": [*h.model[1:].parameters()]},
+    ]
     return replace(h, optimizer=torch.optim.AdamW(parameters, lr=rest, weight_decay=0.0))
 
 
@@ -196,7 +199,8 @@ def first_group_rate_of_three(h: Setup) -> Setup:
 def user_group_rate_of_zero(h: Setup) -> Setup:
     users = list(h.model.users.parameters())
     rest = [p for name, p in h.model.named_parameters() if not name.startswith("users.")]
-    return replace(h, optimizer=torch.optim.Adam([{"params": users, "lr": 0.0}, {"params": rest}], lr=0.01))
+    groups: list[dict[str, Any]] = [{"params": users, "lr": 0.0}, {"params": rest}]
+    return replace(h, optimizer=torch.optim.Adam(groups, lr=0.01))
 
 
 @breaking("mlp_regression", "weight-decay", where="a weight decay of 50")

@@ -143,7 +143,7 @@ def sky_with_the_largest_value(h: Setup) -> Setup:
 
 
 @silent(
-    "two_view_confidence", "sky", where="the class left out is the ground, one label off the sky, which has depth 3"
+    "two_view_confidence", "sky", where="the class left out is the ground, one label off the sky, which has depth 1.2"
 )
 def label_off_by_one(h: Setup) -> Setup:
     rows = torch.arange(h.data["depths"].shape[-2])[:, None].expand(h.data["depths"].shape[-2:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.test_overfit_fixture import PRELUDE
+from tests.support.sessions import run_folders
 
 LEARNS = """
 from prelude import *
@@ -122,3 +123,17 @@ def test_reruns_of_config_items_share_their_run(session: pytest.Pytester, tiny: 
     )  # fmt: skip
     result.assert_outcomes(failed=1, deselected=12)
     result.stdout.fnmatch_lines(["*20 of 20 steps*"])
+
+
+def test_a_timeout_of_a_config_ends_its_one_run(session: pytest.Pytester, tiny: object) -> None:
+    """The item that trains is told; the others point there and do not train again."""
+    pytest.importorskip("pytest_timeout")
+    assert callable(tiny)
+    tiny()
+    result = session.runpytest_subprocess(
+        "--overfit-config", "tiny.yaml", "-p", "no:randomly", "--timeout", "20", "--timeout-method", "signal",
+        "--overfit-set", "overfit.criteria.camera=1e-12", "--overfit-max-steps", "10000000",
+    )  # fmt: skip
+    result.assert_outcomes(passed=3, failed=10)
+    assert run_folders(session.path / "overfit_logs") == {"tiny": 1}
+    result.stdout.fnmatch_lines(["*Timeout*20*", "*camera: not judged, see ::supervised*"])
