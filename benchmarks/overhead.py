@@ -42,7 +42,7 @@ def transformer() -> tuple[nn.Module, Any]:
     layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     net = nn.Sequential(encoder, nn.Flatten(), nn.Linear(64 * 24, 10))
-    return net, (torch.randn(12, 24, 64), torch.randint(0, 10, (12,)))
+    return net, (torch.randn(18, 24, 64), torch.randint(0, 10, (18,)))
 
 
 def cnn() -> tuple[nn.Module, Any]:

@@ -261,7 +261,8 @@ def _module_state(module: nn.Module) -> Callable[[bool], None]:
         training = module.training
         return lambda keep_trained: setattr(module, "training", training)
     kind, attributes = type(module), dict(vars(module))
-    contents = {name: copy.copy(value) for name, value in attributes.items() if type(value) in CONTAINERS}
+    filled = {name for name, value in attributes.items() if type(value) in CONTAINERS}
+    contents = {name: copy.copy(attributes[name]) for name in filled if attributes[name]}  # most hold no hook at all
 
     def restore(keep_trained: bool) -> None:
         names = [n for n in attributes if n == "training" or n.endswith(HOOKS)] if keep_trained else list(attributes)
@@ -271,8 +272,8 @@ def _module_state(module: nn.Module) -> Callable[[bool], None]:
                 del vars(module)[name]
         for name in names:
             vars(module)[name] = attributes[name]
-            if name in contents:
-                _refill(attributes[name], contents[name])
+            if name in filled and (attributes[name] or name in contents):
+                _refill(attributes[name], contents.get(name, ()))
 
     return restore
 
