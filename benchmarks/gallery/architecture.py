@@ -69,7 +69,7 @@ def experts_start_as_copies(h: Setup) -> Setup:
     return h
 
 
-@silent("recommender", "zero-gradient", "symmetry", where="users.weight and items.weight both start at zero")
+@breaking("recommender", "zero-gradient", "symmetry", where="users.weight and items.weight both start at zero")
 def factors_both_zero(h: Setup) -> Setup:
     for table in (h.model.users, h.model.items):
         nn.init.zeros_(table.weight)

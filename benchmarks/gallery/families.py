@@ -25,7 +25,7 @@ Optimizer = torch.optim.Optimizer
 ZOO_BUDGETS: Mapping[str, int] = {
     "mlp_classification": 250, "mlp_regression": 200, "mlp_functional_criterion": 300, "mlp_batch_norm": 400,
     "logistic_regression": 350,
-    "multi_label_bce": 300, "tabular_nested_batch": 200, "recommender": 300, "autoencoder": 300,
+    "multi_label_bce": 300, "tabular_nested_batch": 200, "recommender": 190, "autoencoder": 300,
     "zero_initialised_residuals": 150, "cnn": 150, "camera_pose": 150, "detection": 200, "coordinate_network": 300,
     "lstm_forecast": 200, "bilstm_tagger": 250, "tcn": 350, "beta_vae_small": 200, "vq_vae": 400,
     "diffusion_fixed_noise": 200, "mixture_density": 200, "heteroscedastic_regression": 200, "conditional_gan": 200,

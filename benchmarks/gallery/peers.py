@@ -91,8 +91,8 @@ def pytest_torch(setup: Setup) -> bool:
     return not final < (absolute if absolute is not None else (share or 0) * run.losses[0])
 
 
-def torchtest2(setup: Setup) -> bool:
-    """``check_model`` with the budget and the limit of the family."""
+def torchtest2(setup: Setup, warnings_count: bool = False) -> bool:
+    """``check_model`` with the budget and the limit of the family; a limit that is missed is a warning there."""
     library = importlib.import_module("torchtest2")
     if setup.step is not None:
         raise NoCallError("an own train step")
@@ -117,7 +117,7 @@ def torchtest2(setup: Setup) -> bool:
     else:  # targets and masks are among the inputs here, and not all of them have to matter
         options |= {"batch_dim": None, "skip": ("input_dependency",)}
         report = library.check_model(Objective(setup), (batch,), loss_fn=lambda loss: loss, **options)
-    return not report.ok
+    return not report.ok or (warnings_count and bool(report.warnings))
 
 
 def torcheck(setup: Setup) -> bool:
@@ -142,6 +142,7 @@ def torcheck(setup: Setup) -> bool:
 PEERS: Mapping[str, Callable[[Setup], bool]] = {
     "pytest-torch": pytest_torch,
     "torchtest2": torchtest2,
+    "torchtest2, warnings count": lambda setup: torchtest2(setup, warnings_count=True),
     "torcheck": torcheck,
 }
 
@@ -162,8 +163,8 @@ def compare(bugs: Sequence[Bug], families: Sequence[str]) -> None:
     """One line per library: what it objects to, in the bugs and in the healthy families, with seed 0."""
     print("\npeers (seed 0)")
     for name, peer in PEERS.items():
-        if importlib.util.find_spec(name.replace("-", "_")) is None:
-            print(f"  {name:14} not installed")
+        if importlib.util.find_spec(name.partition(",")[0].replace("-", "_")) is None:
+            print(f"  {name:26} not installed")
             continue
         cells = []
         for kind in ("breaking", "silent"):
@@ -173,4 +174,4 @@ def compare(bugs: Sequence[Bug], families: Sequence[str]) -> None:
         healthy = {family: alarm(peer, FAMILIES[family](0)) for family in families}
         false = [family for family, answer in healthy.items() if answer]
         asked_of = sum(answer is not None for answer in healthy.values())
-        print(f"  {name:14} {', '.join(cells)}; false alarms {len(false)}/{asked_of}: {', '.join(false)}")
+        print(f"  {name:26} {', '.join(cells)}; false alarms {len(false)}/{asked_of}: {', '.join(false)}")
