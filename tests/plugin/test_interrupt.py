@@ -24,9 +24,9 @@ PATIENCE = 120.0
 @contextlib.contextmanager
 def endless(pytester: pytest.Pytester, *args: str, term: str = "camera") -> Iterator[subprocess.Popen[str]]:
     """A session that trains for ever, as soon as it has written a hundred steps; it does not outlive the block."""
-    session = start_pytest(
-        *args, f"--overfit-set=overfit.criteria.{term}=1e-12", "--overfit-max-steps=1000000", folder=pytester.path
-    )
+    # With the recipe's own learning rate the confidence overflows within seconds, which ends a run on a slow machine.
+    settings = (f"overfit.criteria.{term}=1e-12", "optim.optimizer.lr=1e-5", "overfit.budget.max_steps=1000000")
+    session = start_pytest(*args, *(f"--overfit-set={text}" for text in settings), folder=pytester.path)
     try:
         deadline = time.monotonic() + PATIENCE
         while not has_scalars(pytester.path / "overfit_logs"):
