@@ -13,13 +13,13 @@ from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.any_model import Subject, run_any_model
+from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.bounded import Outcome
-from pytest_overfit.run.call import build_given, is_factory
 from pytest_overfit.run.execute import Loss, build_model, run_config
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.subject import Subject, is_factory
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -178,16 +178,12 @@ def overfit_config(
     def run(seed: int) -> OverfitResult:
         seeded = replace(config, seed=seed)
         with isolated(seed=seed):
-            built = build_model(seeded) if model is None else build_given(model)
+            built = build_model(seeded) if model is None else Subject(model, sample).build()
         record = run_config(
             seeded,
-            built,
-            sample,
+            Subject(built, sample, loss, optimizer, step),
             limits=limits,
             accept=accept,
-            loss=loss,
-            optimizer=optimizer,
-            step=step,
             observers=observers(seed),
             workers=workers,
         )

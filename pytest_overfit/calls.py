@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -44,32 +44,23 @@ class OverfitCall:
             AssertionError: a criterion is missed; all of them are named.
         """
         __tracebackhide__ = True
-        verdict = self.run(model, data, loss, optimizer=optimizer, step=step, **settings)
+        pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        verdict = self.run(pieces, settings)
         verdict.check()
         return verdict
 
-    def run(
-        self,
-        model: Any = None,
-        data: Any = None,
-        loss: Any = None,
-        *,
-        optimizer: Any = None,
-        step: Callable[..., Any] | None = None,
-        **settings: Any,
-    ) -> OverfitResult:
-        """As a call, but the result is handed out whatever it is."""
+    def run(self, pieces: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
+        """As a call with these pieces and settings, but the result is handed out whatever it is."""
         __tracebackhide__ = True
-        given = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
         try:
-            return self._run(given, settings)
+            return self._run({name: pieces.get(name) for name in PIECES}, settings)
         except OverfitError as error:
             told = str(error)
         except Exception as error:
             raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
         raise pytest.fail.Exception(told, pytrace=False)
 
-    def _run(self, given: dict[str, Any], settings: dict[str, Any]) -> OverfitResult:
+    def _run(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
         __tracebackhide__ = True
         if given["batch"] is not None and own_config(self.request) is not None:
             raise ConfigError(
@@ -89,9 +80,9 @@ class OverfitCall:
         self.request.node.stash[ANY_MODEL_RUN] = True
         return self._run_any(given, settings)
 
-    def _run_any(self, given: dict[str, Any], settings: dict[str, Any]) -> OverfitResult:
+    def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
         from pytest_overfit.api import overfit_model
-        from pytest_overfit.run.any_model import Subject
+        from pytest_overfit.run.subject import Subject
 
         __tracebackhide__ = True
         node = self.request.node

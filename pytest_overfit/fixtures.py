@@ -6,7 +6,7 @@ import os
 import unittest
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,9 +19,6 @@ from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted
 from pytest_overfit.watchers import Watchers
-
-if TYPE_CHECKING:
-    pass
 
 Value = TypeVar("Value")
 DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
@@ -249,7 +246,7 @@ def result(request: pytest.FixtureRequest) -> OverfitResult:
     from pytest_overfit.calls import OverfitCall
 
     under_config = told(lambda: config_or_none(request)) is not None
-    verdict = config_result(request) if under_config else OverfitCall(request).run()
+    verdict = config_result(request) if under_config else OverfitCall(request).run({}, {})
     _hand_to_test_case(request, "overfit_result", verdict)
     return verdict
 
@@ -305,13 +302,9 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
 
 def _checked(model: Any) -> Any:
     """A factory as it is, a module checked."""
-    return model if callable(model) and not _is_module(model) else checked_model(model)
+    from pytest_overfit.run.subject import is_factory
 
-
-def _is_module(model: Any) -> bool:
-    from torch import nn
-
-    return isinstance(model, nn.Module)
+    return model if is_factory(model) else checked_model(model)
 
 
 def worker_count() -> int:

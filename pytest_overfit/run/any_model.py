@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,49 +12,24 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import Limit, OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
-from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
-from pytest_overfit.run.call import CallTask, as_loss, as_one_module, build_given, count_positional, is_factory
+from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.influence import probe_influence
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Observer, Plan, fit
 from pytest_overfit.run.memory import memory_errors_told
-from pytest_overfit.run.optim import Freezing, GradientClipper, collect_optimizers, follow_device
+from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
 from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.subject import Subject, is_factory
 from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
-from pytest_overfit.suggest import nearest, shorten
 
 NEVER = 10**9
 NUDGE = 0.02
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What the user hands over, as it was given.
-
-    Args:
-        model: a module, a mapping or list of modules, or a factory without arguments that builds one.
-        data: a batch, a loader or other iterable of batches, or a callable that returns one.
-        loss: ``loss(model, batch)``, a criterion for (input, target) batches, or None.
-        optimizer: an optimizer, several, or a factory.
-        step: the user's own train step.
-    """
-
-    model: Any
-    data: Any
-    loss: Any = None
-    optimizer: Any = None
-    step: Callable[..., Any] | None = None
-
-    @property
-    def callables(self) -> tuple[Any, ...]:
-        """What may hold state of the user's besides the model."""
-        return self.step, self.loss, self.optimizer, self.data
 
 
 def run_any_model(
@@ -81,18 +54,30 @@ def run_any_model(
     snapshot = Snapshot()
     with isolated(seed=seed, threads=threads, deterministic=settings.deterministic):
         try:
-            given = build_given(subject.model)
+            given = subject.build()
             model = as_one_module(given, subject.loss)
             choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
             device = choice.device
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             with memory_errors_told(device, where=name or type(model).__name__):
                 snapshot.add(model)
                 snapshot.add_reachable(*subject.callables)
-                run = _Run(subject, settings, given, model.to(device), device, seed, snapshot, name)
-                notes = [*([choice.note] if choice.note else ()), *run.notes, *_seed_notes(subject, settings)]
+                drawn = draw(subject.data)
+                task = _task(subject, settings, given, model.to(device), freeze_batch(drawn.batch, device))
+                run = _Run(subject, settings, task, drawn, snapshot, seed=seed, name=name or type(model).__name__)
+                notes = [*([choice.note] if choice.note else ()), *drawn.notes, *_seed_notes(subject, settings)]
                 return run.train(limits, observers, notes)
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
+
+
+def _task(subject: Subject, settings: OverfitSettings, given: Any, model: nn.Module, batch: Any) -> CallTask:
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    loss = None if subject.step is not None and subject.loss is None else as_loss(subject.loss)
+    amp = settings.amp
+    precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
+    return CallTask(model, given, loss, batch, device, precision)
 
 
 class _Run:
@@ -102,35 +87,26 @@ class _Run:
         self,
         subject: Subject,
         settings: OverfitSettings,
-        given: Any,
-        model: nn.Module,
-        device: torch.device,
-        seed: int,
+        task: CallTask,
+        drawn: Drawn,
         snapshot: Snapshot,
+        *,
+        seed: int,
         name: str,
     ) -> None:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self.subject, self.settings, self.seed, self.snapshot = subject, settings, seed, snapshot
-        drawn: Drawn = draw(subject.data)
-        self.notes = drawn.notes
-        batch = freeze_batch(drawn.batch, device)
-        amp = settings.amp
-        precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
-        loss = None if subject.step is not None and subject.loss is None else as_loss(subject.loss)
-        self.task = CallTask(model, given, loss, batch, device, precision)
+        self.subject, self.settings, self.task, self.snapshot, self.seed = subject, settings, task, snapshot, seed
         self._materialise()
-        _check_patterns(model, settings)
+        check_declarations(task.model, settings.criteria)
         self.handed, self.optimizers = self._optimizers()
-        self.watch = GradientWatch(model)
+        self.watch = GradientWatch(task.model)
         self.parts = Parts(
-            name=name or _title(model),
+            name=name,
             seed=seed,
             planned_steps=settings.budget.max_steps or 1000,
-            task=self.task,
+            task=task,
             watch=self.watch,
-            initial=self._initial(model),
-            fingerprint=fingerprint(batch),
+            initial=self._initial(task.model),
+            fingerprint=fingerprint(task.batch),
             differences=drawn.differences,
         )
 
@@ -178,16 +154,13 @@ class _Run:
                         parameter.copy_(value)
         if not probed.finite:
             probed = self._probe_as_it_is()
-        return (
-            probed if probed.finite else Supervision({}, (), note="the loss is not finite from the start", finite=False)
-        )
+        unknown = Supervision({}, (), note="the loss is not finite from the start", finite=False)
+        return probed if probed.finite else unknown
 
     def _probe_as_it_is(self) -> Supervision:
-        step = (
-            None
-            if self.task.loss is not None
-            else own_step(self.subject.step or _no_step, self.task.given, self.handed)
-        )
+        step = None
+        if self.task.loss is None and self.subject.step is not None:
+            step = own_step(self.subject.step, self.task.given, self.handed)
         inner = Snapshot()  # of the state now, on the device, lazy modules materialised
         for thing in (self.task.model, *self.optimizers):
             inner.add(thing)
@@ -253,33 +226,6 @@ def _wants_optimizer(step: Callable[..., Any]) -> bool:
     return count_positional(step, 3) == 3
 
 
-def _no_step(*_: Any) -> Any:
-    raise AssertionError("unreachable: without a loss there is a step")
-
-
-def _check_patterns(model: nn.Module, settings: OverfitSettings) -> None:
-    """A declaration that declares nothing is a mistake.
-
-    Raises:
-        ConfigError: a pattern of ``unused`` or ``frozen`` matches no parameter.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    for keyword in ("unused", "frozen"):
-        for pattern in getattr(settings.criteria, keyword):
-            if not fnmatch.filter(names, pattern):
-                guess = nearest(pattern.strip("*."), [name for name, _ in model.named_modules() if name])
-                raise ConfigError(
-                    f"pattern {pattern!r} matches no parameter of {type(model).__name__}",
-                    where=keyword,
-                    allowed=f"a glob over parameter names such as {shorten(names)}",
-                    hint=f"did you mean '{guess}.*'?" if guess else None,
-                )
-
-
 def _seed_notes(subject: Subject, settings: OverfitSettings) -> Iterator[str]:
     if len(settings.seeds) > 1 and not is_factory(subject.model):
         yield "every seed starts from the same weights: pass a factory instead of a model to draw new ones"
-
-
-def _title(model: nn.Module) -> str:
-    return type(model).__name__

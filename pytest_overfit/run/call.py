@@ -37,7 +37,7 @@ class CallTask:
 
     def forward(self, batch: Any) -> tuple[Any, Terms]:
         if self.loss is None:
-            raise OverfitError("there is no loss to call: only a train step was given", where="loss")
+            raise AssertionError("unreachable: without a loss the task is not repeatable")
         self.heard.clear()
         with self.precision.autocast(self.device):
             terms = scalar_terms(self.loss(self.given, batch))
@@ -110,17 +110,6 @@ def listened_to(given: Any) -> list[tuple[str, nn.Module]]:
     return items
 
 
-def build_given(model: Any) -> Any:
-    """What a factory returns, or the given module or modules themselves."""
-    is_factory = callable(model) and not isinstance(model, nn.Module)
-    return model() if is_factory else model
-
-
-def is_factory(model: Any) -> bool:
-    """Whether a model can be built afresh."""
-    return callable(model) and not isinstance(model, nn.Module)
-
-
 def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
     """``loss(model, batch)`` for whatever the user gave.
 
@@ -143,7 +132,12 @@ def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
 
 def _own_loss(model: Any, batch: Any) -> Any:
     if not callable(model):
-        raise OverfitError("several models and no loss", where="loss", allowed="a callable loss(models, batch)")
+        raise OverfitError(
+            f"no loss was given, and the model is a {type(model).__name__} of models",
+            where="loss",
+            allowed="a callable loss(models, batch), or a step of your own",
+            hint="the loss gets the models as you passed them",
+        )
     if problem := _cannot_take(model, batch):
         raise OverfitError(
             f"no loss was given, and {type(model).__name__} cannot be called with this batch: {problem}",

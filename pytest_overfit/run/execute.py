@@ -17,13 +17,14 @@ from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Observer, Plan, evaluate, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.metrics import compare_predictions
-from pytest_overfit.run.optim import GradientClipper, build_optimizer, collect_optimizers, freeze
+from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
 from pytest_overfit.run.sample import Batch, Sample
 from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.snapshot import Snapshot, preserved
+from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Precision, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.watch import GradientWatch
@@ -71,46 +72,39 @@ def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss) -> str:
 
 def run_config(
     config: OverfitConfig,
-    model: nn.Module,
-    sample: Sample,
+    subject: Subject,
     *,
     limits: Mapping[str, Limit],
     accept: Accept = lambda outcome: True,
-    loss: Loss | None = None,
-    optimizer: Any = None,
-    step: Callable[..., Any] | None = None,
     observers: Sequence[Observer] = (),
     workers: int = 1,
 ) -> RunRecord:
-    """Trains ``model`` on one frozen sample as the config says, and returns what happened.
+    """Trains a model on one frozen sample as the config says, and returns what happened.
 
     The model, its gradients and flags, and every random generator come back as they were. Ctrl-C ends the run early:
     the record then says ``stop='interrupted'``.
 
     Args:
         config: budget, optimizer, precision, freezing.
-        model: called as ``model(images=...)``.
-        sample: what to train on.
+        subject: a module that is called as ``model(images=...)``, and the ``Sample`` to train on; where its loss or
+            its optimizer is None, the config's is built.
         limits: criterion name -> what its term must reach; the run may stop once all have held.
         accept: asked when the limits have held, with the model's outcome; False lets the run go on.
-        loss: ``loss(predictions, batch)``; built from the config where it is None.
-        optimizer: an optimizer, several, or a factory; built from the config where it is None.
-        step: the user's own train step, ``step(model, batch, optimizer)``.
         observers: told of every step.
         workers: how many such processes share the CPU.
     """
-    settings = config.overfit
+    settings, model = config.overfit, subject.build()
     choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
     with isolated(seed=config.seed, threads=threads, deterministic=settings.deterministic):
         try:
             with import_root(config.path.parent), memory_errors_told(choice.device, where=config.exp_name):
-                criterion = loss or build_loss(config)
+                criterion = subject.loss or build_loss(config)
                 snapshot.add(model)
-                snapshot.add_reachable(step, criterion, optimizer)
-                run = _Run(config, model.to(choice.device), sample, criterion, choice.device, snapshot)
-                curves = run.train(limits, accept, observers, optimizer, step)
+                snapshot.add_reachable(criterion, *subject.callables)
+                run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
+                curves = run.train(subject, limits, accept, observers)
                 if config.logging.log_visuals:
                     run.show(observers)
                 return run.record(curves, notes=choice.note)
@@ -138,6 +132,7 @@ class _Run:
         amp: AmpConfig = config.overfit.amp or config.amp
         self.task = TwoViewTask(model, loss, batch, val, device, Precision(amp.enabled, getattr(torch, amp.dtype)))
         frozen = freeze(model, config.frozen_module_names)
+        check_declarations(model, config.overfit.criteria)
         self.clip = GradientClipper(model, config.gradient_clip)
         self.watch = GradientWatch(model)
         self.parts = Parts(
@@ -156,17 +151,12 @@ class _Run:
         self.outcome: Outcome | None = None
 
     def train(
-        self,
-        limits: Mapping[str, Limit],
-        accept: Accept,
-        observers: Sequence[Observer],
-        optimizer: Any,
-        step: Callable[..., Any] | None,
+        self, subject: Subject, limits: Mapping[str, Limit], accept: Accept, observers: Sequence[Observer]
     ) -> Curves:
         config = self.config
         if not any(p.requires_grad for p in self.task.model.parameters()):
             return Curves(stop="no_trainable_parameters")
-        update = self._update(optimizer, step)
+        update = self._update(subject.optimizer, subject.step)
 
         def accepted(curves: Curves) -> bool:
             self.outcome = self.look(curves)

@@ -13,10 +13,10 @@ from torch import nn
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.build import instantiate
 from pytest_overfit.run.record import FreezeMatch
-from pytest_overfit.suggest import nearest
+from pytest_overfit.suggest import nearest, shorten
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import ClipGroup
+    from pytest_overfit.config.schema import ClipGroup, Criteria
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,25 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> Freezing:
         frozen_modules += [modules[name] for name in hit_modules]
         matches.append(FreezeMatch(pattern, len(names), sum(parameters[name].numel() for name in names)))
     return Freezing(frozen_by, tuple(frozen_modules), tuple(matches))
+
+
+def check_declarations(model: nn.Module, criteria: Criteria) -> None:
+    """A declaration that declares nothing is a mistake.
+
+    Raises:
+        ConfigError: a pattern of ``unused`` or ``frozen`` matches no parameter.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for keyword, patterns in (("unused", criteria.unused), ("frozen", criteria.frozen)):
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                guess = nearest(pattern.strip("*."), [name for name, _ in model.named_modules() if name])
+                raise ConfigError(
+                    f"pattern {pattern!r} matches no parameter of {type(model).__name__}",
+                    where=keyword,
+                    allowed=f"a glob over parameter names such as {shorten(names)}",
+                    hint=f"did you mean '{guess}.*'?" if guess else None,
+                )
 
 
 def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

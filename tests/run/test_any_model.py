@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
 from pytest_overfit.config.schema import ANY_MODEL, AmpConfig
-from pytest_overfit.run.any_model import Subject, run_any_model
+from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.subject import Subject
 
 Batch = tuple[Tensor, Tensor]
 
