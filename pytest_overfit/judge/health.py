@@ -17,6 +17,9 @@ MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
 MOST_REASONS = 4
+ALL_LEARN = "all that is trainable learns, nothing else moves"
+
+Problem = tuple[str, str, str]  # observed, where, what to try next
 
 
 def judge_finite(record: RunRecord) -> Finding:
@@ -48,33 +51,46 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         unused: globs of parameters that are declared to get no gradient.
         frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
     """
-    allowed = "all that is trainable learns, nothing else moves"
-    if record.stop == "detached":
-        return Finding(
-            "gradients",
-            False,
-            "the objective is not connected to the model: it has no gradient",
-            allowed,
-            where="step 1",
-            hint="look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
-        )
     held = [p for p in record.parameters if _declared(p, frozen)]
     trainable = [p for p in record.parameters if p.trainable and not _declared(p, frozen)]
-    if not trainable:
-        patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
-        if not record.parameters:
-            return Finding("gradients", False, "the model has no parameters", allowed)
-        return Finding(
-            "gradients",
-            False,
-            f"all {len(record.parameters)} parameter tensors are frozen",
-            allowed,
-            where=f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
-            hint="remove the patterns from optim.frozen_module_names, or freeze less",
-        )
     learning = [p for p in trainable if not _declared(p, unused)]
+    found = _nothing_to_train(record, trainable) or _not_learning(record, learning, held)
+    if found:
+        observed, where, hint = found
+        return Finding("gradients", False, observed, ALL_LEARN, where=where, hint=hint)
+    still = len(record.parameters) - len(trainable)
+    declared = [
+        f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
+    ]
+    shown = f"; declared: {', '.join(declared)}" if declared else ""
+    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
+
+
+def _nothing_to_train(record: RunRecord, trainable: Sequence[ParameterRecord]) -> Problem | None:
+    if record.stop == "detached":
+        return (
+            "the objective is not connected to the model: it has no gradient",
+            "step 1",
+            "look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
+        )
+    if trainable:
+        return None
+    if not record.parameters:
+        return "the model has no parameters", record.name, "pass the module that is trained"
+    patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
+    return (
+        f"all {len(record.parameters)} parameter tensors are frozen",
+        f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
+        "remove the patterns from optim.frozen_module_names, or freeze less",
+    )
+
+
+def _not_learning(
+    record: RunRecord, learning: Sequence[ParameterRecord], held: Sequence[ParameterRecord]
+) -> Problem | None:
+    """The first way in which a parameter does not learn that should, or moves that should not."""
     rates = record.learning_rate
-    problems = [
+    problems = (
         _problem(
             "not in the optimizer",
             [p for p in learning if not p.in_optimizer],
@@ -101,17 +117,8 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
             [p for p in record.parameters if p.moved > 0.0 and (p in held or _frozen_in_vain(p))],
             "take frozen parameters out of the optimizer, or freeze before it is built",
         ),
-    ]
-    found = next((problem for problem in problems if problem), None)
-    if found:
-        observed, where, hint = found
-        return Finding("gradients", False, observed, allowed, where=where, hint=hint)
-    still = len(record.parameters) - len(trainable)
-    declared = [
-        f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
-    ]
-    shown = f"; declared: {', '.join(declared)}" if declared else ""
-    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", allowed)
+    )
+    return next((problem for problem in problems if problem), None)
 
 
 def _frozen_in_vain(parameter: ParameterRecord) -> bool:
@@ -203,7 +210,7 @@ def judge_constant_batch(record: RunRecord, *, may_differ: bool = False) -> Find
     return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}{declared}", allowed)
 
 
-def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> tuple[str, str, str] | None:
+def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> Problem | None:
     if not culprits:
         return None
     return f"{len(culprits)} parameter tensors: {what}", shorten(p.name for p in culprits), hint

@@ -116,60 +116,53 @@ def judge_monotonic(
     The running median over ``window`` steps must never climb above its best so far by more than ``tolerance`` of it
     while it is above the limit, and must have fallen at all. ``strict`` asks the same of every single step.
     """
-    window = 1 if settings.strict else settings.window
-    tolerance = 0.0 if settings.strict else settings.tolerance
     allowed = (
         "no rising step above its limit"
         if settings.strict
-        else f"medians of {window} steps climb at most {tolerance:.0%}"
+        else f"medians of {settings.window} steps climb at most {settings.tolerance:.0%}"
     )
-    worst: tuple[float, str] | None = None
-    judged, highest = 0, 0.0
-    for name, limit in limits.items():
-        term = resolve_term(name, record.curves)
-        if term is None or len(record.curves[term]) < 2 or limit.below is None:
-            continue
-        judged += 1
-        below = limit.below * max(0.0, record.curves[term][0]) if limit.relative else limit.below
-        broken = next((i for i, value in enumerate(record.curves[term]) if not math.isfinite(value)), None)
-        if broken is not None:
-            worst = (math.inf, f"{term} is {number(record.curves[term][broken])} at step {broken + 1}")
-            continue
-        size = min(window, max(1, len(record.curves[term]) // 2))  # a short run still has a start and an end
-        medians = running_median(record.curves[term], size)
-        climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)
-        highest = max(highest, climb)
-        if climb > tolerance:
-            high = f"{number(medians[step])} at step {step + size}"
-            text = f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
-            worst = max(worst or (climb, text), (climb, text))
-        elif not any(record.curves[term]) or (
-            min(medians[-1], record.curves[term][-1]) >= below and not medians[-1] < 0.99 * medians[0]
-        ):
-            text = f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
-            worst = worst or (0.0, text)
-    if judged == 0 and record.steps >= 2:
+    curves = [
+        (term, record.curves[term], limit)
+        for name, limit in limits.items()
+        if (term := resolve_term(name, record.curves)) and len(record.curves[term]) >= 2 and limit.below is not None
+    ]
+    if not curves and record.steps >= 2:
         return Finding("monotonic", True, "no term with an upper limit to follow", allowed)
-    if judged == 0:
-        return Finding(
-            "monotonic",
-            False,
-            "fewer than 2 steps to compare",
-            allowed,
-            hint="see ::finite and ::gradients for why the run ended there",
-        )
-    if worst is None:
-        return Finding("monotonic", True, f"{judged} falling, largest climb {highest:.0%}", allowed)
+    if not curves:
+        hint = "see ::finite and ::gradients for why the run ended there"
+        return Finding("monotonic", False, "fewer than 2 steps to compare", allowed, hint=hint)
+    trends = [_trend(term, curve, limit, settings, noisy=noisy) for term, curve, limit in curves]
+    missed = [trend for trend in trends if trend[1]]
+    if not missed:
+        highest = max(climb for climb, _ in trends)
+        return Finding("monotonic", True, f"{len(curves)} falling, largest climb {highest:.0%}", allowed)
     return Finding(
         "monotonic",
         False,
-        worst[1],
+        max(missed, key=lambda trend: trend[0])[1],
         allowed,
         where=f"{record.device}, seed {record.seed}",
         hint="see ::finite for the first NaN or infinity"
         if record.stop == "non_finite"
         else "try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too",
     )
+
+
+def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic, *, noisy: bool) -> tuple[float, str]:
+    """(largest climb, what is wrong with the trend of one term: nothing, where it falls)."""
+    broken = next((i for i, value in enumerate(curve) if not math.isfinite(value)), None)
+    if broken is not None:
+        return math.inf, f"{term} is {number(curve[broken])} at step {broken + 1}"
+    below = (limit.below or 0.0) * (max(0.0, curve[0]) if limit.relative else 1.0)
+    window = 1 if settings.strict else min(settings.window, max(1, len(curve) // 2))  # a short run has two ends too
+    medians = running_median(curve, window)
+    climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)
+    if climb > (0.0 if settings.strict else settings.tolerance):
+        high = f"{number(medians[step])} at step {step + window}"
+        return climb, f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
+    if not any(curve) or (min(medians[-1], curve[-1]) >= below and not medians[-1] < 0.99 * medians[0]):
+        return 0.0, f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
+    return climb, ""
 
 
 def running_median(curve: Sequence[float], window: int) -> list[float]:
