@@ -11,16 +11,10 @@ from typing import Any
 import pytest
 
 from pytest_overfit import checks
+from pytest_overfit.config.keywords import COMMAND_LINE, MARKER
+from pytest_overfit.config.keywords import INI as INI_SOURCE
 from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.settings import (
-    COMMAND_LINE,
-    MARKER,
-    Layer,
-    layer_of_keywords,
-    layer_of_overrides,
-    resolve_settings,
-)
-from pytest_overfit.config.settings import INI as INI_SOURCE
+from pytest_overfit.config.settings import Layer, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.options import (
     INI,

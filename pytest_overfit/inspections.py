@@ -21,7 +21,9 @@ def checked_model(model: Any) -> nn.Module:
     """
     from torch import nn
 
-    built = model() if callable(model) and not isinstance(model, nn.Module) else model
+    from pytest_overfit.run.subject import is_factory
+
+    built = model() if is_factory(model) else model
     if not isinstance(built, nn.Module):
         raise OverfitError(
             f"a {type(built).__name__} where a model is wanted",

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     explained = config.getoption("overfit_explain")
     text = MARKER
     if config.getoption("markers"):
-        from pytest_overfit.config.settings import marker_text
+        from pytest_overfit.config.keywords import marker_text
 
         text = marker_text()
     config.addinivalue_line("markers", text)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
+from pytest_overfit.config.keywords import COMMAND_LINE, CONFIG, LIMIT, SETTINGS, Setting, keyword_of
 from pytest_overfit.config.schema import LIMIT_ALIASES, AmpConfig, Limit, OverfitConfig, OverfitSettings
-from pytest_overfit.config.settings import COMMAND_LINE, CONFIG, LIMIT, SETTINGS, Resolved, Setting, keyword_of
+from pytest_overfit.config.settings import Resolved
 
 _OVERRIDE = "override "
 _SHORTEST = 12  # signs of a value that are always shown
@@ -42,7 +43,8 @@ def explain_settings(resolved: Resolved) -> tuple[Row, ...]:
     """Every setting of a run without a config, by keyword, then every limit of a term.
 
     Example:
-        >>> from pytest_overfit.config.settings import MARKER, layer_of_keywords, resolve_settings
+        >>> from pytest_overfit.config.keywords import MARKER
+        >>> from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
         >>> explain_settings(resolve_settings([layer_of_keywords(MARKER, {"max_steps": 50})], where=""))[1]
         Row(setting='max_steps', value='50', source='@pytest.mark.overfit')
     """

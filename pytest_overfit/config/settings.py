@@ -1,4 +1,4 @@
-"""The one ladder of settings: defaults < ini < config file < command line < marker < call, and the one table of them.
+"""The one ladder of settings: defaults < ini < config file < command line < marker < call.
 
 A layer is what one of these places says. Layers meet either here (a run without a config) or in ``compose`` (a run
 with one), and the strict reader of the ``overfit:`` section reads what comes out of both.
@@ -10,99 +10,16 @@ import copy
 import difflib
 import numbers
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.config.keywords import DEFAULT, KEYS, MARKER, NO_TERMS, TERMS, keyword_of
 from pytest_overfit.config.problems import Problem, Unusable, shown
 from pytest_overfit.config.schema import ANY_MODEL, LIMIT_ALIASES, OverfitSettings
 from pytest_overfit.errors import ConfigError
 
-MARKER = "@pytest.mark.overfit"
-COMMAND_LINE = "command line"
-INI = "ini"
-DEFAULT = "default"
-LIMIT = "a number (below it), {below: number, above: number, relative: true, window: steps}, or false"
-_CRITERION = "true, false, or a mapping"
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One keyword of ``@pytest.mark.overfit(...)``, ``overfit(...)`` and ``run_overfit(...)``.
-
-    Args:
-        key: its dotted key below ``overfit:`` in a config file.
-        kind: what it may be.
-        default, in_config: without a config, and under one where that is another.
-        option: the command-line option of its own; its ini twin has the same name with underscores.
-    """
-
-    name: str
-    key: str
-    kind: str
-    default: str
-    help: str
-    in_config: str = ""
-    option: str = ""
-
-
-SETTINGS = (
-    Setting("objective", "criteria.objective", "a limit", "< 0.01", "limit of the loss that is minimised"),
-    Setting("max_steps", "budget.max_steps", "a whole number of at least 1", "1000", "the most steps of a run",
-            "max_epochs x steps_per_epoch", option="--overfit-max-steps"),
-    Setting("max_seconds", "budget.max_seconds", "a number above 0", "none", "the most seconds of a run",
-            option="--overfit-max-seconds"),
-    Setting("hold_steps", "budget.hold_steps", "a whole number of at least 1", "5",
-            "for how many steps in a row the criteria have to hold"),
-    Setting("seeds", "seeds", "a whole number, or a list of distinct ones", "0", "one run for each of these seeds",
-            "seed_value", option="--overfit-seeds"),
-    Setting("pass_at_least", "pass_at_least", "a whole number from 1 to the number of seeds", "all",
-            "how many of the seeds have to pass"),
-    Setting("device", "device", "auto | model | cpu | cuda | cuda:N | mps | xpu", "model",
-            "where to train: auto takes a GPU where there is one, model leaves the model where it is", "auto",
-            option="--overfit-device"),
-    Setting("require_gpu", "require_gpu", "true or false", "off", "fail where no GPU is found",
-            option="--overfit-require-gpu"),
-    Setting("amp", "amp", "false | bfloat16 | float16", "off", "automatic mixed precision", "optim.amp"),
-    Setting("threads", "threads", "auto, keep, or a whole number from 1 to 4096", "keep",
-            "CPU threads: auto takes the idle cores, keep leaves the process as it is", "auto"),
-    Setting("deterministic", "deterministic", "true or false", "on", "deterministic kernels where torch has them"),
-    Setting("keep_trained", "keep_trained", "true or false", "off",
-            "leave the trained parameters in the model after the run"),
-    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
-            "window 21, tolerance 0.25, floor 0.05, strict off",
-            "the running median of every limited term never climbs back while above its limit",
-            "window 21, tolerance 0.25, floor 0.003, strict off"),
-    Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
-    Setting("gradients", "criteria.gradients", "true or false", "on",
-            "every trainable parameter gets a gradient, is in an optimizer and moves"),
-    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio", "min_valid_ratio 0.05",
-            "the loss answers to model and batch and starts above its limits; a frame has this share of valid pixels"),
-    Setting("constant_batch", "criteria.constant_batch", "true or false", "on",
-            "two draws of a loader are equal, and the batch is byte-identical at the end"),
-    Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",
-            "evaluation and training loss agree", "tolerance 0.1 with a data.val"),
-    Setting("prediction", "criteria.prediction",
-            f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg", "off",
-            "the predictions themselves are near the truth",
-            "abs_rel 0.05, delta_1_25 0.95, rotation_deg 1, translation_deg 2"),
-    Setting("unused", "criteria.unused", "text, or a list of text", "none",
-            "globs over parameters that get no gradient on purpose"),
-    Setting("frozen", "criteria.frozen", "text, or a list of text", "none",
-            "globs over parameters that do not move on purpose"),
-    Setting("unbounded", "criteria.unbounded", "true or false", "off",
-            "the objective has no floor; its limit has to be stated"),
-    Setting("stochastic", "criteria.stochastic", "true or false", "off",
-            "forward passes or draws are random: limits hold for a windowed mean"),
-)  # fmt: skip
-# Of the marker alone.
-CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")
-
-_KEYS = {setting.name: setting.key for setting in SETTINGS}
-_TERMS = "criteria.terms"
-# Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name.
-_NO_TERMS = ({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - _KEYS.keys()
 
 
 @dataclass(frozen=True)
@@ -178,7 +95,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     Raises:
         ConfigError: a positional argument, a keyword of a config alone, or a likely misspelling of a keyword.
     """
-    known = [*(["config"] if source == MARKER else []), *_KEYS]
+    known = [*(["config"] if source == MARKER else []), *KEYS]
     misnamed = [name for name in keywords if _is_wrong(name, known)]
     if wrong := [*map(repr, args), *misnamed]:
         near = list(dict.fromkeys(match for name in misnamed if (match := _nearest(name, known, cutoff=0.5))))
@@ -288,26 +205,10 @@ def told(problem: Problem, layers: Sequence[Layer], otherwise: str) -> tuple[str
     return otherwise, problem
 
 
-def keyword_of(key: str) -> str:
-    """The keyword of a dotted key below ``overfit:``; the key itself where it has none."""
-    names = {dotted: name for name, dotted in _KEYS.items()}
-    if key in names:
-        return names[key]
-    head, _, rest = key.partition(".")
-    return rest.removeprefix("terms.") if head == "criteria" else key
-
-
-def marker_text() -> str:
-    """The text of ``pytest --markers``."""
-    lines = [f"  {setting.name:<16}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
-    head = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run (docs/settings.md)"
-    return "\n".join([head, *lines, f"  {'TERM':<16}limit of the loss term of that name: {LIMIT}"])
-
-
 def _sources(settings: OverfitSettings, layers: Sequence[Layer]) -> dict[str, str]:
     terms = [_parts_of(name) for name in ("camera", "depth") if getattr(settings.criteria, name) is not None]
     terms += [("criteria", "terms", name) for name in settings.criteria.terms]
-    keys = [*_KEYS.values(), *map(".".join, terms)]
+    keys = [*KEYS.values(), *map(".".join, terms)]
     further = [leaf for layer in layers for leaf, _, _ in layer.leaves() if not any(_covers(key, leaf) for key in keys)]
     sources = {}
     for key in dict.fromkeys([*keys, *further]):
@@ -322,10 +223,10 @@ def _covers(key: str, leaf: str) -> bool:
 
 def _parts_of(keyword: str) -> tuple[str, ...]:
     """Where a keyword stands below ``overfit:``."""
-    if keyword in _KEYS:
-        return tuple(_KEYS[keyword].split("."))
+    if keyword in KEYS:
+        return tuple(KEYS[keyword].split("."))
     name = LIMIT_ALIASES.get(keyword, keyword)
-    return ("criteria", name) if name in LIMIT_ALIASES.values() else (*_TERMS.split("."), name)
+    return ("criteria", name) if name in LIMIT_ALIASES.values() else (*TERMS.split("."), name)
 
 
 def _is_wrong(name: str, known: Sequence[str]) -> bool:
@@ -333,7 +234,7 @@ def _is_wrong(name: str, known: Sequence[str]) -> bool:
     if name in known:
         return False
     made_of_one = any(part in known for part in name.split("_")) or name in LIMIT_ALIASES
-    return name in _NO_TERMS or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
+    return name in NO_TERMS or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
 
 
 def _nearest(name: str, known: Sequence[str], cutoff: float) -> str | None:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.config.keywords import SETTINGS
 from pytest_overfit.config.schema import Limit
-from pytest_overfit.config.settings import SETTINGS
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.optim import set_hyperparameter

@@ -63,6 +63,10 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=name_of)
 def test_snippet_does_what_the_page_says(pytester: pytest.Pytester, snippet: Snippet) -> None:
     """It passes, or misses the criterion of its mark."""
+    check_snippet(pytester, snippet)
+
+
+def check_snippet(pytester: pytest.Pytester, snippet: Snippet) -> None:
     pytester.makepyfile(f"{PRELUDE}\n\n{snippet.code}")
     result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:randomly")
     if snippet.fails is None:
@@ -70,6 +74,25 @@ def test_snippet_does_what_the_page_says(pytester: pytest.Pytester, snippet: Sni
     else:
         result.assert_outcomes(failed=1)
         result.stdout.re_match_lines([r"E .*AssertionError: \d+ of \d+ criteria missed", rf"E +{snippet.fails}: "])
+
+
+@pytest.mark.parametrize(("limit", "fails"), [("1e-30", None), ("0.05", "objective"), ("1e-30", "finite")])
+def test_a_snippet_that_does_something_else_is_found(pytester: pytest.Pytester, limit: str, fails: str | None) -> None:
+    """One that fails unmarked, one that passes in spite of its mark, one that misses another criterion."""
+    call = f"overfit(net, batch, nn.CrossEntropyLoss(), objective={limit}, max_steps=300)"
+    snippet = Snippet(f"def test_it(overfit, batch):\n    {call}\n", fails)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check_snippet(pytester, snippet)
+
+
+README = PAGE.parents[1] / "README.md"
+
+
+def test_the_first_test_of_the_readme_passes(pytester: pytest.Pytester) -> None:
+    """As it stands there."""
+    code = next(match["code"] for match in BLOCK.finditer(README.read_text()) if "def test_" in match["code"])
+    pytester.makepyfile(code)
+    pytester.runpytest_inprocess("--strict-markers", "-p", "no:randomly").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=name_of)
