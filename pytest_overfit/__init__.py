@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pytest_overfit.api import overfit_config, run_overfit
     from pytest_overfit.config.loading import load_config
     from pytest_overfit.config.schema import Budget, Criteria, Limit
+    from pytest_overfit.diagnose.cause import Cause
+    from pytest_overfit.diagnose.evidence import Evidence
     from pytest_overfit.errors import ConfigError, OverfitError, PairError
     from pytest_overfit.judge.finding import Finding
     from pytest_overfit.result import OverfitResult
@@ -20,8 +22,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Cause",
     "ConfigError",
     "Criteria",
+    "Evidence",
     "Finding",
     "Limit",
     "OverfitError",
@@ -35,8 +39,10 @@ __all__ = [
 
 _HOMES = {
     "Budget": "config.schema",
+    "Cause": "diagnose.cause",
     "ConfigError": "errors",
     "Criteria": "config.schema",
+    "Evidence": "diagnose.evidence",
     "Finding": "judge.finding",
     "Limit": "config.schema",
     "OverfitError": "errors",

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.schema import Budget, Criteria, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.diagnose.defects import judge_defects
+from pytest_overfit.diagnose.gather.inspector import Inspected
+from pytest_overfit.diagnose.own_rules import checked, installed_rules
+from pytest_overfit.diagnose.rank import Rule, find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
@@ -35,6 +39,7 @@ def run_overfit(
     step: Callable[..., Any] | None = None,
     criteria: Criteria | Mapping[str, Any] | None = None,
     budget: Budget | Mapping[str, Any] | None = None,
+    rules: Any = (),
     **settings: Any,
 ) -> OverfitResult:
     """Proves that a model can memorise one batch: trains on it for a bounded number of steps and judges the run.
@@ -55,7 +60,8 @@ def run_overfit(
         model: a module, a mapping or list of modules, or a factory without arguments that builds one; a factory is
             called anew for every seed.
         data: one batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable that returns
-            the next batch. Loaders and callables are drawn twice and compared; the first batch is trained on.
+            the next batch. Loaders and callables are drawn several times and compared; the first batch is
+            trained on.
         loss: ``loss(model, batch)``, forward pass and loss. It returns a scalar, a mapping with ``objective`` and the
             terms it is made of, or ``(scalar, mapping)``. A criterion such as ``nn.CrossEntropyLoss()`` takes an
             ``(input, target)`` batch. None: the model returns its own loss.
@@ -65,6 +71,7 @@ def run_overfit(
             as it takes; it returns what a loss returns.
         criteria: limits by term name and the switches, as a mapping of the settings below or a ``Criteria`` record.
         budget: ``max_steps``, ``max_seconds``, ``hold_steps``, as a mapping or a ``Budget`` record.
+        rules: functions from ``Evidence`` to causes, asked beside ours (docs/causes.md).
         settings: every other keyword of ``@pytest.mark.overfit`` (docs/settings.md): ``seeds=[0, 1, 2]``,
             ``device="cuda"``, ``amp="bfloat16"``, ``unused=["pooler.*"]``, ...; limits by term name here too.
 
@@ -74,7 +81,7 @@ def run_overfit(
             out. Whatever the model, the loss or the step raise comes through as it is.
     """
     return overfit_model(
-        Subject(model, data, loss, optimizer, step), settings_of_call(criteria, budget, settings), name=""
+        Subject(model, data, loss, optimizer, step), settings_of_call(criteria, budget, settings), name="", rules=rules
     )
 
 
@@ -113,15 +120,17 @@ def overfit_model(
     *,
     name: str,
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
+    rules: Any = (),
     workers: int = 1,
 ) -> OverfitResult:
     """Runs what the user handed over, once per seed, and judges it by the settings' criteria.
 
     Args:
         observers: who follows the run of a seed.
+        rules: of the user's own, asked for causes beside ours.
         workers: how many such processes share the CPU.
     """
-    criteria, seeds = settings.criteria, settings.seeds or (0,)
+    criteria, seeds, asked = settings.criteria, settings.seeds or (0,), checked(rules)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -130,6 +139,7 @@ def overfit_model(
         )
 
     def run(seed: int) -> OverfitResult:
+        inspected = inspect(settings)
         record = run_any_model(
             subject,
             settings,
@@ -137,9 +147,10 @@ def overfit_model(
             limits=criteria.limits(),
             name=name,
             observers=observers(seed),
+            inspector=inspected,
             workers=workers,
         )
-        return OverfitResult(record, judge(record, criteria, hold_steps=settings.budget.hold_steps))
+        return judged(record, settings, inspected, asked)
 
     return _over_seeds(seeds, run, settings.pass_at_least)
 
@@ -153,6 +164,7 @@ def overfit_config(
     optimizer: Any = None,
     step: Callable[..., Any] | None = None,
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
+    rules: Any = (),
     workers: int = 1,
 ) -> OverfitResult:
     """Trains a model on one sample under a config, once per seed, and judges it by the config's criteria.
@@ -165,8 +177,9 @@ def overfit_config(
     Args:
         model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed.
         loss, optimizer, step: in place of what the config names; see ``run_config``.
+        rules: of the user's own, asked for causes beside ours.
     """
-    criteria = config.overfit.criteria
+    criteria, asked = config.overfit.criteria, checked(rules)
     limits = criteria.limits()
 
     def accept(outcome: Outcome) -> bool:
@@ -179,30 +192,63 @@ def overfit_config(
         seeded = replace(config, seed=seed)
         with isolated(seed=seed):
             built = build_model(seeded) if model is None else Subject(model, sample).build()
+        inspected = inspect(config.overfit)
         record = run_config(
             seeded,
             Subject(built, sample, loss, optimizer, step),
             limits=limits,
             accept=accept,
             observers=observers(seed),
+            inspector=inspected,
             workers=workers,
         )
-        return OverfitResult(record, judge(record, criteria, hold_steps=config.overfit.budget.hold_steps))
+        return judged(record, config.overfit, inspected, asked)
 
     return _over_seeds(config.overfit.seeds or (config.seed,), run, config.overfit.pass_at_least)
+
+
+def inspect(settings: OverfitSettings) -> Inspected | None:
+    """Who looks into a run; None where the settings switch that off."""
+    criteria = settings.criteria
+    if not settings.diagnose:
+        return None
+    return Inspected(
+        criteria,
+        lambda record: judge(record, replace(criteria, defects=False), hold_steps=settings.budget.hold_steps),
+        seconds=settings.diagnose_seconds,
+    )
+
+
+def judged(
+    record: RunRecord, settings: OverfitSettings, inspected: Inspected | None, rules: Sequence[Rule]
+) -> OverfitResult:
+    """Findings and causes of one record."""
+    criteria = settings.criteria
+    findings = judge(record, replace(criteria, defects=False), hold_steps=settings.budget.hold_steps)
+    evidence = None if inspected is None else inspected.evidence
+    causes = (
+        ()
+        if evidence is None
+        else find_causes(evidence, rules=(*rules, *checked(installed_rules())), allowed=criteria.allow)
+    )
+    if criteria.defects and (settings.diagnose or not findings):
+        missed = [finding.name for finding in findings if not finding.passed]
+        looked = evidence is not None or record.stop == "interrupted"
+        findings = (*findings, judge_defects(causes, allow=criteria.allow, missed=missed, looked=looked))
+    return OverfitResult(record, findings, causes=causes, evidence=evidence)
 
 
 def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], needed: int | None) -> OverfitResult:
     results = []
     for seed in seeds:
         results.append(run(seed))
-        if results[-1].record.stop == "interrupted":
+        if results[-1].interrupted:
             break
     if len(seeds) == 1:
         return results[0]
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed or len(seeds))
     worst = min(results, key=lambda result: (result.passed, *_last_margin(result)))
-    return OverfitResult(worst.record, findings, tuple(results))
+    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence)
 
 
 def _last_margin(result: OverfitResult) -> Iterator[float]:

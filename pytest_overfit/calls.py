@@ -97,9 +97,10 @@ class OverfitCall:
                 resolved,
                 name=node.nodeid,
                 observers=watchers.of_seed,
+                rules=self.request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
-        if verdict.record.stop == "interrupted":
+        if verdict.interrupted:
             keep_interrupted(node, verdict, watchers.note(verdict))
             raise KeyboardInterrupt
         keep_call(node, verdict, watchers.note(verdict))

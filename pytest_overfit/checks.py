@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.report.causes import cause_lines
 
 FINDING = pytest.StashKey[Finding]()
 SHOWN = pytest.StashKey[dict[tuple[type[BaseException], str], str]]()
@@ -60,10 +61,15 @@ def criterion(name: str) -> Callable[..., None]:
 
     def check(request: pytest.FixtureRequest) -> None:
         __tracebackhide__ = True
-        judged = _attempt(
-            request, name, "a finished run", lambda: request.getfixturevalue("overfit_result").finding(name)
-        )
-        _report(request, judged)
+        why: list[str] = []
+
+        def judge() -> Finding:
+            verdict = request.getfixturevalue("overfit_result")
+            why.extend(cause_lines(verdict.causes, most=1))
+            return verdict.finding(name)  # type: ignore[no-any-return]
+
+        judged = _attempt(request, name, "a finished run", judge)
+        _report(request, judged, why)
 
     return check
 
@@ -104,10 +110,10 @@ def from_users_code(trace: TracebackType | None) -> TracebackType | None:
     return frame or trace
 
 
-def _report(request: pytest.FixtureRequest, finding: Finding) -> None:
+def _report(request: pytest.FixtureRequest, finding: Finding, why: Sequence[str] = ()) -> None:
     _node(request).stash[FINDING] = finding
     if not finding.passed:
-        pytest.fail(finding.text(), pytrace=False)
+        pytest.fail("\n".join([finding.text(), *why]), pytrace=False)
 
 
 def _node(request: pytest.FixtureRequest) -> Any:

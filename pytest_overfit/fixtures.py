@@ -288,11 +288,12 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
                 optimizer=value("optimizer"),
                 step=value("step"),
                 observers=watchers.of_seed,
+                rules=request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
-        if verdict.record.stop == "interrupted":
+        if verdict.interrupted:
             keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt
         return verdict

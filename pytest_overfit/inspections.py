@@ -41,18 +41,14 @@ def inspect_pair(config: OverfitConfig, files: PairFiles) -> str:
     """
     from pytest_overfit.pair.check import check_pair
 
-    report = check_pair(
-        files,
-        remove_sky=config.train.remove_sky,
-        max_depth=config.train.max_depth,
-        depth_percentile=config.train.depth_percentile,
-    )
+    split = config.train
+    limits: dict[str, Any] = {"max_depth": split.max_depth, "depth_percentile": split.depth_percentile}
+    report = check_pair(files, remove_sky=split.remove_sky, **limits)
     if report.problems:
-        raise PairError(
-            "; ".join(report.problems),
-            where=files.seq_name,
-            hint=f"pytest-overfit pair check {files.root} shows the numbers",
-        )
+        hint = f"pytest-overfit pair check {files.root} shows the numbers"
+        if not split.remove_sky and not check_pair(files, remove_sky=True, **limits).problems:
+            hint = "set remove_sky: true: the sky carries depth, and without it the pair holds (cause: sky, proven)"
+        raise PairError("; ".join(report.problems), where=files.seq_name, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
 
 

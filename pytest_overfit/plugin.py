@@ -191,6 +191,12 @@ def overfit_step() -> Any:
 
 
 @pytest.fixture
+def overfit_causes() -> Any:
+    """Rules of your own, functions from ``pytest_overfit.Evidence`` to causes, asked beside ours; none."""
+    return ()
+
+
+@pytest.fixture
 def overfit(request: pytest.FixtureRequest) -> Callable[..., OverfitResult]:
     """``overfit(model, batch, loss)``: trains on the one batch, fails with every missed criterion, gives the result.
 

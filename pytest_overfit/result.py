@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.report.causes import cause_lines, failure_text
 from pytest_overfit.report.text import criteria_table, run_headline
 from pytest_overfit.run.record import RunRecord
 
@@ -24,11 +26,15 @@ class OverfitResult:
         record: what happened; of several seeds, in the run that did worst.
         findings: one per criterion; of several seeds the worst one each, and one more, ``seeds``.
         runs: the result of every seed where there are several.
+        causes: why it failed, the strongest first; ids and where to look are those of docs/causes.md.
+        evidence: the numbers that the causes rest on; None where nothing was diagnosed.
     """
 
     record: RunRecord
     findings: tuple[Finding, ...]
     runs: tuple[OverfitResult, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def passed(self) -> bool:
@@ -53,16 +59,30 @@ class OverfitResult:
         judged = ", ".join(finding.name for finding in self.findings)
         raise OverfitError(f"criterion {name!r} was not judged", allowed=judged)
 
+    @property
+    def interrupted(self) -> bool:
+        """Ctrl-C ended the run, or the diagnosis after it."""
+        return self.record.stop == "interrupted" or bool(self.evidence and self.evidence.interrupted)
+
     def summary(self) -> str:
-        """The headline of every run and one line per criterion: observed, allowed, margin, steps to pass."""
+        """The headline of every run, one line per criterion (observed, allowed, margin, steps to pass), every cause."""
         headlines = [run_headline(run.record) for run in self.runs or (self,)]
-        notes = [f"note: {note}" for note in self.record.notes]
-        return "\n".join([*headlines, *criteria_table(self.findings), *notes])
+        notes = [f"note: {note}" for note in (*self.record.notes, *self._diagnosis_notes())]
+        causes = cause_lines(self.causes, most=len(self.causes))
+        return "\n".join([*headlines, *criteria_table(self.findings), *causes, *notes])
+
+    def failure_text(self) -> str:
+        """The text of a failing test: what was missed, why, what to change; at most 25 lines."""
+        diagnosed = self.evidence is not None
+        return failure_text(self.findings, self.causes, diagnosed=diagnosed, notes=self._diagnosis_notes())
 
     def check(self) -> None:
-        """Raises an AssertionError that names every missed criterion; silent when all hold."""
-        missed: Sequence[Finding] = [finding for finding in self.findings if not finding.passed]
-        if missed or not self.findings:
+        """Raises an AssertionError that names every missed criterion and its cause; silent when all hold."""
+        if not self.passed:
             __tracebackhide__ = True
-            text = "\n".join(finding.text() for finding in missed) or "no criterion was judged"
-            raise AssertionError(f"{len(missed)} of {len(self.findings)} criteria missed\n{text}")
+            raise AssertionError(self.failure_text())
+
+    def _diagnosis_notes(self) -> tuple[str, ...]:
+        if self.evidence is None or not self.evidence.interrupted:
+            return ()
+        return (f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials",)

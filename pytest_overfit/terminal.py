@@ -16,6 +16,7 @@ import pytest
 from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigItem
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.report.causes import cause_lines
 from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ class RunNote:
     headlines: tuple[str, ...]
     notes: tuple[str, ...]
     board: str | None
+    causes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None) -> RunNote:
         """``folder`` holds the runs of one name; ``note`` is set where it is not the folder that was asked for."""
         notes = (*verdict.record.notes, *((note,) if note else ()))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
-        return cls(tuple(run_headline(run.record) for run in verdict.runs or (verdict,)), notes, board)
+        headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
+        return cls(headlines, notes, board, tuple(cause_lines(verdict.causes)))
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
@@ -157,6 +160,7 @@ def _write_table(
 
 def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield from run["headlines"]
+    yield from run["causes"]
     for note in run["notes"]:
         yield f"note: {note}"
     if run["board"]:

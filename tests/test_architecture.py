@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
-RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "report": 5}
+RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "diagnose": 5, "report": 6}
 SHARED = {"errors", "suggest"}
 GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "watchers", "terminal", "distribute"}
 WITHOUT_TORCH = (
@@ -21,6 +21,10 @@ WITHOUT_TORCH = (
     "pair.render",
     "pair.check",
     "judge.criteria",
+    "diagnose.rank",
+    "diagnose.defects",
+    "diagnose.own_rules",
+    "report.causes",
     "report.text",
     "result",
 )
@@ -43,10 +47,10 @@ def backward_imports(room: str, names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("room", RANK)
 def test_rooms_import_only_what_comes_before_them(room: str) -> None:
-    """config -> pair -> data, reference -> run -> judge -> report, never backwards."""
-    wrong = {
-        path.name: bad for path in (PACKAGE / room).glob("*.py") if (bad := backward_imports(room, [*imports(path)]))
-    }
+    """config -> pair -> data, reference -> run -> judge -> diagnose -> report, never backwards."""
+    files = [*(PACKAGE / room).rglob("*.py")]
+    wrong = {path.name: bad for path in files if (bad := backward_imports(room, [*imports(path)]))}
+    assert files
     assert wrong == {}
 
 

@@ -18,8 +18,10 @@ def test_public_names_are_pinned() -> None:
     """Adding or removing a public name is a decision."""
     assert pytest_overfit.__all__ == [
         "Budget",
+        "Cause",
         "ConfigError",
         "Criteria",
+        "Evidence",
         "Finding",
         "Limit",
         "OverfitError",

@@ -106,7 +106,12 @@ def explain_lines(title: str, rows: Sequence[Row], width: int = 120) -> list[str
 def value_text(name: str, value: Any) -> str:
     """The value of a setting as the tables show it."""
     if value is None:
-        return {"max_seconds": "none", "max_steps": "none", "pass_at_least": "all"}.get(name, "off")
+        return {
+            "max_seconds": "none",
+            "max_steps": "none",
+            "pass_at_least": "all",
+            "diagnose_seconds": "three times the run, at least 2",
+        }.get(name, "off")
     return _amp(value) if isinstance(value, AmpConfig) else _word(value)
 
 

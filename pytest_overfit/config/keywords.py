@@ -82,6 +82,14 @@ SETTINGS = (
             "the objective has no floor; its limit has to be stated"),
     Setting("stochastic", "criteria.stochastic", "true or false", "off",
             "forward passes or draws are random: limits hold for a windowed mean"),
+    Setting("defects", "criteria.defects", "true or false", "on",
+            "no probe finds a mistake that is certain, whatever the loss has reached"),
+    Setting("allow", "criteria.allow", "text, or a list of text", "none",
+            "ids of causes (docs/causes.md) that are meant here"),
+    Setting("diagnose", "diagnose", "true or false", "on",
+            "probe every run, and look for the cause of one that fails"),
+    Setting("diagnose_seconds", "diagnose_seconds", "a number above 0", "three times the run, at least 2",
+            "the most seconds that the diagnosis of a failed run may take"),
 )  # fmt: skip
 # Of the marker alone.
 CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")
@@ -103,6 +111,6 @@ def keyword_of(key: str) -> str:
 
 def marker_text() -> str:
     """The text of ``pytest --markers``."""
-    lines = [f"  {setting.name:<16}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
+    lines = [f"  {setting.name:<18}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
     head = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run (docs/settings.md)"
-    return "\n".join([head, *lines, f"  {'TERM':<16}limit of the loss term of that name: {LIMIT}"])
+    return "\n".join([head, *lines, f"  {'TERM':<18}limit of the loss term of that name: {LIMIT}"])

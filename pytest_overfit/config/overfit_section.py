@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_overfit.config.causes import IDS
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.config.schema import (
@@ -24,6 +25,7 @@ from pytest_overfit.config.schema import (
     Supervised,
     TrainVal,
 )
+from pytest_overfit.suggest import nearest
 
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"
 _DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
@@ -64,6 +66,8 @@ def read_overfit(
         budget=_read_budget(section.section("budget"), defaults.budget),
         criteria=_read_criteria(section.section("criteria"), defaults.criteria, two_view),
         probes=_read_probes(section.section("probes"), defaults.probes),
+        diagnose=section.switch("diagnose", defaults.diagnose),
+        diagnose_seconds=section.number("diagnose_seconds", defaults.diagnose_seconds, above=0),
     )
 
 
@@ -162,6 +166,17 @@ def _read_probes(section: Section, default: Probes) -> Probes:
     )
 
 
+def _read_allowed(section: Section) -> tuple[str, ...]:
+    ids = section.texts("allow")
+    for name in ids:
+        if name not in IDS and "." not in name:
+            guess = nearest(name, IDS)
+            section.problem(
+                "allow", shown(name), "ids of docs/causes.md" + (f"; did you mean {guess!r}?" if guess else "")
+            )
+    return ids
+
+
 def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Criteria:
     names = [field.name for field in fields(Criteria)]
     terms = {name for name in map(str, section.values) if name.startswith("loss_")}
@@ -193,11 +208,13 @@ def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Crite
         frozen=section.texts("frozen"),
         unbounded=section.switch("unbounded", False),
         stochastic=section.switch("stochastic", False),
+        defects=_on(section, "defects"),
+        allow=_read_allowed(section),
     )
     stated = criteria.objective is not None and as_switch(section.values.get("objective", True)) is not True
     if criteria.unbounded and not stated:
         section.problem("unbounded", "true", "a stated objective limit beside it")
-    if not criteria.names():
+    if not set(criteria.names()) - {"defects"}:  # a run without a mistake need not have learnt anything
         section.problem("", "every criterion switched off", "at least one: a gate without criteria proves nothing")
     return criteria
 

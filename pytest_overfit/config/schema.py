@@ -206,10 +206,13 @@ class Prediction:
 class Criteria:
     """``overfit.criteria``: what must hold. None or False: switched off, and not collected as a test.
 
-    The last four are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter
-    names that get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that
-    its stated limit counts although it may be negative; ``stochastic`` that forward passes or draws are random, so
-    that limits hold for a windowed mean and draws of the loader may differ.
+    ``defects``: no probe finds a mistake that is certain, whatever the loss has reached.
+
+    Five are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
+    get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that its stated
+    limit counts although it may be negative; ``stochastic`` that forward passes or draws are random, so that limits
+    hold for a windowed mean and draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are
+    meant here.
 
     Example:
         >>> Criteria(camera=None, terms={"loss_T": Limit(0.001)}).names()[3:6]
@@ -231,6 +234,8 @@ class Criteria:
     frozen: tuple[str, ...] = ()
     unbounded: bool = False
     stochastic: bool = False
+    defects: bool = True
+    allow: tuple[str, ...] = ()
 
     def limits(self) -> dict[str, Limit]:
         """Every term with a limit, by criterion name: objective, camera and depth first; only those that are on.
@@ -253,7 +258,7 @@ class Criteria:
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""
         before = ("supervised", "constant_batch", "finite", "gradients", "objective", "camera", "depth")
-        after = ("monotonic", "train_val", "prediction")
+        after = ("monotonic", "train_val", "prediction", "defects")
         on = {name: getattr(self, name) not in (None, False) for name in (*before, *after)}
         return (*(name for name in before if on[name]), *self.terms, *(name for name in after if on[name]))
 
@@ -298,6 +303,8 @@ class OverfitSettings:
     budget: Budget = Budget()
     criteria: Criteria = Criteria()
     probes: Probes = Probes()
+    diagnose: bool = True
+    diagnose_seconds: float | None = None
 
 
 ANY_MODEL = OverfitSettings(

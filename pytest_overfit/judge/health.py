@@ -139,7 +139,7 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         checks += (
             _answers_targets(record, record.supervision, limits)
             if record.supervision.frames
-            else _answers_batch(record.supervision)
+            else _answers_batch(record, record.supervision)
         )
     if record.steps == 0 and not checks:
         checks = [("no step was made", "see ::gradients")]
@@ -265,7 +265,15 @@ def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mappin
     return found
 
 
-def _answers_batch(supervision: Supervision) -> list[tuple[str, str]]:
+def _has_teacher(record: RunRecord) -> bool:
+    """Whether one of several models is frozen as a whole: what it predicts may be the target."""
+    groups: dict[str, list[bool]] = {}
+    for parameter in record.parameters:
+        groups.setdefault(parameter.name.split(".")[0], []).append(parameter.trainable)
+    return len(groups) > 1 and any(not any(group) for group in groups.values()) and any(map(any, groups.values()))
+
+
+def _answers_batch(record: RunRecord, supervision: Supervision) -> list[tuple[str, str]]:
     """Of any batch: the loss answers to it at all, and to what is certainly a target."""
     if not supervision.answers:
         return []
@@ -274,7 +282,7 @@ def _answers_batch(supervision: Supervision) -> list[tuple[str, str]]:
         return [(f"the loss does not answer when {' or '.join(supervision.unread)} change", way_out)]
     deaf = [target for target in supervision.targets if target in supervision.unread]
     read = [name for name in supervision.answers if name not in (*supervision.inputs, *supervision.unread)]
-    if not deaf or read:  # a batch of several tasks may carry targets that this one does not read
+    if not deaf or read or _has_teacher(record):  # a batch may carry targets that this task does not read
         return []
     return [
         (

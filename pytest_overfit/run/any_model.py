@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import Limit, OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.device import choose_device_for, choose_threads
@@ -24,7 +25,7 @@ from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject, is_factory
-from pytest_overfit.run.task import Precision
+from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
 
@@ -40,6 +41,7 @@ def run_any_model(
     limits: Mapping[str, Limit],
     name: str = "",
     observers: Sequence[Observer] = (),
+    inspector: Inspector | None = None,
     workers: int = 1,
 ) -> RunRecord:
     """Trains on one frozen batch and returns what happened.
@@ -67,7 +69,7 @@ def run_any_model(
                 task = _task(subject, settings, given, model.to(device), freeze_batch(drawn.batch, device))
                 run = _Run(subject, settings, task, drawn, snapshot, seed=seed, name=name or type(model).__name__)
                 notes = [*([choice.note] if choice.note else ()), *drawn.notes, *_seed_notes(subject, settings)]
-                return run.train(limits, observers, notes)
+                return run.train(limits, observers, notes, inspector)
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
 
@@ -110,7 +112,13 @@ class _Run:
             differences=drawn.differences,
         )
 
-    def train(self, limits: Mapping[str, Limit], observers: Sequence[Observer], notes: Sequence[str]) -> RunRecord:
+    def train(
+        self,
+        limits: Mapping[str, Limit],
+        observers: Sequence[Observer],
+        notes: Sequence[str],
+        inspector: Inspector | None,
+    ) -> RunRecord:
         settings, task, parts = self.settings, self.task, self.parts
         if settings.criteria.supervised is not None and settings.probes.sensitivity:
             parts.supervision = self._probe()
@@ -124,19 +132,59 @@ class _Run:
             read_every=read_every(task.device),
             strict_terms=True,
         )
+        bench = self._bench(plan)
+        if inspector is not None:
+            inspector.before(bench)
         seed_everything(self.seed)
-        update = self._update()
-        curves = fit(task, update, plan, watch=self.watch, observers=observers)
-        parts.optimizers = update.optimizers
-        return make_record(parts, curves, Outcome(), notes)
+        update = self._update(task, self.watch, bench.start)
+        curves = fit(
+            task, update if inspector is None else inspector.watch(update), plan, watch=self.watch, observers=observers
+        )
+        parts.optimizers = bench.optimizers = update.optimizers
+        if inspector is not None and curves.stop != "interrupted":
+            inspector.trained(bench, curves)
+        record = make_record(parts, curves, Outcome(), notes)
+        if inspector is not None and curves.stop != "interrupted":
+            inspector.after(bench, record)
+        return record
 
-    def _update(self) -> Update:
+    def _bench(self, plan: Plan) -> Bench:
+        start = Snapshot()  # of the state now, on the device, lazy modules materialised
+        for thing in (self.task.model, *self.optimizers):
+            start.add(thing)
+        start.add_reachable(*self.subject.callables)
+        step = None
+        if self.subject.step is not None:
+            step = self._in_precision(own_step(self.subject.step, self.task.given, self.handed))
+        return Bench(
+            task=self.task,
+            plan=plan,
+            seed=self.seed,
+            start=start,
+            update=lambda task, watch: self._update(task, watch, start),
+            optimizers=self.optimizers,
+            initial=self.parts.initial,
+            clip=GradientClipper(self.task.model, ()),
+            frozen=Freezing(),
+            step=step,
+            drawn=self.subject.data
+            if callable(self.subject.data) and not hasattr(self.subject.data, "__iter__")
+            else None,
+            declared_frozen=self.settings.criteria.frozen,
+        )
+
+    def _update(self, task: Task, watch: GradientWatch, start: Snapshot) -> Update:
         if self.subject.step is None:
             return PlainUpdate(
-                self.task, self.optimizers, self.watch, clip=GradientClipper(self.task.model, ()), frozen=Freezing()
+                task, self.optimizers, watch, clip=GradientClipper(self.task.model, ()), frozen=Freezing()
             )
         step = own_step(self.subject.step, self.task.given, self.handed)
-        return OwnUpdate(self.task, self._in_precision(step), self.optimizers, self.watch, self.snapshot.add)
+
+        def found(optimizer: Optimizer) -> None:
+            self.snapshot.add(optimizer)
+            start.add(optimizer)
+
+        return OwnUpdate(task, self._in_precision(step), self.optimizers, watch, found)
 
     def _probe(self) -> Supervision:
         """Everything is put back before it returns.

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import AmpConfig, Limit, OverfitConfig
 from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, is_extra, make_record, read_every
 from pytest_overfit.run.build import import_root, instantiate
 from pytest_overfit.run.device import choose_device_for, choose_threads
@@ -25,7 +27,7 @@ from pytest_overfit.run.sample import Batch, Sample
 from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.snapshot import Snapshot, preserved
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.task import Precision, TwoViewTask
+from pytest_overfit.run.task import Precision, Task, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.suggest import shorten
@@ -77,6 +79,7 @@ def run_config(
     limits: Mapping[str, Limit],
     accept: Accept = lambda outcome: True,
     observers: Sequence[Observer] = (),
+    inspector: Inspector | None = None,
     workers: int = 1,
 ) -> RunRecord:
     """Trains a model on one frozen sample as the config says, and returns what happened.
@@ -104,10 +107,13 @@ def run_config(
                 snapshot.add(model)
                 snapshot.add_reachable(criterion, *subject.callables)
                 run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
-                curves = run.train(subject, limits, accept, observers)
+                curves = run.train(subject, limits, accept, observers, inspector)
                 if config.logging.log_visuals:
                     run.show(observers)
-                return run.record(curves, notes=choice.note)
+                record = run.record(curves, notes=choice.note)
+                if inspector is not None and run.bench is not None and curves.stop != "interrupted":
+                    inspector.after(run.bench, record)
+                return record
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
 
@@ -149,14 +155,20 @@ class _Run:
             supervision=probe_supervision(self.task) if config.overfit.probes.sensitivity else None,
         )
         self.outcome: Outcome | None = None
+        self.bench: Bench | None = None
 
     def train(
-        self, subject: Subject, limits: Mapping[str, Limit], accept: Accept, observers: Sequence[Observer]
+        self,
+        subject: Subject,
+        limits: Mapping[str, Limit],
+        accept: Accept,
+        observers: Sequence[Observer],
+        inspector: Inspector | None,
     ) -> Curves:
         config = self.config
         if not any(p.requires_grad for p in self.task.model.parameters()):
             return Curves(stop="no_trainable_parameters")
-        update = self._update(subject.optimizer, subject.step)
+        handed, optimizers = self._optimizers(subject.optimizer)
 
         def accepted(curves: Curves) -> bool:
             self.outcome = self.look(curves)
@@ -174,12 +186,20 @@ class _Run:
             weight_decay=_schedule(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
             accept=accepted,
         )
+        own = None if subject.step is None else own_step(subject.step, self.task.model, handed)
+        self.bench = bench = self._bench(plan, subject, optimizers, own)
+        if inspector is not None:
+            inspector.before(bench)
         seed_everything(config.seed)
-        curves = fit(self.task, update, plan, watch=self.watch, observers=observers)
-        self.parts.optimizers = update.optimizers
+        update = bench.update(self.task, self.watch)
+        watched = update if inspector is None else inspector.watch(update)
+        curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
+        self.parts.optimizers = bench.optimizers = update.optimizers
+        if inspector is not None and curves.stop != "interrupted":
+            inspector.trained(bench, curves)
         return curves
 
-    def _update(self, optimizer: Any, step: Callable[..., Any] | None) -> Update:
+    def _optimizers(self, optimizer: Any) -> tuple[Any, list[Optimizer]]:
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]
         if optimizer is None:
             built = build_optimizer(self.config.optimizer, trainable)
@@ -188,9 +208,38 @@ class _Run:
             handed, optimizers = collect_optimizers(optimizer, trainable)
         for each in optimizers:
             self.snapshot.add(each)
-        if step is None:
-            return PlainUpdate(self.task, optimizers, self.watch, clip=self.clip, frozen=self.parts.frozen)
-        return OwnUpdate(self.task, own_step(step, self.task.model, handed), optimizers, self.watch, self.snapshot.add)
+        return handed, optimizers
+
+    def _bench(
+        self, plan: Plan, subject: Subject, optimizers: list[Optimizer], own: Callable[[Any], Any] | None
+    ) -> Bench:
+        start = Snapshot()  # of the state now: on the device, and frozen as the config says
+        for thing in (self.task.model, *optimizers):
+            start.add(thing)
+        start.add_reachable(self.task.criterion, *subject.callables)
+
+        def found(optimizer: Optimizer) -> None:
+            self.snapshot.add(optimizer)
+            start.add(optimizer)
+
+        def update(task: Task, watch: GradientWatch) -> Update:
+            if own is None:
+                return PlainUpdate(task, optimizers, watch, clip=self.clip, frozen=self.parts.frozen)
+            return OwnUpdate(task, own, optimizers, watch, found)
+
+        return Bench(
+            task=self.task,
+            plan=plan,
+            seed=self.config.seed,
+            start=start,
+            update=update,
+            optimizers=optimizers,
+            initial=self.snapshot.value,
+            clip=self.clip,
+            frozen=self.parts.frozen,
+            step=own,
+            declared_frozen=self.config.overfit.criteria.frozen,
+        )
 
     def look(self, curves: Curves) -> Outcome:
         """The model as it is now, in evaluation mode, against training and against the ground truth."""

@@ -95,6 +95,8 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     elif not torch.equal(changed, flat):
         if not plain.is_complex():
             changed[::3] = torch.where(changed[::3] == flat.max(), flat.min(), flat.max())
+            if torch.equal(changed, flat):  # by chance, as [0, 1, 1] may: then another order alone
+                changed = flat.roll(1)
     elif plain.is_floating_point() or plain.is_complex():
         changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
     else:

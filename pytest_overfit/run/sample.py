@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
 
 Batch = Mapping[str, Any]
+DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def draw(data: Any) -> Drawn:
         >>> draw(DataLoader(dataset, batch_size=2, shuffle=True)).differences     # doctest: +SKIP
         ('0: 6 of 6 elements differ, by up to 3.1', '1: 2 of 2 elements differ, by up to 1')
 
-    Loaders and callables are drawn twice. Their samplers and generators are used as they are.
+    Loaders and callables are drawn ``DRAWS`` times, a loader with workers twice. Their samplers and generators are
+    used as they are.
 
     Raises:
         OverfitError: there is no batch to be had.
@@ -42,7 +45,7 @@ def draw(data: Any) -> Drawn:
         return Drawn(data)
     if callable(data) and not hasattr(data, "__iter__"):
         first = freeze_batch(data(), torch.device("cpu"))
-        return Drawn(first, _differences(first, data()))
+        return Drawn(first, _first_differences(first, (data() for _ in range(DRAWS - 1))))
     if not hasattr(data, "__iter__"):
         raise OverfitError(
             f"a {type(data).__name__} where data is wanted",
@@ -56,7 +59,9 @@ def draw(data: Any) -> Drawn:
     second = next(iter(data), None)
     if second is None:
         return Drawn(first, ("the second draw is empty: a loader that can be drawn twice is wanted",))
-    return Drawn(first, _differences(first, second))
+    again = 0 if getattr(data, "num_workers", 0) else DRAWS - 2  # workers take their time to start
+    later = (batch for _ in range(again) if (batch := next(iter(data), None)) is not None)
+    return Drawn(first, _first_differences(first, itertools.chain((second,), later)))
 
 
 def is_batch(data: Any) -> bool:
@@ -64,6 +69,11 @@ def is_batch(data: Any) -> bool:
     if data is None or isinstance(data, (torch.Tensor, Mapping, list, tuple, PackedSequence)):
         return True
     return dataclasses.is_dataclass(data) or is_carrier(data)
+
+
+def _first_differences(first: Any, others: Iterable[Any]) -> tuple[str, ...]:
+    """What the first of the others that differs at all differs in: a jitter of few values may repeat itself."""
+    return next((found for other in others if (found := _differences(first, other))), ())
 
 
 def _differences(first: Any, second: Any) -> tuple[str, ...]:

@@ -121,6 +121,8 @@ class Snapshot:
         def restore(keep_trained: bool) -> None:
             if tensor.device != device:
                 tensor.data = tensor.data.to(device)
+            if is_lazy(tensor):  # it has become lazy again since
+                tensor.materialize(value.shape, device, value.dtype)
             if not keep_trained:
                 _write(tensor, value)
             if is_leaf:

@@ -156,6 +156,7 @@ class OwnUpdate:
         self.stepped: set[int] = set()
         self.norms: Tensor | None = None
         self.observe = True
+        self.source: Tensor | None = None  # the objective of the last step, as it came back
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -167,6 +168,7 @@ class OwnUpdate:
         self.task.heard.clear()
         self.norms, self.observe = None, observe
         terms = scalar_terms(self.step(self.task.batch))
+        self.source = terms["objective"]
         return make_row(terms, self.task.heard, self.norms, look=look)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

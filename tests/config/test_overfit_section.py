@@ -61,6 +61,10 @@ overfit:
     frozen: [embed.*, "*.bias"]
     unbounded: true
     stochastic: yes
+    defects: off
+    allow: [input-ignored, mine.own]
+  diagnose: no
+  diagnose_seconds: 7.5
   probes: {sensitivity: false, gradient_every: 10}
 """
 
@@ -100,8 +104,12 @@ def test_every_key(tmp_path: Path) -> None:
             frozen=("embed.*", "*.bias"),
             unbounded=True,
             stochastic=True,
+            defects=False,
+            allow=("input-ignored", "mine.own"),
         ),
         probes=Probes(False, 10),
+        diagnose=False,
+        diagnose_seconds=7.5,
     )
 
 
@@ -157,8 +165,10 @@ def test_devices(tmp_path: Path, device: str) -> None:
 @pytest.mark.parametrize("off", ["off", "false", "null", "no", "'off'", "~", "Off"])
 def test_off(tmp_path: Path, off: str) -> None:
     """Every way to say off switches a criterion off, of whichever kind."""
-    found = criteria(tmp_path, f"{{objective: {off}, finite: {off}, monotonic: {off}, prediction: {off}}}")
-    assert found == Criteria(objective=None, finite=False, monotonic=None, prediction=None)
+    found = criteria(
+        tmp_path, f"{{objective: {off}, finite: {off}, monotonic: {off}, prediction: {off}, defects: {off}}}"
+    )
+    assert found == Criteria(objective=None, finite=False, monotonic=None, prediction=None, defects=False)
 
 
 def test_off_by_override(tmp_path: Path) -> None:
@@ -169,7 +179,8 @@ def test_off_by_override(tmp_path: Path) -> None:
 
 def test_on(tmp_path: Path) -> None:
     """On, and an empty mapping, mean the defaults."""
-    assert criteria(tmp_path, "{objective: on, monotonic: true, supervised: {}, finite: yes}") == Criteria()
+    text = "{objective: on, monotonic: true, supervised: {}, finite: yes, defects: on}"
+    assert criteria(tmp_path, text) == Criteria()
 
 
 def test_trainers_names(tmp_path: Path) -> None:
@@ -192,7 +203,7 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
             "criteria: {objectve: 0.1}",
             "criteria.objectve: found an unknown key, allowed: objective | camera | depth | terms | monotonic |"
             " finite | gradients | supervised | constant_batch | train_val | prediction | unused | frozen | unbounded |"
-            " stochastic (did you mean objective?)",
+            " stochastic | defects | allow (did you mean objective?)",
         ),
         ("criteria: {objective: low}",
          "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),
@@ -217,6 +228,12 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("criteria: {unused: 3}", "criteria.unused: found 3, allowed: a list of text"),
         ("criteria: {frozen: [a, 1]}", "criteria.frozen: found ['a', 1], allowed: a list of text"),
         ("criteria: {stochastic: 2}", "criteria.stochastic: found 2, allowed: true or false"),
+        ("criteria: {defects: 2}", "criteria.defects: found 2, allowed: true or false"),
+        ("criteria: {allow: 3}", "criteria.allow: found 3, allowed: a list of text"),
+        ("criteria: {allow: [lr-hih]}",
+         "criteria.allow: found 'lr-hih', allowed: ids of docs/causes.md; did you mean 'lr-high'?"),
+        ("diagnose: 2", "diagnose: found 2, allowed: true or false"),
+        ("diagnose_seconds: 0", "diagnose_seconds: found 0, allowed: a number above 0"),
         ("criteria: {unbounded: true}",
          "criteria.unbounded: found true, allowed: a stated objective limit beside it"),
         ("criteria: {unbounded: true, objective: true}",
@@ -292,6 +309,8 @@ def test_zero_criteria(tmp_path: Path) -> None:
         " proves nothing"
     ]
     left = load(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in off[1:]])
+    assert left.overfit.criteria.names() == ("objective", "defects")
+    left = load(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in [*off[1:], "defects"]])
     assert left.overfit.criteria.names() == ("objective",)
 
 

@@ -52,7 +52,9 @@ def test_names_of_criteria() -> None:
     criteria = Criteria(camera=None, finite=False, terms={"loss_T": Limit(0.001)}, train_val=TrainVal(), monotonic=None)
     assert criteria.names() == (
         "supervised", "constant_batch", "gradients", "objective", "depth", "loss_T", "train_val", "prediction",
+        "defects",
     )  # fmt: skip
+    assert Criteria(defects=False).names() == Criteria().names()[:-1]
 
 
 def test_limits() -> None:

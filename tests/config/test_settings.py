@@ -179,6 +179,10 @@ def test_every_keyword_arrives() -> None:
         unused=("a.*",),
         frozen="b",
         stochastic=True,
+        defects=False,
+        allow=("input-ignored",),
+        diagnose=False,
+        diagnose_seconds=np.float64(1.5),
         camera=-1,
         loss_depth=2,
         accuracy={"above": 0.9},
@@ -195,11 +199,14 @@ def test_every_keyword_arrives() -> None:
         unused=("a.*",),
         frozen=("b",),
         stochastic=True,
+        defects=False,
+        allow=("input-ignored",),
     )
     assert found.criteria == wanted
     assert (found.seeds, found.pass_at_least, found.device, found.threads) == ((0, 1, 2), 2, "cuda:1", 2)
     assert (found.amp, found.keep_trained) == (AmpConfig(True, "float16"), True)
     assert (found.budget.max_steps, found.budget.hold_steps) == (7, 2)
+    assert (found.diagnose, found.diagnose_seconds) == (False, 1.5)
 
 
 @pytest.mark.parametrize("name", ["train_val", "prediction"])
@@ -245,6 +252,9 @@ def test_problems_come_together_each_with_its_place() -> None:
         ({"seeds": 1, "pass_at_least": 2},
          "pass_at_least: found 2, more than the number of seeds, allowed: a whole number from 1 to 1"),
         ({"unbounded": True}, "unbounded: found true, allowed: a stated objective limit beside it"),
+        ({"allow": ["input-ignore"]},
+         "allow: found 'input-ignore', allowed: ids of docs/causes.md; did you mean 'input-ignored'?"),
+        ({"diagnose_seconds": 0}, "diagnose_seconds: found 0, allowed: a number above 0"),
         ({"seeds": []}, "seeds: found [], allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
         ({"monotonic": {"windo": 3}},
          "monotonic.windo: found an unknown key, allowed: window | tolerance | floor | strict (did you mean window?)"),
@@ -281,7 +291,8 @@ def test_problems_of_keywords_around_a_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "near"),
     [("max_step", "max_steps"), ("objectve", "objective"), ("devices", "device"),
-     ("Seeds", "seeds"), ("unbound", "unbounded"), ("stochastc", "stochastic"), ("keep_traind", "keep_trained")],
+     ("Seeds", "seeds"), ("unbound", "unbounded"), ("stochastc", "stochastic"), ("keep_traind", "keep_trained"),
+     ("defect", "defects"), ("alow", "allow"), ("diagnos", "diagnose"), ("diagnos_seconds", "diagnose_seconds")],
 )  # fmt: skip
 def test_a_misspelt_keyword_is_no_term(name: str, near: str) -> None:
     """It is an error with the nearest valid one, and not a limit on a term that nobody has."""

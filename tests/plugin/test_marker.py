@@ -53,7 +53,7 @@ def test_a_missed_criterion_fails_a_marked_test(pytester: pytest.Pytester, tiny:
     )
     result = pytester.runpytest_inprocess("--overfit-set", "overfit.budget.max_steps=40")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*AssertionError: 2 of 10 criteria missed", "*camera: loss_camera*", "*prediction: *"])
+    result.stdout.fnmatch_lines(["*AssertionError: 2 of 11 criteria missed", "*camera: loss_camera*", "*prediction: *"])
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_one_config_of_the_session_serves_unmarked_tests(pytester: pytest.Pytest
     tiny("b.yaml")
     pytester.makepyfile("def test_name(overfit_config): assert overfit_config.path.name == 'a.yaml'")
     one = pytester.runpytest_inprocess(".", "--overfit-config", "a.yaml", "-k", "name")
-    one.assert_outcomes(passed=1, deselected=13)
+    one.assert_outcomes(passed=1, deselected=14)
     two = pytester.runpytest_inprocess(".", "--overfit-config", "a.yaml", "--overfit-config", "b.yaml", "-k", "name")
-    two.assert_outcomes(errors=1, deselected=26)
+    two.assert_outcomes(errors=1, deselected=28)
     two.stdout.fnmatch_lines(["*2 configs to choose from*"])
 
 

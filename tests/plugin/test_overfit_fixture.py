@@ -49,7 +49,7 @@ def test_one_line_proves_a_model(session: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "E * AssertionError: 3 of 6 criteria missed",
+            "E * AssertionError: 3 of 7 criteria missed",
             "E * objective: objective 1.* (start *, best *), allowed < 0.05 for 5 steps in a row",
             "*- overfit: 1 of 2 memorised -*",
             "ok * test_one_line_proves_a_model.py::test_learns: * of 1000 steps in *; objective 0.0* < 0.01 (1*x)",
@@ -246,7 +246,7 @@ def test_a_marker_without_config_is_not_taken_by_the_sessions_config(session: py
             overfit(net(), pair(), F.cross_entropy, optimizer=fast)
         """
     )
-    session.runpytest_inprocess("-k", "own").assert_outcomes(passed=1, deselected=13)
+    session.runpytest_inprocess("-k", "own").assert_outcomes(passed=1, deselected=14)
 
 
 def test_a_log_dir_gets_a_board_per_seed(session: pytest.Pytester) -> None:

@@ -26,7 +26,14 @@ def on_a_terminal(pytester: pytest.Pytester, *args: str, columns: int = 120) -> 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     session = start_pytest(
-        "--overfit-config", "tiny.yaml", *STEPS, *args, folder=pytester.path, tty=theirs, TERM="dumb"
+        "--overfit-config",
+        "tiny.yaml",
+        *STEPS,
+        *args,
+        folder=pytester.path,
+        tty=theirs,
+        TERM="dumb",
+        COLUMNS=str(columns),
     )
     os.close(theirs)
     chunks: list[bytes] = []
@@ -89,7 +96,7 @@ def test_the_table_fits_the_terminal(
     tiny()
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-set=overfit.budget.max_steps=40")
     table = [line for line in result.outlines if line.startswith(("verdict ", "ok  ", "FAILED   "))]
-    assert len(table) == 14
+    assert len(table) == 15
     assert max(map(len, table)) <= columns
     result.stdout.fnmatch_lines(
         [

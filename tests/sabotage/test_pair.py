@@ -11,7 +11,18 @@ from pytest_overfit.pair.readers import read_depth
 from tests.sabotage.conftest import AERIAL, GROUND, Victim
 from tests.support.sessions import ITEMS, expect_red, not_judged, outcomes
 
-RUN = ("constant_batch", "finite", "gradients", "objective", "camera", "depth", "monotonic", "train_val", "prediction")
+RUN = (
+    "constant_batch",
+    "finite",
+    "gradients",
+    "objective",
+    "camera",
+    "depth",
+    "monotonic",
+    "train_val",
+    "prediction",
+    "defects",
+)
 
 
 def test_the_undamaged_pair_is_green(victim: Victim) -> None:
@@ -123,3 +134,9 @@ def test_a_broken_pair_shows_in_whatever_item_runs(victim: Victim) -> None:
     result = victim.pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "camera or depth")
     result.assert_outcomes(failed=2, deselected=len(ITEMS) - 2)
     result.stdout.fnmatch_lines(["camera: no such file*", "depth: not judged, see ::camera*"])
+
+
+def test_a_sky_that_carries_depth_is_named(victim: Victim) -> None:
+    """Without the mask the views contradict; the item says which key works."""
+    result = victim.run("+data.train.dataset.dataset_configs.0.remove_sky=false", "overfit.budget.max_steps=2")
+    result.stdout.fnmatch_lines(["*set remove_sky: true: the sky carries depth, and without it the pair holds*"])

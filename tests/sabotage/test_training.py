@@ -20,7 +20,7 @@ def test_a_learning_rate_of_zero_moves_nothing(victim: Victim) -> None:
             "objective": "it did not fall: look at the learning rate, frozen modules and ::gradients",
             "monotonic": "does not fall",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "train_val"),
+        green=(*STAGES, "supervised", "constant_batch", "finite", "train_val", "defects"),
     )
 
 
@@ -44,7 +44,7 @@ def test_a_frozen_depth_head_misses_depth_alone(victim: Victim) -> None:
     expect_red(
         victim.run("optim.frozen_module_names=[trunk]"),
         {"depth": "allowed < 0.01", "prediction": "AbsRel"},
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "camera", "train_val"),
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "camera", "train_val", "defects"),
     )
 
 
@@ -68,7 +68,7 @@ def test_a_flipped_sign_is_no_success(victim: Victim) -> None:
             "depth": "allowed < 0.01",
             "supervised": "objective starts at",
         },
-        green=(*STAGES, "constant_batch", "finite", "gradients", "train_val"),
+        green=(*STAGES, "constant_batch", "finite", "gradients", "train_val", "defects"),
     )
 
 
@@ -80,7 +80,7 @@ def test_a_nan_that_the_loss_scrubs_is_traced_to_its_module(victim: Victim) -> N
          "state where: first in module spoil (Spoil)",
          "gradients": "does not move",
          "monotonic": "fewer than 2 steps to compare"},
-        green=(*STAGES, "supervised", "constant_batch"),
+        green=(*STAGES, "supervised", "constant_batch", "defects"),
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
             "objective": "see ::finite for the first NaN",
             "monotonic": "objective is nan at step 24",
         },
-        green=(*STAGES, "supervised", "constant_batch", "gradients"),
+        green=(*STAGES, "supervised", "constant_batch", "gradients", "defects"),
     )
 
 
@@ -118,7 +118,7 @@ def test_confidence_alone_is_no_success(victim: Victim) -> None:
             "camera": "loss_camera 0.0408",
             "depth": "loss_reg_depth 0.02",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "train_val"),
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "train_val", "defects"),
     )
 
 
@@ -132,9 +132,13 @@ def test_evaluation_mode_that_disagrees_is_found(victim: Victim) -> None:
 
 
 def test_depth_in_the_wrong_unit_is_found(victim: Victim) -> None:
-    """The loss is content; the prediction itself is 30 times too large."""
+    """The loss is content; the prediction itself is 40 times too large."""
     result = victim.run(loss="saboteurs.MetricDepthLoss")
-    expect_red(result, {"prediction": "AbsRel"}, green=(*STAGES, *(name for name in CRITERIA if name != "prediction")))
+    expect_red(
+        result,
+        {"prediction": "AbsRel", "defects": "scale: depth is 41.1 times the depth of the batch"},
+        green=(*STAGES, *(name for name in CRITERIA if name not in ("prediction", "defects"))),
+    )
 
 
 def test_a_term_that_the_loss_does_not_give_is_an_error(victim: Victim) -> None:
@@ -148,7 +152,7 @@ def test_a_term_that_the_loss_does_not_give_is_an_error(victim: Victim) -> None:
             "gradients": "no gradient arrives",
             "prediction": "rotation",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "objective", "depth", "monotonic", "train_val"),
+        green=(*STAGES, *(name for name in CRITERIA if name not in ("camera", "gradients", "prediction"))),
     )
 
 
@@ -175,7 +179,7 @@ def test_a_run_that_is_cut_short_never_passes(victim: Victim) -> None:
             "camera": "raise max_seconds; a run that was cut short proves nothing",
             "depth": "cut short by max_seconds",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients"),
+        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "defects"),
     )
 
 
@@ -251,7 +255,7 @@ def test_the_dummy_batch_of_a_failed_load_passes_nothing(victim: Victim) -> None
             "camera": "loss_camera is exactly 0 at every step and proves nothing",
             "monotonic": "objective does not fall: 0 at the start, 0 at the end",
         },
-        green=("config", "pair", "constant_batch", "finite"),
+        green=("config", "pair", "constant_batch", "finite", "defects"),
     )
 
 

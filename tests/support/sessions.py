@@ -25,6 +25,7 @@ CRITERIA = (
     "monotonic",
     "train_val",
     "prediction",
+    "defects",
 )
 ITEMS = (*STAGES, *CRITERIA)
 
@@ -68,7 +69,7 @@ def outcomes(result: pytest.RunResult) -> dict[str, str]:
 def expect_red(result: pytest.RunResult, red: dict[str, str], *, green: tuple[str, ...] = ()) -> None:
     """The session failed, exactly the items ``green`` passed, and each item of ``red`` says the words given.
 
-    Every other item of the thirteen is red too, with any words.
+    Every other item of the fourteen is red too, with any words.
     """
     reports = reports_of(result)
     assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,1 @@
+"""What gathers evidence from a live run: early steps under close watch, probes, trials."""

@@ -1,0 +1,141 @@
+"""Training against evaluation: does the loss stay, is the forward pass repeatable, which layers behave otherwise?"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_overfit.diagnose.evidence import Op, Probed
+from pytest_overfit.diagnose.gather.dependence import evaluating_mode
+from pytest_overfit.diagnose.gather.roots import RootCall
+from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.loop import Curves
+
+SETTLE = 200  # forward passes that bring running statistics up to date
+SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
+
+
+def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: Curves) -> Probed:
+    """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
+    model = bench.task.model
+    start = curves.steps[0]["objective"] if curves.steps else math.nan
+    evaluation = _loss(bench, task)
+    settled = evaluation
+    training = found.training
+    if evaluation is not None and training is not None and math.isfinite(start):
+        fall = start - training
+        if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
+            settled = _settled(bench, task)
+    random_training = _randomness(calls, training=True)
+    random_evaluation = 0.0
+    ops: tuple[Op, ...] = ()
+    if random_training > 0:
+        random_evaluation = _randomness(calls, training=False)
+        if random_evaluation > 0:
+            ops = _dropping(bench, calls)
+    return replace(
+        found,
+        evaluation=evaluation,
+        evaluation_settled=settled,
+        random_training=random_training,
+        random_evaluation=random_evaluation,
+        permuted_input=random_training > 0 and _permutes(calls),
+        mode_modules=tuple(_mode_modules(model)),
+        ops=(*found.ops, *ops),
+    )
+
+
+def _loss(bench: Bench, task: Any) -> float | None:
+    """The objective in evaluation mode; None where the model gives none there."""
+    with evaluating_mode(bench.task.model):
+        seed_everything(bench.seed)
+        try:
+            value = float(bench.on(task).forward()[1]["objective"].detach())
+        except Exception:
+            return None
+    return value if math.isfinite(value) else None
+
+
+def _settled(bench: Bench, task: Any) -> float | None:
+    """The same after running statistics have caught up with the trained weights: only what stays is a gap."""
+    layers = [m for m in bench.task.model.modules() if getattr(m, "running_mean", None) is not None]
+    if layers:
+        slowest = min((float(m.momentum) for m in layers if isinstance(m.momentum, float)), default=0.1) or 1e-3
+        for _ in range(min(SETTLE, max(20, int(3 / slowest)))):
+            with contextlib.suppress(Exception), torch.no_grad():
+                bench.on(task).forward()
+    return _loss(bench, task)
+
+
+def _randomness(calls: list[RootCall], *, training: bool) -> float:
+    """How far two passes of different seeds lie apart, relative to the size of the outputs."""
+    largest = 0.0
+    for call in calls:
+        with contextlib.suppress(Exception), contextlib.nullcontext() if training else evaluating_mode(call.module):
+            for a, b in zip(call.again(seed=1), call.again(seed=2), strict=True):
+                if a.numel() and a.shape == b.shape:
+                    size = float(a.double().square().mean().sqrt()) or 1.0
+                    largest = max(largest, float((a - b).double().square().mean().sqrt()) / size)
+    return largest
+
+
+def _dropping(bench: Bench, calls: list[RootCall]) -> tuple[Op, ...]:
+    """Dropout that goes on in evaluation mode, with the line that calls it."""
+    xray = XRay(bench.task.model, bench.task.batch, None)
+    for call in calls:
+        with contextlib.suppress(Exception), evaluating_mode(call.module), xray.watching([], modules=False):
+            call.again()
+            return tuple(replace(op, name="random_in_evaluation") for op in xray.ops if op.name == "random")
+    return ()
+
+
+def _permutes(calls: list[RootCall]) -> bool:
+    """Whether chance turns the order of an input before the first layer with parameters sees it."""
+    for call in calls:
+        for _, tensor in call.arguments():
+            if not tensor.is_floating_point() or tensor.dim() < 3:
+                continue
+            seen = [_first_input(call, seed) for seed in range(6)]
+            shaped = [t for t in seen if t is not None and t.shape == tensor.shape]
+            if len(shaped) == len(seen) and any(not torch.equal(t, shaped[0]) for t in shaped[1:]):
+                ordered = [t.reshape(-1).sort().values for t in shaped]
+                if all(torch.equal(t, ordered[0]) for t in ordered[1:]):
+                    return True
+    return False
+
+
+def _first_input(call: RootCall, seed: int) -> Any:
+    kept: list[Any] = []
+
+    def hook(module: nn.Module, args: Any) -> None:
+        if not kept and args and isinstance(args[0], torch.Tensor):
+            kept.append(args[0].detach().clone())
+
+    handles = [
+        m.register_forward_pre_hook(hook)
+        for m in call.module.modules()
+        if any(True for _ in m.parameters(recurse=False))
+    ]
+    try:
+        with contextlib.suppress(Exception):
+            call.again(seed=seed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept[0] if kept else None
+
+
+def _mode_modules(model: nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        averages = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+        if drops or averages:
+            yield name or type(module).__name__

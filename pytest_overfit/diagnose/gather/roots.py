@@ -1,0 +1,88 @@
+"""The calls of the model itself, kept so that it can be asked again."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
+from pytest_overfit.run.isolation import seed_everything
+
+
+@dataclass(frozen=True)
+class RootCall:
+    """One call of a module that the loss or the step made itself."""
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def arguments(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping."""
+        try:
+            names = list(inspect.signature(self.module.forward).parameters)
+        except (TypeError, ValueError):
+            names = []
+        for index, value in enumerate(self.args):
+            yield from _listed(names[index] if index < len(names) else f"argument {index}", value)
+        for name, value in self.kwargs.items():
+            if name in names:
+                yield from _listed(name, value)
+
+    def again(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor, *, seed: int = 0) -> list[Tensor]:
+        """The floating-point outputs of the same call with its tensors exchanged."""
+        seed_everything(seed)
+        with torch.no_grad():
+            output = self.module(*exchanged_in(change, self.args), **exchanged_in(change, self.kwargs))
+        return [tensor.detach() for tensor in tensors_in(output) if is_real(tensor)]
+
+
+def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if isinstance(item, Tensor):
+                yield f"{name}[{index}]", item
+
+
+def exchanged_in(change: Callable[[Tensor], Tensor], nest: Any) -> Any:
+    """A nest of lists, tuples and plain dicts with its tensors exchanged."""
+    if isinstance(nest, Tensor):
+        return change(nest)
+    if type(nest) is dict:
+        return {key: exchanged_in(change, value) for key, value in nest.items()}
+    if type(nest) in (list, tuple):
+        return type(nest)(exchanged_in(change, value) for value in nest)
+    return nest
+
+
+@contextlib.contextmanager
+def root_calls(named: list[tuple[str, nn.Module]], found: list[RootCall]) -> Iterator[None]:
+    """Adds the first call of each of these modules within the block."""
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not any(call.module is module for call in found):
+                found.append(RootCall(name, module, exchanged_in(_copy, args), exchanged_in(_copy, kwargs)))
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(keep(name), with_kwargs=True) for name, module in named]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().clone()
+    return copied.requires_grad_() if tensor.requires_grad and tensor.is_floating_point() else copied

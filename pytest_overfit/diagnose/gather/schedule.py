@@ -1,0 +1,177 @@
+"""Which trials are made, in which order, given what was seen; the time runs out before the list does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from pytest_overfit.diagnose.evidence import Attempt, Evidence
+from pytest_overfit.diagnose.gather import trials
+from pytest_overfit.diagnose.gather.trials import Change, attempt
+from pytest_overfit.diagnose.rules.rates import odd_schedule
+from pytest_overfit.run.bench import Bench
+
+TYPICAL_RATE = 1e-3
+USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
+
+
+def make_trials(bench: Bench, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None]) -> None:
+    """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
+    for change in candidates(bench, evidence):
+        left = until - time.perf_counter()
+        if left < 0.05:
+            return
+        steps = bench.plan.max_steps
+        done = attempt(bench, change, steps=steps, seconds=left, hopeless=_hopeless(evidence, steps))
+        if done is None:
+            continue
+        evidence = replace(evidence, attempts=(*evidence.attempts, done))
+        learned(evidence)
+        if done.passed and change.name != "our step":  # which of the step's parts it is, the others tell
+            return
+
+
+def _hopeless(evidence: Evidence, steps: int) -> Callable[[Sequence[float]], bool]:
+    limit = evidence.limit_of_objective()
+
+    def enough(curve: Sequence[float]) -> bool:
+        if not curve or not math.isfinite(curve[-1]):
+            return bool(curve)
+        start, now = curve[0], statistics.median(curve[-10:])
+        if limit is None or limit <= 0 or start <= limit or now <= 0:
+            return len(curve) >= 0.5 * steps and now >= 0.9 * start
+        progress = math.log(start / now) / math.log(start / limit) if now > 0 else 1.0
+        return (len(curve) >= 0.25 * steps and progress < 0.1) or (len(curve) >= 0.6 * steps and progress < 0.35)
+
+    return enough
+
+
+def candidates(bench: Bench, evidence: Evidence) -> Iterator[Change]:
+    """The changes worth a trial, the likeliest first."""
+    ops = {op.name for op in (*evidence.probed.ops, *(op for step in evidence.steps for op in step.ops))}
+    groups = evidence.groups
+    if bench.step is not None and all(len(step.roots) == 1 for step in evidence.steps):
+        yield Change("our step", update=trials.plain_update, task=trials.own_loss)
+    elif bench.clip.groups:
+        yield Change("no clipping", update=trials.plain_update)
+    if scheduled := {g.index: max(g.initial_rate, *g.rates) for g in groups if odd_schedule(g)}:
+        held = {
+            index: _sane(rate, [g.initial_rate for g in groups if g.index == index])
+            for index, rate in scheduled.items()
+        }
+        yield Change(
+            "held rate",
+            applied=trials.fixed_rates(held),
+            was=min(min(g.rates) for g in groups),
+            value=max(held.values()),
+        )
+    rates = {g.index: g.rates[0] for g in groups if g.rates and g.optimizer == 0}
+    if len(rates) > 1 and max(rates.values()) > 30 * max(min(rates.values()), 1e-30):
+        best = min(rates.values(), key=lambda rate: abs(math.log(max(rate, 1e-30) / TYPICAL_RATE)))
+        yield Change("one rate", applied=trials.fixed_rates(dict.fromkeys(rates, best)), value=best)
+    decay = max((g.settings.get("weight_decay", 0.0) for g in groups), default=0.0)
+    if decay >= 1e-3:
+        yield Change("no weight decay", applied=trials.settings(weight_decay=0.0), was=decay, value=0.0)
+    if any(_odd(g.settings) for g in groups):
+        yield Change("default settings", applied=trials.settings(**trials.DEFAULT_SETTINGS))
+    several = not isinstance(getattr(bench.task, "given", bench.task.model), nn.Module)  # one of them may be a teacher
+    if any(not p.trainable for p in evidence.record.parameters) and not several:
+        yield Change(
+            "unfrozen", applied=trials.unfrozen, update=trials.all_parameters(TYPICAL_RATE), task=trials.own_loss
+        )
+    if any(p.trainable and not p.in_optimizer for p in evidence.record.parameters):
+        yield Change("all parameters", update=trials.all_parameters(TYPICAL_RATE), task=trials.own_loss)
+    if evidence.probed.random_training > 0 or "random" in ops:
+        yield Change("same random numbers", applied=trials.same_numbers)
+    if any(m.dtype in ("float16", "bfloat16") for m in evidence.moves):
+        yield Change("float32", applied=trials.full_precision)
+    yield from _data(bench, evidence)
+    if _weights_suspicious(evidence):
+        yield Change("fresh weights", applied=trials.fresh_weights)
+    yield from _rates(evidence)
+    if not _weights_suspicious(evidence):
+        yield Change("fresh weights", applied=trials.fresh_weights)
+
+
+def _data(bench: Bench, evidence: Evidence) -> Iterator[Change]:
+    tensors = [t for t in evidence.probed.tensors if t.dtype.startswith(("float", "bfloat")) and t.finite]
+    odd = [
+        t.key
+        for t in tensors
+        if t.is_input and not t.is_target and odd_scale(t.mean, t.deviation, t.column_deviation, t.column_mean)
+    ]
+    if odd and hasattr(bench.task, "batch"):
+        yield Change("standardised inputs", task=trials.standardised(odd), detail=", ".join(odd))
+    odd = [t.key for t in tensors if t.is_target and (abs(t.mean) > 10 or t.deviation > 10)]
+    if odd:
+        yield Change("standardised targets", task=trials.standardised(odd), detail=", ".join(odd))
+
+
+def odd_scale(mean: float, deviation: float, columns: tuple[float, float], column_mean: float) -> bool:
+    """Whether numbers are far from zero mean and unit deviation."""
+    largest = max(deviation, columns[1])
+    return largest > 20 or max(abs(mean), column_mean) > 20 or 0 < largest < 0.02
+
+
+def _weights_suspicious(evidence: Evidence) -> bool:
+    first = evidence.steps[0] if evidence.steps else None
+    alike = any(m.rows_alike for m in evidence.moves if len(m.shape) > 1 and m.gradient is not None)
+    dead = first is not None and any(op.name == "relu" and op.numbers["dead"] > 0.9 for op in first.ops)
+    wild = first is not None and any(m.size > 30 for m in first.modules)
+    nothing = any(m.size == 0 for m in evidence.moves if len(m.shape) > 1)
+    bound = first is not None and any(
+        op.numbers.get("bound", 0) > 0.9 for op in first.ops if op.name in ("tanh", "sigmoid")
+    )
+    return alike or dead or wild or nothing or bound
+
+
+def _rates(evidence: Evidence) -> Iterator[Change]:
+    rate = max((max(g.rates) for g in evidence.groups if g.rates), default=0.0)
+    if rate == 0:
+        if evidence.groups:
+            yield Change(
+                "learning rate",
+                applied=trials.fixed_rates({g.index: TYPICAL_RATE for g in evidence.groups}),
+                was=0.0,
+                value=TYPICAL_RATE,
+            )
+        return
+    down, up = (0.1, 0.01, 1e-3), (10.0, 100.0, 1e3)
+    order = (*down, *up[:1]) if unsteady(evidence.objective) else (*up, *down[:1])
+    kinds = {g.kind for g in evidence.groups if g.rates}
+    usual = USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
+    far = not 1 / 300 < rate / usual < 300
+    for factor in (usual / rate, *(f * usual / rate for f in (10.0, 0.1)), *order) if far else order:
+        yield Change(f"learning rate x {factor:.3g}", applied=trials.rate(factor), was=rate, value=rate * factor)
+
+
+def unsteady(curve: Sequence[float]) -> bool:
+    """Whether a curve climbs above its start, ends in no number, or jumps about more than it falls."""
+    if len(curve) < 3:
+        return True
+    if not all(map(math.isfinite, curve)) or max(curve) > 1.5 * abs(curve[0]) + 1e-12:
+        return True
+    late = curve[len(curve) // 2 :]
+    jumps = statistics.fmean(abs(b - a) for a, b in itertools.pairwise(late))
+    return jumps > 0.05 * abs(statistics.fmean(late)) + 1e-12
+
+
+def _sane(top: float, initial: list[float]) -> float:
+    return min([rate for rate in initial if rate > 0], default=top)
+
+
+def _odd(settings: object) -> bool:
+    get = settings.get  # type: ignore[attr-defined]
+    return bool(
+        get("maximize", 0) or get("eps", 1e-8) > 1e-3 or get("momentum", 0.0) > 0.95 or get("beta1", 0.9) > 0.95
+        or get("beta2", 0.999) > 0.99995 or get("dampening", 0.0) > 0.5 or get("beta2", 0.999) < get("beta1", 0.9)
+    )  # fmt: skip
+
+
+__all__ = ["Attempt", "candidates", "make_trials", "odd_scale", "unsteady"]

@@ -1,0 +1,94 @@
+"""Measurements of single tensors, as plain numbers. Each is a host-device sync."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOST_ELEMENTS = 200_000  # of one look: a larger tensor is looked at in strides
+_THROUGH = ("View", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "Slice", "Select", "Index", "Clone",
+            "Expand", "TBackward", "Flatten", "Alias", "ToCopy", "Masked", "Unbind", "Split", "Chunk", "Stack",
+            "Contiguous", "AsStrided", "Unflatten", "UnsafeView")  # fmt: skip
+
+
+def sampled(tensor: Tensor) -> Tensor:
+    """The elements of a tensor as float64 on the CPU, at most ``MOST_ELEMENTS`` of them."""
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() > MOST_ELEMENTS:
+        flat = flat[:: math.ceil(flat.numel() / MOST_ELEMENTS)]
+    return flat.to("cpu", torch.float64)
+
+
+def size_of(tensor: Tensor) -> float:
+    """Root mean square."""
+    return float(sampled(tensor).square().mean().sqrt()) if tensor.numel() else 0.0
+
+
+def is_real(thing: Any) -> bool:
+    return isinstance(thing, Tensor) and thing.is_floating_point() and thing.layout is torch.strided
+
+
+def spread(tensor: Tensor, samples: int | None) -> float | None:
+    """Largest deviation over the samples (axis 0) relative to the tensor's size; None where axis 0 is no such axis."""
+    if samples is None or samples < 2 or tensor.dim() == 0 or tensor.shape[0] != samples or not tensor.numel():
+        return None
+    flat = tensor.detach().reshape(samples, -1)
+    if flat.shape[1] > 20_000:
+        flat = flat[:, :: math.ceil(flat.shape[1] / 20_000)]
+    flat = flat.double()
+    deviation, size = float(flat.std(0).max()), float(flat.square().mean().sqrt())
+    return deviation / size if size > 0 else 0.0
+
+
+def final_operation(tensor: Any) -> str:
+    """The autograd name of the operation that made a tensor, reshapes and the like looked through."""
+    node = getattr(tensor, "grad_fn", None)
+    for _ in range(12):
+        if node is None:
+            return ""
+        name = node.name()
+        if not name.startswith(_THROUGH):
+            return str(name).removesuffix("0").removesuffix("Backward")
+        following = [after for after, _ in node.next_functions if after is not None]
+        if len(following) != 1:
+            return ""
+        node = following[0]
+    return ""
+
+
+def graph_nodes(root: Tensor, most: int = 50_000) -> Iterator[Any]:
+    """Every node of an autograd graph, nearest the root first."""
+    seen: set[Any] = set()
+    queue = [root.grad_fn]
+    for node in queue:
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        if len(seen) >= most:
+            return
+        queue.extend(after for after, _ in node.next_functions)
+
+
+def tensors_in(nest: Any, depth: int = 4) -> Iterator[Tensor]:
+    """The tensors of a nest of mappings, lists and objects."""
+    if isinstance(nest, Tensor):
+        yield nest
+    elif depth and isinstance(nest, Mapping):
+        for value in nest.values():
+            yield from tensors_in(value, depth - 1)
+    elif depth and isinstance(nest, (list, tuple)):
+        for value in nest:
+            yield from tensors_in(value, depth - 1)
+    elif depth and hasattr(nest, "__dict__") and not isinstance(nest, torch.nn.Module):
+        yield from tensors_in(vars(nest), depth - 1)
+
+
+def first_bad_index(tensor: Tensor) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity lies."""
+    bad = (~torch.isfinite(tensor.detach())).nonzero()
+    return tuple(int(i) for i in bad[0]) if len(bad) else None

@@ -1,0 +1,272 @@
+"""The run while it goes: its first steps under close watch, a few samples of its updates, and counters."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
+from pytest_overfit.diagnose.gather.tensors import size_of
+from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.update import Detached, Row, Update, optimizers_heard
+
+CLOSE = 3  # steps of the user's own that are watched closely; of ours, one
+SAMPLED = (1, 3, 7, 17, 41, 101, 251, 601)
+STATES = 8  # steps between which the state of optimizers is compared
+SETTINGS = ("weight_decay", "eps", "momentum", "maximize", "nesterov", "dampening", "alpha")
+
+
+class Watched:
+    """An update that is watched: the loop calls it in place of the one inside.
+
+    Args:
+        thorough: measure every module, and look for the first number that is none; what only a failed run is worth.
+    """
+
+    def __init__(self, inner: Update, bench: Bench, samples: int | None, *, thorough: bool = False) -> None:
+        self.inner, self.bench, self.thorough = inner, bench, thorough
+        self.xray = XRay(bench.task.model, bench.task.batch, samples)
+        self.steps: list[Step] = []
+        self.counts: Counter[str] = Counter()
+        self.groups: dict[tuple[int, int], dict[str, Any]] = {}
+        self.named = [(name, p) for name, p in bench.task.model.named_parameters() if p.is_floating_point()]
+        self.names = {id(p): name for name, p in self.named}
+        self.moves: dict[str, dict[str, Any]] = {
+            name: {"ratios": [], "overwritten": 0, "back": 0, "sampled": 0} for name, _ in self.named
+        }
+        self.number = 0
+        self.before: dict[int, list[Tensor]] = {}
+        self.sampled: list[tuple[list[Tensor], Any, Any]] = []
+        self.held: dict[int, tuple[int, list[Tensor]]] = {}
+        self.versions: dict[int, list[int]] = {}
+        self.seen_states: dict[int, tuple[int, float]] = {}
+        self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
+        self.gradients: dict[str, float] = {}
+        self.first_bad: Op | None = None
+        self.huge: Op | None = None
+        self.targets: list[Tensor] = []
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        return self.inner.optimizers
+
+    @optimizers.setter
+    def optimizers(self, value: list[Optimizer]) -> None:
+        self.inner.optimizers = value
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with self.inner.running(), optimizers_heard(self._before, self._after):
+            yield
+
+    def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
+        self.number = step
+        own = self.bench.step is not None
+        if step >= (CLOSE if own else 1):
+            return self.inner(step, look=look, observe=observe)
+        try:
+            with self.xray.watching(self.inner.optimizers, modules=self.thorough, checked=self.thorough):
+                row = self.inner(step, look=look, observe=observe)
+        except Detached:
+            self.steps.append(self.xray.step(step + 1, math.nan, None))
+            raise
+        finally:
+            self.bench.task.heard.clear()
+        self.first_bad = self.first_bad or self.xray.bad
+        self.huge = self.huge or self.xray.huge
+        self.targets = self.targets or self.xray.targets
+        source = getattr(self.inner, "source", None)
+        value = row.values[0] if isinstance(row.values, list) else float(row.values[0])
+        self.steps.append(self.xray.step(step + 1, float(value), source))
+        return row
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with contextlib.suppress(Exception):
+            self.counts["steps"] += 1
+            if id(optimizer) not in self.held:
+                self.kept.append(optimizer)
+                self.counts["optimizers"] += 1
+            held = self._held_by(optimizer)
+            self._groups(optimizer)
+            self._overwritten(optimizer, held)
+            if self.number < STATES:
+                self._states(optimizer)
+            if self.number == 0:
+                for p in held:
+                    name = self.names[id(p)]
+                    if p.grad is not None and name not in self.gradients:
+                        self.gradients[name] = size_of(p.grad.to_dense() if p.grad.is_sparse else p.grad)
+            if self.number in SAMPLED:
+                self.before[id(optimizer)] = [p.detach().clone() for p in held]
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        with contextlib.suppress(Exception):
+            held = self._held_by(optimizer)
+            self.versions[id(optimizer)] = [p._version for p in held]
+            if self.number < STATES:
+                self.seen_states[id(optimizer)] = _state(optimizer)
+            if (old := self.before.pop(id(optimizer), None)) and len(old) == len(held):
+                moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in held], old))
+                self.sampled.append((held, moved, torch._foreach_norm(old)))  # read at the end: no sync here
+
+    def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
+        """The model's parameters that an optimizer holds, in its order."""
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        known = self.held.get(id(optimizer))
+        if known is None or known[0] != count:
+            held = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self.names]
+            self.held[id(optimizer)] = known = (count, held)
+        return known[1]
+
+    def _groups(self, optimizer: Optimizer) -> None:
+        if self.number and self.number not in SAMPLED and self.number % 20:
+            return
+        for index, group in enumerate(optimizer.param_groups):
+            seen = self.groups.setdefault((id(optimizer), index), {"rates": [], "optimizer": optimizer})
+            seen["rates"].append(float(group.get("lr", 0.0)))
+            if "settings" not in seen:
+                numbers = {key: float(group[key]) for key in SETTINGS if isinstance(group.get(key), (int, float))}
+                betas = group.get("betas")
+                if isinstance(betas, (tuple, list)) and len(betas) == 2:
+                    numbers |= {"beta1": float(betas[0]), "beta2": float(betas[1])}
+                seen["settings"], seen["initial"] = numbers, float(group.get("initial_lr", group.get("lr", 0.0)))
+                seen["names"] = tuple(self.names[id(p)] for p in group["params"] if id(p) in self.names)
+                seen["tensors"], seen["scheduled"] = len(group["params"]), "initial_lr" in group
+
+    def _overwritten(self, optimizer: Optimizer, held: list[Tensor]) -> None:
+        """Whether parameters were written to since the last step of this optimizer."""
+        kept = self.versions.get(id(optimizer))
+        if kept is None or len(kept) != len(held):
+            return
+        self.counts["between"] += 1
+        versions = [p._version for p in held]
+        if versions == kept:
+            return
+        for p, version, old in zip(held, versions, kept, strict=True):
+            if version != old:
+                found = self.moves[self.names[id(p)]]
+                found["overwritten"] += 1
+                start = self.bench.initial(p)
+                if start is not None and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()):
+                    found["back"] += 1
+
+    def _states(self, optimizer: Optimizer) -> None:
+        if (kept := self.seen_states.get(id(optimizer))) is not None:
+            self.counts["states"] += 1
+            tensors, step = _state(optimizer)
+            if tensors < kept[0] or step < kept[1]:
+                self.counts["states_lost"] += 1
+
+    def as_groups(self) -> tuple[Group, ...]:
+        """The parameter groups of every optimizer that stepped, the first twenty."""
+        order: dict[int, int] = {}
+        found = []
+        for (optimizer, index), seen in list(self.groups.items())[:20]:
+            number = order.setdefault(optimizer, len(order))
+            last = (
+                seen["optimizer"].param_groups[index].get("lr", 0.0)
+                if index < len(seen["optimizer"].param_groups)
+                else 0.0
+            )
+            rates = (*seen["rates"], float(last))
+            found.append(
+                Group(
+                    number,
+                    type(seen["optimizer"]).__name__,
+                    index,
+                    seen["tensors"],
+                    seen["names"],
+                    rates,
+                    seen["initial"],
+                    seen["settings"],
+                    seen["scheduled"],
+                )
+            )
+        return tuple(found)
+
+    def as_moves(self) -> tuple[Moves, ...]:
+        """The parameters, as they are now."""
+        for held, moved, sizes in self.sampled:
+            norms = torch.stack(
+                [torch.stack([m.float(), n.float()]) for m, n in zip(moved, sizes, strict=True)]
+            ).tolist()
+            for p, (distance, size) in zip(held, norms, strict=True):
+                ratio = distance / size if size > 0 else (math.inf if distance else 0.0)
+                self.moves[self.names[id(p)]]["ratios"].append(ratio)
+        self.sampled.clear()
+        starts = [p if (start := self.bench.initial(p)) is None else start for _, p in self.named]
+        before, after = _norms(starts), _norms([p for _, p in self.named])
+        found = []
+        for (name, p), start, old, new in zip(self.named, starts, before, after, strict=True):
+            seen = self.moves[name]
+            found.append(
+                Moves(
+                    name=name,
+                    dtype=str(p.dtype).removeprefix("torch."),
+                    shape=tuple(p.shape),
+                    size=old / max(1, p.numel()) ** 0.5,
+                    gradient=self.gradients.get(name),
+                    ratios=tuple(seen["ratios"]),
+                    sampled=self.counts["between"],
+                    overwritten=seen["overwritten"],
+                    back=seen["back"],
+                    rows_alike=_rows_alike(start),
+                    rows_alike_after=_rows_alike(p),
+                    still=start is not p and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()),
+                    grown=new / old if old > 0 else 1.0,
+                )
+            )
+        return tuple(found)
+
+
+def _state(optimizer: Optimizer) -> tuple[int, float]:
+    """How many tensors an optimizer remembers, and its own count of steps."""
+    tensors, steps = 0, 0.0
+    for state in optimizer.state.values():
+        tensors += sum(isinstance(value, Tensor) for value in state.values())
+        step = state.get("step", 0.0)
+        steps = max(steps, float(step) if isinstance(step, (int, float, Tensor)) else 0.0)
+    return tensors, steps
+
+
+def _norms(tensors: list[Tensor]) -> list[float]:
+    """The norm of every tensor, read at once."""
+    if not tensors:
+        return []
+    return [float(norm) for norm in torch.stack([t.detach().norm().float().cpu() for t in tensors]).tolist()]
+
+
+def _rows_alike(parameter: Tensor) -> bool:
+    """Whether all rows of a weight are the same: units that start alike stay alike."""
+    plain = parameter.detach()
+    if plain.dim() < 2 or plain.shape[0] < 2 or not torch.equal(plain[0], plain[1]):
+        return False
+    return bool((plain == plain[:1]).all())
+
+
+def children_alike(model: nn.Module) -> tuple[str, ...]:
+    """Sibling modules of the same kind in a list that have identical weights: copies that start alike."""
+    found = []
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            continue
+        children = [c for c in module.children() if any(p.dim() > 1 for p in c.parameters())]
+        if len(children) > 1 and len({type(c) for c in children}) == 1:
+            first = [p.detach() for p in children[0].parameters()]
+            if all(
+                len(first) == len(other := [p.detach() for p in c.parameters()])
+                and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))
+                for c in children[1:]
+            ) and not any(
+                a is b for c in children[1:] for a, b in zip(children[0].parameters(), c.parameters(), strict=True)
+            ):
+                found.append(name)
+    return tuple(found)

@@ -1,0 +1,335 @@
+"""One training step under close watch: its calls in order, its modules, the operations worth a note, its graph."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.diagnose.evidence import LOSS, Event, Module, Op, Step
+from pytest_overfit.diagnose.gather.calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
+from pytest_overfit.diagnose.gather.operations import LOSSES, describe, is_noted
+from pytest_overfit.diagnose.gather.tensors import graph_nodes, is_real, size_of, spread, tensors_in
+from pytest_overfit.run.update import optimizers_heard
+
+MOST_OPS = 400
+MASKING = ("masked_fill", "full", "full_like", "fill", "where", "triu", "tril", "index_fill", "new_full", "tensor")
+HUGE = 1e15  # float32 ends at 3e38: products of such numbers, and their gradients, go beyond
+COMPILED = ("OptimizedModule", "ScriptModule", "RecursiveScriptModule")
+
+
+class XRay:
+    """Records steps of one run.
+
+    Args:
+        model: the modules that were handed over, as one.
+        batch: what they are trained on.
+        samples: the length of its axis of samples, None where there is none.
+    """
+
+    def __init__(self, model: nn.Module, batch: Any, samples: int | None) -> None:
+        self.model, self.batch, self.samples = model, batch, samples
+        self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
+        self.parameters = {id(p): name for name, p in model.named_parameters()}
+        self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
+        self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
+        self.stack: list[str | None] = []  # None: a module that is a loss, called beside the model
+        self.consumed: set[int] = set()  # parameters whose gradient an optimizer has applied
+        self.polluted: set[int] = set()  # and that was added to since, without having been zeroed
+        self.clear()
+
+    def clear(self) -> None:
+        self.events: list[Event] = []
+        self.ops: list[Op] = []
+        self.modules: list[Module] = []
+        self.roots: list[float] = []
+        self.reached: set[int] = set()
+        self.foreign: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
+        self.kept: list[Tensor] = []
+        self.foreign_held = 0
+        self.graph: dict[str, None] = {}
+        self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
+        self.nodes: set[Any] = set()
+        self.arguments: set[int] = set()
+        self.outside: dict[str, None] = {}
+        self.outputs: list[Tensor] = []  # of the last root call
+        self.targets: list[Tensor] = []  # what predictions are compared with
+        self.bad: Op | None = None
+        self.huge: Op | None = None
+        self.held: set[int] = set()
+
+    @contextlib.contextmanager
+    def watching(
+        self, optimizers: list[Any], *, modules: bool, operations: bool = True, checked: bool = True
+    ) -> Iterator[None]:
+        """Records what happens in the block.
+
+        Args:
+            optimizers: those that are known; others are heard of when they step.
+            modules: measure the output of every module.
+            operations: note operations of the forward pass and the loss.
+            checked: look for the first result that is no number.
+        """
+        self.clear()
+        self.stack.clear()
+        self.measured, self.checked = modules, checked
+        self.held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(optimizers_heard(self._before_step))
+            if self.plain:
+                for handle in (
+                    register_module_forward_pre_hook(self._enter),
+                    register_module_forward_hook(self._leave, always_call=True),
+                ):
+                    stack.callback(handle.remove)
+            stack.enter_context(calls_told(self._called))
+            if operations and self.plain:
+                stack.enter_context(_Operations(self))
+            yield
+
+    def step(self, number: int, reported: float, source: Tensor | None) -> Step:
+        """What was recorded, as plain numbers.
+
+        Args:
+            source: the tensor that came back as the objective, with its graph where it has one.
+        """
+        connected = None
+        if source is not None:
+            source = self.sources.get(id(source), source)
+            if source.grad_fn is not None and self.nodes:
+                connected = source.grad_fn in self.nodes
+        self.nodes, self.sources, self.kept = set(), {}, []
+        foreign = tuple(shape for shape, alive in self.foreign.values() if alive() is not None)
+        return Step(
+            number=number,
+            reported=reported,
+            events=tuple(self.events),
+            ops=tuple(self.ops),
+            modules=tuple(self.modules),
+            roots=tuple(self.roots),
+            reached=tuple(self.parameters[i] for i in self.reached),
+            foreign=foreign,  # a leaf that was made in this step is gone with its graph
+            foreign_in_optimizer=self.foreign_held,
+            graph=tuple(self.graph),
+            connected=connected,
+            outside=tuple(self.outside),
+        )
+
+    # What is heard, one method per ear.
+
+    def _called(self, kind: str, frame: FrameType) -> None:
+        with contextlib.suppress(Exception):  # an ear must never break what it hears
+            line = users_line(frame.f_back)
+            if kind == "backward":
+                self._backward(frame.f_locals.get("tensors"), line)
+            elif kind == "clip":
+                self.events.append(Event("clip", line, self._clip(frame)))
+            elif kind == "mode":
+                if frame.f_locals.get("self") is self.model or not self.in_model:
+                    whole = frame.f_locals.get("self") is self.model
+                    on = float(bool(frame.f_locals.get("mode", True)))
+                    self.events.append(Event("mode", line, {"train": on, "whole": float(whole)}))
+            elif kind == "new_module":
+                if line:
+                    kinds = {"kind": type(frame.f_locals.get("self")).__name__}
+                    self.events.append(Event("new_module", line, {"in_forward": float(self.in_model)}, kinds))
+            elif line or kind not in ("zero_grad",):
+                self.events.append(Event(kind, line, {"in_forward": float(self.in_model)}))
+
+    def _backward(self, tensors: Any, line: str) -> None:
+        dirty = {id(p) for p in self.model.parameters() if p.grad is not None and bool((p.grad != 0).any())}
+        self.polluted = (self.polluted | self.consumed) & dirty
+        self.consumed &= dirty
+        roots = list(tensors_in(tensors if not isinstance(tensors, Tensor) else [tensors]))
+        nodes, self.nodes = self.nodes, self.nodes | {node for root in roots for node in graph_nodes(root)}
+        fresh = self.nodes - nodes
+        ids = {id(tensor) for tensor in tensors_in(self.batch)}
+        for node in fresh:
+            variable = getattr(node, "variable", None)
+            if variable is None:
+                self.graph.setdefault(node.name(), None)
+            elif id(variable) in self.parameters:
+                self.reached.add(id(variable))
+            elif id(variable) not in ids:
+                shape = "x".join(map(str, variable.shape)) or "scalar"
+                if id(variable) in self.held:
+                    self.foreign_held += 1
+                else:
+                    self.foreign[id(variable)] = (shape, weakref.ref(variable))
+        value = float(roots[0].detach().sum()) if roots else math.nan
+        self.roots.append(value)
+        self.events.append(
+            Event("backward", line, {"value": value, "dirty": float(len(dirty)), "in_forward": float(self.in_model)})
+        )
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        with contextlib.suppress(Exception):
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            self.held |= {id(p) for p in held}
+            own = sum(id(p) in self.parameters for p in held)
+            grads = [p.grad for p in held if p.grad is not None]
+            living = {id(p) for p in held if p.grad is not None and bool((p.grad != 0).any())}
+            numbers = {
+                "grads": float(len(grads)),
+                "living": float(len(living)),
+                "own": float(own),
+                "held": float(len(held)),
+                "closure": float(any(callable(a) for a in (*args, *kwargs.values()))),
+                "stale": float(len(living & self.polluted)),
+            }
+            self.polluted -= living
+            self.consumed |= living & set(self.parameters)
+            self.events.append(Event("step", users_line(sys._getframe(2)), numbers, {"id": str(id(optimizer))}))
+
+    def _clip(self, frame: FrameType) -> Mapping[str, float]:
+        given = frame.f_locals.get("parameters")
+        if isinstance(given, Iterator):  # reading it would use it up
+            given = list(self.model.parameters())
+        grads = [
+            t.grad
+            for t in tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
+            if t.grad is not None
+        ]
+        most = next((frame.f_locals[name] for name in ("max_norm", "clip_value") if name in frame.f_locals), math.nan)
+        norm = math.sqrt(sum(float(grad.detach().float().square().sum()) for grad in grads))
+        largest = max((float(grad.detach().abs().max()) for grad in grads if grad.numel()), default=0.0)
+        by_value = "clip_value" in frame.f_locals
+        return {
+            "grads": float(len(grads)),
+            "norm": largest if by_value else norm,
+            "most": float(most),
+            "by_value": by_value,
+        }
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if not self.stack:
+            self.arguments |= {id(tensor) for tensor in tensors_in(args)}
+        known = id(module) in self.names
+        outside = self.stack[0] is None if self.stack else not known
+        if not known and not outside and module._parameters:
+            self.outside[type(module).__name__] = None
+        self.stack.append(None if outside else self.names.get(id(module), type(module).__name__))
+
+    @property
+    def in_model(self) -> bool:
+        """Whether a module of the model is running; a criterion that is a module is none."""
+        return bool(self.stack) and self.stack[0] is not None
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        name = self.stack.pop() if self.stack else ""
+        if not self.measured or name is None or len(self.modules) >= MOST_OPS:
+            return
+        with contextlib.suppress(Exception), torch.no_grad(), torch._C.DisableTorchFunction():
+            tensor = next((t for t in tensors_in(output) if is_real(t) and t.numel()), None)
+            if tensor is None:
+                return
+            given = next((t for t in tensors_in(args) if t.numel()), None)
+            own = list(module.parameters(recurse=False))
+            if len(self.stack) == 0:
+                self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
+            self.modules.append(
+                Module(
+                    name=name,
+                    kind=type(module).__name__,
+                    inside=id(module) in self.names,
+                    grad_enabled=bool(tensor.requires_grad) or not any(p.requires_grad for p in own),
+                    training=module.training,
+                    parameters=sum(p.numel() for p in own),
+                    shape=tuple(tensor.shape),
+                    size=size_of(tensor),
+                    low=float(tensor.detach().min()),
+                    high=float(tensor.detach().max()),
+                    spread=spread(tensor, self.samples),
+                    input_spread=None if given is None else spread(given, self.samples),
+                    finite=bool(torch.isfinite(tensor.detach()).all()),
+                )
+            )
+
+    def operation(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any) -> None:
+        """An operation that has just run."""
+        if by_optimizer_or_us(frame):
+            return
+        if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
+            a, b = args[:2]
+            compared = name in LOSSES or ("sub" in name and a.shape == b.shape and not self.in_model)
+            if compared and a.requires_grad != b.requires_grad:
+                self.targets.append((b if a.requires_grad else a).detach())
+        region = (self.stack[-1] if self.in_model else None) or LOSS
+        if name in ("detach", "data") and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+            self.sources[id(out)] = args[0]
+            self.kept.append(out)
+        if self.checked and self.bad is None and is_real(out) and out.numel():
+            total = float(out.detach().sum())
+            if not abs(total) < HUGE:
+                self._look_closer(name, region, frame, args, out)
+        if len(self.ops) < MOST_OPS and is_noted(name):
+            op = describe(self, name, region, args, kwargs, out, lambda: users_line(frame))
+            if op is not None:
+                self.ops.append(op)
+
+    def _look_closer(self, name: str, region: str, frame: FrameType, args: Any, out: Tensor) -> None:
+        """Keeps an operation whose result is no number, or one that its gradient cannot stand."""
+        fed = [t for t in tensors_in(args) if is_real(t)]
+        numbers: dict[str, float] = {}
+        for index, tensor in enumerate(fed[:2]):
+            if tensor.numel():
+                numbers |= {f"low{index}": float(tensor.min()), f"high{index}": float(tensor.max())}
+        shapes = tuple(tuple(t.shape) for t in fed)
+        if bool(torch.isfinite(out.detach()).all()):
+            highest = float(out.detach().abs().max())
+            if self.huge is None and highest > HUGE and "low0" in numbers:
+                self.huge = Op(name, region, users_line(frame), shapes, "", {**numbers, "high": highest})
+            return
+        sound = all(bool(torch.isfinite(t.detach()).all()) for t in fed)
+        if _spoils(name, out, sound):
+            notes = {"dtype": str(out.dtype).removeprefix("torch."), "sound": str(sound)}
+            self.bad = Op(name, region, users_line(frame), shapes, "", numbers, notes)
+
+
+def _spoils(name: str, out: Tensor, sound: bool) -> bool:
+    """Whether an operation made a number that is none out of numbers; minus infinity in a mask is meant."""
+    return bool(torch.isnan(out.detach()).any()) or (sound and name.rstrip("_") not in MASKING)
+
+
+class _Operations(TorchFunctionMode):
+    """Shows every torch function of this thread to an X-ray."""
+
+    def __init__(self, xray: XRay) -> None:
+        super().__init__()
+        self.xray = xray
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller.startswith(UPDATES) and caller not in CALLERS:  # the update itself: nothing there is the user's
+            return func(*args, **(kwargs or {}))
+        before = None
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
+        elif name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.xray.keys:
+            before = "batch"
+        out = func(*args, **(kwargs or {}))
+        if name in _CHEAP:
+            return out
+        with contextlib.suppress(Exception), torch.no_grad():  # an ear must never break what it hears
+            self.xray.operation(name if before is None else f"{name}!", sys._getframe(1), args, kwargs or {}, out)
+        return out
+
+
+_CHEAP = frozenset({
+    "shape", "dtype", "device", "size", "dim", "ndim", "numel", "is_floating_point", "requires_grad", "grad_fn",
+    "grad", "is_leaf", "layout", "is_complex", "is_sparse", "stride", "is_contiguous", "__len__", "storage_offset",
+    "is_nested", "is_quantized", "requires_grad_", "__hash__", "is_cuda", "data_ptr", "names", "T", "mT",
+})  # fmt: skip

@@ -1,0 +1,78 @@
+"""Evidence to causes: every rule is asked, and the strongest answer comes first. Pure, and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pytest_overfit.diagnose.cause import STRENGTHS, Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.rules import (
+    architecture,
+    data,
+    dependence,
+    graph,
+    loop,
+    loss,
+    numerics,
+    optimizer,
+    rates,
+    step,
+    terms,
+    two_view,
+)
+
+Rule = Callable[[Evidence], Iterable[Cause]]
+
+
+def _of_views(evidence: Evidence) -> Iterator[Cause]:
+    if evidence.views is not None:
+        for rule in two_view.RULES:
+            yield from rule(evidence.views, evidence.predicted)
+
+
+RULES: tuple[Rule, ...] = (
+    *data.RULES,
+    *numerics.RULES,
+    *graph.RULES,
+    *loop.RULES,
+    *optimizer.RULES,
+    *step.RULES,
+    *rates.RULES,
+    *loss.RULES,
+    *terms.RULES,
+    *architecture.RULES,
+    *dependence.RULES,
+    _of_views,
+)
+SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
+
+
+def find_causes(evidence: Evidence, *, rules: Sequence[Rule] = (), allowed: Sequence[str] = ()) -> tuple[Cause, ...]:
+    """The causes that the evidence leads to, the strongest first; one per id.
+
+    Args:
+        rules: rules of the user's own, asked beside ours.
+        allowed: ids that are meant here, and left out.
+
+    Of a run that passes only what is certain is a cause.
+    """
+    found: dict[str, Cause] = {}
+    for rule in (*RULES, *rules):
+        for cause in rule(evidence):
+            if cause.id in allowed or (evidence.passed and not cause.certain):
+                continue
+            if cause.id not in found or _order(cause) < _order(found[cause.id]):
+                found[cause.id] = cause
+    return tuple(sorted(found.values(), key=_order))
+
+
+def _order(cause: Cause) -> tuple[int, float]:
+    """Proven before shown before observed, and the likelier first.
+
+    What is counted or read off (a step that is never made, a NaN in the batch) is as good as proven: a trial of a
+    learning rate that happens to get around it must not stand before it.
+    """
+    rank = STRENGTHS.index(cause.strength)
+    if cause.strength == "shown" and cause.weight >= SURE:
+        rank = 0
+    return rank, -cause.weight

@@ -1,0 +1,1 @@
+"""One small function per rule: evidence in, causes out. No torch here."""

@@ -1,0 +1,324 @@
+"""The data: does the sample stay, is it one, are its numbers of a size that can be learnt?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence, Tensor
+from pytest_overfit.diagnose.rules.seen import noted
+from pytest_overfit.judge.finding import number
+
+FAR = 50.0  # from zero, in units of a standardised number
+
+
+def not_finite(evidence: Evidence) -> Iterator[Cause]:
+    """NaN or infinity in what the run was given."""
+    for tensor in evidence.probed.tensors:
+        if not tensor.finite and not evidence.passed:
+            place = f"{tensor.key}{list(tensor.bad_at) if tensor.bad_at is not None else ''}"
+            yield Cause(
+                "nonfinite-data",
+                place,
+                f"{place} of the batch is not finite",
+                "clean it in the data set, or mask it out before the loss",
+                "shown",
+                {},
+                weight=0.98,
+            )
+            return
+
+
+def changes(evidence: Evidence) -> Iterator[Cause]:
+    """The sample is another one at every step."""
+    batch = evidence.record.batch
+    written = next((op for op in noted(evidence) if op.name == "in_place"), None)
+    if batch is not None and batch.fingerprint_start != batch.fingerprint_end:
+        where = f"{written.notes['key']}, {written.where}" if written else "the batch"
+        yield Cause(
+            "batch-changes",
+            where,
+            "the batch is not what it was at the start"
+            + (f": {written.notes['by']}() writes into {written.notes['key']}" if written else ""),
+            "work on a copy: x = x.clone(), or use the operation without the underscore",
+            "shown",
+            {},
+            certain=True,
+            weight=0.97,
+        )
+    elif batch is not None and batch.redraw_differences and not evidence.stochastic:
+        yield Cause(
+            "batch-changes",
+            "; ".join(batch.redraw_differences[:3]),
+            f"two draws of the data differ in {len(batch.redraw_differences)} tensors: {batch.redraw_differences[0]}",
+            "switch off augmentation, shuffling and sampling for this test, or pass one batch",
+            "shown",
+            {"tensors": len(batch.redraw_differences)},
+            certain=True,
+            weight=0.97,
+        )
+    elif batch is not None and batch.randomness:
+        yield Cause(
+            "batch-changes",
+            "config",
+            "; ".join(batch.randomness),
+            "switch it off for this test",
+            "shown",
+            {},
+            certain=True,
+            weight=0.97,
+        )
+    elif evidence.probed.permuted_input and not evidence.stochastic:
+        yield Cause(
+            "batch-changes",
+            "the forward pass",
+            "in training mode the model turns or reorders its input at random before the first layer sees it",
+            "move augmentation out of the model, and switch it off for this test",
+            "shown",
+            {},
+            certain=True,
+            weight=0.9,
+        )
+    else:
+        yield from _drawn_in_the_loss(evidence)
+
+
+def _drawn_in_the_loss(evidence: Evidence) -> Iterator[Cause]:
+    """Noise is added to an input, or labels are drawn, between the batch and the model."""
+    attempt = evidence.attempt("same random numbers")
+    proven = attempt is not None and attempt.passed
+    for op in noted(evidence):
+        if (
+            op.name == "random"
+            and op.region == "the loss"
+            and not evidence.learned
+            and (op.numbers.get("input") or op.notes.get("by") == "randperm")
+        ):
+            yield Cause(
+                "batch-changes",
+                op.where,
+                f"{op.notes['by']}() is drawn anew in every step outside of the model",
+                "draw it once, before the run",
+                "proven" if proven else "shown",
+                {},
+                weight=0.9,
+            )
+            return
+
+
+def degenerate(evidence: Evidence) -> Iterator[Cause]:
+    """Inputs or targets that are all alike."""
+    tensors = evidence.probed.tensors
+    samples = evidence.probed.samples
+    targets = [t for t in tensors if t.is_target and t.shape and not t.dtype.startswith("bool")]
+    for tensor in tensors:
+        if (not tensor.is_input and not tensor.is_target) or _count(tensor) < 4 or tensor.dtype == "bool":
+            continue
+        if tensor.is_target and len(targets) > 1 and evidence.passed:
+            continue  # of several targets one may well be constant in one batch
+        real = tensor.dtype.startswith(("float", "bfloat"))
+        flat = tensor.deviation == 0 and tensor.low == tensor.high
+        labels = tensor.is_target and len(targets) == 1 and not real and tensor.shape[:1] == (samples,)
+        if flat and (real or labels or (tensor.is_input and len(tensor.shape) > 1 and not evidence.passed)):
+            zero = tensor.low == 0 and tensor.is_target
+            yield Cause(
+                "degenerate-batch",
+                tensor.key,
+                f"every element of {tensor.key} is {number(tensor.low)} (shape {tensor.shape})",
+                "look at the loader: an integer division, a fill value, a wrong column",
+                "shown",
+                {"value": tensor.low},
+                certain=tensor.is_input or zero or labels or not evidence.passed,
+                weight=0.96,
+            )
+            return
+    inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and _count(t) >= 8]
+    answered = any(not t.is_input and t.shape[:1] == (samples,) for t in tensors)
+    if (
+        samples
+        and samples > 2
+        and inputs
+        and answered
+        and all(t.distinct_rows == 1 and t.shape[0] == samples for t in inputs)
+    ):
+        conflict = bool(evidence.probed.repeated)
+        yield Cause(
+            "degenerate-batch",
+            ", ".join(t.key for t in inputs),
+            f"all {samples} samples have the same input",
+            "look at the index of the data set: it hands out one sample again and again",
+            "shown",
+            {"samples": samples},
+            certain=True,
+            weight=0.9 if conflict else 0.95,
+        )
+
+
+def _count(tensor: Tensor) -> int:
+    count = 1
+    for length in tensor.shape:
+        count *= length
+    return count
+
+
+def conflict(evidence: Evidence) -> Iterator[Cause]:
+    """One input, several targets."""
+    for inputs, (target, samples) in evidence.probed.repeated.items():
+        if evidence.learned:
+            return
+        yield Cause(
+            "label-conflict",
+            f"{inputs} against {target}",
+            f"{samples} of {evidence.probed.samples} samples repeat the input of another one and have another {target}",
+            "remove or correct the repeated samples: no function fits both",
+            "shown",
+            {"samples": samples},
+            weight=0.95,
+        )
+        return
+    ops = [op for op in noted(evidence) if op.name == "cross_entropy"]
+    floor = evidence.probed.floor
+    if (
+        evidence.probed.causal
+        and not evidence.learned
+        and ops
+        and (floor is None or floor.reached < 0.5 * min(evidence.objective, default=0))
+    ):
+        rows = next(
+            (
+                t
+                for t in evidence.probed.tensors
+                if t.is_input and not t.dtype.startswith("float") and len(t.shape) == 2
+            ),
+            None,
+        )
+        if rows is not None:
+            yield Cause(
+                "label-conflict",
+                rows.key,
+                f"the model reads only what comes before, and the loss stays at {number(min(evidence.objective))}: "
+                f"sequences of {rows.key} that begin alike go on differently",
+                "give sequences different beginnings, or leave the shared beginning out of the loss",
+                "observed",
+                {"loss": min(evidence.objective)},
+                weight=0.6,
+            )
+
+
+def scales(evidence: Evidence) -> Iterator[Cause]:
+    """Numbers far from zero mean and unit deviation."""
+    for kind, change in (("input-scale", "standardised inputs"), ("target-scale", "standardised targets")):
+        attempt = evidence.attempt(change)
+        proven = attempt is not None and attempt.passed
+        if evidence.learned:
+            return
+        for tensor in evidence.probed.tensors:
+            if (
+                tensor.is_target != (kind == "target-scale")
+                or not (tensor.is_input or tensor.is_target)
+                or not tensor.dtype.startswith(("float", "bfloat"))
+                or not tensor.finite
+                or _count(tensor) < 4
+            ):
+                continue
+            largest = max(abs(tensor.low), abs(tensor.high), abs(tensor.mean) + tensor.deviation)
+            wide = max(tensor.deviation, tensor.column_deviation[1])
+            odd = (largest > FAR and (kind == "input-scale" or _is_compared(evidence, largest))) or (
+                kind == "input-scale" and 0 < wide < 0.02
+            )
+            if not odd and not (proven and attempt and tensor.key in attempt.detail):
+                continue
+            yield Cause(
+                kind,
+                tensor.key,
+                f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
+                f"({number(tensor.low)} to {number(tensor.high)})"
+                + (f"; passes in {attempt.passed_at} steps once standardised" if proven and attempt else ""),
+                "standardise it: subtract the mean and divide by the deviation, or change its unit",
+                "proven" if proven else "shown",
+                {"mean": tensor.mean, "deviation": tensor.deviation},
+                weight=0.87 if largest > FAR else 0.8,
+            )
+            break
+
+
+def arguments(evidence: Evidence) -> Iterator[Cause]:
+    """Numbers far from zero that the model is given, whatever the batch holds."""
+    if evidence.learned:
+        return
+    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
+    for name, low, high in evidence.probed.arguments:
+        if max(abs(low), abs(high)) > max(2 * FAR, 2 * known):
+            yield Cause(
+                "input-scale",
+                f"argument {name} of the model",
+                f"the model is called with {name} of {number(low)} to {number(high)}",
+                "scale it to about -1..1, or embed it",
+                "shown",
+                {"low": low, "high": high},
+                weight=0.88,
+            )
+            return
+
+
+def giant(evidence: Evidence) -> Iterator[Cause]:
+    """Images and the like of a size that only a normalising layer can hide."""
+    for tensor in evidence.probed.tensors:
+        if (
+            tensor.is_input
+            and len(tensor.shape) > 2
+            and tensor.dtype.startswith("float")
+            and tensor.finite
+            and tensor.deviation > 1e4
+        ):
+            yield Cause(
+                "input-scale",
+                tensor.key,
+                f"{tensor.key} has a deviation of {number(tensor.deviation)} ({number(tensor.low)} to "
+                f"{number(tensor.high)})",
+                "divide by the largest value, or standardise",
+                "shown",
+                {"deviation": tensor.deviation},
+                certain=True,
+                weight=0.8,
+            )
+            return
+
+
+def same_partner(evidence: Evidence) -> Iterator[Cause]:
+    """Samples that are told apart by comparison, some of which are the same."""
+    samples = evidence.probed.samples
+    logits = [
+        op for op in noted(evidence) if op.name == "cross_entropy" and op.shapes and op.shapes[0] == (samples, samples)
+    ]
+    if evidence.learned or samples is None or not logits:
+        return
+    for tensor in evidence.probed.tensors:
+        if (
+            tensor.is_input
+            and tensor.dtype != "bool"
+            and tensor.shape[:1] == (samples,)
+            and tensor.distinct_rows is not None
+            and 1 < tensor.distinct_rows < samples
+            and len(tensor.shape) > 1
+        ):
+            yield Cause(
+                "label-conflict",
+                tensor.key,
+                f"{samples} samples are compared with each other and have {tensor.distinct_rows} different "
+                f"{tensor.key}: the same one is right and wrong",
+                "take samples that differ, or count equal ones as right",
+                "shown",
+                {"distinct": tensor.distinct_rows, "samples": samples},
+                weight=0.8,
+            )
+            return
+
+
+def _is_compared(evidence: Evidence, largest: float) -> bool:
+    """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
+    met = [op for op in noted(evidence) if "target_high" in op.numbers]
+    return any(max(abs(op.numbers["target_low"]), abs(op.numbers["target_high"])) > 0.5 * largest for op in met)
+
+
+RULES = (not_finite, changes, degenerate, conflict, scales, arguments, giant, same_partner)

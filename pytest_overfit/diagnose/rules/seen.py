@@ -1,0 +1,69 @@
+"""What several rules look at."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from pytest_overfit.diagnose.evidence import Event, Evidence, Op, Output
+from pytest_overfit.run.record import ParameterRecord
+
+REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
+
+
+def noted(evidence: Evidence) -> tuple[Op, ...]:
+    """The operations of the first step; of the look at the trained model where there was no first step."""
+    return evidence.steps[0].ops if evidence.steps and evidence.steps[0].ops else evidence.probed.ops
+
+
+def predictions(evidence: Evidence) -> list[Output]:
+    return [output for output in evidence.probed.outputs if output.gradient is not None]
+
+
+def best_of(evidence: Evidence, name: str) -> tuple[float, float]:
+    floor = evidence.probed.floor
+    if floor is None or name not in floor.low:
+        return 0.0, 0.0
+    return floor.low[name], floor.high[name]
+
+
+def term_weights(evidence: Evidence) -> dict[str, float]:
+    """The weight of each term in the objective, fitted over the curves; empty where they do not add up to it."""
+    import numpy as np
+
+    curve = evidence.objective
+    names = [n for n, c in evidence.record.curves.items() if n != "objective" and len(c) == len(curve) and any(c)]
+    if not names or len(curve) < 2 * len(names) + 2:
+        return {}
+    matrix = np.array([evidence.record.curves[n] for n in names], dtype=float).T
+    wanted = np.array(curve, dtype=float)
+    if not (np.isfinite(matrix).all() and np.isfinite(wanted).all()):
+        return {}
+    scale = np.abs(matrix).max(0)
+    found, _, rank, _ = np.linalg.lstsq(matrix / scale, wanted, rcond=1e-7)
+    if rank < len(names):  # terms that are made of each other have no weights of their own
+        return {}
+    gap = np.abs(matrix / scale @ found - wanted).max()
+    return (
+        {n: float(w / s) for n, w, s in zip(names, found, scale, strict=True)}
+        if gap < 1e-3 * np.abs(wanted).max()
+        else {}
+    )
+
+
+def learning(evidence: Evidence) -> list[ParameterRecord]:
+    """The parameters that are not declared to stay as they are."""
+    return [p for p in evidence.record.parameters if not is_declared(p.name, evidence)]
+
+
+def is_declared(name: str, evidence: Evidence) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*evidence.unused, *evidence.frozen))
+
+
+def passed_with(evidence: Evidence, change: str) -> bool:
+    attempt = evidence.attempt(change)
+    return attempt is not None and attempt.passed
+
+
+def line_of(events: Sequence[Event]) -> str:
+    return next((event.line for event in events if event.line), "")

@@ -1,0 +1,257 @@
+"""The terms of a loss: their signs, their weights, and those that nothing follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import LOSS, Evidence, Term
+from pytest_overfit.diagnose.rules.seen import (
+    noted,
+    term_weights,
+)
+from pytest_overfit.judge.finding import number
+from pytest_overfit.run.names import resolve_term
+
+STUCK = 0.5  # of a term's start: what it still has when others are through
+NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
+
+
+def sign(evidence: Evidence) -> Iterator[Cause]:
+    """The loss, or a term of it, rewards what it should punish."""
+    curve = evidence.objective
+    for term in evidence.probed.terms:
+        values = evidence.record.curves.get(term.name, ())
+        turned = term.alignment is not None and term.alignment < -0.5 and (term.share or 0) > NOTHING
+        if turned and values and values[-1] > values[0] and not term.weights_only and not evidence.passed:
+            yield Cause(
+                "loss-sign",
+                f"term {term.name}",
+                f"the objective falls where {term.name} climbs (cosine of the two gradients {term.alignment:.2f}; "
+                f"{term.name} went from {number(values[0])} to {number(values[-1])})",
+                f"add {term.name} instead of subtracting it",
+                "shown",
+                {"cosine": term.alignment or 0.0},
+                weight=0.95,
+            )
+            return
+    exact = {term.name: term.weight for term in evidence.probed.terms if term.weight is not None}
+    weights = exact or term_weights(evidence)
+    subtracted = [name for name, weight in weights.items() if weight < -1e-6 and _climbs(evidence, name)]
+    if subtracted and not evidence.passed:
+        yield Cause(
+            "loss-sign",
+            f"term {subtracted[0]}",
+            f"{subtracted[0]} has a weight of {number(weights[subtracted[0]])} in the objective, which falls while "
+            "the term climbs",
+            f"add {subtracted[0]} instead of subtracting it",
+            "shown",
+            {"weight": weights[subtracted[0]]},
+            weight=0.93,
+        )
+        return
+    floor = evidence.probed.floor
+    logits = next(
+        (
+            op
+            for op in noted(evidence)
+            if op.name in ("nll_loss", "ctc_loss") and op.numbers.get("log_sum_error", 0) > 0.05
+        ),
+        None,
+    )
+    if logits is not None and any(op.numbers.get("over_samples") for op in noted(evidence)):
+        return
+    if logits is not None and not evidence.passed:
+        yield Cause(
+            "loss-sign",
+            logits.where,
+            f"{logits.name} gets numbers whose exponentials do not add up to 1 (logsumexp off by "
+            f"{number(logits.numbers['log_sum_error'])}): it has no lower bound",
+            f"use log_softmax before {logits.name}, or cross_entropy",
+            "shown",
+            {"logsumexp": logits.numbers["log_sum_error"]},
+            certain=True,
+            weight=0.95,
+        )
+    elif (
+        not evidence.passed
+        and curve
+        and curve[-1] < 0
+        and curve[-1] < curve[0]
+        and (floor is None or floor.unbounded or floor.reached < 0)
+    ):
+        yield Cause(
+            "loss-sign",
+            LOSS,
+            f"the objective went from {number(curve[0])} to {number(curve[-1])} and has no floor"
+            + (
+                f": over free predictions it is at {number(floor.reached)} and still falling"
+                if floor and floor.unbounded
+                else ""
+            ),
+            "look for a minus, or a likelihood in place of its negative; where it has no floor by design, declare "
+            "unbounded",
+            "shown",
+            {"last": curve[-1]},
+            weight=0.75,
+        )
+
+
+def _climbs(evidence: Evidence, name: str) -> bool:
+    curve = evidence.record.curves.get(name, ())
+    return len(curve) > 1 and math.isfinite(curve[-1]) and curve[-1] > curve[0]
+
+
+def constant_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term of the objective that nothing the model does can change."""
+    if evidence.learned or evidence.record.stop in ("detached", "non_finite"):
+        return
+    limit = evidence.limit_of_objective() or 0.0
+    for term in evidence.probed.terms:
+        curve = evidence.record.curves.get(term.name, ())
+        if term.depends or len(curve) < 10 or max(curve) - min(curve) > 1e-6 * abs(curve[0]) or curve[0] <= limit:
+            continue
+        weight = term_weights(evidence).get(term.name, 0.0)
+        if weight * curve[0] > limit:
+            yield Cause(
+                "loss-ignores-output",
+                f"term {term.name}",
+                f"{term.name} is {number(curve[0])} in all {len(curve)} steps and has no gradient: it makes up "
+                f"{number(weight * curve[0])} of the objective",
+                f"compute {term.name} from what the model returns",
+                "shown",
+                {"value": curve[0]},
+                certain=True,
+                weight=0.6 if any(not p.trainable for p in evidence.record.parameters) else 0.94,
+            )
+            return
+
+
+def missing_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term is reported and not minimised."""
+    for term in sorted(evidence.probed.terms, key=lambda term: not _limited(evidence, term)):
+        if term.weight == 0 and term.depends and evidence.passed and term.name in evidence.record.curves:
+            yield Cause(
+                "term-weight",
+                f"term {term.name}",
+                f"{term.name} is multiplied by exactly 0 in the objective; it is at "
+                f"{number(evidence.record.curves[term.name][-1])}",
+                f"give {term.name} a weight, or leave it out",
+                "shown",
+                {"weight": 0.0},
+                certain=True,
+                weight=0.9,
+            )
+            return
+        if not term.depends or term.weights_only or not _has_target(evidence, term):
+            continue
+        values = evidence.record.curves.get(term.name, ())
+        stuck = len(values) > 1 and values[0] > 0 and values[-1] > STUCK * values[0]
+        if not term.in_objective and (term.share == 0 or stuck) and stuck:
+            yield Cause(
+                "term-missing",
+                f"term {term.name}",
+                f"{term.name} is reported and does not enter the objective: no gradient of "
+                f"{', '.join(term.outputs) or 'its output'} comes from it; it went from {number(values[0])} to "
+                f"{number(values[-1])}",
+                f"add {term.name} to the objective",
+                "shown",
+                {"first": values[0], "last": values[-1]},
+                certain=True,
+                weight=0.95,
+            )
+        elif term.in_objective and term.share is not None and term.share < NOTHING and stuck:
+            yield Cause(
+                "term-weight",
+                f"term {term.name}",
+                f"{term.name} weighs {number(term.share)} in the objective: it went from {number(values[0])} to "
+                f"{number(values[-1])} while the objective went from {number(evidence.objective[0])} to "
+                f"{number(evidence.objective[-1])}",
+                f"weigh {term.name} so that its gradient is of the size of the others",
+                "shown",
+                {"weight": term.share},
+                certain=True,
+                weight=0.95,
+            )
+
+
+def _limited(evidence: Evidence, term: Term) -> bool:
+    return any(resolve_term(name, evidence.record.curves) == term.name for name in evidence.limits)
+
+
+def _has_target(evidence: Evidence, term: Term) -> bool:
+    """Whether a term answers to something of the batch that is no input."""
+    seen = evidence.record.supervision
+    if seen is None or not seen.answers:
+        return True
+    return any(answers.get(term.name) for key, answers in seen.answers.items() if key not in seen.inputs)
+
+
+def drowned(evidence: Evidence) -> Iterator[Cause]:
+    """One term weighs so much that the others do not count."""
+    if evidence.learned:
+        return
+    weights = {name: weight for name, weight in term_weights(evidence).items() if weight > 0}
+    if len(weights) < 2:
+        return
+    first = {name: weight * abs(evidence.record.curves[name][0]) for name, weight in weights.items()}
+    heavy = max(weights, key=lambda name: weights[name])
+    rest = [name for name in weights if name != heavy]
+    if weights[heavy] < 50 * max(weights[name] for name in rest):
+        return
+    limit = evidence.limit_of_objective() or 0.0
+    stuck = [
+        n
+        for n in rest
+        if evidence.record.curves[n][0] > 0
+        and evidence.record.curves[n][-1] > limit
+        and evidence.record.curves[n][-1] > STUCK * evidence.record.curves[n][0]
+    ]
+    if stuck:
+        yield Cause(
+            "term-weight",
+            f"term {heavy}",
+            f"{heavy} weighs {number(weights[heavy])}, the others {number(max(weights[n] for n in rest))} at most; "
+            f"{stuck[0]} stays at {number(evidence.record.curves[stuck[0]][-1])} of "
+            f"{number(evidence.record.curves[stuck[0]][0])}",
+            f"lower the weight of {heavy}",
+            "shown",
+            {"weight": weights[heavy], "first_share": first[heavy] / (sum(first.values()) or 1)},
+            weight=0.93,
+        )
+
+
+def stuck(evidence: Evidence) -> Iterator[Cause]:
+    """One term stays where it is while another falls."""
+    if evidence.learned or not evidence.objective:
+        return
+    ratios = {}
+    for name, curve in evidence.record.curves.items():
+        reported = next((t for t in evidence.probed.terms if t.name == name), None)
+        if (
+            name != "objective"
+            and len(curve) > 5
+            and curve[0] > 0
+            and math.isfinite(curve[-1])
+            and (reported is None or reported.in_objective or not reported.depends)
+        ):
+            ratios[name] = curve[-1] / curve[0]
+    if len(ratios) < 2:
+        return
+    worst, best = max(ratios, key=lambda n: ratios[n]), min(ratios, key=lambda n: ratios[n])
+    if 0.15 < ratios[worst] <= 1.5 and ratios[best] < 0.1 * ratios[worst]:
+        curve = evidence.record.curves[worst]
+        yield Cause(
+            "term-stuck",
+            f"term {worst}",
+            f"{worst} went from {number(curve[0])} to {number(curve[-1])} while {best} fell to {ratios[best]:.1%} "
+            "of its start",
+            f"look at what {worst} compares, at the output it reads, and at its weight",
+            "observed",
+            {"ratio": ratios[worst], "other": ratios[best]},
+            weight=0.72,
+        )
+
+
+RULES = (sign, constant_terms, missing_terms, drowned, stuck)

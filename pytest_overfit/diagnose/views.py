@@ -1,0 +1,217 @@
+"""What was seen of a two-view batch, and of what a model predicts for it: plain numbers, without torch.
+
+Views are counted from 0. Relative depth differences are differences of logarithms, so 0.05 is 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+TOLERANCES = (0.005, 0.015, 0.05)  # relative depth differences at which agreement is counted
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the valid pixels of two views meet, each looked up in the other.
+
+    `landed` is the share that lands on valid depth of the other view; of those, `agree` counts who lies on its surface
+    within each of TOLERANCES, and `before` who lies in front of it by more than the widest (the other view sees
+    through). `colour` is the correlation of the colours where the surfaces meet, -1 to 1; NaN where there are no
+    images, no texture, or too few such pixels. `pixels` were looked up.
+    """
+
+    landed: float
+    agree: tuple[float, float, float]
+    before: float
+    colour: float
+    pixels: int
+
+    @property
+    def score(self) -> float:
+        """0 to 1: surfaces meet, where the cameras say so, in the same colours."""
+        seen = 1.0 if math.isnan(self.colour) else max(self.colour, 0.0)
+        return sum(self.agree) / len(self.agree) * math.sqrt(self.landed) * seen
+
+    @property
+    def meeting(self) -> float:
+        """Share of all looked-up pixels that lie on the other view's surface, within the middle tolerance."""
+        return self.landed * self.agree[1]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing changed in the batch, and how the views agree then.
+
+    `name` is a key of the rules' texts; `view` the only view that is changed (None: all); `factor` what the changed
+    quantity is multiplied by. `pictures` says that the images had to be changed with the depths. `beside` is the
+    better score of factors half as large and half as small again (0 where there is no factor), `chance` the best depth
+    agreement, 0 to 1, of the same cameras with the content of one depth map turned: what agrees without meaning it.
+    """
+
+    name: str
+    view: int | None
+    factor: float
+    agreement: Agreement
+    pictures: bool = False
+    beside: float = 0.0
+    chance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How the colours of two views fit where the depths say that they see the same point.
+
+    `given` and `best` are correlations, `difference` and `best_difference` median colour differences in units of the
+    colours' own deviation: with the images as they are, and after the change that fits best; `aside` and
+    `aside_difference` are those of a few pixels beside that. `nudged` is the correlation that one image alone reaches
+    if it is shifted a little, as a camera that is a little off would have it, and `rough` the part of the variance of
+    the colours that their neighbours do not tell: what interpolation costs. `right` and `down` are
+    shares of the width and height by which the content of the images lies off, `zoom` the factor of its size.
+    """
+
+    name: str
+    view: int | None
+    given: float
+    difference: float
+    best: float
+    best_difference: float
+    aside: float
+    aside_difference: float
+    nudged: float
+    rough: float
+    right: float = 0.0
+    down: float = 0.0
+    zoom: float = 1.0
+    pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two views of one sample.
+
+    `changes` are the best first; empty where the views agree as given, or nothing helps. `nudged` is the score that
+    cameras reach that are within a few degrees, and a part of the baseline, of the given ones.
+    """
+
+    sample: int
+    first: int
+    second: int
+    given: Agreement
+    changes: tuple[Change, ...] = ()
+    nudged: float = 0.0
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One view of one sample.
+
+    `valid` is the share of the pixels that count (point_masks, or depth above 0 without them); of those, `without` is
+    the share without any depth (one and the same number `empty`, at most 0). `principal` is the principal point over
+    the image size, x then y; NaN where the intrinsics are no pinhole's.
+    """
+
+    sample: int
+    view: int
+    valid: float
+    without: float
+    empty: float
+    principal: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Depth that is one and the same number over a connected part of a view, or of both views of a pair.
+
+    `views` are those that carry it, `share` is its part of the valid pixels, `beyond` its depth over the 98th
+    percentile of the rest, `apart` over the deepest of them, or the nearest over it: 1 where it clips the rest,
+    infinity where it lies among them. Looked up in the other view, `contradicted` is the share that cannot be a
+    surface there (the other view sees through, or carries the same number where the cameras ask for another), `met`
+    the share that lies on a surface; 0 and NaN where too few land. `rest` is the share of all other pixels that agree,
+    and `left_out` the share of the view that point_masks leaves out although both views agree on its depth.
+    """
+
+    sample: int
+    views: tuple[int, ...]
+    depth: float
+    share: float
+    beyond: float
+    contradicted: float
+    met: float
+    rest: float
+    apart: float
+    left_out: float = 0.0
+
+
+@dataclass(frozen=True)
+class Points:
+    """A key of points against those of depths and cameras: `factor` times as large, up to a relative `residual`."""
+
+    key: str
+    factor: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class ViewsSeen:
+    """A batch of `samples` with `views` of `height` x `width` pixels each; `masked`: it has point_masks."""
+
+    samples: int
+    views: int
+    height: int
+    width: int
+    frames: tuple[Frame, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    plateaus: tuple[Plateau, ...] = ()
+    points: tuple[Points, ...] = ()
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class DepthPredicted:
+    """A predicted depth against the batch's, over valid pixels; errors are medians of |p - g| / g.
+
+    `factor` is the median of p / g, `aligned` the error once every sample is divided by its own factor, `spread` the
+    error that the best constant would have, `correlation` that of the logarithms.
+    """
+
+    name: str
+    error: float
+    factor: float
+    aligned: float
+    spread: float
+    correlation: float
+
+
+@dataclass(frozen=True)
+class ConfidencePredicted:
+    """A predicted confidence beside the error of the depth it belongs to, over valid pixels.
+
+    `error` is the median relative error; `cost` the median of confidence times error, of the relative error or of the
+    error in the batch's units, whichever is smaller: about the weight of the logarithm (0.05 to 1) where confidence
+    follows the error. `follows` is the rank correlation of confidence and error, -1 where it does so strictly.
+    `start` is the mean before training, None where it is not known.
+    """
+
+    name: str
+    mean: float
+    highest: float
+    start: float | None
+    error: float
+    cost: float
+    follows: float
+
+
+@dataclass(frozen=True)
+class ViewsPredicted:
+    """What a model predicts for a two-view batch.
+
+    `baseline` is the length of the predicted camera translations over that of the batch's, `camera_error` the relative
+    error of the translations; None where no cameras are predicted, or the cameras do not move.
+    """
+
+    depths: tuple[DepthPredicted, ...] = ()
+    confidences: tuple[ConfidencePredicted, ...] = ()
+    baseline: float | None = None
+    camera_error: float | None = None

@@ -1,0 +1,113 @@
+"""A run laid open for probes and trials: everything that was trained, and a way back to the start.
+
+Who looks is handed in as an ``Inspector``: what is looked for is not the run's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.loop import Curves, Plan, fit
+from pytest_overfit.run.optim import Freezing, GradientClipper
+from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, Task, Terms
+from pytest_overfit.run.update import Update, into_training
+from pytest_overfit.run.watch import GradientWatch
+
+NEVER = 10**9
+
+
+@dataclass
+class Bench:
+    """The live parts of one run.
+
+    Args:
+        start: the state before the first step; ``at_start`` goes back to it.
+        update: makes the update that the run makes, of a task; called with that and the watch of its gradients.
+        optimizers: those that are known; a step of the user's own may bring more.
+        step: the user's own step as a call with a batch, None where ours is used.
+        drawn: hands out another batch, None where the data are one batch.
+        initial: a parameter's value before the first step.
+    """
+
+    task: Task
+    plan: Plan
+    seed: int
+    start: Snapshot
+    update: Callable[[Task, GradientWatch], Update]
+    optimizers: list[Optimizer]
+    initial: Callable[[Tensor], Tensor | None]
+    clip: GradientClipper
+    frozen: Freezing
+    step: Callable[[Any], Any] | None = None
+    drawn: Callable[[], Any] | None = None
+    declared_frozen: Sequence[str] = ()
+
+    @contextlib.contextmanager
+    def at_start(self) -> Iterator[None]:
+        """The block begins in the state before the first step, under the run's seed, and leaves that state behind."""
+        with self.aside():
+            self.start.restore()
+            seed_everything(self.seed)
+            into_training(self.task.model)
+            yield
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Random generators and switches come back after the block, and the state before the first step with them."""
+        with restored_process():
+            try:
+                yield
+            finally:
+                self.task.heard.clear()
+                self.start.restore()
+
+    def forward(self, batch: Any = None) -> tuple[Heard, Terms]:
+        """One forward pass and the loss: the outputs that were heard, and the terms with their graphs."""
+        self.task.heard.clear()
+        with self.task.listening(), torch.enable_grad():
+            predictions, terms = self.task.forward(self.task.batch if batch is None else batch)
+        heard = predictions if isinstance(predictions, Heard) else heard_in(predictions)
+        self.task.heard.clear()
+        return heard, terms
+
+    def again(self, update: Update, *, plan: Plan, watch: GradientWatch) -> Curves:
+        """A run like the first, from whatever state there is now."""
+        seed_everything(self.seed)
+        return fit(self.task, update, plan, watch=watch)
+
+    def on(self, task: Task) -> Bench:
+        """The same run of another task."""
+        return replace(self, task=task)
+
+
+def heard_in(predictions: Any) -> Heard:
+    """The predictions of a task that does not listen."""
+    from pytest_overfit.run.watch import named_outputs
+
+    return Heard(named_outputs(predictions))
+
+
+class Inspector(Protocol):
+    """Somebody who looks into a run."""
+
+    def before(self, bench: Bench) -> None:
+        """Before the first step; the state has to be left as it was."""
+
+    def watch(self, update: Update) -> Update:
+        """The update that the loop is to call, in place of the one it would."""
+
+    def trained(self, bench: Bench, curves: Curves) -> None:
+        """The model is as it was trained; the state has to be left as it was."""
+
+    def after(self, bench: Bench, record: RunRecord) -> None:
+        """The record stands, and the state may be any: what was trained is not needed any more."""

@@ -1,0 +1,87 @@
+"""Ranking: pure, one cause per id, proven before shown before observed, and only certain ones of a passing run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from pytest_overfit.diagnose.cause import Cause, Strength
+from pytest_overfit.diagnose.defects import judge_defects
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.rank import find_causes
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.run.record import RunRecord
+
+RECORD = RunRecord("net", 0, "cpu", 10, 10, "max_steps", 1.0, {"objective": (1.0,) * 10})
+FAILED = Evidence(RECORD, (Finding("objective", False, "", ""),), {})
+PASSED = replace(FAILED, findings=(Finding("objective", True, "", ""),))
+
+
+def cause(name: str, strength: Strength, weight: float, *, certain: bool = False) -> Cause:
+    return Cause(f"mine.{name}", "here", "seen", "change it", strength, certain=certain, weight=weight)
+
+
+def gives(*causes: Cause) -> list[object]:
+    def rule(evidence: Evidence) -> Iterator[Cause]:
+        yield from causes
+
+    return [rule]
+
+
+def ids(evidence: Evidence, *causes: Cause, allowed: tuple[str, ...] = ()) -> list[str]:
+    found = find_causes(evidence, rules=gives(*causes), allowed=allowed)  # type: ignore[arg-type]
+    return [c.id.removeprefix("mine.") for c in found if c.id.startswith("mine.")]
+
+
+def test_proven_before_shown_before_observed() -> None:
+    """Whatever their weights."""
+    given = cause("c", "observed", 0.89), cause("b", "shown", 0.5), cause("a", "proven", 0.1)
+    assert ids(FAILED, *given) == ["a", "b", "c"]
+
+
+def test_what_is_counted_stands_beside_what_is_proven() -> None:
+    """A step that is never made is not second to a learning rate that happens to get around it."""
+    assert ids(FAILED, cause("rate", "proven", 0.7), cause("no-step", "shown", 0.98)) == ["no-step", "rate"]
+    assert ids(FAILED, cause("rate", "proven", 0.7), cause("guess", "shown", 0.89)) == ["rate", "guess"]
+
+
+def test_one_cause_per_id_the_stronger() -> None:
+    """Two rules may see the same thing."""
+    found = find_causes(FAILED, rules=gives(cause("a", "shown", 0.2), cause("a", "proven", 0.2)))  # type: ignore[arg-type]
+    assert [(c.id, c.strength) for c in found] == [("mine.a", "proven")]
+
+
+def test_of_a_passing_run_only_what_is_certain() -> None:
+    """And nothing that is allowed."""
+    given = cause("sure", "shown", 0.5, certain=True), cause("maybe", "proven", 0.9)
+    assert ids(PASSED, *given) == ["sure"]
+    assert ids(PASSED, *given, allowed=("mine.sure",)) == []
+
+
+def test_nothing_is_found_where_nothing_is_known() -> None:
+    """An empty evidence of a failed run has no cause."""
+    assert find_causes(FAILED) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "missed", "passed"),
+    [("unused", (), False), ("unused", ("gradients",), True), ("input-ignored", ("gradients",), False)],
+)
+def test_defects_are_not_told_twice(name: str, missed: tuple[str, ...], passed: bool) -> None:
+    """What another criterion fails the run for is told there."""
+    found = judge_defects([Cause(name, "x", "seen", "change", "shown", certain=True)], missed=missed)
+    assert found.passed is passed
+
+
+def test_a_defect_names_its_way_out() -> None:
+    """The text, literally."""
+    finding = judge_defects([Cause("leak", "tokens", "the future is seen", "mask it", "shown", certain=True)])
+    assert finding.text() == (
+        "defects: leak: the future is seen, allowed no mistake that is certain\n"
+        "  where: tokens\n"
+        "  next: mask it; if it is meant, declare it: allow=['leak']"
+    )
+    assert judge_defects([], allow=["leak"]).observed == "none found; declared: leak allowed"
+    assert not judge_defects([], looked=False).passed

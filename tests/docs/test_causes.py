@@ -1,0 +1,215 @@
+"""Every id of the catalogue has a section in docs/causes.md whose example is told its cause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.config.causes import GROUPS, IDS
+from pytest_overfit.diagnose.gather.floor import STEPS
+from pytest_overfit.diagnose.gather.inspector import LEAST_SECONDS
+from pytest_overfit.diagnose.gather.modes import SETTLE
+from pytest_overfit.diagnose.gather.watch import CLOSE
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "causes.md"
+BLOCK = re.compile(r"^(?P<prelude><!-- prelude -->\n)?```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+FIXED = re.compile(r"(?P<indent> *)(?:\S.*?  )?# fixed: (?P<code>.*)")
+REMOVE = "remove this line"
+PARTS = re.compile(r"^- \*\*(\w+)\*\*: \S", re.MULTILINE)
+EVIDENCE = re.compile(
+    r"^- \*\*Evidence\*\*: (?P<strength>proven|shown|observed)(?P<certain>, certain)?: ", re.MULTILINE
+)
+SECONDS = 60.0  # of a diagnosis: a busy machine must not cut trials short
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one id."""
+
+    id: str
+    group: str
+    text: str
+
+    @property
+    def examples(self) -> list[str]:
+        return [match["code"] for match in BLOCK.finditer(self.text) if not match["prelude"]]
+
+    @property
+    def lead(self) -> str:
+        """The text before the example."""
+        return self.text.partition("```")[0].strip()
+
+
+def read_sections(text: str) -> list[Section]:
+    """The sections of the groups, in the order of the page."""
+    found = []
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        group, _, rest = part.partition("\n")
+        for section in re.split(r"^### ", rest, flags=re.MULTILINE)[1:]:
+            name, _, body = section.partition("\n")
+            found.append(Section(name.strip(), group.strip(), body))
+    return found
+
+
+def fixed(code: str) -> str:
+    """The example with every line replaced by what its comment says."""
+    lines = []
+    for line in code.splitlines():
+        match = FIXED.fullmatch(line)
+        if match is None:
+            lines.append(line)
+        elif match["code"] != REMOVE:
+            lines.append(match["indent"] + match["code"])
+    return "\n".join(lines)
+
+
+TEXT = PAGE.read_text(encoding="utf-8")
+PRELUDE = "\n\n".join(match["code"] for match in BLOCK.finditer(TEXT) if match["prelude"])
+SECTIONS = {section.id: section for section in read_sections(TEXT)}
+
+
+def run(code: str, name: str, run_overfit: Callable[..., OverfitResult]) -> OverfitResult:
+    """The ``result`` of an example, with the random state of the test left alone."""
+    space: dict[str, Any] = {"__name__": name}
+    with torch.random.fork_rng():
+        exec(compile(PRELUDE, "prelude.py", "exec"), space)
+        space["run_overfit"] = partial(run_overfit, diagnose_seconds=SECONDS)
+        exec(compile(code, f"{name}.py", "exec"), space)
+    result = space["result"]
+    assert isinstance(result, OverfitResult)
+    return result
+
+
+@cache
+def broken(cause: str) -> OverfitResult:
+    return run(SECTIONS[cause].examples[0], cause, run_overfit)
+
+
+def told(result: OverfitResult) -> str:
+    """What a failed assertion shows."""
+    missed = [finding.text() for finding in result.findings if not finding.passed]
+    return "\n".join(["", *(cause.text() for cause in result.causes), *missed])
+
+
+def test_every_id_has_one_section_in_the_order_of_the_catalogue() -> None:
+    """Under its group."""
+    sections = read_sections(TEXT)
+    assert [section.id for section in sections] == list(IDS)
+    assert [section.group for section in sections] == [group for group, ids in GROUPS.items() for _ in ids]
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_a_section_has_all_parts(cause: str) -> None:
+    """One sentence, one example that ends in a run, then symptom, evidence and fix."""
+    section = SECTIONS[cause]
+    lead = section.lead.removesuffix("<!-- prelude -->")
+    assert lead.count(". ") == 0
+    assert lead.endswith(".")
+    (code,) = section.examples
+    assert PARTS.findall(section.text) == ["Symptom", "Evidence", "Fix"]
+    assert re.search(r"^result = run_overfit\(", code, re.MULTILINE)
+    assert fixed(code) != code
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_an_example_is_told_its_cause_first(cause: str) -> None:
+    """It fails, and the first cause is what its section is about."""
+    result = broken(cause)
+    assert not result.passed
+    assert [found.id for found in result.causes][:1] == [cause], told(result)
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_the_page_says_how_strong_the_evidence_is(cause: str) -> None:
+    """Strength and certainty of the example."""
+    match = EVIDENCE.search(SECTIONS[cause].text)
+    assert match is not None
+    found = next(found for found in broken(cause).causes if found.id == cause)
+    assert (match["strength"], bool(match["certain"])) == (found.strength, found.certain), told(broken(cause))
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_a_mended_example_passes(cause: str) -> None:
+    """With its comments taken for code nothing is named."""
+    result = run(fixed(SECTIONS[cause].examples[0]), cause, run_overfit)
+    assert result.causes == (), told(result)
+    assert result.passed, told(result)
+
+
+def test_what_is_allowed_is_not_held_against_a_run() -> None:
+    """As the page says of ``input-ignored``."""
+    allowing = partial(run_overfit, allow=["input-ignored"])
+    result = run(SECTIONS["input-ignored"].examples[0], "input-ignored", allowing)
+    assert result.passed, told(result)
+    assert "input-ignored" in result.finding("defects").observed
+
+
+def test_a_rule_of_the_users_own_is_asked() -> None:
+    """The example of the last section: its cause is the only one, and certain."""
+    code = TEXT.partition("<!-- rule -->\n```python\n")[2].partition("```")[0]
+    result = run(code, "rule", run_overfit)
+    assert [(found.id, found.certain) for found in result.causes] == [("shop.rare-class", True)], told(result)
+    assert not result.passed
+    allowing = partial(run_overfit, allow=["shop.rare-class"])
+    assert run(code, "rule", allowing).passed
+
+
+def test_without_a_diagnosis_nothing_is_named() -> None:
+    """``diagnose=False`` switches ``defects`` off with it."""
+    blind = partial(run_overfit, diagnose=False)
+    result = run(SECTIONS["input-ignored"].examples[0], "input-ignored", blind)
+    assert result.passed
+    assert result.causes == ()
+    assert "defects" not in [finding.name for finding in result.findings]
+
+
+def test_the_page_has_the_numbers_of_the_code() -> None:
+    """How often user code is called, and for how long."""
+    text = " ".join(TEXT.split())
+    words = {2.0: "two", 3: "three"}
+    assert f"(of a train step of your own, the first {words[CLOSE]})" in text
+    assert f"up to {SETTLE} forward passes" in text
+    assert f"the loss up to {STEPS} times" in text
+    assert f"at least {words[LEAST_SECONDS]} seconds" in text
+
+
+def test_a_run_that_passes_costs_two_calls_of_the_loss() -> None:
+    """One in training mode and one in evaluation mode, beside those of the run."""
+    count = (
+        "calls = []\n"
+        "def loss(model, batch):\n"
+        "    calls.append(model.training)\n"
+        "    return F.cross_entropy(model(batch[0]), batch[1])\n"
+        "result = run_overfit(net, (features, classes), loss, optimizer=adam, DIAGNOSE)\n"
+        "assert result.passed\n"
+    )
+    calls = []
+    for diagnose in ("diagnose=True", "diagnose=False"):
+        space: dict[str, Any] = {}
+        with torch.random.fork_rng():
+            exec(PRELUDE + count.replace("DIAGNOSE", diagnose), space)
+        calls.append(space["calls"])
+    assert [modes.count(True) for modes in calls] == [calls[1].count(True) + 1, calls[1].count(True)]
+    assert [modes.count(False) for modes in calls] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("    x = 1  # fixed: x = 2", "    x = 2"),
+        ("    # fixed: optimizer.step()", "    optimizer.step()"),
+        ("x.y(1.0)[0]  # fixed: remove this line", ""),
+        ("x = 1  # a comment", "x = 1  # a comment"),
+    ],
+)
+def test_a_comment_says_what_has_to_be_in_its_line(line: str, mended: str) -> None:
+    """In place of the code before it, or of nothing."""
+    assert fixed(line) == mended
