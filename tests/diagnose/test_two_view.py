@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -599,6 +601,14 @@ TEXTS = {
         "  change: point_masks = depths > 0",
     ),
 }  # fmt: skip
+
+
+def test_rules_need_no_torch() -> None:
+    """Evidence and rules are plain numbers."""
+    code = (
+        "import sys, pytest_overfit.diagnose.rules.two_view; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def told(views: ViewsSeen, said: ViewsPredicted | None = None) -> list[Cause]:

@@ -100,7 +100,7 @@ FAULTS, FEWER = 0.2, 5.0
 SURFACES, LANDED, PIXELS, PEAK, NUDGED = 0.55, 0.25, 150, 0.95, 0.75
 MARKED = ("principal point at the centre", "intrinsics transposed", "intrinsics in shares")  # seen by the numbers alone
 COLOUR, COLOURLESS, ABOVE_CHANCE = 0.7, 0.8, 0.3
-LEAST_FACTORS: Mapping[str, float] = {"baseline": 1.3, "intrinsics scaled": 1.25, "depth scaled": 1.1}
+LEAST_FACTORS: Mapping[str, float] = {"baseline": 1.5, "intrinsics scaled": 1.25, "depth scaled": 1.1}
 
 
 def clear_change(pair: Pair) -> Change | None:
@@ -174,6 +174,7 @@ def _meaning(change: Change) -> Convention:
 
 # Times less of the correlation that is missing, and of the colour difference; or a correlation that comes from nothing.
 BETTER, BETTER_LEAST, SHARPER = 4.0, 0.85, 1.5
+FITTING = 0.93  # correlation that needs no better
 RISE, RISE_LEAST, MUCH_SHARPER = 0.35, 0.6, 2.0
 ROUGH, NUDGED_OFF = 1.5, 2.5  # what fine texture costs, and how far a camera that is a little off must stay behind
 TEXTURE, LEAST_TEXTURE = 2.5, 0.05  # how far a few pixels aside fit worse, where there is texture to tell by
@@ -203,7 +204,8 @@ def pictures_lie_off(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iter
 
 def _clear_picture(picture: Picture, views: ViewsSeen) -> bool:
     sharper = picture.difference / max(picture.best_difference, 1e-9)
-    better = 1 - picture.given >= BETTER * (1 - picture.best) and picture.best >= BETTER_LEAST and sharper >= SHARPER
+    better = 1 - picture.given >= BETTER * (1 - picture.best) and picture.given <= FITTING
+    better = better and picture.best >= BETTER_LEAST and sharper >= SHARPER and picture.name != "zoomed"
     rises = picture.best >= max(RISE_LEAST, picture.given + RISE) and sharper >= MUCH_SHARPER
     blurred = picture.aside_difference >= max(LEAST_TEXTURE, SHARPER * picture.best_difference)
     textured = blurred and 1 - picture.aside >= TEXTURE * (1 - picture.best)
