@@ -149,10 +149,13 @@ class _Run:
         return record
 
     def _bench(self, plan: Plan) -> Bench:
-        start = Snapshot()  # of the state now, on the device, lazy modules materialised
-        for thing in (self.task.model, *self.optimizers):
-            start.add(thing)
-        start.add_reachable(*self.subject.callables)
+        start = self.snapshot
+        before = [(p, start.value(p)) for p in self.task.model.parameters()]
+        if any(value is None or value.device != p.device for p, value in before):
+            start = Snapshot()  # of the state now, on the device, lazy modules materialised
+            for thing in (self.task.model, *self.optimizers):
+                start.add(thing)
+            start.add_reachable(*self.subject.callables)
         step = None
         if self.subject.step is not None:
             step = self._in_precision(own_step(self.subject.step, self.task.given, self.handed))
@@ -181,8 +184,8 @@ class _Run:
         step = own_step(self.subject.step, self.task.given, self.handed)
 
         def found(optimizer: Optimizer) -> None:
-            self.snapshot.add(optimizer)
-            start.add(optimizer)
+            for snapshot in (self.snapshot, start):
+                snapshot.add(optimizer)
 
         return OwnUpdate(task, self._in_precision(step), self.optimizers, watch, found)
 

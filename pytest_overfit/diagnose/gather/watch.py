@@ -43,6 +43,7 @@ class Watched:
             name: {"ratios": [], "overwritten": 0, "back": 0, "sampled": 0} for name, _ in self.named
         }
         self.number = 0
+        self.looked = -1  # the last step after which versions were taken
         self.before: dict[int, list[Tensor]] = {}
         self.sampled: list[tuple[list[Tensor], Any, Any]] = []
         self.held: dict[int, tuple[int, list[Tensor]]] = {}
@@ -94,6 +95,8 @@ class Watched:
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.counts["optimizers"] += 1
+            elif not self._is_due():
+                return
             held = self._held_by(optimizer)
             self._groups(optimizer)
             self._overwritten(optimizer, held)
@@ -108,14 +111,21 @@ class Watched:
                 self.before[id(optimizer)] = [p.detach().clone() for p in held]
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._is_due():
+            return
         with contextlib.suppress(Exception):
             held = self._held_by(optimizer)
-            self.versions[id(optimizer)] = [p._version for p in held]
+            self.versions[id(optimizer)], self.looked = [p._version for p in held], self.number
             if self.number < STATES:
                 self.seen_states[id(optimizer)] = _state(optimizer)
             if (old := self.before.pop(id(optimizer), None)) and len(old) == len(held):
                 moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in held], old))
                 self.sampled.append((held, moved, torch._foreach_norm(old)))  # read at the end: no sync here
+
+    def _is_due(self) -> bool:
+        """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
+        near = 64 if self.bench.step is not None else STATES
+        return self.number < near or self.number in SAMPLED or self.number % 20 in (0, 9, 10)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
         """The model's parameters that an optimizer holds, in its order."""
@@ -143,8 +153,8 @@ class Watched:
 
     def _overwritten(self, optimizer: Optimizer, held: list[Tensor]) -> None:
         """Whether parameters were written to since the last step of this optimizer."""
-        kept = self.versions.get(id(optimizer))
-        if kept is None or len(kept) != len(held):
+        kept = self.versions.pop(id(optimizer), None)
+        if kept is None or len(kept) != len(held) or self.looked != self.number - 1:
             return
         self.counts["between"] += 1
         versions = [p._version for p in held]
