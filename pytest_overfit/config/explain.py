@@ -110,7 +110,7 @@ def value_text(name: str, value: Any) -> str:
             "max_seconds": "none",
             "max_steps": "none",
             "pass_at_least": "all",
-            "diagnose_seconds": "three times the run, at least 2",
+            "diagnose_seconds": "three times all steps, at least 2",
         }.get(name, "off")
     return _amp(value) if isinstance(value, AmpConfig) else _word(value)
 

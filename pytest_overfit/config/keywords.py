@@ -88,7 +88,7 @@ SETTINGS = (
             "ids of causes (docs/causes.md) that are meant here"),
     Setting("diagnose", "diagnose", "true or false", "on",
             "probe every run, and look for the cause of one that fails"),
-    Setting("diagnose_seconds", "diagnose_seconds", "a number above 0", "three times the run, at least 2",
+    Setting("diagnose_seconds", "diagnose_seconds", "a number above 0", "three times all steps, at least 2",
             "the most seconds that the diagnosis of a failed run may take"),
 )  # fmt: skip
 # Of the marker alone.

@@ -240,7 +240,6 @@ class Probed:
     random_training: float = 0.0
     random_evaluation: float = 0.0
     permuted_input: bool = False
-    blank: float | None = None
     mode_modules: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
     modules: tuple[Module, ...] = ()

@@ -53,7 +53,8 @@ class Inspected:
     Args:
         criteria: what is declared on purpose is not held against anybody.
         judge: findings of a record; trials are made only where one is missed.
-        seconds: the most seconds of the diagnosis of a failed run; None: three times the run.
+        seconds: the most seconds of the diagnosis of a failed run; None: three times the run
+            with all its planned steps.
     """
 
     def __init__(self, criteria: Criteria, judge: Judge, *, seconds: float | None = None) -> None:
@@ -156,11 +157,8 @@ class Inspected:
         def learned(found: Evidence) -> None:
             self.evidence = found
 
-        if record.stop in (
-            "max_steps",
-            "max_seconds",
-            "non_finite",
-        ):  # else the limits were met, or nothing can be trained
+        missed = ("max_steps", "max_seconds", "non_finite")  # else the limits were met, or nothing can be trained
+        if record.stop in missed:
             make_trials(bench, self.evidence, until=until, learned=learned)
 
     def _first_step_again(self, bench: Bench) -> tuple[Step, ...]:

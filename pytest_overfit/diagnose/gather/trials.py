@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +18,7 @@ from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
-from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Row, Update, optimizers_heard
+from pytest_overfit.run.update import PlainUpdate, Row, Update, optimizers_heard
 from pytest_overfit.run.watch import GradientWatch
 
 DEFAULT_SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "dampening": 0, "nesterov": False,
@@ -248,24 +246,6 @@ def same_numbers(bench: Bench) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def without_dropout(bench: Bench) -> contextlib.AbstractContextManager[Any]:
-    """Every dropout module lets everything through."""
-
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        layers = [m for m in bench.task.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-        kept = [(layer, layer.p) for layer in layers]
-        for layer in layers:
-            layer.p = 0.0
-        try:
-            yield
-        finally:
-            for layer, share in kept:
-                layer.p = share
-
-    return block()
-
-
 def _roots(bench: Bench) -> Iterator[nn.Module]:
     given = getattr(bench.task, "given", bench.task.model)
     if isinstance(given, nn.Module):
@@ -327,21 +307,3 @@ def standardised(keys: Sequence[str]) -> Callable[[Bench], Any]:
         return ((value - mean) / torch.where(deviation > 0, deviation, 1.0)).to(tensor.dtype)
 
     return on_batch(change)
-
-
-def lower(curve: Sequence[float], reference: Sequence[float]) -> bool:
-    """Whether a curve ended clearly below another at the same step."""
-    if not curve or not reference or not math.isfinite(curve[-1]):
-        return False
-    at = reference[min(len(curve), len(reference)) - 1]
-    return curve[-1] < 0.5 * at if at > 0 else curve[-1] < at
-
-
-def seconds_left(until: float) -> float:
-    return until - time.perf_counter()
-
-
-def own_update(bench: Bench, watch: GradientWatch) -> Update:
-    update = bench.update(bench.task, watch)
-    assert isinstance(update, (OwnUpdate, PlainUpdate))
-    return update
