@@ -15,6 +15,7 @@ from pytest_overfit.diagnose.rank import Rule, find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
+from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.any_model import run_any_model
@@ -209,14 +210,16 @@ def overfit_config(
 
 def inspect(settings: OverfitSettings) -> Inspected | None:
     """Who looks into a run; None where the settings switch that off."""
-    criteria = settings.criteria
     if not settings.diagnose:
         return None
     return Inspected(
-        criteria,
-        lambda record: judge(record, replace(criteria, defects=False), hold_steps=settings.budget.hold_steps),
-        seconds=settings.diagnose_seconds,
+        settings.criteria, lambda record: findings_of(record, settings), seconds=settings.diagnose_seconds
     )
+
+
+def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:
+    """What the numbers of a record say; defects are judged by its causes."""
+    return judge(record, replace(settings.criteria, defects=False), hold_steps=settings.budget.hold_steps)
 
 
 def judged(
@@ -224,8 +227,8 @@ def judged(
 ) -> OverfitResult:
     """Findings and causes of one record."""
     criteria = settings.criteria
-    findings = judge(record, replace(criteria, defects=False), hold_steps=settings.budget.hold_steps)
     evidence = None if inspected is None else inspected.evidence
+    findings = findings_of(record, settings) if evidence is None else evidence.findings
     causes = (
         ()
         if evidence is None

@@ -311,7 +311,7 @@ ANY_MODEL = OverfitSettings(
     device="model",
     threads="keep",
     budget=Budget(max_steps=1000),
-    probes=Probes(gradient_every=5),
+    probes=Probes(gradient_every=10),
     criteria=Criteria(camera=None, depth=None, prediction=None, monotonic=Monotonic(floor=0.05)),
 )
 

@@ -125,7 +125,7 @@ class Watched:
     def _is_due(self) -> bool:
         """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
         near = 64 if self.bench.step is not None else STATES
-        return self.number < near or self.number in SAMPLED or self.number % 20 in (0, 9, 10)
+        return self.number < near or self.number in SAMPLED or self.number % 20 in (0, 19)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
         """The model's parameters that an optimizer holds, in its order."""
