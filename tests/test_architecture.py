@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
-RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "diagnose": 5, "report": 6}
+RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "diagnose": 5, "report": 6, "document": 7, "render": 8}
 SHARED = {"errors", "suggest"}
+RESULT = 7  # the rank from which on rooms know the verdict of a run, which knows the texts of report
 GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "watchers", "terminal", "distribute"}
 WITHOUT_TORCH = (
     "config.loading",
@@ -24,6 +25,8 @@ WITHOUT_TORCH = (
     "diagnose.rank",
     "diagnose.defects",
     "diagnose.own_rules",
+    "document.codec",
+    "document.folder",
     "report.causes",
     "report.text",
     "result",
@@ -42,6 +45,7 @@ def imports(path: Path) -> Iterator[str]:
 def backward_imports(room: str, names: list[str]) -> list[str]:
     """The imports of a room that do not go down the flow."""
     allowed = {other for other, rank in RANK.items() if rank <= RANK[room]} | SHARED
+    allowed |= {"result"} if RANK[room] >= RESULT else set()
     return [name for name in names if name.split(".")[0] not in allowed]
 
 
