@@ -82,16 +82,24 @@ class OverfitCall:
 
     def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
         from pytest_overfit.api import overfit_model
+        from pytest_overfit.config.explain import explain_settings
         from pytest_overfit.run.subject import Subject
 
         __tracebackhide__ = True
         node = self.request.node
         layers = [*layers_of(node), layer_of_keywords("overfit(...)", settings)]
-        resolved = resolve_settings(layers, where=node.nodeid).settings
+        settled = resolve_settings(layers, where=node.nodeid)
+        resolved = settled.settings
         pieces = [
             self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
         ]
-        with Watchers(self.request, node.name, resolved.budget.max_steps or 0) as watchers:
+        with Watchers(
+            self.request,
+            node.name,
+            resolved.budget.max_steps or 0,
+            criteria=resolved.criteria,
+            explained=lambda: explain_settings(settled),
+        ) as watchers:
             verdict = overfit_model(
                 Subject(*pieces),
                 resolved,
@@ -100,6 +108,7 @@ class OverfitCall:
                 rules=self.request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
+            verdict = watchers.end(verdict)
         if verdict.interrupted:
             keep_interrupted(node, verdict, watchers.note(verdict))
             raise KeyboardInterrupt

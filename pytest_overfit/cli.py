@@ -1,4 +1,4 @@
-"""The command `pytest-overfit`: cut a pair out of a source, and check one."""
+"""The command `pytest-overfit`: cut a pair out of a source, look at one, and render the report of a record again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.options import LANGUAGES
 
 if TYPE_CHECKING:
     from pytest_overfit.pair.layout import PairFiles
@@ -49,7 +50,8 @@ def _dashed(word: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pytest-overfit", description=__doc__, allow_abbrev=False)
-    topics = parser.add_subparsers(required=True, metavar="pair")
+    topics = parser.add_subparsers(required=True, metavar="pair|report")
+    _add_report(topics)
     verbs = topics.add_parser("pair", help="a two-view pair on disk").add_subparsers(required=True, metavar="VERB")
 
     create = verbs.add_parser("create", help="cut one pair out of a source", allow_abbrev=False)
@@ -75,6 +77,25 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--no-remove-sky", dest="remove_sky", action="store_false", help="keep the depth of the sky")
     check.set_defaults(run=_check)
     return parser
+
+
+def _add_report(topics: Any) -> None:
+    report = topics.add_parser("report", help="write every form of a report again", allow_abbrev=False)
+    report.add_argument("record", type=Path, metavar="RECORD", help="a record.json, or the folder of a report")
+    report.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: where the record is)")
+    report.add_argument("--lang", choices=LANGUAGES, default=LANGUAGES[0], help="of the experiment record")
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    from pytest_overfit.publish import render_again
+
+    report, documents = render_again(options.record, output=options.output, lang=options.lang)
+    for document in documents:
+        print(f"{document.verdict}: {document.title}")
+        print(document.result.summary() if document.result else f"  {document.error or document.state}")
+    print(f"report: {report}")
+    return 0
 
 
 def _create(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

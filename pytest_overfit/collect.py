@@ -30,6 +30,9 @@ from pytest_overfit.options import (
 CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
 REACHED = pytest.StashKey[set[Path]]()
 SESSION = pytest.StashKey[Options]()
+CALL = pytest.StashKey[int]()  # how many runs a test has begun
+FIXTURES = frozenset({"overfit", "overfit_result"})
+REGRESSION = "regression"  # the item of --overfit-compare-fail
 
 
 def prepare(config: pytest.Config) -> None:
@@ -209,6 +212,12 @@ class Unreached(pytest.Item):
         return self.path, None, self.name
 
 
+def is_overfit(item: pytest.Item) -> bool:
+    """Whether a test is one of ours: an item of a config, a marked test, or one that asks for a run."""
+    named = getattr(item, "fixturenames", ())
+    return isinstance(item, ConfigItem) or item.get_closest_marker("overfit") is not None or bool(FIXTURES & {*named})
+
+
 class ConfigFile(pytest.Module):
     """A config file as a test file. It is a Module so that fixtures of every scope work in a conftest beside it."""
 
@@ -219,7 +228,8 @@ class ConfigFile(pytest.Module):
 
     def names(self) -> tuple[str, ...]:
         """The items of this file, in the order in which they run and are reported."""
-        return (*checks.STAGES, *self.overfit_config.overfit.criteria.names())
+        compared = (REGRESSION,) if options_of(self.config).compare_fail else ()
+        return (*checks.STAGES, *self.overfit_config.overfit.criteria.names(), *compared)
 
     def collect(self) -> Iterator[pytest.Item]:
         # What default fixtures build for this file once: name -> (value, error).

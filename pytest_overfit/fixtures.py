@@ -24,6 +24,7 @@ Value = TypeVar("Value")
 DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
 ANY_MODEL_RUN = pytest.StashKey[bool]()  # this test's run is under no config
 DEFAULT_MODEL = pytest.StashKey[object]()
+PAIR = pytest.StashKey[PairFiles]()
 
 
 class NoConfig(pytest.fail.Exception):  # type: ignore[misc, name-defined]
@@ -135,7 +136,8 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
             pair_index=wanted.pair_index,
         )
 
-    return once(request, "pair", build)
+    request.node.stash[PAIR] = files = once(request, "pair", build)
+    return files
 
 
 def dataset(config: OverfitConfig, split: SplitConfig, files: PairFiles, *, split_file: Path | None = None) -> Any:
@@ -272,6 +274,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
 
     def build() -> OverfitResult:
         from pytest_overfit.api import overfit_config
+        from pytest_overfit.config.explain import explain_config
         from pytest_overfit.run.sample import Sample
 
         wanted = value("model")
@@ -279,7 +282,15 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         train = request.getfixturevalue("overfit_batch")
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
         sample = Sample(train, val, request.node.stash.get(DIFFERENCES, ()))
-        with Watchers(request, config.exp_name, config.planned_steps, config) as watchers:
+        with Watchers(
+            request,
+            config.exp_name,
+            config.planned_steps,
+            criteria=config.overfit.criteria,
+            explained=lambda: explain_config(config),
+            config=config,
+            pair=request.node.stash.get(PAIR, None),
+        ) as watchers:
             verdict = overfit_config(
                 config,
                 None if fresh else _checked(wanted),
@@ -291,6 +302,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
                 rules=request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
+            verdict = watchers.end(verdict)
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
         if verdict.interrupted:

@@ -12,6 +12,8 @@ from typing import Any
 from pytest_overfit.errors import ConfigError
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+LANGUAGES = ("en", "zh")
+STORAGE = ".overfit"
 
 
 def steps(text: str) -> int:
@@ -64,6 +66,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-device": {"metavar": "DEVICE", "help": "auto, model, cpu, cuda, cuda:N, mps or xpu"},
     "--overfit-require-gpu": {"action": "store_true", "help": "fail where no GPU is found"},
     "--overfit-log-dir": {"metavar": "DIR", "help": "folder of the TensorBoard files"},
+    "--overfit-report": {"metavar": "DIR", "help": "folder of the report: a page and a record of every run"},
+    "--overfit-lang": {"choices": LANGUAGES, "help": "language of the experiment records (default: en)"},
+    "--overfit-save": {"metavar": "NAME", "help": "save the numbers of every run under a name, to compare with later"},
+    "--overfit-compare": {"metavar": "NAME", "help": "compare every run with what was saved under a name"},
+    "--overfit-compare-fail": {
+        "action": "append",
+        "metavar": "QUANTITY:RATIO",
+        "help": "fail where a quantity grew by more than this, such as steps:1.5x; may be repeated",
+    },
     "--overfit-explain": {"action": "store_true", "help": "show every setting of every run, and where it comes from"},
 }
 INI: dict[str, dict[str, Any]] = {
@@ -75,6 +86,12 @@ INI: dict[str, dict[str, Any]] = {
     "overfit_device": {"help": "default of --overfit-device"},
     "overfit_require_gpu": {"type": "bool", "default": False, "help": "default of --overfit-require-gpu"},
     "overfit_log_dir": {"help": "default of --overfit-log-dir"},
+    "overfit_report": {"help": "default of --overfit-report"},
+    "overfit_lang": {"help": "default of --overfit-lang"},
+    "overfit_compare": {"help": "default of --overfit-compare"},
+    "overfit_compare_fail": {"type": "linelist", "help": "like --overfit-compare-fail, one per line"},
+    "overfit_storage": {"help": "folder of the saved runs (default: .overfit beside the ini file)"},
+    "overfit_properties": {"type": "bool", "default": True, "help": "put the numbers of a run into the JUnit report"},
 }
 
 
@@ -86,6 +103,10 @@ class Options:
         given, configured: the configs of the command line and those of the ini file, absolute.
         overrides, ini_overrides: ``key=value`` texts of the command line, and of the ini file.
         log_dir, ini_log_dir: absolute; the one of the ini file is among ``ini_overrides`` too.
+        report: folder of the report, absolute.
+        lang: of the experiment records.
+        save, compare: names of saved runs; ``compare_fail``: by how much a quantity may have grown, as written.
+        storage: folder of the saved runs, absolute.
     """
 
     given: tuple[Path, ...] = ()
@@ -94,6 +115,12 @@ class Options:
     ini_overrides: tuple[str, ...] = ()
     log_dir: Path | None = None
     ini_log_dir: Path | None = None
+    report: Path | None = None
+    lang: str = LANGUAGES[0]
+    save: str | None = None
+    compare: str | None = None
+    compare_fail: tuple[str, ...] = ()
+    storage: Path = Path(STORAGE)
 
     @property
     def configs(self) -> tuple[Path, ...]:
@@ -125,7 +152,26 @@ def resolve_options(
         ini_overrides=(*_overrides(lambda name: _of_ini(name, ini)), *logging, *ini("overfit_set")),
         log_dir=absolute(log_dir, invocation_dir) if log_dir else None,
         ini_log_dir=ini_folder,
+        **_recorded(option, ini, invocation_dir, ini_dir),
     )
+
+
+def _recorded(
+    option: Callable[[str], Any], ini: Callable[[str], Any], invocation_dir: Path, ini_dir: Path
+) -> dict[str, Any]:
+    """What is asked of the records of the runs."""
+    report, ini_report = option("overfit_report"), ini("overfit_report")
+    lang = option("overfit_lang") or ini("overfit_lang") or LANGUAGES[0]
+    if lang not in LANGUAGES:
+        raise ConfigError(f"found {lang!r}", where="ini key overfit_lang", allowed=" or ".join(LANGUAGES))
+    return {
+        "report": absolute(report, invocation_dir) if report else absolute(ini_report, ini_dir) if ini_report else None,
+        "lang": lang,
+        "save": option("overfit_save"),
+        "compare": option("overfit_compare") or ini("overfit_compare") or None,
+        "compare_fail": tuple(option("overfit_compare_fail") or ini("overfit_compare_fail")),
+        "storage": absolute(ini("overfit_storage") or STORAGE, ini_dir),
+    }
 
 
 def _overrides(value: Callable[[str], Any]) -> list[str]:

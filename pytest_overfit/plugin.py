@@ -55,6 +55,20 @@ def pytest_configure(config: pytest.Config) -> None:
         collect.prepare(config)
         if explained:
             config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
+    if is_recorded(config):
+        from pytest_overfit import collect, ledger
+
+        ledger.prepare(config, collect.options_of(config))
+
+
+def is_recorded(config: pytest.Config) -> bool:
+    """Whether anybody wants records of the runs: an option, the ini file, the CI service, or an xdist controller."""
+    import os
+
+    asked = any(config.getoption(f"overfit_{name}") for name in ("report", "save", "compare", "compare_fail"))
+    written = any(config.getini(f"overfit_{name}") for name in ("report", "compare", "compare_fail"))
+    served = "GITHUB_STEP_SUMMARY" in os.environ or os.environ.get("GITHUB_ACTIONS") == "true"
+    return asked or written or served
 
 
 def ini_names(config: pytest.Config) -> list[str]:

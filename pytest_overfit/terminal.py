@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.checks import FINDING
-from pytest_overfit.collect import ConfigItem
+from pytest_overfit.collect import CALL, ConfigItem, is_overfit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.causes import cause_lines
 from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
@@ -55,6 +55,8 @@ class ProgressLine:
 
     It writes past pytest's own writer, whose idea of the current column it would spoil.
     """
+
+    wants_pictures = False
 
     def __init__(self, config: pytest.Config, name: str, planned: int) -> None:
         self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -103,6 +105,7 @@ def progress_for(config: pytest.Config, title: str, planned: int) -> list[Progre
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
+    report.overfit_test = is_overfit(item)  # type: ignore[attr-defined]
     if report.when != "call":
         return
     if isinstance(item, ConfigItem) and FINDING in item.stash:
@@ -111,7 +114,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     elif CALLS in item.stash:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
         report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
-        del item.stash[CALLS]  # a rerun of the test starts its own list
+        del item.stash[CALLS], item.stash[CALL]  # a rerun of the test starts its own list
 
 
 def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:

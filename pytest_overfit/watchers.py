@@ -1,39 +1,65 @@
-"""Who follows a run in a session: a TensorBoard file per seed, and the live line of the terminal."""
+"""Who follows a run in a session: a TensorBoard file per seed, the record on disk, the live line of the terminal."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.collect import ConfigFile, options_of
+from pytest_overfit.collect import CALL, ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
+from pytest_overfit.ledger import KEY
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
 from pytest_overfit.terminal import RunNote, progress_for
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.config.explain import Row
+    from pytest_overfit.config.schema import Criteria, OverfitConfig
+    from pytest_overfit.document.recorder import Recorder
+    from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult
 
 
 class Watchers:
-    """Who follows the runs of one verdict: a TensorBoard file per seed, and the live line of the terminal."""
+    """Who follows the runs of one verdict.
+
+    Args:
+        title: the experiment's name, shown while it runs.
+        planned: steps of the whole budget.
+        criteria: what the runs are judged by.
+        explained: the resolved settings.
+        config: of a run under one; with its pair.
+    """
 
     def __init__(
-        self, request: pytest.FixtureRequest, title: str, planned: int, config: OverfitConfig | None = None
+        self,
+        request: pytest.FixtureRequest,
+        title: str,
+        planned: int,
+        *,
+        criteria: Criteria,
+        explained: Callable[[], Sequence[Row]],
+        config: OverfitConfig | None = None,
+        pair: PairFiles | None = None,
     ) -> None:
         self.request, self.title, self.planned, self.config = request, title, planned, config
+        self.criteria, self.explained, self.pair = criteria, explained, pair
         self.closing = contextlib.ExitStack()
         self.folder: Path | None = None
         self.elsewhere: str | None = None
+        self.recorder: Recorder | None = None
+        self.call = request.node.stash[CALL] = request.node.stash.get(CALL, 0) + 1
 
     def __enter__(self) -> Watchers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.closing.close()
+        if error is not None and self.recorder is not None and self.recorder.document.state == "running":
+            self.recorder.broke(error)
 
     def of_seed(self, seed: int) -> list[Any]:
         """The observers of the run of one seed; those of the seed before are closed."""
@@ -45,13 +71,76 @@ class Watchers:
             self.folder = folder.parent
             logging = self.config.logging if self.config else LoggingConfig()
             observers.insert(0, TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys))
+        if (recorder := self._recorder()) is not None:
+            observers.append(recorder.of_seed(seed))
         for observer in observers:
             self.closing.callback(observer.close)
         return observers
 
+    def end(self, verdict: OverfitResult) -> OverfitResult:
+        """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
+        ledger = self.request.config.stash.get(KEY, None)
+        if ledger is None or self.recorder is None:
+            return verdict
+        from pytest_overfit.document.record import limits_of
+
+        verdict, comparison = ledger.compared(self._place(), self.call, verdict)
+        limits = limits_of(self.criteria.limits(), verdict.record)
+        self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+        return verdict
+
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
         return RunNote.of(verdict, self.folder, self.elsewhere)
+
+    def _recorder(self) -> Recorder | None:
+        ledger = self.request.config.stash.get(KEY, None)
+        if ledger is None or self.recorder is not None:
+            return self.recorder
+        from pytest_overfit.document.folder import run_id
+        from pytest_overfit.document.record import Document, SettingRow
+        from pytest_overfit.document.recorder import now
+        from pytest_overfit.ledger import command_of, environment
+
+        title = self._place()
+        document = Document(
+            id=run_id(title, self.call),
+            title=title,
+            call=self.call,
+            session=ledger.session,
+            state="running",
+            started=now(),
+            written=now(),
+            settings=tuple(SettingRow(*row) for row in self.explained()),
+            pair=self._pair(None),
+            command=command_of(self.request.node, title),
+            environment=environment(),
+        )
+        self.recorder = ledger.begin(document, self.planned)
+        return self.recorder
+
+    def _place(self) -> str:
+        """The config file, or the test, as pytest names it."""
+        node = self.request.node
+        return str(node.parent.nodeid if isinstance(node.parent, ConfigFile) else node.nodeid)
+
+    def _pair(self, verdict: OverfitResult | None) -> Any:
+        from pytest_overfit.document.record import Pair, PairView
+
+        if self.pair is None:
+            return None
+        supervision = verdict.record.supervision if verdict else None
+        frames = {frame.frame: frame for frame in supervision.frames} if supervision else {}
+        views = [
+            PairView(
+                view.scene,
+                view.image.name,
+                frames[number].valid if number in frames else None,
+                frames[number].total if number in frames else None,
+            )
+            for number, view in enumerate(self.pair.views)
+        ]
+        return Pair(self.pair.seq_name, tuple(views))
 
     def _log_dir(self) -> Path | None:
         """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""

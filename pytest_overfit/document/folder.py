@@ -22,6 +22,7 @@ from pytest_overfit.document.record import Document
 from pytest_overfit.errors import OverfitError
 
 RECORD, SCHEMA, RUNS = "record.json", "schema.json", "runs"
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 LONGEST = 60  # characters of a name, without its digest: paths on Windows end at 260
 
 
@@ -35,6 +36,8 @@ def run_id(title: str, call: int = 1) -> str:
     tail = title.replace("\\", "/").rpartition("::")
     named = tail[0].rpartition("/")[2] + tail[1] + tail[2] if tail[1] else tail[2].rpartition("/")[2]
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", named)[-LONGEST:].strip(".-_ ") or "run"
+    if readable.partition(".")[0].upper() in RESERVED:
+        readable = f"_{readable}"
     digest = hashlib.sha256(title.encode()).hexdigest()[:8]
     return f"{readable}-{digest}" + (f"-{call}" if call > 1 else "")
 

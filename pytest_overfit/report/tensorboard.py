@@ -33,6 +33,8 @@ class TensorBoardLog:
         keys: per split, the only terms to write (``logging.scalar_keys_to_log``); absent or empty: all of them.
     """
 
+    wants_pictures = False
+
     def __init__(self, folder: Path, *, every: int = 1, keys: Mapping[str, Sequence[str]] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter(

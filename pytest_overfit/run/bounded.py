@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from pytest_overfit.data.batch import fingerprint
+from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.device import describe_device, peak_mib
-from pytest_overfit.run.loop import HYPER, Curves
+from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.optim import Freezing
 from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, RunRecord, Supervision
 from pytest_overfit.run.task import Task
@@ -58,23 +57,17 @@ def read_every(device: torch.device) -> int:
 
 def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[str]) -> RunRecord:
     """Everything as plain numbers."""
-    task, rows = parts.task, curves.steps
-    columns = _columns(rows)
-    grad_norms = {n.removeprefix("grad_norm/"): c for n, c in columns.items() if n.startswith("grad_norm/")}
+    task = parts.task
     return RunRecord(
         name=parts.name,
         seed=parts.seed,
         device=describe_device(task.device),
         planned_steps=parts.planned_steps,
-        steps=len(rows),
         stop=curves.stop,
         seconds=curves.seconds,
-        curves={name: curve for name, curve in columns.items() if not is_extra(name)},
+        **curves_of(curves.steps),
         val_steps=tuple(step for step, _ in curves.val),
-        val_curves=_columns([terms for _, terms in curves.val]),
-        learning_rate=columns.get("lr", ()),
-        weight_decay=columns.get("weight_decay", ()),
-        grad_norms=grad_norms,
+        val_curves=columns_of([terms for _, terms in curves.val]),
         parameters=parameter_records(
             task.model, parts.initial, parts.optimizers, parts.watch.largest(), parts.frozen.frozen_by
         ),
@@ -99,22 +92,3 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
         peak_mib=peak_mib(task.device),
         notes=tuple(notes),
     )
-
-
-def is_extra(name: str) -> bool:
-    """Whether a column of the curves is no loss term."""
-    return name in HYPER or name.startswith("grad_norm/")
-
-
-def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    """One curve per name. A step that does not give a term shows its last value: some steps train another part."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns: dict[str, Any] = {}
-    for name in names:
-        last = next((row[name] for row in rows if name in row), math.nan)
-        curve = []
-        for row in rows:
-            last = row.get(name, last)
-            curve.append(last)
-        columns[name] = tuple(curve)
-    return columns

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from pytest_overfit.config.schema import AmpConfig, Limit, OverfitConfig
 from pytest_overfit.data.batch import fingerprint, freeze_batch
 from pytest_overfit.run.bench import Bench, Inspector
-from pytest_overfit.run.bounded import Outcome, Parts, is_extra, make_record, read_every
+from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.build import import_root, instantiate
+from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Observer, Plan, evaluate, evaluating, fit
@@ -108,8 +109,8 @@ def run_config(
                 snapshot.add_reachable(criterion, *subject.callables)
                 run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
                 curves = run.train(subject, limits, accept, observers, inspector)
-                if config.logging.log_visuals:
-                    run.show(observers)
+                if seeing := [o for o in observers if config.logging.log_visuals or o.wants_pictures]:
+                    run.show(seeing)
                 record = run.record(curves, notes=choice.note)
                 if inspector is not None and run.bench is not None and curves.stop != "interrupted":
                     inspector.after(run.bench, record)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pytest_overfit.config.keywords import SETTINGS
 from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.columns import HYPER, is_extra
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.pictures import FramePicture
@@ -35,6 +36,8 @@ STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: 
 class Observer(Protocol):
     """Somebody who follows a run while it goes: a progress line, a TensorBoard writer."""
 
+    wants_pictures: bool  # also where the config does not ask for them
+
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         """Training steps ``first`` (from 0) onwards: loss terms, ``lr``, ``weight_decay``, ``grad_norm/<group>``."""
 
@@ -42,7 +45,7 @@ class Observer(Protocol):
         """Loss terms in evaluation mode after ``step`` training steps."""
 
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """The frames at the end of the run, where ``logging.log_visuals`` asks for them."""
+        """The frames at the end of the run, where the config or the observer asks for them."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     """
     if not plan.strict_terms:
         return
-    terms = [name for name in row if not name.startswith("grad_norm/") and name not in HYPER]
+    terms = [name for name in row if not is_extra(name)]
     for criterion, limit in plan.limits.items():
         name = resolve_term(criterion, row)
         if name is None:
@@ -192,9 +195,6 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
                 allowed="a start above zero beside relative",
                 hint="state an absolute limit instead",
             )
-
-
-HYPER = ("lr", "weight_decay")
 
 
 def _apply_schedules(optimizers: Sequence[torch.optim.Optimizer], plan: Plan, progress: float) -> dict[str, float]:

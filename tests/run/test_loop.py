@@ -29,6 +29,8 @@ class Listener:
         self.val: list[int] = []
         self.interrupt_at = interrupt_at
 
+    wants_pictures = False
+
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         self.steps += range(first, first + len(rows))
         if self.interrupt_at is not None and self.steps[-1] >= self.interrupt_at:

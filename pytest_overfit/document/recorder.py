@@ -1,0 +1,111 @@
+"""An observer that keeps the record of a run on disk while it goes: a run that is killed leaves what it had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_overfit.document.folder import folder_of, write_document
+from pytest_overfit.document.record import Comparison, Document, State
+from pytest_overfit.result import OverfitResult
+from pytest_overfit.run.columns import columns_of, curves_of
+from pytest_overfit.run.record import RunRecord
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.pictures import FramePicture
+
+WRITE_SECONDS = 5.0  # between two writes of a run that goes on
+
+
+class Recorder:
+    """Writes ``record.json`` at the start of a run, every few seconds, and at its end.
+
+    Args:
+        report: folder of the report.
+        document: what is known before the run.
+        planned: steps of the whole budget.
+    """
+
+    wants_pictures = True
+
+    def __init__(self, report: Path, document: Document, *, planned: int) -> None:
+        self.report, self.document, self.planned = report, document, planned
+        self.seed = 0
+        self.pictures: dict[int, Sequence[FramePicture]] = {}
+        self._begin()
+        self._write("running")
+
+    def of_seed(self, seed: int) -> Recorder:
+        """The same recorder, for the run of another seed."""
+        self.seed = seed
+        self._begin()
+        return self
+
+    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        self.rows.extend(rows)
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self._write("running", self._so_far())
+
+    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
+        self.val.append((step, terms))
+
+    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+        self.pictures[self.seed] = pictures
+
+    def close(self) -> None:
+        """Nothing is held open between two writes."""
+
+    def end(self, verdict: OverfitResult, *, comparison: Comparison | None = None, **known: Any) -> Document:
+        """Writes the verdict, and the pictures of the run that it is about."""
+        names = self._pictures(verdict.record.seed)
+        self.document = replace(self.document, pictures=names, comparison=comparison, **known)
+        return self._write("interrupted" if verdict.interrupted else "finished", verdict)
+
+    def broke(self, error: BaseException) -> Document:
+        """Writes what was known when an error ended the run."""
+        told = f"{type(error).__name__}: {error}"
+        self.document = replace(self.document, error=told)
+        return self._write("finished", self._so_far() if self.rows else None)
+
+    def _pictures(self, seed: int) -> tuple[str, ...]:
+        """Writes the pictures of one seed; their names."""
+        if not self.pictures.get(seed):
+            return ()
+        from pytest_overfit.report.pictures import write_pictures
+
+        return write_pictures(folder_of(self.report, self.document), self.pictures[seed])
+
+    def _begin(self) -> None:
+        self.rows: list[Mapping[str, float]] = []
+        self.val: list[tuple[int, Mapping[str, float]]] = []
+        self.began = self.written = time.monotonic()
+
+    def _write(self, state: State, result: OverfitResult | None = None) -> Document:
+        self.document = replace(self.document, state=state, written=now(), result=result)
+        write_document(self.report, self.document)
+        self.written = time.monotonic()
+        return self.document
+
+    def _so_far(self) -> OverfitResult:
+        """The curves of the seed that runs now; nothing was judged yet."""
+        record = RunRecord(
+            name=self.document.title,
+            seed=self.seed,
+            device="",
+            planned_steps=self.planned,
+            stop="interrupted",
+            seconds=time.monotonic() - self.began,
+            val_steps=tuple(step for step, _ in self.val),
+            val_curves=columns_of([terms for _, terms in self.val]),
+            **curves_of(self.rows),
+        )
+        return OverfitResult(record, ())
+
+
+def now() -> str:
+    """The local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")

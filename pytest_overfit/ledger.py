@@ -1,0 +1,296 @@
+"""The records of a session: where its runs write them, and what the whole session makes of them at its end.
+
+One process writes pages and summaries: under pytest-xdist the controller, whose workers write records alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.options import OPTIONS, Options
+
+if TYPE_CHECKING:
+    from pytest_overfit.document.record import Comparison, Document
+    from pytest_overfit.document.recorder import Recorder
+    from pytest_overfit.document.saved import Saved
+    from pytest_overfit.result import OverfitResult
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+ANNOTATED = "GITHUB_ACTIONS"
+OF_THE_REPORT = (
+    "--overfit-report", "--overfit-save", "--overfit-compare", "--overfit-compare-fail", "--overfit-lang",
+    "--overfit-log-dir", "--overfit-explain",
+)  # fmt: skip
+KEY = pytest.StashKey["Ledger"]()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to become of the records; empty where nobody asked for any."""
+
+    report: Path | None = None
+    lang: str = "en"
+    save: Path | None = None
+    compare: Path | None = None
+    allowed: Mapping[str, float] | None = None
+    step_summary: Path | None = None
+    annotate: bool = False
+
+    @property
+    def anything(self) -> bool:
+        return any((self.report, self.save, self.compare, self.step_summary, self.annotate))
+
+
+class Ledger:
+    """The hooks of a session whose runs are recorded.
+
+    Args:
+        report: folder of the report; a temporary one where only summaries were asked for.
+        session: tells its records from those of an earlier session in the same folder.
+    """
+
+    def __init__(self, config: pytest.Config, wanted: Wanted, report: Path, session: str) -> None:
+        self.config, self.wanted, self.report, self.session = config, wanted, report, session
+        self.saved: Saved | None = None
+        if wanted.compare is not None:
+            from pytest_overfit.document.saved import read_saved
+
+            self.saved = read_saved(wanted.compare)
+        self.rows: list[Mapping[str, Any]] = []
+        self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
+        self.lines: list[str] = []
+
+    @property
+    def is_worker(self) -> bool:
+        return hasattr(self.config, "workerinput")
+
+    def begin(self, document: Document, planned: int) -> Recorder:
+        """The observer that writes the record of a run from now on."""
+        from pytest_overfit.document.recorder import Recorder
+
+        return Recorder(self.report, document, planned=planned)
+
+    def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
+        """The verdict beside the saved run; with limits on what may have changed, one finding more."""
+        if self.saved is None or verdict.interrupted:
+            return verdict, None
+        from pytest_overfit.document.saved import compare, regression
+
+        comparison = compare(self.saved, title, call, verdict, self.wanted.allowed)
+        if self.wanted.allowed:
+            verdict = replace(verdict, findings=(*verdict.findings, regression(comparison)))
+        return verdict, comparison
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker writes into the folder of its controller."""
+        node.workerinput["overfit_ledger"] = (str(self.report), self.session)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if row := getattr(report, "overfit", None):
+            self.rows.append(row)
+        if getattr(report, "overfit_test", False) and report.failed:
+            self.stopped.setdefault(report.nodeid, _reason(report))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Pages, summaries and saved runs, out of the records of this session."""
+        if self.is_worker or not (self.rows or self.stopped or self.report.is_dir()):
+            return
+        try:
+            documents = self._complete()
+            for line in self._publish(documents):
+                self.lines.append(line)
+        except (OSError, OverfitError) as error:
+            self.lines.append(f"the report is not complete: {error}")
+        if self.wanted.report is None:
+            shutil.rmtree(self.report, ignore_errors=True)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.lines:
+            terminalreporter.write_line(line)
+
+    def _complete(self) -> tuple[Document, ...]:
+        """The records of this session, those of killed workers and of runs that never began among them."""
+        from pytest_overfit.document.folder import read_report, write_document
+
+        found = []
+        for document in read_report(self.report, session=self.session):
+            changed = replace(document, checks=self._checks(document.title))
+            if document.state == "running":
+                changed = replace(changed, state="killed", error=self.stopped.get(document.title, document.error))
+            found.append(changed)
+            if changed != document:
+                write_document(self.report, changed)
+        for document in self._without_run({document.title for document in found}):
+            found.append(document)
+            write_document(self.report, document)
+        return tuple(sorted(found, key=lambda document: (document.title, document.call)))
+
+    def _checks(self, title: str) -> tuple[Any, ...]:
+        """What was found of a config, its pair and its loader before the run."""
+        from pytest_overfit.checks import STAGES
+        from pytest_overfit.judge.finding import Finding
+
+        findings = [Finding(**row["finding"]) for row in self.rows if row["title"] == title]
+        before = {finding.name: finding for finding in findings if finding.name in STAGES}
+        return tuple(before[name] for name in STAGES if name in before)
+
+    def _without_run(self, known: set[str]) -> Iterator[Document]:
+        from pytest_overfit.document.folder import run_id
+        from pytest_overfit.document.record import Document
+        from pytest_overfit.document.recorder import now
+
+        titles = dict.fromkeys([row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped])
+        for title in titles:
+            reasons = [why for nodeid, why in self.stopped.items() if title in (nodeid, title_of(nodeid))]
+            if title not in known and (reasons or any(not check.passed for check in self._checks(title))):
+                yield Document(
+                    id=run_id(title),
+                    title=title,
+                    session=self.session,
+                    state="not_run",
+                    started=now(),
+                    written=now(),
+                    checks=self._checks(title),
+                    environment=environment(),
+                    error=reasons[0] if reasons else None,
+                )
+
+    def _publish(self, documents: Sequence[Document]) -> Iterator[str]:
+        if self.wanted.report is not None and documents:
+            from pytest_overfit.publish import write_forms
+
+            yield f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}"
+        if self.wanted.step_summary is not None and documents:
+            from pytest_overfit.render.summary import summary_markdown
+
+            with self.wanted.step_summary.open("a", encoding="utf-8") as file:
+                file.write(summary_markdown(documents) + "\n")
+        if self.wanted.save is not None:
+            yield self._save(self.wanted.save, documents)
+        if self.wanted.annotate:
+            from pytest_overfit.render.annotations import annotations
+
+            yield from annotations(documents)
+
+    def _save(self, path: Path, documents: Sequence[Document]) -> str:
+        from pytest_overfit.document.recorder import now
+        from pytest_overfit.document.saved import read_saved, saved_of, write_saved
+
+        new = saved_of(path.stem, documents, when=now(), before=read_saved(path) if path.exists() else None)
+        if not new.runs:
+            return f"nothing was saved as {path.stem}: no run was finished"
+        return f"saved {len(new.runs)} runs: {write_saved(path, new)}"
+
+
+def prepare(config: pytest.Config, options: Options) -> None:
+    """Registers the ledger of a session where somebody wants records.
+
+    Raises:
+        pytest.UsageError: the folder cannot be written, or nothing was saved under the name to compare with.
+    """
+    given = getattr(config, "workerinput", {}).get("overfit_ledger")
+    try:
+        wanted = wanted_of(config, options)
+        if not wanted.anything:
+            return
+        if given:
+            report, session = Path(given[0]), given[1]
+        else:
+            report, session = (
+                wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}",
+                uuid.uuid4().hex,
+            )
+            if wanted.report is not None:
+                from pytest_overfit.document.folder import refuse_unwritable
+
+                refuse_unwritable(wanted.report)
+        ledger = Ledger(config, wanted, report, session)
+    except OverfitError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[KEY] = ledger
+    config.pluginmanager.register(ledger, "overfit_ledger")
+
+
+def wanted_of(config: pytest.Config, options: Options) -> Wanted:
+    """What the options, the ini file and the CI service ask for.
+
+    Raises:
+        ConfigError: a name of saved runs, or a limit on a change, is none.
+    """
+    summary = os.environ.get(STEP_SUMMARY)
+    saved: dict[str, Any] = {}
+    if options.save or options.compare or options.compare_fail:
+        from pytest_overfit.document.saved import parse_allowed, path_of
+
+        if options.compare_fail and not options.compare:
+            raise ConfigError(
+                f"found {options.compare_fail[0]!r} alone",
+                where="--overfit-compare-fail",
+                allowed="beside --overfit-compare",
+            )
+        saved["allowed"] = parse_allowed(options.compare_fail)
+        saved["save"] = path_of(options.storage, options.save) if options.save else None
+        saved["compare"] = path_of(options.storage, options.compare) if options.compare else None
+    return Wanted(
+        report=options.report,
+        lang=options.lang,
+        **saved,
+        step_summary=Path(summary) if summary else None,
+        annotate=os.environ.get(ANNOTATED) == "true",
+    )
+
+
+def title_of(nodeid: str) -> str:
+    """The config file of one of its items; any other test is a title of its own."""
+    path, _, _ = nodeid.partition("::")
+    return path if path.endswith((".yaml", ".yml")) else nodeid
+
+
+def command_of(item: pytest.Item, title: str) -> str:
+    """The command that repeats the run of an item, from the folder that pytest was started in."""
+    left_out = (*OF_THE_REPORT, "--overfit-config") if title_of(title) == title and "::" not in title else OF_THE_REPORT
+    given = iter([str(argument) for argument in item.config.invocation_params.args])
+    kept: list[str] = []
+    for argument in given:
+        name, equals, _ = argument.partition("=")
+        if name in OPTIONS:
+            value = [] if equals or OPTIONS[name].get("action") == "store_true" else [next(given, "")]
+            kept += [] if name in left_out else [argument, *value]
+    path, _, rest = title.partition("::")
+    with suppress(ValueError):  # another drive
+        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
+    return shlex.join(["pytest", f"{path}::{rest}" if rest else path, *kept])
+
+
+def environment() -> dict[str, str]:
+    """What the run ran on; nothing of the environment's variables."""
+    return {
+        "pytest-overfit": version("pytest-overfit"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "pytest": pytest.__version__,
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """What a failed report says, without the frames it came through."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longreprtext).strip() or report.outcome
