@@ -12,6 +12,7 @@ import pytest
 from pytest_overfit.collect import CALL, ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.ledger import KEY
+from pytest_overfit.properties import keep_properties
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
 from pytest_overfit.terminal import RunNote, progress_for
 
@@ -79,14 +80,15 @@ class Watchers:
 
     def end(self, verdict: OverfitResult) -> OverfitResult:
         """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
-        ledger = self.request.config.stash.get(KEY, None)
-        if ledger is None or self.recorder is None:
-            return verdict
-        from pytest_overfit.document.record import limits_of
+        ledger, node = self.request.config.stash.get(KEY, None), self.request.node
+        if ledger is not None and self.recorder is not None:
+            from pytest_overfit.document.record import limits_of
 
-        verdict, comparison = ledger.compared(self._place(), self.call, verdict)
-        limits = limits_of(self.criteria.limits(), verdict.record)
-        self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+            verdict, comparison = ledger.compared(self._place(), self.call, verdict)
+            limits = limits_of(self.criteria.limits(), verdict.record)
+            self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+        if node.config.getini("overfit_properties"):
+            keep_properties(node, verdict)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:
