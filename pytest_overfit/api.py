@@ -13,6 +13,7 @@ from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
 from pytest_overfit.diagnose.rank import Rule, find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.finding import Finding
@@ -24,7 +25,7 @@ from pytest_overfit.run.execute import Loss, build_model, run_config
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
-from pytest_overfit.run.subject import Subject, is_factory
+from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def run_overfit(
     model: Any,
-    data: Any,
+    data: Any = NOT_GIVEN,
     loss: Any = None,
     *,
     optimizer: Any = None,
@@ -59,13 +60,14 @@ def run_overfit(
 
     Args:
         model: a module, a mapping or list of modules, or a factory without arguments that builds one; a factory is
-            called anew for every seed.
+            called anew for every seed. A LightningModule and a ``transformers.Trainer`` bring their own step, loss and
+            optimizer (docs/trainers.md).
         data: one batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable that returns
             the next batch. Loaders and callables are drawn several times and compared; the first batch is
-            trained on.
+            trained on. A Trainer, or a LightningModule with ``train_dataloader``, needs none.
         loss: ``loss(model, batch)``, forward pass and loss. It returns a scalar, a mapping with ``objective`` and the
             terms it is made of, or ``(scalar, mapping)``. A criterion such as ``nn.CrossEntropyLoss()`` takes an
-            ``(input, target)`` batch. None: the model returns its own loss.
+            ``(input, target)`` batch. None: the model returns its own loss, or a mapping of losses to be summed.
         optimizer: an optimizer, a mapping or list of them, or a factory called with the trainable parameters. None:
             AdamW with a learning rate of 1e-3 and no weight decay.
         step: the user's own train step (forward, backward, update), called with as many of (model, batch, optimizer)
@@ -150,6 +152,7 @@ def overfit_model(
             observers=observers(seed),
             inspector=inspected,
             workers=workers,
+            adapter=adapt,
         )
         return judged(record, settings, inspected, asked)
 

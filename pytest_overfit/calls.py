@@ -11,7 +11,7 @@ from pytest_overfit.checks import from_users_code
 from pytest_overfit.collect import layers_of
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.fixtures import ANY_MODEL_RUN, config_or_none, config_result, own_config, worker_count
+from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config, worker_count
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted
 from pytest_overfit.watchers import Watchers
@@ -90,9 +90,12 @@ class OverfitCall:
         layers = [*layers_of(node), layer_of_keywords("overfit(...)", settings)]
         settled = resolve_settings(layers, where=node.nodeid)
         resolved = settled.settings
-        pieces = [
-            self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
-        ]
+        pieces = {
+            name: self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name]
+            for name in PIECES
+            if name != "batch"
+        }
+        pieces["batch"] = self._batch(pieces["model"]) if given["batch"] is None else given["batch"]
         with Watchers(
             self.request,
             node.name,
@@ -101,7 +104,7 @@ class OverfitCall:
             explained=lambda: explain_settings(settled),
         ) as watchers:
             verdict = overfit_model(
-                Subject(*pieces),
+                Subject(*(pieces[name] for name in PIECES)),
                 resolved,
                 name=node.nodeid,
                 observers=watchers.of_seed,
@@ -114,3 +117,15 @@ class OverfitCall:
             raise KeyboardInterrupt
         keep_call(node, verdict, watchers.note(verdict))
         return verdict
+
+    def _batch(self, model: Any) -> Any:
+        """That of the fixture; nothing where there is none and the model may bring data of its own."""
+        from pytest_overfit.integrations.adapt import may_bring_data
+        from pytest_overfit.run.subject import NOT_GIVEN
+
+        try:
+            return self.request.getfixturevalue("overfit_batch")
+        except NothingGiven:
+            if may_bring_data(model):
+                return NOT_GIVEN
+            raise

@@ -31,6 +31,10 @@ class NoConfig(pytest.fail.Exception):  # type: ignore[misc, name-defined]
     """No config was named for a test, and there is not exactly one in the session."""
 
 
+class NothingGiven(pytest.fail.Exception):  # type: ignore[misc, name-defined]
+    """Neither a test nor a fixture nor a config gives this piece of a run."""
+
+
 def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) -> Value:
     """Builds once per config file, and again for every other test; an error is kept and raised again too."""
     file = request.node.parent
@@ -220,7 +224,7 @@ def loss(request: pytest.FixtureRequest) -> Any:
 def batch_or_error(request: pytest.FixtureRequest) -> Any:
     """The config's batch; without a config there is none until somebody gives one."""
     if told(lambda: config_or_none(request)) is None:
-        raise pytest.fail.Exception(str(_nothing_given("batch")), pytrace=False)
+        raise NothingGiven(str(_nothing_given("batch")), pytrace=False)
     return batch(request, request.getfixturevalue("overfit_loader"))
 
 

@@ -17,6 +17,7 @@ RANK = {
     "data": 2,
     "reference": 2,
     "run": 3,
+    "integrations": 4,
     "judge": 4,
     "diagnose": 5,
     "report": 6,

@@ -74,6 +74,8 @@ SETTINGS = (
             f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg", "off",
             "the predictions themselves are near the truth",
             "abs_rel 0.05, delta_1_25 0.95, rotation_deg 1, translation_deg 2"),
+    Setting("generates", "criteria.generates", "true or false", "off",
+            "a language model of transformers gives the memorised sequences back, greedily from their first token"),
     Setting("unused", "criteria.unused", "text, or a list of text", "none",
             "globs over parameters that get no gradient on purpose"),
     Setting("frozen", "criteria.frozen", "text, or a list of text", "none",

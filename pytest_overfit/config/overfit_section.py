@@ -189,6 +189,8 @@ def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Crite
             section.problem(
                 name, shown(section.get(name)), "false: only a run under a config has what it compares with"
             )
+    if two_view and as_switch(section.get("generates")) not in (None, False):
+        section.problem("generates", shown(section.get("generates")), "false: a two-view model generates no tokens")
     floor, trend = 0 if two_view else None, default.monotonic or Monotonic()
     criteria = Criteria(
         objective=_limit(section, "objective", default.objective),
@@ -204,6 +206,7 @@ def _read_criteria(section: Section, default: Criteria, two_view: bool) -> Crite
         constant_batch=_on(section, "constant_batch"),
         train_val=_optional(section, "train_val", default.train_val, TrainVal(), _read_train_val),
         prediction=_optional(section, "prediction", default.prediction, Prediction(), _read_prediction),
+        generates=section.switch("generates", False),
         unused=section.texts("unused"),
         frozen=section.texts("frozen"),
         unbounded=section.switch("unbounded", False),

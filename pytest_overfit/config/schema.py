@@ -206,7 +206,8 @@ class Prediction:
 class Criteria:
     """``overfit.criteria``: what must hold. None or False: switched off, and not collected as a test.
 
-    ``defects``: no probe finds a mistake that is certain, whatever the loss has reached.
+    ``defects``: no probe finds a mistake that is certain, whatever the loss has reached. ``generates``: a language
+    model gives the memorised sequences back, token by token.
 
     Five are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
     get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that its stated
@@ -230,6 +231,7 @@ class Criteria:
     constant_batch: bool = True
     train_val: TrainVal | None = None
     prediction: Prediction | None = Prediction()
+    generates: bool = False
     unused: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     unbounded: bool = False
@@ -258,7 +260,7 @@ class Criteria:
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""
         before = ("supervised", "constant_batch", "finite", "gradients", "objective", "camera", "depth")
-        after = ("monotonic", "train_val", "prediction", "defects")
+        after = ("monotonic", "train_val", "prediction", "generates", "defects")
         on = {name: getattr(self, name) not in (None, False) for name in (*before, *after)}
         return (*(name for name in before if on[name]), *self.terms, *(name for name in after if on[name]))
 

@@ -131,3 +131,23 @@ def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:
         ("translation", "<", settings.translation_deg, " deg", "translation_deg"),
     )
     return [(what, sign, limit, unit, key) for what, sign, limit, unit, key in rows if limit is not None]
+
+
+def judge_generates(record: RunRecord) -> Finding:
+    """Does the trained model give the memorised sequences back, token by token, from their first ones?"""
+    found, allowed = record.generated, "every token of the memorised sequences"
+    if found is None:
+        return Finding("generates", False, "nothing was generated", allowed, where=f"run stopped by {record.stop}")
+    allowed = f"{allowed}, greedily from the first {'one' if found.prompt == 1 else found.prompt}"
+    observed = f"{found.right} of {found.total} tokens right"
+    if found.right == found.total and found.total:
+        return Finding("generates", True, observed, allowed)
+    return Finding(
+        "generates",
+        False,
+        observed,
+        allowed,
+        where=found.first_wrong or None,
+        hint="a small loss beside this means that training and generation see different sequences: labels shifted "
+        "twice, another start token, a wrong padding or attention mask, or an answer that leaks into the input",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_overfit.config.schema import Criteria
-from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
+from pytest_overfit.judge.agreement import judge_generates, judge_prediction, judge_train_val
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.judge.limits import judge_limit, judge_monotonic
@@ -35,6 +35,8 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
         judges["train_val"] = lambda: judge_train_val(record, train_val, limits)
     if (prediction := criteria.prediction) is not None:
         judges["prediction"] = lambda: judge_prediction(record, prediction)
+    if criteria.generates:
+        judges["generates"] = lambda: judge_generates(record)
 
     def judge_one(name: str) -> Finding:
         if name in limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,19 +13,20 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import Limit, OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.influence import probe_influence
-from pytest_overfit.run.isolation import isolated, seed_everything
-from pytest_overfit.run.loop import Observer, Plan, fit
+from pytest_overfit.run.isolation import isolated, restored_process, seed_everything
+from pytest_overfit.run.loop import Curves, Observer, Plan, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
-from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.subject import Subject, is_factory
+from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Prepared, Subject, as_given, is_factory
 from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
@@ -34,7 +36,7 @@ NUDGE = 0.02
 
 
 def run_any_model(
-    subject: Subject,
+    given: Subject,
     settings: OverfitSettings,
     *,
     seed: int,
@@ -43,21 +45,28 @@ def run_any_model(
     observers: Sequence[Observer] = (),
     inspector: Inspector | None = None,
     workers: int = 1,
+    adapter: Adapter = as_given,
 ) -> RunRecord:
     """Trains on one frozen batch and returns what happened.
 
     Modules, optimizers, schedulers, whatever the step and the loss hold, random generators and global switches come
     back as they were. Ctrl-C ends the run early: the record then says ``stop='interrupted'``.
 
+    Args:
+        adapter: makes parts that a run takes out of what was given, and takes back for good what it did for that.
+
     Raises:
         OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
     """
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
-    with isolated(seed=seed, threads=threads, deterministic=settings.deterministic):
+    with (
+        isolated(seed=seed, threads=threads, deterministic=settings.deterministic),
+        adapter(given, settings) as prepared,
+    ):
         try:
-            given = subject.build()
-            model = as_one_module(given, subject.loss)
+            subject = _with_data(prepared.subject)
+            model = as_one_module(subject.model, subject.loss)
             choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
             device = choice.device
             if device.type == "cuda":
@@ -66,19 +75,34 @@ def run_any_model(
                 snapshot.add(model)
                 snapshot.add_reachable(*subject.callables)
                 drawn = draw(subject.data)
-                task = _task(subject, settings, given, model.to(device), freeze_batch(drawn.batch, device))
-                run = _Run(subject, settings, task, drawn, snapshot, seed=seed, name=name or type(model).__name__)
-                notes = [*([choice.note] if choice.note else ()), *drawn.notes, *_seed_notes(subject, settings)]
-                return run.train(limits, observers, notes, inspector)
+                task = _task(prepared, settings, model.to(device), freeze_batch(drawn.batch, device))
+                run = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=name or type(model).__name__)
+                device_note = [choice.note] if choice.note else []
+                seeds_note = _seed_notes(is_factory(given.model), settings)
+                return run.train(
+                    limits, observers, [*device_note, *drawn.notes, *seeds_note, *prepared.notes], inspector
+                )
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
 
 
-def _task(subject: Subject, settings: OverfitSettings, given: Any, model: nn.Module, batch: Any) -> CallTask:
+def _with_data(subject: Subject) -> Subject:
+    if subject.data is NOT_GIVEN:
+        raise OverfitError(
+            f"no data was given, and {type(subject.model).__name__} brings none",
+            where="data",
+            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
+        )
+    return subject
+
+
+def _task(prepared: Prepared, settings: OverfitSettings, model: nn.Module, batch: Any) -> CallTask:
+    subject = prepared.subject
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     loss = None if subject.step is not None and subject.loss is None else as_loss(subject.loss)
-    amp = settings.amp
+    amp = settings.amp or prepared.amp
     precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
+    given = subject.model if prepared.listened is None else prepared.listened(batch)
     return CallTask(model, given, loss, batch, device, precision)
 
 
@@ -87,7 +111,7 @@ class _Run:
 
     def __init__(
         self,
-        subject: Subject,
+        prepared: Prepared,
         settings: OverfitSettings,
         task: CallTask,
         drawn: Drawn,
@@ -96,7 +120,8 @@ class _Run:
         seed: int,
         name: str,
     ) -> None:
-        self.subject, self.settings, self.task, self.snapshot, self.seed = subject, settings, task, snapshot, seed
+        self.prepared, self.subject, self.settings = prepared, prepared.subject, settings
+        self.task, self.snapshot, self.seed = task, snapshot, seed
         self._materialise()
         check_declarations(task.model, settings.criteria)
         self.handed, self.optimizers = self._optimizers()
@@ -143,10 +168,24 @@ class _Run:
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
             inspector.trained(bench, curves)
-        record = make_record(parts, curves, Outcome(), notes)
+        record = replace(make_record(parts, curves, Outcome(), notes), generated=self._generated(curves))
         if inspector is not None and curves.stop != "interrupted":
             inspector.after(bench, record)
         return record
+
+    def _generated(self, curves: Curves) -> Generated | None:
+        """What the trained model generates, where that is asked for."""
+        if not self.settings.criteria.generates or curves.stop == "interrupted":
+            return None
+        if self.prepared.generated is None:
+            raise OverfitError(
+                f"{type(self.task.model).__name__} cannot be asked to generate",
+                where="generates",
+                allowed="a transformers model with a language-model head and generate(), or its Trainer",
+                hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
+            )
+        with restored_process(), evaluating(self.task.model):
+            return self.prepared.generated(self.task.batch)
 
     def _bench(self, plan: Plan) -> Bench:
         start = self.snapshot
@@ -277,6 +316,6 @@ def _wants_optimizer(step: Callable[..., Any]) -> bool:
     return count_positional(step, 3) == 3
 
 
-def _seed_notes(subject: Subject, settings: OverfitSettings) -> Iterator[str]:
-    if len(settings.seeds) > 1 and not is_factory(subject.model):
+def _seed_notes(anew: bool, settings: OverfitSettings) -> Iterator[str]:
+    if len(settings.seeds) > 1 and not anew:
         yield "every seed starts from the same weights: pass a factory instead of a model to draw new ones"

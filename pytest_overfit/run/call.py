@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.names import OBJECTIVE_NAMES
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 from pytest_overfit.run.watch import named_outputs
 
+LABELS = ("labels", "label_ids", "next_sentence_label", "start_positions", "end_positions", "mc_labels")
 CRITERION_HINT = "pass loss(model, batch), or a criterion such as nn.CrossEntropyLoss() beside an (input, target) batch"
 
 
@@ -115,7 +117,7 @@ def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
 
     A criterion (an ``nn.Module``, or a function of ``torch.nn.functional``) is called with the model's output and the
     target of an ``(input, target)`` batch. Without a loss the model returns its own: a scalar, a mapping, or an object
-    with ``.loss``.
+    with ``.loss``; of a mapping of scalars without an objective the sum is minimised.
     """
     if loss is None:
         return _own_loss
@@ -153,7 +155,39 @@ def _own_loss(model: Any, batch: Any) -> Any:
             allowed="a model that returns its own loss (a scalar, a mapping, an object with .loss), or a loss",
             hint=CRITERION_HINT,
         )
-    return getattr(output, "loss", output) if not isinstance(output, (Tensor, Mapping)) else output
+    if isinstance(output, Mapping):
+        return _summed(output, model, batch)
+    return output if isinstance(output, Tensor) else getattr(output, "loss", output)
+
+
+def _summed(output: Mapping[str, Any], model: Any, batch: Any) -> Mapping[str, Any]:
+    """A mapping of losses with their sum as the objective, as detection models return in training mode.
+
+    Raises:
+        OverfitError: it holds no loss.
+    """
+    if any(output.get(name) is not None for name in OBJECTIVE_NAMES):
+        return output
+    if output and all(isinstance(value, Tensor) and value.numel() == 1 for value in output.values()):
+        return {"objective": sum(value.sum() for value in output.values()), **output}
+    wanted = [name for name in _parameters_of(model) if name in LABELS]
+    lacking = [name for name in wanted if not isinstance(batch, Mapping) or batch.get(name) is None]
+    raise OverfitError(
+        f"no loss was given, and {type(model).__name__} returned none, only {', '.join(map(str, output)) or 'nothing'}",
+        where="loss",
+        allowed="a model that returns its own loss (a scalar, a mapping of scalars, an object with .loss), or a loss",
+        hint=f"the batch has no {' and no '.join(lacking)}, which {type(model).__name__} makes its loss of"
+        if lacking
+        else CRITERION_HINT,
+    )
+
+
+def _parameters_of(model: Any) -> list[str]:
+    """The names of what a model is called with."""
+    try:
+        return list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _cannot_take(model: Callable[..., Any], batch: Any) -> str | None:

@@ -124,6 +124,19 @@ class FramePrediction:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """The memorised sequences, generated greedily by the trained model from their first ``prompt`` tokens.
+
+    ``right`` of ``total`` tokens behind the prompts are those of the sample; ``first_wrong`` names the first other one.
+    """
+
+    right: int
+    total: int
+    prompt: int
+    first_wrong: str = ""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything one bounded run produced.
 
@@ -155,6 +168,7 @@ class RunRecord:
     prediction_keys: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     peak_mib: float | None = None
+    generated: Generated | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
+
+from pytest_overfit.config.schema import AmpConfig, OverfitSettings
+from pytest_overfit.run.record import Generated
+
+
+class NotGiven:
+    """Data that nobody gave: what is trained may bring its own."""
+
+
+NOT_GIVEN = NotGiven()
 
 
 @dataclass(frozen=True)
@@ -42,3 +53,30 @@ class Subject:
 def is_factory(model: Any) -> bool:
     """Whether a model can be built afresh: a callable that is no module."""
     return callable(model) and not isinstance(model, nn.Module)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A subject that can be run: its model is built, and its parts are what a run takes.
+
+    Args:
+        listened: which modules of the model are asked, told the batch: those that a train step calls itself; None:
+            the model.
+        generated: asked once the model is trained and generation is a criterion.
+        amp: mixed precision where the settings say nothing.
+    """
+
+    subject: Subject
+    notes: tuple[str, ...] = ()
+    amp: AmpConfig | None = None
+    listened: Callable[[Any], Any] | None = None
+    generated: Callable[[Any], Generated] | None = None
+
+
+Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager[Prepared]]
+
+
+@contextlib.contextmanager
+def as_given(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+    """A subject with its model built, and nothing else changed."""
+    yield Prepared(replace(subject, model=subject.build()))

@@ -202,8 +202,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         (
             "criteria: {objectve: 0.1}",
             "criteria.objectve: found an unknown key, allowed: objective | camera | depth | terms | monotonic |"
-            " finite | gradients | supervised | constant_batch | train_val | prediction | unused | frozen | unbounded |"
-            " stochastic | defects | allow (did you mean objective?)",
+            " finite | gradients | supervised | constant_batch | train_val | prediction | generates | unused | frozen |"
+            " unbounded | stochastic | defects | allow (did you mean objective?)",
         ),
         ("criteria: {objective: low}",
          "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),

@@ -16,6 +16,7 @@ from pytest_overfit.diagnose.gather import trials
 from pytest_overfit.diagnose.gather.trials import Change, attempt
 from pytest_overfit.diagnose.rules.rates import odd_schedule
 from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.call import Several
 
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
@@ -80,7 +81,9 @@ def candidates(bench: Bench, evidence: Evidence) -> Iterator[Change]:
         yield Change("no weight decay", applied=trials.settings(weight_decay=0.0), was=decay, value=0.0)
     if any(_odd(g.settings) for g in groups):
         yield Change("default settings", applied=trials.settings(**trials.DEFAULT_SETTINGS))
-    several = not isinstance(getattr(bench.task, "given", bench.task.model), nn.Module)  # one of them may be a teacher
+    several = isinstance(bench.task.model, Several) and not isinstance(
+        getattr(bench.task, "given", None), nn.Module
+    )  # one of them may be a teacher
     if any(not p.trainable for p in evidence.record.parameters) and not several:
         yield Change(
             "unfrozen", applied=trials.unfrozen, update=trials.all_parameters(TYPICAL_RATE), task=trials.own_loss

@@ -1,0 +1,1 @@
+"""Models of transformers, and its Trainer, as subjects of a run."""

@@ -1,0 +1,1 @@
+"""A LightningModule trained by its own hooks, without a Trainer."""

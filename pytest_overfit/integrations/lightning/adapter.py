@@ -1,0 +1,169 @@
+"""A LightningModule as the parts of a run: its own step, loss and optimizers, with a stand-in for the Trainer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from pytest_overfit.config.schema import AmpConfig, OverfitSettings
+from pytest_overfit.integrations.called import called_modules
+from pytest_overfit.integrations.lightning.data import first_of, is_datamodule, overrides, transfers
+from pytest_overfit.integrations.lightning.loop import Loop
+from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
+from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer
+from pytest_overfit.run.isolation import restored_process
+from pytest_overfit.run.optim import collect_optimizers
+from pytest_overfit.run.snapshot import Snapshot, preserved
+from pytest_overfit.run.subject import NOT_GIVEN, Prepared, Subject
+
+DEFAULT_STEPS = 1000
+PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+
+
+def brings_data(module: Any) -> bool:
+    """Whether a module has training data of its own."""
+    return overrides(module, "train_dataloader")
+
+
+@contextlib.contextmanager
+def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+    """The parts of a run of a LightningModule; module and DataModule come back as they were.
+
+    A loss or a step of the user's own makes it a module like any other.
+    """
+    if subject.loss is not None or subject.step is not None:
+        yield Prepared(subject)
+        return
+    module = subject.model
+    datamodule = subject.data if is_datamodule(subject.data) else None
+    trainer = Trainer(
+        module,
+        _library_of(module),
+        max_steps=settings.budget.max_steps or DEFAULT_STEPS,
+        own=vars(module).get("_trainer"),
+        datamodule=datamodule,
+    )
+    loop = Loop(module, trainer, transfers(module, datamodule))
+    with (
+        preserved(module, keep_trained=settings.keep_trained),
+        _attached(module, trainer, loop),
+        _set_up(datamodule, trainer),
+        _set_up(module, None),
+    ):
+        data, notes = _data(subject.data, module, datamodule)
+        optimizers, scheduled = _optimizers(subject, module)
+        trainer.take(optimizers, scheduled, _library_of(module))
+        module.on_fit_start()
+        module.on_train_start()
+        yield Prepared(
+            Subject(
+                module,
+                data,
+                loop.loss if module.automatic_optimization else None,
+                optimizers or None,
+                loop.step,
+            ),
+            notes=(*notes, *_notes(module, trainer)),
+            amp=_precision(trainer),
+            listened=lambda batch: _listened(module, loop, optimizers, batch),
+        )
+
+
+def _library_of(module: Any) -> str:
+    home = next(kind.__module__ for kind in type(module).__mro__ if kind.__name__ == "LightningModule")
+    return home.removesuffix(".core.module")
+
+
+@contextlib.contextmanager
+def _attached(module: Any, trainer: Trainer, loop: Loop) -> Iterator[None]:
+    """The module, and the LightningModules within it, log and look up to the stand-in."""
+    within = [each for each in module.modules() if "_trainer" in vars(each)]
+    before = [(each, {name: vars(each)[name] for name in ("_trainer", "log") if name in vars(each)}) for each in within]
+    for each in within:
+        vars(each).update(_trainer=trainer, log=loop.log)
+    try:
+        yield
+    finally:
+        for each, values in before:
+            vars(each).pop("log", None)
+            vars(each).update(values)
+
+
+@contextlib.contextmanager
+def _set_up(home: Any, trainer: Trainer | None) -> Iterator[None]:
+    """What ``Trainer.fit`` calls before and after: of a DataModule (with the Trainer), or of a module."""
+    if home is None:
+        yield
+        return
+    kept = dict(vars(home))
+    try:
+        if trainer is not None:
+            home.trainer = trainer
+        home.prepare_data()
+        home.setup("fit")
+        if trainer is None:
+            home.configure_model()
+        yield
+        home.teardown("fit")
+    finally:
+        if trainer is not None:  # what a module gets is taken back with all of its state
+            vars(home).clear()
+            vars(home).update(kept)
+
+
+def _data(given: Any, module: Any, datamodule: Any) -> tuple[Any, tuple[str, ...]]:
+    source = datamodule
+    if source is None and given is NOT_GIVEN and brings_data(module):
+        source = module
+    if source is None:
+        return given, ()
+    return first_of(source), (
+        f"the first batch of {type(source).__name__}.train_dataloader() is trained on; it is drawn once",
+    )
+
+
+def _optimizers(subject: Subject, module: Any) -> tuple[list[Optimizer], list[Scheduled]]:
+    if subject.optimizer is not None:
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        return collect_optimizers(subject.optimizer, trainable)[1], []
+    if not overrides(module, "configure_optimizers"):
+        return [], []
+    return configured(module.configure_optimizers(), automatic=module.automatic_optimization)
+
+
+def _precision(trainer: Trainer) -> AmpConfig | None:
+    dtype = PRECISIONS.get(str(trainer.precision))
+    return None if dtype is None else AmpConfig(True, dtype)  # type: ignore[arg-type]
+
+
+def _notes(module: Any, trainer: Trainer) -> Iterator[str]:
+    if any(scheduled.interval == "epoch" for scheduled in trainer.lr_scheduler_configs):
+        yield (
+            f"an epoch counts {trainer.num_training_batches} steps, a run {min(EPOCHS, trainer.max_steps)} epochs: "
+            "schedules step accordingly"
+        )
+    for scheduled in trainer.lr_scheduler_configs:
+        if scheduled.reduce_on_plateau and module.automatic_optimization:
+            yield f"{type(scheduled.scheduler).__name__} steps only where {scheduled.monitor} is logged in training"
+    if overrides(module, "configure_callbacks"):
+        yield "configure_callbacks() is not called: callbacks belong to a Trainer"
+    if getattr(trainer.own, "accumulate_grad_batches", 1) != 1:
+        yield "gradients are not accumulated: there is one batch"
+    if not trainer.optimizers:
+        yield "configure_optimizers() gives no optimizer: nothing is updated"
+
+
+def _listened(module: nn.Module, loop: Loop, optimizers: list[Optimizer], batch: Any) -> Any:
+    """The modules that a training step calls itself; what the step does to find out is undone."""
+    snapshot = Snapshot()
+    for thing in (module, *optimizers, loop):
+        snapshot.add(thing)
+    with restored_process():
+        try:
+            return called_modules(module, lambda: loop.step(batch))
+        finally:
+            snapshot.restore()
