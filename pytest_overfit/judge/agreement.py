@@ -136,11 +136,11 @@ def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:
 def judge_generates(record: RunRecord) -> Finding:
     """Does the trained model give the memorised sequences back, token by token, from their first ones?"""
     found, allowed = record.generated, "every token of the memorised sequences"
-    if found is None:
+    if found is None or not found.total:
         return Finding("generates", False, "nothing was generated", allowed, where=f"run stopped by {record.stop}")
     allowed = f"{allowed}, greedily from the first {'one' if found.prompt == 1 else found.prompt}"
     observed = f"{found.right} of {found.total} tokens right"
-    if found.right == found.total and found.total:
+    if found.right == found.total:
         return Finding("generates", True, observed, allowed)
     return Finding(
         "generates",

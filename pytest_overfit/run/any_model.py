@@ -18,7 +18,7 @@ from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.device import choose_device_for, choose_threads
-from pytest_overfit.run.influence import probe_influence
+from pytest_overfit.run.influence import probe_influence, without
 from pytest_overfit.run.isolation import isolated, restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Observer, Plan, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
@@ -146,7 +146,7 @@ class _Run:
     ) -> RunRecord:
         settings, task, parts = self.settings, self.task, self.parts
         if settings.criteria.supervised is not None and settings.probes.sensitivity:
-            parts.supervision = self._probe()
+            parts.supervision = without(self._probe(), self.prepared.discarded)
         plan = Plan(
             max_steps=parts.planned_steps,
             max_seconds=settings.budget.max_seconds,
@@ -174,8 +174,9 @@ class _Run:
         return record
 
     def _generated(self, curves: Curves) -> Generated | None:
-        """What the trained model generates, where that is asked for."""
-        if not self.settings.criteria.generates or curves.stop == "interrupted":
+        """What the trained model generates, where that is asked for; else, of a decoder, what it predicts."""
+        wanted = self.settings.criteria.generates
+        if curves.stop == "interrupted" or (self.prepared.generated is None and not wanted):
             return None
         if self.prepared.generated is None:
             raise OverfitError(
@@ -185,7 +186,7 @@ class _Run:
                 hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
             )
         with restored_process(), evaluating(self.task.model):
-            return self.prepared.generated(self.task.batch)
+            return self.prepared.generated(self.task.batch, wanted)
 
     def _bench(self, plan: Plan) -> Bench:
         start = self.snapshot

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
 
+IGNORED = -100  # the label that torch's cross entropy leaves out
 MOST_TENSORS = 8  # of a batch: each costs one forward pass
 TARGET_NAMES = frozenset(
     {"y", "label", "labels", "target", "targets", "tgt", "gt", "ground_truth", "truth", "answer", "answers"}
@@ -52,6 +54,7 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
                 snapshot.restore()
 
     outputs, base = call(task.batch)
+    padding = _padding_read(task.batch, base, lambda batch: call(batch)[1])
     answers: dict[str, dict[str, float]] = {}
     inputs, unread, skipped = [], [], []
     for key, tensor in named[:MOST_TENSORS]:
@@ -75,7 +78,44 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
     return Supervision(
         answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note,
         targets=tuple(targets_of(task.batch)), finite=all(map(math.isfinite, base.values())),
+        padding=padding,
     )  # fmt: skip
+
+
+def _padding_read(batch: Any, base: dict[str, float], call: Callable[[Any], dict[str, float]]) -> int:
+    """How many labels stand under an ``attention_mask`` of 0 and are read by the loss all the same.
+
+    They get the label of a token that counts; a loss that leaves them out does not notice.
+    """
+    mask, labels = (batch.get(key) if isinstance(batch, Mapping) else None for key in ("attention_mask", "labels"))
+    if not (isinstance(mask, Tensor) and isinstance(labels, Tensor)) or mask.shape != labels.shape:
+        return 0
+    if labels.is_floating_point() or isinstance(batch.get("decoder_input_ids"), Tensor):
+        return 0
+    padded = (mask == 0) & (labels != IGNORED)
+    real = labels[(mask != 0) & (labels != IGNORED)]
+    others = real[real != labels[padded][0]] if padded.any() else real[:0]
+    if not others.numel():
+        return 0
+    changed = torch.where(padded, others[0], labels)
+    try:
+        answer = call(_replaced(batch, labels, changed))
+    except Exception:
+        return 0
+    name = "objective"
+    return int(padded.sum()) if _gap(base[name], answer.get(name, base[name])) > 1e-6 * abs(base[name]) else 0
+
+
+def without(supervision: Supervision, keys: Collection[str]) -> Supervision:
+    """The answers to the tensors of a batch but for some of them."""
+    if not keys:
+        return supervision
+    kept = {key: answer for key, answer in supervision.answers.items() if key not in keys}
+    left = {
+        name: tuple(key for key in getattr(supervision, name) if key not in keys)
+        for name in ("inputs", "unread", "targets")
+    }
+    return replace(supervision, answers=kept, **left)
 
 
 def perturbed(tensor: Tensor) -> Tensor | None:

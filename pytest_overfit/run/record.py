@@ -82,7 +82,8 @@ class Supervision:
     Of a batch that is no two-view batch, ``answers`` has every tensor that could be perturbed; ``inputs`` are those
     that change what the model returns, ``unread`` those that change nothing, ``targets`` those that are targets by
     their place (the second of a pair) or name. ``note`` says what was not probed, and why; ``finite`` whether the
-    loss was, before anything was perturbed.
+    loss was, before anything was perturbed. ``padding`` counts the labels under an ``attention_mask`` of 0 that the
+    loss answers to.
     """
 
     answers: Mapping[str, Mapping[str, float]]
@@ -94,6 +95,7 @@ class Supervision:
     targets: tuple[str, ...] = ()
     note: str | None = None
     finite: bool = True
+    padding: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,15 @@ class Generated:
     """The memorised sequences, generated greedily by the trained model from their first ``prompt`` tokens.
 
     ``right`` of ``total`` tokens behind the prompts are those of the sample; ``first_wrong`` names the first other one.
+    ``ahead`` is asked of a decoder without generating: at which share of the tokens it predicts that token itself, the
+    next one, and the one after; empty where that was not asked.
     """
 
-    right: int
-    total: int
-    prompt: int
+    right: int = 0
+    total: int = 0
+    prompt: int = 1
     first_wrong: str = ""
+    ahead: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

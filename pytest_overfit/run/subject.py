@@ -62,7 +62,8 @@ class Prepared:
     Args:
         listened: which modules of the model are asked, told the batch: those that a train step calls itself; None:
             the model.
-        generated: asked once the model is trained and generation is a criterion.
+        discarded: keys of the batch that the step throws away in so many words: it need not answer to them.
+        generated: asked once the model is trained, with the batch and whether generation is a criterion.
         amp: mixed precision where the settings say nothing.
     """
 
@@ -70,7 +71,8 @@ class Prepared:
     notes: tuple[str, ...] = ()
     amp: AmpConfig | None = None
     listened: Callable[[Any], Any] | None = None
-    generated: Callable[[Any], Generated] | None = None
+    discarded: tuple[str, ...] = ()
+    generated: Callable[[Any, bool], Generated | None] | None = None
 
 
 Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager[Prepared]]

@@ -19,12 +19,18 @@ PASSED = {
     "diffusion": 3,
     "gpt": 3,
     "huggingface_encoder": 3,
+    "huggingface_trainer": 6,
+    "lightning": 7,
     "mlp": 2,
     "monorepo": 4,
     "multitask": 2,
     "two_view": 16,  # fourteen items of its config among them
 }
-NEEDS = {"huggingface_encoder": "transformers"}
+NEEDS = {
+    "huggingface_encoder": "transformers",
+    "huggingface_trainer": "accelerate",
+    "lightning": "pytorch_lightning",
+}
 TIMEOUT = 300.0  # seconds; each takes a few
 
 

@@ -16,6 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 Told = Callable[[str, FrameType], None]
 OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.data.")
+# What calls back, so that the user's line is further up.
+BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
+           "lightning.pytorch.", "transformers.trainer", "accelerate.")  # fmt: skip
 CALLERS = ("pytest_overfit.run.call", "pytest_overfit.run.task")  # of the user's model and loss, on behalf of the loop
 UPDATES = ("torch.optim", "torch.nn.utils.clip_grad", "torch.nn.init", "torch.amp", *OURS)
 INITIALISERS = ("uniform_", "normal_", "constant_", "zeros_", "ones_", "xavier_uniform_", "xavier_normal_",
@@ -69,12 +72,12 @@ def calls_told(told: Told) -> Iterator[bool]:
 
 
 def users_line(frame: FrameType | None) -> str:
-    """``file.py:12`` of the nearest frame that is neither torch's nor ours; empty where there is none."""
+    """``file.py:12`` of the nearest frame that is neither a library's nor ours; empty where there is none."""
     while frame is not None:
         name, path = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
         if name.startswith(OURS):
             return ""
-        if not name.startswith(("torch.", "contextlib", "functools")) and name != "torch" and "/torch/" not in path:
+        if not name.startswith(BETWEEN) and name != "torch" and "/torch/" not in path:
             return f"{path.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

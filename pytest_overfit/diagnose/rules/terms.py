@@ -198,6 +198,9 @@ def drowned(evidence: Evidence) -> Iterator[Cause]:
     first = {name: weight * abs(evidence.record.curves[name][0]) for name, weight in weights.items()}
     heavy = max(weights, key=lambda name: weights[name])
     rest = [name for name in weights if name != heavy]
+    parts = {term.name for term in evidence.probed.terms if term.in_objective}
+    if evidence.record.curves[heavy] == evidence.record.curves["objective"] and not parts.intersection(rest):
+        return  # another name of the objective, beside metrics
     if weights[heavy] < 50 * max(weights[name] for name in rest):
         return
     limit = evidence.limit_of_objective() or 0.0

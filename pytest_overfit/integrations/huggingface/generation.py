@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,51 @@ from pytest_overfit.run.record import Generated
 
 IGNORED = -100  # the label of a token that the loss leaves out
 TOKENS = ("input_ids", "attention_mask", "labels", "position_ids", "token_type_ids")
+
+
+def said_again(model: Any, batch: Any, generates: bool) -> Generated | None:
+    """What a trained model generates, where it is to, and which tokens a decoder predicts from the true ones.
+
+    Example:
+        >>> said_again(trained_gpt2, batch, generates=False)                    # doctest: +SKIP
+        Generated(right=0, total=0, prompt=1, first_wrong='', ahead=(0.0, 1.0, 0.04))
+    """
+    said = generate_again(model, batch) if generates else None
+    ahead = predicted_ahead(model, batch)
+    return said if not ahead else replace(said or Generated(), ahead=ahead)
+
+
+def predicted_ahead(model: Any, batch: Any) -> tuple[float, ...]:
+    """The shares of tokens at which a decoder predicts that token, the next one, and the one after that.
+
+    Empty for other models. A decoder that has memorised its batch has (0, 1, 0), or nearly so; (0, 0, 1) says that its
+    labels were shifted twice.
+    """
+    able = getattr(model, "can_generate", None)
+    decodes = callable(able) and able() and not model.config.is_encoder_decoder
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not decodes or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 4:
+        return ()
+    try:
+        with torch.no_grad():
+            logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+    except Exception:  # a model that wants more than its batch has; it is asked for nothing then
+        return ()
+    if logits.shape[:2] != ids.shape:
+        return ()
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    counts = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    if isinstance(labels, Tensor) and labels.shape == ids.shape:
+        counts = counts & (labels != IGNORED)
+    said = logits.argmax(-1)
+    return tuple(_share(said, ids, counts, step) for step in range(3))
+
+
+def _share(said: Tensor, ids: Tensor, counts: Tensor, step: int) -> float:
+    end = ids.shape[1] - 2  # the same places for all
+    here = counts[:, :end] & counts[:, step : end + step]
+    right = (said[:, :end] == ids[:, step : end + step]) & here
+    return float(right.sum()) / max(1, int(here.sum()))
 
 
 def generate_again(model: Any, batch: Any) -> Generated:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pytest_overfit.config.schema import OverfitSettings
-from pytest_overfit.integrations.huggingface.generation import generate_again
+from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.run.subject import Prepared, Subject
 
 
@@ -20,4 +20,4 @@ def brings_data(model: Any) -> bool:
 @contextlib.contextmanager
 def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
     """The subject itself; once trained it can be asked to generate."""
-    yield Prepared(subject, generated=partial(generate_again, subject.model))
+    yield Prepared(subject, generated=partial(said_again, subject.model))

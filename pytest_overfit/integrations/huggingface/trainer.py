@@ -13,7 +13,7 @@ from torch import nn
 from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.data.batch import compare_batches
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.integrations.huggingface.generation import generate_again
+from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.integrations.huggingface.step import TrainerStep
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import preserved
@@ -60,7 +60,7 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
             Subject(trainer.model, batch, step.loss, optimizer, step.step),
             notes=(*notes, *_notes(trainer, step, steps)),
             amp=_precision(trainer.args),
-            generated=partial(generate_again, trainer.model),
+            generated=partial(said_again, trainer.model),
         )
 
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.integrations.called import called_modules
-from pytest_overfit.integrations.lightning.data import first_of, is_datamodule, overrides, transfers
+from pytest_overfit.integrations.lightning.data import discarded, first_of, is_datamodule, overrides, transfers
 from pytest_overfit.integrations.lightning.loop import Loop
 from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
 from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer
@@ -69,6 +69,7 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
             ),
             notes=(*notes, *_notes(module, trainer)),
             amp=_precision(trainer),
+            discarded=discarded(module.training_step),
             listened=lambda batch: _listened(module, loop, optimizers, batch),
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -62,3 +65,33 @@ def _transfers(module: Any, datamodule: Any) -> Iterator[Transfer]:
         home = next((thing for thing in (datamodule, module) if thing is not None and overrides(thing, name)), None)
         if home is not None:
             yield getattr(home, name)
+
+
+def discarded(training_step: Callable[..., Any]) -> tuple[str, ...]:
+    """The places of a batch that a training step unpacks into names that begin with an underscore.
+
+    Example:
+        >>> class AutoEncoder(LightningModule):                             # doctest: +SKIP
+        ...     def training_step(self, batch, batch_idx):
+        ...         x, _ = batch
+        >>> discarded(AutoEncoder().training_step)                          # doctest: +SKIP
+        ('1',)
+
+    An autoencoder does not look at the labels of its data, and says so.
+    """
+    try:
+        batch = next(iter(inspect.signature(training_step).parameters), "")
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(training_step))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return ()
+    if not isinstance(function, ast.FunctionDef):
+        return ()
+    return tuple(
+        str(index)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == batch
+        for target in node.targets
+        if isinstance(target, (ast.Tuple, ast.List))
+        for index, element in enumerate(target.elts)
+        if isinstance(element, ast.Name) and element.id.startswith("_")
+    )
