@@ -91,7 +91,8 @@ class OverfitCall:
         pieces = [
             self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
         ]
-        with Watchers(self.request, node.name, resolved.budget.max_steps or 0) as watchers:
+        limits = resolved.criteria.limits()
+        with Watchers(self.request, node.name, resolved.budget.max_steps or 0, limits) as watchers:
             verdict = overfit_model(
                 Subject(*pieces),
                 resolved,
@@ -100,6 +101,7 @@ class OverfitCall:
                 rules=self.request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
+            watchers.judged(verdict)
         if verdict.interrupted:
             keep_interrupted(node, verdict, watchers.note(verdict))
             raise KeyboardInterrupt

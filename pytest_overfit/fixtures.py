@@ -279,7 +279,8 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         train = request.getfixturevalue("overfit_batch")
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
         sample = Sample(train, val, request.node.stash.get(DIFFERENCES, ()))
-        with Watchers(request, config.exp_name, config.planned_steps, config) as watchers:
+        limits = config.overfit.criteria.limits()
+        with Watchers(request, config.exp_name, config.planned_steps, limits, config) as watchers:
             verdict = overfit_config(
                 config,
                 None if fresh else _checked(wanted),
@@ -291,6 +292,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
                 rules=request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
+            watchers.judged(verdict)
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
         if verdict.interrupted:

@@ -24,7 +24,9 @@ WITHOUT_TORCH = (
     "diagnose.rank",
     "diagnose.defects",
     "diagnose.own_rules",
+    "report.board",
     "report.causes",
+    "report.pictures",
     "report.text",
     "result",
 )
