@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_overfit.report.cameras import cameras_panel
-from pytest_overfit.report.drawing import INVALID, Panel, coloured
+from pytest_overfit.report.drawing import INVALID, Panel, coloured, save_png
 
 if TYPE_CHECKING:
     from pytest_overfit.run.pictures import FramePicture
 
-__all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels"]
+__all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels", "write_pictures"]
 
 ERROR_SCALE = 0.1  # normalised units: an error of a tenth of the scene's scale, or more, is the last colour
 
@@ -28,6 +29,26 @@ def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
     drawn = {f"frame_{picture.frame}/{name}": panel for picture in pictures for name, panel in panels(picture).items()}
     cameras = cameras_panel(pictures)
     return drawn if cameras is None else {**drawn, "cameras": cameras}
+
+
+def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str, ...]:
+    """Writes every panel as a PNG file below `folder`, which is made where it is not there; returns the file names.
+
+    Example:
+        >>> write_pictures(Path("report"), pictures)[0]
+        'frame_0_image.png'
+
+    A file of that name is replaced at once, never half written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for name, panel in picture_panels(pictures).items():
+        names.append(f"{name.replace('/', '_')}.png")
+        save_png(folder / names[-1], panel)
+    return tuple(names)
 
 
 def panels(picture: FramePicture) -> dict[str, Panel]:
