@@ -26,6 +26,7 @@ WITHOUT_TORCH = (
     "diagnose.own_rules",
     "report.board",
     "report.causes",
+    "report.pair_sheet",
     "report.pictures",
     "report.text",
     "result",

@@ -95,7 +95,8 @@ def test_pictures_are_files_for_other_readers(tmp_path: Path) -> None:
     assert names[:2] == ("frame_0_image.png", "frame_0_depth_true.png")
     assert {path.name for path in folder.iterdir()} == set(names)
     panel = picture_panels(pictures)["frame_1/depth_true"]
-    assert (np.asarray(Image.open(folder / "frame_1_depth_true.png")) == panel).all()
+    with Image.open(folder / "frame_1_depth_true.png") as image:
+        assert (np.asarray(image) == panel).all()
 
 
 def test_pictures_that_cannot_be_written_leave_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
