@@ -136,13 +136,10 @@ def _is_near(corners: FloatArray, centres: FloatArray, extent: float) -> bool:
 
 def _choose_view(cameras: Sequence[Camera], points: FloatArray, frusta: FloatArray) -> View:
     """From behind and above, at the angle that best shows the cameras apart and none of them end-on."""
-    up = -np.mean([camera.cam2world[:3, 1] for camera in cameras], axis=0)
-    up /= max(float(np.linalg.norm(up)), 1e-9)
-    ahead = np.mean([camera.cam2world[:3, 2] for camera in cameras], axis=0)
-    ahead = ahead - (ahead @ up) * up
-    if np.linalg.norm(ahead) < 1e-3:
-        ahead = np.cross(up, cameras[0].cam2world[:3, 0])
-    ahead /= max(float(np.linalg.norm(ahead)), 1e-9)
+    up = _direction([-camera.cam2world[:3, 1] for camera in cameras])
+    level = np.eye(3) - np.outer(up, up)
+    around = [level @ camera.cam2world[:3, 2] for camera in cameras]
+    ahead = _direction([*around, *(level @ axis for axis in np.eye(3))], first=len(around))
     candidates = [_axes(up, ahead, *angles) for angles in product(np.radians(range(-75, 76, 15)), np.radians([20, 35]))]
     axes = max(candidates, key=lambda each: _clarity(each, cameras))
     shown = np.concatenate([points[:: max(1, len(points) // 4000)] @ axes[:2].T, frusta @ axes[:2].T])
@@ -152,6 +149,14 @@ def _choose_view(cameras: Sequence[Camera], points: FloatArray, frusta: FloatArr
     room = np.array([WIDTH - 2 * BORDER, HEIGHT - LEGEND - 2 * BORDER])
     middle = (low + high) / 2
     return View(axes, middle @ axes[:2], float((room / np.maximum(high - low, 1e-9)).min()))
+
+
+def _direction(vectors: Sequence[FloatArray], first: int | None = None) -> FloatArray:
+    """The mean direction of the `first` vectors; where they cancel out, that of the longest of all."""
+    mean = np.mean(vectors[:first], axis=0)
+    longest = max(vectors, key=lambda vector: float(np.linalg.norm(vector)))
+    chosen = mean if np.linalg.norm(mean) > 1e-3 else longest
+    return np.asarray(chosen / np.linalg.norm(chosen), dtype=np.float64)
 
 
 def _axes(up: FloatArray, ahead: FloatArray, azimuth: float, elevation: float) -> FloatArray:
@@ -223,8 +228,9 @@ def _label_frames(pen: Pen, view: View, frames: Sequence[int], truth: Sequence[F
     for frame, corners in zip(frames, truth, strict=True):
         x, y = view.pixels(corners[:1])[0]
         away = view.pixels(corners[1:5]).mean(0)[0] > x
-        while any(abs(x - other_x) < 90 and abs(y - other_y) < 22 for other_x, other_y in taken):
-            y += 22
+        for other_x, other_y in sorted(taken, key=lambda at: at[1]):
+            if abs(x - other_x) < 90 and abs(y - other_y) < 22:
+                y = other_y + 22
         taken.append((x, y))
         anchor, shift = ("rm", -12) if away else ("lm", 12)
         pen.text((x + shift, y), f"frame {frame}", size=18, anchor=anchor, halo=(255, 255, 255), colour=INK)

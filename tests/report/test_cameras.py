@@ -93,3 +93,23 @@ def test_frames_without_cameras_or_without_depth() -> None:
     blind = [replace(picture, valid=np.zeros_like(picture.valid)) for picture in pictures]
     assert cameras_panel(blind) is not None
     assert cameras_panel(pictures[:1]) is not None
+
+
+@pytest.mark.parametrize("turn", [np.diag([-1.0, -1, 1, 1]), np.diag([-1.0, 1, -1, 1]), np.diag([1.0, -1, -1, 1])])
+def test_cameras_that_oppose_each_other_are_drawn(turn: npt.NDArray[np.float64]) -> None:
+    """One upside down, one that looks back, both: no mean direction is needed."""
+    first, second = pictures_of()
+    assert second.camera is not None
+    turned = replace(second, camera=Camera(second.camera.intrinsics, second.camera.cam2world @ turn))
+    panel = cameras_panel([first, turned])
+    assert panel is not None
+    assert count(panel, TRUE) > 100
+
+
+def test_cameras_that_look_straight_down_are_drawn() -> None:
+    """Side by side in one pose but for the place."""
+    down = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 5], [0, 0, 0, 1]])
+    pictures = [replace(picture, camera=Camera(np.diag([50.0, 50, 1]), down)) for picture in pictures_of()]
+    panel = cameras_panel(pictures)
+    assert panel is not None
+    assert count(panel, TRUE) > 100
