@@ -76,6 +76,9 @@ class ProgressLine:
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         """Validation does not show on the line."""
 
+    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Nor does what is measured now and then."""
+
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         """Nor do pictures."""
 

@@ -48,7 +48,8 @@ class Watchers:
     ) -> None:
         self.request, self.title, self.planned, self.config = request, title, planned, config
         self.criteria, self.explained, self.pair = criteria, explained, pair
-        self.closing = contextlib.ExitStack()
+        self.closing, self.line = contextlib.ExitStack(), contextlib.ExitStack()
+        self.logs: list[TensorBoardLog] = []
         self.folder: Path | None = None
         self.elsewhere: str | None = None
         self.recorder: Recorder | None = None
@@ -58,28 +59,40 @@ class Watchers:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.line.close()
         self.closing.close()
         if error is not None and self.recorder is not None and self.recorder.document.state == "running":
             self.recorder.broke(error)
 
     def of_seed(self, seed: int) -> list[Any]:
-        """The observers of the run of one seed; those of the seed before are closed."""
-        self.closing.close()
+        """The observers of the run of one seed. The one before has ended, and its file waits for the verdict."""
+        self.line.close()
+        for log in self.logs:
+            log.finish()
         observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
+        for line in observers:
+            self.line.callback(line.close)
         log_dir = self._log_dir()
         if log_dir is not None:
             folder, self.elsewhere = run_folder(log_dir, self._run_name())
             self.folder = folder.parent
             logging = self.config.logging if self.config else LoggingConfig()
-            observers.insert(0, TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys))
+            log = TensorBoardLog(
+                folder,
+                every=logging.log_freq,
+                keys=logging.scalar_keys,
+                limits=self.criteria.limits(),
+            )
+            self.closing.callback(log.close)
+            self.logs.append(log)
+            observers.insert(0, log)
         if (recorder := self._recorder()) is not None:
             observers.append(recorder.of_seed(seed))
-        for observer in observers:
-            self.closing.callback(observer.close)
         return observers
 
     def end(self, verdict: OverfitResult) -> OverfitResult:
         """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
+        self.line.close()
         ledger, node = self.request.config.stash.get(KEY, None), self.request.node
         if ledger is not None and self.recorder is not None:
             from pytest_overfit.document.record import limits_of
@@ -87,6 +100,8 @@ class Watchers:
             verdict, comparison = ledger.compared(self._place(), self.call, verdict)
             limits = limits_of(self.criteria.limits(), verdict.record)
             self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+        for log, run in zip(self.logs, verdict.runs or (verdict,), strict=False):
+            log.on_result(run)
         if node.config.getini("overfit_properties"):
             keep_properties(node, verdict)
         return verdict

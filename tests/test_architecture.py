@@ -38,7 +38,10 @@ WITHOUT_TORCH = (
     "diagnose.own_rules",
     "document.codec",
     "document.folder",
+    "report.board",
     "report.causes",
+    "report.pair_sheet",
+    "report.pictures",
     "report.text",
     "result",
 )

@@ -53,6 +53,9 @@ class Recorder:
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self.val.append((step, terms))
 
+    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """What is measured now and then is no part of the record."""
+
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         self.pictures[self.seed] = pictures
 
