@@ -80,7 +80,8 @@ def limit_value(limit: Limit | None, values: Sequence[float]) -> float | None:
 def _scale(shown: Sequence[float], bound: float | None) -> tuple[Callable[[float], float], str]:
     if min(shown) > 0:
         return math.log10, "log scale"
-    threshold = abs(bound) if bound else max(map(abs, shown)) / 100
+    largest = max(map(abs, shown))
+    threshold = max(abs(bound), largest * 1e-12) if bound else largest / 100
     if not threshold:
         return (lambda value: value), "linear scale"
     return (lambda value: math.asinh(value / threshold)), "log scale on both sides of 0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.document.record import Document
@@ -17,6 +18,7 @@ MOST_SECTIONS = 3  # of runs that passed; more of them are one table
 MOST_TITLES = 20
 MOST_ROWS = 60  # of a table of criteria
 MOST_CAUSES = 5
+MOST_NOTES = 5  # under the table of those that passed
 WORDS = words("en")
 STATES = {"running": "Not finished", "killed": "Killed", "interrupted": "Interrupted", "not_run": "Not run"}
 
@@ -138,7 +140,11 @@ def _compact(documents: Sequence[Document], most_bytes: int) -> str:
         rows.append(row)
     made = table(["Run", "Steps", "Time", "Tightest limit", "Margin"], rows, right=[1, 2, 4])
     left_out = len(documents) - len(rows)
-    return f"### {len(documents)} passed\n\n{made}" + (f"\n\n{left_out} more passed." if left_out else "")
+    parts = [f"### {len(documents)} passed", made, *([f"{left_out} more passed."] if left_out else [])]
+    # A pass on the CPU that was meant for a GPU shows here and nowhere else.
+    noted = Counter(note for document in documents for record in document.records[:1] for note in record.notes)
+    notes = [f"- note: {text(note)} ({count} of these runs)" for note, count in noted.most_common(MOST_NOTES)]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
 def _fitted(head: str, parts: Sequence[tuple[str, str]], most_bytes: int) -> str:

@@ -152,7 +152,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "change": ("What to change: {advice}", "修改建议：{advice}"),
     # a saved run
     "comparison": ("Comparison with the saved run {name}", "与已保存的运行 {name} 对比"),
-    "saved": ("Saved: {saved}", "保存时间：{saved}"),
+    "saved": ("Saved: {saved}", "保存于：{saved}"),
     "quantity": ("Quantity", "量"),
     "then": ("Saved run", "已保存的运行"),
     "now": ("This run", "本次运行"),

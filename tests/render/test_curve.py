@@ -93,3 +93,9 @@ def test_a_share_of_nothing_has_no_line() -> None:
     """The start is not above zero."""
     assert limit_value(Limit(below=0.05, relative=True), [0.0, 1.0]) is None
     assert limit_value(Limit(below=0.05, relative=True), [math.nan]) is None
+
+
+@pytest.mark.parametrize("values", [[1e300, -1e300, 1e-300], [5e-324, 1e308], [-1.0, 1e12]])
+def test_extreme_numbers_are_drawn(values: list[float]) -> None:
+    """No overflow on the way."""
+    assert len(text_curve(values, Limit(below=1e-320))) == HEIGHT + 1

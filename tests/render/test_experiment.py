@@ -14,6 +14,7 @@ from pytest_overfit.document.record import Change, Comparison, Document, Pair, P
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.render.experiment import experiment_record
+from pytest_overfit.render.summary import summary_markdown
 from pytest_overfit.render.tables import loss_rows
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FreezeMatch, NonFinite
@@ -341,3 +342,25 @@ def test_an_unknown_language_is_refused() -> None:
     """Before anything is made."""
     with pytest.raises(OverfitError, match="no texts in 'fr'"):
         experiment_record(healthy(), "fr")
+
+
+BUGS = (
+    "rate_from_integer_division",
+    "prediction_against_itself",
+    "objective_negated",
+    "layer_never_called",
+    "depth_flipped",
+)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_every_kind_of_run_has_a_record(bug: str) -> None:
+    """Whatever real findings and causes say."""
+    document = broken(bug)
+    assert document.result is not None
+    for lang in ("en", "zh"):
+        source = experiment_record(document, lang)
+        assert_well_formed(source)
+        assert [cause.id in source for cause in document.result.causes] == [True] * len(document.result.causes)
+    assert document.result.causes
+    assert_well_formed(summary_markdown([document]))

@@ -42,7 +42,7 @@ def test_a_run_that_failed() -> None:
     assert "overfit.margin" not in values
 
 
-def test_the_example_of_the_guide() -> None:
+def test_a_limit_reads_as_a_comparison() -> None:
     """Literally."""
     camera = Finding("camera", True, "loss_camera 0.0007", "< 0.001 for 5 steps in a row", margin=1.43)
     values = dict(user_properties(finished("a.yaml", OverfitResult(record(), (camera,)))))
