@@ -43,6 +43,10 @@ WITHOUT_TORCH = (
     "report.pair_sheet",
     "report.pictures",
     "report.text",
+    "render.annotations",
+    "render.experiment",
+    "render.properties",
+    "render.summary",
     "result",
 )
 

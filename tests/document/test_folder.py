@@ -20,7 +20,7 @@ from pytest_overfit.document.folder import (
     write_document,
 )
 from pytest_overfit.errors import OverfitError
-from tests.support.documents import FAILING, document, result
+from tests.document.runs import FAILING, document, result
 
 HOSTILE = (
     "CON",

@@ -25,7 +25,7 @@ from pytest_overfit.document.saved import (
     write_saved,
 )
 from pytest_overfit.errors import ConfigError, OverfitError
-from tests.support.documents import FAILING, PASSING, document, result
+from tests.document.runs import FAILING, PASSING, document, result
 
 
 def saved(seeds: tuple[int, ...] = (0,)) -> Saved:
