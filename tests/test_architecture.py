@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
-RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "diagnose": 5, "report": 6, "document": 7, "render": 8}
+RANK = {
+    "config": 0,
+    "pair": 1,
+    "data": 2,
+    "reference": 2,
+    "run": 3,
+    "judge": 4,
+    "diagnose": 5,
+    "report": 6,
+    "document": 7,
+    "render": 8,
+}
 SHARED = {"errors", "suggest"}
 RESULT = 7  # the rank from which on rooms know the verdict of a run, which knows the texts of report
 GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "watchers", "terminal", "distribute"}
