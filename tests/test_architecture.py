@@ -39,6 +39,7 @@ WITHOUT_TORCH = (
     "document.codec",
     "document.folder",
     "report.causes",
+    "render.page.write",
     "report.text",
     "result",
 )

@@ -73,7 +73,7 @@ def _without_run(document: Document) -> str:
     told = (document.error or "").strip().splitlines()
     if why is not None:
         return f"Nothing was trained: the check {why.name} failed."
-    return f"Nothing was trained: {told[0]}" if told else f"Nothing was trained: {STATES[document.state]}."
+    return f"Nothing was trained: {told[0].rstrip('.') if told else STATES[document.state]}."
 
 
 def steps_to_pass(document: Document) -> int | None:
