@@ -58,8 +58,10 @@
     });
     plot.toolbar.logo = null;
     plot.toolbar.autohide = true;
+    plot.toolbar.stylesheets = [":host(.bk-inner) { background: none; opacity: 1; }"];
     plot.x_range.range_padding = 0.02;
-    if (window.matchMedia("(pointer: coarse)").matches) plot.toolbar.active_drag = null;  // a finger scrolls the page
+    const finger = window.matchMedia("(pointer: coarse)").matches;  // which scrolls the page
+    plot.toolbar.active_drag = finger ? null : plot.toolbar.tools.find((tool) => tool.type === "BoxZoomTool");
     for (const axis of [...plot.xaxes, ...plot.yaxes]) {
       axis.setv({
         axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: faint, major_tick_line_color: faint,
@@ -80,6 +82,19 @@
 
   function hover(plot, renderer, tooltips, formatters, more = {}) {
     plot.add_tools(new Bokeh.HoverTool({ renderers: [renderer], tooltips, formatters, visible: false, ...more }));
+  }
+
+  // Tooltips of Bokeh are white whatever the page is; where they cannot be reached they stay so.
+  function tintTooltips(view) {
+    const look = `:host { background: ${cssValue("--surface")}; color: ${cssValue("--ink")}; border-radius: 6px;
+      border-color: ${cssValue("--line")}; padding: 8px 10px; font: 12px/1.5 system-ui, sans-serif; opacity: 0.97;
+      font-variant-numeric: tabular-nums; }
+      .bk-tooltip-row-label { color: ${cssValue("--ink-2")}; text-align: left; padding-right: 10px; }
+      .bk-tooltip-row-value { text-align: right; }
+      .bk-arrow, .bk-arrow-inner { display: none; }`;
+    for (const tool of view.tool_views?.values() ?? []) {
+      for (const tooltip of tool.ttmodels?.values() ?? []) tooltip.stylesheets = [look];
+    }
   }
 
   const told = (line) => inert(line.seed === null ? line.name : `${line.name}, seed ${line.seed}`);
@@ -207,6 +222,7 @@
       this.view?.remove();
       this.target.replaceChildren();
       this.view = await Bokeh.Plotting.show(plot, this.target);
+      tintTooltips(this.view);
       this.box.dataset.state = "drawn";
     }
 
