@@ -184,9 +184,9 @@ class Ledger:
         if self.wanted.save is not None:
             yield self._save(self.wanted.save, documents)
         if self.wanted.annotate:
-            from pytest_overfit.render.annotations import annotations
+            from pytest_overfit.render.annotations import annotations as annotate
 
-            yield from annotations(documents)
+            yield from annotate(documents)
 
     def _save(self, path: Path, documents: Sequence[Document]) -> str:
         from pytest_overfit.document.recorder import now

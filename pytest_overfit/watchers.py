@@ -92,18 +92,19 @@ class Watchers:
 
     def end(self, verdict: OverfitResult) -> OverfitResult:
         """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
-        self.line.close()
-        ledger, node = self.request.config.stash.get(KEY, None), self.request.node
-        if ledger is not None and self.recorder is not None:
-            from pytest_overfit.document.record import limits_of
+        from pytest_overfit.document.record import Document, limits_of
 
-            verdict, comparison = ledger.compared(self._place(), self.call, verdict)
+        self.line.close()
+        ledger, place = self.request.config.stash.get(KEY, None), self._place()
+        document = Document("", place, "", "finished", "", "", call=self.call, result=verdict)
+        if ledger is not None and self.recorder is not None:
+            verdict, comparison = ledger.compared(place, self.call, verdict)
             limits = limits_of(self.criteria.limits(), verdict.record)
-            self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+            document = self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
         for log, run in zip(self.logs, verdict.runs or (verdict,), strict=False):
             log.on_result(run)
-        if node.config.getini("overfit_properties"):
-            keep_properties(node, verdict)
+        if self.request.config.getini("overfit_properties"):
+            keep_properties(self.request.node, document)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:

@@ -42,6 +42,7 @@ WITHOUT_TORCH = (
     "report.causes",
     "report.pair_sheet",
     "report.pictures",
+    "render.page.write",
     "report.text",
     "render.annotations",
     "render.experiment",
