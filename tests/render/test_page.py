@@ -16,6 +16,7 @@ import pytest
 from pytest_overfit.config.schema import Limit
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Document, PairView, SettingRow
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.render.page import write_pages
 from pytest_overfit.render.page.charts import charts_of, levels
@@ -381,6 +382,14 @@ def test_pages_are_written_again_only_where_they_change(tmp_path: Path) -> None:
     write_pages(tmp_path, [replace(document, state="killed")])
     changed = {path.relative_to(tmp_path).as_posix() for path in before if path.stat().st_ino != before[path]}
     assert changed == {"index.html", f"runs/{document.id}/index.html"}
+
+
+@pytest.mark.parametrize("strange", ["../../outside", "..", "", "a/b", "a\\b"])
+def test_no_page_leaves_its_folder(tmp_path: Path, strange: str) -> None:
+    """An id out of a foreign record.json that is a path is refused, before anything is written."""
+    with pytest.raises(OverfitError, match="letters, digits"):
+        write_pages(tmp_path / "report", [plain(), replace(plain(), id=strange)])
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_links_to_the_records_that_are_there(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pytest_overfit.document.record import Document
 from pytest_overfit.render.page import words
 from pytest_overfit.render.page.charts import levels
 from pytest_overfit.render.page.sparkline import sparkline_points
-from pytest_overfit.report.text import run_headline
 
 ORDER = ("failed", "running", "passed")
 
@@ -75,7 +74,7 @@ def _row(document: Document) -> Row:
         badge=words.badge(document),
         title=document.title if document.call == 1 else f"{document.title} (call {document.call})",
         href=f"{RUNS}/{document.id}/index.html",
-        sentence=words.sentence(document) if record is None else run_headline(record),
+        sentence=words.sentence(document),
         state=words.STATES[document.state],
         steps_to_pass=words.steps_to_pass(document),
         steps=record.steps if record else None,

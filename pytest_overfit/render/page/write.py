@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_overfit.document.folder import RECORD, folder_of, write_text
 from pytest_overfit.document.record import Document
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import number
 from pytest_overfit.render.page import words
 from pytest_overfit.render.page.coverage import problems_of
@@ -40,7 +42,9 @@ def write_pages(report: Path, documents: Sequence[Document]) -> Path:
 
     Raises:
         OSError: the folder cannot be written.
+        OverfitError: the id of a document is no name of a folder; nothing is written then.
     """
+    _refuse_strange(documents)
     assets = report / ASSETS
     assets.mkdir(parents=True, exist_ok=True)
     for name, text in _assets():
@@ -53,6 +57,17 @@ def write_pages(report: Path, documents: Sequence[Document]) -> Path:
         _write_changed(folder / INDEX, _rendered(environment, "run.html", assets=f"../../{ASSETS}", run=view))
     overview = _rendered(environment, "overview.html", assets=ASSETS, overview=overview_of(documents))
     return _write_changed(report / INDEX, overview)
+
+
+def _refuse_strange(documents: Sequence[Document]) -> None:
+    """An id that was read from a file may hold anything, and must not lead out of the report."""
+    for document in documents:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", document.id) or not document.id.strip("."):
+            raise OverfitError(
+                repr(document.id),
+                where=f"the id of {document.title}",
+                allowed="letters, digits, dot, dash and underscore",
+            )
 
 
 def _rendered(environment: Environment, template: str, **context: Any) -> str:
