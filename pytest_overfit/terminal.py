@@ -16,6 +16,7 @@ import pytest
 from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import CALL, ConfigItem, is_overfit
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.properties import attach_properties
 from pytest_overfit.report.causes import cause_lines
 from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
 
@@ -111,6 +112,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     report.overfit_test = is_overfit(item)  # type: ignore[attr-defined]
     if report.when != "call":
         return
+    attach_properties(item, report)
     if isinstance(item, ConfigItem) and FINDING in item.stash:
         row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
