@@ -16,6 +16,7 @@ from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
+from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted
 from pytest_overfit.watchers import Watchers
@@ -109,6 +110,7 @@ def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
 def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
     """The pair in place (``dataset``), or cut into a temporary folder out of a given or a rendered source."""
 
+    @showing(request.config, config.exp_name, "pair")
     def build() -> PairFiles:
         wanted = config.overfit.pair
         if wanted.source == "dataset":
@@ -163,11 +165,12 @@ def loader(config: OverfitConfig, files: PairFiles, data: Any) -> Any:
     return build_loader(data, pair_index=files.pair_index, num_workers=config.num_workers)
 
 
-def batch(request: pytest.FixtureRequest, train_loader: Any) -> Mapping[str, Any]:
+def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
     from pytest_overfit.run.sample import draw_batch
 
-    drawn, differences = once(request, "batch", lambda: draw_batch(train_loader))
+    draw = showing(request.config, config.exp_name, "loader")(draw_batch)
+    drawn, differences = once(request, "batch", lambda: draw(train_loader))
     request.node.stash[DIFFERENCES] = differences
     return drawn
 
@@ -175,6 +178,7 @@ def batch(request: pytest.FixtureRequest, train_loader: Any) -> Mapping[str, Any
 def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[str, Any] | None:
     """The normalised batch of the validation split: of the cut pair's ``val.npz``, or of ``data.val`` in place."""
 
+    @showing(request.config, config.exp_name, "loader")
     def build() -> Mapping[str, Any] | None:
         from pytest_overfit.pair.index import locate_pair
         from pytest_overfit.run.sample import draw_batch
@@ -217,9 +221,10 @@ def loss(request: pytest.FixtureRequest) -> Any:
 
 def batch_or_error(request: pytest.FixtureRequest) -> Any:
     """The config's batch; without a config there is none until somebody gives one."""
-    if told(lambda: config_or_none(request)) is None:
+    config = told(lambda: config_or_none(request))
+    if config is None:
         raise pytest.fail.Exception(str(_nothing_given("batch")), pytrace=False)
-    return batch(request, request.getfixturevalue("overfit_loader"))
+    return batch(request, config, request.getfixturevalue("overfit_loader"))
 
 
 def _nothing_given(what: str) -> OverfitError:

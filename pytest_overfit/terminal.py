@@ -1,11 +1,8 @@
-"""What a session shows: a live progress line, and one table per run at the end."""
+"""What a session shows at its end: one table per run, and one line per call."""
 
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +14,11 @@ from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigItem
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.causes import cause_lines
-from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
+from pytest_overfit.report.progress import time_line
+from pytest_overfit.report.text import call_line, criteria_table, run_headline
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
-    from pytest_overfit.run.pictures import FramePicture
-
-REFRESH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,71 +29,27 @@ class RunNote:
     notes: tuple[str, ...]
     board: str | None
     causes: tuple[str, ...] = ()
+    times: str = ""
 
     @classmethod
-    def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None) -> RunNote:
-        """``folder`` holds the runs of one name; ``note`` is set where it is not the folder that was asked for."""
+    def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None, seconds: Mapping[str, float]) -> RunNote:
+        """What is to be said of the runs of a verdict.
+
+        Args:
+            folder: holds the runs of one name.
+            note: set where that is not the folder that was asked for.
+            seconds: spent on every phase.
+        """
         notes = (*verdict.record.notes, *((note,) if note else ()))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
-        return cls(headlines, notes, board, tuple(cause_lines(verdict.causes)))
+        return cls(headlines, notes, board, tuple(cause_lines(verdict.causes)), time_line(seconds))
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
 RUN = pytest.StashKey[RunNote]()
 INTERRUPTED = pytest.StashKey[list[Row]]()
 CALLS = pytest.StashKey[list[Row]]()
-
-
-class ProgressLine:
-    """An observer that rewrites one line of a terminal.
-
-    It writes past pytest's own writer, whose idea of the current column it would spoil.
-    """
-
-    def __init__(self, config: pytest.Config, name: str, planned: int) -> None:
-        self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        self.capture: Any = config.pluginmanager.getplugin("capturemanager")
-        self.name, self.planned = name, planned
-        self.started = self.shown = time.monotonic()
-        self.width = 0
-
-    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
-        now = time.monotonic()
-        step = first + len(rows)
-        if now - self.shown < REFRESH_SECONDS or not rows:
-            return
-        self.shown = now
-        self._write(progress_line(self.name, step, self.planned, rows[-1], step / max(1e-9, now - self.started)))
-
-    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
-        """Validation does not show on the line."""
-
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """Nor do pictures."""
-
-    def close(self) -> None:
-        """Wipes the line."""
-        if self.width:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        with self.capture.global_and_fixture_disabled():  # the terminal's width is known only with its stdout in place
-            text = text[: max(20, shutil.get_terminal_size().columns - 1)]
-            if not self.width:
-                self.reporter.ensure_newline()
-            sys.stdout.write(f"\r{text.ljust(self.width)}" + ("" if text else "\r"))
-            sys.stdout.flush()
-        self.width = len(text)
-
-
-def progress_for(config: pytest.Config, title: str, planned: int) -> list[ProgressLine]:
-    """A progress line where somebody watches: a terminal, no xdist worker, not quiet."""
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    watched = reporter is not None and reporter.isatty and not hasattr(config, "workerinput")
-    if not watched or config.getoption("verbose") < 0 or config.pluginmanager.getplugin("capturemanager") is None:
-        return []
-    return [ProgressLine(config, title, planned)]
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -160,6 +111,8 @@ def _write_table(
 
 def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield from run["headlines"]
+    if run["times"]:
+        yield str(run["times"])
     yield from run["causes"]
     for note in run["notes"]:
         yield f"note: {note}"

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_overfit.collect import ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
+from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
-from pytest_overfit.terminal import RunNote, progress_for
+from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -28,6 +29,7 @@ class Watchers:
         self.closing = contextlib.ExitStack()
         self.folder: Path | None = None
         self.elsewhere: str | None = None
+        self.clock = PhaseClock()
 
     def __enter__(self) -> Watchers:
         return self
@@ -38,7 +40,7 @@ class Watchers:
     def of_seed(self, seed: int) -> list[Any]:
         """The observers of the run of one seed; those of the seed before are closed."""
         self.closing.close()
-        observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
+        observers: list[Any] = [self.clock, *progress_for(self.request.config, self.title, self.planned)]
         log_dir = self._log_dir()
         if log_dir is not None:
             folder, self.elsewhere = run_folder(log_dir, self._run_name())
@@ -51,7 +53,7 @@ class Watchers:
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        return RunNote.of(verdict, self.folder, self.elsewhere)
+        return RunNote.of(verdict, self.folder, self.elsewhere, self.clock.seconds)
 
     def _log_dir(self) -> Path | None:
         """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""

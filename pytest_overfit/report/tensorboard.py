@@ -67,6 +67,9 @@ class TensorBoardLog:
             for name, panel in panels(picture).items():
                 self.writer.add_image(f"frame_{picture.frame}/{name}", panel, self.step, dataformats="HWC")
 
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        """A board has no place for phases."""
+
     def close(self) -> None:
         """Writes what is held back and closes the file."""
         if self.unwritten is not None:

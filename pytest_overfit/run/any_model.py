@@ -21,6 +21,7 @@ from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Observer, Plan, fit
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
+from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
@@ -54,6 +55,7 @@ def run_any_model(
     """
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
+    tell_all(observers)(WARM_UP, "", None)
     with isolated(seed=seed, threads=threads, deterministic=settings.deterministic):
         try:
             given = subject.build()
@@ -133,6 +135,7 @@ class _Run:
             strict_terms=True,
         )
         bench = self._bench(plan)
+        bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
         seed_everything(self.seed)
@@ -142,6 +145,7 @@ class _Run:
         )
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
+            bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         record = make_record(parts, curves, Outcome(), notes)
         if inspector is not None and curves.stop != "interrupted":

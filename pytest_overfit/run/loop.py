@@ -19,6 +19,7 @@ from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.optim import set_hyperparameter
+from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
@@ -43,6 +44,9 @@ class Observer(Protocol):
 
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         """The frames at the end of the run, where ``logging.log_visuals`` asks for them."""
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        """A phase begins or has more to say: warm-up, training, probes, ``trial 3/9``; the most seconds it may take."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
     pending = _Pending()
+    tell_all(observers)(TRAINING, "", plan.max_seconds)
     on_cpu = task.device.type == "cpu"
     started = time.perf_counter()
     try:

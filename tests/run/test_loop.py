@@ -27,6 +27,7 @@ class Listener:
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.steps: list[int] = []
         self.val: list[int] = []
+        self.phases: list[tuple[str, str, float | None]] = []
         self.interrupt_at = interrupt_at
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
@@ -37,6 +38,9 @@ class Listener:
 
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self.val.append(step)
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.phases.append((name, detail, seconds_left))
 
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         raise AssertionError("the loop itself shows no pictures")
