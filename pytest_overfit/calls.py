@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from pytest_overfit.checks import from_users_code
-from pytest_overfit.collect import layers_of
-from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.collect import layers_of, settings_of
+from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.fixtures import ANY_MODEL_RUN, config_or_none, config_result, own_config, worker_count
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import keep_call, keep_interrupted
+from pytest_overfit.terminal import keep_call, keep_interrupted, keep_judged
 from pytest_overfit.watchers import Watchers
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
@@ -87,7 +87,7 @@ class OverfitCall:
         __tracebackhide__ = True
         node = self.request.node
         layers = [*layers_of(node), layer_of_keywords("overfit(...)", settings)]
-        resolved = resolve_settings(layers, where=node.nodeid).settings
+        resolved = settings_of(node, layers).settings
         pieces = [
             self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
         ]
@@ -100,6 +100,7 @@ class OverfitCall:
                 rules=self.request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
+        keep_judged(node, verdict)
         if verdict.interrupted:
             keep_interrupted(node, verdict, watchers.note(verdict))
             raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.collect import CONFIGS, ConfigFile, marker_layer, options_of
+from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
@@ -18,7 +18,7 @@ from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, keep_interrupted
+from pytest_overfit.terminal import RUN, keep_interrupted, keep_judged
 from pytest_overfit.watchers import Watchers
 
 Value = TypeVar("Value")
@@ -86,9 +86,9 @@ def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
     from pytest_overfit.config.loading import load_config
 
     options = options_of(request.config)
-    return load_config(
-        absolute(layer.config, node.path.parent), options.overrides, ini=options.ini_overrides, settings=[layer]
-    )
+    path = absolute(layer.config, node.path.parent)
+    loaded = load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])
+    return as_session(request.config, [loaded])[0]
 
 
 def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
@@ -298,6 +298,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
             )
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
+        keep_judged(request.node, verdict)
         if verdict.interrupted:
             keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt

@@ -63,6 +63,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-seeds": {"type": seeds, "metavar": "0,1,2", "help": "one run for each of these seeds"},
     "--overfit-device": {"metavar": "DEVICE", "help": "auto, model, cpu, cuda, cuda:N, mps or xpu"},
     "--overfit-require-gpu": {"action": "store_true", "help": "fail where no GPU is found"},
+    "--overfit-strict": {
+        "action": "store_true",
+        "help": "fail on whatever leaves an overfit test unjudged: a skip, an expected miss, a missing GPU, no run",
+    },
     "--overfit-log-dir": {"metavar": "DIR", "help": "folder of the TensorBoard files"},
     "--overfit-explain": {"action": "store_true", "help": "show every setting of every run, and where it comes from"},
 }
@@ -74,6 +78,7 @@ INI: dict[str, dict[str, Any]] = {
     "overfit_seeds": {"help": "default of --overfit-seeds"},
     "overfit_device": {"help": "default of --overfit-device"},
     "overfit_require_gpu": {"type": "bool", "default": False, "help": "default of --overfit-require-gpu"},
+    "overfit_strict": {"type": "bool", "default": False, "help": "default of --overfit-strict"},
     "overfit_log_dir": {"help": "default of --overfit-log-dir"},
 }
 
@@ -86,6 +91,7 @@ class Options:
         given, configured: the configs of the command line and those of the ini file, absolute.
         overrides, ini_overrides: ``key=value`` texts of the command line, and of the ini file.
         log_dir, ini_log_dir: absolute; the one of the ini file is among ``ini_overrides`` too.
+        strict: what leaves an overfit test unjudged is a failure.
     """
 
     given: tuple[Path, ...] = ()
@@ -94,6 +100,7 @@ class Options:
     ini_overrides: tuple[str, ...] = ()
     log_dir: Path | None = None
     ini_log_dir: Path | None = None
+    strict: bool = False
 
     @property
     def configs(self) -> tuple[Path, ...]:
@@ -125,6 +132,7 @@ def resolve_options(
         ini_overrides=(*_overrides(lambda name: _of_ini(name, ini)), *logging, *ini("overfit_set")),
         log_dir=absolute(log_dir, invocation_dir) if log_dir else None,
         ini_log_dir=ini_folder,
+        strict=bool(option("overfit_strict") or ini("overfit_strict")),
     )
 
 

@@ -16,6 +16,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.causes import cause_lines
 from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
+from pytest_overfit.strict import CUT_SHORT, JUDGED
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
@@ -75,6 +76,12 @@ def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
         "run": asdict(run),
     }
     item.stash.setdefault(CALLS, []).append(row)
+
+
+def keep_judged(item: pytest.Item, verdict: OverfitResult) -> None:
+    """Counts what a run was judged by, for a session that must not end without."""
+    item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else len(verdict.findings))
+    item.stash[CUT_SHORT] = item.stash.get(CUT_SHORT, False) or verdict.interrupted
 
 
 def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:

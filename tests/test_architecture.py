@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
 RANK = {"config": 0, "pair": 1, "data": 2, "reference": 2, "run": 3, "judge": 4, "diagnose": 5, "report": 6}
 SHARED = {"errors", "suggest"}
-GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "watchers", "terminal", "progress", "distribute"}
+GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "watchers", "terminal", "progress", "strict", "distribute"}
 WITHOUT_TORCH = (
     "config.loading",
     "config.settings",
