@@ -58,7 +58,7 @@ SKIPS = {
 
 @pytest.mark.parametrize("how", SKIPS)
 def test_a_skip_fails(pytester: pytest.Pytester, how: str) -> None:
-    """However it is skipped, with what was seen, what is allowed and what to do next; an ordinary skip is none of it."""
+    """However it is skipped: seen, allowed, where, what to do next. An ordinary skip is none of it."""
     if how == "unused fixture":
         pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef overfit_batch(): return 1")
     ordinary = "def test_own(): pytest.skip('own reasons')"
