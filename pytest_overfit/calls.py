@@ -13,7 +13,7 @@ from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.fixtures import ANY_MODEL_RUN, config_or_none, config_result, own_config, worker_count
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import keep_call, keep_interrupted, keep_judged
+from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
@@ -100,9 +100,10 @@ class OverfitCall:
                 rules=self.request.getfixturevalue("overfit_causes"),
                 workers=worker_count(),
             )
-        keep_judged(node, verdict)
+        note = watchers.note(verdict)
+        keep_run(node, verdict, note)
         if verdict.interrupted:
-            keep_interrupted(node, verdict, watchers.note(verdict))
+            keep_interrupted(node, verdict, note)
             raise KeyboardInterrupt
-        keep_call(node, verdict, watchers.note(verdict))
+        keep_call(node, verdict, note)
         return verdict

@@ -18,7 +18,7 @@ from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, keep_interrupted, keep_judged
+from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
 
 Value = TypeVar("Value")
@@ -298,7 +298,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
             )
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
-        keep_judged(request.node, verdict)
+        keep_run(request.node, verdict, note)
         if verdict.interrupted:
             keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt

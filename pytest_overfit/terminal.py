@@ -14,6 +14,7 @@ from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigItem
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.causes import cause_lines
+from pytest_overfit.report.debug import TITLE, debug_lines
 from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
 from pytest_overfit.strict import CUT_SHORT, JUDGED
@@ -31,32 +32,45 @@ class RunNote:
     board: str | None
     causes: tuple[str, ...] = ()
     times: str = ""
+    debug: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None, seconds: Mapping[str, float]) -> RunNote:
+    def of(
+        cls,
+        verdict: OverfitResult,
+        folder: Path | None,
+        note: str | None,
+        *,
+        seconds: Mapping[str, float],
+        width: int,
+    ) -> RunNote:
         """What is to be said of the runs of a verdict.
 
         Args:
             folder: holds the runs of one name.
             note: set where that is not the folder that was asked for.
             seconds: spent on every phase.
+            width: of the terminal.
         """
         notes = (*verdict.record.notes, *((note,) if note else ()))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
-        return cls(headlines, notes, board, tuple(cause_lines(verdict.causes)), time_line(seconds))
+        causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
+        return cls(headlines, notes, board, causes, time_line(seconds), debug)
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
 RUN = pytest.StashKey[RunNote]()
 INTERRUPTED = pytest.StashKey[list[Row]]()
 CALLS = pytest.StashKey[list[Row]]()
+DEBUG = pytest.StashKey[tuple[str, ...]]()  # of the latest run that failed, until a report has shown it
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
     if report.when != "call":
         return
+    _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
     if isinstance(item, ConfigItem) and FINDING in item.stash:
         row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
@@ -64,6 +78,22 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
         report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
         del item.stash[CALLS]  # a rerun of the test starts its own list
+
+
+def _attach_debug(holder: pytest.Item | pytest.Collector, report: pytest.TestReport, *, shared: bool) -> None:
+    """A section with the numbers of the run, on the first report that fails; ``shared`` among the items of a file."""
+    if DEBUG not in holder.stash:
+        return
+    lines: tuple[str, ...] = holder.stash[DEBUG]
+    if report.failed:
+        report.sections.append((TITLE, "\n".join(lines)))
+    if report.failed or not shared:
+        del holder.stash[DEBUG]
+
+
+def _holder(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    """Whose run it is: that of the file for all items of a config, else that of the test."""
+    return item.config_file if isinstance(item, ConfigItem) else item
 
 
 def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
@@ -78,8 +108,10 @@ def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
     item.stash.setdefault(CALLS, []).append(row)
 
 
-def keep_judged(item: pytest.Item, verdict: OverfitResult) -> None:
-    """Counts what a run was judged by, for a session that must not end without."""
+def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
+    """Counts what a run was judged by, for a session that must not end without; keeps the numbers of a failed one."""
+    if not verdict.passed:
+        _holder(item).stash[DEBUG] = run.debug
     item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else len(verdict.findings))
     item.stash[CUT_SHORT] = item.stash.get(CUT_SHORT, False) or verdict.interrupted
 
@@ -112,15 +144,17 @@ def _write_table(
 ) -> None:
     for line in criteria_table(findings, width=width):
         reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
-    for line in _run_lines(run) if run else ():
+    for line in _run_lines(run, debug=reporter.config.getoption("verbose") > 0) if run else ():
         reporter.write_line(line)
 
 
-def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
+def _run_lines(run: Mapping[str, Any], *, debug: bool) -> Iterator[str]:
     yield from run["headlines"]
     if run["times"]:
         yield str(run["times"])
     yield from run["causes"]
+    if debug:
+        yield from run["debug"]
     for note in run["notes"]:
         yield f"note: {note}"
     if run["board"]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.result import OverfitResult
 
+UNKNOWN_WIDTH = 80
+
 
 class Watchers:
     """Who follows the runs of one verdict: a TensorBoard file per seed, and the live line of the terminal."""
@@ -53,7 +55,10 @@ class Watchers:
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        return RunNote.of(verdict, self.folder, self.elsewhere, self.clock.seconds)
+        config = self.request.config
+        shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
+        width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
+        return RunNote.of(verdict, self.folder, self.elsewhere, seconds=self.clock.seconds, width=width)
 
     def _log_dir(self) -> Path | None:
         """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""

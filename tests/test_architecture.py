@@ -25,6 +25,8 @@ WITHOUT_TORCH = (
     "diagnose.defects",
     "diagnose.own_rules",
     "report.causes",
+    "report.debug",
+    "report.progress",
     "report.text",
     "result",
 )
