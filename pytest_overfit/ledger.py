@@ -242,7 +242,7 @@ def wanted_of(config: pytest.Config, options: Options) -> Wanted:
             raise ConfigError(
                 f"found {options.compare_fail[0]!r} alone",
                 where="--overfit-compare-fail",
-                allowed="beside --overfit-compare",
+                allowed="beside --overfit-compare NAME",
             )
         saved["allowed"] = parse_allowed(options.compare_fail)
         saved["save"] = path_of(options.storage, options.save) if options.save else None

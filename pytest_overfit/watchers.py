@@ -12,9 +12,10 @@ import pytest
 from pytest_overfit.collect import CALL, ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.ledger import KEY
+from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
-from pytest_overfit.terminal import RunNote, progress_for
+from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
     from pytest_overfit.config.explain import Row
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult
+
+UNKNOWN_WIDTH = 80
 
 
 class Watchers:
@@ -54,6 +57,7 @@ class Watchers:
         self.elsewhere: str | None = None
         self.recorder: Recorder | None = None
         self.call = request.node.stash[CALL] = request.node.stash.get(CALL, 0) + 1
+        self.clock = PhaseClock()
 
     def __enter__(self) -> Watchers:
         return self
@@ -69,7 +73,7 @@ class Watchers:
         self.line.close()
         for log in self.logs:
             log.finish()
-        observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
+        observers: list[Any] = [self.clock, *progress_for(self.request.config, self.title, self.planned)]
         for line in observers:
             self.line.callback(line.close)
         log_dir = self._log_dir()
@@ -109,7 +113,10 @@ class Watchers:
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        return RunNote.of(verdict, self.folder, self.elsewhere)
+        config = self.request.config
+        shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
+        width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
+        return RunNote.of(verdict, self.folder, self.elsewhere, seconds=self.clock.seconds, width=width)
 
     def _recorder(self) -> Recorder | None:
         ledger = self.request.config.stash.get(KEY, None)

@@ -19,6 +19,7 @@ from pytest_overfit.report.board import (
     verdict_metrics,
 )
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import Limit
@@ -28,7 +29,7 @@ FLUSH_SECONDS = 2.0
 DEFAULT_FOLDER = "overfit_logs"
 
 
-class TensorBoardLog:
+class TensorBoardLog(Observer):
     """An observer that writes all there is of a run.
 
     Scalars ``train/<term>``, ``val/<term>``, ``limits/<criterion>``, ``lr``, ``weight_decay``, ``grad_norm/<group>``,
@@ -50,8 +51,6 @@ class TensorBoardLog:
         keys: per split, the only terms to write (``logging.scalar_keys_to_log``); absent or empty: all of them.
         limits: criterion name -> limit, drawn as lines beside the terms.
     """
-
-    wants_pictures = False
 
     def __init__(
         self,

@@ -1,12 +1,11 @@
-"""A run as lines of text: the headline, the table of criteria, and the progress line."""
+"""A run as lines of text: the headline, the table of criteria, and one line per call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
+from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
 
 STOPS = {
@@ -88,20 +87,6 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
         parts.append(f"{shown} {closest.allowed.partition(' for ')[0]}{margin}")
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)
-
-
-def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], steps_per_second: float) -> str:
-    """One line of live progress: step, objective, camera, depth, rate.
-
-    Example:
-        >>> progress_line("quick", 120, 400, {"objective": 0.31, "loss_camera": 0.02, "loss_reg_depth": 0.05}, 22.4)
-        'quick  step 120/400  objective 0.31  camera 0.02  depth 0.05  22.4 steps/s'
-    """
-    parts = [f"{name}  step {step}/{planned}"]
-    for criterion in ("objective", "camera", "depth"):
-        if (term := resolve_term(criterion, row)) is not None:
-            parts.append(f"{criterion} {number(row[term])}")
-    return "  ".join([*parts, f"{steps_per_second:.1f} steps/s"])
 
 
 def tightest(findings: Sequence[Finding]) -> Finding | None:

@@ -17,10 +17,12 @@ from pytest_overfit.run.build import import_root, instantiate
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
-from pytest_overfit.run.loop import Curves, Observer, Plan, evaluate, evaluating, fit
+from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.metrics import compare_predictions, confidence_of
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
+from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
@@ -98,6 +100,7 @@ def run_config(
         workers: how many such processes share the CPU.
     """
     settings, model = config.overfit, subject.build()
+    tell_all(observers)(WARM_UP, "", None)
     choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
@@ -188,6 +191,7 @@ class _Run:
         )
         own = None if subject.step is None else own_step(subject.step, self.task.model, handed)
         self.bench = bench = self._bench(plan, subject, optimizers, own)
+        bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
         seed_everything(config.seed)
@@ -196,6 +200,7 @@ class _Run:
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
         self.parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
+            bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         return curves
 

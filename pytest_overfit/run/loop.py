@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.columns import HYPER, is_extra
 from pytest_overfit.run.metrics import confidence_of
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
-from pytest_overfit.run.pictures import FramePicture
+from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Task
@@ -34,24 +35,6 @@ DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling p
 UPDATES_EARLY = (0, 2, 4, 9, 14, 19)  # steps whose updates are measured, at the cost of a copy of the parameters
 UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
-
-
-class Observer(Protocol):
-    """Somebody who follows a run while it goes: a progress line, a TensorBoard writer."""
-
-    wants_pictures: bool  # also where the config does not ask for them
-
-    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
-        """Training steps ``first`` (from 0) onwards: loss terms, ``lr``, ``weight_decay``, ``grad_norm/<group>``."""
-
-    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
-        """Loss terms in evaluation mode after ``step`` training steps."""
-
-    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Measured now and then, after ``step`` steps: ``update_norm/<group>``, ``confidence/<mean|min|max>``."""
-
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """The frames at the end of the run, where the config or the observer asks for them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +76,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
     pending = _Pending()
+    tell_all(observers)(TRAINING, "", plan.max_seconds)
     on_cpu = task.device.type == "cpu"
     started = time.perf_counter()
     try:

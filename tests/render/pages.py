@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from pytest_overfit.pair.render import render_source
 from pytest_overfit.report.pictures import panels
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.execute import build_model
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.sample import Sample, draw_batch
 from tests.support.configs import write_tiny
@@ -31,20 +32,13 @@ STARTED, WRITTEN = "2026-03-01T10:00:00+01:00", "2026-03-01T10:00:21+01:00"
 Pictures = Sequence[FramePicture]
 
 
-class Keeper:
+class Keeper(Observer):
     """An observer that keeps the pictures."""
 
     wants_pictures = True
 
-    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Nothing of it is kept."""
-
     def __init__(self) -> None:
         self.pictures: Pictures = ()
-
-    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None: ...
-
-    def on_val(self, step: int, terms: Mapping[str, float]) -> None: ...
 
     def on_pictures(self, pictures: Pictures) -> None:
         self.pictures = pictures

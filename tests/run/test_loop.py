@@ -12,6 +12,7 @@ from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.loss import MultitaskLoss
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
@@ -21,16 +22,15 @@ from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
 
 
-class Listener:
+class Listener(Observer):
     """Writes down what a run tells."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.steps: list[int] = []
         self.val: list[int] = []
         self.numbers: list[tuple[int, Mapping[str, float]]] = []
+        self.phases: list[tuple[str, str, float | None]] = []
         self.interrupt_at = interrupt_at
-
-    wants_pictures = False
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         self.steps += range(first, first + len(rows))
@@ -43,6 +43,9 @@ class Listener:
 
     def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         self.numbers.append((step, numbers))
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.phases.append((name, detail, seconds_left))
 
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         raise AssertionError("the loop itself shows no pictures")

@@ -33,6 +33,7 @@ from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.phases import PROBES
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.update import Detached, Update, into_training
@@ -151,6 +152,7 @@ class Inspected:
             bad, gradient = locate(bench, record, self.watched.first_bad, until)
             self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=self.watched.huge)
         elif self.bench_loss(bench) is not None:
+            bench.tell(PROBES, "the floor of the loss", until - time.perf_counter())
             self.probed = replace(self.probed, floor=_quietly(lambda: self._floor(bench, until)))
         self.evidence = replace(evidence, probed=self.probed)
 
