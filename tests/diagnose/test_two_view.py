@@ -191,6 +191,11 @@ MISTAKES: dict[str, tuple[Callable[[Batch], Batch], str, str]] = {
     "larger image": (lambda b: changed(b, intrinsics=rows(2, 2)), "misalignment", "multiplied by 0.5"),
     "smaller image": (lambda b: changed(b, intrinsics=rows(0.25, 0.25)), "misalignment", "multiplied by 4"),
     "intrinsics transposed": (lambda b: changed(b, intrinsics=lambda K: K.mT), "misalignment", "are transposed"),
+    "focal length of a larger image": (
+        lambda b: changed(b, intrinsics=lambda K: K * torch.tensor([[2.0, 1, 1], [1, 2, 1], [1, 1, 1]])),
+        "misalignment", "the focal length is multiplied by 0.",
+    ),
+    "depths in another order": (turned(*DEPTH, dim=1), "misalignment", "the depths of the two views are exchanged"),
     "image mirrored": (turned("images", dim=-1), "misalignment", "the images are flipped left to right"),
     "images in another order": (turned("images", dim=1), "misalignment", "the images are exchanged"),
     "image cropped": (rolled(-1 / 6, -1), "misalignment", "right"),
@@ -645,6 +650,7 @@ UNCLEAR = {
     "other colours": Pair(0, 0, 1, WRONG, (Change("inverted", None, 1.0, replace(SOUND, colour=0.6)),)),
     "without colour, by chance": Pair(0, 0, 1, WRONG, (Change("inverted", None, 1.0, MEASURED, chance=0.7),)),
     "any factor will do": Pair(0, 0, 1, WRONG, (Change("baseline", None, 1e-3, SOUND, beside=0.88),)),
+    "hardly another focal length": Pair(0, 0, 1, WRONG, (Change("focal length scaled", None, 1.24, SOUND),)),
     "hardly a factor": Pair(0, 0, 1, WRONG, (Change("baseline", None, 1.2, SOUND),)),
 }
 
@@ -688,6 +694,7 @@ def test_picture_on_depths_that_disagree_says_nothing() -> None:
 SURFACE: dict[str, dict[str, Any]] = {
     "a wall that agrees": {"contradicted": 0.0, "met": 0.9},
     "clipped depth": {"apart": 1.05, "beyond": 1.2},
+    "clipped depth at the edge": {"apart": 1.149, "beyond": 1.2},
     "rest that does not agree": {"rest": 0.3},
     "seen through by some": {"views": (0,), "contradicted": 0.4, "beyond": 1.0},
 }
@@ -697,6 +704,12 @@ SURFACE: dict[str, dict[str, Any]] = {
 def test_plateau_that_may_be_a_surface(name: str) -> None:
     """One number over a part of a view is no defect by itself."""
     assert told(seen(plateaus=(replace(PLATEAU, **SURFACE[name]),))) == []
+
+
+def test_plateau_clearly_behind_the_rest_is_no_clipped_depth() -> None:
+    """Depth that is clipped goes on up to the clip."""
+    (cause,) = told(seen(plateaus=(replace(PLATEAU, apart=1.15, beyond=1.2),)))
+    assert (cause.id, cause.certain) == ("sky", True)
 
 
 def test_plateau_far_away_is_not_certain() -> None:
