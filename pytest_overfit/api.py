@@ -212,9 +212,7 @@ def inspect(settings: OverfitSettings) -> Inspected | None:
     """Who looks into a run; None where the settings switch that off."""
     if not settings.diagnose:
         return None
-    return Inspected(
-        settings.criteria, lambda record: findings_of(record, settings), seconds=settings.diagnose_seconds
-    )
+    return Inspected(settings.criteria, lambda record: findings_of(record, settings), seconds=settings.diagnose_seconds)
 
 
 def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:

@@ -203,7 +203,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``weight`` what the objective multiplies it with (None: it is computed otherwise).
+    and no output, ``alone`` names parameters that only this term reaches, ``weight`` what the objective multiplies it
+    with (None: it is computed otherwise).
     """
 
     name: str
@@ -214,6 +215,7 @@ class Term:
     weights_only: bool = False
     weight: float | None = None
     outputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,9 @@ class Probed:
     bad_gradient: Op | None = None
     huge: Op | None = None
     unread_samples: int = 0
+    paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
+    mispaired: str = ""  # the output of which they do not
+    weights_alone: bool = False  # what is differentiated reads weights, and no output of any model
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,15 @@ from pytest_overfit.diagnose.evidence import Evidence, Output, Probed, Step
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
 from pytest_overfit.diagnose.gather.capture import StepTask
-from pytest_overfit.diagnose.gather.dependence import Dependence, ask, evaluating_mode
+from pytest_overfit.diagnose.gather.dependence import MOVED, Dependence, ask, evaluating_mode
 from pytest_overfit.diagnose.gather.floor import find_floor
 from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.diagnose.gather.nonfinite import locate
+from pytest_overfit.diagnose.gather.pairing import look_at_pairing
 from pytest_overfit.diagnose.gather.roots import RootCall, root_calls
 from pytest_overfit.diagnose.gather.schedule import make_trials
 from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
-from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms
+from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms, reads_weights_alone
 from pytest_overfit.diagnose.gather.watch import Watched, children_alike
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.judge.finding import Finding
@@ -35,6 +36,7 @@ from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
 
@@ -218,7 +220,8 @@ class Inspected:
             heard, terms = on.forward()
             found = replace(found, modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
             self.targets = xray.targets or (self.watched.targets if self.watched is not None else [])
-            looked, unread, gradients = look_at_terms(heard, terms)
+            gated = xray.parameters if any(op.name == "argmax" for op in first) else {}
+            looked, unread, gradients = look_at_terms(heard, terms, gated)
             found = replace(
                 found,
                 terms=looked,
@@ -226,6 +229,10 @@ class Inspected:
                 outputs=_outputs(heard, gradients, self.samples),
                 training=float(terms["objective"].detach()),
             )
+            if not gradients and heard:
+                learning = [p for p in bench.task.model.parameters() if p.requires_grad]
+                alone = reads_weights_alone(on.forward, bench.task.batch, learning)
+                found = replace(found, weights_alone=alone)
             found = replace(
                 found,
                 unread_samples=count_unread_samples(
@@ -254,7 +261,34 @@ class Inspected:
             if is_real(tensor) and tensor.numel()
         )
         found = replace(_with_answers(found, answers, calls), arguments=arguments)
+        if self.reordered or not _as_they_are(bench.task.batch, calls, self.targets, found.mixed):
+            paired, output = self._pairing(bench.on(task))
+            found = replace(found, paired=paired, mispaired=output)
         return modes.look(bench, task, found, calls, curves)
+
+    @property
+    def reordered(self) -> bool:
+        return self.watched is not None and self.watched.xray.reordered
+
+    def _pairing(self, on: Bench) -> tuple[bool | None, str]:
+        def forward(batch: Any) -> tuple[Heard, Terms]:
+            seed_everything(on.seed)
+            return on.forward(batch)
+
+        with evaluating_mode(on.task.model), contextlib.suppress(Exception):
+            return look_at_pairing(forward, on.task.batch, self.samples)
+        return None, ""
+
+
+def _as_they_are(batch: Any, calls: list[RootCall], targets: list[Tensor], mixed: float | None) -> bool:
+    """Whether a model that reads every sample by itself and a loss were given the batch as it is."""
+    held = [tensor.detach() for _, tensor in named_tensors(batch)]
+    given = [tensor for call in calls for _, tensor in call.arguments()] + targets
+    plain = mixed is not None and mixed <= MOVED and bool(targets)
+    return plain and all(
+        any(tensor.numel() == h.numel() and torch.equal(tensor.reshape(-1), h.reshape(-1)) for h in held)
+        for tensor in given
+    )
 
 
 def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Op
+from pytest_overfit.diagnose.gather.padding import keys_let_through, keys_read, reads_padding_alone
 from pytest_overfit.diagnose.gather.targets import origin_of
 from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, tensors_in
 
@@ -38,9 +39,8 @@ RANDOM = frozenset({
     "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
 })  # fmt: skip
 FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
-_NOTED = (
-    LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | {"scaled_dot_product_attention"}
-)
+ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+_NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
 
 
 def is_noted(name: str) -> bool:
@@ -96,7 +96,11 @@ def describe(
             numbers={"p": float(share) if drops else math.nan, "input": float(on_input)},
         )
     if name == "scaled_dot_product_attention":
-        return _attention(region, args, kwargs, shapes, line)
+        return _attention(xray, region, args, kwargs, shapes, line)
+    if name == "multi_head_attention_forward":
+        mask = kwargs.get("key_padding_mask")
+        inverted = mask is not None and _inverted(xray, keys_let_through(_takes_part(mask), len(mask)))
+        return Op("heads", region, line(), shapes, numbers={"padding_alone": 1.0}) if inverted else None
     if name in FRESH and isinstance(out, Tensor):
         source = next((t for t in given if t.requires_grad), None)
         on_input = bool(given) and id(given[0]) in xray.keys
@@ -135,7 +139,7 @@ def _loss(xray: XRay, name: str, region: str, given: list[Tensor], kwargs: Any, 
         numbers["supervised"] = float((target != ignored).sum())
     numbers["smoothing"] = float(kwargs.get("label_smoothing", 0.0) or 0.0)
     numbers["sum"] = float(kwargs.get("reduction") == "sum")
-    notes = {**origin_of(xray.batch, target), **_scrambled(xray, predicted)}
+    notes = {**origin_of(xray.batch, target), **_scrambled(xray, predicted), **_added(xray, predicted, target)}
     return Op(name, region, line(), shapes, final_operation(given[0]), numbers, notes)
 
 
@@ -152,6 +156,19 @@ def _scrambled(xray: XRay, predicted: Tensor) -> dict[str, str]:
         right = output.movedim(1, -1).reshape(predicted.shape)
         if torch.equal(output.reshape(predicted.shape), predicted) and not torch.equal(right, predicted):
             return {"scrambled": f"{tuple(output.shape)} was reshaped to {tuple(predicted.shape)}"}
+    return {}
+
+
+def _added(xray: XRay, predicted: Tensor, target: Tensor) -> dict[str, str]:
+    """A prediction that is an output and the target itself: what is compared is the output with zero."""
+    if predicted.shape != target.shape or not is_real(predicted) or not is_real(target) or predicted.numel() < 4:
+        return {}
+    size = float(target.abs().max())
+    for output in xray.outputs:
+        if size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size:
+            gap = float((predicted - target - output).abs().max())
+            if gap <= 1e-5 * size:
+                return {"added": "the target"}
     return {}
 
 
@@ -180,6 +197,7 @@ def _arithmetic(xray: XRay, name: str, region: str, args: Any, out: Any, shapes:
             }
             same = predicted.shape == detached.shape and bool(torch.equal(predicted.detach(), detached))
             notes = {**origin_of(xray.batch, detached), **({"same": "the prediction itself"} if same else {})}
+            notes |= _added(xray, predicted.detach(), detached)
             return Op("difference", region, line(), shapes, final_operation(predicted), numbers, notes)
     return None
 
@@ -207,6 +225,8 @@ def _squasher(
         probability = value.exp() if name == "log_softmax" else value
         numbers["bound"] = float((probability.amax(axis) > 0.999).double().mean())
         numbers["over_samples"] = float(axis == 0 and out.dim() > 1 and out.shape[0] == xray.samples)
+        last = name == "softmax" and axis == out.dim() - 1 > 1
+        numbers["padding_alone"] = float(last and _inverted(xray, keys_read(out, len(out))))
     if isinstance(args[0], Tensor) and args[0].numel():
         numbers |= {"low": float(args[0].detach().min()), "high": float(args[0].detach().max())}
     return Op(name, region, line(), shapes, numbers=numbers)
@@ -239,7 +259,18 @@ def _clamp(region: str, args: Any, out: Any, shapes: Any, line: Any) -> Op | Non
     return Op("clamp", region, line(), shapes, final_operation(source), numbers)
 
 
-def _attention(region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
+def _takes_part(mask: Tensor) -> Tensor:
+    """A mask of keys as an additive one: True leaves a key out there."""
+    return torch.zeros(mask.shape).masked_fill(mask.cpu(), -math.inf) if mask.dtype is torch.bool else mask
+
+
+def _inverted(xray: XRay, read: Tensor | None) -> bool:
+    """Whether an attention reads the padding of the batch and nothing else."""
+    padding = xray.padding if read is not None else None
+    return padding is not None and read is not None and reads_padding_alone(padding.cpu(), read.cpu())
+
+
+def _attention(xray: XRay, region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
         return None
@@ -247,12 +278,13 @@ def _attention(region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> O
     logits = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     bound = float((logits.softmax(-1).amax(-1) > 0.999).double().mean()) if key.shape[-2] > 1 else 0.0
     causal = bool(kwargs.get("is_causal", args[5] if len(args) > 5 else False))
-    masked = kwargs.get("attn_mask", args[3] if len(args) > 3 else None) is not None
+    mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
     numbers = {
         "bound": bound,
         "deviation": float(logits.std()) if logits.numel() > 1 else 0.0,
         "length": float(key.shape[-2]),
         "causal": float(causal),
-        "masked": float(masked),
+        "masked": float(mask is not None),
+        "padding_alone": float(mask is not None and _inverted(xray, keys_let_through(mask, len(mask)))),
     }
     return Op("attention", region, line(), shapes, numbers=numbers)

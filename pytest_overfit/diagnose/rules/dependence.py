@@ -39,6 +39,23 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def padding_alone(evidence: Evidence) -> Iterator[Cause]:
+    """An attention reads the padding and none of the content."""
+    op = next((op for op in noted(evidence) if op.numbers.get("padding_alone")), None)
+    if op is not None:
+        yield Cause(
+            "input-ignored",
+            op.where,
+            "attention reads the padded places and none of the others: its mask is inverted",
+            "invert the mask: a key_padding_mask is True where a key is left out, an attn_mask of booleans where it "
+            "takes part",
+            "shown",
+            {},
+            certain=True,
+            weight=0.95,
+        )
+
+
 def mixed(evidence: Evidence) -> Iterator[Cause]:
     """The output of one sample depends on another."""
     over = next(
@@ -189,6 +206,19 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
 
 def leaks(evidence: Evidence) -> Iterator[Cause]:
     """The answer is in the input."""
+    compared = [op for op in noted(evidence) if op.name == "difference" or "target_high" in op.numbers]
+    if compared and all(op.notes.get("added") for op in compared):
+        yield Cause(
+            "leak",
+            compared[0].where,
+            "what is compared is an output plus the target itself: a model that returns zeros is perfect",
+            "compare the output by itself, or add what is not the target",
+            "shown",
+            {},
+            certain=True,
+            weight=0.94,
+        )
+        return
     for where, what in evidence.probed.leaks:
         same = "very value" in what  # either the targets were not shifted, or the mask lets the place itself through
         yield Cause(
@@ -209,4 +239,4 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
-RULES = (ignored, mixed, noisy, modes_differ, leaks)
+RULES = (ignored, padding_alone, mixed, noisy, modes_differ, leaks)

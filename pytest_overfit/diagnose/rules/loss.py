@@ -363,6 +363,19 @@ def _has_floor(evidence: Evidence) -> bool:
 
 def ignores_output(evidence: Evidence) -> Iterator[Cause]:
     """The loss answers to nothing that the model returns."""
+    if evidence.probed.weights_alone:
+        yield Cause(
+            "loss-ignores-output",
+            LOSS,
+            "no output of a model that is trained is in what is differentiated, and its gradient is the same for "
+            "another batch: it comes from the weights alone",
+            "compute the loss from the output of the model that is trained",
+            "shown",
+            {},
+            certain=True,
+            weight=0.95,
+        )
+        return
     found = evidence.probed.floor
     if found is not None and found.low and len(found.unread) == len(found.low) and not evidence.learned:
         yield Cause(
@@ -378,11 +391,18 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 
 
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
-    """What is compared is the batch's target in another order."""
+    """What is compared is the batch's target in another order.
+
+    Beside the target as it is, that is a mixture of samples; and predictions may come in the same other order.
+    """
+    ops = (*noted(evidence), *evidence.probed.ops)
+    plain = {op.notes["origin"] for op in ops if op.notes.get("origin") and not op.notes.get("turned")}
     seen = dict.fromkeys(
         (op.where, op.notes["origin"], op.notes["turned"])
-        for op in (*noted(evidence), *evidence.probed.ops)
+        for op in ops
         if op.notes.get("turned")
+        and op.notes["origin"] not in plain
+        and not ("sample" in op.notes["turned"] and evidence.probed.paired)
     )
     for where, key, turned in seen:
         yield Cause(
@@ -396,6 +416,23 @@ def mismatched(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
         return
+
+
+def mispaired(evidence: Evidence) -> Iterator[Cause]:
+    """A prediction is held against the answer of another sample."""
+    name = evidence.probed.mispaired
+    if name:
+        yield Cause(
+            "target-mismatch",
+            f"output {name}",
+            f"half of the samples got other inputs, and other rows of {name} moved than those that answer to the "
+            "targets of these samples: predictions and targets are in another order",
+            "bring both into one order: sort the targets as the inputs are sorted, or undo the sorting of the outputs",
+            "shown",
+            {},
+            certain=True,
+            weight=0.95,
+        )
 
 
 def scrambled(evidence: Evidence) -> Iterator[Cause]:
@@ -469,6 +506,7 @@ RULES = (
     floor,
     ignores_output,
     mismatched,
+    mispaired,
     scrambled,
     scaled_backward,
     blind_views,

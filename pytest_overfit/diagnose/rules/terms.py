@@ -13,6 +13,7 @@ from pytest_overfit.diagnose.rules.seen import (
 )
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.suggest import shorten
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
 NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
@@ -176,6 +177,30 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
+def gated(evidence: Evidence) -> Iterator[Cause]:
+    """Weights whose only way to the targets leads through an argmax: a regulariser alone trains them."""
+    chosen = next(
+        (op for op in noted(evidence) if op.name == "argmax" and op.final == "Softmax" and op.region != LOSS), None
+    )
+    seen = evidence.record.supervision
+    if chosen is None or seen is None or not any(_has_target(evidence, term) for term in evidence.probed.terms):
+        return
+    for term in evidence.probed.terms:
+        if term.alone and term.in_objective and not term.weights_only and not _has_target(evidence, term):
+            yield Cause(
+                "no-gradient",
+                chosen.where,
+                f"{shorten(term.alone)} get a gradient from {term.name} alone, which answers to no target: argmax() "
+                "takes the choice out of the graph",
+                "weigh what is chosen by its probability, or pass the gradient straight through",
+                "shown",
+                {"tensors": len(term.alone)},
+                certain=True,
+                weight=0.92,
+            )
+            return
+
+
 def _limited(evidence: Evidence, term: Term) -> bool:
     return any(resolve_term(name, evidence.record.curves) == term.name for name in evidence.limits)
 
@@ -254,4 +279,4 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
-RULES = (sign, constant_terms, missing_terms, drowned, stuck)
+RULES = (sign, constant_terms, missing_terms, gated, drowned, stuck)
