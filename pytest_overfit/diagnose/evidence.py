@@ -294,6 +294,7 @@ class Evidence:
     groups: tuple[Group, ...] = ()
     moves: tuple[Moves, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # of the whole run: steps, states lost, ...
+    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all
     probed: Probed = field(default_factory=Probed)
     views: ViewsSeen | None = None
     predicted: ViewsPredicted | None = None

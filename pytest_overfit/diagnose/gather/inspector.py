@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,18 +14,19 @@ from torch import Tensor, nn
 
 from pytest_overfit.config.schema import Criteria
 from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.diagnose.evidence import Evidence, Output, Probed, Step
+from pytest_overfit.diagnose.evidence import Evidence, Probed, Step
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
 from pytest_overfit.diagnose.gather.capture import StepTask
-from pytest_overfit.diagnose.gather.dependence import MOVED, Dependence, ask, evaluating_mode
+from pytest_overfit.diagnose.gather.dependence import ask, evaluating_mode, with_answers
 from pytest_overfit.diagnose.gather.floor import find_floor
 from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.diagnose.gather.nonfinite import locate
-from pytest_overfit.diagnose.gather.pairing import look_at_pairing
+from pytest_overfit.diagnose.gather.outputs import look_at_outputs
+from pytest_overfit.diagnose.gather.pairing import as_they_are, look_at_pairing
 from pytest_overfit.diagnose.gather.roots import RootCall, root_calls
 from pytest_overfit.diagnose.gather.schedule import make_trials
-from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
+from pytest_overfit.diagnose.gather.tensors import is_real
 from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms, reads_weights_alone
 from pytest_overfit.diagnose.gather.watch import Watched, children_alike
 from pytest_overfit.diagnose.gather.xray import XRay
@@ -111,7 +112,6 @@ class Inspected:
             identical_samples=identical,
             samples=self.samples,
         )
-        counts = {**self.watched.counts, **{f"alike:{name}": 1 for name in self.alike}}
         self.evidence = Evidence(
             record=record,
             findings=findings,
@@ -119,7 +119,8 @@ class Inspected:
             steps=tuple(self.watched.steps),
             groups=self.groups,
             moves=self.moves,
-            counts=counts,
+            counts=self.watched.counts,
+            alike=self.alike,
             probed=self.probed,
             views=_quietly(lambda: look_at_views(batch)),
             predicted=self.predicted,
@@ -226,7 +227,7 @@ class Inspected:
                 found,
                 terms=looked,
                 unread_outputs=unread,
-                outputs=_outputs(heard, gradients, self.samples),
+                outputs=look_at_outputs(heard, gradients, self.samples),
                 training=float(terms["objective"].detach()),
             )
             if not gradients and heard:
@@ -260,8 +261,8 @@ class Inspected:
             for name, tensor in call.arguments()
             if is_real(tensor) and tensor.numel()
         )
-        found = replace(_with_answers(found, answers, calls), arguments=arguments)
-        if self.reordered or not _as_they_are(bench.task.batch, calls, self.targets, found.mixed):
+        found = replace(with_answers(found, answers, calls), arguments=arguments)
+        if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, found.mixed):
             paired, output = self._pairing(bench.on(task))
             found = replace(found, paired=paired, mispaired=output)
         return modes.look(bench, task, found, calls, curves)
@@ -280,17 +281,6 @@ class Inspected:
         return None, ""
 
 
-def _as_they_are(batch: Any, calls: list[RootCall], targets: list[Tensor], mixed: float | None) -> bool:
-    """Whether a model that reads every sample by itself and a loss were given the batch as it is."""
-    held = [tensor.detach() for _, tensor in named_tensors(batch)]
-    given = [tensor for call in calls for _, tensor in call.arguments()] + targets
-    plain = mixed is not None and mixed <= MOVED and bool(targets)
-    return plain and all(
-        any(tensor.numel() == h.numel() and torch.equal(tensor.reshape(-1), h.reshape(-1)) for h in held)
-        for tensor in given
-    )
-
-
 def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
     """The ids of the tensors of the batch that were passed to a model, as they are."""
     given = [tensor for call in calls for _, tensor in call.arguments()]
@@ -299,67 +289,6 @@ def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
         for _, tensor in named_tensors(batch)
         if any(tensor.shape == t.shape and torch.equal(tensor.to(t), t) for t in given)
     }
-
-
-def _with_answers(found: Probed, answers: list[Dependence], calls: list[RootCall]) -> Probed:
-    several = len(calls) > 1
-    ignored: list[str] = []
-    for call, answer in zip(calls, answers, strict=False):
-        prefix = f"{call.name}: " if several and call.name else ""
-        ignored += [prefix + name for name in answer.ignored]
-    slices = [name for answer in answers for name in (*answer.slices, *answer.columns)]
-    mixed = max(
-        (a for a in answers if a.mixed is not None), key=lambda a: (a.mixed_certain, a.mixed or 0.0), default=None
-    )
-    return replace(
-        found,
-        ignored=tuple(ignored),
-        ignored_slices=tuple(slices),
-        mixed=mixed.mixed if mixed else None,
-        mixing_is_certain=bool(mixed and mixed.mixed_certain),
-        mixed_where=mixed.mixed_where if mixed else "",
-        causal=next((a.causal for a in answers if a.causal), ""),
-        leaks=tuple(leak for a in answers for leak in a.leaks),
-    )
-
-
-def _outputs(heard: Any, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
-    found = []
-    for name, tensor in heard[:12]:
-        if not is_real(tensor) or tensor.numel() < 2:
-            continue
-        gradient = gradients.get(name)
-        plain = tensor.detach()
-        within = (
-            plain.dim() > 1
-            and plain.shape[0] > 0
-            and plain[0].numel() > 8
-            and bool((plain.reshape(plain.shape[0], -1) == plain.reshape(plain.shape[0], -1)[:, :1]).all())
-        )
-        found.append(
-            Output(
-                name=name,
-                shape=tuple(plain.shape),
-                low=float(plain.min()),
-                high=float(plain.max()),
-                spread=spread(plain, samples),
-                final=final_operation(tensor),
-                gradient=None if gradient is None else float(gradient.detach().abs().max()),
-                constant_within=within,
-                alike_along=_alike_along(plain),
-            )
-        )
-    return tuple(found)
-
-
-def _alike_along(output: Tensor) -> int | None:
-    """The first axis, but that of the samples and the last, along which all entries of an output are the same."""
-    for axis in range(1, output.dim() - 1):
-        if output.shape[axis] > 1:
-            first = output.narrow(axis, 0, 1)
-            if bool(((output - first).abs() <= 1e-6 * float(output.abs().max())).all()):
-                return axis
-    return None
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.diagnose.gather.mixing import MOVED
+from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.tensors import is_real
 from pytest_overfit.run.task import Heard, Terms
 
@@ -68,6 +70,17 @@ def look_at_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[
             return (False, name) if _order_matters(forward, batch, targets, base) else (None, "")
         paired = True
     return paired, ""
+
+
+def as_they_are(batch: Any, calls: list[RootCall], targets: list[Tensor], mixed: float | None) -> bool:
+    """Whether a model that reads every sample by itself and a loss were given the batch as it is."""
+    held = [tensor.detach() for _, tensor in named_tensors(batch)]
+    given = [tensor for call in calls for _, tensor in call.arguments()] + targets
+    plain = mixed is not None and mixed <= MOVED and bool(targets)
+    return plain and all(
+        any(tensor.numel() == h.numel() and torch.equal(tensor.reshape(-1), h.reshape(-1)) for h in held)
+        for tensor in given
+    )
 
 
 @dataclass(frozen=True)

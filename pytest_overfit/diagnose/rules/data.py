@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Tensor
-from pytest_overfit.diagnose.rules.seen import noted
+from pytest_overfit.diagnose.rules.seen import noted, proof
 from pytest_overfit.judge.finding import number
 
 FAR = 50.0  # from zero, in units of a standardised number
@@ -232,8 +232,7 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
                 kind,
                 tensor.key,
                 f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
-                f"({number(tensor.low)} to {number(tensor.high)})"
-                + (f"; passes in {attempt.passed_at} steps once standardised" if proven and attempt else ""),
+                f"({number(tensor.low)} to {number(tensor.high)})" + proof(attempt, "once standardised"),
                 "standardise it: subtract the mean and divide by the deviation, or change its unit",
                 "proven" if proven else "shown",
                 {"mean": tensor.mean, "deviation": tensor.deviation},

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence
-from pytest_overfit.diagnose.rules.seen import (
-    noted,
-)
+from pytest_overfit.diagnose.rules.seen import noted, proof
 from pytest_overfit.judge.finding import number
 from pytest_overfit.suggest import shorten
 
@@ -124,11 +122,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             drop.where,
             f"{drop.notes['by']} (p={number(drop.numbers.get('p', 0))}) goes on in evaluation mode: two passes "
             f"differ by {number(still)} of the output's size"
-            + (
-                f"; passes in {attempt.passed_at} steps with the same random numbers at every step"
-                if proven and attempt
-                else ""
-            ),
+            + proof(attempt, "with the same random numbers at every step"),
             "pass training=self.training, or use nn.Dropout",
             "proven" if proven else "shown",
             {"spread": still},
@@ -144,11 +138,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         where.where if where else "the forward pass",
         f"two forward passes of different seeds differ by {number(spread)} of the output's size"
         + (", in evaluation mode too" if still > 0.01 else "")
-        + (
-            f"; passes in {attempt.passed_at} steps with the same random numbers at every step"
-            if proven and attempt
-            else ""
-        ),
+        + proof(attempt, "with the same random numbers at every step"),
         "lower the dropout or the noise for this test; where chance is meant, declare stochastic",
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},

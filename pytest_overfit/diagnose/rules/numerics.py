@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
+from pytest_overfit.diagnose.rules.seen import proof
 from pytest_overfit.judge.finding import number
 
 HALF = ("float16", "bfloat16")
@@ -135,7 +136,7 @@ def coarse(evidence: Evidence) -> Iterator[Cause]:
             half[0].name,
             f"{len(half)} parameter tensors are {half[0].dtype}"
             + (f", and updates of {len(rounded)} of them are rounded away" if rounded else "")
-            + (f"; passes in {attempt.passed_at} steps in float32" if proven and attempt else ""),
+            + proof(attempt, "in float32"),
             "keep the weights in float32 and use autocast",
             "proven" if proven else "shown",
             {"tensors": len(half)},
@@ -160,8 +161,7 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
         "gradient-explosion",
         f"module {first.name}",
         f"activations grow to {number(last.size)} (module {last.name}) in the first forward pass, and the largest "
-        f"gradient is {number(gradient)}"
-        + (f"; passes in {attempt.passed_at} steps with fresh weights" if proven and attempt else ""),
+        f"gradient is {number(gradient)}" + proof(attempt, "with fresh weights"),
         "initialise the weights with a deviation of 1 / sqrt(inputs), or normalise between layers",
         "proven" if proven else "shown",
         {"activation": last.size, "gradient": gradient},
