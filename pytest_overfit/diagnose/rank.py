@@ -50,9 +50,9 @@ RULES: tuple[Rule, ...] = (
     *loss_scale.RULES,
     *terms.RULES,
     *units.RULES,
-    *symmetry.RULES,
     *output_range.RULES,
     *output_scale.RULES,
+    *symmetry.RULES,
     *dependence.RULES,
     _of_views,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +63,7 @@ class Inspected:
     def __init__(self, criteria: Criteria, judge: Judge, *, seconds: float | None = None) -> None:
         self.criteria, self.judge, self.seconds = criteria, judge, seconds
         self.evidence: Evidence | None = None
-        self.probed = Probed()
+        self.probed = self.found = Probed()
         self.watched: Watched | None = None
         self.alike: tuple[str, ...] = ()
         self.targets: list[Tensor] = []
@@ -198,11 +198,23 @@ class Inspected:
 
     def _ask(self, bench: Bench, curves: Curves) -> Probed:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
-        self.predicted = None
+        self.predicted, self.found = None, Probed()
         task = self.bench_loss(bench)
         if task is None:
-            return Probed()
-        found = Probed()
+            return self.found
+        calls = self._forward(bench, bench.on(task), curves)
+        self._ask_models(bench.task.model, calls)
+        if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, self.found.mixed):
+            paired, output = self._pairing(bench.on(task))
+            self._know(paired=paired, mispaired=output)
+        return modes.look(bench, task, self.found, calls, curves)
+
+    def _know(self, **answers: Any) -> None:
+        """Keeps what was answered: of a probe that breaks off the rest still counts."""
+        self.found = replace(self.found, **answers)
+
+    def _forward(self, bench: Bench, on: Bench, curves: Curves) -> list[RootCall]:
+        """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
         named = listened_to(getattr(bench.task, "given", bench.task.model))
         xray = XRay(bench.task.model, bench.task.batch, self.samples)
         into_training(bench.task.model)
@@ -217,55 +229,49 @@ class Inspected:
         )
         calls: list[RootCall] = []
         with contextlib.suppress(Exception), root_calls(named, calls), watching:
-            on = bench.on(task)
             heard, terms = on.forward()
-            found = replace(found, modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
+            self._know(modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
             self.targets = xray.targets or (self.watched.targets if self.watched is not None else [])
             gated = xray.parameters if any(op.name == "argmax" for op in first) else {}
-            looked, unread, gradients = look_at_terms(heard, terms, gated)
-            found = replace(
-                found,
-                terms=looked,
-                unread_outputs=unread,
-                outputs=look_at_outputs(heard, gradients, self.samples),
-                training=float(terms["objective"].detach()),
-            )
-            if not gradients and heard:
-                learning = [p for p in bench.task.model.parameters() if p.requires_grad]
-                alone = reads_weights_alone(on.forward, bench.task.batch, learning)
-                found = replace(found, weights_alone=alone)
-            found = replace(
-                found,
-                unread_samples=count_unread_samples(
-                    on.forward, bench.task.batch, heard, gradients, self.samples, _passed_on(bench.task.batch, calls)
-                ),
-            )
-            self.predicted = _quietly(
-                lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, bench.task.batch)
-            )
-        wide = any(isinstance(m, nn.Linear) and m.out_features == self.samples for m in bench.task.model.modules())
-        pairwise = (
-            self.samples is not None
-            and not wide
-            and any(
-                len(shape) >= 2 and shape[-1] == shape[-2] == self.samples for op in found.ops for shape in op.shapes
-            )
+            self._ask_loss(on, heard, terms, gated, calls)
+        return calls
+
+    def _ask_loss(self, on: Bench, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]) -> None:
+        """What of the outputs, of the samples and of the weights the loss reads."""
+        batch = on.task.batch
+        looked, unread, gradients = look_at_terms(heard, terms, gated)
+        self._know(
+            terms=looked,
+            unread_outputs=unread,
+            outputs=look_at_outputs(heard, gradients, self.samples),
+            training=float(terms["objective"].detach()),
         )
+        if not gradients and heard:
+            learning = [p for p in on.task.model.parameters() if p.requires_grad]
+            self._know(weights_alone=reads_weights_alone(on.forward, batch, learning))
+        passed_on = _passed_on(batch, calls)
+        self._know(unread_samples=count_unread_samples(on.forward, batch, heard, gradients, self.samples, passed_on))
+        self.predicted = _quietly(lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, batch))
+
+    def _ask_models(self, model: nn.Module, calls: list[RootCall]) -> None:
+        """What the outputs of every model depend on, and the range of what it is given."""
+        wide = any(isinstance(m, nn.Linear) and m.out_features == self.samples for m in model.modules())
+        shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
+        squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
+        pairwise = self.samples is not None and not wide and squares
         answers = []
         for call in calls:
             with evaluating_mode(call.module), contextlib.suppress(Exception):
                 answers.append(ask(call, samples=self.samples, targets=self.targets, pairwise=pairwise))
-        arguments = tuple(
-            (name, float(tensor.detach().min()), float(tensor.detach().max()))
-            for call in calls
-            for name, tensor in call.arguments()
-            if is_real(tensor) and tensor.numel()
+        self.found = with_answers(self.found, answers, calls)
+        self._know(
+            arguments=tuple(
+                (name, float(tensor.detach().min()), float(tensor.detach().max()))
+                for call in calls
+                for name, tensor in call.arguments()
+                if is_real(tensor) and tensor.numel()
+            )
         )
-        found = replace(with_answers(found, answers, calls), arguments=arguments)
-        if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, found.mixed):
-            paired, output = self._pairing(bench.on(task))
-            found = replace(found, paired=paired, mispaired=output)
-        return modes.look(bench, task, found, calls, curves)
 
     @property
     def reordered(self) -> bool:

@@ -30,6 +30,7 @@ CUTS = frozenset({
     "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
     "int", "heaviside", "bucketize", "sgn",
 })  # fmt: skip
+STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
 CLAMPS = frozenset(
     {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
 )
@@ -68,54 +69,50 @@ def describe(
     if name in CLAMPS:
         return _clamp(region, args, out, shapes, line)
     if name in CUTS:
-        source = args[0] if args and isinstance(args[0], Tensor) else None
-        if (
-            source is None
-            or not source.requires_grad
-            or (
-                isinstance(out, Tensor)
-                and out.requires_grad
-                and name not in ("round", "sign", "floor", "ceil", "trunc", "sgn")
-            )
-        ):
-            return None
-        return Op(name, region, line(), shapes, final_operation(source), {"scalar": float(source.numel() == 1)})
+        return _cut(name, region, args, out, shapes, line)
     if name in RANDOM:
-        training = kwargs.get("training", args[2] if len(args) > 2 and isinstance(args[2], bool) else True)
-        share = kwargs.get("p", args[1] if len(args) > 1 and isinstance(args[1], float) else math.nan)
-        drops = "dropout" in name
-        if drops and (not training or share == 0):
-            return None
-        on_input = bool(given) and id(given[0]) in xray.keys
-        return Op(
-            "random",
-            region,
-            line(),
-            shapes,
-            notes={"by": name},
-            numbers={"p": float(share) if drops else math.nan, "input": float(on_input)},
-        )
-    if name == "scaled_dot_product_attention":
-        return _attention(xray, region, args, kwargs, shapes, line)
-    if name == "multi_head_attention_forward":
-        mask = kwargs.get("key_padding_mask")
-        inverted = mask is not None and _inverted(xray, keys_let_through(_takes_part(mask), len(mask)))
-        return Op("heads", region, line(), shapes, numbers={"padding_alone": 1.0}) if inverted else None
+        return _random(xray, name, region, given, args, kwargs, shapes, line)
+    if name in ATTENTIONS:
+        return _attention(xray, name, region, args, kwargs, shapes, line)
     if name in FRESH and isinstance(out, Tensor):
-        source = next((t for t in given if t.requires_grad), None)
-        on_input = bool(given) and id(given[0]) in xray.keys
-        if name.endswith("_like") and not on_input:
-            return None
-        if not (
-            on_input
-            or (source is not None and not out.requires_grad)
-            or (name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad)
-        ):
-            return None
-        return Op(
-            "fresh", region, line(), shapes, notes={"by": name, "key": xray.keys.get(id(given[0]), "") if given else ""}
-        )
+        return _fresh(xray, name, region, given, out, shapes, line)
     return None
+
+
+def _cut(name: str, region: str, args: Any, out: Any, shapes: Any, line: Any) -> Op | None:
+    """What takes a number that has a gradient out of the graph."""
+    source = args[0] if args and isinstance(args[0], Tensor) else None
+    if source is None or not source.requires_grad:
+        return None
+    if isinstance(out, Tensor) and out.requires_grad and name not in STEPS:
+        return None
+    return Op(name, region, line(), shapes, final_operation(source), {"scalar": float(source.numel() == 1)})
+
+
+def _random(
+    xray: XRay, name: str, region: str, given: list[Tensor], args: Any, kwargs: Any, shapes: Any, line: Any
+) -> Op | None:
+    training = kwargs.get("training", args[2] if len(args) > 2 and isinstance(args[2], bool) else True)
+    share = kwargs.get("p", args[1] if len(args) > 1 and isinstance(args[1], float) else math.nan)
+    drops = "dropout" in name
+    if drops and (not training or share == 0):
+        return None
+    on_input = bool(given) and id(given[0]) in xray.keys
+    numbers = {"p": float(share) if drops else math.nan, "input": float(on_input)}
+    return Op("random", region, line(), shapes, notes={"by": name}, numbers=numbers)
+
+
+def _fresh(xray: XRay, name: str, region: str, given: list[Tensor], out: Tensor, shapes: Any, line: Any) -> Op | None:
+    """A tensor made anew, of a number that had a gradient or in the place of an input."""
+    on_input = bool(given) and id(given[0]) in xray.keys
+    if name.endswith("_like") and not on_input:
+        return None
+    cut = any(t.requires_grad for t in given) and not out.requires_grad
+    leaf = name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad
+    if not (on_input or cut or leaf):
+        return None
+    key = xray.keys.get(id(given[0]), "") if given else ""
+    return Op("fresh", region, line(), shapes, notes={"by": name, "key": key})
 
 
 def _loss(xray: XRay, name: str, region: str, given: list[Tensor], kwargs: Any, shapes: Any, line: Any) -> Op | None:
@@ -270,7 +267,11 @@ def _inverted(xray: XRay, read: Tensor | None) -> bool:
     return padding is not None and read is not None and reads_padding_alone(padding.cpu(), read.cpu())
 
 
-def _attention(xray: XRay, region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
+def _attention(xray: XRay, name: str, region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
+    if name == "multi_head_attention_forward":  # its logits stay inside: of them only the mask is known
+        left_out = kwargs.get("key_padding_mask")
+        alone = left_out is not None and _inverted(xray, keys_let_through(_takes_part(left_out), len(left_out)))
+        return Op("heads", region, line(), shapes, numbers={"padding_alone": 1.0}) if alone else None
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
         return None

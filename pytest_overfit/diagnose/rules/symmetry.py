@@ -81,6 +81,8 @@ def slots_alike(evidence: Evidence) -> Iterator[Cause]:
     for output in predictions(evidence):
         axis = output.alike_along
         wanted = best_of(evidence, output.name)
+        if output.constant_within:  # and not along this axis alone
+            continue
         if axis is not None and wanted[1] - wanted[0] > 1e-3 and floor.reached < REACHED * min(evidence.objective):
             yield Cause(
                 "symmetry",
