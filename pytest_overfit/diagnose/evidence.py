@@ -45,8 +45,8 @@ class Op:
 class Module:
     """The output of one module call: ``spread`` is its deviation over the samples relative to its size.
 
-    ``spread`` is None where there is no axis of samples. ``inside`` is False for a module that is no submodule of the
-    model that was handed over.
+    ``spread`` is None where there is no axis of samples, ``fed`` the largest number that it was given. ``inside`` is
+    False for a module that is no submodule of the model that was handed over.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Module:
     spread: float | None
     input_spread: float | None
     finite: bool
+    fed: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,7 @@ class XRay:
                     spread=spread(tensor, self.samples),
                     input_spread=None if given is None else spread(given, self.samples),
                     finite=bool(torch.isfinite(tensor.detach()).all()),
+                    fed=0.0 if given is None or not is_real(given) else float(given.detach().abs().max()),
                 )
             )
 
