@@ -6,28 +6,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigFile
 
 if TYPE_CHECKING:
-    from pytest_overfit.result import OverfitResult
+    from pytest_overfit.document.record import Document
 
 PROPERTIES = pytest.StashKey[list[tuple[str, str]]]()
-OF_THE_RUN = frozenset({"overfit.verdict", "overfit.steps", "overfit.margin", "overfit.causes"})
+OF_THE_RUN = frozenset({"overfit.verdict", "overfit.state", "overfit.steps", "overfit.margin", "overfit.causes"})
 
 
-def keep_properties(node: pytest.Item, verdict: OverfitResult) -> None:
-    """Keeps the properties of a verdict: with the config file whose items share it, or with its test."""
+def keep_properties(node: pytest.Item, document: Document) -> None:
+    """Keeps the properties of a run: with the config file whose items share it, or with its test."""
     from pytest_overfit.render.properties import user_properties
 
     holder = node.parent if isinstance(node.parent, ConfigFile) else node
-    holder.stash.setdefault(PROPERTIES, []).extend(user_properties(verdict))
+    holder.stash.setdefault(PROPERTIES, []).extend(user_properties(document))
 
 
 def attach_properties(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts them onto a report: of a test all of them, of a config's item those of the run and its own."""
     if isinstance(item.parent, ConfigFile):
-        kept = item.parent.stash.get(PROPERTIES, [])
-        wanted = [pair for pair in kept if pair[0] in OF_THE_RUN or pair[0] == f"overfit.{item.name}"]
+        wanted = [pair for pair in item.parent.stash.get(PROPERTIES, []) if pair[0] in OF_THE_RUN]
+        if FINDING in item.stash and item.config.getini("overfit_properties"):
+            from pytest_overfit.render.properties import told
+
+            wanted.append((f"overfit.{item.name}", told(item.stash[FINDING])))
     else:
         wanted = item.stash.get(PROPERTIES, [])
         item.stash[PROPERTIES] = []  # a rerun of the test starts its own list

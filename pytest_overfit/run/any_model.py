@@ -20,9 +20,11 @@ from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_posi
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.influence import probe_influence, without
 from pytest_overfit.run.isolation import isolated, restored_process, seed_everything
-from pytest_overfit.run.loop import Curves, Observer, Plan, evaluating, fit
+from pytest_overfit.run.loop import Curves, Plan, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
+from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
@@ -60,6 +62,7 @@ def run_any_model(
     """
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
+    tell_all(observers)(WARM_UP, "", None)
     with (
         isolated(seed=seed, threads=threads, deterministic=settings.deterministic),
         adapter(given, settings) as prepared,
@@ -158,6 +161,7 @@ class _Run:
             strict_terms=True,
         )
         bench = self._bench(plan)
+        bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
         seed_everything(self.seed)
@@ -167,6 +171,7 @@ class _Run:
         )
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
+            bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         record = replace(make_record(parts, curves, Outcome(), notes), generated=self._generated(curves))
         if inspector is not None and curves.stop != "interrupted":

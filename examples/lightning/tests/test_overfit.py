@@ -19,7 +19,7 @@ from pytest_overfit import run_overfit
 Overfit = Callable[..., Any]
 MISTAKES = [
     (ForgottenHead, "optimizer-coverage", "head.weight, head.bias"),
-    (SoftmaxFirst, "double-activation", "broken.py"),
+    (SoftmaxFirst, "double-activation", "module.py"),
     (NothingZeroed, "grad-accumulation", "broken.py"),
 ]
 
