@@ -24,7 +24,7 @@ TORCH_FREE = (
     *("tests/config", "tests/judge", "tests/pair", "tests/report/test_text.py"),
     *("tests/data/test_transform.py", "tests/data/test_shared_data.py", "tests/run/test_schedule.py"),
 )
-WITH_TORCH = ("torch",)  # requirements that need it, or are it
+WITH_TORCH = ("torch", "accelerate", "pytorch-lightning")  # requirements that need it, or are it
 
 
 def install(session: nox.Session, *requirements: str, overlays: list[str], unpinned: tuple[str, ...] = ()) -> None:
