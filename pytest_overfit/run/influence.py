@@ -111,11 +111,11 @@ def without(supervision: Supervision, keys: Collection[str]) -> Supervision:
     if not keys:
         return supervision
     kept = {key: answer for key, answer in supervision.answers.items() if key not in keys}
-    left = {
-        name: tuple(key for key in getattr(supervision, name) if key not in keys)
-        for name in ("inputs", "unread", "targets")
-    }
-    return replace(supervision, answers=kept, **left)
+    inputs, unread, targets = (
+        tuple(key for key in found if key not in keys)
+        for found in (supervision.inputs, supervision.unread, supervision.targets)
+    )
+    return replace(supervision, answers=kept, inputs=inputs, unread=unread, targets=targets)
 
 
 def perturbed(tensor: Tensor) -> Tensor | None:

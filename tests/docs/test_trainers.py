@@ -7,8 +7,9 @@ import pytest
 from tests.docs.test_snippets import PAGE, Snippet, name_of, read_page
 from tests.support.sessions import keep_modules
 
-for library in ("pytorch_lightning", "transformers", "accelerate"):
-    pytest.importorskip(library)
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
 
 PRELUDE, SNIPPETS = read_page(PAGE.with_name("trainers.md").read_text())
 

@@ -122,7 +122,7 @@ class Loop:
             )
 
     def _training_step(self, batch: Any, at: int) -> Any:
-        arguments = (batch, at, 0)[: max(1, count_positional(self.module.training_step, 3))]
+        arguments = (batch, at)[: max(1, count_positional(self.module.training_step, 2))]
         return self.module.training_step(*arguments)
 
     def _of_manual(self, result: Any) -> Any:
