@@ -69,7 +69,8 @@ class OverfitCall:
                 allowed="a config, whose pair is the data, or data of your own",
                 hint="leave the config out of the marker, or override the overfit_batch fixture",
             )
-        if given["batch"] is None and config_or_none(self.request) is not None:
+        alone = given["batch"] is None and not _brings_data(given["model"])
+        if alone and config_or_none(self.request) is not None:
             if settings:
                 raise ConfigError(
                     f"settings beside a config: {', '.join(settings)}",
@@ -131,3 +132,12 @@ class OverfitCall:
             if may_bring_data(model):
                 return NOT_GIVEN
             raise
+
+
+def _brings_data(model: Any) -> bool:
+    """Whether what a test passes is trained on data of its own, whatever configs there are."""
+    if model is None:
+        return False
+    from pytest_overfit.integrations.adapt import home_of, may_bring_data
+
+    return home_of(model) is not None and may_bring_data(model)

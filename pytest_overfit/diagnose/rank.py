@@ -23,6 +23,7 @@ from pytest_overfit.diagnose.rules import (
     supervision,
     symmetry,
     terms,
+    tokens,
     two_view,
     units,
 )
@@ -47,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     *loss.RULES,
     *supervision.RULES,
     *correspondence.RULES,
+    *tokens.RULES,
     *loss_scale.RULES,
     *terms.RULES,
     *units.RULES,

@@ -28,7 +28,7 @@ from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Prepared, Subject, as_given, is_factory
+from pytest_overfit.run.subject import Adapter, Prepared, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
@@ -68,7 +68,7 @@ def run_any_model(
         adapter(given, settings) as prepared,
     ):
         try:
-            subject = _with_data(prepared.subject)
+            subject = with_data(prepared.subject)
             model = as_one_module(subject.model, subject.loss)
             choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
             device = choice.device
@@ -87,16 +87,6 @@ def run_any_model(
                 )
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
-
-
-def _with_data(subject: Subject) -> Subject:
-    if subject.data is NOT_GIVEN:
-        raise OverfitError(
-            f"no data was given, and {type(subject.model).__name__} brings none",
-            where="data",
-            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
-        )
-    return subject
 
 
 def _task(prepared: Prepared, settings: OverfitSettings, model: nn.Module, batch: Any) -> CallTask:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from pytest_overfit.config.schema import AmpConfig, OverfitSettings
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.record import Generated
 
 
@@ -82,3 +83,18 @@ Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager
 def as_given(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
     """A subject with its model built, and nothing else changed."""
     yield Prepared(replace(subject, model=subject.build()))
+
+
+def with_data(subject: Subject) -> Subject:
+    """The subject itself.
+
+    Raises:
+        OverfitError: nobody gave data.
+    """
+    if subject.data is NOT_GIVEN:
+        raise OverfitError(
+            f"no data was given, and {type(subject.model).__name__} brings none",
+            where="data",
+            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
+        )
+    return subject

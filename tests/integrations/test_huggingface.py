@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from transformers import BatchEncoding
+from transformers import BatchEncoding, Trainer
 
 from pytest_overfit import OverfitError, run_overfit
 from pytest_overfit.integrations.huggingface.generation import generate_again
@@ -168,3 +168,25 @@ def test_a_schedule_that_never_warms_up_is_named(tmp_path: Path) -> None:
     """A mistake in the arguments is one of the run."""
     result = run_overfit(trainer(tmp_path, warmup_steps=100_000), max_steps=300)
     assert result.causes[0].id == "lr-schedule"
+
+
+def test_a_loss_without_a_graph_is_named(tmp_path: Path) -> None:
+    """As for any loss."""
+
+    class Cut(Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss: Any = super().compute_loss(*args, **kwargs)
+            return loss.detach()
+
+    result = run_overfit(trainer(tmp_path, kind=Cut), max_steps=50)
+    assert result.record.stop == "detached"
+    assert result.causes[0].id == "loss-detached"
+
+
+def test_a_frozen_body_is_the_cause(tmp_path: Path) -> None:
+    """It learns once all of it may."""
+    model = gpt2()
+    model.requires_grad_(False)
+    model.transformer.ln_f.requires_grad_(True)
+    result = run_overfit(trainer(tmp_path, model), max_steps=300)
+    assert result.causes[0].id == "frozen"

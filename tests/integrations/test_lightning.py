@@ -247,6 +247,11 @@ class Halved(Plain):
         return [optimizer], [{"scheduler": lr_scheduler.StepLR(optimizer, 1, 0.5), "interval": "step"}]
 
 
+class Detached(Plain):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self(batch[0]).detach(), batch[1])
+
+
 class Cut(Plain):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return F.cross_entropy(self.head(self.body(batch[0]).detach()), batch[1])
@@ -254,7 +259,13 @@ class Cut(Plain):
 
 @pytest.mark.parametrize(
     ("kind", "cause"),
-    [(Frozen, "no-step"), (NeverStepped, "no-step"), (Halved, "lr-schedule"), (Cut, "no-gradient")],
+    [
+        (Frozen, "no-step"),
+        (NeverStepped, "no-step"),
+        (Halved, "lr-schedule"),
+        (Cut, "no-gradient"),
+        (Detached, "loss-detached"),
+    ],
 )
 def test_mistakes_of_a_module_are_named(kind: type[Plain], cause: str) -> None:
     """Metrics beside the loss mislead nobody."""

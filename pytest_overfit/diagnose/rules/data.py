@@ -180,6 +180,7 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
     floor = evidence.probed.floor
     if (
         evidence.probed.causal
+        and evidence.objective
         and not evidence.learned
         and ops
         and (floor is None or floor.reached < 0.5 * min(evidence.objective, default=0))
@@ -348,49 +349,4 @@ def _is_compared(evidence: Evidence, largest: float) -> bool:
     return any(max(abs(op.numbers["target_low"]), abs(op.numbers["target_high"])) > 0.5 * largest for op in met)
 
 
-def padding_counts(evidence: Evidence) -> Iterator[Cause]:
-    """The loss reads labels where the attention mask says that there is no token."""
-    seen = evidence.record.supervision
-    if seen is not None and seen.padding:
-        yield Cause(
-            "target-mismatch",
-            "labels",
-            f"{seen.padding} labels stand where attention_mask is 0, and the loss counts them: padding is learnt too",
-            "set the labels of padding to -100, which the loss leaves out",
-            "shown",
-            {"labels": seen.padding},
-            certain=True,
-            weight=0.93,
-        )
-
-
-def wrong_place(evidence: Evidence) -> Iterator[Cause]:
-    """A decoder that has learnt to predict its own token, or the one after the next."""
-    said = evidence.record.generated
-    if said is None or len(said.ahead) < 3 or said.ahead[1] > 0.5 or not evidence.learned:
-        return
-    itself, _, later = said.ahead
-    if max(itself, later) < 0.9:
-        return
-    observed, advice = (
-        ("predicts the token after the next", "shift once: the models of transformers shift labels in their loss")
-        if later > itself
-        else ("predicts the very token that it reads", "shift the labels: position t has to predict token t + 1")
-    )
-    yield Cause(
-        "target-mismatch",
-        "labels",
-        f"at {max(itself, later):.0%} of the places the trained decoder {observed}, at {said.ahead[1]:.0%} the next "
-        "one",
-        advice,
-        "shown",
-        {"itself": itself, "next": said.ahead[1], "after_next": later},
-        certain=True,
-        weight=0.96,
-    )
-
-
-RULES = (
-    not_finite, changes, degenerate, conflict, scales, arguments, fed, giant, same_partner, padding_counts,
-    wrong_place,
-)  # fmt: skip
+RULES = (not_finite, changes, degenerate, conflict, scales, arguments, fed, giant, same_partner)

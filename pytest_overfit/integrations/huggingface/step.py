@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pytest_overfit.run.update import Detached
+
 
 class TrainerStep:
     """The step and the loss of a Trainer, without its loop.
@@ -37,6 +39,8 @@ class TrainerStep:
             objective = trainer.training_step(model, _shallow(batch), *self._count(batch))
         else:
             objective = self._loss(batch)
+            if not objective.requires_grad:
+                raise Detached
             self.scaler.scale(objective).backward()
             if self.scaler.is_enabled():
                 self.scaler.unscale_(self.optimizer)

@@ -13,6 +13,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.lightning.optimizers import Scheduled
 from pytest_overfit.integrations.lightning.trainer import Trainer
 from pytest_overfit.run.call import count_positional
+from pytest_overfit.run.update import Detached
 
 RESULTS = ("loss",)  # of a mapping that training_step returns: no term beside the objective
 
@@ -106,8 +107,9 @@ class Loop:
             if wrapped is not None:
                 module.on_before_zero_grad(trainer.optimizers[0])
                 module.optimizer_zero_grad(trainer.current_epoch, at, trainer.optimizers[0])
-            if loss.requires_grad:
-                trainer.strategy.backward(loss)
+            if not loss.requires_grad:
+                raise Detached
+            trainer.strategy.backward(loss)
             return loss
 
         if wrapped is None:
