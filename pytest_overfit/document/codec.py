@@ -53,7 +53,7 @@ def to_json(document: Document) -> str:
     """
     evidence = {"evidence": REPEATED}
     left_out: Any = {"overfit": {"result": {**evidence, "runs": {"__all__": evidence}}}}
-    return _File(overfit=document).model_dump_json(indent=1, exclude=left_out)
+    return _File(overfit=document).model_dump_json(exclude=left_out)
 
 
 def from_json(text: str, *, where: str = "the text") -> Document:
