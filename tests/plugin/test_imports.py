@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.sessions import start_pytest
 
-HEAVY = ("torch", "numpy", "cv2", "yaml", "omegaconf", "hydra", "tensorboard", "OpenEXR", "PIL")
+HEAVY: tuple[str, ...] = ("torch", "numpy", "cv2", "yaml", "omegaconf", "hydra", "tensorboard", "OpenEXR", "PIL")
 HEAVY += ("pydantic", "jinja2", "bokeh")
 NO_SERVICE = {"GITHUB_ACTIONS": "", "GITHUB_STEP_SUMMARY": ""}
 
