@@ -54,9 +54,9 @@ def check(document: Document, folder: Path, output: str) -> None:
         assert values == pytest.approx([curve[step - 1] for step in steps], rel=1e-6)
     for name, curve in record.val_curves.items():
         tag = "val/loss_objective" if name == "objective" else f"val/{name}"
-        assert scalars[tag] == [
-            (step, pytest.approx(value, rel=1e-6)) for step, value in zip(record.val_steps, curve, strict=True)
-        ]
+        steps, values = zip(*scalars[tag], strict=True)
+        assert steps == record.val_steps
+        assert values == pytest.approx(curve, rel=1e-6)
 
 
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Document:
