@@ -16,7 +16,7 @@ import time
 import torch
 
 from benchmarks.zoo.bare import train
-from benchmarks.zoo.case import Case
+from benchmarks.zoo.case import Case, run
 from benchmarks.zoo.registry import CASES
 
 LEAST_STEPS = 100
@@ -24,21 +24,11 @@ LEAST_STEPS = 100
 
 def measure(case: Case, repeats: int) -> tuple[int, float, float, float] | None:
     """(steps, ratio, seconds of the bare loop, seconds more); None for a short or failed run."""
-    from pytest_overfit.api import run_overfit
-
     ratios, bares, extra, steps = [], [], [], 0
     for _ in range(repeats):
         setup = case.build(0)
         started = time.perf_counter()
-        result = run_overfit(
-            setup.model,
-            setup.data,
-            setup.loss,
-            optimizer=setup.optimizer,
-            step=setup.step,
-            **setup.settings,
-            seeds=(0,),
-        )
+        result = run(setup, 0)
         whole, steps = time.perf_counter() - started, result.record.steps
         if steps < LEAST_STEPS or not result.passed:
             return None

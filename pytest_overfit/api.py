@@ -29,7 +29,7 @@ from pytest_overfit.run.subject import Subject, is_factory
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
-    from pytest_overfit.run.loop import Observer
+    from pytest_overfit.run.observer import Observer
 
 
 def run_overfit(

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from pytest_overfit.checks import from_users_code
-from pytest_overfit.collect import layers_of
-from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.collect import layers_of, settings_of
+from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.fixtures import ANY_MODEL_RUN, config_or_none, config_result, own_config, worker_count
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import keep_call, keep_interrupted
+from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
@@ -88,7 +88,7 @@ class OverfitCall:
         __tracebackhide__ = True
         node = self.request.node
         layers = [*layers_of(node), layer_of_keywords("overfit(...)", settings)]
-        settled = resolve_settings(layers, where=node.nodeid)
+        settled = settings_of(node, layers)
         resolved = settled.settings
         pieces = [
             self.request.getfixturevalue(f"overfit_{name}") if given[name] is None else given[name] for name in PIECES
@@ -109,8 +109,10 @@ class OverfitCall:
                 workers=worker_count(),
             )
             verdict = watchers.end(verdict)
+        note = watchers.note(verdict)
+        keep_run(node, verdict, note)
         if verdict.interrupted:
-            keep_interrupted(node, verdict, watchers.note(verdict))
+            keep_interrupted(node, verdict, note)
             raise KeyboardInterrupt
-        keep_call(node, verdict, watchers.note(verdict))
+        keep_call(node, verdict, note)
         return verdict

@@ -1,4 +1,4 @@
-"""The command `pytest-overfit`: cut a pair out of a source, look at one, and render the report of a record again."""
+"""The command `pytest-overfit`: cut a pair out of a source, check one, show one; write a report again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 _DEFAULT_SOURCE = "aerialmegadepth/cropped"
+_SHEET_NAME = "contact_sheet.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,10 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
     check.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
     check.add_argument("--img-size", type=int, default=518, help="width of the batch (default: %(default)s)")
-    check.add_argument("--aspect-ratio", type=float, default=0.92, help="height / width (default: %(default)s)")
-    check.add_argument("--patch-size", type=int, default=14, help="height is a multiple of it (default: %(default)s)")
-    check.add_argument("--no-remove-sky", dest="remove_sky", action="store_false", help="keep the depth of the sky")
+    _add_batch_options(check)
     check.set_defaults(run=_check)
+
+    show = verbs.add_parser("show", help="draw a pair: depths, masks, geometry", allow_abbrev=False)
+    show.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
+    show.add_argument("--output", type=Path, metavar="FILE.png", help=f"default: DIR/{_SHEET_NAME}")
+    show.add_argument("--img-size", type=int, help="show the batch of this width (default: the files as they are)")
+    _add_batch_options(show)
+    show.set_defaults(run=_show)
     return parser
 
 
@@ -96,6 +102,12 @@ def _report(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
         print(document.result.summary() if document.result else f"  {document.error or document.state}")
     print(f"report: {report}")
     return 0
+
+
+def _add_batch_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--aspect-ratio", type=float, default=0.92, help="height / width (default: %(default)s)")
+    verb.add_argument("--patch-size", type=int, default=14, help="height is a multiple of it (default: %(default)s)")
+    verb.add_argument("--no-remove-sky", dest="remove_sky", action="store_false", help="keep the depth of the sky")
 
 
 def _create(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -173,6 +185,41 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
         print(f"problem: {problem}")
     print("the pair is sound" if not report.problems else f"{len(report.problems)} problem(s)")
     return 1 if report.problems else 0
+
+
+def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from pytest_overfit.pair.create import SEGMENTATION, SPLITS
+    from pytest_overfit.pair.index import locate_pair
+
+    try:
+        from pytest_overfit.report.pair_panels import views_of_batch, views_on_disk
+        from pytest_overfit.report.pair_sheet import contact_sheet, save_sheet
+    except ImportError as error:  # OpenCV without the system libraries that it needs
+        raise OverfitError(f"no picture can be drawn: {error}", hint="opencv-python-headless needs fewer") from error
+
+    output = options.output or options.folder / _SHEET_NAME
+    if output.suffix.lower() != ".png":
+        parser.error(f"--output {output}: the sheet is a PNG file, name it so")
+    pair = locate_pair(options.folder, options.folder / SPLITS[0], options.folder / SEGMENTATION, 0)
+    if options.img_size is None:
+        views = views_on_disk(pair, remove_sky=options.remove_sky)
+    else:
+        views = views_of_batch(
+            pair,
+            img_size=options.img_size,
+            aspect_ratio=options.aspect_ratio,
+            patch_size=options.patch_size,
+            remove_sky=options.remove_sky,
+        )
+    shown = "the files as they are" if options.img_size is None else "as the loader hands it out"
+    sheet = contact_sheet(views, title=pair.seq_name, subtitle=f"{options.folder.resolve()}, {shown}")
+    save_sheet(output, sheet)
+    height, width = sheet.panel.shape[:2]
+    print(f"{output}: {width} x {height} pixels")
+    print(sheet.report.headline())
+    for problem in sheet.report.problems:
+        print(f"problem: {problem}")
+    return 0
 
 
 def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:

@@ -14,7 +14,8 @@ from pytest_overfit import checks
 from pytest_overfit.config.keywords import COMMAND_LINE, MARKER
 from pytest_overfit.config.keywords import INI as INI_SOURCE
 from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.settings import Layer, layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.config.strictness import strict_config, strict_settings
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.options import (
     INI,
@@ -31,7 +32,6 @@ CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
 REACHED = pytest.StashKey[set[Path]]()
 SESSION = pytest.StashKey[Options]()
 CALL = pytest.StashKey[int]()  # how many runs a test has begun
-FIXTURES = frozenset({"overfit", "overfit_result"})
 REGRESSION = "regression"  # the item of --overfit-compare-fail
 
 
@@ -55,7 +55,7 @@ def prepare(config: pytest.Config) -> None:
         loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
-    config.stash[CONFIGS] = dict(zip(files, loaded, strict=True))
+    config.stash[CONFIGS] = dict(zip(files, as_session(config, loaded), strict=True))
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
 
 
@@ -67,6 +67,21 @@ def options_of(config: pytest.Config) -> Options:
             config.getoption, config.getini, invocation_dir=config.invocation_params.dir, ini_dir=ini_dir
         )
     return config.stash[SESSION]
+
+
+def as_session(config: pytest.Config, loaded: Sequence[OverfitConfig]) -> list[OverfitConfig]:
+    """Configs as this session runs them: a strict one asks for more."""
+    return [strict_config(each) for each in loaded] if options_of(config).strict else list(loaded)
+
+
+def settings_of(node: pytest.Item, layers: Sequence[Layer]) -> Resolved:
+    """The settings of a test's run without a config, as this session runs it.
+
+    Raises:
+        ConfigError: the layers do not fit together.
+    """
+    resolved = resolve_settings(layers, where=node.nodeid)
+    return strict_settings(resolved) if options_of(node.config).strict else resolved
 
 
 def refuse_options(names: Sequence[str]) -> None:
@@ -150,10 +165,11 @@ def _explain_test(item: pytest.Item, width: int) -> list[str]:
     try:
         layer, options = marker_layer(item), options_of(item.config)
         if layer is None or layer.config is None:
-            rows = explain_settings(resolve_settings(layers_of(item), where=item.nodeid))
+            rows = explain_settings(settings_of(item, layers_of(item)))
         else:
             path = absolute(layer.config, item.path.parent)
-            rows = explain_config(load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer]))
+            loaded = load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])
+            rows = explain_config(*as_session(item.config, [loaded]))
     except OverfitError as error:
         return [*explain_lines(item.nodeid, [], width)[:1], *(f"  {line}" for line in str(error).splitlines())]
     return explain_lines(item.nodeid, rows, width)
@@ -212,10 +228,11 @@ class Unreached(pytest.Item):
         return self.path, None, self.name
 
 
-def is_overfit(item: pytest.Item) -> bool:
-    """Whether a test is one of ours: an item of a config, a marked test, or one that asks for a run."""
-    named = getattr(item, "fixturenames", ())
-    return isinstance(item, ConfigItem) or item.get_closest_marker("overfit") is not None or bool(FIXTURES & {*named})
+def is_overfit_test(item: pytest.Item) -> bool:
+    """Whether a test is one of ours: an item of a config, one with the marker, or one that uses a fixture of ours."""
+    names = getattr(item, "fixturenames", ())
+    uses = any(name == "overfit" or name.startswith("overfit_") for name in names)
+    return uses or isinstance(item, ConfigItem) or item.get_closest_marker("overfit") is not None
 
 
 class ConfigFile(pytest.Module):

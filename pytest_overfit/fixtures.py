@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.collect import CONFIGS, ConfigFile, marker_layer, options_of
+from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
+from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, keep_interrupted
+from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
 
 Value = TypeVar("Value")
@@ -88,9 +89,9 @@ def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
     from pytest_overfit.config.loading import load_config
 
     options = options_of(request.config)
-    return load_config(
-        absolute(layer.config, node.path.parent), options.overrides, ini=options.ini_overrides, settings=[layer]
-    )
+    path = absolute(layer.config, node.path.parent)
+    loaded = load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])
+    return as_session(request.config, [loaded])[0]
 
 
 def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
@@ -119,6 +120,7 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
 
         return once(request, "trainer_data", lambda: TrainerData(config))
 
+    @showing(request.config, config.exp_name, "pair")
     def build() -> PairFiles:
         wanted = config.overfit.pair
         if wanted.source == "dataset":
@@ -179,11 +181,12 @@ def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
     return build_loader(data, pair_index=files.pair_index, num_workers=config.num_workers)
 
 
-def batch(request: pytest.FixtureRequest, train_loader: Any) -> Mapping[str, Any]:
+def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
     from pytest_overfit.run.sample import Sample, draw_batch
     from pytest_overfit.run.trainer_data import TrainerData, draw_sample
 
+    @showing(request.config, config.exp_name, "loader")
     def build() -> Sample:
         if isinstance(train_loader, TrainerData):
             return draw_sample(train_loader)
@@ -197,6 +200,7 @@ def batch(request: pytest.FixtureRequest, train_loader: Any) -> Mapping[str, Any
 def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[str, Any] | None:
     """The normalised batch of the validation split: of the cut pair's ``val.npz``, or of ``data.val`` in place."""
 
+    @showing(request.config, config.exp_name, "loader")
     def build() -> Mapping[str, Any] | None:
         from pytest_overfit.pair.index import locate_pair
         from pytest_overfit.run.sample import draw_batch
@@ -246,9 +250,10 @@ def loss(request: pytest.FixtureRequest) -> Any:
 
 def batch_or_error(request: pytest.FixtureRequest) -> Any:
     """The config's batch; without a config there is none until somebody gives one."""
-    if told(lambda: config_or_none(request)) is None:
+    config = told(lambda: config_or_none(request))
+    if config is None:
         raise pytest.fail.Exception(str(_nothing_given("batch")), pytrace=False)
-    return batch(request, request.getfixturevalue("overfit_loader"))
+    return batch(request, config, request.getfixturevalue("overfit_loader"))
 
 
 def _nothing_given(what: str) -> OverfitError:
@@ -334,6 +339,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
             verdict = watchers.end(verdict)
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
+        keep_run(request.node, verdict, note)
         if verdict.interrupted:
             keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt

@@ -184,9 +184,9 @@ class Ledger:
         if self.wanted.save is not None:
             yield self._save(self.wanted.save, documents)
         if self.wanted.annotate:
-            from pytest_overfit.render.annotations import annotations
+            from pytest_overfit.render.annotations import annotations as annotate
 
-            yield from annotations(documents)
+            yield from annotate(documents)
 
     def _save(self, path: Path, documents: Sequence[Document]) -> str:
         from pytest_overfit.document.recorder import now
@@ -242,7 +242,7 @@ def wanted_of(config: pytest.Config, options: Options) -> Wanted:
             raise ConfigError(
                 f"found {options.compare_fail[0]!r} alone",
                 where="--overfit-compare-fail",
-                allowed="beside --overfit-compare",
+                allowed="beside --overfit-compare NAME",
             )
         saved["allowed"] = parse_allowed(options.compare_fail)
         saved["save"] = path_of(options.storage, options.save) if options.save else None

@@ -65,6 +65,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-seeds": {"type": seeds, "metavar": "0,1,2", "help": "one run for each of these seeds"},
     "--overfit-device": {"metavar": "DEVICE", "help": "auto, model, cpu, cuda, cuda:N, mps or xpu"},
     "--overfit-require-gpu": {"action": "store_true", "help": "fail where no GPU is found"},
+    "--overfit-strict": {
+        "action": "store_true",
+        "help": "fail on whatever leaves an overfit test unjudged: a skip, an expected miss, a missing GPU, no run",
+    },
     "--overfit-log-dir": {"metavar": "DIR", "help": "folder of the TensorBoard files"},
     "--overfit-report": {"metavar": "DIR", "help": "folder of the report: a page and a record of every run"},
     "--overfit-lang": {"choices": LANGUAGES, "help": "language of the experiment records (default: en)"},
@@ -85,6 +89,7 @@ INI: dict[str, dict[str, Any]] = {
     "overfit_seeds": {"help": "default of --overfit-seeds"},
     "overfit_device": {"help": "default of --overfit-device"},
     "overfit_require_gpu": {"type": "bool", "default": False, "help": "default of --overfit-require-gpu"},
+    "overfit_strict": {"type": "bool", "default": False, "help": "default of --overfit-strict"},
     "overfit_log_dir": {"help": "default of --overfit-log-dir"},
     "overfit_report": {"help": "default of --overfit-report"},
     "overfit_lang": {"help": "default of --overfit-lang"},
@@ -107,6 +112,7 @@ class Options:
         lang: of the experiment records.
         save, compare: names of saved runs; ``compare_fail``: by how much a quantity may have grown, as written.
         storage: folder of the saved runs, absolute.
+        strict: what leaves an overfit test unjudged is a failure.
     """
 
     given: tuple[Path, ...] = ()
@@ -121,6 +127,7 @@ class Options:
     compare: str | None = None
     compare_fail: tuple[str, ...] = ()
     storage: Path = Path(STORAGE)
+    strict: bool = False
 
     @property
     def configs(self) -> tuple[Path, ...]:
@@ -153,6 +160,7 @@ def resolve_options(
         log_dir=absolute(log_dir, invocation_dir) if log_dir else None,
         ini_log_dir=ini_folder,
         **_recorded(option, ini, invocation_dir, ini_dir),
+        strict=bool(option("overfit_strict") or ini("overfit_strict")),
     )
 
 

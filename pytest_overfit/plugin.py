@@ -47,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         text = marker_text()
     config.addinivalue_line("markers", text)
+    if config.getoption("overfit_strict") or config.getini("overfit_strict"):
+        from pytest_overfit import strict
+
+        config.pluginmanager.register(strict.Strict(), "overfit_strict")
     if odd or given or explained or any(".yaml" in argument or ".yml" in argument for argument in config.args):
         from pytest_overfit import collect
 

@@ -9,18 +9,18 @@ import pytest
 from pytest_overfit.collect import ConfigFile
 
 if TYPE_CHECKING:
-    from pytest_overfit.result import OverfitResult
+    from pytest_overfit.document.record import Document
 
 PROPERTIES = pytest.StashKey[list[tuple[str, str]]]()
-OF_THE_RUN = frozenset({"overfit.verdict", "overfit.steps", "overfit.margin", "overfit.causes"})
+OF_THE_RUN = frozenset({"overfit.verdict", "overfit.state", "overfit.steps", "overfit.margin", "overfit.causes"})
 
 
-def keep_properties(node: pytest.Item, verdict: OverfitResult) -> None:
-    """Keeps the properties of a verdict: with the config file whose items share it, or with its test."""
+def keep_properties(node: pytest.Item, document: Document) -> None:
+    """Keeps the properties of a run: with the config file whose items share it, or with its test."""
     from pytest_overfit.render.properties import user_properties
 
     holder = node.parent if isinstance(node.parent, ConfigFile) else node
-    holder.stash.setdefault(PROPERTIES, []).extend(user_properties(verdict))
+    holder.stash.setdefault(PROPERTIES, []).extend(user_properties(document))
 
 
 def attach_properties(item: pytest.Item, report: pytest.TestReport) -> None:

@@ -1,11 +1,8 @@
-"""What a session shows: a live progress line, and one table per run at the end."""
+"""What a session shows at its end: one table per run, and one line per call."""
 
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.checks import FINDING
-from pytest_overfit.collect import CALL, ConfigItem, is_overfit
+from pytest_overfit.collect import CALL, ConfigItem, is_overfit_test
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.properties import attach_properties
 from pytest_overfit.report.causes import cause_lines
-from pytest_overfit.report.text import call_line, criteria_table, progress_line, run_headline
+from pytest_overfit.report.debug import TITLE, debug_lines
+from pytest_overfit.report.progress import time_line
+from pytest_overfit.report.text import call_line, criteria_table, run_headline
+from pytest_overfit.strict import CUT_SHORT, JUDGED
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
-    from pytest_overfit.run.pictures import FramePicture
-
-REFRESH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,80 +32,49 @@ class RunNote:
     notes: tuple[str, ...]
     board: str | None
     causes: tuple[str, ...] = ()
+    times: str = ""
+    debug: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, verdict: OverfitResult, folder: Path | None, note: str | None) -> RunNote:
-        """``folder`` holds the runs of one name; ``note`` is set where it is not the folder that was asked for."""
+    def of(
+        cls,
+        verdict: OverfitResult,
+        folder: Path | None,
+        note: str | None,
+        *,
+        seconds: Mapping[str, float],
+        width: int,
+    ) -> RunNote:
+        """What is to be said of the runs of a verdict.
+
+        Args:
+            folder: holds the runs of one name.
+            note: set where that is not the folder that was asked for.
+            seconds: spent on every phase.
+            width: of the terminal.
+        """
         notes = (*verdict.record.notes, *((note,) if note else ()))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
-        return cls(headlines, notes, board, tuple(cause_lines(verdict.causes)))
+        causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
+        return cls(headlines, notes, board, causes, time_line(seconds), debug)
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
 RUN = pytest.StashKey[RunNote]()
 INTERRUPTED = pytest.StashKey[list[Row]]()
 CALLS = pytest.StashKey[list[Row]]()
-
-
-class ProgressLine:
-    """An observer that rewrites one line of a terminal.
-
-    It writes past pytest's own writer, whose idea of the current column it would spoil.
-    """
-
-    wants_pictures = False
-
-    def __init__(self, config: pytest.Config, name: str, planned: int) -> None:
-        self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        self.capture: Any = config.pluginmanager.getplugin("capturemanager")
-        self.name, self.planned = name, planned
-        self.started = self.shown = time.monotonic()
-        self.width = 0
-
-    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
-        now = time.monotonic()
-        step = first + len(rows)
-        if now - self.shown < REFRESH_SECONDS or not rows:
-            return
-        self.shown = now
-        self._write(progress_line(self.name, step, self.planned, rows[-1], step / max(1e-9, now - self.started)))
-
-    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
-        """Validation does not show on the line."""
-
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """Nor do pictures."""
-
-    def close(self) -> None:
-        """Wipes the line."""
-        if self.width:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        with self.capture.global_and_fixture_disabled():  # the terminal's width is known only with its stdout in place
-            text = text[: max(20, shutil.get_terminal_size().columns - 1)]
-            if not self.width:
-                self.reporter.ensure_newline()
-            sys.stdout.write(f"\r{text.ljust(self.width)}" + ("" if text else "\r"))
-            sys.stdout.flush()
-        self.width = len(text)
-
-
-def progress_for(config: pytest.Config, title: str, planned: int) -> list[ProgressLine]:
-    """A progress line where somebody watches: a terminal, no xdist worker, not quiet."""
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    watched = reporter is not None and reporter.isatty and not hasattr(config, "workerinput")
-    if not watched or config.getoption("verbose") < 0 or config.pluginmanager.getplugin("capturemanager") is None:
-        return []
-    return [ProgressLine(config, title, planned)]
+DEBUG = pytest.StashKey[tuple[str, ...]]()  # of the latest run that failed, until a report has shown it
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
-    report.overfit_test = is_overfit(item)  # type: ignore[attr-defined]
+    if is_overfit_test(item):
+        report.overfit_test = True  # type: ignore[attr-defined]
     if report.when != "call":
         return
+    attach_properties(item, report)
+    _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
     if isinstance(item, ConfigItem) and FINDING in item.stash:
         row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
@@ -115,6 +82,22 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
         report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
         del item.stash[CALLS], item.stash[CALL]  # a rerun of the test starts its own list
+
+
+def _attach_debug(holder: pytest.Item | pytest.Collector, report: pytest.TestReport, *, shared: bool) -> None:
+    """A section with the numbers of the run, on the first report that fails; ``shared`` among the items of a file."""
+    if DEBUG not in holder.stash:
+        return
+    lines: tuple[str, ...] = holder.stash[DEBUG]
+    if report.failed:
+        report.sections.append((TITLE, "\n".join(lines)))
+    if report.failed or not shared:
+        del holder.stash[DEBUG]
+
+
+def _holder(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    """Whose run it is: that of the file for all items of a config, else that of the test."""
+    return item.config_file if isinstance(item, ConfigItem) else item
 
 
 def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
@@ -127,6 +110,14 @@ def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
         "run": asdict(run),
     }
     item.stash.setdefault(CALLS, []).append(row)
+
+
+def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
+    """Counts what a run was judged by, for a session that must not end without; keeps the numbers of a failed one."""
+    if not verdict.passed:
+        _holder(item).stash[DEBUG] = run.debug
+    item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else len(verdict.findings))
+    item.stash[CUT_SHORT] = item.stash.get(CUT_SHORT, False) or verdict.interrupted
 
 
 def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
@@ -157,13 +148,17 @@ def _write_table(
 ) -> None:
     for line in criteria_table(findings, width=width):
         reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
-    for line in _run_lines(run) if run else ():
+    for line in _run_lines(run, debug=reporter.config.getoption("verbose") > 0) if run else ():
         reporter.write_line(line)
 
 
-def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
+def _run_lines(run: Mapping[str, Any], *, debug: bool) -> Iterator[str]:
     yield from run["headlines"]
+    if run["times"]:
+        yield str(run["times"])
     yield from run["causes"]
+    if debug:
+        yield from run["debug"]
     for note in run["notes"]:
         yield f"note: {note}"
     if run["board"]:

@@ -12,9 +12,10 @@ import pytest
 from pytest_overfit.collect import CALL, ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.ledger import KEY
+from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
 from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
-from pytest_overfit.terminal import RunNote, progress_for
+from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
     from pytest_overfit.config.explain import Row
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult
+
+UNKNOWN_WIDTH = 80
 
 
 class Watchers:
@@ -48,52 +51,72 @@ class Watchers:
     ) -> None:
         self.request, self.title, self.planned, self.config = request, title, planned, config
         self.criteria, self.explained, self.pair = criteria, explained, pair
-        self.closing = contextlib.ExitStack()
+        self.closing, self.line = contextlib.ExitStack(), contextlib.ExitStack()
+        self.logs: list[TensorBoardLog] = []
         self.folder: Path | None = None
         self.elsewhere: str | None = None
         self.recorder: Recorder | None = None
         self.call = request.node.stash[CALL] = request.node.stash.get(CALL, 0) + 1
+        self.clock = PhaseClock()
 
     def __enter__(self) -> Watchers:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.line.close()
         self.closing.close()
         if error is not None and self.recorder is not None and self.recorder.document.state == "running":
             self.recorder.broke(error)
 
     def of_seed(self, seed: int) -> list[Any]:
-        """The observers of the run of one seed; those of the seed before are closed."""
-        self.closing.close()
-        observers: list[Any] = list(progress_for(self.request.config, self.title, self.planned))
+        """The observers of the run of one seed. The one before has ended, and its file waits for the verdict."""
+        self.line.close()
+        for log in self.logs:
+            log.finish()
+        observers: list[Any] = [self.clock, *progress_for(self.request.config, self.title, self.planned)]
+        for line in observers:
+            self.line.callback(line.close)
         log_dir = self._log_dir()
         if log_dir is not None:
             folder, self.elsewhere = run_folder(log_dir, self._run_name())
             self.folder = folder.parent
             logging = self.config.logging if self.config else LoggingConfig()
-            observers.insert(0, TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys))
+            log = TensorBoardLog(
+                folder,
+                every=logging.log_freq,
+                keys=logging.scalar_keys,
+                limits=self.criteria.limits(),
+            )
+            self.closing.callback(log.close)
+            self.logs.append(log)
+            observers.insert(0, log)
         if (recorder := self._recorder()) is not None:
             observers.append(recorder.of_seed(seed))
-        for observer in observers:
-            self.closing.callback(observer.close)
         return observers
 
     def end(self, verdict: OverfitResult) -> OverfitResult:
         """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
-        ledger, node = self.request.config.stash.get(KEY, None), self.request.node
-        if ledger is not None and self.recorder is not None:
-            from pytest_overfit.document.record import limits_of
+        from pytest_overfit.document.record import Document, limits_of
 
-            verdict, comparison = ledger.compared(self._place(), self.call, verdict)
+        self.line.close()
+        ledger, place = self.request.config.stash.get(KEY, None), self._place()
+        document = Document("", place, "", "finished", "", "", call=self.call, result=verdict)
+        if ledger is not None and self.recorder is not None:
+            verdict, comparison = ledger.compared(place, self.call, verdict)
             limits = limits_of(self.criteria.limits(), verdict.record)
-            self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
-        if node.config.getini("overfit_properties"):
-            keep_properties(node, verdict)
+            document = self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+        for log, run in zip(self.logs, verdict.runs or (verdict,), strict=False):
+            log.on_result(run)
+        if self.request.config.getini("overfit_properties"):
+            keep_properties(self.request.node, document)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        return RunNote.of(verdict, self.folder, self.elsewhere)
+        config = self.request.config
+        shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
+        width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
+        return RunNote.of(verdict, self.folder, self.elsewhere, seconds=self.clock.seconds, width=width)
 
     def _recorder(self) -> Recorder | None:
         ledger = self.request.config.stash.get(KEY, None)

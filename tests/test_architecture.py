@@ -24,8 +24,9 @@ RANK = {
     "render": 8,
 }
 SHARED = {"errors", "suggest"}
-RESULT = 7  # the rank from which on rooms know the verdict of a run, which knows the texts of report
-GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "ledger", "watchers", "terminal", "distribute"}
+RESULT = 7  # from this rank on rooms know the verdict of a run, which itself knows the texts of report
+GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "ledger", "progress", "properties", "strict", "terminal"}
+GLUE |= {"watchers", "distribute"}
 WITHOUT_TORCH = (
     "config.loading",
     "config.settings",
@@ -38,8 +39,18 @@ WITHOUT_TORCH = (
     "diagnose.own_rules",
     "document.codec",
     "document.folder",
+    "report.board",
     "report.causes",
+    "report.pair_sheet",
+    "report.pictures",
+    "render.page.write",
+    "report.debug",
+    "report.progress",
     "report.text",
+    "render.annotations",
+    "render.experiment",
+    "render.properties",
+    "render.summary",
     "result",
 )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.zoo.bare import train
-from benchmarks.zoo.case import Setup
+from benchmarks.zoo.case import Setup, run
 from benchmarks.zoo.registry import CASES
 
 
@@ -29,18 +29,8 @@ def run_bare(setup: Setup, seed: int) -> tuple[bool, str, list[str]]:
 
 def run_plugin(setup: Setup, seed: int) -> tuple[bool, str, list[str]]:
     """Whether the plugin finds the case healthy; steps and time; the texts of what it missed."""
-    from pytest_overfit.api import run_overfit
-
     started = time.perf_counter()
-    result = run_overfit(
-        setup.model,
-        setup.data,
-        setup.loss,
-        optimizer=setup.optimizer,
-        step=setup.step,
-        **setup.settings,
-        seeds=(seed,),
-    )
+    result = run(setup, seed)
     seconds = time.perf_counter() - started
     missed = [finding.text() for finding in result.findings if not finding.passed]
     return result.passed, f"{result.record.steps:4d} steps  {seconds:6.2f} s", missed
@@ -54,13 +44,13 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    run: Callable[[Setup, int], tuple[bool, str, list[str]]] = run_bare if options.bare else run_plugin
+    measure: Callable[[Setup, int], tuple[bool, str, list[str]]] = run_bare if options.bare else run_plugin
     chosen = [case for case in CASES if options.only in f"{case.family}/{case.name}"]
     failures = 0
     for case in chosen:
         for seed in range(options.seeds):
             try:
-                passed, numbers, missed = run(case.build(seed), seed)
+                passed, numbers, missed = measure(case.build(seed), seed)
             except Exception:  # a crash is a failure of this case, and the others still run
                 passed, numbers, missed = False, "crashed", [traceback.format_exc()]
             failures += not passed

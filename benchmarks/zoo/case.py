@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from pytest_overfit.api import OverfitResult
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class Setup:
     optimizer: Any = None
     step: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(setup: Setup, seed: int) -> OverfitResult:
+    """The setup under the plugin, with everything that is on by default."""
+    from pytest_overfit.api import run_overfit
+
+    return run_overfit(
+        setup.model,
+        setup.data,
+        setup.loss,
+        optimizer=setup.optimizer,
+        step=setup.step,
+        **setup.settings,
+        seeds=(seed,),
+    )
 
 
 @dataclass(frozen=True)

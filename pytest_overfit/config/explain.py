@@ -155,9 +155,33 @@ def settings_page() -> str:
         | option | sets |
         |---|---|
     """
+    strict = """
+        ## Strict sessions
+
+        A skipped test is green. With `--overfit-strict` (ini: `overfit_strict = true`) whatever leaves an overfit test
+        unjudged is a failure. An overfit test is an item of a config, a test with the marker, or one that uses a
+        fixture of ours.
+
+        | what happened | under `--overfit-strict` |
+        |---|---|
+        | an overfit test was skipped: `pytest.skip`, `skip`, `skipif`, an `importorskip` in a fixture | it fails |
+        | a test file that speaks of overfit skips itself as a whole | an error of the collection |
+        | an overfit test failed as its `xfail` expects | it fails: an expected miss is still a miss. A test that \
+shows a miss on purpose says `with pytest.raises(AssertionError)` |
+        | no GPU was found | the run fails as under `--overfit-require-gpu`, unless its device is named: \
+`--overfit-device cpu`, `device: cpu` in a config, `device="cpu"` in a marker or call |
+        | a run was interrupted | its test fails, whatever caught the interruption |
+        | the session was stopped with `pytest.exit` and exit code 0 | exit code 1 |
+        | not one criterion was judged in the session: nothing collected, everything deselected, only `config`, \
+`pair` and `loader` ran, no call of `overfit` | exit code 1, and one line that says why |
+        | every criterion of a config is switched off | a usage error, in every session |
+
+        Under pytest-xdist the workers fail their tests, and the controller decides whether anything was judged. Runs
+        of `run_overfit(...)` outside of our fixtures are not seen.
+    """
     rows = "".join(_page_row(setting) for setting in SETTINGS)
     options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
-    return textwrap.dedent(head) + rows + textwrap.dedent(tail) + options
+    return textwrap.dedent(head) + rows + textwrap.dedent(tail) + options + textwrap.dedent(strict)
 
 
 def _page_row(setting: Setting) -> str:

@@ -45,8 +45,8 @@ class Op:
 class Module:
     """The output of one module call: ``spread`` is its deviation over the samples relative to its size.
 
-    ``spread`` is None where there is no axis of samples. ``inside`` is False for a module that is no submodule of the
-    model that was handed over.
+    ``spread`` is None where there is no axis of samples, ``fed`` the largest number that it was given. ``inside`` is
+    False for a module that is no submodule of the model that was handed over.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Module:
     spread: float | None
     input_spread: float | None
     finite: bool
+    fed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``weight`` what the objective multiplies it with (None: it is computed otherwise).
+    and no output, ``alone`` names parameters that only this term reaches, ``weight`` what the objective multiplies it
+    with (None: it is computed otherwise).
     """
 
     name: str
@@ -214,6 +216,7 @@ class Term:
     weights_only: bool = False
     weight: float | None = None
     outputs: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,9 @@ class Probed:
     bad_gradient: Op | None = None
     huge: Op | None = None
     unread_samples: int = 0
+    paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
+    mispaired: str = ""  # the output of which they do not
+    weights_alone: bool = False  # what is differentiated reads weights, and no output of any model
 
 
 @dataclass(frozen=True)
@@ -289,6 +295,7 @@ class Evidence:
     groups: tuple[Group, ...] = ()
     moves: tuple[Moves, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # of the whole run: steps, states lost, ...
+    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all
     probed: Probed = field(default_factory=Probed)
     views: ViewsSeen | None = None
     predicted: ViewsPredicted | None = None

@@ -7,18 +7,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rules import (
-    architecture,
+    correspondence,
     data,
     dependence,
     graph,
     loop,
     loss,
+    loss_scale,
     numerics,
     optimizer,
+    output_range,
+    output_scale,
     rates,
     step,
+    supervision,
+    symmetry,
     terms,
     two_view,
+    units,
 )
 
 Rule = Callable[[Evidence], Iterable[Cause]]
@@ -39,8 +45,14 @@ RULES: tuple[Rule, ...] = (
     *step.RULES,
     *rates.RULES,
     *loss.RULES,
+    *supervision.RULES,
+    *correspondence.RULES,
+    *loss_scale.RULES,
     *terms.RULES,
-    *architecture.RULES,
+    *units.RULES,
+    *output_range.RULES,
+    *output_scale.RULES,
+    *symmetry.RULES,
     *dependence.RULES,
     _of_views,
 )

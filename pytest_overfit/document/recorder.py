@@ -13,6 +13,7 @@ from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Comparison, Document, State
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.columns import columns_of, curves_of
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.record import RunRecord
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 WRITE_SECONDS = 5.0  # between two writes of a run that goes on
 
 
-class Recorder:
+class Recorder(Observer):
     """Writes ``record.json`` at the start of a run, every few seconds, and at its end.
 
     Args:

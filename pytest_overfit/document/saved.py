@@ -161,7 +161,8 @@ def regression(comparison: Comparison) -> Finding:
     limited = [change for change in comparison.changes if change.allowed is not None]
     broken = [change for change in limited if change.broken]
     shown = "; ".join(map(change_text, broken or limited)) or comparison.note or "nothing to compare"
-    most = ", ".join(f"{change.quantity} at most {change.allowed:.4g}x" for change in limited)
+    named = len(limited) > 1
+    most = ", ".join(f"{change.quantity + ' ' if named else ''}<= {change.allowed:.4g}x" for change in limited)
     margins = [change.allowed / change.ratio for change in limited if change.allowed and change.ratio > 0]
     return Finding(
         "regression",

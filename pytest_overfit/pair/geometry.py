@@ -58,29 +58,65 @@ def view_agreement(
         world2cam_a, world2cam_b: (3, 4) or (4, 4).
         tolerance: relative depth difference that still counts as one surface.
     """
-    rows, columns = np.nonzero(depth_a > 0)
-    if len(rows) == 0:
-        return Agreement(0, 0.0, 0.0, 0.0, 0.0, float("nan"))
-    world = unproject(depth_a, intrinsics_a, world2cam_a, rows, columns)
-    u, v, z = project(world, intrinsics_b, world2cam_b)
-    height, width = depth_b.shape
-    inside = (z > 0) & (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
-    u, v, z = u[inside], v[inside], z[inside]
-    at_u, at_v = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
-    met = depth_b[at_v, at_u] > 0
-    at_u, at_v, z = at_u[met], at_v[met], z[met]
-    if len(z) == 0:
-        return Agreement(len(rows), 0.0, 0.0, 0.0, 0.0, float("nan"))
-    excess = _nearest_excess(np.asarray(depth_b, dtype=np.float64), at_u, at_v, z)
+    found = look_up(depth_a, intrinsics_a, world2cam_a, depth_b, intrinsics_b, world2cam_b)
+    excess = found.excess[np.isfinite(found.excess)]
+    if len(excess) == 0:
+        return Agreement(found.valid, 0.0, 0.0, 0.0, 0.0, float("nan"))
     close = np.abs(excess) < 4 * tolerance
     return Agreement(
-        valid=len(rows),
-        projected=len(z) / len(rows),
+        valid=found.valid,
+        projected=len(excess) / found.valid,
         agree=float((np.abs(excess) < tolerance).mean()),
         occluded=float((excess >= tolerance).mean()),
         violation=float((excess <= -tolerance).mean()),
         error=float(np.median(np.abs(excess[close]))) if close.any() else float("nan"),
     )
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The `valid` pixels of view a that land in the image of view b, one entry each.
+
+    `rows` and `columns` in a; `u` (columns), `v` (rows) and depth `z` in b, not rounded; `excess` (z - z_b) / z_b, NaN
+    where b has no depth there.
+    """
+
+    valid: int
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    u: FloatArray
+    v: FloatArray
+    z: FloatArray
+    excess: FloatArray
+
+
+def look_up(
+    depth_a: npt.NDArray[Any],
+    intrinsics_a: npt.NDArray[Any],
+    world2cam_a: npt.NDArray[Any],
+    depth_b: npt.NDArray[Any],
+    intrinsics_b: npt.NDArray[Any],
+    world2cam_b: npt.NDArray[Any],
+) -> Lookup:
+    """Where the valid pixels of view a lie in view b, and how far behind its surface; arguments as `view_agreement`.
+
+    Example:
+        >>> found = look_up(depth, k, pose, depth, k, pose)
+        >>> float(abs(found.u - found.columns).max()), float(abs(found.excess).max())
+        (0.0, 0.0)
+    """
+    rows, columns = np.nonzero(depth_a > 0)
+    valid = len(rows)
+    world = unproject(depth_a, intrinsics_a, world2cam_a, rows, columns)
+    u, v, z = project(world, intrinsics_b, world2cam_b)
+    height, width = depth_b.shape
+    inside = (z > 0) & (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+    rows, columns, u, v, z = rows[inside], columns[inside], u[inside], v[inside], z[inside]
+    at_u, at_v = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
+    met = depth_b[at_v, at_u] > 0
+    excess = np.full(len(z), np.nan)
+    excess[met] = _nearest_excess(np.asarray(depth_b, dtype=np.float64), at_u[met], at_v[met], z[met])
+    return Lookup(valid, rows, columns, u, v, z, excess)
 
 
 def unproject(

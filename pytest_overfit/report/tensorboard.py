@@ -1,4 +1,4 @@
-"""TensorBoard scalars of a run, written while it goes, under the names that the trainer's guide uses."""
+"""A TensorBoard file of one run, written while it goes, under the names that the trainer's guide uses."""
 
 from __future__ import annotations
 
@@ -8,72 +8,137 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.report.pictures import panels
+from pytest_overfit.report.board import (
+    LimitLines,
+    Verdict,
+    chart_layout,
+    code_block,
+    hyperparameters,
+    verdict_metrics,
+)
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
+    from pytest_overfit.config.schema import Limit
     from pytest_overfit.run.pictures import FramePicture
 
 FLUSH_SECONDS = 2.0
 DEFAULT_FOLDER = "overfit_logs"
 
 
-class TensorBoardLog:
-    """An observer that writes ``train/<term>``, ``val/<term>``, ``lr``, ``weight_decay`` and ``grad_norm/<group>``,
-    and at the end ``frame_<i>/<panel>`` pictures where the config asks for them.
+class TensorBoardLog(Observer):
+    """An observer that writes all there is of a run.
+
+    Scalars ``train/<term>``, ``val/<term>``, ``limits/<criterion>``, ``lr``, ``weight_decay``, ``grad_norm/<group>``,
+    ``update_norm/<group>`` and ``confidence/<mean|min|max>``; charts of curve and limit; at the end ``cameras`` and
+    ``frame_<i>/<panel>`` pictures where the config asks for them; the verdict as numbers, text and a row of HPARAMS.
 
     ``loss_objective`` and ``loss_depth`` are written under these names whatever the loss calls them. Every two seconds
     the file is flushed, so a run that is killed leaves what it had.
+
+    Example:
+        >>> log = TensorBoardLog(folder, limits=config.overfit.criteria.limits())
+        >>> result = run_and_judge(observers=[log])
+        >>> log.on_result(result)
+        >>> log.close()
 
     Args:
         folder: the run's own folder.
         every: steps between two written training rows; the last one of a run is always written.
         keys: per split, the only terms to write (``logging.scalar_keys_to_log``); absent or empty: all of them.
+        limits: criterion name -> limit, drawn as lines beside the terms.
     """
 
-    wants_pictures = False
-
-    def __init__(self, folder: Path, *, every: int = 1, keys: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int = 1,
+        keys: Mapping[str, Sequence[str]] | None = None,
+        limits: Mapping[str, Limit] | None = None,
+    ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # tensorboard's own imports warn, and a test suite may turn that into errors
+            from torch.utils.tensorboard.summary import hparams
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), flush_secs=10)
+            self.writer: Any = SummaryWriter(str(folder), flush_secs=10)
+            self.hparams: Any = hparams
         self.folder = folder
         self.every = every
         self.keys = keys or {}
+        self.lines = LimitLines(limits or {})
         self.flushed = time.monotonic()
-        self.step = 0
+        self.step = self.limits_at = 0
         self.unwritten: tuple[int, Mapping[str, float]] | None = None
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        if not first and rows:
+            self.writer.add_custom_scalars(chart_layout(self.lines.limits, list(rows[0])))
         self.step = first + len(rows)
         for step, row in enumerate(rows, first + 1):
+            self.lines.see(row)
+            if step == 1:
+                self._write_limits(1)
             if (step - 1) % self.every:
                 self.unwritten = (step, row)
             else:
                 self._write_step(step, row)
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
-            self.writer.flush()
-            self.flushed = time.monotonic()
+            self._write_limits(self.step)
+            self._flush()
 
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self._write("val", step, terms)
 
+    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, step)
+
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        for picture in pictures:
-            for name, panel in panels(picture).items():
-                self.writer.add_image(f"frame_{picture.frame}/{name}", panel, self.step, dataformats="HWC")
+        from pytest_overfit.report.pictures import picture_panels  # OpenCV: not in every run
+
+        for name, panel in picture_panels(pictures).items():
+            self.writer.add_image(name, panel, self.step, dataformats="HWC")
+        self._flush()
+
+    def on_result(self, result: Verdict) -> None:
+        """Writes the verdict: a row of the HPARAMS page, ``verdict/<number>``, and the summary as text."""
+        self.finish()
+        metrics = verdict_metrics(result)
+        # add_hparams would open a folder of its own, which TensorBoard shows as one more run
+        for summary in self.hparams(hyperparameters(result, self.lines.limits), metrics):
+            self.writer.file_writer.add_summary(summary)
+        self.on_numbers(self.step, metrics)
+        self.writer.add_text("summary", code_block(result.summary()), self.step)
+        self._flush()
+
+    def finish(self) -> None:
+        """Writes what is held back, for a run that has ended."""
+        if self.unwritten is not None:
+            self._write_step(*self.unwritten)
+        self._write_limits(self.step)
+        self._flush()
 
     def close(self) -> None:
         """Writes what is held back and closes the file."""
-        if self.unwritten is not None:
-            self._write_step(*self.unwritten)
+        self.finish()
         self.writer.close()
+
+    def _write_limits(self, step: int) -> None:
+        """One point of every line; two make a line, so that few are enough."""
+        if step > self.limits_at:
+            self.on_numbers(step, self.lines.values())
+            self.limits_at = step
+
+    def _flush(self) -> None:
+        self.writer.flush()
+        self.flushed = time.monotonic()
 
     def _write_step(self, step: int, row: Mapping[str, float]) -> None:
         self.unwritten = None

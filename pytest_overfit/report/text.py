@@ -1,12 +1,11 @@
-"""A run as lines of text: the headline, the table of criteria, and the progress line."""
+"""A run as lines of text: the headline, the table of criteria, and one line per call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
+from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
 
 STOPS = {
@@ -82,32 +81,22 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
     if missed := [finding.name for finding in findings if not finding.passed]:
         parts.append(f"missed {', '.join(missed)}")
-    if tightest := _tightest(findings):
-        margin = f" ({_margin(tightest.margin)})" if tightest.margin is not None else ""
-        shown = tightest.observed.partition(" (")[0].partition(";")[0]
-        parts.append(f"{shown} {tightest.allowed.partition(' for ')[0]}{margin}")
+    if closest := tightest(findings):
+        margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
+        shown = closest.observed.partition(" (")[0].partition(";")[0]
+        parts.append(f"{shown} {closest.allowed.partition(' for ')[0]}{margin}")
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)
 
 
-def progress_line(name: str, step: int, planned: int, row: Mapping[str, float], steps_per_second: float) -> str:
-    """One line of live progress: step, objective, camera, depth, rate.
-
-    Example:
-        >>> progress_line("quick", 120, 400, {"objective": 0.31, "loss_camera": 0.02, "loss_reg_depth": 0.05}, 22.4)
-        'quick  step 120/400  objective 0.31  camera 0.02  depth 0.05  22.4 steps/s'
-    """
-    parts = [f"{name}  step {step}/{planned}"]
-    for criterion in ("objective", "camera", "depth"):
-        if (term := resolve_term(criterion, row)) is not None:
-            parts.append(f"{criterion} {number(row[term])}")
-    return "  ".join([*parts, f"{steps_per_second:.1f} steps/s"])
-
-
-def _tightest(findings: Sequence[Finding]) -> Finding | None:
+def tightest(findings: Sequence[Finding]) -> Finding | None:
     """The finding with the smallest margin: of upper limits where there are any, since a metric saturates at its best.
 
     A term that is within its limit and proves nothing all the same has a text of its own.
+
+    Example:
+        >>> tightest([Finding("a", True, "", "< 1", margin=9.0), Finding("b", True, "", "< 1", margin=2.0)]).name
+        'b'
     """
     limited = [f for f in findings if f.margin is not None and (f.passed or f.margin < 1)]
     upper = [finding for finding in limited if finding.allowed.startswith("<")]
@@ -121,12 +110,18 @@ def _row(finding: Finding) -> tuple[str, ...]:
         finding.name,
         finding.observed,
         finding.allowed.partition(" for ")[0],
-        _margin(finding.margin),
+        margin_text(finding.margin),
         "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
     )
 
 
-def _margin(margin: float | None) -> str:
+def margin_text(margin: float | None) -> str:
+    """A margin as tables show it.
+
+    Example:
+        >>> margin_text(2.04), margin_text(float("inf")), margin_text(None)
+        ('2x', 'below 0', '')
+    """
     if margin is None:
         return ""
     return "below 0" if math.isinf(margin) else f"{margin:.2g}x"

@@ -18,9 +18,11 @@ from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_posi
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.influence import probe_influence
 from pytest_overfit.run.isolation import isolated, seed_everything
-from pytest_overfit.run.loop import Observer, Plan, fit
+from pytest_overfit.run.loop import Plan, fit
 from pytest_overfit.run.memory import memory_errors_told
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
+from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
@@ -54,6 +56,7 @@ def run_any_model(
     """
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
+    tell_all(observers)(WARM_UP, "", None)
     with isolated(seed=seed, threads=threads, deterministic=settings.deterministic):
         try:
             given = subject.build()
@@ -133,6 +136,7 @@ class _Run:
             strict_terms=True,
         )
         bench = self._bench(plan)
+        bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
         seed_everything(self.seed)
@@ -142,6 +146,7 @@ class _Run:
         )
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
+            bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         record = make_record(parts, curves, Outcome(), notes)
         if inspector is not None and curves.stop != "interrupted":

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper
+from pytest_overfit.run.phases import Tell, tell_nobody
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Task, Terms
@@ -37,6 +38,7 @@ class Bench:
         step: the user's own step as a call with a batch, None where ours is used.
         drawn: hands out another batch, None where the data are one batch.
         initial: a parameter's value before the first step.
+        tell: takes what the run is busy with.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Bench:
     step: Callable[[Any], Any] | None = None
     drawn: Callable[[], Any] | None = None
     declared_frozen: Sequence[str] = ()
+    tell: Tell = tell_nobody
 
     @contextlib.contextmanager
     def at_start(self) -> Iterator[None]:

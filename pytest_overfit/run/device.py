@@ -39,9 +39,10 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> Devi
     if require_gpu and choice.device.type == "cpu":
         raise OverfitError(
             f"a GPU is required and the run would use the CPU: {_missing_gpu()}",
-            where="--overfit-require-gpu / overfit.require_gpu",
+            where="--overfit-require-gpu / --overfit-strict / overfit.require_gpu",
             allowed="a CUDA, XPU or MPS device",
-            hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement",
+            hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement; "
+            "--overfit-strict is content with a device that is named, such as --overfit-device=cpu",
         )
     return choice
 

@@ -17,11 +17,13 @@ from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
-from pytest_overfit.run.loop import Curves, Observer, Plan, evaluate, evaluating, fit
+from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
-from pytest_overfit.run.metrics import compare_predictions
+from pytest_overfit.run.metrics import compare_predictions, confidence_of
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
 from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
+from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
@@ -61,6 +63,7 @@ def run_config(
         workers: how many such processes share the CPU.
     """
     settings, model = config.overfit, subject.build()
+    tell_all(observers)(WARM_UP, "", None)
     choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
     snapshot = Snapshot()
@@ -77,8 +80,7 @@ def run_config(
                 snapshot.add_reachable(inner_loss(criterion), *subject.callables)
                 run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
                 curves = run.train(subject, limits, accept, observers, inspector)
-                if seeing := [o for o in observers if config.logging.log_visuals or o.wants_pictures]:
-                    run.show(seeing)
+                run.show(curves, observers)
                 record = run.record(curves, notes=choice.note)
                 if inspector is not None and run.bench is not None and curves.stop != "interrupted":
                     inspector.after(run.bench, record)
@@ -158,6 +160,7 @@ class _Run:
         )
         own = None if subject.step is None else own_step(subject.step, self.task.model, handed)
         self.bench = bench = self._bench(plan, subject, optimizers, own)
+        bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
         seed_everything(config.seed)
@@ -166,6 +169,7 @@ class _Run:
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
         self.parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
+            bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         return curves
 
@@ -227,12 +231,21 @@ class _Run:
         keys = tuple(map(str, predictions)) if isinstance(predictions, Mapping) else (type(predictions).__name__,)
         return Outcome(evaluation, frames, keys)
 
-    def show(self, observers: Sequence[Observer]) -> None:
-        """Gives the observers the frames as the model sees them now, in evaluation mode."""
+    def show(self, curves: Curves, observers: Sequence[Observer]) -> None:
+        """Gives the observers what the model predicts now, in evaluation mode: pictures, and its confidence where no
+        validation has told it.
+        """
+        seeing = [o for o in observers if self.config.logging.log_visuals or o.wants_pictures]
+        if not seeing and not (observers and self.task.val_batch is None):
+            return
         with evaluating(self.task.model):
-            pictures = take_pictures(self.task.predict(self.task.batch), self.task.batch)
-        for observer in observers:
-            observer.on_pictures(pictures)
+            predictions = self.task.predict(self.task.batch)
+        confidence = confidence_of(predictions) if self.task.val_batch is None else {}
+        for observer in observers if confidence else ():
+            observer.on_numbers(len(curves.steps), confidence)
+        if seeing and (pictures := take_pictures(predictions, self.task.batch)):
+            for observer in seeing:
+                observer.on_pictures(pictures)
 
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""

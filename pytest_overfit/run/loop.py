@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ from pytest_overfit.config.keywords import SETTINGS
 from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.columns import HYPER, is_extra
+from pytest_overfit.run.metrics import confidence_of
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
-from pytest_overfit.run.pictures import FramePicture
+from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Task
@@ -30,22 +32,9 @@ from pytest_overfit.suggest import nearest
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period
+UPDATES_EARLY = (0, 2, 4, 9, 14, 19)  # steps whose updates are measured, at the cost of a copy of the parameters
+UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
-
-
-class Observer(Protocol):
-    """Somebody who follows a run while it goes: a progress line, a TensorBoard writer."""
-
-    wants_pictures: bool  # also where the config does not ask for them
-
-    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
-        """Training steps ``first`` (from 0) onwards: loss terms, ``lr``, ``weight_decay``, ``grad_norm/<group>``."""
-
-    def on_val(self, step: int, terms: Mapping[str, float]) -> None:
-        """Loss terms in evaluation mode after ``step`` training steps."""
-
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """The frames at the end of the run, where the config or the observer asks for them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +76,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
     pending = _Pending()
+    tell_all(observers)(TRAINING, "", plan.max_seconds)
     on_cpu = task.device.type == "cpu"
     started = time.perf_counter()
     try:
@@ -95,7 +85,11 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 hyper = _apply_schedules(update.optimizers, plan, step / plan.max_steps)
                 # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
                 look = on_cpu or step < EARLY_STEPS
-                row = update(step, look=look, observe=step < DENSE_STEPS or step % plan.gradient_every == 0)
+                observe = step < DENSE_STEPS or step % plan.gradient_every == 0
+                before = watch.values() if observers and _is_measured(step) else []
+                row = update(step, look=look, observe=observe)
+                row.moved = watch.moved(before) if before else None
+                del before  # as large as the model
                 row.hyper = hyper or _hyperparameters(update.optimizers)
                 pending.rows.append(row)
 
@@ -132,9 +126,13 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
 
 def evaluate(task: Task, batch: Any) -> dict[str, float]:
     """The loss terms in evaluation mode as numbers, without a gradient. A host-device sync."""
+    return _evaluate(task, batch)[1]
+
+
+def _evaluate(task: Task, batch: Any) -> tuple[Any, dict[str, float]]:
     with evaluating(task.model):
-        _, terms = task.forward(batch)
-    return {name: float(value) for name, value in terms.items()}
+        predictions, terms = task.forward(batch)
+    return predictions, {name: float(value) for name, value in terms.items()}
 
 
 @contextlib.contextmanager
@@ -244,6 +242,9 @@ def _drain(
         curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
+    for step, row in enumerate(taken, first + 1):
+        if row.moved is not None:
+            _tell(observers, step, watch.update_norms(row.moved))
     bad = _first_bad(task, watch, taken, read, first)
     if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
         bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
@@ -300,7 +301,19 @@ def _blame(task: Task) -> str | None:
 def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observer]) -> None:
     if task.val_batch is None:
         return
-    terms = evaluate(task, task.val_batch)
+    predictions, terms = _evaluate(task, task.val_batch)
     curves.val.append((step, terms))
     for observer in observers:
         observer.on_val(step, terms)
+    if observers:
+        _tell(observers, step, confidence_of(predictions))
+
+
+def _is_measured(step: int) -> bool:
+    return step in UPDATES_EARLY or step % UPDATES_EVERY == UPDATES_EVERY - 1
+
+
+def _tell(observers: Sequence[Observer], step: int, numbers: Mapping[str, float]) -> None:
+    for observer in observers:
+        if numbers:
+            observer.on_numbers(step, numbers)

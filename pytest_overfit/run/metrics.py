@@ -26,7 +26,7 @@ def compare_predictions(predictions: Any, batch: Mapping[str, Any]) -> tuple[Fra
     """
     if not isinstance(predictions, Mapping):
         return ()
-    depth, pose = depth_of(predictions), _pose(predictions)
+    depth, pose = depth_of(predictions), pose_of(predictions)
     frames = batch["images"].shape[1]
     scale = float(batch["avg_scale"][0]) if "avg_scale" in batch else 1.0
     return tuple(
@@ -47,7 +47,23 @@ def depth_of(predictions: Mapping[str, Any]) -> Tensor | None:
     return depth.squeeze(-1) if depth.dim() == 5 else depth
 
 
-def _pose(predictions: Mapping[str, Any]) -> Tensor | None:
+def confidence_of(predictions: Any) -> dict[str, float]:
+    """``confidence/mean``, ``confidence/min`` and ``confidence/max`` of the first sample's ``depth_conf``. A sync.
+
+    Example:
+        >>> confidence_of({"depth_conf": torch.tensor([[1.0, 3.0]])})
+        {'confidence/mean': 2.0, 'confidence/min': 1.0, 'confidence/max': 3.0}
+    """
+    confidence = predictions.get("depth_conf") if isinstance(predictions, Mapping) else None
+    if not isinstance(confidence, Tensor) or not confidence.numel():
+        return {}
+    first = confidence[0].detach().float()
+    numbers = torch.stack([first.mean(), first.min(), first.max()]).tolist()
+    return {f"confidence/{name}": number for name, number in zip(("mean", "min", "max"), numbers, strict=True)}
+
+
+def pose_of(predictions: Mapping[str, Any]) -> Tensor | None:
+    """The predicted pose encoding (B, S, 9), of several stages the last, or None where the model gives none."""
     pose = predictions.get("pose_enc")
     stages = predictions.get("pose_enc_list")
     if pose is None and isinstance(stages, (list, tuple)) and stages:

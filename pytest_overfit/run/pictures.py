@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from pytest_overfit.run.metrics import depth_of
+from pytest_overfit.pair.layout import Camera
+from pytest_overfit.reference.pose import decode_pose
+from pytest_overfit.run.metrics import depth_of, pose_of
 
 
 @dataclass(frozen=True)
 class FramePicture:
     """One frame: `image` (H, W, 3) uint8 RGB; depths (H, W) normalised, 0 = invalid; `confidence` (H, W).
 
-    `predicted` and `confidence` are None where the model does not give them.
+    `predicted` and `confidence` are None where the model does not give them, as is `predicted_camera`. Cameras are in
+    normalised units, with the first true one at the origin.
     """
 
     frame: int
@@ -25,12 +29,14 @@ class FramePicture:
     valid: npt.NDArray[np.bool_]
     predicted: npt.NDArray[np.float32] | None
     confidence: npt.NDArray[np.float32] | None
+    camera: Camera | None = None
+    predicted_camera: Camera | None = None
 
 
 def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> tuple[FramePicture, ...]:
     """The frames of the first sample, with what the model says of them."""
     given = predictions if isinstance(predictions, Mapping) else {}
-    depth, confidence = depth_of(given), given.get("depth_conf")
+    depth, confidence, pose = depth_of(given), given.get("depth_conf"), pose_of(given)
     return tuple(
         FramePicture(
             frame=frame,
@@ -39,6 +45,25 @@ def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> tuple[FramePict
             valid=batch["point_masks"][0, frame].cpu().numpy(),
             predicted=None if depth is None else depth[0, frame].detach().float().cpu().numpy(),
             confidence=None if confidence is None else confidence[0, frame].detach().float().cpu().numpy(),
+            camera=_camera(batch["extrinsics"][0, frame], batch["intrinsics"][0, frame]),
+            predicted_camera=None if pose is None else _predicted_camera(pose[0, frame], image.shape[-2:]),
         )
         for frame, image in enumerate(batch["images"][0])
     )
+
+
+def _predicted_camera(pose: Tensor, size: tuple[int, int]) -> Camera | None:
+    return _camera(*decode_pose(pose.detach().double(), size))
+
+
+def _camera(extrinsics: Tensor, intrinsics: Tensor) -> Camera | None:
+    """None where a number is not finite, as in a camera that was never learnt."""
+    world2cam = np.eye(4)
+    world2cam[:3] = extrinsics.detach().double().cpu().numpy()
+    k = intrinsics.detach().double().cpu().numpy()
+    if not (np.isfinite(world2cam).all() and np.isfinite(k).all()):
+        return None
+    cam2world = np.eye(4)
+    cam2world[:3, :3] = world2cam[:3, :3].T
+    cam2world[:3, 3] = -world2cam[:3, :3].T @ world2cam[:3, 3]
+    return Camera(k, cam2world)

@@ -37,6 +37,7 @@ class Row:
         values: one number per term; where nothing has been read yet, a tensor on the device with one more per
             prediction: 0, or NaN where it is not finite.
         norms: gradient norms per watched parameter (see ``GradientWatch``), None where none were taken.
+        moved: how far the step moved every watched parameter, None where that was not measured.
         looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite,
             ``sound`` says that every gradient norm was, and ``broken`` that something was not: the update was not made.
     """
@@ -45,6 +46,7 @@ class Row:
     outputs: list[str]
     values: list[float] | Tensor
     norms: Tensor | None
+    moved: Tensor | None = None
     hyper: dict[str, float] = field(default_factory=dict)
     looked: bool = False
     bad: str | None = None

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytest_overfit.run.record import NonFinite, ParameterRecord
 
@@ -58,8 +59,29 @@ class GradientWatch:
         if not norms.size:
             return np.zeros((len(norms), 0), np.float32)
         self._largest = np.maximum(self._largest, np.where(np.isnan(norms), np.inf, norms).max(0))
-        squares = np.square(np.where(norms == ABSENT, 0.0, norms).astype(np.float64))
-        return np.sqrt(np.add.reduceat(squares, self._starts, axis=1)).astype(np.float32)
+        return self._grouped(norms)
+
+    def values(self) -> list[Tensor]:
+        """A copy of every watched parameter, on its device: for ``moved`` after the update.
+
+        Empty while a lazy module has no shapes yet.
+        """
+        if any(is_lazy(p) for _, p in self.named):
+            return []
+        return [p.detach().clone() for _, p in self.named]
+
+    def moved(self, before: Sequence[Tensor]) -> Tensor | None:
+        """The norm of the change of every parameter since ``values``, (P,) on the device; None where it has none."""
+        now = [p.detach() for _, p in self.named]
+        if not before or any(a.shape != b.shape or a.device != b.device for a, b in zip(now, before, strict=True)):
+            return None
+        norms = torch._foreach_norm(torch._foreach_sub(now, list(before)))
+        return torch.stack([norm.to(self._none()) for norm in norms])
+
+    def update_norms(self, moved: Tensor) -> dict[str, float]:
+        """``update_norm/<group>`` of what ``moved`` gave. A host-device sync."""
+        norms = self._grouped(moved[None].cpu().numpy())[0]
+        return {f"update_norm/{group}": float(norm) for group, norm in zip(self.groups, norms, strict=True)}
 
     def first_non_finite(self, norms: Tensor) -> str | None:
         """The name of the first parameter whose observed gradient norm is not finite."""
@@ -70,6 +92,10 @@ class GradientWatch:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""
         values = self._largest.tolist()
         return {name: None if value < 0 else value for (name, _), value in zip(self.named, values, strict=True)}
+
+    def _grouped(self, norms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        squares = np.square(np.where(norms == ABSENT, 0.0, norms).astype(np.float64))
+        return np.sqrt(np.add.reduceat(squares, self._starts, axis=1)).astype(np.float32)
 
     def _held_by(self, optimizer: torch.optim.Optimizer) -> frozenset[int]:
         count = sum(len(group["params"]) for group in optimizer.param_groups)

@@ -14,7 +14,7 @@ from pytest_overfit.document.codec import from_json, json_schema, to_json
 from pytest_overfit.document.record import Change, Comparison, Document, Pair, PairView
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
-from tests.support.documents import document, result
+from tests.document.runs import document, result
 
 
 def schema_errors(text: str) -> list[str]:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.document import folder as folders
 from pytest_overfit.document.folder import (
     latest_session,
     read_document,
@@ -20,7 +19,7 @@ from pytest_overfit.document.folder import (
     write_document,
 )
 from pytest_overfit.errors import OverfitError
-from tests.support.documents import FAILING, document, result
+from tests.document.runs import FAILING, document, result
 
 HOSTILE = (
     "CON",
@@ -75,7 +74,7 @@ def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders.Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_document(tmp_path, replace(written, title="other"))
     assert read_document(path) == written

@@ -9,7 +9,7 @@ import pytest
 from pytest_overfit.document import recorder as recorders
 from pytest_overfit.document.folder import read_document
 from pytest_overfit.document.recorder import Recorder
-from tests.support.documents import document, result
+from tests.document.runs import document, result
 
 
 def test_a_record_is_there_before_the_first_step(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pytest_overfit.document.saved import (
     write_saved,
 )
 from pytest_overfit.errors import ConfigError, OverfitError
-from tests.support.documents import FAILING, PASSING, document, result
+from tests.document.runs import FAILING, PASSING, document, result
 
 
 def saved(seeds: tuple[int, ...] = (0,)) -> Saved:
@@ -80,7 +80,8 @@ def test_seeds_are_compared_with_themselves() -> None:
     one = replace(run, seeds=(run.seeds[0], replace(run.seeds[1], steps_to_pass=(run.seeds[1].steps_to_pass or 0) * 4)))
     change = compare(replace(base, runs=(one,)), PASSING, 1, result(seeds=(0, 1))).changes[0]
     assert change.seeds == 2
-    assert change.spread == (pytest.approx(0.25, rel=0.05), 1.0)
+    assert change.spread[0] == pytest.approx(0.25, rel=0.05)
+    assert change.spread[1] == 1.0
     assert not change.moved
 
 

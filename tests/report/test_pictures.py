@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
-from pytest_overfit.report.pictures import INVALID, panels
+from pytest_overfit.report.pictures import INVALID, panels, picture_panels, write_pictures
 from pytest_overfit.report.tensorboard import TensorBoardLog
 from pytest_overfit.run.pictures import FramePicture, take_pictures
 from tests.support.batches import two_view_batch
@@ -79,6 +81,33 @@ def test_every_frame_of_a_run_reaches_tensorboard(tmp_path: Path) -> None:
     log.close()
     board = open_board(tmp_path)
     names = ("image", "depth_true", "depth_predicted", "depth_error", "confidence")
-    assert set(board.Tags()["images"]) == {f"frame_{i}/{name}" for i in (0, 1) for name in names}
+    assert set(board.Tags()["images"]) == {f"frame_{i}/{name}" for i in (0, 1) for name in names} | {"cameras"}
     image = board.Images("frame_1/image")[0]
     assert (image.step, image.width, image.height) == (7, 56, 42)
+
+
+def test_pictures_are_files_for_other_readers(tmp_path: Path) -> None:
+    """One PNG per panel under a plain name, with the very pixels; written again, they replace each other."""
+    pictures = [picture(), picture(frame=1, predicted=None)]
+    folder = tmp_path / "deep" / "down"
+    names = write_pictures(folder, pictures)
+    assert names == write_pictures(folder, pictures)
+    assert names[:2] == ("frame_0_image.png", "frame_0_depth_true.png")
+    assert {path.name for path in folder.iterdir()} == set(names)
+    panel = picture_panels(pictures)["frame_1/depth_true"]
+    with Image.open(folder / "frame_1_depth_true.png") as image:
+        assert (np.asarray(image) == panel).all()
+
+
+def test_pictures_that_cannot_be_written_leave_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk in the middle of a file: the error comes through, the file of before stays."""
+    write_pictures(tmp_path, [picture()])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_pictures(tmp_path, [picture(image=np.zeros((3, 4, 3), np.uint8))])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.api import overfit_config
+from pytest_overfit.config.loading import load_config
+from pytest_overfit.config.schema import Limit
+from pytest_overfit.report.board import hyperparameters
 from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names, run_folder, safe_name
-from tests.support.boards import read_scalars
+from pytest_overfit.run.sample import Sample
+from tests.support.batches import two_view_batch
+from tests.support.boards import open_board, read_scalars
+from tests.support.configs import write_tiny
+from tests.support.tiny import Memoriser
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -79,3 +87,60 @@ def test_a_place_that_cannot_be_written_is_replaced_with_a_note(tmp_path: Path) 
     assert note is not None
     assert note.startswith(f"{blocked} cannot be written (")
     assert str(folder.parents[1]) in note
+
+
+def test_limits_are_lines_of_few_points(tmp_path: Path) -> None:
+    """From the first step to the last, a share of the start among them."""
+    log = TensorBoardLog(tmp_path, limits={"objective": Limit(0.01), "depth": Limit(0.1, relative=True)})
+    log.on_steps(0, [{"objective": 2.0, "loss_reg_depth": 0.5}] * 30)
+    log.on_steps(30, [{"objective": 1.0, "loss_reg_depth": 0.1}] * 10)
+    log.close()
+    found = scalars(tmp_path)
+    assert found["limits/objective"] == [(1, 0.01), (40, 0.01)]
+    assert found["limits/depth"] == [(1, 0.05), (40, 0.05)]
+    assert "custom_scalars__config__" in open_board(tmp_path).Tags()["tensors"]
+
+
+def test_a_run_that_is_killed_leaves_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is closed, and the curve and its limit are there."""
+    monkeypatch.setattr("pytest_overfit.report.tensorboard.FLUSH_SECONDS", 0.0)
+    log = TensorBoardLog(tmp_path, limits={"objective": Limit(0.01)})
+    log.on_steps(0, [{"objective": 2.0}] * 5)
+    log.on_steps(5, [{"objective": 1.0}] * 5)
+    assert len(scalars(tmp_path)["train/loss_objective"]) == 10
+    assert [step for step, _ in scalars(tmp_path)["limits/objective"]] == [1, 5, 10]
+    log.close()
+
+
+def test_the_file_of_a_real_run_is_complete(tmp_path: Path) -> None:
+    """Every kind of scalar, the pictures, the verdict and its text, in one file of one folder."""
+    visuals = ("exp_name: tiny", "exp_name: tiny\nlogging: {log_visuals: true}")
+    config = load_config(write_tiny(tmp_path, replace=(visuals, ("max_epochs: 30", "max_epochs: 2"))))
+    limits = config.overfit.criteria.limits()
+    folder = tmp_path / "board"
+    log = TensorBoardLog(folder, limits=limits)
+    batch = two_view_batch()
+    result = overfit_config(config, Memoriser(), Sample(batch, batch, ()), observers=lambda seed: [log])
+    log.on_result(result)
+    log.close()
+    assert len(list(folder.iterdir())) == 1
+    found = scalars(folder)
+    steps = result.record.steps
+    splits = {
+        f"{split}/{term}" for split in ("train", "val") for term in ("loss_objective", "loss_camera", "loss_depth")
+    }
+    kinds = {f"{kind}_norm/{group}" for kind in ("grad", "update") for group in ("trunk", "confidence", "camera_head")}
+    spread = {f"confidence/{name}" for name in ("mean", "min", "max")}
+    assert splits | kinds | spread | {"lr", "weight_decay"} <= found.keys()
+    assert {tag for tag in found if tag.startswith("limits/")} == {f"limits/{name}" for name in limits}
+    assert [found["limits/camera"][end][0] for end in (0, -1)] == [1, steps]
+    assert found["confidence/min"][-1][1] <= found["confidence/mean"][-1][1] <= found["confidence/max"][-1][1]
+    assert found["verdict/passed"] == [(steps, float(result.passed))]
+    board = open_board(folder)
+    assert "cameras" in board.Tags()["images"]
+    (text,) = board.Tensors("summary/text_summary")
+    shown = text.tensor_proto.string_val[0].decode()
+    assert [line[4:].rstrip() for line in shown.splitlines()] == [x.rstrip() for x in result.summary().splitlines()]
+    started = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    verdict = hyperparameters(result, limits)["verdict"]
+    assert str(verdict).encode() in started

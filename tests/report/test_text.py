@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.text import progress_line, run_headline
+from pytest_overfit.report.text import run_headline
 from tests.support.records import record
 
 
@@ -20,19 +20,6 @@ def test_a_run_that_was_cut_short_shouts() -> None:
     """The reason stands in the headline, with the precision where it is not float32."""
     run = record(stop="max_seconds", environment={"threads": "2", "precision": "bfloat16"})
     assert "CUT SHORT by max_seconds; cpu, 2 threads, bfloat16, seed 0" in run_headline(run)
-
-
-def test_the_progress_line_names_step_losses_and_rate() -> None:
-    """The terms by the criteria's names, whatever the loss calls them."""
-    row = {"objective": 0.312345, "loss_camera": 0.02, "loss_reg_depth": 0.05, "lr": 1e-3}
-    assert progress_line("quick", 120, 400, row, 22.42) == (
-        "quick  step 120/400  objective 0.3123  camera 0.02  depth 0.05  22.4 steps/s"
-    )
-
-
-def test_the_progress_line_leaves_out_what_is_not_there() -> None:
-    """A loss without camera shows none."""
-    assert progress_line("x", 1, 2, {"objective": 1.0}, 1.0) == "x  step 1/2  objective 1  1.0 steps/s"
 
 
 def test_a_finding_reads_in_three_parts() -> None:

@@ -12,6 +12,7 @@ from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.loss import MultitaskLoss
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
+from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
@@ -21,15 +22,15 @@ from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
 
 
-class Listener:
+class Listener(Observer):
     """Writes down what a run tells."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.steps: list[int] = []
         self.val: list[int] = []
+        self.numbers: list[tuple[int, Mapping[str, float]]] = []
+        self.phases: list[tuple[str, str, float | None]] = []
         self.interrupt_at = interrupt_at
-
-    wants_pictures = False
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         self.steps += range(first, first + len(rows))
@@ -39,6 +40,12 @@ class Listener:
 
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self.val.append(step)
+
+    def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.numbers.append((step, numbers))
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.phases.append((name, detail, seconds_left))
 
     def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
         raise AssertionError("the loop itself shows no pictures")
@@ -133,6 +140,26 @@ def test_validation_happens_at_the_start_and_every_period() -> None:
     listener = Listener()
     run(observers=[listener], limits={})
     assert listener.val == [1, 10, 20, 30, 40]
+
+
+def test_updates_are_measured_now_and_then_for_those_who_follow() -> None:
+    """How far a few of the steps move each module group, and the confidence at every validation."""
+    listener = Listener()
+    curves = run(observers=[listener], limits={})
+    updates = {step: numbers for step, numbers in listener.numbers if "update_norm/trunk" in numbers}
+    assert list(updates) == [1, 3, 5, 10, 15, 20, 25]
+    # AdamW's first step moves every element by the learning rate: 2 x 42 x 56 elements and 0.05
+    assert updates[1]["update_norm/trunk"] == pytest.approx(0.05 * (2 * 42 * 56) ** 0.5, rel=0.01)
+    assert set(updates[1]) == {"update_norm/trunk", "update_norm/confidence", "update_norm/camera_head"}
+    confidences = {step: numbers for step, numbers in listener.numbers if "confidence/mean" in numbers}
+    assert list(confidences) == listener.val
+    assert set(confidences[1]) == {"confidence/mean", "confidence/min", "confidence/max"}
+    assert all("update_norm/trunk" not in row for row in curves.steps)
+
+
+def test_measuring_updates_changes_no_training() -> None:
+    """The curve is the same, bit by bit, whether somebody follows or not."""
+    assert run(observers=[Listener()], limits={}).steps == run(limits={}).steps
 
 
 def test_evaluation_leaves_modes_alone() -> None:

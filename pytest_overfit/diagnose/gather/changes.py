@@ -70,6 +70,7 @@ POSES: Mapping[str, Remake] = {
     "OpenGL world": lambda pose: pose @ GL,
     "rows swapped": lambda pose: PACKED @ pose,
 }
+EXCHANGED = "depths exchanged"
 CENTRED, OFF_CENTRE = "principal point at the centre", 0.08  # of the image size
 
 
@@ -126,15 +127,26 @@ def _scaled_intrinsics(given: Trial, factor: float) -> Trial:
     return replace(given, name="intrinsics scaled", factor=factor, intrinsics=(first, second))
 
 
+def _scaled_focal(given: Trial, factor: float) -> Trial:
+    """The focal length alone: the principal point is that of the images."""
+    first, second = (
+        np.array([[factor * K[0, 0], K[0, 1], K[0, 2]], [K[1, 0], factor * K[1, 1], K[1, 2]], K[2]])
+        for K in given.intrinsics
+    )
+    return replace(given, name="focal length scaled", factor=factor, intrinsics=(first, second))
+
+
 def _scaled_depth(given: Trial, factor: float) -> Trial:
     first, second = (scale * (factor if given.view == k else 1.0) for k, scale in enumerate(given.scales))
     return replace(given, name="depth scaled", factor=factor, scales=(first, second))
 
 
 Scaled = Callable[[Trial, float], Trial]
-SCALES: tuple[tuple[Scaled, float, int], ...] = ((_scaled_baseline, 1e4, 93), (_scaled_intrinsics, 8.0, 25))
+SCALES: tuple[tuple[Scaled, float, int], ...] = ((_scaled_baseline, 1e4, 93), (_scaled_intrinsics, 8.0, 25),
+                                              (_scaled_focal, 8.0, 25))  # fmt: skip
 RESCALED: Mapping[str, Scaled] = {
     "baseline": _scaled_baseline, "intrinsics scaled": _scaled_intrinsics, "depth scaled": _scaled_depth,
+    "focal length scaled": _scaled_focal,
 }  # fmt: skip
 
 
@@ -170,9 +182,11 @@ def _changes(views: Views, given: Trial) -> tuple[Change, ...]:
         turned = views[0].image is not None and any(name in TURNS for name in trials[k].remade)
         for pictures in (False, True) if turned else (False,):
             found.append((trials[k], agreement_of(views, trials[k], pictures), pictures))
+    exchanged = replace(views[0], depth=views[1].depth), replace(views[1], depth=views[0].depth)
+    found.append((replace(given, name=EXCHANGED), agreement_of(exchanged, given), False))
     best = max(agreement.score for _, agreement, _ in found)
     found.sort(key=lambda one: -min(one[1].score, 0.97 * best))
-    return tuple(_change(views, *one) for one in found[:3])
+    return tuple(_change(exchanged if one[0].name == EXCHANGED else views, *one) for one in found[:3])
 
 
 def _change(views: Views, trial: Trial, agreement: Agreement, pictures: bool) -> Change:

@@ -14,18 +14,20 @@ from torch import Tensor, nn
 
 from pytest_overfit.config.schema import Criteria
 from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.diagnose.evidence import Evidence, Output, Probed, Step
+from pytest_overfit.diagnose.evidence import Evidence, Probed, Step
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
 from pytest_overfit.diagnose.gather.capture import StepTask
-from pytest_overfit.diagnose.gather.dependence import Dependence, ask, evaluating_mode
+from pytest_overfit.diagnose.gather.dependence import ask, evaluating_mode, with_answers
 from pytest_overfit.diagnose.gather.floor import find_floor
 from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.diagnose.gather.nonfinite import locate
+from pytest_overfit.diagnose.gather.outputs import look_at_outputs
+from pytest_overfit.diagnose.gather.pairing import as_they_are, look_at_pairing
 from pytest_overfit.diagnose.gather.roots import RootCall, root_calls
 from pytest_overfit.diagnose.gather.schedule import make_trials
-from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
-from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms
+from pytest_overfit.diagnose.gather.tensors import is_real
+from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms, reads_weights_alone
 from pytest_overfit.diagnose.gather.watch import Watched, children_alike
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.judge.finding import Finding
@@ -33,8 +35,10 @@ from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.phases import PROBES
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
 
@@ -60,7 +64,7 @@ class Inspected:
     def __init__(self, criteria: Criteria, judge: Judge, *, seconds: float | None = None) -> None:
         self.criteria, self.judge, self.seconds = criteria, judge, seconds
         self.evidence: Evidence | None = None
-        self.probed = Probed()
+        self.probed = self.found = Probed()
         self.watched: Watched | None = None
         self.alike: tuple[str, ...] = ()
         self.targets: list[Tensor] = []
@@ -109,7 +113,6 @@ class Inspected:
             identical_samples=identical,
             samples=self.samples,
         )
-        counts = {**self.watched.counts, **{f"alike:{name}": 1 for name in self.alike}}
         self.evidence = Evidence(
             record=record,
             findings=findings,
@@ -117,7 +120,8 @@ class Inspected:
             steps=tuple(self.watched.steps),
             groups=self.groups,
             moves=self.moves,
-            counts=counts,
+            counts=self.watched.counts,
+            alike=self.alike,
             probed=self.probed,
             views=_quietly(lambda: look_at_views(batch)),
             predicted=self.predicted,
@@ -151,6 +155,7 @@ class Inspected:
             bad, gradient = locate(bench, record, self.watched.first_bad, until)
             self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=self.watched.huge)
         elif self.bench_loss(bench) is not None:
+            bench.tell(PROBES, "the floor of the loss", until - time.perf_counter())
             self.probed = replace(self.probed, floor=_quietly(lambda: self._floor(bench, until)))
         self.evidence = replace(evidence, probed=self.probed)
 
@@ -195,11 +200,23 @@ class Inspected:
 
     def _ask(self, bench: Bench, curves: Curves) -> Probed:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
-        self.predicted = None
+        self.predicted, self.found = None, Probed()
         task = self.bench_loss(bench)
         if task is None:
-            return Probed()
-        found = Probed()
+            return self.found
+        calls = self._forward(bench, bench.on(task), curves)
+        self._ask_models(bench.task.model, calls)
+        if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, self.found.mixed):
+            paired, output = self._pairing(bench.on(task))
+            self._know(paired=paired, mispaired=output)
+        return modes.look(bench, task, self.found, calls, curves)
+
+    def _know(self, **answers: Any) -> None:
+        """Keeps what was answered: of a probe that breaks off the rest still counts."""
+        self.found = replace(self.found, **answers)
+
+    def _forward(self, bench: Bench, on: Bench, curves: Curves) -> list[RootCall]:
+        """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
         named = listened_to(getattr(bench.task, "given", bench.task.model))
         xray = XRay(bench.task.model, bench.task.batch, self.samples)
         into_training(bench.task.model)
@@ -214,47 +231,62 @@ class Inspected:
         )
         calls: list[RootCall] = []
         with contextlib.suppress(Exception), root_calls(named, calls), watching:
-            on = bench.on(task)
             heard, terms = on.forward()
-            found = replace(found, modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
+            self._know(modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
             self.targets = xray.targets or (self.watched.targets if self.watched is not None else [])
-            looked, unread, gradients = look_at_terms(heard, terms)
-            found = replace(
-                found,
-                terms=looked,
-                unread_outputs=unread,
-                outputs=_outputs(heard, gradients, self.samples),
-                training=float(terms["objective"].detach()),
-            )
-            found = replace(
-                found,
-                unread_samples=count_unread_samples(
-                    on.forward, bench.task.batch, heard, gradients, self.samples, _passed_on(bench.task.batch, calls)
-                ),
-            )
-            self.predicted = _quietly(
-                lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, bench.task.batch)
-            )
-        wide = any(isinstance(m, nn.Linear) and m.out_features == self.samples for m in bench.task.model.modules())
-        pairwise = (
-            self.samples is not None
-            and not wide
-            and any(
-                len(shape) >= 2 and shape[-1] == shape[-2] == self.samples for op in found.ops for shape in op.shapes
-            )
+            gated = xray.parameters if any(op.name == "argmax" for op in first) else {}
+            self._ask_loss(on, heard, terms, gated, calls)
+        return calls
+
+    def _ask_loss(self, on: Bench, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]) -> None:
+        """What of the outputs, of the samples and of the weights the loss reads."""
+        batch = on.task.batch
+        looked, unread, gradients = look_at_terms(heard, terms, gated)
+        self._know(
+            terms=looked,
+            unread_outputs=unread,
+            outputs=look_at_outputs(heard, gradients, self.samples),
+            training=float(terms["objective"].detach()),
         )
+        if not gradients and heard:
+            learning = [p for p in on.task.model.parameters() if p.requires_grad]
+            self._know(weights_alone=reads_weights_alone(on.forward, batch, learning))
+        passed_on = _passed_on(batch, calls)
+        self._know(unread_samples=count_unread_samples(on.forward, batch, heard, gradients, self.samples, passed_on))
+        self.predicted = _quietly(lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, batch))
+
+    def _ask_models(self, model: nn.Module, calls: list[RootCall]) -> None:
+        """What the outputs of every model depend on, and the range of what it is given."""
+        wide = any(isinstance(m, nn.Linear) and m.out_features == self.samples for m in model.modules())
+        shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
+        squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
+        pairwise = self.samples is not None and not wide and squares
         answers = []
         for call in calls:
             with evaluating_mode(call.module), contextlib.suppress(Exception):
                 answers.append(ask(call, samples=self.samples, targets=self.targets, pairwise=pairwise))
-        arguments = tuple(
-            (name, float(tensor.detach().min()), float(tensor.detach().max()))
-            for call in calls
-            for name, tensor in call.arguments()
-            if is_real(tensor) and tensor.numel()
+        self.found = with_answers(self.found, answers, calls)
+        self._know(
+            arguments=tuple(
+                (name, float(tensor.detach().min()), float(tensor.detach().max()))
+                for call in calls
+                for name, tensor in call.arguments()
+                if is_real(tensor) and tensor.numel()
+            )
         )
-        found = replace(_with_answers(found, answers, calls), arguments=arguments)
-        return modes.look(bench, task, found, calls, curves)
+
+    @property
+    def reordered(self) -> bool:
+        return self.watched is not None and self.watched.xray.reordered
+
+    def _pairing(self, on: Bench) -> tuple[bool | None, str]:
+        def forward(batch: Any) -> tuple[Heard, Terms]:
+            seed_everything(on.seed)
+            return on.forward(batch)
+
+        with evaluating_mode(on.task.model), contextlib.suppress(Exception):
+            return look_at_pairing(forward, on.task.batch, self.samples)
+        return None, ""
 
 
 def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
@@ -265,67 +297,6 @@ def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
         for _, tensor in named_tensors(batch)
         if any(tensor.shape == t.shape and torch.equal(tensor.to(t), t) for t in given)
     }
-
-
-def _with_answers(found: Probed, answers: list[Dependence], calls: list[RootCall]) -> Probed:
-    several = len(calls) > 1
-    ignored: list[str] = []
-    for call, answer in zip(calls, answers, strict=False):
-        prefix = f"{call.name}: " if several and call.name else ""
-        ignored += [prefix + name for name in answer.ignored]
-    slices = [name for answer in answers for name in (*answer.slices, *answer.columns)]
-    mixed = max(
-        (a for a in answers if a.mixed is not None), key=lambda a: (a.mixed_certain, a.mixed or 0.0), default=None
-    )
-    return replace(
-        found,
-        ignored=tuple(ignored),
-        ignored_slices=tuple(slices),
-        mixed=mixed.mixed if mixed else None,
-        mixing_is_certain=bool(mixed and mixed.mixed_certain),
-        mixed_where=mixed.mixed_where if mixed else "",
-        causal=next((a.causal for a in answers if a.causal), ""),
-        leaks=tuple(leak for a in answers for leak in a.leaks),
-    )
-
-
-def _outputs(heard: Any, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
-    found = []
-    for name, tensor in heard[:12]:
-        if not is_real(tensor) or tensor.numel() < 2:
-            continue
-        gradient = gradients.get(name)
-        plain = tensor.detach()
-        within = (
-            plain.dim() > 1
-            and plain.shape[0] > 0
-            and plain[0].numel() > 8
-            and bool((plain.reshape(plain.shape[0], -1) == plain.reshape(plain.shape[0], -1)[:, :1]).all())
-        )
-        found.append(
-            Output(
-                name=name,
-                shape=tuple(plain.shape),
-                low=float(plain.min()),
-                high=float(plain.max()),
-                spread=spread(plain, samples),
-                final=final_operation(tensor),
-                gradient=None if gradient is None else float(gradient.detach().abs().max()),
-                constant_within=within,
-                alike_along=_alike_along(plain),
-            )
-        )
-    return tuple(found)
-
-
-def _alike_along(output: Tensor) -> int | None:
-    """The first axis, but that of the samples and the last, along which all entries of an output are the same."""
-    for axis in range(1, output.dim() - 1):
-        if output.shape[axis] > 1:
-            first = output.narrow(axis, 0, 1)
-            if bool(((output - first).abs() <= 1e-6 * float(output.abs().max())).all()):
-                return axis
-    return None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Op
+from pytest_overfit.diagnose.gather.padding import keys_let_through, keys_read, reads_padding_alone
 from pytest_overfit.diagnose.gather.targets import origin_of
 from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, tensors_in
 
@@ -29,6 +30,7 @@ CUTS = frozenset({
     "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
     "int", "heaviside", "bucketize", "sgn",
 })  # fmt: skip
+STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
 CLAMPS = frozenset(
     {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
 )
@@ -38,9 +40,8 @@ RANDOM = frozenset({
     "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
 })  # fmt: skip
 FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
-_NOTED = (
-    LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | {"scaled_dot_product_attention"}
-)
+ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+_NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
 
 
 def is_noted(name: str) -> bool:
@@ -68,50 +69,50 @@ def describe(
     if name in CLAMPS:
         return _clamp(region, args, out, shapes, line)
     if name in CUTS:
-        source = args[0] if args and isinstance(args[0], Tensor) else None
-        if (
-            source is None
-            or not source.requires_grad
-            or (
-                isinstance(out, Tensor)
-                and out.requires_grad
-                and name not in ("round", "sign", "floor", "ceil", "trunc", "sgn")
-            )
-        ):
-            return None
-        return Op(name, region, line(), shapes, final_operation(source), {"scalar": float(source.numel() == 1)})
+        return _cut(name, region, args, out, shapes, line)
     if name in RANDOM:
-        training = kwargs.get("training", args[2] if len(args) > 2 and isinstance(args[2], bool) else True)
-        share = kwargs.get("p", args[1] if len(args) > 1 and isinstance(args[1], float) else math.nan)
-        drops = "dropout" in name
-        if drops and (not training or share == 0):
-            return None
-        on_input = bool(given) and id(given[0]) in xray.keys
-        return Op(
-            "random",
-            region,
-            line(),
-            shapes,
-            notes={"by": name},
-            numbers={"p": float(share) if drops else math.nan, "input": float(on_input)},
-        )
-    if name == "scaled_dot_product_attention":
-        return _attention(region, args, kwargs, shapes, line)
+        return _random(xray, name, region, given, args, kwargs, shapes, line)
+    if name in ATTENTIONS:
+        return _attention(xray, name, region, args, kwargs, shapes, line)
     if name in FRESH and isinstance(out, Tensor):
-        source = next((t for t in given if t.requires_grad), None)
-        on_input = bool(given) and id(given[0]) in xray.keys
-        if name.endswith("_like") and not on_input:
-            return None
-        if not (
-            on_input
-            or (source is not None and not out.requires_grad)
-            or (name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad)
-        ):
-            return None
-        return Op(
-            "fresh", region, line(), shapes, notes={"by": name, "key": xray.keys.get(id(given[0]), "") if given else ""}
-        )
+        return _fresh(xray, name, region, given, out, shapes, line)
     return None
+
+
+def _cut(name: str, region: str, args: Any, out: Any, shapes: Any, line: Any) -> Op | None:
+    """What takes a number that has a gradient out of the graph."""
+    source = args[0] if args and isinstance(args[0], Tensor) else None
+    if source is None or not source.requires_grad:
+        return None
+    if isinstance(out, Tensor) and out.requires_grad and name not in STEPS:
+        return None
+    return Op(name, region, line(), shapes, final_operation(source), {"scalar": float(source.numel() == 1)})
+
+
+def _random(
+    xray: XRay, name: str, region: str, given: list[Tensor], args: Any, kwargs: Any, shapes: Any, line: Any
+) -> Op | None:
+    training = kwargs.get("training", args[2] if len(args) > 2 and isinstance(args[2], bool) else True)
+    share = kwargs.get("p", args[1] if len(args) > 1 and isinstance(args[1], float) else math.nan)
+    drops = "dropout" in name
+    if drops and (not training or share == 0):
+        return None
+    on_input = bool(given) and id(given[0]) in xray.keys
+    numbers = {"p": float(share) if drops else math.nan, "input": float(on_input)}
+    return Op("random", region, line(), shapes, notes={"by": name}, numbers=numbers)
+
+
+def _fresh(xray: XRay, name: str, region: str, given: list[Tensor], out: Tensor, shapes: Any, line: Any) -> Op | None:
+    """A tensor made anew, of a number that had a gradient or in the place of an input."""
+    on_input = bool(given) and id(given[0]) in xray.keys
+    if name.endswith("_like") and not on_input:
+        return None
+    cut = any(t.requires_grad for t in given) and not out.requires_grad
+    leaf = name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad
+    if not (on_input or cut or leaf):
+        return None
+    key = xray.keys.get(id(given[0]), "") if given else ""
+    return Op("fresh", region, line(), shapes, notes={"by": name, "key": key})
 
 
 def _loss(xray: XRay, name: str, region: str, given: list[Tensor], kwargs: Any, shapes: Any, line: Any) -> Op | None:
@@ -135,7 +136,7 @@ def _loss(xray: XRay, name: str, region: str, given: list[Tensor], kwargs: Any, 
         numbers["supervised"] = float((target != ignored).sum())
     numbers["smoothing"] = float(kwargs.get("label_smoothing", 0.0) or 0.0)
     numbers["sum"] = float(kwargs.get("reduction") == "sum")
-    notes = {**origin_of(xray.batch, target), **_scrambled(xray, predicted)}
+    notes = {**origin_of(xray.batch, target), **_scrambled(xray, predicted), **_added(xray, predicted, target)}
     return Op(name, region, line(), shapes, final_operation(given[0]), numbers, notes)
 
 
@@ -152,6 +153,19 @@ def _scrambled(xray: XRay, predicted: Tensor) -> dict[str, str]:
         right = output.movedim(1, -1).reshape(predicted.shape)
         if torch.equal(output.reshape(predicted.shape), predicted) and not torch.equal(right, predicted):
             return {"scrambled": f"{tuple(output.shape)} was reshaped to {tuple(predicted.shape)}"}
+    return {}
+
+
+def _added(xray: XRay, predicted: Tensor, target: Tensor) -> dict[str, str]:
+    """A prediction that is an output and the target itself: what is compared is the output with zero."""
+    if predicted.shape != target.shape or not is_real(predicted) or not is_real(target) or predicted.numel() < 4:
+        return {}
+    size = float(target.abs().max())
+    for output in xray.outputs:
+        if size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size:
+            gap = float((predicted - target - output).abs().max())
+            if gap <= 1e-5 * size:
+                return {"added": "the target"}
     return {}
 
 
@@ -180,6 +194,7 @@ def _arithmetic(xray: XRay, name: str, region: str, args: Any, out: Any, shapes:
             }
             same = predicted.shape == detached.shape and bool(torch.equal(predicted.detach(), detached))
             notes = {**origin_of(xray.batch, detached), **({"same": "the prediction itself"} if same else {})}
+            notes |= _added(xray, predicted.detach(), detached)
             return Op("difference", region, line(), shapes, final_operation(predicted), numbers, notes)
     return None
 
@@ -207,6 +222,8 @@ def _squasher(
         probability = value.exp() if name == "log_softmax" else value
         numbers["bound"] = float((probability.amax(axis) > 0.999).double().mean())
         numbers["over_samples"] = float(axis == 0 and out.dim() > 1 and out.shape[0] == xray.samples)
+        last = name == "softmax" and axis == out.dim() - 1 > 1
+        numbers["padding_alone"] = float(last and _inverted(xray, keys_read(out, len(out))))
     if isinstance(args[0], Tensor) and args[0].numel():
         numbers |= {"low": float(args[0].detach().min()), "high": float(args[0].detach().max())}
     return Op(name, region, line(), shapes, numbers=numbers)
@@ -239,7 +256,22 @@ def _clamp(region: str, args: Any, out: Any, shapes: Any, line: Any) -> Op | Non
     return Op("clamp", region, line(), shapes, final_operation(source), numbers)
 
 
-def _attention(region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
+def _takes_part(mask: Tensor) -> Tensor:
+    """A mask of keys as an additive one: True leaves a key out there."""
+    return torch.zeros(mask.shape).masked_fill(mask.cpu(), -math.inf) if mask.dtype is torch.bool else mask
+
+
+def _inverted(xray: XRay, read: Tensor | None) -> bool:
+    """Whether an attention reads the padding of the batch and nothing else."""
+    padding = xray.padding if read is not None else None
+    return padding is not None and read is not None and reads_padding_alone(padding.cpu(), read.cpu())
+
+
+def _attention(xray: XRay, name: str, region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> Op | None:
+    if name == "multi_head_attention_forward":  # its logits stay inside: of them only the mask is known
+        left_out = kwargs.get("key_padding_mask")
+        alone = left_out is not None and _inverted(xray, keys_let_through(_takes_part(left_out), len(left_out)))
+        return Op("heads", region, line(), shapes, numbers={"padding_alone": 1.0}) if alone else None
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
         return None
@@ -247,12 +279,13 @@ def _attention(region: str, args: Any, kwargs: Any, shapes: Any, line: Any) -> O
     logits = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     bound = float((logits.softmax(-1).amax(-1) > 0.999).double().mean()) if key.shape[-2] > 1 else 0.0
     causal = bool(kwargs.get("is_causal", args[5] if len(args) > 5 else False))
-    masked = kwargs.get("attn_mask", args[3] if len(args) > 3 else None) is not None
+    mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
     numbers = {
         "bound": bound,
         "deviation": float(logits.std()) if logits.numel() > 1 else 0.0,
         "length": float(key.shape[-2]),
         "causal": float(causal),
-        "masked": float(masked),
+        "masked": float(mask is not None),
+        "padding_alone": float(mask is not None and _inverted(xray, keys_let_through(mask, len(mask)))),
     }
     return Op("attention", region, line(), shapes, numbers=numbers)

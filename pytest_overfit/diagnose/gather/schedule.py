@@ -15,20 +15,25 @@ from pytest_overfit.diagnose.evidence import Attempt, Evidence
 from pytest_overfit.diagnose.gather import trials
 from pytest_overfit.diagnose.gather.trials import Change, attempt
 from pytest_overfit.diagnose.rules.rates import odd_schedule
+from pytest_overfit.judge.finding import number
 from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.phases import TRIAL
 
+Hopeless = Callable[[Sequence[float]], bool]
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 
 
 def make_trials(bench: Bench, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None]) -> None:
     """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
-    for change in candidates(bench, evidence):
+    steps, changes = bench.plan.max_steps, [*candidates(bench, evidence)]
+    for index, change in enumerate(changes, 1):
         left = until - time.perf_counter()
         if left < 0.05:
             return
-        steps = bench.plan.max_steps
-        done = attempt(bench, change, steps=steps, seconds=left, hopeless=_hopeless(evidence, steps))
+        trial = f"{TRIAL} {index}/{len(changes)}"
+        hopeless = _told(bench, trial, spoken(change), until=until, hopeless=_hopeless(evidence, steps))
+        done = attempt(bench, change, steps=steps, seconds=left, hopeless=hopeless)
         if done is None:
             continue
         evidence = replace(evidence, attempts=(*evidence.attempts, done))
@@ -37,7 +42,33 @@ def make_trials(bench: Bench, evidence: Evidence, *, until: float, learned: Call
             return
 
 
-def _hopeless(evidence: Evidence, steps: int) -> Callable[[Sequence[float]], bool]:
+def spoken(change: Change) -> str:
+    """A change in a few words.
+
+    Example:
+        >>> spoken(Change("learning rate x 0.1", value=1e-4)), spoken(Change("unfrozen"))
+        ('lr 0.0001', 'unfrozen')
+    """
+    if change.name.startswith("learning rate") and change.value is not None:
+        return f"lr {number(change.value)}"
+    return f"{change.name} ({change.detail})" if change.detail else change.name
+
+
+def _told(bench: Bench, trial: str, what: str, *, until: float, hopeless: Hopeless) -> Hopeless:
+    """``hopeless``, which is asked now and then, as the moment to say how far a trial is; its start is said at once."""
+
+    def tell(steps: int) -> None:
+        bench.tell(trial, f"{what}, step {steps}/{bench.plan.max_steps}", until - time.perf_counter())
+
+    def asked(curve: Sequence[float]) -> bool:
+        tell(len(curve))
+        return hopeless(curve)
+
+    tell(0)
+    return asked
+
+
+def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
     limit = evidence.limit_of_objective()
 
     def enough(curve: Sequence[float]) -> bool:

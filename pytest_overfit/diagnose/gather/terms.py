@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,19 @@ from torch import Tensor
 from pytest_overfit.data.batch import map_tensors
 from pytest_overfit.diagnose.evidence import Term
 from pytest_overfit.diagnose.gather.tensors import graph_nodes
+from pytest_overfit.run.influence import perturbed
 from pytest_overfit.run.task import Heard, Terms
 
 
-def look_at_terms(heard: Heard, terms: Terms) -> tuple[tuple[Term, ...], tuple[str, ...], Mapping[str, Tensor]]:
+def look_at_terms(
+    heard: Heard, terms: Terms, parameters: Mapping[int, str]
+) -> tuple[tuple[Term, ...], tuple[str, ...], Mapping[str, Tensor]]:
     """The terms beside the objective, the outputs that the objective does not read, and its gradients there.
 
     Args:
         heard: the outputs, with their graphs.
         terms: the terms, with theirs.
+        parameters: names by id, of those of which is asked which terms reach them.
     """
     objective = terms["objective"]
     outputs = [(name, tensor) for name, tensor in heard if tensor.requires_grad]
@@ -34,6 +38,7 @@ def look_at_terms(heard: Heard, terms: Terms) -> tuple[tuple[Term, ...], tuple[s
         for name, term in others.items()
         if term.requires_grad
     }
+    reached = {name: _leaves(term) & parameters.keys() for name, term in others.items() if parameters}
     found = []
     for name, term in others.items():
         if name not in gradients:
@@ -42,6 +47,7 @@ def look_at_terms(heard: Heard, terms: Terms) -> tuple[tuple[Term, ...], tuple[s
         read = [output for (output, _), gradient in zip(outputs, gradients[name], strict=True) if _lives(gradient)]
         connected = any(gradient is not None for gradient in gradients[name])
         share, alignment = _own_share(name, gradients, total)
+        elsewhere = set().union(*(ids for other, ids in reached.items() if other != name))
         (weight,) = torch.autograd.grad(objective, term, retain_graph=True, allow_unused=True)
         found.append(
             Term(
@@ -53,10 +59,16 @@ def look_at_terms(heard: Heard, terms: Terms) -> tuple[tuple[Term, ...], tuple[s
                 weights_only=not connected,
                 weight=None if weight is None else float(weight),
                 outputs=tuple(dict.fromkeys(read)),
+                alone=tuple(parameters[each] for each in reached.get(name, set()) - elsewhere),
             )
         )
     unread = tuple(name for (name, _), gradient in zip(outputs, total, strict=True) if not _lives(gradient))
     return tuple(found), unread, {name: g for (name, _), g in zip(outputs, total, strict=True) if g is not None}
+
+
+def _leaves(term: Tensor) -> set[int]:
+    """The ids of the leaves of a term's graph."""
+    return {id(node.variable) for node in graph_nodes(term) if hasattr(node, "variable")}
 
 
 def _lives(gradient: Tensor | None) -> bool:
@@ -95,6 +107,32 @@ def _unheard(own: tuple[Tensor | None, ...], total: tuple[Tensor | None, ...]) -
         (mine, all_) for mine, all_ in zip(own, total, strict=True) if mine is not None and bool((mine != 0).any())
     ]
     return bool(pairs) and all(both is None or not bool((both[mine != 0] != 0).any()) for mine, both in pairs)
+
+
+def reads_weights_alone(
+    forward: Callable[[Any], tuple[Heard, Terms]], batch: Any, parameters: Sequence[Tensor]
+) -> bool:
+    """Whether models were asked, none of their outputs is in the objective, and its gradient is that of any batch."""
+    found = []
+    for each in (batch, map_tensors(_another, batch)):
+        heard, terms = forward(each)
+        objective = terms["objective"]
+        outputs = [tensor for _, tensor in heard if tensor.requires_grad]
+        if not heard or not objective.requires_grad:
+            return False
+        gradients = torch.autograd.grad(objective, [*outputs, *parameters], allow_unused=True)
+        if any(gradient is not None for gradient in gradients[: len(outputs)]):
+            return False
+        found.append(gradients[len(outputs) :])
+    pairs = list(zip(*found, strict=True))
+    return any(a is not None for a, _ in pairs) and all(
+        a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs
+    )
+
+
+def _another(tensor: Tensor) -> Tensor:
+    changed = perturbed(tensor) if tensor.is_floating_point() else None
+    return tensor if changed is None else changed
 
 
 def count_unread_samples(

@@ -19,6 +19,7 @@ from pytest_overfit.data.batch import named_tensors
 from pytest_overfit.diagnose.evidence import LOSS, Event, Module, Op, Step
 from pytest_overfit.diagnose.gather.calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.gather.operations import LOSSES, describe, is_noted
+from pytest_overfit.diagnose.gather.padding import padding_of
 from pytest_overfit.diagnose.gather.tensors import graph_nodes, is_real, size_of, spread, tensors_in
 from pytest_overfit.run.update import optimizers_heard
 
@@ -42,11 +43,19 @@ class XRay:
         self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
         self.parameters = {id(p): name for name, p in model.named_parameters()}
         self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
+        self._padding: list[Tensor | None] = []
         self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
         self.stack: list[str | None] = []  # None: a module that is a loss, called beside the model
         self.consumed: set[int] = set()  # parameters whose gradient an optimizer has applied
         self.polluted: set[int] = set()  # and that was added to since, without having been zeroed
         self.clear()
+
+    @property
+    def padding(self) -> Tensor | None:
+        """What of the batch is padding, looked for once an attention wants to know."""
+        if not self._padding:
+            self._padding.append(padding_of(self.batch))
+        return self._padding[0]
 
     def clear(self) -> None:
         self.events: list[Event] = []
@@ -64,6 +73,7 @@ class XRay:
         self.outside: dict[str, None] = {}
         self.outputs: list[Tensor] = []  # of the last root call
         self.targets: list[Tensor] = []  # what predictions are compared with
+        self.reordered = False  # a prediction that was compared is no output as it is
         self.bad: Op | None = None
         self.huge: Op | None = None
         self.held: set[int] = set()
@@ -227,6 +237,9 @@ class XRay:
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         name = self.stack.pop() if self.stack else ""
+        if not self.stack and name is not None:
+            with contextlib.suppress(Exception), torch._C.DisableTorchFunction():
+                self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
         if not self.measured or name is None or len(self.modules) >= MOST_OPS:
             return
         with contextlib.suppress(Exception), torch.no_grad(), torch._C.DisableTorchFunction():
@@ -235,8 +248,6 @@ class XRay:
                 return
             given = next((t for t in tensors_in(args) if t.numel()), None)
             own = list(module.parameters(recurse=False))
-            if len(self.stack) == 0:
-                self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
             self.modules.append(
                 Module(
                     name=name,
@@ -252,6 +263,7 @@ class XRay:
                     spread=spread(tensor, self.samples),
                     input_spread=None if given is None else spread(given, self.samples),
                     finite=bool(torch.isfinite(tensor.detach()).all()),
+                    fed=0.0 if given is None or not is_real(given) else float(given.detach().abs().max()),
                 )
             )
 
@@ -263,7 +275,9 @@ class XRay:
             a, b = args[:2]
             compared = name in LOSSES or ("sub" in name and a.shape == b.shape and not self.in_model)
             if compared and a.requires_grad != b.requires_grad:
-                self.targets.append((b if a.requires_grad else a).detach())
+                predicted, target = (a, b) if a.requires_grad else (b, a)
+                self.targets.append(target.detach())
+                self.reordered |= not any(_same_numbers(predicted, output) for output in self.outputs)
         region = (self.stack[-1] if self.in_model else None) or LOSS
         if name in ("detach", "data") and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
             self.sources[id(out)] = args[0]
@@ -294,6 +308,10 @@ class XRay:
         if _spoils(name, out, sound):
             notes = {"dtype": str(out.dtype).removeprefix("torch."), "sound": str(sound)}
             self.bad = Op(name, region, users_line(frame), shapes, "", numbers, notes)
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    return a.numel() == b.numel() and torch.equal(a.detach().reshape(-1), b.reshape(-1))
 
 
 def _spoils(name: str, out: Tensor, sound: bool) -> bool:

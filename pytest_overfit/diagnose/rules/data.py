@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Tensor
-from pytest_overfit.diagnose.rules.seen import noted
+from pytest_overfit.diagnose.rules.seen import noted, proof
 from pytest_overfit.judge.finding import number
 
 FAR = 50.0  # from zero, in units of a standardised number
@@ -205,6 +205,9 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
+WEIGHING = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # layers that multiply what they are given with weights
+
+
 def scales(evidence: Evidence) -> Iterator[Cause]:
     """Numbers far from zero mean and unit deviation."""
     for kind, change in (("input-scale", "standardised inputs"), ("target-scale", "standardised targets")):
@@ -232,8 +235,7 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
                 kind,
                 tensor.key,
                 f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
-                f"({number(tensor.low)} to {number(tensor.high)})"
-                + (f"; passes in {attempt.passed_at} steps once standardised" if proven and attempt else ""),
+                f"({number(tensor.low)} to {number(tensor.high)})" + proof(attempt, "once standardised"),
                 "standardise it: subtract the mean and divide by the deviation, or change its unit",
                 "proven" if proven else "shown",
                 {"mean": tensor.mean, "deviation": tensor.deviation},
@@ -259,6 +261,31 @@ def arguments(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.88,
             )
             return
+
+
+def fed(evidence: Evidence) -> Iterator[Cause]:
+    """The first layers are given numbers far from zero that the batch does not hold: made, and not scaled, on the way.
+
+    Only what is new counts: behind a layer that itself makes large numbers the cause is another one.
+    """
+    if evidence.learned or not evidence.steps:
+        return
+    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
+    largest = max(2 * FAR, 2 * known)
+    for module in evidence.steps[0].modules:
+        if module.kind in WEIGHING and module.fed > largest:
+            yield Cause(
+                "input-scale",
+                f"module {module.name} ({module.kind})",
+                f"{module.name} is given numbers of up to {number(module.fed)}, and the inputs of the batch end at "
+                f"{number(known)}",
+                "scale them to about -1..1 before the layer, or embed them",
+                "shown",
+                {"fed": module.fed, "inputs": known},
+                weight=0.86,
+            )
+            return
+        largest = max(largest, 2 * module.size if module.finite else largest)
 
 
 def giant(evidence: Evidence) -> Iterator[Cause]:
@@ -321,4 +348,4 @@ def _is_compared(evidence: Evidence, largest: float) -> bool:
     return any(max(abs(op.numbers["target_low"]), abs(op.numbers["target_high"])) > 0.5 * largest for op in met)
 
 
-RULES = (not_finite, changes, degenerate, conflict, scales, arguments, giant, same_partner)
+RULES = (not_finite, changes, degenerate, conflict, scales, arguments, fed, giant, same_partner)

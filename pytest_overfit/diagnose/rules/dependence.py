@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence
-from pytest_overfit.diagnose.rules.seen import (
-    noted,
-)
+from pytest_overfit.diagnose.rules.seen import noted, proof
 from pytest_overfit.judge.finding import number
 from pytest_overfit.suggest import shorten
 
@@ -37,6 +35,23 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
         certain=evidence.learned,
         weight=0.9 if evidence.learned or zeroed else 0.75,
     )
+
+
+def padding_alone(evidence: Evidence) -> Iterator[Cause]:
+    """An attention reads the padding and none of the content."""
+    op = next((op for op in noted(evidence) if op.numbers.get("padding_alone")), None)
+    if op is not None:
+        yield Cause(
+            "input-ignored",
+            op.where,
+            "attention reads the padded places and none of the others: its mask is inverted",
+            "invert the mask: a key_padding_mask is True where a key is left out, an attn_mask of booleans where it "
+            "takes part",
+            "shown",
+            {},
+            certain=True,
+            weight=0.95,
+        )
 
 
 def mixed(evidence: Evidence) -> Iterator[Cause]:
@@ -107,11 +122,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             drop.where,
             f"{drop.notes['by']} (p={number(drop.numbers.get('p', 0))}) goes on in evaluation mode: two passes "
             f"differ by {number(still)} of the output's size"
-            + (
-                f"; passes in {attempt.passed_at} steps with the same random numbers at every step"
-                if proven and attempt
-                else ""
-            ),
+            + proof(attempt, "with the same random numbers at every step"),
             "pass training=self.training, or use nn.Dropout",
             "proven" if proven else "shown",
             {"spread": still},
@@ -127,11 +138,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         where.where if where else "the forward pass",
         f"two forward passes of different seeds differ by {number(spread)} of the output's size"
         + (", in evaluation mode too" if still > 0.01 else "")
-        + (
-            f"; passes in {attempt.passed_at} steps with the same random numbers at every step"
-            if proven and attempt
-            else ""
-        ),
+        + proof(attempt, "with the same random numbers at every step"),
         "lower the dropout or the noise for this test; where chance is meant, declare stochastic",
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},
@@ -189,6 +196,19 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
 
 def leaks(evidence: Evidence) -> Iterator[Cause]:
     """The answer is in the input."""
+    compared = [op for op in noted(evidence) if op.name == "difference" or "target_high" in op.numbers]
+    if compared and all(op.notes.get("added") for op in compared):
+        yield Cause(
+            "leak",
+            compared[0].where,
+            "what is compared is an output plus the target itself: a model that returns zeros is perfect",
+            "compare the output by itself, or add what is not the target",
+            "shown",
+            {},
+            certain=True,
+            weight=0.94,
+        )
+        return
     for where, what in evidence.probed.leaks:
         same = "very value" in what  # either the targets were not shifted, or the mask lets the place itself through
         yield Cause(
@@ -209,4 +229,4 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
-RULES = (ignored, mixed, noisy, modes_differ, leaks)
+RULES = (ignored, padding_alone, mixed, noisy, modes_differ, leaks)

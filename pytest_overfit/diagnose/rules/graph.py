@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
-from pytest_overfit.diagnose.rules.seen import learning
+from pytest_overfit.diagnose.rules.seen import learning, proof
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.record import ParameterRecord
 from pytest_overfit.suggest import shorten
@@ -213,7 +213,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
         shorten(p.name for p in frozen),
         f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
         + (f" by {patterns}" if patterns else "")
-        + (f"; passes in {attempt.passed_at} steps with all of them trainable" if proven and attempt else ""),
+        + proof(attempt, "with all of them trainable"),
         f"freeze less: narrow {patterns}" if patterns else "set requires_grad_(True) for what has to learn",
         "proven" if proven else "shown",
         {"frozen": len(frozen)},

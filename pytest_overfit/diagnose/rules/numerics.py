@@ -6,88 +6,102 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
+from pytest_overfit.diagnose.rules.seen import proof
 from pytest_overfit.judge.finding import number
+from pytest_overfit.run.record import NonFinite
 
 HALF = ("float16", "bfloat16")
 EXPLODED = 30.0
+EARLY = 2  # steps: what is not finite by then was built so
 
 
 def not_finite(evidence: Evidence) -> Iterator[Cause]:
     """Where the first NaN or infinity arose, and what fed it."""
-    bad = evidence.record.non_finite
+    bad, probed = evidence.record.non_finite, evidence.probed
     if bad is None:
         return
-    forward, backward = evidence.probed.first_bad, evidence.probed.bad_gradient
-    early = bad.step <= 2
-    half = _half(evidence, forward)
+    half = _half(evidence, probed.first_bad)
     if half:
-        yield Cause(
-            "precision",
-            forward.where if forward else bad.what,
-            f"{bad.what} is not finite at step {bad.step} in {half}: "
-            f"{_fed(forward) if forward else 'its range ends at 65504'}",
-            "use bfloat16 or float32 here, or scale the loss",
-            "shown",
-            {"step": bad.step},
-            certain=True,
-            weight=0.97,
-        )
-    if forward is not None:
-        kind = "nonfinite-output" if forward.region != LOSS else "nonfinite-loss"
-        if bad.what.startswith("gradient"):  # the value was left out on the way forward, and not on the way back
-            kind = "nonfinite-gradient"
-        yield Cause(
-            kind,
-            forward.where,
-            f"{forward.name}() gives the first value that is not finite, at step {bad.step}: {_fed(forward)}",
-            _guard(forward.name),
-            "shown",
-            {"step": bad.step, **forward.numbers},
-            certain=True,
-            weight=0.96 if early else 0.5,
-        )
-    elif backward is not None:
-        yield Cause(
-            "nonfinite-gradient",
-            f"{backward.line or LOSS}, the backward pass of {backward.name}",
-            f"the backward pass of {backward.name} gives NaN at step {bad.step}, with finite losses: a root, "
-            "logarithm or norm at zero",
-            "put a small number under the root (x + eps).sqrt(), or a safe value inside torch.where",
-            "shown",
-            {"step": bad.step},
-            certain=True,
-            weight=0.95 if early else 0.8,
-        )
-    elif (huge := evidence.probed.huge) is not None:
-        yield Cause(
-            "nonfinite-output" if huge.region != LOSS else "nonfinite-loss",
-            huge.where,
-            f"{huge.name}() gives {number(huge.numbers['high'])} from {number(huge.numbers['low0'])} to "
-            f"{number(huge.numbers['high0'])}, and {bad.what} is not finite at step {bad.step}",
-            _guard(huge.name),
-            "shown",
-            {"step": bad.step, **huge.numbers},
-            certain=True,
-            weight=0.94 if early else 0.5,
-        )
+        yield _in_half(bad, half, probed.first_bad)
+    if probed.first_bad is not None:
+        yield _at_operation(bad, probed.first_bad)
+    elif probed.bad_gradient is not None:
+        yield _at_gradient(bad, probed.bad_gradient)
+    elif probed.huge is not None:
+        yield _after_huge(bad, probed.huge)
     else:
-        kind = (
-            "nonfinite-gradient"
-            if "gradient" in bad.what
-            else "nonfinite-output"
-            if "prediction" in bad.what
-            else "nonfinite-loss"
-        )
-        yield Cause(
-            kind,
-            bad.module or bad.what,
-            f"{bad.what} is not finite at step {bad.step}",
-            "look at what feeds it in that step",
-            "observed",
-            {"step": bad.step},
-            certain=True,
-            weight=0.6,
-        )
+        yield _somewhere(bad)
+
+
+def _in_half(bad: NonFinite, half: str, op: Op | None) -> Cause:
+    return Cause(
+        "precision",
+        op.where if op else bad.what,
+        f"{bad.what} is not finite at step {bad.step} in {half}: {_fed(op) if op else 'its range ends at 65504'}",
+        "use bfloat16 or float32 here, or scale the loss",
+        "shown",
+        {"step": bad.step},
+        certain=True,
+        weight=0.97,
+    )
+
+
+def _at_operation(bad: NonFinite, op: Op) -> Cause:
+    kind = "nonfinite-output" if op.region != LOSS else "nonfinite-loss"
+    if bad.what.startswith("gradient"):  # the value was left out on the way forward, and not on the way back
+        kind = "nonfinite-gradient"
+    return Cause(
+        kind,
+        op.where,
+        f"{op.name}() gives the first value that is not finite, at step {bad.step}: {_fed(op)}",
+        _guard(op.name),
+        "shown",
+        {"step": bad.step, **op.numbers},
+        certain=True,
+        weight=0.96 if bad.step <= EARLY else 0.5,
+    )
+
+
+def _at_gradient(bad: NonFinite, op: Op) -> Cause:
+    return Cause(
+        "nonfinite-gradient",
+        f"{op.line or LOSS}, the backward pass of {op.name}",
+        f"the backward pass of {op.name} gives NaN at step {bad.step}, with finite losses: a root, "
+        "logarithm or norm at zero",
+        "put a small number under the root (x + eps).sqrt(), or a safe value inside torch.where",
+        "shown",
+        {"step": bad.step},
+        certain=True,
+        weight=0.95 if bad.step <= EARLY else 0.8,
+    )
+
+
+def _after_huge(bad: NonFinite, op: Op) -> Cause:
+    return Cause(
+        "nonfinite-output" if op.region != LOSS else "nonfinite-loss",
+        op.where,
+        f"{op.name}() gives {number(op.numbers['high'])} from {number(op.numbers['low0'])} to "
+        f"{number(op.numbers['high0'])}, and {bad.what} is not finite at step {bad.step}",
+        _guard(op.name),
+        "shown",
+        {"step": bad.step, **op.numbers},
+        certain=True,
+        weight=0.94 if bad.step <= EARLY else 0.5,
+    )
+
+
+def _somewhere(bad: NonFinite) -> Cause:
+    kinds = {"gradient": "nonfinite-gradient", "prediction": "nonfinite-output"}
+    return Cause(
+        next((kind for word, kind in kinds.items() if word in bad.what), "nonfinite-loss"),
+        bad.module or bad.what,
+        f"{bad.what} is not finite at step {bad.step}",
+        "look at what feeds it in that step",
+        "observed",
+        {"step": bad.step},
+        certain=True,
+        weight=0.6,
+    )
 
 
 def _half(evidence: Evidence, op: Op | None) -> str:
@@ -135,7 +149,7 @@ def coarse(evidence: Evidence) -> Iterator[Cause]:
             half[0].name,
             f"{len(half)} parameter tensors are {half[0].dtype}"
             + (f", and updates of {len(rounded)} of them are rounded away" if rounded else "")
-            + (f"; passes in {attempt.passed_at} steps in float32" if proven and attempt else ""),
+            + proof(attempt, "in float32"),
             "keep the weights in float32 and use autocast",
             "proven" if proven else "shown",
             {"tensors": len(half)},
@@ -160,8 +174,7 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
         "gradient-explosion",
         f"module {first.name}",
         f"activations grow to {number(last.size)} (module {last.name}) in the first forward pass, and the largest "
-        f"gradient is {number(gradient)}"
-        + (f"; passes in {attempt.passed_at} steps with fresh weights" if proven and attempt else ""),
+        f"gradient is {number(gradient)}" + proof(attempt, "with fresh weights"),
         "initialise the weights with a deviation of 1 / sqrt(inputs), or normalise between layers",
         "proven" if proven else "shown",
         {"activation": last.size, "gradient": gradient},

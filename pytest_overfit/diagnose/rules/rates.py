@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Group, Moves
-from pytest_overfit.diagnose.rules.seen import (
-    term_weights,
-)
+from pytest_overfit.diagnose.rules.seen import passes, proof, term_weights
 from pytest_overfit.judge.finding import number
 from pytest_overfit.suggest import shorten
 
@@ -26,8 +24,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "lr-low",
             zero[0].where,
-            "the learning rate is 0 in every group"
-            + (f"; passes in {works.passed_at} steps with {works.value:g}" if works else ""),
+            "the learning rate is 0 in every group" + (proof(works, f"with {works.value:g}") if works else ""),
             f"set lr={works.value:g}" if works and works.value else "set a learning rate above 0",
             "proven" if works else "shown",
             {"lr": 0.0, **({"works": works.value} if works and works.value is not None else {})},
@@ -47,8 +44,9 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "lr-high" if high else "lr-low",
             evidence.groups[0].where if evidence.groups else "the optimizer",
-            f"passes in {attempt.passed_at} steps with a learning rate of {attempt.value:.3g} instead of "
-            f"{attempt.was:.3g}; {_shape(evidence)}",
+            passes(
+                attempt, f"with a learning rate of {attempt.value:.3g} instead of {attempt.was:.3g}; {_shape(evidence)}"
+            ),
             f"set lr={attempt.value:.3g}",
             "proven",
             {"lr": attempt.was, "works": attempt.value, "steps": float(attempt.passed_at or 0)},
@@ -98,11 +96,7 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
             group.where,
             f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])} "
             f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
-            + (
-                f"; passes in {held.passed_at} steps with it held at {number(held.value or 0)}"
-                if proven and held
-                else ""
-            ),
+            + (proof(held, f"with it held at {number(held.value or 0)}") if held else ""),
             "step the schedule once per epoch, or make its warm-up and decay fit the run: hold it for this test",
             "proven" if proven else "shown",
             {"first": group.rates[0], "last": group.rates[-1], "set": group.initial_rate},
@@ -130,8 +124,7 @@ def group_rates(evidence: Evidence) -> Iterator[Cause]:
         yield _group_cause(
             odd,
             "proven",
-            f"passes in {one.passed_at} steps with {number(one.value or 0)} for all groups; this one has "
-            f"{number(odd.rates[0])}",
+            passes(one, f"with {number(one.value or 0)} for all groups; this one has {number(odd.rates[0])}"),
         )
         return
     live = [g for g in evidence.groups if any(g.rates)]
@@ -188,7 +181,7 @@ def decay(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "weight-decay",
             evidence.groups[0].where if evidence.groups else "the optimizer",
-            f"passes in {attempt.passed_at} steps without weight decay; it is {number(attempt.was or 0)}",
+            passes(attempt, f"without weight decay; it is {number(attempt.was or 0)}"),
             "set weight_decay=0 for this test, or a hundredth of it",
             "proven",
             {"weight_decay": attempt.was or 0.0, "works": 0.0},
@@ -245,8 +238,7 @@ def hyperparameters(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "optimizer-hyperparameter",
             group.where,
-            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd)
-            + (f"; passes in {attempt.passed_at} steps with the defaults" if proven and attempt else ""),
+            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + proof(attempt, "with the defaults"),
             ", ".join(f"set {key}={usual}" for key, _, usual in odd),
             "proven" if proven else "shown",
             {key: value for key, value, _ in odd},

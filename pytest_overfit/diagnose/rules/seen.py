@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
-from pytest_overfit.diagnose.evidence import Event, Evidence, Op, Output
+from pytest_overfit.diagnose.evidence import Attempt, Event, Evidence, Op, Output
 from pytest_overfit.run.record import ParameterRecord
 
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
@@ -63,6 +63,16 @@ def is_declared(name: str, evidence: Evidence) -> bool:
 def passed_with(evidence: Evidence, change: str) -> bool:
     attempt = evidence.attempt(change)
     return attempt is not None and attempt.passed
+
+
+def passes(attempt: Attempt, how: str) -> str:
+    """A trial that learns, in words: "passes in 140 steps without weight decay"."""
+    return f"passes in {attempt.passed_at} steps {how}"
+
+
+def proof(attempt: Attempt | None, how: str) -> str:
+    """The same behind what was observed; empty where the trial was not made, or did not learn."""
+    return f"; {passes(attempt, how)}" if attempt is not None and attempt.passed else ""
 
 
 def line_of(events: Sequence[Event]) -> str:

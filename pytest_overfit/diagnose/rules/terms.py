@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import LOSS, Evidence, Term
+from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op, Term
 from pytest_overfit.diagnose.rules.seen import (
     noted,
     term_weights,
 )
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.suggest import shorten
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
 NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
@@ -20,12 +21,26 @@ NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
 
 def sign(evidence: Evidence) -> Iterator[Cause]:
     """The loss, or a term of it, rewards what it should punish."""
-    curve = evidence.objective
+    if evidence.passed:
+        return
+    cause = _turned(evidence) or _subtracted(evidence)
+    if cause is None:
+        logits = next((op for op in noted(evidence) if _is_unnormalised(op)), None)
+        if logits is None:
+            cause = _without_floor(evidence)
+        elif not any(op.numbers.get("over_samples") for op in noted(evidence)):
+            cause = _of_logits(logits)
+    if cause is not None:
+        yield cause
+
+
+def _turned(evidence: Evidence) -> Cause | None:
+    """A term that climbs where the objective falls, by their gradients."""
     for term in evidence.probed.terms:
         values = evidence.record.curves.get(term.name, ())
         turned = term.alignment is not None and term.alignment < -0.5 and (term.share or 0) > NOTHING
-        if turned and values and values[-1] > values[0] and not term.weights_only and not evidence.passed:
-            yield Cause(
+        if turned and values and values[-1] > values[0] and not term.weights_only:
+            return Cause(
                 "loss-sign",
                 f"term {term.name}",
                 f"the objective falls where {term.name} climbs (cosine of the two gradients {term.alignment:.2f}; "
@@ -35,67 +50,64 @@ def sign(evidence: Evidence) -> Iterator[Cause]:
                 {"cosine": term.alignment or 0.0},
                 weight=0.95,
             )
-            return
+    return None
+
+
+def _subtracted(evidence: Evidence) -> Cause | None:
+    """A term with a negative weight that climbs."""
     exact = {term.name: term.weight for term in evidence.probed.terms if term.weight is not None}
     weights = exact or term_weights(evidence)
-    subtracted = [name for name, weight in weights.items() if weight < -1e-6 and _climbs(evidence, name)]
-    if subtracted and not evidence.passed:
-        yield Cause(
-            "loss-sign",
-            f"term {subtracted[0]}",
-            f"{subtracted[0]} has a weight of {number(weights[subtracted[0]])} in the objective, which falls while "
-            "the term climbs",
-            f"add {subtracted[0]} instead of subtracting it",
-            "shown",
-            {"weight": weights[subtracted[0]]},
-            weight=0.93,
-        )
-        return
-    floor = evidence.probed.floor
-    logits = next(
-        (
-            op
-            for op in noted(evidence)
-            if op.name in ("nll_loss", "ctc_loss") and op.numbers.get("log_sum_error", 0) > 0.05
-        ),
-        None,
+    name = next((name for name, weight in weights.items() if weight < -1e-6 and _climbs(evidence, name)), None)
+    if name is None:
+        return None
+    return Cause(
+        "loss-sign",
+        f"term {name}",
+        f"{name} has a weight of {number(weights[name])} in the objective, which falls while the term climbs",
+        f"add {name} instead of subtracting it",
+        "shown",
+        {"weight": weights[name]},
+        weight=0.93,
     )
-    if logits is not None and any(op.numbers.get("over_samples") for op in noted(evidence)):
-        return
-    if logits is not None and not evidence.passed:
-        yield Cause(
-            "loss-sign",
-            logits.where,
-            f"{logits.name} gets numbers whose exponentials do not add up to 1 (logsumexp off by "
-            f"{number(logits.numbers['log_sum_error'])}): it has no lower bound",
-            f"use log_softmax before {logits.name}, or cross_entropy",
-            "shown",
-            {"logsumexp": logits.numbers["log_sum_error"]},
-            certain=True,
-            weight=0.95,
-        )
-    elif (
-        not evidence.passed
-        and curve
-        and curve[-1] < 0
-        and curve[-1] < curve[0]
-        and (floor is None or floor.unbounded or floor.reached < 0)
-    ):
-        yield Cause(
-            "loss-sign",
-            LOSS,
-            f"the objective went from {number(curve[0])} to {number(curve[-1])} and has no floor"
-            + (
-                f": over free predictions it is at {number(floor.reached)} and still falling"
-                if floor and floor.unbounded
-                else ""
-            ),
-            "look for a minus, or a likelihood in place of its negative; where it has no floor by design, declare "
-            "unbounded",
-            "shown",
-            {"last": curve[-1]},
-            weight=0.75,
-        )
+
+
+def _is_unnormalised(op: Op) -> bool:
+    return op.name in ("nll_loss", "ctc_loss") and op.numbers.get("log_sum_error", 0) > 0.05
+
+
+def _of_logits(op: Op) -> Cause:
+    return Cause(
+        "loss-sign",
+        op.where,
+        f"{op.name} gets numbers whose exponentials do not add up to 1 (logsumexp off by "
+        f"{number(op.numbers['log_sum_error'])}): it has no lower bound",
+        f"use log_softmax before {op.name}, or cross_entropy",
+        "shown",
+        {"logsumexp": op.numbers["log_sum_error"]},
+        certain=True,
+        weight=0.95,
+    )
+
+
+def _without_floor(evidence: Evidence) -> Cause | None:
+    """An objective that fell below zero, and goes on falling."""
+    curve, floor = evidence.objective, evidence.probed.floor
+    if not curve or curve[-1] >= 0 or curve[-1] >= curve[0]:
+        return None
+    if floor is not None and not floor.unbounded and floor.reached >= 0:
+        return None
+    falling = floor is not None and floor.unbounded
+    return Cause(
+        "loss-sign",
+        LOSS,
+        f"the objective went from {number(curve[0])} to {number(curve[-1])} and has no floor"
+        + (f": over free predictions it is at {number(floor.reached)} and still falling" if floor and falling else ""),
+        "look for a minus, or a likelihood in place of its negative; where it has no floor by design, declare "
+        "unbounded",
+        "shown",
+        {"last": curve[-1]},
+        weight=0.75,
+    )
 
 
 def _climbs(evidence: Evidence, name: str) -> bool:
@@ -176,6 +188,30 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
+def gated(evidence: Evidence) -> Iterator[Cause]:
+    """Weights whose only way to the targets leads through an argmax: a regulariser alone trains them."""
+    chosen = next(
+        (op for op in noted(evidence) if op.name == "argmax" and op.final == "Softmax" and op.region != LOSS), None
+    )
+    seen = evidence.record.supervision
+    if chosen is None or seen is None or not any(_has_target(evidence, term) for term in evidence.probed.terms):
+        return
+    for term in evidence.probed.terms:
+        if term.alone and term.in_objective and not term.weights_only and not _has_target(evidence, term):
+            yield Cause(
+                "no-gradient",
+                chosen.where,
+                f"{shorten(term.alone)} get a gradient from {term.name} alone, which answers to no target: argmax() "
+                "takes the choice out of the graph",
+                "weigh what is chosen by its probability, or pass the gradient straight through",
+                "shown",
+                {"tensors": len(term.alone)},
+                certain=True,
+                weight=0.92,
+            )
+            return
+
+
 def _limited(evidence: Evidence, term: Term) -> bool:
     return any(resolve_term(name, evidence.record.curves) == term.name for name in evidence.limits)
 
@@ -254,4 +290,4 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
-RULES = (sign, constant_terms, missing_terms, drowned, stuck)
+RULES = (sign, constant_terms, missing_terms, gated, drowned, stuck)

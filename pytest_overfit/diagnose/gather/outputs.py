@@ -1,0 +1,53 @@
+"""What the trained model returns, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pytest_overfit.diagnose.evidence import Output
+from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
+from pytest_overfit.run.task import Heard
+
+MOST_OUTPUTS = 12
+
+
+def look_at_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
+    """Range, spread and gradient of every output of more than one number."""
+    found = []
+    for name, tensor in heard[:MOST_OUTPUTS]:
+        if not is_real(tensor) or tensor.numel() < 2:
+            continue
+        gradient = gradients.get(name)
+        plain = tensor.detach()
+        within = (
+            plain.dim() > 1
+            and plain.shape[0] > 0
+            and plain[0].numel() > 8
+            and bool((plain.reshape(plain.shape[0], -1) == plain.reshape(plain.shape[0], -1)[:, :1]).all())
+        )
+        found.append(
+            Output(
+                name=name,
+                shape=tuple(plain.shape),
+                low=float(plain.min()),
+                high=float(plain.max()),
+                spread=spread(plain, samples),
+                final=final_operation(tensor),
+                gradient=None if gradient is None else float(gradient.detach().abs().max()),
+                constant_within=within,
+                alike_along=_alike_along(plain),
+            )
+        )
+    return tuple(found)
+
+
+def _alike_along(output: Tensor) -> int | None:
+    """The first axis, but that of the samples and the last, along which all entries of an output are the same."""
+    for axis in range(1, output.dim() - 1):
+        if output.shape[axis] > 1:
+            first = output.narrow(axis, 0, 1)
+            if bool(((output - first).abs() <= 1e-6 * float(output.abs().max())).all()):
+                return axis
+    return None

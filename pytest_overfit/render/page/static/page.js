@@ -1,0 +1,79 @@
+// Filters the overview, moves the depth sliders, copies texts, and says where a picture cannot be shown.
+(() => {
+  "use strict";
+
+  function filterRuns() {
+    const form = document.querySelector("[data-filter]");
+    if (!form) return;
+    const text = form.querySelector("input[type=search]");
+    const failedOnly = form.querySelector("input[type=checkbox]");
+    const shown = form.querySelector("output");
+    const rows = [...document.querySelectorAll("[data-run]")];
+    const apply = () => {
+      const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let count = 0;
+      for (const row of rows) {
+        const said = row.textContent.toLowerCase();
+        row.hidden = (failedOnly.checked && row.dataset.run !== "failed") || !words.every((word) => said.includes(word));
+        count += row.hidden ? 0 : 1;
+      }
+      shown.textContent = `${count} of ${rows.length} runs`;
+    };
+    form.addEventListener("submit", (event) => event.preventDefault());
+    text.addEventListener("input", apply);
+    failedOnly.addEventListener("change", apply);
+    apply();  // a browser keeps what was typed when a page is loaded again
+  }
+
+  function slideDepths() {
+    for (const input of document.querySelectorAll("[data-slider]")) {
+      const apply = () => {
+        input.closest("[data-split]").style.setProperty("--split", `${input.value}%`);
+        input.setAttribute("aria-valuetext", `${input.value} % predicted, ${100 - input.value} % true`);
+      };
+      input.addEventListener("input", apply);
+      apply();
+    }
+  }
+
+  // A page opened as a file may not reach the clipboard: then the text is selected, and Ctrl+C copies it.
+  async function copy(button) {
+    const source = document.getElementById(button.dataset.copy);
+    let done = false;
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      done = true;
+    } catch {
+      const selection = window.getSelection();
+      selection.selectAllChildren(source);
+      done = document.execCommand("copy");
+    }
+    const label = button.textContent;
+    button.textContent = done ? "Copied" : "Selected: press Ctrl+C";
+    window.setTimeout(() => { button.textContent = label; }, 1800);
+  }
+
+  function tellBroken(picture) {
+    const note = document.createElement("p");
+    note.className = "missing";
+    note.textContent = `${picture.alt}: this picture cannot be shown.`;
+    picture.replaceWith(note);
+  }
+
+  filterRuns();
+  slideDepths();
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button && !button.dataset.busy) {
+      button.dataset.busy = "yes";
+      copy(button).finally(() => window.setTimeout(() => delete button.dataset.busy, 1800));
+    }
+  });
+  for (const picture of document.querySelectorAll("img[data-picture]")) {
+    if (picture.complete && picture.naturalWidth === 0) tellBroken(picture);
+    else picture.addEventListener("error", () => tellBroken(picture));
+  }
+  window.addEventListener("beforeprint", () => {
+    for (const folded of document.querySelectorAll("details[data-print]")) folded.open = true;
+  });
+})();

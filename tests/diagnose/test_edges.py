@@ -1,0 +1,127 @@
+"""Thresholds of rules at their edges, on plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence, Floor, Module, Op, Output, Probed, Step, Term
+from pytest_overfit.diagnose.rules import correspondence, data, dependence, symmetry, terms, units
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.run.record import RunRecord, Supervision
+
+CURVES = {"objective": (1.0,) * 10, "task": (1.0,) * 10, "balance": (1.0,) * 10}
+SUPERVISION = Supervision({"x": {"task": 1.0, "balance": 1.0}, "y": {"task": 1.0}}, (), inputs=("x",))
+RECORD = RunRecord("net", 0, "cpu", 10, 10, "max_steps", 1.0, CURVES, supervision=SUPERVISION)
+FAILED = Evidence(RECORD, (Finding("objective", False, "", ""),), {})
+
+
+def ids(causes: Iterable[Cause]) -> list[str]:
+    return [cause.id for cause in causes]
+
+
+def stepped(*ops: Op, modules: tuple[Module, ...] = ()) -> Evidence:
+    return replace(FAILED, steps=(Step(1, 1.0, ops=ops, modules=modules),))
+
+
+@pytest.mark.parametrize(("bound", "found"), [(0.6, []), (0.61, ["saturation"])])
+def test_most_outputs_of_a_squashing_function_at_its_bounds(bound: float, found: list[str]) -> None:
+    op = Op("tanh", "net", "", ((4, 8), (4, 8)), numbers={"bound": bound, "low": -9.0, "high": 9.0})
+    assert ids(units.saturated(stepped(op))) == found
+
+
+@pytest.mark.parametrize(("deviation", "found"), [(30.0, []), (30.1, ["saturation"])])
+def test_attention_logits_that_are_hot(deviation: float, found: list[str]) -> None:
+    op = Op("attention", "net", "", (), numbers={"bound": 0.95, "deviation": deviation, "length": 8.0})
+    assert ids(units.saturated(stepped(op))) == found
+
+
+@pytest.mark.parametrize(("dead", "found"), [(0.94, []), (0.95, ["dead-units"])])
+def test_units_that_fire_for_no_sample(dead: float, found: list[str]) -> None:
+    op = Op("relu", "net", "", (), numbers={"dead": dead, "units": 64.0})
+    assert ids(units.dead(stepped(op))) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "reached", "found"),
+    [
+        ({}, 0.099, ["symmetry"]),
+        ({}, 0.1, []),
+        ({"alike_along": None}, 0.01, []),
+        ({"constant_within": True}, 0.01, []),
+    ],
+)
+def test_slots_that_stay_alike(change: dict[str, Any], reached: float, found: list[str]) -> None:
+    """Only where free predictions get far lower, and not where the whole output is one number."""
+    output = Output("boxes", (3, 5, 4), 0.0, 1.0, 0.5, "Sigmoid", gradient=0.1, alike_along=1)
+    floor = Floor(reached, 1.0, 100, False, low={"boxes": 0.0}, high={"boxes": 1.0})
+    probed = Probed(outputs=(replace(output, **change),), floor=floor)
+    assert ids(symmetry.slots_alike(replace(FAILED, probed=probed))) == found
+
+
+def module(name: str, fed: float, size: float = 1.0, kind: str = "Linear") -> Module:
+    return Module(name, kind, True, True, True, 9, (4, 8), size, -size, size, 1.0, 1.0, True, fed=fed)
+
+
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        ((module("time", 2 * data.FAR + 1),), ["input-scale"]),
+        ((module("time", 2 * data.FAR),), []),
+        ((module("first", 1.0, size=500.0), module("second", 900.0)), []),  # the layer before made them
+        ((module("norm", 900.0, kind="LayerNorm"),), []),
+    ],
+)
+def test_layers_that_are_given_large_numbers(modules: tuple[Module, ...], found: list[str]) -> None:
+    assert ids(data.fed(stepped(modules=modules))) == found
+
+
+GATE = Op("argmax", "experts", "", ((4, 3), (4,)), "Softmax")
+TERMS = Term("task", True, True), Term("balance", True, True, alone=("gate.weight",))
+
+
+@pytest.mark.parametrize(
+    ("op", "balance", "found"),
+    [
+        (GATE, {}, ["no-gradient"]),
+        (replace(GATE, final="Neg"), {}, []),  # the nearest code of a book
+        (replace(GATE, region="the loss"), {}, []),  # an accuracy
+        (GATE, {"alone": ()}, []),
+        (GATE, {"weights_only": True}, []),
+        (GATE, {"in_objective": False}, []),
+    ],
+)
+def test_weights_behind_an_argmax(op: Op, balance: dict[str, Any], found: list[str]) -> None:
+    evidence = replace(stepped(op), probed=Probed(terms=(TERMS[0], replace(TERMS[1], **balance))))
+    assert ids(terms.gated(evidence)) == found
+
+
+COMPARED = Op("mse_loss", "the loss", "", numbers={"target_high": 1.0}, notes={"added": "the target"})
+
+
+@pytest.mark.parametrize(("other", "found"), [({"added": "the target"}, ["leak"]), ({}, [])])
+def test_a_regulariser_may_compare_an_output_with_zero(other: dict[str, str], found: list[str]) -> None:
+    """The mistake is one only where nothing else is compared."""
+    assert ids(dependence.leaks(stepped(COMPARED, replace(COMPARED, notes=other)))) == found
+
+
+TURNED = Op("mse_loss", "the loss", "", notes={"origin": "y", "turned": "in another order of the samples"})
+
+
+@pytest.mark.parametrize(
+    ("others", "paired", "found"),
+    [
+        ((), None, ["target-mismatch"]),
+        ((), True, []),
+        ((), False, ["target-mismatch"]),
+        ((replace(TURNED, notes={"origin": "y"}),), None, []),
+    ],
+    ids=["alone", "with the predictions", "without them", "beside the targets as they are"],
+)
+def test_targets_in_another_order(others: tuple[Op, ...], paired: bool | None, found: list[str]) -> None:
+    evidence = replace(stepped(TURNED, *others), probed=Probed(paired=paired))
+    assert ids(correspondence.mismatched(evidence)) == found

@@ -1,0 +1,79 @@
+"""A run says what it is busy with, from the first probe to the last trial."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from pytest_overfit.api import overfit_model, settings_of_call
+from pytest_overfit.diagnose.gather.schedule import spoken
+from pytest_overfit.diagnose.gather.trials import Change
+from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.subject import Subject
+
+
+class Listener(Observer):
+    """Writes down the phases."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, float | None]] = []
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.told.append((name, detail, seconds_left))
+
+    def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
+        self.told.append(("step", "", None))
+
+
+def phases_of(*, lr: float, **settings: Any) -> list[tuple[str, str, float | None]]:
+    """What a run of a small net says, steps aside."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+    batch = torch.randn(8, 4), torch.randn(8, 1)
+    listener = Listener()
+    subject = Subject(net, batch, F.mse_loss, lambda p: torch.optim.Adam(p, lr=lr))
+    given = settings_of_call(None, None, {"max_steps": 200, **settings})
+    overfit_model(subject, given, name="net", observers=lambda seed: [listener])
+    names = [name for name, _, _ in listener.told]
+    assert "step" not in names[: names.index("training")]
+    return [each for each in listener.told if each[0] != "step"]
+
+
+def test_a_run_that_passes_has_three_phases() -> None:
+    """The time left is known where it is bounded."""
+    assert phases_of(lr=0.02, max_seconds=30) == [
+        ("warm-up", "", None),
+        ("training", "", 30.0),
+        ("probes", "", None),
+    ]
+
+
+def test_a_run_that_fails_says_what_every_trial_changes() -> None:
+    """Which of how many, and how far it is; a trial is no training of its own. The diagnosis has a time of its own."""
+    told = phases_of(lr=1e-5, diagnose_seconds=20)
+    assert [name for name, _, _ in told].count("training") == 1
+    assert told[3][:2] == ("probes", "the floor of the loss")
+    trials = [each for each in told if each[0].startswith("trial ")]
+    assert trials[0][0].startswith("trial 1/")
+    assert any(re.fullmatch(r"lr [\d.e-]+, step 0/200", detail) for _, detail, _ in trials)
+    assert any(detail.endswith(", step 20/200") for _, detail, _ in trials)
+    left = [seconds for _, _, seconds in trials if seconds is not None]
+    assert len(left) == len(trials)
+    assert left == sorted(left, reverse=True)
+    assert left[0] <= 20
+
+
+def test_a_run_without_diagnosis_has_no_probes() -> None:
+    """Nobody looks."""
+    assert [name for name, _, _ in phases_of(lr=1e-5, diagnose=False)] == ["warm-up", "training"]
+
+
+def test_changes_are_spoken_in_a_few_words() -> None:
+    """A rate by its value, others by name, with what they are about."""
+    assert spoken(Change("learning rate x 0.1", value=1e-4)) == "lr 0.0001"
+    assert spoken(Change("standardised inputs", detail="0")) == "standardised inputs (0)"
+    assert spoken(Change("unfrozen")) == "unfrozen"

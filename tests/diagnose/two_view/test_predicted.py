@@ -1,0 +1,78 @@
+"""What a model predicts for two views, against the batch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from benchmarks.gallery.scene import scene_batch
+from pytest_overfit.diagnose.gather.geometry import look_at_predictions
+from pytest_overfit.diagnose.views import ViewsPredicted
+from tests.diagnose.two_view.scenes import (
+    Batch,
+    causes,
+)
+
+
+def predicted(batch: Batch, depth: Tensor, confidence: Tensor | None = None, **more: Tensor) -> ViewsPredicted:
+    outputs = {"heads.depth": depth[..., None], **more}
+    if confidence is not None:
+        outputs["heads.depth_conf"] = confidence.expand_as(depth)
+    seen = look_at_predictions(outputs, batch)
+    assert seen is not None
+    return seen
+
+
+def poses_of(batch: Batch, factor: float = 1.0) -> Tensor:
+    shifts = batch["extrinsics"][..., 3]
+    return torch.cat([factor * shifts, torch.zeros(*shifts.shape[:2], 6)], -1)
+
+
+def test_depth_off_by_a_factor_beside_cameras_that_are_not() -> None:
+    """With cameras to scale it is a defect for certain, without it may be meant."""
+    batch = scene_batch()
+    alone = predicted(batch, 4.7 * batch["depths"] + 0.02)
+    beside = predicted(batch, 4.7 * batch["depths"] + 0.02, pose_enc=poses_of(batch))
+    scaled = predicted(batch, 4.7 * batch["depths"] + 0.02, pose_enc=poses_of(batch, 4.7))
+    assert [[(c.id, c.certain) for c in causes(batch, seen)] for seen in (alone, beside, scaled)] == [
+        [("scale", False)], [("scale", True)], [("scale", False)],
+    ]  # fmt: skip
+    assert causes(batch, predicted(batch, batch["depths"] + 0.02)) == []
+
+
+def test_depth_that_is_wrong_altogether_is_no_matter_of_scale() -> None:
+    """A constant, and noise."""
+    batch = scene_batch()
+    noise = torch.rand(batch["depths"].shape, generator=torch.Generator().manual_seed(0))
+    assert causes(batch, predicted(batch, torch.full_like(batch["depths"], 0.05))) == []
+    assert causes(batch, predicted(batch, 5 * noise)) == []
+
+
+def test_confidence_that_grows_while_depth_stays_wrong() -> None:
+    """Against one that is as large as its error allows."""
+    batch = scene_batch()
+    error = 0.05 + 0.1 * torch.rand(batch["depths"].shape, generator=torch.Generator().manual_seed(0))
+    wrong = batch["depths"] + error
+    assert [c.id for c in causes(batch, predicted(batch, wrong, torch.tensor(1e4)))] == ["confidence-runaway"]
+    assert causes(batch, predicted(batch, wrong, 0.2 / error)) == []
+    assert causes(batch, predicted(batch, batch["depths"] * 1.0001, torch.tensor(2000.0))) == []
+
+
+def test_confidence_of_the_start_is_compared() -> None:
+    """What was large from the beginning has not run away."""
+    batch = scene_batch()
+    outputs = {"depth": 1.2 * batch["depths"], "depth_conf": torch.full_like(batch["depths"], 1e3)}
+    seen = look_at_predictions(outputs, batch, outputs)
+    grown = look_at_predictions(outputs, batch, {"depth_conf": torch.ones_like(batch["depths"])})
+    assert seen is not None
+    assert grown is not None
+    assert "confidence-runaway" not in [cause.id for cause in causes(batch, seen)]
+    assert "confidence-runaway" in [cause.id for cause in causes(batch, grown)]
+
+
+def test_predictions_that_are_not_finite_are_left_to_others() -> None:
+    """NaN is another cause."""
+    batch = scene_batch()
+    assert look_at_predictions({"depth": batch["depths"] * math.nan}, batch) is None

@@ -1,0 +1,47 @@
+"""Documents of real runs: two that pass, one that fails with a cause."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.document.folder import run_id
+from pytest_overfit.document.record import Document, SettingRow
+
+PASSING, FAILING = "tests/test_a.py::test_learns", "tests/test_a.py::test_lr"
+
+
+@cache
+def result(*, lr: float = 1e-2, seeds: tuple[int, ...] = (0,), max_steps: int = 150) -> OverfitResult:
+    """Six samples, three classes, a small network; ``lr`` 1e-6 cannot learn them."""
+    torch.manual_seed(0)
+    data = (torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=lr)
+
+    return run_overfit(model, data, nn.CrossEntropyLoss(), optimizer=optimizer, max_steps=max_steps, seeds=seeds)
+
+
+def document(verdict: OverfitResult | None, title: str = PASSING, **changes: Any) -> Document:
+    """A finished document of a result, with one thing changed."""
+    values: dict[str, Any] = {
+        "id": run_id(title),
+        "title": title,
+        "session": "s",
+        "state": "finished",
+        "started": "2026-01-02T10:00:00+00:00",
+        "written": "2026-01-02T10:00:05+00:00",
+        "result": verdict,
+        "settings": (SettingRow("max_steps", "150", "@pytest.mark.overfit"),),
+        "command": f"pytest {title}",
+        "environment": {"python": "3.11.9"},
+    }
+    return Document(**{**values, **changes})

@@ -1,0 +1,420 @@
+"""The pages of real runs: what they say is what the documents say, and nothing of it is markup."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_overfit.config.schema import Limit
+from pytest_overfit.document.folder import folder_of, write_document
+from pytest_overfit.document.record import Document, PairView, SettingRow
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.render.page import write_pages
+from pytest_overfit.render.page.charts import charts_of, levels
+from pytest_overfit.render.page.coverage import by_module, problems_of
+from pytest_overfit.render.page.curves import MOST_POINTS, kept_indices, symlog, symlog_threshold
+from pytest_overfit.render.page.pictures import pictures_of
+from pytest_overfit.render.page.sparkline import sparkline_points
+from pytest_overfit.render.page.words import badge, margin_share, sentence, steps_to_pass
+from pytest_overfit.result import OverfitResult
+from tests.render.pages import (
+    compared,
+    document_of,
+    frozen_trunk,
+    of_bug,
+    of_healthy,
+    two_view,
+    write_pictures,
+)
+from tests.support.records import parameter, record
+
+HOSTILE = "tests/test_a.py::test_b[<script>alert(1)</script>]"
+Change = Callable[[Document], Document]
+
+
+def page_of(report: Path, document: Document) -> str:
+    write_pages(report, [document])
+    return (folder_of(report, document) / "index.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: no tags, no scripts, single spaces."""
+    shown = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<wbr>|<[^>]*>", lambda m: "" if m[0] == "<wbr>" else " ", shown)).split())
+
+
+def charts_in(page: str) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    charts: list[dict[str, Any]] = json.loads(found[1])
+    return charts
+
+
+def plain(**changes: Any) -> Document:
+    """A document of a run that was never made."""
+    made = record(**changes)
+    finding = Finding("objective", True, "objective 0.005", "< 0.01 for 5 steps in a row", steps_to_pass=91, margin=2.0)
+    return document_of("plain.yaml", OverfitResult(made, (finding,)), limits={"objective": Limit(below=0.01)})
+
+
+def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> None:
+    """Cause, strength, place and change stand before the criteria, in the words of the document."""
+    document = of_bug("sgd_rate_of_twenty")
+    assert document.result is not None
+    cause = document.result.causes[0]
+    text = text_of(page_of(tmp_path, document))
+    head = text[: text.index("Criteria Verdict")]
+    for said in (sentence(document), cause.id, cause.strength, cause.observed, cause.where, cause.advice):
+        assert said in head
+    assert f"Why {cause.id} {cause.strength}" in head
+
+
+def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
+    """Folded, with observed, where, change and evidence."""
+    document, _ = frozen_trunk()
+    assert document.result is not None
+    assert len(document.result.causes) > 1
+    text = text_of(page_of(tmp_path, document))
+    for cause in document.result.causes:
+        assert cause.observed in text
+        for name, value in cause.evidence.items():
+            assert f"{name} {number(value)}" in text
+
+
+@pytest.mark.parametrize("make", [two_view, frozen_trunk])
+def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], tuple[Document, Any]]) -> None:
+    """Criteria, predictions, parameters, settings and the pair."""
+    document, _ = make()
+    assert document.result is not None
+    text = text_of(page_of(tmp_path, document))
+    for finding in document.findings:
+        assert f"{finding.name} {' '.join(finding.observed.split())}" in text
+    for frame in document.result.record.predictions:
+        assert frame.abs_rel is not None
+        assert frame.delta_1_25 is not None
+        assert f"{frame.frame} {number(frame.abs_rel)} {number(frame.delta_1_25)}" in text
+    for module in by_module(document.result.record.parameters):
+        assert f"{module.name} {len(module.parameters)}" in text
+        assert number(module.moved) in text
+    for row in document.settings:
+        assert f"{row.setting} {row.value} {row.source}" in text
+    assert document.pair is not None
+    for view in document.pair.views:
+        assert view.valid is not None
+        assert view.total is not None
+        assert f"{100 * view.valid / view.total:.1f} %" in text
+    assert document.command in text
+
+
+def test_curves_are_those_of_the_record(tmp_path: Path) -> None:
+    """Every term, in training and in validation, with its limit and the step at which that was met."""
+    document, _ = two_view()
+    assert document.result is not None
+    made = document.result.record
+    losses, rates, gradients = charts_in(page_of(tmp_path, document))
+    lines = {(line["name"], line["kind"]): line for line in losses["lines"]}
+    for name, curve in made.curves.items():
+        shown = lines[name, "training"]["values"]
+        assert len(shown) == made.steps
+        assert shown == pytest.approx(curve, rel=1e-6)
+        assert lines[name, "validation"]["steps"] == list(made.val_steps)
+    assert {bound["name"]: bound["value"] for bound in losses["bounds"]} == {
+        "objective": 0.01,
+        "loss_camera": 0.001,
+        "loss_reg_depth": 0.01,
+    }
+    met = {mark["name"]: mark["step"] for mark in losses["marks"]}
+    assert met["loss_camera"] == document.result.finding("camera").steps_to_pass
+    assert rates["lines"][0]["values"] == pytest.approx(made.learning_rate, rel=1e-6)
+    assert {line["name"] for line in gradients["lines"]} == set(made.grad_norms)
+
+
+def test_seeds_are_laid_over_each_other(tmp_path: Path) -> None:
+    """One curve per seed, and a switch for each."""
+    document = of_bug("head_swapped_late", (0, 1, 2))
+    page = page_of(tmp_path, document)
+    assert [line["seed"] for line in charts_in(page)[0]["lines"]] == [0, 1, 2]
+    assert page.count('data-field="seed"') == 6  # of losses and of gradient norms
+    assert "seed 0, which did worst" in text_of(page)
+
+
+def test_saved_curves_and_changes_are_shown(tmp_path: Path) -> None:
+    """Dashed beside the new ones, with a table of what moved and whether that was allowed."""
+    document, _ = two_view()
+    assert document.result is not None
+    page = page_of(tmp_path, replace(document, comparison=compared(document.result)))
+    saved = [line for line in charts_in(page)[0]["lines"] if line["kind"] == "saved run"]
+    assert {line["name"] for line in saved} == set(document.result.record.curves)
+    text = text_of(page)
+    assert "steps to pass 80 160 2×" in text
+    assert "failed more than allowed" in text
+    assert "another torch: 2.4 then, 2.6 now" in text
+
+
+def test_the_overview_shows_what_failed_first(tmp_path: Path) -> None:
+    """Verdicts are counted, and rows go from failed to passed."""
+    passed, failed = of_healthy("sgd_rate_of_twenty", (0, 1)), of_bug("sgd_rate_of_twenty")
+    running = replace(passed, id="still", title="a_first.yaml", state="running")
+    path = write_pages(tmp_path, [passed, running, failed])
+    page = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "index.html"
+    assert re.findall(r'data-run="(\w+)"', page) == ["failed", "running", "passed"]
+    text = text_of(page)
+    assert "1 failed , 1 passed , 1 running" in text
+    assert failed.result is not None
+    assert f"{failed.result.causes[0].id} {failed.result.causes[0].observed}" in text
+    assert f"{steps_to_pass(passed)} of {passed.records[0].planned_steps}" in text
+    for document in (passed, running, failed):
+        assert f'href="runs/{document.id}/index.html"' in page
+
+
+def test_an_empty_session_is_no_success(tmp_path: Path) -> None:
+    """Nothing ran: the page says so, and not in green."""
+    page = write_pages(tmp_path, []).read_text(encoding="utf-8")
+    assert "No model was asked to memorise anything." in text_of(page)
+    assert 'class="top failed"' in page
+
+
+def in_title(document: Document) -> Document:
+    return replace(document, title=HOSTILE)
+
+
+def in_term(document: Document) -> Document:
+    assert document.result is not None
+    made = replace(document.result.record, curves={HOSTILE: (1.0, 0.5), "objective": (1.0, 0.5)})
+    return replace(document, result=replace(document.result, record=made), limits={HOSTILE: Limit(below=0.7)})
+
+
+def in_module(document: Document) -> Document:
+    assert document.result is not None
+    made = replace(
+        document.result.record,
+        parameters=(parameter(HOSTILE, frozen_by=HOSTILE),),
+        grad_norms={HOSTILE: (1.0,), "b": (1.0,)},
+        notes=(HOSTILE,),
+        environment={HOSTILE: HOSTILE},
+    )
+    return replace(document, result=replace(document.result, record=made))
+
+
+def in_finding(document: Document) -> Document:
+    return replace(document, checks=(Finding(HOSTILE, False, HOSTILE, HOSTILE, HOSTILE, HOSTILE),))
+
+
+def in_files(document: Document) -> Document:
+    assert document.pair is not None
+    views = (PairView(HOSTILE, HOSTILE, 1, 2),)
+    return replace(document, pair=replace(document.pair, seq_name=HOSTILE, views=views), pictures=(HOSTILE,))
+
+
+def in_settings(document: Document) -> Document:
+    rows = (SettingRow(HOSTILE, HOSTILE, HOSTILE),)
+    return replace(document, settings=rows, command=HOSTILE, error=HOSTILE, environment={HOSTILE: HOSTILE})
+
+
+@pytest.mark.parametrize("change", [in_title, in_term, in_module, in_finding, in_files, in_settings])
+def test_what_users_write_stays_text(tmp_path: Path, change: Change) -> None:
+    """Titles, terms, modules, errors, file names and settings, also inside the JSON of the charts."""
+    document = change(two_view()[0])
+    path = write_pages(tmp_path, [document])
+    pages = [path.read_text(encoding="utf-8"), page_of(tmp_path, document)]
+    for page in pages:
+        assert "alert(1)</script" not in page
+        assert "<script>alert" not in page
+        assert page.count("<script") == page.count("</script")
+    assert any("alert(1)" in text_of(page) for page in pages)
+
+
+def test_pictures_are_shown_as_far_as_they_are_there(tmp_path: Path) -> None:
+    """A missing file, a broken one and a name that leaves the folder are told; the others are shown."""
+    document, pictures = two_view()
+    folder = folder_of(tmp_path, document)
+    write_pictures(folder, pictures)
+    (folder / "cameras.png").write_bytes(b"no picture")
+    (folder / "frame_1_confidence.png").unlink()
+    wanted = (*document.pictures, "cameras.png", "../../../secret.png")
+    page = page_of(tmp_path, replace(document, pictures=wanted))
+    assert page.count("data-slider") == 2
+    assert re.findall(r'src="([^"]+\.png)"', page) == [
+        f"frame_{frame}_{panel}.png"
+        for frame in (0, 1)
+        for panel in ("depth_true", "depth_predicted", "image", "depth_error", "confidence")
+        if (frame, panel) != (1, "confidence")
+    ]
+    text = text_of(page)
+    for name in ("cameras.png", "frame_1_confidence.png", "../../../secret.png"):
+        assert f"{name} is not there, or is no picture." in text
+
+
+def test_one_depth_alone_has_no_slider(tmp_path: Path) -> None:
+    """Without a prediction the true depth stands on its own."""
+    _, pictures = two_view()
+    write_pictures(tmp_path, pictures)
+    found = pictures_of(tmp_path, ["frame_0_depth_true.png", "frame_0_image.png"])
+    assert found.frames[0].pair is None
+    assert [picture.caption for picture in found.frames[0].single] == ["Image", "True depth"]
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "said"),
+    [
+        ("not_run", False, "Nothing was trained: no such config."),
+        ("running", False, "Running: no step so far."),
+        ("running", True, "Running: 100 of 1000 steps so far; nothing is judged yet."),
+        ("killed", True, "The process ended after 100 of 1000 steps, before there was a verdict."),
+        ("interrupted", True, "Not finished: 100 of 1000 steps (stopped early: every limit held)."),
+    ],
+)
+def test_a_run_without_a_verdict_has_a_page(tmp_path: Path, state: Any, result: bool, said: str) -> None:
+    """Whatever is known until then, in words."""
+    document = replace(plain(), state=state, error="no such config")
+    document = document if result else replace(document, result=None)
+    page = page_of(tmp_path, document)
+    assert said in text_of(page)
+    assert f'class="top {"running" if state == "running" else "failed"}"' in page
+
+
+def test_numbers_that_are_none_stay_out_of_the_json(tmp_path: Path) -> None:
+    """NaN and infinities are gaps of a curve, and strict JSON."""
+    document = plain(curves={"objective": (1.0, math.nan, math.inf, 0.5)}, learning_rate=(), grad_norms={})
+    (chart,) = charts_in(page_of(tmp_path, document))
+    assert chart["lines"][0]["values"] == [1.0, None, None, 0.5]
+
+
+def test_parameters_that_do_not_learn_are_marked(tmp_path: Path) -> None:
+    """Each kind of problem, counted by module and told by name."""
+    document = plain(
+        parameters=(
+            parameter("trunk.a.weight", max_grad=None),
+            parameter("trunk.b.weight", in_optimizer=False),
+            parameter("head.weight", moved=0.0),
+            parameter("fixed.weight", trainable=False, frozen_by="fixed", max_grad=None, moved=0.0),
+        )
+    )
+    page = page_of(tmp_path, document)
+    text = text_of(page)
+    for said in ("1 no gradient", "1 outside the optimizer", "1 not moved"):
+        assert said in text
+    assert "no: fixed 1" not in text
+    assert problems_of(parameter(trainable=False, moved=0.0)) == ()
+    assert problems_of(parameter(trainable=False)) == ("moved though frozen",)
+
+
+def test_many_modules_are_told_one_level_up() -> None:
+    """A backbone of 40 blocks is one line, and every parameter is in one of the lines."""
+    parameters = [parameter(f"backbone.block{number}.{name}") for number in range(40) for name in ("weight", "bias")]
+    modules = by_module([*parameters, parameter("head.weight"), parameter("scale")])
+    assert [module.name for module in modules] == ["backbone", "head", "scale"]
+    assert sum(len(module.parameters) for module in modules) == 82
+
+
+def test_long_curves_keep_their_extremes() -> None:
+    """A spike of one step survives, whatever the curve beside it does."""
+    calm, spiked = [1.0] * 30_000, [2.0] * 30_000
+    spiked[12_345], spiked[20_001] = 9.0, -9.0
+    kept = kept_indices([calm, spiked], always=[777, 50_000])
+    assert {0, 777, 12_345, 20_001, 29_999} <= set(kept)
+    assert len(kept) < 1.1 * MOST_POINTS
+    assert kept == sorted(set(kept))
+
+
+def test_symlog_is_odd_and_grows() -> None:
+    """Below zero as above it, and steadily."""
+    threshold = symlog_threshold([-3.0, 40.0])
+    heights = [symlog(value, threshold) for value in (-40.0, -0.01, 0.0, 0.01, 40.0)]
+    assert heights == sorted(heights)
+    assert heights[0] == -heights[-1]
+
+
+@pytest.mark.parametrize("curve", [(), (1.0,), (math.nan, 1.0), (math.inf, math.nan)])
+def test_a_curve_of_one_number_has_no_sparkline(curve: tuple[float, ...]) -> None:
+    """Nothing is drawn of nothing."""
+    assert sparkline_points(curve) == ("", None)
+
+
+def test_a_sparkline_shows_its_limit() -> None:
+    """A limit below the curve lies below it, also where values are negative."""
+    points, height = sparkline_points([1.0, 0.1, -0.5], -1.0)
+    assert height == 26
+    assert len(points.split()) == 3
+
+
+def test_a_relative_limit_is_drawn_at_its_share_of_the_start() -> None:
+    """A twentieth of 4 is 0.2; without a start above zero there is no line."""
+    limit = Limit(below=0.05, relative=True)
+    assert [*levels(limit, (4.0, 1.0))] == [0.2]
+    assert [*levels(limit, (-4.0, 1.0))] == [*levels(limit, ())] == []
+
+
+@pytest.mark.parametrize(
+    ("margin", "share"),
+    [(1.0, 0.0), (100.0, 1.0), (1e9, 1.0), (0.01, -1.0), (0.0, -1.0), (math.inf, 1.0), (math.nan, None)],
+)
+def test_margins_as_bars(margin: float, share: float | None) -> None:
+    """The limit in the middle, a hundredfold at either end."""
+    assert margin_share(margin) == share
+
+
+def test_groups_without_end_are_cut() -> None:
+    """The ten largest gradient groups are drawn, and the chart says of how many."""
+    norms = {f"group{index}": (float(index),) for index in range(30)}
+    gradients = next(chart for chart in charts_of(plain(grad_norms=norms)) if chart.id == "gradients")
+    assert {line.name for line in gradients.lines} == {f"group{index}" for index in range(20, 30)}
+    assert gradients.note == "The 10 largest of 30 module groups."
+
+
+def test_pages_are_written_again_only_where_they_change(tmp_path: Path) -> None:
+    """The second time nothing is written; a new document changes its own page and the overview."""
+    document = plain()
+    write_pages(tmp_path, [document])
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.*") if path.is_file()}
+    write_pages(tmp_path, [document])
+    assert {path: path.stat().st_ino for path in before} == before
+    write_pages(tmp_path, [replace(document, state="killed")])
+    changed = {path.relative_to(tmp_path).as_posix() for path in before if path.stat().st_ino != before[path]}
+    assert changed == {"index.html", f"runs/{document.id}/index.html"}
+
+
+@pytest.mark.parametrize("strange", ["../../outside", "..", "", "a/b", "a\\b"])
+def test_no_page_leaves_its_folder(tmp_path: Path, strange: str) -> None:
+    """An id out of a foreign record.json that is a path is refused, before anything is written."""
+    with pytest.raises(OverfitError, match="letters, digits"):
+        write_pages(tmp_path / "report", [plain(), replace(plain(), id=strange)])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_links_to_the_records_that_are_there(tmp_path: Path) -> None:
+    """record.json where it was written, record.md not before it is."""
+    document = plain()
+    write_document(tmp_path, document)
+    page = page_of(tmp_path, document)
+    assert 'href="record.json"' in page
+    assert 'href="record.md"' not in page
+    assert badge(document) == "passed"
+
+
+def test_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
+    """Every address in a page and in our own assets is beside it."""
+    document, _ = two_view()
+    write_pages(tmp_path, [document])
+    own = [*tmp_path.rglob("*.html"), *(tmp_path / "assets" / name for name in ("page.css", "page.js", "charts.js"))]
+    assert len(own) == 5
+    for path in own:
+        assert "http" not in path.read_text(encoding="utf-8").replace("http-equiv", "")
+
+
+def test_a_long_run_stays_small(tmp_path: Path) -> None:
+    """3,000 steps of 12 terms: the page and the scripts beside it, without pictures, stay below 2.5 MB."""
+    terms = {f"term_{index}": tuple(1 / (step + index + 1) for step in range(3000)) for index in range(12)}
+    document = plain(curves={"objective": terms["term_0"], **terms}, steps=3000)
+    page_of(tmp_path, document)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*") if path.is_file()) < 2_500_000

@@ -1,0 +1,317 @@
+"""The pages as a browser shows them, opened as files: charts, filter, sliders, themes, narrow screens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_overfit.config.schema import Limit
+from pytest_overfit.document.folder import folder_of, write_document
+from pytest_overfit.document.record import Document
+from pytest_overfit.judge.finding import number
+from pytest_overfit.render.page import write_pages
+from tests.render.pages import (
+    compared,
+    frozen_trunk,
+    of_bug,
+    of_healthy,
+    two_view,
+    write_pictures,
+)
+
+HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
+PLOTS = "overfitCharts.map((box) => box.plot)"
+HARMLESS = ("log", "info", "debug")
+
+
+@dataclass
+class Reader:
+    """One page of a browser, and what went wrong in it."""
+
+    page: Any
+    report: Path
+    problems: list[str]
+
+    def open(self, document: Document | None = None) -> Any:
+        """Opens the overview or the page of a run, and waits until its charts are drawn."""
+        folder = self.report if document is None else folder_of(self.report, document)
+        self.page.goto((folder / "index.html").as_uri())
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('[data-chart]')].every((chart) => chart.dataset.state === 'drawn')"
+        )
+        return self.page
+
+
+def passing() -> Document:
+    document, _ = two_view()
+    assert document.result is not None
+    return replace(document, comparison=compared(document.result))
+
+
+def hostile() -> Document:
+    document = of_bug("objective_negated")
+    assert document.result is not None
+    curves = {**document.result.record.curves, HOSTILE: (1.0, 0.5, 0.4)}
+    made = replace(document.result.record, curves=curves, grad_norms={HOSTILE: (1.0, 2.0), "b": (1.0, 2.0)})
+    limits = {HOSTILE: Limit(below=0.1)}
+    return replace(document, id="hostile", title=HOSTILE, limits=limits, result=replace(document.result, record=made))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real runs: one that passes, failing ones, several seeds, and one with hostile names."""
+    folder: Path = tmp_path_factory.mktemp("report")
+    documents = [
+        passing(),
+        frozen_trunk()[0],
+        of_bug("head_swapped_late", (0, 1, 2)),
+        of_healthy("sgd_rate_of_twenty", (0, 1)),
+        hostile(),
+    ]
+    for pictured, pictures in (two_view(), frozen_trunk()):
+        write_pictures(folder_of(folder, pictured), pictures)
+    for document in documents:
+        folder_of(folder, document).mkdir(parents=True, exist_ok=True)
+        write_document(folder, document)
+    write_pages(folder, documents)
+    return folder
+
+
+@pytest.fixture
+def reader(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Reader]:
+    """A fresh page, as wide and as dark as the test asks; whatever goes wrong in it fails the test."""
+    asked: dict[str, Any] = getattr(request, "param", {})
+    page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **asked})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("requestfailed", lambda asked_for: problems.append(asked_for.url))
+    page.on("request", lambda made: None if made.url.startswith(("file:", "data:")) else problems.append(made.url))
+    page.on("console", lambda line: None if line.type in HARMLESS else problems.append(line.text))
+    yield Reader(page, report, problems)
+    page.close()
+    assert problems == []
+
+
+def test_charts_have_axes_a_legend_and_values_under_the_pointer(reader: Reader) -> None:
+    """The loss chart of the two-view run: named axes, a switch per term, the numbers of a step."""
+    document = passing()
+    page = reader.open(document)
+    axes = f"{PLOTS}.map((plot) => [plot.xaxes[0].axis_label, plot.yaxes[0].axis_label])"
+    assert page.evaluate(axes) == [["step", "loss"], ["step", "learning rate"], ["step", "gradient norm"]]
+    legend = page.locator("[data-chart=losses] [data-field=name]").all_inner_texts()
+    assert document.result is not None
+    assert legend == list(document.result.record.curves)
+    plot = page.locator("[data-chart=losses] .plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 3)
+    told = page.wait_for_function(
+        """() => {
+          const all = (root) => [...root.querySelectorAll("*")].flatMap(
+            (e) => [e, ...(e.shadowRoot ? all(e.shadowRoot) : [])]
+          );
+          const seen = all(document).find((e) => e.matches(".bk-tooltip-content, .bk-Tooltip"));
+          return seen && (seen.shadowRoot ?? seen).textContent;
+        }"""
+    ).json_value()
+    step = int("".join(filter(str.isdigit, told.split("step", 1)[1].split("objective")[0])))
+    assert 1 < step < document.result.record.steps
+    for curve in document.result.record.curves.values():
+        assert number(float(f"{curve[step - 1]:.7g}")) in told
+
+
+def test_the_legend_hides_a_term_by_keyboard(reader: Reader) -> None:
+    """All lines of the term, of training, validation, the saved run and its limit; and shows them again."""
+    page = reader.open(passing())
+    seen = "overfitCharts[0].drawn.filter((item) => item.name === 'loss_camera').map((item) => item.glyph.visible)"
+    assert set(page.evaluate(seen)) == {True}
+    assert len(page.evaluate(seen)) == 5
+    button = page.get_by_role("button", name="loss_camera", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert set(page.evaluate(seen)) == {False}
+    page.keyboard.press("Enter")
+    assert set(page.evaluate(seen)) == {True}
+
+
+def test_kinds_and_seeds_are_switched(reader: Reader) -> None:
+    """A seed is hidden in one chart; the limit stays, and goes with its own switch."""
+    page = reader.open(of_bug("head_swapped_late", (0, 1, 2)))
+    hidden = "overfitCharts[0].drawn.filter((item) => !item.glyph.visible).map((item) => [item.kind, item.seed])"
+    page.locator("[data-chart=losses]").get_by_role("button", name="seed 1").click()
+    assert {seed for _, seed in page.evaluate(hidden)} == {1}
+    page.locator("[data-chart=losses]").get_by_role("button", name="limit").click()
+    assert {kind for kind, _ in page.evaluate(hidden)} == {"training", "limit"}
+
+
+def test_the_scale_is_logarithmic_and_can_be_linear(reader: Reader) -> None:
+    """A loss above zero has a log axis, one that goes below it an axis about zero; both can be made linear."""
+    page = reader.open(frozen_trunk()[0])
+    axis = "overfitCharts[0].plot.yaxes[0].type"
+    assert page.evaluate(axis) == "LogAxis"
+    page.locator("[data-chart=losses] [data-scale=linear]").check(force=True)
+    assert page.evaluate(axis) == "LinearAxis"
+    page = reader.open(passing())
+    assert page.evaluate(axis) == "LinearAxis"
+    labels = page.evaluate("[...overfitCharts[0].plot.yaxes[0].major_label_overrides.values()]")
+    assert {"0", "1", "−1", "0.01"} <= set(labels)
+
+
+def test_limits_are_dashed_and_marked_where_they_were_met(reader: Reader) -> None:
+    """A line at the height of every limit, and a ring at the step from which it was met."""
+    page = reader.open(frozen_trunk()[0])
+    limits = """overfitCharts[0].drawn.filter((item) => item.kind === "limit" && item.name)
+        .map((item) => [item.name, item.glyph.data_source.data.y[0], item.glyph.glyph.line_dash.value.length])"""
+    assert sorted(page.evaluate(limits)) == [
+        ["loss_camera", 0.001, 2],
+        ["loss_reg_depth", 0.01, 2],
+        ["objective", 0.01, 2],
+    ]
+    marks = "overfitCharts[0].chart.marks.map((mark) => mark.step)"
+    result = frozen_trunk()[0].result
+    assert result is not None
+    assert page.evaluate(marks) == [result.finding("camera").steps_to_pass]
+
+
+def test_the_overview_is_filtered(reader: Reader) -> None:
+    """By words of a row, and to what failed; the number of rows is told."""
+    page = reader.open()
+    shown = page.locator("[data-run]:visible")
+    assert shown.count() == 5
+    assert page.locator("[data-run]").first.get_attribute("data-run") == "failed"
+    page.get_by_label("failed only").check()
+    assert shown.count() == 3
+    page.get_by_label("Filter").fill("OPTIMIZER-coverage swapped")
+    assert shown.count() == 1
+    assert page.locator("output").inner_text() == "1 of 5 runs"
+    page.get_by_label("failed only").uncheck()
+    page.get_by_label("Filter").fill("no such run")
+    assert shown.count() == 0
+
+
+def test_a_row_leads_to_its_run_and_back(reader: Reader) -> None:
+    """Two clicks, on files."""
+    page = reader.open()
+    page.get_by_role("link", name="frozen_trunk.yaml").click()
+    assert page.locator("h1").inner_text().split() == ["failed", "frozen_trunk.yaml"]
+    page.get_by_role("link", name="All runs").click()
+    assert "failed" in page.locator("h1").inner_text()
+
+
+def test_the_slider_moves_by_keyboard(reader: Reader) -> None:
+    """Arrow keys and Home uncover the true depth; a screen reader is told how much."""
+    page = reader.open(passing())
+    slider = page.get_by_label("Predicted depth against true depth of frame 0")
+    top = "document.querySelector('[data-split] img + img')"
+    before = page.evaluate(f"getComputedStyle({top}).clipPath")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert slider.input_value() == "51"
+    assert slider.get_attribute("aria-valuetext") == "51 % predicted, 49 % true"
+    assert page.evaluate(f"getComputedStyle({top}).clipPath") != before
+    page.keyboard.press("Home")
+    assert page.evaluate(f"getComputedStyle({top}).clipPath") == "inset(0px 100% 0px 0px)"
+
+
+@pytest.mark.parametrize("reader", [{"viewport": {"width": 1280, "height": 800}}], indirect=True)
+def test_the_cause_is_above_the_fold(reader: Reader) -> None:
+    """What failed, why, and what to change are seen without scrolling."""
+    for document in (frozen_trunk()[0], of_bug("head_swapped_late", (0, 1, 2))):
+        page = reader.open(document)
+        for selector in ("h1", ".top .sentence", ".why h2", ".why .change"):
+            box = page.locator(selector).first.bounding_box()
+            assert box["y"] + box["height"] < 800
+
+
+@pytest.mark.parametrize("reader", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
+def test_a_phone_scrolls_downwards_only(reader: Reader) -> None:
+    """Wide tables scroll in their own boxes; charts are as narrow as the screen."""
+    for document in (None, passing(), frozen_trunk()[0], hostile()):
+        page = reader.open(document)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate("[...document.querySelectorAll('.plot')].every((plot) => plot.offsetWidth < 390)")
+
+
+@pytest.mark.parametrize("reader", [{"color_scheme": "dark"}], indirect=True)
+def test_dark_is_dark_in_charts_too(reader: Reader) -> None:
+    """Ground and ink change places, also on the axes; and back, when the system does."""
+    page = reader.open(passing())
+    ground, ink = (
+        "getComputedStyle(document.body).backgroundColor",
+        "overfitCharts[0].plot.xaxes[0].axis_label_text_color",
+    )
+    dark = page.evaluate(f"[{ground}, {ink}.value ?? {ink}]")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(f"({ink}.value ?? {ink}) !== {dark[1]!r}")
+    light = page.evaluate(f"[{ground}, {ink}.value ?? {ink}]")
+    assert dark[0] == "rgb(18, 20, 23)"
+    assert light[0] == "rgb(247, 247, 245)"
+    assert light[1] == "#59616b"
+
+
+def test_hostile_names_stay_text(reader: Reader) -> None:
+    """In titles, legends, limits and under the pointer: no script runs, no formula is fetched."""
+    page = reader.open(hostile())
+    assert HOSTILE in page.title()
+    assert page.locator("h1 .title").inner_text() == HOSTILE
+    assert page.locator("[data-chart=losses] [data-field=name]").last.inner_text() == HOSTILE
+    plot = page.locator("[data-chart=losses] .plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2 + 2, box["y"] + box["height"] / 2)
+    page.wait_for_timeout(200)
+    page.locator("[data-chart=losses] [data-field=name]").last.click()
+    assert page.evaluate(
+        "[window.hacked, overfitCharts[0].drawn.filter((item) => !item.glyph.visible).length > 0]"
+    ) == [
+        None,
+        True,
+    ]
+    assert (
+        page.evaluate(
+            "[...document.scripts].filter((script) => !script.src && script.type !== 'application/json').length"
+        )
+        == 0
+    )
+
+
+def test_the_advice_can_be_copied(reader: Reader) -> None:
+    """The button says that it did; where the clipboard is closed the text is selected."""
+    document = frozen_trunk()[0]
+    page = reader.open(document)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    button = page.get_by_role("button", name="Copy what to change").first
+    button.click()
+    page.wait_for_function("document.querySelector('.why [data-copy]').textContent !== 'Copy'")
+    assert document.result is not None
+    assert page.evaluate("window.getSelection().toString()") == document.result.causes[0].advice
+
+
+def test_a_picture_that_is_broken_inside_is_told(reader: Reader, tmp_path: Path) -> None:
+    """The head of a PNG and nothing behind it: its words stand in its place."""
+    document, pictures = frozen_trunk()
+    folder = folder_of(tmp_path, document)
+    write_pictures(folder, pictures)
+    file = folder / "frame_0_image.png"
+    file.write_bytes(file.read_bytes()[:40])
+    write_pages(tmp_path, [document])
+    page = Reader(reader.page, tmp_path, reader.problems).open(document)
+    assert page.locator("figure .missing").all_inner_texts() == ["Image: this picture cannot be shown."]
+
+
+def test_everything_is_reached_by_keyboard(reader: Reader) -> None:
+    """The first tab stop skips to the content; every control has a name."""
+    page = reader.open(passing())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    unnamed = """[...document.querySelectorAll("button, input, a, [tabindex='0'], img")].filter((element) =>
+        !(element.getAttribute("aria-label") || element.textContent.trim() || element.alt || element.labels?.length))"""
+    assert page.evaluate(f"{unnamed}.map((element) => element.outerHTML)") == []
+    assert page.locator("section:not([aria-labelledby]):not([aria-label])").count() == 0
