@@ -19,7 +19,7 @@ class PairNet(nn.Module):
     (B, S, 9): translation, quaternion (x y z w), vertical and horizontal field of view in radians, which pass a ReLU.
 
     Args:
-        trunk: a section with ``width`` (channels) and ``norm`` (layer or batch).
+        trunk: a section with ``width`` (channels), ``norm`` (layer or batch), and the ``momentum`` of the latter.
         fov: what the fields of view start at, in radians.
         most_frames: of one sample.
     """
@@ -29,7 +29,8 @@ class PairNet(nn.Module):
         width = trunk.width
         self.patches = nn.Conv2d(3 + 2, width, PATCH, stride=PATCH)
         self.frames = nn.Parameter(0.1 * torch.randn(most_frames, width))
-        self.norm = nn.BatchNorm1d(2 * width) if trunk.get("norm") == "batch" else nn.LayerNorm(2 * width)
+        momentum = trunk.get("momentum", 0.1)
+        self.norm = nn.BatchNorm1d(2 * width, momentum=momentum) if trunk.norm == "batch" else nn.LayerNorm(2 * width)
         self.mix = nn.Linear(2 * width, 2 * width)
         self.depth_head = nn.Linear(2 * width, 2 * PATCH**2)
         self.camera_head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 9))
