@@ -57,7 +57,7 @@ def instantiate(
         raise ConfigError(error.found, where=place, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:  # the target is the user's: whatever it raises is a problem of this section
         raise ConfigError(
-            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}",
+            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}{_root_of(error)}",
             where=where,
             allowed="arguments that it accepts",
             hint=f"the section gives it {', '.join(given) or 'no arguments'}",
@@ -104,6 +104,14 @@ def _handed(value: Any) -> Any:
 
 def _is_section(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_is_section, value)))
+
+
+def _root_of(error: BaseException) -> str:
+    """The first error of a chain, which what was raised last may not tell."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return "" if root is error or str(root) in str(error) else f" (from {type(root).__name__}: {root})"
 
 
 def _nested(value: Any, *, where: str) -> Any:
