@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError, PairError
@@ -104,7 +104,7 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
 
 def _expected_shape(config: OverfitConfig, batch: Mapping[str, Any]) -> tuple[int, int, int]:
     """Height, width and frames: the config's; for a trainer's own classes, who may draw them, those of the images."""
-    shape = getattr(batch.get("images"), "shape", ())
+    shape: Sequence[int] = getattr(batch.get("images"), "shape", ())
     if config.trainer is not None and len(shape) == 5:
         return int(shape[3]), int(shape[4]), int(shape[1])
     return config.train.height, config.train.width, 2

@@ -110,7 +110,7 @@ def _read_dotted(section: Section, name: str) -> str | None:
     if dotted is not None and ("." not in dotted or not all(part.isidentifier() for part in dotted.split("."))):
         section.problem(name, shown(dotted), "a dotted Python name, such as package.module.function")
         return None
-    return dotted  # type: ignore[no-any-return]
+    return dotted
 
 
 def _read_checkpoint(section: Section, folder: Path) -> Any:

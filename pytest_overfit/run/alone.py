@@ -29,7 +29,7 @@ def alone(wanted: bool = True) -> Iterator[None]:
     os.environ.update({name: value for name, value in LAUNCH.items() if before[name] is None})
     try:
         with contextlib.suppress(RuntimeError):  # no network interface at all: whoever needs the group will say so
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         yield
     finally:
         if dist.is_initialized():

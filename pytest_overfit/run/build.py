@@ -99,7 +99,8 @@ def _handed(value: Any) -> Any:
         return value
     from omegaconf import OmegaConf
 
-    return OmegaConf.create(value, flags={"allow_objects": True})  # type: ignore[call-overload]
+    plain: Any = value
+    return OmegaConf.create(plain, flags={"allow_objects": True})
 
 
 def _is_section(value: Any) -> bool:

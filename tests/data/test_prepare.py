@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_golden_batch(name: str) -> None:
 
 def test_a_repeated_sample_has_its_frames_in_reverse_order() -> None:
     """Tensors of views and lists of names; nothing is changed in place."""
-    batch = {"images": torch.arange(6.0).view(1, 2, 3), "seq_name": ["a"], "scale": 2}
+    batch: dict[str, Any] = {"images": torch.arange(6.0).view(1, 2, 3), "seq_name": ["a"], "scale": 2}
     doubled = repeat_batch(batch)
     assert doubled["images"].tolist() == [[[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]]
     assert (doubled["seq_name"], doubled["scale"]) == (["a", "a"], 2)
@@ -44,7 +46,7 @@ def test_a_repeated_sample_has_its_frames_in_reverse_order() -> None:
 def test_parts_cover_every_sample_once() -> None:
     """Also where they are not of one size; lists of tensors are cut inside."""
     x = torch.arange(5)
-    nest = {"x": x, "stages": [x, x + 1], "names": list("abcde"), "scalar": torch.ones(())}
+    nest: dict[str, Any] = {"x": x, "stages": [x, x + 1], "names": list("abcde"), "scalar": torch.ones(())}
     parts = split_samples(nest, 5, 2)
     assert torch.equal(torch.cat([part["x"] for part in parts]), x)
     assert [part["names"] for part in parts] == [["a", "b"], ["c", "d", "e"]]

@@ -21,7 +21,7 @@ def test_the_mean_over_parts_is_not_that_over_the_batch() -> None:
     """Masks of different size weigh the parts differently, and parts divided by their number weigh them alike."""
     x = torch.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    batch = {"images": torch.zeros(2, 1), "y": torch.zeros(2, 2), "mask": mask, "names": ["a", "b"]}
+    batch: dict[str, Any] = {"images": torch.zeros(2, 1), "y": torch.zeros(2, 2), "mask": mask, "names": ["a", "b"]}
     whole = masked_mean({"x": x}, batch)["objective"]
     parts = Accumulated(masked_mean, 2)({"x": x}, batch)["objective"]
     assert float(whole.detach()) == pytest.approx(7 / 3)
