@@ -120,6 +120,7 @@ class Ledger:
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
 
+    @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self.lines:
             terminalreporter.write_line(line)

@@ -177,7 +177,7 @@ def _recorded(
         "lang": lang,
         "save": option("overfit_save"),
         "compare": option("overfit_compare") or ini("overfit_compare") or None,
-        "compare_fail": tuple(option("overfit_compare_fail") or ini("overfit_compare_fail")),
+        "compare_fail": tuple(option("overfit_compare_fail") or ini("overfit_compare_fail") or ()),
         "storage": absolute(ini("overfit_storage") or STORAGE, ini_dir),
     }
 

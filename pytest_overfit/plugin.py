@@ -70,7 +70,7 @@ def is_recorded(config: pytest.Config) -> bool:
 
     asked = any(config.getoption(f"overfit_{name}") for name in ("report", "save", "compare", "compare_fail"))
     written = any(config.getini(f"overfit_{name}") for name in ("report", "compare", "compare_fail"))
-    served = "GITHUB_STEP_SUMMARY" in os.environ or os.environ.get("GITHUB_ACTIONS") == "true"
+    served = bool(os.environ.get("GITHUB_STEP_SUMMARY")) or os.environ.get("GITHUB_ACTIONS") == "true"
     return asked or written or served
 
 

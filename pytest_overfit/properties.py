@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_overfit.checks import FINDING
 from pytest_overfit.collect import ConfigFile
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ def keep_properties(node: pytest.Item, document: Document) -> None:
 def attach_properties(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts them onto a report: of a test all of them, of a config's item those of the run and its own."""
     if isinstance(item.parent, ConfigFile):
-        kept = item.parent.stash.get(PROPERTIES, [])
-        wanted = [pair for pair in kept if pair[0] in OF_THE_RUN or pair[0] == f"overfit.{item.name}"]
+        wanted = [pair for pair in item.parent.stash.get(PROPERTIES, []) if pair[0] in OF_THE_RUN]
+        if FINDING in item.stash and item.config.getini("overfit_properties"):
+            from pytest_overfit.render.properties import told
+
+            wanted.append((f"overfit.{item.name}", told(item.stash[FINDING])))
     else:
         wanted = item.stash.get(PROPERTIES, [])
         item.stash[PROPERTIES] = []  # a rerun of the test starts its own list

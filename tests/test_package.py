@@ -90,6 +90,7 @@ def test_the_command_line_and_the_ini_file_stay_apart(tmp_path: object) -> None:
             "seed_value=1",
         ),
         ini_log_dir=Path("/ini/boards"),
+        storage=Path("/ini/.overfit"),
     )
 
 

@@ -5,6 +5,7 @@ JSON has no NaN and no infinity: they are the texts "NaN", "Infinity" and "-Infi
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from pytest_overfit.document.record import VERSION, Document
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.result import OverfitResult
 
-SCHEMA_ID = f"https://pytest-overfit.readthedocs.io/schema/record-{VERSION}.json"
+SCHEMA_ID = f"urn:pytest-overfit:record:{VERSION}"
 NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 REPEATED = {"record"}  # the evidence has that of its result: written once
 MOST_PROBLEMS = 5
@@ -53,7 +54,7 @@ def to_json(document: Document) -> str:
     """
     evidence = {"evidence": REPEATED}
     left_out: Any = {"overfit": {"result": {**evidence, "runs": {"__all__": evidence}}}}
-    return _File(overfit=document).model_dump_json(indent=1, exclude=left_out)
+    return _File(overfit=document).model_dump_json(exclude=left_out)
 
 
 def from_json(text: str, *, where: str = "the text") -> Document:
@@ -62,8 +63,6 @@ def from_json(text: str, *, where: str = "the text") -> Document:
     Raises:
         OverfitError: it is no document of this version; the first problems are listed with their places.
     """
-    import json
-
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
@@ -109,3 +108,7 @@ def _wrong(found: str, where: str) -> OverfitError:
         allowed=f"a record.json of pytest-overfit, version {VERSION}",
         hint="name a record.json that `pytest --overfit-report DIR` wrote, or its folder",
     )
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=1))

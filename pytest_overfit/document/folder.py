@@ -98,9 +98,10 @@ def read_report(report: Path, *, session: str | None = None) -> tuple[Document, 
     """The documents of a report folder, by title and call; with ``session`` those of that session alone.
 
     Raises:
-        OverfitError: a record is broken.
+        OverfitError: a record is broken; with ``session``, one of that session.
     """
-    found = [read_document(path) for path in _records(report)]
+    paths = [path for path in _records(report) if session is None or _speaks_of(path, session)]
+    found = [read_document(path) for path in paths]
     wanted = [document for document in found if session is None or document.session == session]
     return tuple(sorted(wanted, key=lambda document: (document.title, document.call)))
 
@@ -113,6 +114,11 @@ def latest_session(documents: Sequence[Document]) -> tuple[Document, ...]:
 
 def _records(report: Path) -> Iterator[Path]:
     yield from sorted((report / RUNS).glob(f"*/{RECORD}"))
+
+
+def _speaks_of(path: Path, session: str) -> bool:
+    """Whether a record may be of a session: those of others, of earlier versions too, are none of its business."""
+    return session.encode() in path.read_bytes()
 
 
 def refuse_unwritable(report: Path) -> None:

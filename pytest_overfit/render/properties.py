@@ -28,12 +28,13 @@ def user_properties(document: Document) -> list[tuple[str, str]]:
         if result.margin is not None:
             values.append(("margin", f"{result.margin:.3g}"))
         values.append(("causes", ", ".join(cause.id for cause in result.causes)))
-    values += [(finding.name, _told(finding)) for finding in document.findings]
+    values += [(finding.name, told(finding)) for finding in document.findings]
     prefix = PREFIX if document.call == 1 else f"{PREFIX}.call{document.call}"
     return [(f"{prefix}.{plain(name)}", plain(value)) for name, value in values]
 
 
-def _told(finding: Finding) -> str:
+def told(finding: Finding) -> str:
+    """What a property says of one criterion."""
     if not finding.passed:
         return f"FAILED: {finding.observed}, allowed {finding.allowed}"
     limited = finding.allowed.startswith(("<", ">"))

@@ -125,3 +125,10 @@ TURNED = Op("mse_loss", "the loss", "", notes={"origin": "y", "turned": "in anot
 def test_targets_in_another_order(others: tuple[Op, ...], paired: bool | None, found: list[str]) -> None:
     evidence = replace(stepped(TURNED, *others), probed=Probed(paired=paired))
     assert ids(correspondence.mismatched(evidence)) == found
+
+
+@pytest.mark.parametrize(("last", "found"), [(-0.1, ["loss-sign"]), (0.1, []), (float("nan"), [])])
+def test_an_objective_without_a_floor(last: float, found: list[str]) -> None:
+    """Below zero, and falling; NaN is neither."""
+    record = replace(RECORD, curves={"objective": (1.0, last)})
+    assert ids(terms.sign(replace(FAILED, record=record))) == found

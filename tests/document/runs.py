@@ -35,7 +35,7 @@ def document(verdict: OverfitResult | None, title: str = PASSING, **changes: Any
     values: dict[str, Any] = {
         "id": run_id(title),
         "title": title,
-        "session": "s",
+        "session": "session-of-this-test",
         "state": "finished",
         "started": "2026-01-02T10:00:00+00:00",
         "written": "2026-01-02T10:00:05+00:00",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -72,6 +73,12 @@ def test_every_field_and_every_number_survives() -> None:
     kept = from_json(to_json(document(bad))).result
     assert kept is not None
     assert math.isnan(kept.record.peak_mib or 0.0)
+
+
+def test_the_published_schema_is_this_one() -> None:
+    """docs/record-1.schema.json; `python -m pytest_overfit.document.codec > docs/record-1.schema.json` writes it."""
+    published = Path(__file__).parents[2] / "docs" / "record-1.schema.json"
+    assert json.loads(published.read_text(encoding="utf-8")) == json_schema()
 
 
 def test_the_schema_can_refuse() -> None:

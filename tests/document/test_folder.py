@@ -60,10 +60,21 @@ def test_documents_are_read_back_in_order(tmp_path: Path) -> None:
     old = document(None, "tests/test_old.py::test_gone", session="old", written="2025-01-01T00:00:00+00:00")
     for each in (second, old, first):
         write_document(tmp_path, each)
-    assert read_report(tmp_path, session="s") == (first, second)
+    assert read_report(tmp_path, session="session-of-this-test") == (first, second)
     assert latest_session(read_report(tmp_path)) == (first, second)
     assert read_document(tmp_path / "runs" / first.id) == first
     assert len(read_report(tmp_path)) == 3
+
+
+def test_a_broken_record_of_another_session_is_let_be(tmp_path: Path) -> None:
+    """It keeps nobody from reading the others; asked for everything, it is told."""
+    written = document(result())
+    write_document(tmp_path, written)
+    (tmp_path / "runs" / "old").mkdir()
+    (tmp_path / "runs" / "old" / "record.json").write_text('{"overfit": {"version": 0}}')
+    assert read_report(tmp_path, session=written.session) == (written,)
+    with pytest.raises(OverfitError, match=r"old.record\.json: a record of version 0"):
+        read_report(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from tests.support.sessions import start_pytest
 
 HEAVY = ("torch", "numpy", "cv2", "yaml", "omegaconf", "hydra", "tensorboard", "OpenEXR", "PIL")
-
+HEAVY += ("pydantic", "jinja2", "bokeh")
+NO_SERVICE = {"GITHUB_ACTIONS": "", "GITHUB_STEP_SUMMARY": ""}
 
 PEEK = """
 import pathlib, sys
@@ -21,12 +22,13 @@ def pytest_sessionfinish():
 """
 
 
-def imported_by_pytest(folder: Path, *args: str) -> set[str]:
+def imported_by_pytest(folder: Path, *args: str, **environment: str) -> set[str]:
     """Top-level names that ``pytest --co`` has imported at its end, with no other plugin but those given.
 
     (``-X importtime`` would miss what ``importlib.import_module`` was called with.)
     """
-    session = start_pytest("--co", "-q", *args, folder=folder, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    environment = NO_SERVICE | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment
+    session = start_pytest("--co", "-q", *args, folder=folder, tty=None, **environment)
     output, _ = session.communicate(timeout=120)
     assert session.returncode == 0, output
     return set((folder / "imported.txt").read_text(encoding="utf-8").split())
@@ -46,6 +48,14 @@ def test_an_unused_plugin_imports_nothing_but_itself(project: Path) -> None:
     bare = imported_by_pytest(project)
     added = imported_by_pytest(project, "-p", "pytest_overfit.plugin") - bare
     assert added == {"pytest_overfit"}
+
+
+def test_an_unused_plugin_is_light_in_a_job_of_github(project: Path) -> None:
+    """There it waits for runs to tell of, and loads no library for them before there is one."""
+    service = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(project / "step.md")}
+    imported = imported_by_pytest(project, "-p", "pytest_overfit.plugin", **service)
+    assert not imported & {*HEAVY}
+    assert not (project / "step.md").exists()
 
 
 def test_the_comparison_can_fail(project: Path) -> None:

@@ -64,7 +64,7 @@ def _beyond_activation(evidence: Evidence, output: Output, compared: Op | None) 
     wanted = _wanted(evidence, output, compared)
     slack = 0.05 * (wanted[1] - wanted[0]) + 1e-6
     bounded = math.isfinite(low) or math.isfinite(high)
-    if not bounded or (wanted[0] >= low - slack and wanted[1] <= high + slack):
+    if not bounded or not (wanted[0] < low - slack or wanted[1] > high + slack):
         return None
     return Cause(
         "output-range",
@@ -89,7 +89,7 @@ def _at_one(evidence: Evidence, output: Output, compared: Op | None) -> Cause | 
     edge = any(abs(e - 1) < 2e-3 for e in (output.high, -output.low))
     inside = max(-output.low, output.high) < 1.002
     wanted = _wanted(evidence, output, compared)
-    if _squasher(evidence, output) or not edge or not inside or compared is None or max(map(abs, wanted)) <= 3:
+    if _squasher(evidence, output) or not edge or not inside or compared is None or not max(map(abs, wanted)) > 3:
         return None
     low, high = _best(evidence, output, compared)
     return Cause(
@@ -106,7 +106,7 @@ def _at_one(evidence: Evidence, output: Output, compared: Op | None) -> Cause | 
 
 def _at_bounds(evidence: Evidence, output: Output, compared: Op | None) -> Cause | None:
     squashed, (low, high) = _squasher(evidence, output), _best(evidence, output, compared)
-    if squashed is None or high <= low or not _outside(output, low, high):
+    if squashed is None or not high > low or not _outside(output, low, high):
         return None
     return Cause(
         "output-range",

@@ -92,9 +92,9 @@ def _of_logits(op: Op) -> Cause:
 def _without_floor(evidence: Evidence) -> Cause | None:
     """An objective that fell below zero, and goes on falling."""
     curve, floor = evidence.objective, evidence.probed.floor
-    if not curve or curve[-1] >= 0 or curve[-1] >= curve[0]:
+    if not curve or not (curve[-1] < 0 and curve[-1] < curve[0]):  # written so that NaN is no fall
         return None
-    if floor is not None and not floor.unbounded and floor.reached >= 0:
+    if floor is not None and not (floor.unbounded or floor.reached < 0):
         return None
     falling = floor is not None and floor.unbounded
     return Cause(

@@ -16,7 +16,7 @@ def kept_indices(
 
     Example:
         >>> kept_indices([[5, 4, 9, 3, 2, 0, 1, 1]], most=4)
-        [0, 2, 3, 5, 6, 7]
+        [0, 2, 3, 4, 5, 7]
 
     Args:
         most: about how many are kept, of all curves together.
