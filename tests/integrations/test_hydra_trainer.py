@@ -16,8 +16,10 @@ import yaml
 
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.run.parts import build_model
-from tests.integrations.conftest import CONFIG, MINIATURE, Session
+from tests.support.miniature import CONFIG, MINIATURE, Session, checkout, sessions, trained
 from tests.support.sessions import ITEMS, outcomes, reports_of
+
+__all__ = ["checkout", "sessions", "trained"]  # fixtures
 
 AUGS = "data.train.common_config.augs"
 ENTRY = "data.train.dataset.dataset_configs.0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integrations.conftest import CONFIG, Session, checkout, sessions, trained
+from tests.support.miniature import CONFIG, Session, checkout, sessions, trained
 from tests.support.sessions import outcomes
 
 __all__ = ["checkout", "sessions", "trained"]  # fixtures

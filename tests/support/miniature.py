@@ -1,4 +1,4 @@
-"""Fixtures of this folder: sessions over a copy of the miniature of a Hydra trainer's repository."""
+"""Fixtures to import: sessions over a copy of the miniature of a Hydra trainer's repository."""
 
 from __future__ import annotations
 
