@@ -21,8 +21,9 @@ from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.bounded import Outcome
-from pytest_overfit.run.execute import Loss, build_model, run_config
+from pytest_overfit.run.execute import run_config
 from pytest_overfit.run.isolation import isolated
+from pytest_overfit.run.parts import Loss, build_model
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
@@ -194,12 +195,13 @@ def overfit_config(
 
     def run(seed: int) -> OverfitResult:
         seeded = replace(config, seed=seed)
+        told: list[str] = []
         with isolated(seed=seed):
-            built = build_model(seeded) if model is None else Subject(model, sample).build()
+            built = build_model(seeded, tell=told.append) if model is None else Subject(model, sample).build()
         inspected = inspect(config.overfit)
         record = run_config(
             seeded,
-            Subject(built, sample, loss, optimizer, step),
+            Subject(built, replace(sample, notes=(*told, *sample.notes)), loss, optimizer, step),
             limits=limits,
             accept=accept,
             observers=observers(seed),

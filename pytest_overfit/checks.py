@@ -24,7 +24,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
 
     def build() -> str:
         from pytest_overfit.inspections import checked_model
-        from pytest_overfit.run.execute import dry_build
+        from pytest_overfit.run.parts import dry_build
 
         config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))
         return dry_build(config, checked_model(model), loss)

@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
         "--create-config", nargs="?", type=Path, const=Path(), metavar="PATH",
         help="also write a config that runs as it is (default: OUTPUT_ROOT/single_pair_test.yaml)",
     )  # fmt: skip
+    create.add_argument(
+        "--config-style", choices=("own", "vggt"), default="own",
+        help="of --create-config: our model and loss, or a VGGT-style trainer's classes (default: %(default)s)",
+    )  # fmt: skip
     create.add_argument("--overwrite", action="store_true", help="replace another pair, or a config, that is there")
     create.add_argument("--render", action="store_true", help="use a rendered synthetic source instead")
     create.add_argument("--seed", type=int, help="the scene to render (default: 0)")
@@ -116,6 +120,8 @@ def _create(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         parser.error("--render makes its own source: leave out --source-root, --source-seg-root and --source-npz")
     if options.seed is not None and not options.render:
         parser.error("--seed is the seed of --render")
+    if options.config_style != "own" and options.create_config is None:
+        parser.error("--config-style is the style of --create-config")
     pair = _rendered_pair(options) if options.render else _cut_pair(options)
     print(f"{pair.seq_name} in {pair.root}")
     for view in pair.views:
@@ -160,7 +166,7 @@ def _create_config(options: argparse.Namespace, pair: PairFiles) -> None:
     from pytest_overfit.pair.template import write_config
 
     path = pair.root / CONFIG_NAME if options.create_config == Path() else options.create_config
-    if write_config(pair, path, overwrite=options.overwrite):
+    if write_config(pair, path, overwrite=options.overwrite, style=options.config_style):
         print(f"next: pytest --overfit-config {path}")
     else:
         print(f"{path} was there before, with other content: kept (--overwrite replaces it)")

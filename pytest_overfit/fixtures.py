@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unittest
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
 
 Value = TypeVar("Value")
-DIFFERENCES = pytest.StashKey[tuple[str, ...]]()
+DRAWN = pytest.StashKey[Any]()  # the Sample of the default batch, without its validation batch
+MODEL_NOTES = pytest.StashKey[tuple[str, ...]]()
 ANY_MODEL_RUN = pytest.StashKey[bool]()  # this test's run is under no config
 DEFAULT_MODEL = pytest.StashKey[object]()
 PAIR = pytest.StashKey[PairFiles]()
@@ -112,8 +114,15 @@ def config_or_none(request: pytest.FixtureRequest) -> OverfitConfig | None:
         return None
 
 
-def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
-    """The pair in place (``dataset``), or cut into a temporary folder out of a given or a rendered source."""
+def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The pair in place (``dataset``), or cut into a temporary folder out of a given or a rendered source.
+
+    Under a trainer's own data class there are no files to point at: what hands out its batches.
+    """
+    if config.trainer is not None:
+        from pytest_overfit.run.trainer_data import TrainerData
+
+        return once(request, "trainer_data", lambda: TrainerData(config))
 
     @showing(request.config, config.exp_name, "pair")
     def build() -> PairFiles:
@@ -146,9 +155,12 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
     return files
 
 
-def dataset(config: OverfitConfig, split: SplitConfig, files: PairFiles, *, split_file: Path | None = None) -> Any:
-    """The Dataset of one split over the files of the pair."""
+def dataset(config: OverfitConfig, split: SplitConfig, files: Any, *, split_file: Path | None = None) -> Any:
+    """The Dataset of one split over the files of the pair; the trainer's own object where it has one."""
     from pytest_overfit.data.dataset import PairDataset
+
+    if not isinstance(files, PairFiles):
+        return files.source
 
     return PairDataset(
         files.root,
@@ -164,21 +176,29 @@ def dataset(config: OverfitConfig, split: SplitConfig, files: PairFiles, *, spli
     )
 
 
-def loader(config: OverfitConfig, files: PairFiles, data: Any) -> Any:
-    """The DataLoader of the one pair."""
+def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
+    """The DataLoader of the one pair, or what stands for it."""
     from pytest_overfit.data.loader import build_loader
 
+    if not isinstance(files, PairFiles):
+        return files
     return build_loader(data, pair_index=files.pair_index, num_workers=config.num_workers)
 
 
 def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
-    from pytest_overfit.run.sample import draw_batch
+    from pytest_overfit.run.sample import Sample, draw_batch
+    from pytest_overfit.run.trainer_data import TrainerData, draw_sample
 
-    draw = showing(request.config, config.exp_name, "loader")(draw_batch)
-    drawn, differences = once(request, "batch", lambda: draw(train_loader))
-    request.node.stash[DIFFERENCES] = differences
-    return drawn
+    @showing(request.config, config.exp_name, "loader")
+    def build() -> Sample:
+        if isinstance(train_loader, TrainerData):
+            return draw_sample(train_loader)
+        drawn, differences = draw_batch(train_loader)
+        return Sample(drawn, None, differences)
+
+    request.node.stash[DRAWN] = sample = once(request, "batch", build)
+    return sample.train
 
 
 def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[str, Any] | None:
@@ -192,6 +212,11 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
         split = config.val
         if split is None:
             return None
+        if config.trainer is not None:
+            from pytest_overfit.run.trainer_data import TrainerData
+
+            theirs = TrainerData(config, "val")
+            return theirs.prepared(theirs.draw(0)[0])
         if config.overfit.pair.source == "dataset":
             assert split.root is not None
             assert split.split_file is not None
@@ -207,19 +232,21 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
 
 def model(request: pytest.FixtureRequest) -> Any:
     """The config's model; without a config there is none until somebody gives one."""
-    from pytest_overfit.run.execute import build_model
+    from pytest_overfit.run.parts import build_model
 
     config = told(lambda: config_or_none(request))
     if config is None:
         raise pytest.fail.Exception(str(_nothing_given("model")), pytrace=False)
-    built = build_model(config)
+    told_of: list[str] = []
+    built = build_model(config, tell=told_of.append)
     request.node.stash[DEFAULT_MODEL] = built
+    request.node.stash[MODEL_NOTES] = tuple(told_of)
     return built
 
 
 def loss(request: pytest.FixtureRequest) -> Any:
     """The config's loss; without a config the model returns its own."""
-    from pytest_overfit.run.execute import build_loss
+    from pytest_overfit.run.parts import build_loss
 
     config = told(lambda: config_or_none(request))
     return None if config is None else build_loss(config)
@@ -290,7 +317,9 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         fresh = wanted is request.node.stash.get(DEFAULT_MODEL, None) and len(config.overfit.seeds) > 1
         train = request.getfixturevalue("overfit_batch")
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
-        sample = Sample(train, val, request.node.stash.get(DIFFERENCES, ()))
+        drawn: Sample = request.node.stash.get(DRAWN, Sample(train))
+        notes = request.node.stash.get(MODEL_NOTES, ()) if wanted is request.node.stash.get(DEFAULT_MODEL, None) else ()
+        sample = replace(drawn, train=train, val=val, notes=(*(() if fresh else notes), *drawn.notes))
         with Watchers(
             request,
             config.exp_name,

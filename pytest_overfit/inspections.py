@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError, PairError
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.pair.layout import PairFiles
+    from pytest_overfit.run.trainer_data import TrainerData
 
 
 def checked_model(model: Any) -> nn.Module:
@@ -33,14 +35,17 @@ def checked_model(model: Any) -> nn.Module:
     return built
 
 
-def inspect_pair(config: OverfitConfig, files: PairFiles) -> str:
-    """One line about a pair that holds.
+def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
+    """One line about a pair that holds: its files, or the views of the batch that a trainer's own classes make of it.
 
     Raises:
         PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
     """
     from pytest_overfit.pair.check import check_pair
+    from pytest_overfit.pair.layout import PairFiles
 
+    if not isinstance(files, PairFiles):
+        return _inspect_views(files)
     split = config.train
     limits: dict[str, Any] = {"max_depth": split.max_depth, "depth_percentile": split.depth_percentile}
     report = check_pair(files, remove_sky=split.remove_sky, **limits)
@@ -50,6 +55,30 @@ def inspect_pair(config: OverfitConfig, files: PairFiles) -> str:
             hint = "set remove_sky: true: the sky carries depth, and without it the pair holds (cause: sky, proven)"
         raise PairError("; ".join(report.problems), where=files.seq_name, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
+
+
+def _inspect_views(data: TrainerData) -> str:
+    """The views of the first sample against the first view, as the loader gives them, before they are normalised."""
+    from pytest_overfit.pair.check import CheckedView, check_views
+
+    batch = data.draw(0)[0]
+    keys = ("images", "depths", "intrinsics", "extrinsics")
+    if missing := [key for key in keys if key not in batch]:
+        raise OverfitError(
+            f"no key {', '.join(missing)} among {', '.join(map(str, batch))}",
+            where=data.where,
+            allowed="views with depth and cameras",
+            hint="see ::loader",
+        )
+    arrays = [batch[key][0].float().cpu().numpy() for key in keys]
+    report = check_views([CheckedView(f"view {i}", *view) for i, view in enumerate(zip(*arrays, strict=True))])
+    if report.problems:
+        raise PairError(
+            "; ".join(report.problems),
+            where=f"{data.where}, the first batch",
+            hint="look at the files that the loader opens, and at its conventions: world2cam, OpenCV axes, z-depth",
+        )
+    return f"{len(report.frames)} views of a batch: {report.headline()}"
 
 
 def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
@@ -62,8 +91,8 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
     from pytest_overfit.run.sample import first_batch
 
     drawn = first_batch(train_loader)
-    split = config.train
-    problems = batch_problems(drawn, height=split.height, width=split.width, frames=2)
+    height, width, frames = _expected_shape(config, drawn)
+    problems = batch_problems(drawn, height=height, width=width, frames=frames)
     if problems:
         raise OverfitError(
             "; ".join(problems),
@@ -71,3 +100,11 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
             hint="pytest-overfit pair check prints the batch of the embedded loader to compare with",
         )
     return f"images {tuple(drawn['images'].shape)}, {len(drawn)} keys"
+
+
+def _expected_shape(config: OverfitConfig, batch: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Height, width and frames: the config's; for a trainer's own classes, who may draw them, those of the images."""
+    shape: Sequence[int] = getattr(batch.get("images"), "shape", ())
+    if config.trainer is not None and len(shape) == 5:
+        return int(shape[3]), int(shape[4]), int(shape[1])
+    return config.train.height, config.train.width, 2

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_overfit.config.schema import OverfitConfig
-    from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
@@ -141,15 +140,18 @@ def overfit_config(request: pytest.FixtureRequest) -> OverfitConfig:
 @pytest.fixture
 def overfit_pair(
     request: pytest.FixtureRequest, overfit_config: OverfitConfig, tmp_path_factory: pytest.TempPathFactory
-) -> PairFiles:
-    """The one pair on disk: read in place, cut out of a source, or rendered, as ``overfit.pair`` says."""
+) -> Any:
+    """The one pair on disk: read in place, cut out of a source, or rendered, as ``overfit.pair`` says.
+
+    Where ``data.train`` names a trainer's own class, what hands out its batches.
+    """
     from pytest_overfit import fixtures
 
     return fixtures.pair(request, overfit_config, tmp_path_factory)
 
 
 @pytest.fixture
-def overfit_dataset(overfit_config: OverfitConfig, overfit_pair: PairFiles) -> Any:
+def overfit_dataset(overfit_config: OverfitConfig, overfit_pair: Any) -> Any:
     """The training ``torch.utils.data.Dataset`` of the pair."""
     from pytest_overfit import fixtures
 
@@ -157,7 +159,7 @@ def overfit_dataset(overfit_config: OverfitConfig, overfit_pair: PairFiles) -> A
 
 
 @pytest.fixture
-def overfit_loader(overfit_config: OverfitConfig, overfit_pair: PairFiles, overfit_dataset: Any) -> Any:
+def overfit_loader(overfit_config: OverfitConfig, overfit_pair: Any, overfit_dataset: Any) -> Any:
     """The training ``DataLoader``: one batch of one pair."""
     from pytest_overfit import fixtures
 

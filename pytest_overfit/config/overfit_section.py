@@ -36,7 +36,7 @@ Record = TypeVar("Record")
 
 
 def read_overfit(
-    section: Section, defaults: OverfitSettings, folder: Path, *, two_view: bool, has_root: bool = False
+    section: Section, defaults: OverfitSettings, folder: Path, *, two_view: bool, data: str = "render"
 ) -> OverfitSettings:
     """Reads the section.
 
@@ -45,14 +45,17 @@ def read_overfit(
         folder: what relative paths are relative to.
         two_view: the section belongs to a config: camera and depth are losses, which are never below 0, and
             ``train_val`` needs the validation split that ``defaults`` switch it on for.
-        has_root: the config names a dataset on disk, which is then the default source.
+        data: the source that ``data.train`` speaks for where the section names none.
     """
     section.only(field.name for field in fields(OverfitSettings))
-    pair = _read_pair(section.section("pair"), folder, has_root)
+    pair = _read_pair(section.section("pair"), folder, data)
     device = _read_device(section, defaults.device)
     seeds = _read_seeds(section)
     return OverfitSettings(
         pair=pair,
+        import_roots=_read_roots(section, folder),
+        prepare_batch=_read_dotted(section, "prepare_batch"),
+        checkpoint=_read_checkpoint(section, folder),
         steps_per_epoch=section.number("steps_per_epoch", defaults.steps_per_epoch, at_least=1, whole=True),
         half_pixel_depth=section.switch("half_pixel_depth", defaults.half_pixel_depth),
         device=device,
@@ -71,9 +74,9 @@ def read_overfit(
     )
 
 
-def _read_pair(section: Section, folder: Path, has_root: bool) -> PairSource:
+def _read_pair(section: Section, folder: Path, data: str) -> PairSource:
     section.only(field.name for field in fields(PairSource))
-    source = section.choice("source", "dataset" if has_root else "render", ("dataset", "render", "cut"))
+    source = section.choice("source", data, ("dataset", "render", "cut", "trainer"))
     if source == "cut" and not section.given("source_root"):
         section.problem("source_root", "nothing", "the folder of a source in the AerialMegaDepth layout")
     if source != "cut" and not section.given("source") and section.given("source_root"):
@@ -90,6 +93,30 @@ def _read_pair(section: Section, folder: Path, has_root: bool) -> PairSource:
         source_seg_root=section.file("source_seg_root", folder),
         source_npz=root / "train.npz" if pairs is None and root is not None else pairs,
     )
+
+
+def _read_roots(section: Section, folder: Path) -> tuple[Path, ...]:
+    names = section.texts("import_roots")
+    given = Section(dict(enumerate(names)), section.path("import_roots"), section.problems)
+    roots = [root for index in given.values if (root := given.file(index, folder)) is not None]
+    for root in roots:
+        if not root.is_dir():
+            section.problem("import_roots", shown(str(root)), "folders that are there")
+    return tuple(roots)
+
+
+def _read_dotted(section: Section, name: str) -> str | None:
+    dotted = section.text(name, None)
+    if dotted is not None and ("." not in dotted or not all(part.isidentifier() for part in dotted.split("."))):
+        section.problem(name, shown(dotted), "a dotted Python name, such as package.module.function")
+        return None
+    return dotted
+
+
+def _read_checkpoint(section: Section, folder: Path) -> Any:
+    if section.get("checkpoint") in ("none", False):
+        return "none"
+    return section.file("checkpoint", folder)
 
 
 def _read_device(section: Section, default: str) -> str:

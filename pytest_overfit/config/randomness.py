@@ -53,6 +53,41 @@ def sentences(common: Section) -> list[str]:
     return found
 
 
+def trainer_sentences(common: Section) -> list[str]:
+    """The same for a trainer whose own classes read the section (the ``DynamicTorchDataset`` family).
+
+    There a positive ``fix_img_num`` fixes the aspect ratio too, without it both are drawn, from ``img_nums`` and
+    ``augs.aspects``; and ``training: false`` switches the augmentation off as a whole.
+
+    Example:
+        >>> trainer_sentences(Section({"fix_img_num": -1, "img_nums": [2, 24]}, "data.train.common_config", []))
+        ['data.train.common_config.fix_img_num is -1: the number of frames is drawn from img_nums [2, 24]; set it to 2']
+    """
+    found: list[str] = []
+    frames, augs = common.get("fix_img_num"), common.get("augs")
+    augs = augs if isinstance(augs, dict) else {}
+    if not (isinstance(frames, int) and frames > 0):
+        if _varies(common.get("img_nums")):
+            found.append(
+                f"{common.path('fix_img_num')} is {_state(common, 'fix_img_num')}: the number of frames is drawn from "
+                f"img_nums {shown(common.get('img_nums'))}; set it to 2"
+            )
+        if _varies(augs.get("aspects")):
+            found.append(
+                f"{common.path('augs')}.aspects is {shown(augs['aspects'])}: the aspect ratio is drawn at random while "
+                "fix_img_num is not positive; set fix_img_num to 2 and fix_aspect_ratio"
+            )
+    if common.get("training") is False:
+        return found
+    changing = [name for name, value in augs.items() if name != "cojitter" and _is_on(str(name), value)]
+    for name in changing:
+        text = _sentence(common, name, augs[name])
+        if name == "color_jitter":  # there null stands for a jitter of default strength
+            text = f"{text.rpartition(';')[0]}; set its p to 0"
+        found.append(f"{text}, or {common.path('training')} to false")
+    return found
+
+
 def _fixed_aspect(common: Section) -> bool:
     """Whether ``fix_aspect_ratio`` fixes anything: absent, null, 0 or less leave it to chance."""
     value = common.get("fix_aspect_ratio")

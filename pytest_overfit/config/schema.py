@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pytest_overfit.config.trainer import CheckpointConfig, TrainerConfig
+
 DEFAULT_MODEL = "pytest_overfit.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.reference.MultitaskLoss"
 DEFAULT_OPTIMIZER = "torch.optim.AdamW"
@@ -97,10 +99,11 @@ class PairSource:
     """``overfit.pair``: where the one pair comes from.
 
     ``dataset`` reads it from ``data.train``; ``render`` renders a synthetic scene; ``cut`` takes pair ``pair_index``
-    out of a source in the AerialMegaDepth layout. ``seed``, ``width`` and ``height`` (pixels) are the render's.
+    out of a source in the AerialMegaDepth layout; ``trainer`` takes the batches of the class that ``data.train`` names.
+    ``seed``, ``width`` and ``height`` (pixels) are the render's.
     """
 
-    source: Literal["dataset", "render", "cut"] = "render"
+    source: Literal["dataset", "render", "cut", "trainer"] = "render"
     pair_index: int = 0
     seed: int = 0
     width: int = 640
@@ -289,6 +292,9 @@ class OverfitSettings:
         pass_at_least: how many of the seeds have to pass; None: all.
         amp: automatic mixed precision; None: as ``optim.amp`` says, off without a config.
         keep_trained: leave the trained parameters and optimizer state in place after the run.
+        import_roots: where ``_target_`` classes are looked up; empty: found from the place of the config.
+        prepare_batch: dotted path of a function from the loader's batch to the model's; None: our normalisation.
+        checkpoint: ``none`` trains from scratch, a path loads it; None: as ``checkpoint.resume_checkpoint_path`` says.
     """
 
     pair: PairSource = PairSource()
@@ -307,6 +313,9 @@ class OverfitSettings:
     probes: Probes = Probes()
     diagnose: bool = True
     diagnose_seconds: float | None = None
+    import_roots: tuple[Path, ...] = ()
+    prepare_batch: str | None = None
+    checkpoint: Path | Literal["none"] | None = None
 
 
 ANY_MODEL = OverfitSettings(
@@ -333,6 +342,9 @@ class OverfitConfig:
         model, loss, optimizer: mappings with a ``_target_`` and its arguments.
         frozen_module_names: glob patterns over module names.
         lr_schedule, weight_decay_schedule: ``optim.options.<name>[0].scheduler``, a mapping with a ``_target_``.
+        import_roots: folders whose modules come before all others while targets are built and trained.
+        checkpoint: the weights to start from.
+        trainer: None where the pair is read by this plugin.
         notes: sentences on settings that have no effect here.
         randomness: sentences on settings that make the one sample change, each with its full key.
         resolved: the whole composed tree, the trainer's other keys included, as plain containers.
@@ -359,6 +371,9 @@ class OverfitConfig:
     weight_decay_schedule: Mapping[str, Any] | None = None
     logging: LoggingConfig = LoggingConfig()
     overfit: OverfitSettings = OverfitSettings()
+    import_roots: tuple[Path, ...] = ()
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    trainer: TrainerConfig | None = None
     notes: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)

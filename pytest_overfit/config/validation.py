@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config import randomness
+from pytest_overfit.config import randomness, trainer_section
 from pytest_overfit.config.compose import Tree
 from pytest_overfit.config.overfit_section import read_overfit
+from pytest_overfit.config.places import find_import_roots
 from pytest_overfit.config.problems import Problem, Unusable, shown
 from pytest_overfit.config.reading import Section
 from pytest_overfit.config.schema import (
@@ -64,7 +65,9 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     val = _read_split(data, "val", sizes, path.parent, notes) if data.given("val") else None
     loss = _read_loss(top)
     defaults = OverfitSettings(criteria=_default_criteria(loss, has_val=val is not None))
-    overfit = read_overfit(top.section("overfit"), defaults, path.parent, two_view=True, has_root=_has_root(data))
+    source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
+    overfit = read_overfit(top.section("overfit"), defaults, path.parent, two_view=True, data=source)
+    overfit = replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
     optim = top.section("optim")
     optim.guard(("optimizer", "frozen_module_names", "amp", "gradient_clip", "options"))
     config = OverfitConfig(
@@ -88,7 +91,10 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         weight_decay_schedule=_read_schedule(optim.section("options"), "weight_decay", notes),
         logging=_read_logging(top.section("logging"), path.parent),
         overfit=overfit,
-        randomness=tuple(_read_randomness(data)),
+        import_roots=overfit.import_roots or find_import_roots(path.parent, tree.values),
+        checkpoint=trainer_section.read_checkpoint(top, overfit, path.parent, problems),
+        trainer=trainer_section.read_trainer(top, overfit.pair, path.parent, notes),
+        randomness=tuple(_read_randomness(data, own=overfit.pair.source == "trainer")),
         resolved=tree.values,
         origins=tree.origins,
     )
@@ -131,7 +137,7 @@ def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path,
     common.section("augs").guard(_AUGS)
     dataset.guard((*_DATASET, "len_test"))
     entries = section.section("dataset").sections("dataset_configs")
-    if len(entries) > 1:
+    if len(entries) > 1 and "_target_" not in section.values:
         notes.append(f"{section.path('dataset.dataset_configs')} has {len(entries)} entries: only the first is used")
     aspect = common.number("fix_aspect_ratio", DEFAULT_ASPECT, at_most=100)
     root = dataset.file("ROOT", folder)
@@ -171,10 +177,12 @@ def _expect_patches(split: SplitConfig, common: Section) -> None:
         common.problem("fix_aspect_ratio", found, f"at least one patch of {split.patch_size} pixels")
 
 
-def _read_randomness(data: Section) -> list[str]:
+def _read_randomness(data: Section, *, own: bool) -> list[str]:
+    """``own``: the trainer's classes read these settings, as such trainers do."""
     silent = Section(data.values, data.key, [])  # problems were reported when the splits were read
     splits = [name for name in ("train", "val") if silent.given(name)]
-    return [text for name in splits for text in randomness.sentences(silent.section(name).section("common_config"))]
+    read = randomness.trainer_sentences if own else randomness.sentences
+    return [text for name in splits for text in read(silent.section(name).section("common_config"))]
 
 
 def _read_workers(top: Section, data: Section) -> int:
@@ -264,7 +272,7 @@ def _expect_source(config: OverfitConfig, data: Section, problems: list[Problem]
         dataset = _dataset(silent, split)
         if config.overfit.pair.source == "dataset" and not dataset.given("ROOT"):
             problems.append(Problem(dataset.path("ROOT"), "nothing", "the dataset's folder, for a pair from a dataset"))
-        elif config.overfit.pair.source != "dataset" and dataset.given("ROOT"):
+        elif config.overfit.pair.source not in ("dataset", "trainer") and dataset.given("ROOT"):
             source = config.overfit.pair.source
             notes.append(f"{dataset.path('ROOT')} has no effect: overfit.pair.source is {source}")
     hold, planned = config.overfit.budget.hold_steps, config.planned_steps

@@ -12,16 +12,28 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.pair.create import CONFIG_NAME, SEGMENTATION, SPLITS
 from pytest_overfit.pair.layout import PairFiles
 
+STYLES = ("own", "vggt")
+DEFAULTS = "default_dataset.yaml"  # what a VGGT-style trainer keeps beside its configs
 
-def config_text(pair: PairFiles, folder: Path) -> str:
+
+def config_text(pair: PairFiles, folder: Path, *, style: str = "own") -> str:
     """The text of a config that lies in `folder` and trains on `pair`; a pair without all masks keeps its sky.
+
+    `style` is `own` (this plugin's data path, model and loss) or `vggt`: the form of a VGGT-style trainer, for its
+    classes and its launcher too. Its paths are absolute, and it starts from `default_dataset.yaml` where `folder` has
+    one.
 
     Example:
         >>> "ROOT: ." in config_text(create_pair(..., "single_pair_data"), Path("single_pair_data"))
         True
     """
-    template = resources.files("pytest_overfit.pair").joinpath(f"{CONFIG_NAME}.in").read_text(encoding="utf-8")
+    name = CONFIG_NAME if style == "own" else CONFIG_NAME.replace(".", f"_{style}.")
+    template = resources.files("pytest_overfit.pair").joinpath(f"{name}.in").read_text(encoding="utf-8")
     root = Path(os.path.relpath(pair.root.absolute(), folder.absolute())).as_posix()
+    if style == "vggt":  # a trainer opens relative paths from wherever it was started
+        root = pair.root.absolute().as_posix()
+        listed = f"defaults:\n  - {DEFAULTS}\n\n" if (folder / DEFAULTS).is_file() else ""
+        template = template.replace("@DEFAULTS@", listed)
     below = "." if root == "." else root.rstrip("/")
     values = {
         "@ROOT@": root,
@@ -34,13 +46,13 @@ def config_text(pair: PairFiles, folder: Path) -> str:
     return template.replace("@SKY@", "true" if all(view.mask for view in pair.views) else "false")
 
 
-def write_config(pair: PairFiles, path: Path, *, overwrite: bool = False) -> bool:
+def write_config(pair: PairFiles, path: Path, *, overwrite: bool = False, style: str = "own") -> bool:
     """Write the config to `path`, in one rename; False where a file of other content lies there and stays.
 
     Raises:
         PairError: the file cannot be written.
     """
-    text = config_text(pair, path.parent)
+    text = config_text(pair, path.parent, style=style)
     try:
         if path.exists() and not overwrite:
             return path.read_text(encoding="utf-8") == text

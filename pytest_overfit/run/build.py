@@ -6,12 +6,9 @@ brings a pytest plugin of its own that costs a second at every start of pytest, 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_overfit.errors import ConfigError, OverfitError
@@ -20,7 +17,9 @@ from pytest_overfit.suggest import nearest
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
-def instantiate(node: Mapping[str, Any], *, where: str, partial: bool = False) -> Any:
+def instantiate(
+    node: Mapping[str, Any], *, where: str, partial: bool = False, recursive: bool = True, plain: bool = False
+) -> Any:
     """Calls the ``_target_`` of a config section with the section's other keys.
 
     Example:
@@ -29,20 +28,26 @@ def instantiate(node: Mapping[str, Any], *, where: str, partial: bool = False) -
 
     Args:
         node: a section with ``_target_``; nested sections with one are instantiated first, unless ``_recursive_`` is
-            false. ``_args_`` are positional arguments; ``_partial_`` gives back a callable instead of calling.
+            false. ``_args_`` are positional arguments; ``_partial_`` gives back a callable instead of calling. Sections
+            are handed over as ``DictConfig`` (attributes, ``.get``), lists of sections as ``ListConfig``, lists of
+            values as lists; with ``_convert_`` other than none as plain containers.
         where: the dotted key of the section, for the error.
         partial: as ``_partial_``.
+        recursive: what holds where the section has no ``_recursive_``: trainers give it in their call.
+        plain: as ``_convert_: all``.
 
     Raises:
         ConfigError: the target cannot be imported, or refuses its arguments.
     """
     target = find_target(str(node["_target_"]), where=where)
-    recursive = node.get("_recursive_", True)
     given = {str(key): value for key, value in node.items() if key not in DIRECTIVES}
     arguments = list(node.get("_args_", ()))
-    if recursive:
+    if node.get("_recursive_", recursive):
         given = {key: _nested(value, where=f"{where}.{key}") for key, value in given.items()}
         arguments = [_nested(value, where=f"{where}._args_[{index}]") for index, value in enumerate(arguments)]
+    if not plain and node.get("_convert_", "none") == "none":
+        given = {key: _handed(value) for key, value in given.items()}
+        arguments = [_handed(value) for value in arguments]
     if partial or node.get("_partial_", False):
         return functools.partial(target, *arguments, **given)
     try:
@@ -52,7 +57,7 @@ def instantiate(node: Mapping[str, Any], *, where: str, partial: bool = False) -
         raise ConfigError(error.found, where=place, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:  # the target is the user's: whatever it raises is a problem of this section
         raise ConfigError(
-            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}",
+            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}{_root_of(error)}",
             where=where,
             allowed="arguments that it accepts",
             hint=f"the section gives it {', '.join(given) or 'no arguments'}",
@@ -88,16 +93,26 @@ def find_target(dotted: str, *, where: str) -> Any:
     raise _unimportable(dotted, where, f"there is no module {parts[0]!r}")
 
 
-@contextlib.contextmanager
-def import_root(folder: Path) -> Iterator[None]:
-    """Makes modules beside a config importable while its targets are built."""
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(entry)
+def _handed(value: Any) -> Any:
+    """A container as Hydra hands it over; torch takes sizes as lists, so lists of values stay lists."""
+    if not isinstance(value, (Mapping, list)) or (isinstance(value, list) and not any(map(_is_section, value))):
+        return value
+    from omegaconf import OmegaConf
+
+    plain: Any = value
+    return OmegaConf.create(plain, flags={"allow_objects": True})
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_is_section, value)))
+
+
+def _root_of(error: BaseException) -> str:
+    """The first error of a chain, which what was raised last may not tell."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return "" if root is error or str(root) in str(error) else f" (from {type(root).__name__}: {root})"
 
 
 def _nested(value: Any, *, where: str) -> Any:
@@ -115,5 +130,5 @@ def _unimportable(dotted: str, where: str, reason: str, hint: str | None = None)
         f"_target_ {dotted!r} cannot be used: {reason}",
         where=where,
         allowed="the dotted path of a callable that this Python can import",
-        hint=hint or "a module beside the config file, or installed in this environment",
+        hint=hint or "a module beside the config file, in a folder of overfit.import_roots, or an installed one",
     )

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import AmpConfig, Limit, OverfitConfig
 from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.run.accumulate import Accumulated, inner_loss
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
-from pytest_overfit.run.build import import_root, instantiate
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
@@ -22,57 +22,20 @@ from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.metrics import compare_predictions, confidence_of
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
+from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
 from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
-from pytest_overfit.run.sample import Batch, Sample
-from pytest_overfit.run.schedule import Schedule, build_schedule
-from pytest_overfit.run.snapshot import Snapshot, preserved
+from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Precision, Task, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.suggest import shorten
 
-Loss = Callable[[Any, Batch], Mapping[str, Any]]
-LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"
-
-
 Accept = Callable[[Outcome], bool]
-
-
-def build_model(config: OverfitConfig) -> nn.Module:
-    """Builds ``model`` of a config under the config's seed, leaving the global random state alone."""
-    with (
-        isolated(seed=config.seed, threads=torch.get_num_threads(), deterministic=False),
-        import_root(config.path.parent),
-    ):
-        return instantiate(config.model, where="model")  # type: ignore[no-any-return]
-
-
-def build_loss(config: OverfitConfig) -> Loss:
-    """Builds ``loss`` of a config: a callable ``loss(predictions, batch)``."""
-    with import_root(config.path.parent):
-        return instantiate(config.loss, where="loss")  # type: ignore[no-any-return]
-
-
-def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss) -> str:
-    """Builds everything a config names without training: one line that says what was built.
-
-    Raises:
-        OverfitError: the device is not there, a pattern freezes nothing, an optimizer or schedule cannot be built.
-    """
-    settings = config.overfit
-    device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu).device
-    with preserved(model), import_root(config.path.parent):
-        freeze(model, config.frozen_module_names)
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = build_optimizer(config.optimizer, trainable or model.parameters())
-        for node, where in ((config.lr_schedule, LR_SCHEDULE), (config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE)):
-            _schedule(node, where)
-    count = sum(p.numel() for p in trainable)
-    return f"{type(model).__name__} ({count:,} trainable), {type(loss).__name__}, {type(optimizer).__name__}, {device}"
 
 
 def run_config(
@@ -106,10 +69,15 @@ def run_config(
     snapshot = Snapshot()
     with isolated(seed=config.seed, threads=threads, deterministic=settings.deterministic):
         try:
-            with import_root(config.path.parent), memory_errors_told(choice.device, where=config.exp_name):
+            with (
+                at_home(config, group=not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())),
+                memory_errors_told(choice.device, where=config.exp_name),
+            ):
                 criterion = subject.loss or build_loss(config)
+                if config.trainer is not None and config.trainer.accum_steps > 1:
+                    criterion = Accumulated(criterion, config.trainer.accum_steps)
                 snapshot.add(model)
-                snapshot.add_reachable(criterion, *subject.callables)
+                snapshot.add_reachable(inner_loss(criterion), *subject.callables)
                 run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
                 curves = run.train(subject, limits, accept, observers, inspector)
                 run.show(curves, observers)
@@ -133,7 +101,7 @@ class _Run:
         device: torch.device,
         snapshot: Snapshot,
     ) -> None:
-        self.config, self.snapshot = config, snapshot
+        self.config, self.snapshot, self.sample = config, snapshot, sample
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         batch = freeze_batch(sample.train, device)
@@ -153,11 +121,12 @@ class _Run:
             initial=snapshot.value,
             fingerprint=fingerprint(batch),
             differences=sample.differences,
-            randomness=config.randomness,
+            randomness=(*config.randomness, *sample.randomness),
             frozen=frozen,
             supervision=probe_supervision(self.task) if config.overfit.probes.sensitivity else None,
         )
         self.outcome: Outcome | None = None
+        self.loss_names: tuple[str, ...] = ()
         self.bench: Bench | None = None
 
     def train(
@@ -185,8 +154,8 @@ class _Run:
             val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
             gradient_every=config.overfit.probes.gradient_every,
             read_every=read_every(self.task.device),
-            lr=_schedule(config.lr_schedule, LR_SCHEDULE),
-            weight_decay=_schedule(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
+            lr=schedule_of(config.lr_schedule, LR_SCHEDULE),
+            weight_decay=schedule_of(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
             accept=accepted,
         )
         own = None if subject.step is None else own_step(subject.step, self.task.model, handed)
@@ -221,7 +190,7 @@ class _Run:
         start = Snapshot()  # of the state now: on the device, and frozen as the config says
         for thing in (self.task.model, *optimizers):
             start.add(thing)
-        start.add_reachable(self.task.criterion, *subject.callables)
+        start.add_reachable(inner_loss(self.task.criterion), *subject.callables)
 
         def found(optimizer: Optimizer) -> None:
             self.snapshot.add(optimizer)
@@ -252,6 +221,9 @@ class _Run:
         with evaluating(task.model):
             predictions = task.predict(task.batch)
             frames = compare_predictions(predictions, task.batch)
+            if self.config.trainer is not None and not self.loss_names:
+                given = task.criterion(predictions, task.batch)
+                self.loss_names = tuple(map(str, given)) if isinstance(given, Mapping) else ("a scalar",)
         evaluation = None
         if task.val_batch is not None and curves.steps:
             train = {name: value for name, value in curves.steps[-1].items() if not is_extra(name)}
@@ -278,7 +250,19 @@ class _Run:
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""
         outcome = self.outcome if curves.stop == "passed" and self.outcome else self.look(curves)
-        return make_record(self.parts, curves, outcome, (*_notes(notes, self.clip), *self.config.notes))
+        said = (*_notes(notes, self.clip), *self._unlogged(curves), *self.sample.notes, *self.config.notes)
+        return make_record(self.parts, curves, outcome, said)
+
+    def _unlogged(self, curves: Curves) -> Iterator[str]:
+        """Scalars that the trainer is told to log and the loss does not give: it leaves them out without a word."""
+        trainer = self.config.trainer
+        if trainer is None or not curves.steps or not self.loss_names:
+            return
+        if absent := [name for name in trainer.logged if name not in self.loss_names]:
+            named = "; the loss calls it objective" if "loss_objective" in absent else ""
+            yield f"logging.scalar_keys_to_log.train: the loss gives no {', '.join(absent)}{named}"
+        if "objective" not in self.loss_names:
+            yield f"the loss gives no objective, which trainers minimise: {', '.join(self.loss_names)}"
 
 
 def _notes(note: str | None, clip: GradientClipper) -> Iterator[str]:
@@ -286,7 +270,3 @@ def _notes(note: str | None, clip: GradientClipper) -> Iterator[str]:
         yield note
     if clip.unclaimed:
         yield f"optim.gradient_clip: no group clips {shorten(clip.unclaimed)}"
-
-
-def _schedule(node: Mapping[str, Any] | None, where: str) -> Schedule | None:
-    return None if node is None else build_schedule(node, where=where)

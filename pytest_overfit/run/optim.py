@@ -90,7 +90,7 @@ def check_declarations(model: nn.Module, criteria: Criteria) -> None:
 
 def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Builds ``optim.optimizer`` over the given parameters."""
-    factory = instantiate(node, where="optim.optimizer", partial=True)
+    factory = instantiate(node, where="optim.optimizer", partial=True, plain=True)
     try:
         optimizer = factory(list(parameters))
     except (TypeError, ValueError) as error:

@@ -73,10 +73,10 @@ def is_batch(data: Any) -> bool:
 
 def _first_differences(first: Any, others: Iterable[Any]) -> tuple[str, ...]:
     """What the first of the others that differs at all differs in: a jitter of few values may repeat itself."""
-    return next((found for other in others if (found := _differences(first, other))), ())
+    return next((found for other in others if (found := differences_of(first, other))), ())
 
 
-def _differences(first: Any, second: Any) -> tuple[str, ...]:
+def differences_of(first: Any, second: Any) -> tuple[str, ...]:
     return tuple(difference.describe() for difference in compare_batches(first, second))
 
 
@@ -85,11 +85,14 @@ class Sample:
     """The one sample that is trained on, as the model gets it (normalised), and the validation sample.
 
     ``differences`` tells what changed between two draws of the training loader: nothing, for one constant sample.
+    ``randomness`` are sentences on why, ``notes`` what else there is to say of the data and of the model they go into.
     """
 
     train: Batch
     val: Batch | None = None
     differences: tuple[str, ...] = ()
+    randomness: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:
@@ -102,7 +105,7 @@ def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:
     second = next((batch for batch in loader), None)
     if second is None:
         return normalize_batch(first), ("the second draw is empty: a loader that can be drawn twice is wanted",)
-    return normalize_batch(first), _differences(first, second)
+    return normalize_batch(first), differences_of(first, second)
 
 
 def first_batch(loader: Iterable[Batch]) -> Batch:

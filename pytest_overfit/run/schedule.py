@@ -115,7 +115,7 @@ def build_schedule(node: Mapping[str, Any], *, where: str) -> Schedule:
     """
     from pytest_overfit.run.build import instantiate
 
-    schedule: Schedule = instantiate(_serve_locally(node), where=where)
+    schedule: Schedule = instantiate(_serve_locally(node), where=where, plain=True)
     for point in (0.0, 0.5, 1.0):
         value = schedule(point)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:

@@ -37,6 +37,7 @@ LIBRARIES = (
     "_pytest",
     "pluggy",
     "pytest_overfit",
+    "omegaconf",
 )  # hold nothing of the user's
 
 

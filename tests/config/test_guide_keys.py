@@ -46,6 +46,7 @@ data:
           depth_percentile: 95
           len_train: 500
   val:
+    _target_: data.dynamic_dataloader.DynamicTorchDataset
     common_config: {fix_img_num: 2, fix_aspect_ratio: 1.0}
     dataset:
       dataset_configs:
@@ -125,7 +126,7 @@ def test_splits(tmp_path: Path) -> None:
         len_train=500,
     )
     assert config.val == SplitConfig(root=root, split_file=root / "val.npz", aspect_ratio=1.0, len_test=5)
-    assert config.overfit.pair.source == "dataset"
+    assert config.overfit.pair.source == "trainer"
 
 
 def test_optimisation(tmp_path: Path) -> None:
@@ -193,6 +194,10 @@ def test_notes(tmp_path: Path) -> None:
     assert load(tmp_path, GUIDE).notes == (
         f"data.train.dataset.dataset_configs[0].len_train {effect}",
         f"data.val.dataset.dataset_configs[0].len_test {effect}",
+        "limit_train_batches is 800 and has no effect: an epoch repeats the one batch 10 times "
+        "(overfit.steps_per_epoch)",
+        "data.train.num_workers has no effect: the one batch is drawn in the process of the test",
+        "not used by a run: logging.tensorboard_writer, distributed, cuda",
     )
     notes = load(tmp_path, GUIDE, ["overfit.pair.source=render"]).notes
     assert "data.train.dataset.dataset_configs[0].ROOT has no effect: overfit.pair.source is render" in notes

@@ -274,7 +274,7 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("{device: cpu, require_gpu: true}",
          "require_gpu: found true beside device: cpu, allowed: false, or another device"),
         ("pair: {source: rendered}",
-         "pair.source: found 'rendered', allowed: dataset | render | cut (did you mean render?)"),
+         "pair.source: found 'rendered', allowed: dataset | render | cut | trainer (did you mean render?)"),
         ("pair: {source: cut}",
          "pair.source_root: found nothing, allowed: the folder of a source in the AerialMegaDepth layout"),
         ("pair: {source_root: x}",

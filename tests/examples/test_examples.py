@@ -19,6 +19,7 @@ PASSED = {
     "diffusion": 3,
     "gpt": 3,
     "huggingface_encoder": 3,
+    "hydra_trainer": 16,  # fourteen items of its config among them
     "huggingface_trainer": 6,
     "lightning": 7,
     "mlp": 2,
@@ -29,6 +30,7 @@ PASSED = {
 NEEDS = {
     "huggingface_encoder": "transformers",
     "huggingface_trainer": "accelerate",
+    "hydra_trainer": "hydra",
     "lightning": "pytorch_lightning",
 }
 NO_REPOSITORY = {"ci"}

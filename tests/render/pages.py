@@ -22,8 +22,8 @@ from pytest_overfit.pair.create import create_pair
 from pytest_overfit.pair.render import render_source
 from pytest_overfit.report.pictures import panels
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.execute import build_model
 from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.parts import build_model
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.sample import Sample, draw_batch
 from tests.support.configs import write_tiny

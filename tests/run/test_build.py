@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run.build import import_root, instantiate
+from pytest_overfit.run.build import instantiate
+from pytest_overfit.run.imports import imported
 
 
 def test_a_section_is_called_with_its_other_keys() -> None:
@@ -59,7 +60,7 @@ def test_a_target_that_cannot_be_built_names_its_section(node: dict[str, object]
 def test_a_module_that_breaks_on_import_says_what_is_missing(tmp_path: Path) -> None:
     """The missing package inside the user's module is named, not the module itself."""
     (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n", encoding="utf-8")
-    with import_root(tmp_path), pytest.raises(ConfigError, match="needs the module 'not_installed_anywhere'"):
+    with imported(tmp_path), pytest.raises(ConfigError, match="needs the module 'not_installed_anywhere'"):
         instantiate({"_target_": "needs_more.Model"}, where="model")
 
 
@@ -67,6 +68,6 @@ def test_modules_beside_the_config_are_importable_for_the_block_only(tmp_path: P
     """sys.path comes back as it was."""
     (tmp_path / "beside_config.py").write_text("def make():\n    return 42\n", encoding="utf-8")
     before = list(sys.path)
-    with import_root(tmp_path):
+    with imported(tmp_path):
         assert instantiate({"_target_": "beside_config.make"}, where="model") == 42
     assert sys.path == before

@@ -20,6 +20,7 @@ from pytest_overfit.run.task import Task
 
 STEPS = 400
 HUGE = 1e4
+LAST = 1e-4  # share of the first step size that the last step still has
 
 
 class _Free:
@@ -152,7 +153,7 @@ def _minimise(
     curve: list[float] = []
     kept, shrunk = [leaf.detach().clone() for leaf in leaves], 1.0
     for step in range(STEPS):
-        decay = 0.5 * (1 + math.cos(math.pi * step / STEPS)) + 0.01
+        decay = 0.5 * (1 + math.cos(math.pi * step / STEPS)) + LAST  # an absolute error is never met by a large step
         optimizer.param_groups[0]["lr"] = 0.1 * scale * decay * shrunk
         optimizer.zero_grad()
         found = terms()

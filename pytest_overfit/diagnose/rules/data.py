@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Tensor
@@ -50,8 +50,10 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "batch-changes",
             "; ".join(batch.redraw_differences[:3]),
-            f"two draws of the data differ in {len(batch.redraw_differences)} tensors: {batch.redraw_differences[0]}",
-            "switch off augmentation, shuffling and sampling for this test, or pass one batch",
+            "; ".join([_differing(batch.redraw_differences), *batch.randomness]),
+            "switch that off for this test: the run trained on one frozen draw"
+            if batch.randomness
+            else "switch off augmentation, shuffling and sampling for this test, or pass one batch",
             "shown",
             {"tensors": len(batch.redraw_differences)},
             certain=True,
@@ -81,6 +83,10 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
         )
     else:
         yield from _drawn_in_the_loss(evidence)
+
+
+def _differing(differences: Sequence[str]) -> str:
+    return f"two draws of the data differ in {len(differences)} tensors: {differences[0]}"
 
 
 def _drawn_in_the_loss(evidence: Evidence) -> Iterator[Cause]:

@@ -180,6 +180,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         return
     fall = curve[0] - probed.training
     if fall <= 0 or probed.evaluation_settled < probed.training + 0.3 * fall:
+        yield from _lagging(evidence, fall)
         return
     yield Cause(
         "mode-gap",
@@ -191,6 +192,26 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         {"training": probed.training, "evaluation": probed.evaluation_settled},
         certain=True,
         weight=0.9,
+    )
+
+
+def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
+    """Running statistics that more steps would bring up to date, in a run that was to agree with its evaluation."""
+    probed = evidence.probed
+    missed = any(finding.name == "train_val" and not finding.passed for finding in evidence.findings)
+    if not missed or not probed.mode_modules or probed.evaluation is None or probed.training is None:
+        return
+    if fall <= 0 or probed.evaluation < probed.training + 0.1 * fall:
+        return
+    yield Cause(
+        "mode-gap",
+        shorten(probed.mode_modules),
+        f"on the same sample the objective is {number(probed.training)} in training mode and "
+        f"{number(probed.evaluation)} in evaluation mode: running statistics lag behind the weights",
+        "raise the momentum of batch norm, or use a norm without running statistics for small batches",
+        "observed",
+        {"training": probed.training, "evaluation": probed.evaluation},
+        weight=0.8,
     )
 
 

@@ -1,0 +1,100 @@
+"""Reads what a VGGT-style trainer keeps outside of its model, loss and optimizer: data classes, checkpoint, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.config.places import find_path, with_found_paths
+from pytest_overfit.config.problems import Problem, shown
+from pytest_overfit.config.reading import Section
+from pytest_overfit.config.schema import OverfitSettings, PairSource
+from pytest_overfit.config.trainer import CheckpointConfig, TrainerConfig
+
+RESUME = "checkpoint.resume_checkpoint_path"
+FROM_SCRATCH = "overfit.checkpoint=none trains from scratch"
+NO_CLASS = "no.class"  # stands in where a problem is reported
+# Workers prepare batches ahead of a loop; a run needs one batch, and draws it in its own process.
+_IN_THIS_PROCESS: dict[str, Any] = {"num_workers": 0, "persistent_workers": False, "prefetch_factor": None}
+
+
+def names_a_class(data: Section) -> bool:
+    """Whether ``data.train`` names a class of the trainer's that hands out the batches."""
+    return isinstance(Section(data.values, data.key, []).section("train").get("_target_"), str)
+
+
+def read_trainer(top: Section, pair: PairSource, folder: Path, notes: list[str]) -> TrainerConfig | None:
+    """The trainer's own data classes; None where this plugin reads the pair.
+
+    Args:
+        pair: where the batches come from.
+        folder: what relative paths are looked up from.
+        notes: gets a sentence on every setting that has no effect.
+    """
+    if pair.source != "trainer":
+        return None
+    data = top.section("data")
+    train, val = data.section("train"), data.section("val")
+    if "_target_" not in train.values:
+        train.problem("_target_", "nothing", "the class that hands out the batches, for a pair from the trainer")
+        return None
+    if val.values and "_target_" not in val.values:
+        val.problem("_target_", "nothing", "a class that hands out the batches, as in data.train")
+    accum = top.number("accum_steps", 1, at_least=1, whole=True)
+    logged = top.section("logging").section("scalar_keys_to_log").section("train").texts("keys_to_log")
+    _note_unused(top, train, notes)
+    return TrainerConfig(
+        train=_in_this_process(with_found_paths(data.target("train", NO_CLASS), folder)),
+        val=_in_this_process(with_found_paths(data.target("val", NO_CLASS), folder)) if val.values else None,
+        accum_steps=accum,
+        repeat_batch=train.section("common_config").switch("repeat_batch", False),
+        logged=logged,
+        own_clipper="_target_" in top.section("optim").section("gradient_clip").values,
+    )
+
+
+def steps_per_epoch(top: Section, settings: OverfitSettings, notes: list[str]) -> int:
+    """``overfit.steps_per_epoch``, of which ``limit_train_batches`` leaves no more than it says."""
+    limit = top.number("limit_train_batches", None, at_least=1, whole=True)
+    if limit is None or Section(top.values, "", []).section("overfit").given("steps_per_epoch"):
+        return settings.steps_per_epoch
+    if limit > settings.steps_per_epoch:
+        notes.append(
+            f"limit_train_batches is {limit} and has no effect: an epoch repeats the one batch "
+            f"{settings.steps_per_epoch} times (overfit.steps_per_epoch)"
+        )
+    return min(int(limit), settings.steps_per_epoch)
+
+
+def read_checkpoint(top: Section, settings: OverfitSettings, folder: Path, problems: list[Problem]) -> CheckpointConfig:
+    """The weights to start from; a file that is not there is a problem, never a fresh start."""
+    section = top.section("checkpoint")
+    strict = section.switch("strict", False)
+    if settings.checkpoint == "none":
+        return CheckpointConfig(None, strict)
+    if isinstance(settings.checkpoint, Path):
+        path, key = settings.checkpoint, "overfit.checkpoint"
+    else:
+        text = section.text("resume_checkpoint_path", None)
+        if text is None:
+            return CheckpointConfig(None, strict)
+        path, key = find_path(text, folder) or folder / text, RESUME
+    if not path.is_file():
+        problems.append(Problem(key, f"{shown(str(path))}: no such file", "a checkpoint that is there", FROM_SCRATCH))
+    return CheckpointConfig(path, strict, key)
+
+
+def _in_this_process(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _IN_THIS_PROCESS.get(name, value) for name, value in section.items()}
+
+
+def _note_unused(top: Section, train: Section, notes: list[str]) -> None:
+    """What the trainer's launch reads and a run does not."""
+    if train.get("num_workers"):
+        notes.append(f"{train.path('num_workers')} has no effect: the one batch is drawn in the process of the test")
+    logging = top.section("logging")
+    unused = [logging.path(name) for name in ("tensorboard_writer", "log_visual_frequency") if logging.given(name)]
+    unused += [name for name in ("distributed", "cuda", "env_variables") if top.given(name)]
+    if unused:
+        notes.append(f"not used by a run: {', '.join(unused)}")

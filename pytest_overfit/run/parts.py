@@ -1,0 +1,94 @@
+"""What a config names, built: model, loss, and everything once without training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.run.alone import alone
+from pytest_overfit.run.build import instantiate
+from pytest_overfit.run.checkpoint import load_checkpoint
+from pytest_overfit.run.device import choose_device_for
+from pytest_overfit.run.imports import imported
+from pytest_overfit.run.isolation import isolated
+from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
+from pytest_overfit.run.sample import Batch
+from pytest_overfit.run.schedule import Schedule, build_schedule
+from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.suggest import shorten
+
+Loss = Callable[[Any, Batch], Mapping[str, Any]]
+LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"
+
+
+def build_model(config: OverfitConfig, *, tell: Callable[[str], None] = lambda note: None) -> nn.Module:
+    """Builds ``model`` of a config under the config's seed, leaving the global random state alone.
+
+    Args:
+        tell: gets what there is to say of the checkpoint that it starts from.
+    """
+    with isolated(seed=config.seed, threads=torch.get_num_threads(), deterministic=False), at_home(config):
+        model: nn.Module = instantiate(config.model, where="model", recursive=config.trainer is None)
+        if isinstance(model, nn.Module):
+            for note in load_checkpoint(model, config.checkpoint):
+                tell(note)
+        return model
+
+
+def build_loss(config: OverfitConfig) -> Loss:
+    """Builds ``loss`` of a config: a callable ``loss(predictions, batch)``."""
+    with at_home(config):
+        loss: Loss = instantiate(config.loss, where="loss", recursive=config.trainer is None)
+    return loss
+
+
+@contextlib.contextmanager
+def at_home(config: OverfitConfig, *, group: bool = True) -> Iterator[None]:
+    """The modules of the config's repository, and the process group that a trainer's code may insist on."""
+    roots = config.import_roots or (config.path.parent,)
+    with imported(*roots), alone(group and config.trainer is not None):
+        yield
+
+
+def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss) -> str:
+    """Builds everything a config names without training: one line that says what was built.
+
+    Raises:
+        OverfitError: the device is not there, a pattern freezes nothing, an optimizer or schedule cannot be built.
+    """
+    settings = config.overfit
+    device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu).device
+    with preserved(model), at_home(config):
+        freeze(model, config.frozen_module_names)
+        _expect_clip_groups(config, GradientClipper(model, config.gradient_clip))
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = build_optimizer(config.optimizer, trainable or model.parameters())
+        for node, where in ((config.lr_schedule, LR_SCHEDULE), (config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE)):
+            schedule_of(node, where)
+    count = sum(p.numel() for p in trainable)
+    return f"{type(model).__name__} ({count:,} trainable), {type(loss).__name__}, {type(optimizer).__name__}, {device}"
+
+
+def _expect_clip_groups(config: OverfitConfig, clip: GradientClipper) -> None:
+    """A trainer's own clipper refuses to start where a trainable parameter is in no group.
+
+    Raises:
+        ConfigError: with the parameters.
+    """
+    if config.trainer is not None and config.trainer.own_clipper and clip.unclaimed:
+        raise ConfigError(
+            f"no group clips {len(clip.unclaimed)} trainable parameter tensors: {shorten(clip.unclaimed)}",
+            where="optim.gradient_clip.configs",
+            allowed="a group for every trainable parameter: the trainer's own clipper stops without one",
+            hint="add their module to the module_name of a group, or freeze them",
+        )
+
+
+def schedule_of(node: Mapping[str, Any] | None, where: str) -> Schedule | None:
+    return None if node is None else build_schedule(node, where=where)
