@@ -21,8 +21,8 @@ def folders_above(folder: Path) -> tuple[tuple[Path, ...], bool]:
     """The candidates, and whether the last one is the root of a repository.
 
     Example:
-        >>> folders_above(Path("/work/vggt/training/config"))              # doctest: +SKIP
-        ((PosixPath('/work/vggt/training/config'), PosixPath('/work/vggt/training'), PosixPath('/work/vggt')), True)
+        >>> folders_above(Path("/repos/vggt/training/config"))              # doctest: +SKIP
+        ((PosixPath('/repos/vggt/training/config'), PosixPath('/repos/vggt/training'), PosixPath('/repos/vggt')), True)
     """
     candidates = [folder, *folder.parents][: FARTHEST + 1]
     for count, candidate in enumerate(candidates, 1):
