@@ -71,3 +71,15 @@ def test_a_wrong_schedule_is_a_config_error_that_names_its_key(node: dict[str, o
     with pytest.raises(ConfigError, match=r"optim\.options\.lr") as caught:
         build_schedule(node, where="optim.options.lr[0].scheduler")
     assert says in str(caught.value)
+
+
+def test_a_schedule_that_refuses_the_end_itself_is_built() -> None:
+    """Some of fvcore's do: a trainer asks for the progress before a step, which is never 1."""
+    assert build_schedule({"_target_": f"{__name__}.OpenEnd"}, where="optim")(0.5) == 0.5
+
+
+class OpenEnd:
+    def __call__(self, where: float) -> float:
+        if where >= 1:
+            raise RuntimeError("where must be in [0, 1)")
+        return where
