@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,10 @@ Value = TypeVar("Value")
 POLL_SECONDS = 0.005
 PREFIX = "pytest_overfit"
 SPARE_SECONDS = 5.0  # by which a collective of NCCL, which no exception ends, outlasts the guard
+
+
+# What torch remarks on how a model is written; a test suite that makes errors of warnings passes with one process.
+ADVICE = ("FSDP2-wrapped module .* returned a view", "Grad strides do not match bucket view strides")
 
 
 class RankError(OverfitError):
@@ -84,7 +89,10 @@ class Ranks:
         guard.watching = True
         try:
             self._begin_together(title)
-            yield
+            with warnings.catch_warnings():
+                for text in ADVICE:
+                    warnings.filterwarnings("ignore", message=text)
+                yield
             self._end_together("")
         except Stopped:
             raise self._lost(None) from None

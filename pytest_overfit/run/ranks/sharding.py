@@ -52,7 +52,8 @@ def sharded_copy(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Mod
     spread(copied, ranks)
     for module in _blocks(copied, ranks.settings):
         fully_shard(module, mesh=mesh)
-    fully_shard(copied, mesh=mesh)
+    # The root too: a forward pass without a backward one would leave whole parameters behind for the optimizer to find.
+    fully_shard(copied, mesh=mesh, reshard_after_forward=True)
     return copied
 
 
