@@ -62,7 +62,7 @@ class RankSession:
         if self.lost is not None:
             raise self.lost
         if self.ranks is None:
-            from pytest_overfit.run.ranks.group import join
+            from pytest_overfit.run.ranks.meeting import join
 
             try:
                 self.ranks = join(self.launch, timeout=distributed.timeout, say=self.say)

@@ -1,6 +1,6 @@
 """Makes the pictures of README out of a real session: its terminal, the overview and the page of a failed run.
 
-    python docs/pictures/make.py          # needs the extra "test", rich, and a Chromium
+python docs/pictures/make.py          # needs the extra "test", rich, and a Chromium
 """
 
 from __future__ import annotations

@@ -95,7 +95,11 @@ def test_two_ranks_are_one_run(strategy: str, alone: Mapping[str, list[float]], 
     """Curves within 1e-5 of those of one process, on both ranks; one report of everything."""
     write_tiny(tmp_path)
     (tmp_path / "test_it.py").write_text(TESTS)
-    given = ("--junitxml=junit.xml", "--overfit-report=report", f"--overfit-set=overfit.distributed.strategy={strategy}")
+    given = (
+        "--junitxml=junit.xml",
+        "--overfit-report=report",
+        f"--overfit-set=overfit.distributed.strategy={strategy}",
+    )
     with torchrun(tmp_path, "test_it.py", "--overfit-config=tiny.yaml", "-k", "not tiny.yaml", *given) as launch:
         code, output = launch.finish()
     assert code == GREEN, output[-3000:]
