@@ -49,6 +49,7 @@ class RankSession:
         self.config, self.launch = config, launch
         self.ranks: Ranks | None = None
         self.lost: OverfitError | None = None
+        self.told = False
         self.elsewhere: list[str] = []  # what other ranks have to say
         with contextlib.suppress(OSError, ValueError):  # past the capture of pytest, for the very last word
             self.stderr = os.dup(sys.__stderr__.fileno()) if sys.__stderr__ is not None else -1
@@ -90,7 +91,14 @@ class RankSession:
         failure = None if self.ranks is None else self.ranks.guard.failure
         if failure is not None or self.lost is not None:
             why = f"rank {failure.rank} {failure.why}" if failure is not None else str(self.lost)
+            self._tell_once(why)
             item.session.shouldfail = f"overfit: {why}"
+
+    def _tell_once(self, why: str) -> None:
+        """Of a rank that is not heard too: the one that reports may be the one that is lost."""
+        if not self.launch.is_first and not self.told:
+            self.told = True
+            self.say(f"overfit on rank {self.launch.rank}: {why}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -101,8 +109,6 @@ class RankSession:
                     session.config.pluginmanager.unregister(name=name)
         if self.ranks is None:
             return
-        from pytest_overfit.errors import OverfitError
-
         if self.ranks.guard.failure is not None:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED

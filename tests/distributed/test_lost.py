@@ -36,18 +36,20 @@ def at_forty(statement: str) -> str:
     return SMALL + ENDLESS.replace("AT_FORTY", f"if calls > 40 and RANK == '1':\n            {statement}")
 
 
-def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
-    """SIGKILL: the other one reports it, red, long before the timeout; no process and no port is left."""
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_rank_that_is_killed_is_named(lost: int, tmp_path: Path) -> None:
+    """SIGKILL: the other one says so, red, long before the timeout; no process and no port is left."""
     (tmp_path / "test_it.py").write_text(SMALL + ENDLESS.replace("AT_FORTY", "pass"))
     with torchrun(tmp_path, TIMEOUT) as launch:
-        wait_for(tmp_path / "trains1")
+        wait_for(tmp_path / f"trains{lost}")
         killed = time.monotonic()
-        os.kill(int((tmp_path / "rank1.pid").read_text()), signal.SIGKILL)
+        os.kill(int((tmp_path / f"rank{lost}.pid").read_text()), signal.SIGKILL)
         code, output = launch.finish()
         assert time.monotonic() - killed < 15
         assert code == RED
-        assert re.search(r"torchrun: rank 1 of 2 died: no sign of life for .* last seen in step \d+", output), output
-        assert output.count("1 failed") == 1
+        head = "torchrun: rank 1 of 2" if lost == 1 else "overfit on rank 1: rank 0"
+        assert re.search(rf"{head} died: no sign of life for .* last seen in step \d+", output), output
+        assert output.count("1 failed") == lost
         assert workers_of(tmp_path) == []
         assert launch.is_gone()
 

@@ -20,7 +20,7 @@ from pytest_overfit.run.ranks.group import Ranks
 from pytest_overfit.run.ranks.sharding import mapped, spread
 from pytest_overfit.run.ranks.shards import shard_of, shards_train_alike, unused_parameters
 from pytest_overfit.run.task import Task, TwoViewTask
-from pytest_overfit.run.update import Row, Update
+from pytest_overfit.run.update import Row, Update, wants_closure
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ def shared_task(ranks: Ranks, bench: Bench, *, unused: bool = False) -> Shared:
     task, fsdp, own = bench.task, ranks.shards_models, bench.step is not None
     if not fsdp:
         spread(task.model, ranks)
-    split = not own and shards_train_alike(ranks, task, bench.seed, reduced=fsdp)
+    searches = any(
+        wants_closure(optimizer) for optimizer in bench.optimizers
+    )  # by the loss, which is another per shard
+    split = not own and not searches and shards_train_alike(ranks, task, bench.seed, reduced=fsdp)
     batch = shard_of(task.batch, ranks.rank, ranks.size) if split else task.batch
     find = unused
     if not fsdp and not own and task.repeatable:

@@ -18,6 +18,7 @@ from pytest_overfit.config.launch import Launch
 from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.phases import PROBES, TRAINING
 from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard, Stopped
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 POLL_SECONDS = 0.005
+PATIENCE = 5.0  # timeouts that the first rank may probe its model for while the others wait
+SPARE_SECONDS = 5.0
 
 
 # What torch remarks on how a model is written; a test suite that makes errors of warnings passes with one process.
@@ -80,7 +83,8 @@ class Ranks:
         """
         guard = self.guard
         self._refuse_if_lost()
-        self.settings, guard.timeout = settings, settings.timeout
+        self._set_timeout(settings.timeout)
+        self.settings = settings
         guard.moved(f"beginning {title}")
         guard.watching = True
         try:
@@ -203,6 +207,17 @@ class Ranks:
         if self.own and dist.group.WORLD is not None and self.guard.failure is None:
             dist.destroy_process_group()
 
+    def _set_timeout(self, seconds: float) -> None:
+        """That of this run: the groups were made with the one of the first."""
+        if seconds == self.guard.timeout:
+            return
+        self.guard.timeout = seconds
+        with contextlib.suppress(AttributeError, RuntimeError):
+            change = dist.distributed_c10d._set_pg_timeout
+            change(timedelta(seconds=seconds), self.control)
+            if self.own:
+                change(timedelta(seconds=group_seconds(seconds)), dist.group.WORLD)
+
     def _begin_together(self, title: str) -> None:
         titles = self.gather(title)
         if len({*titles}) > 1:
@@ -270,6 +285,11 @@ class Ranks:
         return KeyboardInterrupt() if failure.interrupted else _told(failure, self)
 
 
+def group_seconds(timeout: float) -> float:
+    """The timeout of the process group: that of NCCL, which ends the process, leaves the guard time to report."""
+    return timeout * 2 + SPARE_SECONDS if torch.cuda.is_available() and dist.is_nccl_available() else timeout
+
+
 def _told(failure: Failure, ranks: Ranks) -> RankError:
     return RankError(
         f"rank {failure.rank} of {ranks.size} {failure.why}",
@@ -286,4 +306,5 @@ class _Teller(Observer):
         self.guard = guard
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
-        self.guard.moved(f"{name} {detail}".strip(), 0.0 if name == "training" else seconds_left or 0.0)
+        longest = max(seconds_left or 0.0, self.guard.timeout * PATIENCE) if name == PROBES else seconds_left or 0.0
+        self.guard.moved(f"{name} {detail}".strip(), 0.0 if name == TRAINING else longest)

@@ -13,11 +13,10 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pytest_overfit.config.launch import Launch
-from pytest_overfit.run.ranks.group import POLL_SECONDS, RankError, Ranks
+from pytest_overfit.run.ranks.group import POLL_SECONDS, RankError, Ranks, group_seconds
 from pytest_overfit.run.ranks.guard import Guard
 
 PREFIX = "pytest_overfit"
-SPARE_SECONDS = 5.0  # by which a collective of NCCL, which no exception ends, outlasts the guard
 
 
 def join(launch: Launch, *, timeout: float, say: Callable[[str], None] = lambda text: None) -> Ranks:
@@ -44,7 +43,7 @@ def join(launch: Launch, *, timeout: float, say: Callable[[str], None] = lambda 
             store=PrefixStore(f"{PREFIX}/group", store),
             rank=launch.rank,
             world_size=launch.size,
-            timeout=timedelta(seconds=timeout * 2 + SPARE_SECONDS if cuda else timeout),
+            timeout=timedelta(seconds=group_seconds(timeout)),
         )
     listened = PrefixStore(PREFIX, store.clone()) if hasattr(store, "clone") else ours
     guard = Guard(listened, launch, timeout=timeout, abort=_abort_nccl, say=say)

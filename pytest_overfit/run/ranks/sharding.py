@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.watch import all_parts
@@ -50,7 +49,7 @@ def sharded_copy(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Mod
         ) from error
     mesh = init_device_mesh(device.type, (ranks.size,))
     spread(copied, ranks)
-    for module in _blocks(copied, ranks.settings):
+    for module in blocks_of(copied, ranks.settings.modules):
         fully_shard(module, mesh=mesh)
     # The root too: a forward pass without a backward one would leave whole parameters behind for the optimizer to find.
     fully_shard(copied, mesh=mesh, reshard_after_forward=True)
@@ -110,18 +109,18 @@ def refuse_instances(optimizer: Any) -> None:
         )
 
 
-def _blocks(model: nn.Module, settings: Distributed) -> Iterator[nn.Module]:
+def blocks_of(model: nn.Module, patterns: Sequence[str]) -> Iterator[nn.Module]:
     """The modules that are sharded on their own, inner ones first."""
     named = list(model.named_modules())[1:]
-    for pattern in settings.modules:
+    for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name, _ in named):
             raise ConfigError(
                 f"pattern {pattern!r} matches no module of {type(model).__name__}",
                 where="overfit.distributed.modules",
                 allowed="a glob over module names such as " + ", ".join(name for name, _ in named[:6]),
             )
-    if settings.modules:
-        wanted = [m for name, m in named if any(fnmatch.fnmatchcase(name, p) for p in settings.modules)]
+    if patterns:
+        wanted = [m for name, m in named if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
     else:
         wanted = [block for _, m in named if isinstance(m, nn.ModuleList) for block in m]
     learning = [m for m in wanted if any(True for _ in m.parameters())]
