@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.schema import Budget, Criteria, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
-from pytest_overfit.diagnose.defects import judge_defects
+from pytest_overfit.diagnose.defects import judge_defects, not_probed
 from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
 from pytest_overfit.diagnose.rank import Rule, find_causes
@@ -24,9 +24,12 @@ from pytest_overfit.run.bounded import Outcome
 from pytest_overfit.run.execute import run_config
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.parts import Loss, build_model
+from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
+
+ALONE = Place()
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -125,14 +128,14 @@ def overfit_model(
     name: str,
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     rules: Any = (),
-    workers: int = 1,
+    place: Place = ALONE,
 ) -> OverfitResult:
     """Runs what the user handed over, once per seed, and judges it by the settings' criteria.
 
     Args:
         observers: who follows the run of a seed.
         rules: of the user's own, asked for causes beside ours.
-        workers: how many such processes share the CPU.
+        place: of this process among those that share its machine, or its run.
     """
     criteria, seeds, asked = settings.criteria, settings.seeds or (0,), checked(rules)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
@@ -143,21 +146,21 @@ def overfit_model(
         )
 
     def run(seed: int) -> OverfitResult:
-        inspected = inspect(settings)
+        inspected = inspect(settings, place)
         record = run_any_model(
             subject,
             settings,
             seed=seed,
             limits=criteria.limits(),
             name=name,
-            observers=observers(seed),
+            observers=(*observers(seed), *place.observers),
             inspector=inspected,
-            workers=workers,
             adapter=adapt,
+            place=place,
         )
-        return judged(record, settings, inspected, asked)
+        return judged(record, settings, inspected, asked, place)
 
-    return _over_seeds(seeds, run, settings.pass_at_least)
+    return _over_seeds(seeds, together(run, place, settings, name), settings.pass_at_least)
 
 
 def overfit_config(
@@ -170,7 +173,7 @@ def overfit_config(
     step: Callable[..., Any] | None = None,
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     rules: Any = (),
-    workers: int = 1,
+    place: Place = ALONE,
 ) -> OverfitResult:
     """Trains a model on one sample under a config, once per seed, and judges it by the config's criteria.
 
@@ -198,24 +201,40 @@ def overfit_config(
         told: list[str] = []
         with isolated(seed=seed):
             built = build_model(seeded, tell=told.append) if model is None else Subject(model, sample).build()
-        inspected = inspect(config.overfit)
+        inspected = inspect(config.overfit, place)
         record = run_config(
             seeded,
             Subject(built, replace(sample, notes=(*told, *sample.notes)), loss, optimizer, step),
             limits=limits,
             accept=accept,
-            observers=observers(seed),
+            observers=(*observers(seed), *place.observers),
             inspector=inspected,
-            workers=workers,
+            place=place,
         )
-        return judged(record, config.overfit, inspected, asked)
+        return judged(record, config.overfit, inspected, asked, place)
 
-    return _over_seeds(config.overfit.seeds or (config.seed,), run, config.overfit.pass_at_least)
+    seeds = config.overfit.seeds or (config.seed,)
+    return _over_seeds(seeds, together(run, place, config.overfit, config.exp_name), config.overfit.pass_at_least)
 
 
-def inspect(settings: OverfitSettings) -> Inspected | None:
-    """Who looks into a run; None where the settings switch that off."""
-    if not settings.diagnose:
+def together(
+    run: Callable[[int], OverfitResult], place: Place, settings: OverfitSettings, name: str
+) -> Callable[[int], OverfitResult]:
+    """The run of a seed as all ranks make it: begun and ended together, with the first rank's verdict on all."""
+    ranks = place.ranks
+    if ranks is None:
+        return run
+
+    def shared(seed: int) -> OverfitResult:
+        with ranks.run(name, settings.distributed):
+            return ranks.share(run(seed))
+
+    return shared
+
+
+def inspect(settings: OverfitSettings, place: Place = ALONE) -> Inspected | None:
+    """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model."""
+    if not settings.diagnose or not _is_inspected(settings, place):
         return None
     return Inspected(settings.criteria, lambda record: findings_of(record, settings), seconds=settings.diagnose_seconds)
 
@@ -225,8 +244,16 @@ def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, 
     return judge(record, replace(settings.criteria, defects=False), hold_steps=settings.budget.hold_steps)
 
 
+def _is_inspected(settings: OverfitSettings, place: Place) -> bool:
+    return place.ranks is None or (place.ranks.is_first and settings.distributed.strategy == "ddp")
+
+
 def judged(
-    record: RunRecord, settings: OverfitSettings, inspected: Inspected | None, rules: Sequence[Rule]
+    record: RunRecord,
+    settings: OverfitSettings,
+    inspected: Inspected | None,
+    rules: Sequence[Rule],
+    place: Place = ALONE,
 ) -> OverfitResult:
     """Findings and causes of one record."""
     criteria = settings.criteria
@@ -240,7 +267,9 @@ def judged(
     if criteria.defects and (settings.diagnose or not findings):
         missed = [finding.name for finding in findings if not finding.passed]
         looked = evidence is not None or record.stop == "interrupted"
-        findings = (*findings, judge_defects(causes, allow=criteria.allow, missed=missed, looked=looked))
+        sharded = settings.diagnose and not _is_inspected(settings, place)
+        found = not_probed() if sharded else judge_defects(causes, allow=criteria.allow, missed=missed, looked=looked)
+        findings = (*findings, found)
     return OverfitResult(record, findings, causes=causes, evidence=evidence)
 
 

@@ -11,7 +11,7 @@ from pytest_overfit.checks import from_users_code
 from pytest_overfit.collect import layers_of, settings_of
 from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config, worker_count
+from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config, place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
@@ -97,6 +97,7 @@ class OverfitCall:
             if name != "batch"
         }
         pieces["batch"] = self._batch(pieces["model"]) if given["batch"] is None else given["batch"]
+        place = place_of(self.request.config, resolved.distributed)
         with Watchers(
             self.request,
             node.name,
@@ -110,9 +111,9 @@ class OverfitCall:
                 name=node.nodeid,
                 observers=watchers.of_seed,
                 rules=self.request.getfixturevalue("overfit_causes"),
-                workers=worker_count(),
+                place=place,
             )
-            verdict = watchers.end(verdict)
+            verdict = place.settled(watchers.end(verdict))
         note = watchers.note(verdict)
         keep_run(node, verdict, note)
         if verdict.interrupted:

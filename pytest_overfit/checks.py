@@ -23,11 +23,12 @@ def check_config(request: pytest.FixtureRequest) -> None:
     """Everything the config names can be built: device, model, loss, optimizer, freezing."""
 
     def build() -> str:
+        from pytest_overfit.fixtures import turn_of
         from pytest_overfit.inspections import checked_model
         from pytest_overfit.run.parts import dry_build
 
         config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))
-        return dry_build(config, checked_model(model), loss)
+        return dry_build(config, checked_model(model), loss, turn=turn_of(request.config))
 
     _stage(request, "config", build, "device, model, loss and optimizer can be built")
 

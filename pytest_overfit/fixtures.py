@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import unittest
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -21,6 +22,10 @@ from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
+
+if TYPE_CHECKING:
+    from pytest_overfit.config.schema import Distributed
+    from pytest_overfit.run.place import Place
 
 Value = TypeVar("Value")
 DRAWN = pytest.StashKey[Any]()  # the Sample of the default batch, without its validation batch
@@ -320,6 +325,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         drawn: Sample = request.node.stash.get(DRAWN, Sample(train))
         notes = request.node.stash.get(MODEL_NOTES, ()) if wanted is request.node.stash.get(DEFAULT_MODEL, None) else ()
         sample = replace(drawn, train=train, val=val, notes=(*(() if fresh else notes), *drawn.notes))
+        place = place_of(request.config, config.overfit.distributed)
         with Watchers(
             request,
             config.exp_name,
@@ -338,9 +344,9 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
                 step=value("step"),
                 observers=watchers.of_seed,
                 rules=request.getfixturevalue("overfit_causes"),
-                workers=worker_count(),
+                place=place,
             )
-            verdict = watchers.end(verdict)
+            verdict = place.settled(watchers.end(verdict))
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
         keep_run(request.node, verdict, note)
@@ -359,6 +365,21 @@ def _checked(model: Any) -> Any:
     return model if is_factory(model) else checked_model(model)
 
 
-def worker_count() -> int:
-    """How many pytest-xdist workers share this machine."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+def place_of(config: pytest.Config, distributed: Distributed) -> Place:
+    """This process among the workers of pytest-xdist, or among the ranks of a launcher, which it then joins."""
+    from pytest_overfit.run.place import Place
+
+    session: Any = config.pluginmanager.getplugin("overfit_ranks")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return Place(workers, worker_number(), None if session is None else session.join(distributed))
+
+
+def worker_number() -> int:
+    """The number of this worker of pytest-xdist, from 0."""
+    return int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+
+
+def turn_of(config: pytest.Config) -> int:
+    """Whose turn it is to take a device: the number of the worker, or of the rank on this machine."""
+    session: Any = config.pluginmanager.getplugin("overfit_ranks")
+    return worker_number() if session is None else int(session.launch.local_rank)

@@ -38,6 +38,10 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "WORLD_SIZE" in _environment():
+        from pytest_overfit import ranks
+
+        ranks.prepare(config)
     odd = [name for name in ini_names(config) if name.startswith("overfit") and name not in INI]
     given = config.getoption("overfit_config") or config.getini("overfit_config")
     explained = config.getoption("overfit_explain")
@@ -65,12 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_recorded(config: pytest.Config) -> bool:
-    """Whether anybody wants records of the runs: an option, the ini file, the CI service, or an xdist controller."""
-    import os
+    """Whether anybody wants records of the runs: an option, the ini file, the CI service, or an xdist controller.
 
+    Of several ranks the first one writes them.
+    """
+    ranked: Any = config.pluginmanager.getplugin("overfit_ranks")
+    if ranked is not None and not ranked.launch.is_first:
+        return False
     asked = any(config.getoption(f"overfit_{name}") for name in ("report", "save", "compare", "compare_fail"))
     written = any(config.getini(f"overfit_{name}") for name in ("report", "compare", "compare_fail"))
-    served = bool(os.environ.get("GITHUB_STEP_SUMMARY")) or os.environ.get("GITHUB_ACTIONS") == "true"
+    environment = _environment()
+    served = bool(environment.get("GITHUB_STEP_SUMMARY")) or environment.get("GITHUB_ACTIONS") == "true"
     return asked or written or served
 
 
@@ -121,6 +130,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         return distribute.make_scheduler(config, log)
     return None
+
+
+def _environment() -> Mapping[str, str]:
+    import os
+
+    return os.environ
 
 
 def _loaded() -> Mapping[str, object]:

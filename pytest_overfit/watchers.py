@@ -169,6 +169,9 @@ class Watchers:
 
     def _log_dir(self) -> Path | None:
         """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""
+        ranked: Any = self.request.config.pluginmanager.getplugin("overfit_ranks")
+        if ranked is not None and not ranked.launch.is_first:
+            return None
         options = options_of(self.request.config)
         given = options.log_dir
         if self.config is None:

@@ -92,6 +92,12 @@ SETTINGS = (
             "probe every run, and look for the cause of one that fails"),
     Setting("diagnose_seconds", "diagnose_seconds", "a number above 0", "three times all steps, at least 2",
             "the most seconds that the diagnosis of a failed run may take"),
+    Setting("strategy", "distributed.strategy", "ddp | fsdp", "ddp",
+            "under torchrun: DDP, or FSDP2 for a model that does not fit (docs/distributed.md)"),
+    Setting("rank_timeout", "distributed.timeout", "a number above 0, at most 86400", "120",
+            "under torchrun: the most seconds that a rank keeps the others waiting"),
+    Setting("fsdp_modules", "distributed.modules", "text, or a list of text", "none",
+            "under torchrun: globs over the modules that FSDP2 shards each on its own; none: the model's blocks"),
 )  # fmt: skip
 # Of the marker alone.
 CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")

@@ -16,6 +16,7 @@ from pytest_overfit.config.schema import (
     AmpConfig,
     Budget,
     Criteria,
+    Distributed,
     Limit,
     Monotonic,
     OverfitSettings,
@@ -30,6 +31,7 @@ from pytest_overfit.suggest import nearest
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"
 _DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
 _MOST_THREADS = 4096
+_LONGEST_WAIT = 86400  # seconds
 _LAST_SEED = 2**32 - 1
 
 Record = TypeVar("Record")
@@ -71,6 +73,7 @@ def read_overfit(
         probes=_read_probes(section.section("probes"), defaults.probes),
         diagnose=section.switch("diagnose", defaults.diagnose),
         diagnose_seconds=section.number("diagnose_seconds", defaults.diagnose_seconds, above=0),
+        distributed=_read_distributed(section.section("distributed"), defaults.distributed),
     )
 
 
@@ -190,6 +193,15 @@ def _read_probes(section: Section, default: Probes) -> Probes:
     return Probes(
         sensitivity=section.switch("sensitivity", default.sensitivity),
         gradient_every=section.number("gradient_every", default.gradient_every, at_least=1, whole=True),
+    )
+
+
+def _read_distributed(section: Section, default: Distributed) -> Distributed:
+    section.only(field.name for field in fields(Distributed))
+    return Distributed(
+        strategy=section.choice("strategy", default.strategy, ("ddp", "fsdp")),
+        timeout=section.number("timeout", default.timeout, above=0, at_most=_LONGEST_WAIT),
+        modules=section.texts("modules"),
     )
 
 

@@ -280,6 +280,19 @@ class Probes:
 
 
 @dataclass(frozen=True)
+class Distributed:
+    """``overfit.distributed``: how the ranks of a launcher such as torchrun train together; without one it is not read.
+
+    ``timeout``: seconds that a rank may take for anything that the others wait for. ``modules``: globs over the names
+    of the modules that FSDP2 shards each on its own; empty: the elements of the model's ``ModuleList``s.
+    """
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    timeout: float = 120.0
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class OverfitSettings:
     """The ``overfit:`` section, which is this plugin's own and strict: an unknown key in it is an error.
 
@@ -316,6 +329,7 @@ class OverfitSettings:
     import_roots: tuple[Path, ...] = ()
     prepare_batch: str | None = None
     checkpoint: Path | Literal["none"] | None = None
+    distributed: Distributed = Distributed()
 
 
 ANY_MODEL = OverfitSettings(

@@ -19,6 +19,11 @@ COVERED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def not_probed() -> Finding:
+    """The finding of a run that no probe can look into: what FSDP2 shards, no rank can run alone."""
+    return Finding("defects", True, "not probed: the model is sharded over ranks (strategy fsdp)", ALLOWED)
+
+
 def judge_defects(
     causes: Sequence[Cause], *, allow: Sequence[str] = (), missed: Sequence[str] = (), looked: bool = True
 ) -> Finding:

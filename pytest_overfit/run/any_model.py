@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
 from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
+from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
 from pytest_overfit.run.snapshot import Snapshot
@@ -33,7 +34,11 @@ from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
 
+if TYPE_CHECKING:
+    from pytest_overfit.run.ranks.group import Ranks
+
 NEVER = 10**9
+ALONE = Place()
 NUDGE = 0.02
 
 
@@ -46,8 +51,8 @@ def run_any_model(
     name: str = "",
     observers: Sequence[Observer] = (),
     inspector: Inspector | None = None,
-    workers: int = 1,
     adapter: Adapter = as_given,
+    place: Place = ALONE,
 ) -> RunRecord:
     """Trains on one frozen batch and returns what happened.
 
@@ -60,7 +65,8 @@ def run_any_model(
     Raises:
         OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
     """
-    threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
+    threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=place.shares)
+    ranks = place.ranks
     snapshot = Snapshot()
     tell_all(observers)(WARM_UP, "", None)
     with (
@@ -70,7 +76,7 @@ def run_any_model(
         try:
             subject = with_data(prepared.subject)
             model = as_one_module(subject.model, subject.loss)
-            choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
+            choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=place.turn)
             device = choice.device
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
@@ -78,13 +84,25 @@ def run_any_model(
                 snapshot.add(model)
                 snapshot.add_reachable(*subject.callables)
                 drawn = draw(subject.data)
-                task = _task(prepared, settings, model.to(device), freeze_batch(drawn.batch, device))
-                run = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=name or type(model).__name__)
-                device_note = [choice.note] if choice.note else []
+                drawn = draw(subject.data)
                 seeds_note = _seed_notes(is_factory(given.model), settings)
-                return run.train(
-                    limits, observers, [*device_note, *drawn.notes, *seeds_note, *prepared.notes], inspector
-                )
+                notes = [*([choice.note] if choice.note else ()), *drawn.notes, *seeds_note, *prepared.notes]
+                title = name or type(model).__name__
+                drawn = drawn if ranks is None else replace(drawn, batch=ranks.agreed_batch(drawn.batch))
+                trained, supervision = model, None
+                if ranks is not None and ranks.shards_models:  # which may not fit as a whole: probed where it is
+                    home = choose_device_for(model, "model").device
+                    task = _task(prepared, settings, model, freeze_batch(drawn.batch, home))
+                    whole = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=title)
+                    supervision = whole.probe() if whole.is_probed else None
+                    shards, trained = ranks.sharded(subject, subject.model, device)
+                    prepared = replace(prepared, subject=replace(subject, model=shards))
+                task = _task(prepared, settings, trained.to(device), freeze_batch(drawn.batch, device))
+                run = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=title, ranks=ranks)
+                record = run.train(limits, observers, notes, inspector, supervision)
+                if ranks is not None and settings.keep_trained:
+                    ranks.write_back(trained, model)
+                return record
         finally:
             snapshot.restore(keep_trained=settings.keep_trained)
 
@@ -112,13 +130,14 @@ class _Run:
         *,
         seed: int,
         name: str,
+        ranks: Ranks | None = None,
     ) -> None:
         self.prepared, self.subject, self.settings = prepared, prepared.subject, settings
-        self.task, self.snapshot, self.seed = task, snapshot, seed
+        self.task, self.snapshot, self.seed, self.ranks = task, snapshot, seed, ranks
         self._materialise()
         check_declarations(task.model, settings.criteria)
         self.handed, self.optimizers = self._optimizers()
-        self.watch = GradientWatch(task.model)
+        self.watch = GradientWatch(task.model, None if ranks is None else ranks.total_of_shards)
         self.parts = Parts(
             name=name,
             seed=seed,
@@ -136,10 +155,13 @@ class _Run:
         observers: Sequence[Observer],
         notes: Sequence[str],
         inspector: Inspector | None,
+        supervision: Supervision | None = None,
     ) -> RunRecord:
         settings, task, parts = self.settings, self.task, self.parts
-        if settings.criteria.supervised is not None and settings.probes.sensitivity:
-            parts.supervision = without(self._probe(), self.prepared.discarded)
+        if supervision is not None:
+            parts.supervision = without(supervision, self.prepared.discarded)
+        elif self.is_probed:
+            parts.supervision = without(self.probe(), self.prepared.discarded)
         plan = Plan(
             max_steps=parts.planned_steps,
             max_seconds=settings.budget.max_seconds,
@@ -154,11 +176,18 @@ class _Run:
         bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
+        if self.ranks is None:
+            update = self._update(task, self.watch, bench.start)
+            watched = update if inspector is None else inspector.watch(update)
+        else:
+            from pytest_overfit.run.ranks.engine import SharedUpdate, shared_plan, shared_task
+
+            shared = shared_task(self.ranks, bench, unused=bool(settings.criteria.unused))
+            notes, plan = [*notes, shared.note], shared_plan(self.ranks, plan)
+            update = self._update(shared.task, self.watch, bench.start, shared.given)
+            watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
         seed_everything(self.seed)
-        update = self._update(task, self.watch, bench.start)
-        curves = fit(
-            task, update if inspector is None else inspector.watch(update), plan, watch=self.watch, observers=observers
-        )
+        curves = fit(task, watched, plan, watch=self.watch, observers=observers)
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
             bench.tell(PROBES, "", None)
@@ -211,12 +240,12 @@ class _Run:
             declared_frozen=self.settings.criteria.frozen,
         )
 
-    def _update(self, task: Task, watch: GradientWatch, start: Snapshot) -> Update:
+    def _update(self, task: Task, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:
         if self.subject.step is None:
             return PlainUpdate(
                 task, self.optimizers, watch, clip=GradientClipper(self.task.model, ()), frozen=Freezing()
             )
-        step = own_step(self.subject.step, self.task.given, self.handed)
+        step = own_step(self.subject.step, self.task.given if given is None else given, self.handed)
 
         def found(optimizer: Optimizer) -> None:
             for snapshot in (self.snapshot, start):
@@ -224,7 +253,12 @@ class _Run:
 
         return OwnUpdate(task, self._in_precision(step), self.optimizers, watch, found)
 
-    def _probe(self) -> Supervision:
+    @property
+    def is_probed(self) -> bool:
+        """Whether the settings ask what the loss answers to."""
+        return self.settings.criteria.supervised is not None and self.settings.probes.sensitivity
+
+    def probe(self) -> Supervision:
         """Everything is put back before it returns.
 
         The parameters are nudged for it: behind a head that starts at zero nothing would answer to anything.

@@ -48,6 +48,7 @@ class Parts:
     frozen: Freezing = field(default_factory=Freezing)
     optimizers: Sequence[Optimizer] = ()
     supervision: Supervision | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_every(device: torch.device) -> int:

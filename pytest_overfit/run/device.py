@@ -20,12 +20,16 @@ class DeviceChoice:
     note: str | None = None
 
 
-def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> DeviceChoice:
+def choose_device(requested: str = "auto", *, require_gpu: bool = False, turn: int = 0) -> DeviceChoice:
     """Resolves ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu`` to a device that exists.
 
     Example:
         >>> choose_device("auto").device
         device(type='cpu')
+
+    Args:
+        turn: of this process among those of its machine; ``auto`` and ``cuda`` (``xpu``) then mean the device whose
+            turn it is, out of those that are visible. A device with a number is taken as it stands.
 
     Raises:
         OverfitError: the device is not there, or ``require_gpu`` is set and the choice is the CPU.
@@ -33,9 +37,9 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> Devi
     counts = {kind: _count(kind) for kind in ("cuda", "xpu", "mps")}
     if requested == "auto":
         kind = next((kind for kind, count in counts.items() if count), "cpu")
-        choice = DeviceChoice(torch.device(kind), None if kind != "cpu" else _missing_gpu())
+        choice = DeviceChoice(_in_turn(torch.device(kind), counts, turn), None if kind != "cpu" else _missing_gpu())
     else:
-        choice = DeviceChoice(_explicit(requested, counts))
+        choice = DeviceChoice(_in_turn(_explicit(requested, counts), counts, turn))
     if require_gpu and choice.device.type == "cpu":
         raise OverfitError(
             f"a GPU is required and the run would use the CPU: {_missing_gpu()}",
@@ -47,17 +51,19 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False) -> Devi
     return choice
 
 
-def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = False) -> DeviceChoice:
+def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = False, turn: int = 0) -> DeviceChoice:
     """As ``choose_device``; ``model`` means the device that the model is on already.
 
     Raises:
         OverfitError: as ``choose_device``.
     """
     if requested != "model":
-        return choose_device(requested, require_gpu=require_gpu)
+        return choose_device(requested, require_gpu=require_gpu, turn=turn)
     first = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
     device = torch.device("cpu") if first is None else first.device
-    return choose_device("auto", require_gpu=True) if require_gpu and device.type == "cpu" else DeviceChoice(device)
+    if require_gpu and device.type == "cpu":
+        return choose_device("auto", require_gpu=True, turn=turn)
+    return DeviceChoice(device)
 
 
 def choose_threads(requested: int | str, *, workers: int = 1) -> int:
@@ -122,6 +128,14 @@ def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
             hint="--overfit-device=auto takes what there is",
         )
     return device
+
+
+def _in_turn(device: torch.device, counts: dict[str, int], turn: int) -> torch.device:
+    """The device of a process among several; the first, alone or first, needs no number."""
+    count = counts.get(device.type, 0)
+    if device.index is not None or device.type not in ("cuda", "xpu") or not turn or count < 2:
+        return device
+    return torch.device(device.type, turn % count)
 
 
 def _missing_gpu() -> str:

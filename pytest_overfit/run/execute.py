@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_dec
 from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
 from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
+from pytest_overfit.run.place import Place
 from pytest_overfit.run.probe import probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
 from pytest_overfit.run.sample import Sample
@@ -35,6 +36,10 @@ from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.suggest import shorten
 
+if TYPE_CHECKING:
+    from pytest_overfit.run.ranks.group import Ranks
+
+ALONE = Place()
 Accept = Callable[[Outcome], bool]
 
 
@@ -46,7 +51,7 @@ def run_config(
     accept: Accept = lambda outcome: True,
     observers: Sequence[Observer] = (),
     inspector: Inspector | None = None,
-    workers: int = 1,
+    place: Place = ALONE,
 ) -> RunRecord:
     """Trains a model on one frozen sample as the config says, and returns what happened.
 
@@ -60,12 +65,13 @@ def run_config(
         limits: criterion name -> what its term must reach; the run may stop once all have held.
         accept: asked when the limits have held, with the model's outcome; False lets the run go on.
         observers: told of every step.
-        workers: how many such processes share the CPU.
+        place: of this process among those that share its machine, or its run.
     """
     settings, model = config.overfit, subject.build()
     tell_all(observers)(WARM_UP, "", None)
-    choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu)
-    threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=workers)
+    choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=place.turn)
+    threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=place.shares)
+    ranks = place.ranks
     snapshot = Snapshot()
     with isolated(seed=config.seed, threads=threads, deterministic=settings.deterministic):
         try:
@@ -78,10 +84,16 @@ def run_config(
                     criterion = Accumulated(criterion, config.trainer.accum_steps)
                 snapshot.add(model)
                 snapshot.add_reachable(inner_loss(criterion), *subject.callables)
-                run = _Run(config, model.to(choice.device), subject.data, criterion, choice.device, snapshot)
+                trained = model
+                if ranks is not None and ranks.shards_models:
+                    _, trained = ranks.sharded(subject, model, choice.device)
+                trained = trained.to(choice.device)
+                run = _Run(config, trained, subject.data, criterion, choice.device, snapshot, ranks)
                 curves = run.train(subject, limits, accept, observers, inspector)
                 run.show(curves, observers)
                 record = run.record(curves, notes=choice.note)
+                if ranks is not None and settings.keep_trained:
+                    ranks.write_back(trained, model)
                 if inspector is not None and run.bench is not None and curves.stop != "interrupted":
                     inspector.after(run.bench, record)
                 return record
@@ -100,25 +112,28 @@ class _Run:
         loss: Loss,
         device: torch.device,
         snapshot: Snapshot,
+        ranks: Ranks | None,
     ) -> None:
-        self.config, self.snapshot, self.sample = config, snapshot, sample
+        self.config, self.snapshot, self.sample, self.ranks = config, snapshot, sample, ranks
+        self.initial = snapshot.value if ranks is None else ranks.initial_of(model, snapshot.value)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        batch = freeze_batch(sample.train, device)
-        val = None if sample.val is None else freeze_batch(sample.val, device)
+        batch = freeze_batch(sample.train if ranks is None else ranks.agreed_batch(sample.train), device)
+        val = sample.val if ranks is None else ranks.agreed_batch(sample.val)
+        val = None if val is None else freeze_batch(val, device)
         amp: AmpConfig = config.overfit.amp or config.amp
         self.task = TwoViewTask(model, loss, batch, val, device, Precision(amp.enabled, getattr(torch, amp.dtype)))
         frozen = freeze(model, config.frozen_module_names)
         check_declarations(model, config.overfit.criteria)
         self.clip = GradientClipper(model, config.gradient_clip)
-        self.watch = GradientWatch(model)
+        self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
         self.parts = Parts(
             name=config.exp_name,
             seed=config.seed,
             planned_steps=config.planned_steps,
             task=self.task,
             watch=self.watch,
-            initial=snapshot.value,
+            initial=self.initial,
             fingerprint=fingerprint(batch),
             differences=sample.differences,
             randomness=(*config.randomness, *sample.randomness),
@@ -158,14 +173,23 @@ class _Run:
             weight_decay=schedule_of(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
             accept=accepted,
         )
-        own = None if subject.step is None else own_step(subject.step, self.task.model, handed)
+        own = own_step(subject.step, self.task.model, handed) if subject.step is not None else None
         self.bench = bench = self._bench(plan, subject, optimizers, own)
         bench.tell = tell_all(observers)
         if inspector is not None:
             inspector.before(bench)
+        if self.ranks is None:
+            update = bench.update(self.task, self.watch)
+            watched = update if inspector is None else inspector.watch(update)
+        else:
+            from pytest_overfit.run.ranks.engine import SharedUpdate, shared_plan, shared_task
+
+            shared = shared_task(self.ranks, bench, unused=bool(config.overfit.criteria.unused))
+            self.parts.notes, plan = (shared.note,), shared_plan(self.ranks, plan)
+            own = own_step(subject.step, shared.given, handed) if subject.step is not None else None
+            update = self._bench(plan, subject, optimizers, own).update(shared.task, self.watch)
+            watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
         seed_everything(config.seed)
-        update = bench.update(self.task, self.watch)
-        watched = update if inspector is None else inspector.watch(update)
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
         self.parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
@@ -208,7 +232,7 @@ class _Run:
             start=start,
             update=update,
             optimizers=optimizers,
-            initial=self.snapshot.value,
+            initial=self.initial,
             clip=self.clip,
             frozen=self.parts.frozen,
             step=own,
@@ -236,7 +260,8 @@ class _Run:
         validation has told it.
         """
         seeing = [o for o in observers if self.config.logging.log_visuals or o.wants_pictures]
-        if not seeing and not (observers and self.task.val_batch is None):
+        collective = self.ranks is not None and self.ranks.shards_models  # where all ranks look, or none does
+        if not collective and not seeing and not (observers and self.task.val_batch is None):
             return
         with evaluating(self.task.model):
             predictions = self.task.predict(self.task.batch)
@@ -250,7 +275,13 @@ class _Run:
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""
         outcome = self.outcome if curves.stop == "passed" and self.outcome else self.look(curves)
-        said = (*_notes(notes, self.clip), *self._unlogged(curves), *self.sample.notes, *self.config.notes)
+        said = (
+            *_notes(notes, self.clip),
+            *self._unlogged(curves),
+            *self.sample.notes,
+            *self.parts.notes,
+            *self.config.notes,
+        )
         return make_record(self.parts, curves, outcome, said)
 
     def _unlogged(self, curves: Curves) -> Iterator[str]:

@@ -37,6 +37,10 @@ UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Plan:
     """How far a run may go.
@@ -45,6 +49,8 @@ class Plan:
     ``hold_steps`` steps in a row and may send the run on. Losses are read off the device every ``read_every`` steps,
     the gradient norms are taken in the first ``DENSE_STEPS`` steps and every ``gradient_every`` then (a step between
     shows the last ones).
+    ``agree`` gives every rank the first one's decision, ``any_of`` what any of them has found; ``blame`` looks for the
+    module behind a prediction that is not finite, which takes a forward pass of one rank alone.
     ``strict_terms`` makes a limit on a term that the loss does not give an error instead of a missed criterion.
     """
 
@@ -59,6 +65,9 @@ class Plan:
     weight_decay: Schedule | None = None
     strict_terms: bool = False
     accept: Callable[[Curves], bool] = lambda curves: True
+    agree: Callable[[Any], Any] = _as_it_is
+    any_of: Callable[[Any], Any] = _as_it_is
+    blame: bool = True
 
 
 @dataclass
@@ -97,7 +106,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 if not due:
                     continue
                 first = len(curves.steps)
-                curves.non_finite = _drain(pending, task, update, watch, curves, observers)
+                curves.non_finite = plan.any_of(_drain(pending, task, update, watch, curves, observers, plan.blame))
                 if curves.non_finite:
                     curves.stop = "non_finite"
                     break
@@ -105,11 +114,10 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                     _check_terms(curves.steps[0], plan)
                 if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
                     _validate(task, step + 1, curves, observers)
-                if plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves):
-                    curves.stop = "passed"
-                    break
-                if plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds:
-                    curves.stop = "max_seconds"
+                held = plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves)
+                late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
+                if stop := plan.agree("passed" if held else "max_seconds" if late else None):
+                    curves.stop = stop
                     break
     except Detached:
         curves.stop = "detached"
@@ -118,7 +126,8 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
         _drain(pending, task, update, watch, curves, observers)
     curves.seconds = time.perf_counter() - started
     if curves.non_finite is None:
-        curves.non_finite = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+        found = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+        curves.non_finite = found if curves.stop == "interrupted" else plan.any_of(found)
         if curves.non_finite is not None and curves.stop in ("passed", "max_steps"):
             curves.stop = "non_finite"
     return curves
@@ -229,6 +238,7 @@ def _drain(
     watch: GradientWatch,
     curves: Curves,
     observers: Sequence[Observer],
+    blame: bool = True,
 ) -> NonFinite | None:
     """Reads the pending steps in bulk, writes them down, tells the observers; returns the first non-finite tensor."""
     taken, pending.rows = pending.rows, []
@@ -245,7 +255,7 @@ def _drain(
     for step, row in enumerate(taken, first + 1):
         if row.moved is not None:
             _tell(observers, step, watch.update_norms(row.moved))
-    bad = _first_bad(task, watch, taken, read, first)
+    bad = _first_bad(task, watch, taken, read, first, blame)
     if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
         bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
     return bad
@@ -273,7 +283,7 @@ def _norms(rows: Sequence[Row], watch: GradientWatch) -> list[npt.NDArray[np.flo
 
 
 def _first_bad(
-    task: Task, watch: GradientWatch, taken: Sequence[Row], read: Sequence[Sequence[float]], first: int
+    task: Task, watch: GradientWatch, taken: Sequence[Row], read: Sequence[Sequence[float]], first: int, blame: bool
 ) -> NonFinite | None:
     for step, (row, values) in enumerate(zip(taken, read, strict=True), first + 1):
         if row.looked and not row.broken:
@@ -282,7 +292,7 @@ def _first_bad(
         for name, value in zip(row.outputs, values[len(row.terms) :], strict=False):
             bad = bad or (None if math.isfinite(value) else name)
         if bad is not None:
-            return NonFinite(step, f"prediction {bad}", _blame(task))
+            return NonFinite(step, f"prediction {bad}", _blame(task) if blame else None)
         for name, value in zip(row.terms, values, strict=False):
             if not math.isfinite(value):
                 return NonFinite(step, f"loss term {name}", None)

@@ -56,14 +56,17 @@ def at_home(config: OverfitConfig, *, group: bool = True) -> Iterator[None]:
         yield
 
 
-def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss) -> str:
+def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss, *, turn: int = 0) -> str:
     """Builds everything a config names without training: one line that says what was built.
+
+    Args:
+        turn: of this process among those of its machine; see ``choose_device``.
 
     Raises:
         OverfitError: the device is not there, a pattern freezes nothing, an optimizer or schedule cannot be built.
     """
     settings = config.overfit
-    device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu).device
+    device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=turn).device
     with preserved(model), at_home(config):
         freeze(model, config.frozen_module_names)
         _expect_clip_groups(config, GradientClipper(model, config.gradient_clip))

@@ -68,7 +68,8 @@ class Task(Protocol):
 class TwoViewTask:
     """A two-view model under a criterion: ``model(images=...)``, then ``criterion(predictions, batch)`` -> terms.
 
-    ``batch`` and ``val_batch`` are frozen batches on the device (see ``pytest_overfit.data``).
+    ``batch`` and ``val_batch`` are frozen batches on the device (see ``pytest_overfit.data``). ``caller`` is called in
+    place of the model, where something stands around it.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class TwoViewTask:
     device: torch.device
     precision: Precision = Precision()
     heard: Heard = field(default_factory=Heard)
+    caller: nn.Module | None = None
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Any, Terms]:
         predictions = self.predict(batch)
@@ -92,7 +94,7 @@ class TwoViewTask:
 
     def predict(self, batch: Mapping[str, Any]) -> Any:
         with self.precision.autocast(self.device):
-            predictions = self.model(images=batch["images"])
+            predictions = (self.caller or self.model)(images=batch["images"])
         return _as_float32(predictions) if self.precision.enabled else predictions
 
     def terms(self, predictions: Any, batch: Mapping[str, Any]) -> Terms:

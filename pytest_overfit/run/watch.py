@@ -22,10 +22,12 @@ ABSENT = -1.0  # in place of the norm of a gradient that is not there
 class GradientWatch:
     """Gradient norms: the largest of every parameter over the run, and one norm per module group and step.
 
+    ``total`` adds over the ranks that hold the shards of every parameter; None where each holds all of it.
     A module group is a direct child of the model (``aggregator``, ``camera_head``, ...).
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, total: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.total = total
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         homes = [name.split(".")[0] for name, _ in self.named]
         self.groups = tuple(dict.fromkeys(homes))
@@ -52,7 +54,7 @@ class GradientWatch:
         if len(present) < len(grads) or len({(n.dtype, n.device) for n in found}) > 1:
             none, norms = self._none(), iter(found)
             found = [none if grad is None else next(norms).to(none) for grad in grads]
-        return torch.stack(found).float()
+        return self._whole(torch.stack(found).float())
 
     def take(self, norms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Takes observed norms (steps, P) into account and gives the norms of the module groups, (steps, G)."""
@@ -68,15 +70,15 @@ class GradientWatch:
         """
         if any(is_lazy(p) for _, p in self.named):
             return []
-        return [p.detach().clone() for _, p in self.named]
+        return [own_part(p).detach().clone() for _, p in self.named]
 
     def moved(self, before: Sequence[Tensor]) -> Tensor | None:
         """The norm of the change of every parameter since ``values``, (P,) on the device; None where it has none."""
-        now = [p.detach() for _, p in self.named]
+        now = [own_part(p).detach() for _, p in self.named]
         if not before or any(a.shape != b.shape or a.device != b.device for a, b in zip(now, before, strict=True)):
             return None
         norms = torch._foreach_norm(torch._foreach_sub(now, list(before)))
-        return torch.stack([norm.to(self._none()) for norm in norms])
+        return self._whole(torch.stack([norm.to(self._none()) for norm in norms]))
 
     def update_norms(self, moved: Tensor) -> dict[str, float]:
         """``update_norm/<group>`` of what ``moved`` gave. A host-device sync."""
@@ -92,6 +94,12 @@ class GradientWatch:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""
         values = self._largest.tolist()
         return {name: None if value < 0 else value for (name, _), value in zip(self.named, values, strict=True)}
+
+    def _whole(self, norms: Tensor) -> Tensor:
+        """The norms of whole tensors out of those of this rank's shards; what is absent stays absent."""
+        if self.total is None:
+            return norms
+        return torch.where(norms == ABSENT, norms, self.total(norms.clamp(min=0).square()).sqrt())
 
     def _grouped(self, norms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         squares = np.square(np.where(norms == ABSENT, 0.0, norms).astype(np.float64))
@@ -126,8 +134,8 @@ def parameter_records(
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     records = []
     for name, parameter in model.named_parameters():
-        before, now = initial(parameter), parameter.detach()
-        change = now.new_ones(1) if before is None else (now - before.to(now.device)).abs()
+        before, now = initial(parameter), all_parts(parameter.detach())
+        change = now.new_ones(1) if before is None else (now - all_parts(before).to(now.device)).abs()
         records.append(
             ParameterRecord(
                 name=name,
@@ -188,16 +196,16 @@ def first_non_finite_state(
     """The first parameter, buffer or optimizer-state tensor that is not finite. A host-device sync."""
     state_tensors = [v for optimizer in optimizers for state in optimizer.state.values() for v in state.values()]
     tensors = [
-        tensor.detach()
+        own_part(tensor).detach()
         for tensor in [*model.parameters(), *model.buffers(), *state_tensors]
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and own_part(tensor).numel()
     ]
     if not tensors or _norms_are_finite(tensors):
         return None
     names = {id(p): name for name, p in model.named_parameters()}
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if tensor.is_floating_point() and not torch.isfinite(own_part(tensor)).all():
                 return NonFinite(step, f"{kind} {name}", name.rpartition(".")[0] or None)
     for parameter, state in (item for optimizer in optimizers for item in optimizer.state.items()):
         for key, value in state.items():
@@ -219,4 +227,17 @@ def _norms_are_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def _dense(grad: Tensor) -> Tensor:
+    grad = own_part(grad)
     return grad.coalesce().values() if grad.is_sparse else grad
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The shard of a parameter that this rank holds; any other tensor as it is."""
+    held = getattr(tensor, "_local_tensor", None)
+    return tensor if held is None else held
+
+
+def all_parts(tensor: Tensor) -> Tensor:
+    """A sharded parameter with the shards of all ranks, which is a collective; any other tensor as it is."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()

@@ -1,0 +1,50 @@
+"""Where a process stands among those that share its machine, or its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.observer import Observer
+    from pytest_overfit.run.ranks.group import Ranks
+
+Verdict = TypeVar("Verdict")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of several workers with runs of their own, or one of several ranks of the same run.
+
+    Example:
+        >>> Place(worker=5, workers=8).turn, Place().shares
+        (5, 1)
+
+    Args:
+        workers: how many such processes share this machine; pytest-xdist starts them.
+        worker: the number of this one, from 0.
+        ranks: all processes of the launch where torchrun has started them.
+    """
+
+    workers: int = 1
+    worker: int = 0
+    ranks: Ranks | None = None
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who tells the other ranks what this one is busy with."""
+        return () if self.ranks is None else (self.ranks.observer,)
+
+    def settled(self, verdict: Verdict) -> Verdict:
+        """The first rank's verdict where there are several: it alone compares with saved runs."""
+        return verdict if self.ranks is None else self.ranks.share(verdict)
+
+    @property
+    def shares(self) -> int:
+        """How many processes share the CPU of this machine."""
+        return self.workers if self.ranks is None else self.ranks.launch.local_size
+
+    @property
+    def turn(self) -> int:
+        """Whose turn it is: the devices of this machine are taken in this order."""
+        return self.worker if self.ranks is None else self.ranks.launch.local_rank

@@ -1,0 +1,140 @@
+"""How the ranks train one model together: DDP around it, or a model that is sharded, and what each step agrees on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.loop import Plan
+from pytest_overfit.run.ranks.group import Ranks
+from pytest_overfit.run.ranks.sharding import mapped, spread
+from pytest_overfit.run.ranks.shards import shard_of, shards_train_alike, unused_parameters
+from pytest_overfit.run.task import Task, TwoViewTask
+from pytest_overfit.run.update import Row, Update, wants_closure
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One task as this rank trains it.
+
+    Args:
+        task: calls the wrapped model with this rank's part of the batch.
+        split: the batch is sharded over the ranks; else every rank trains on all of it.
+        given: what a train step of the user's gets as its model.
+        note: what the report says of it.
+    """
+
+    ranks: Ranks
+    task: Task
+    split: bool
+    given: Any
+    note: str
+
+
+def shared_task(ranks: Ranks, bench: Bench, *, unused: bool = False) -> Shared:
+    """The task of a run as this rank trains it: DDP around its models, and this rank's part of the batch. A collective.
+
+    A train step of the user's own cannot be tried without training: it gets the whole batch on every rank.
+
+    Args:
+        unused: parameters without a gradient are declared.
+    """
+    task, fsdp, own = bench.task, ranks.shards_models, bench.step is not None
+    if not fsdp:
+        spread(task.model, ranks)
+    searches = any(
+        wants_closure(optimizer) for optimizer in bench.optimizers
+    )  # by the loss, which is another per shard
+    split = not own and not searches and shards_train_alike(ranks, task, bench.seed, reduced=fsdp)
+    batch = shard_of(task.batch, ranks.rank, ranks.size) if split else task.batch
+    find = unused
+    if not fsdp and not own and task.repeatable:
+        find = ranks.any_of(unused_parameters(task, bench.seed) or None) is not None
+
+    def wrap(model: nn.Module) -> nn.Module:
+        learns = any(p.requires_grad for p in model.parameters())
+        return DistributedDataParallel(model, find_unused_parameters=find) if learns and not fsdp else model
+
+    trained = _with(task, wrap, batch)
+    return Shared(ranks, trained, split, _given(trained), _note(ranks, split))
+
+
+def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
+    """A plan whose decisions are the first rank's."""
+    return replace(plan, agree=ranks.agree, any_of=ranks.any_of, blame=not ranks.shards_models)
+
+
+class SharedUpdate:
+    """The step of every rank, with the numbers of all: the mean over shards, or those of the first rank."""
+
+    def __init__(self, inner: Update, shared: Shared) -> None:
+        self.inner, self.shared = inner, shared
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        return self.inner.optimizers
+
+    @optimizers.setter
+    def optimizers(self, value: list[Optimizer]) -> None:
+        self.inner.optimizers = value
+
+    def running(self) -> contextlib.AbstractContextManager[Any]:
+        return self.inner.running()
+
+    def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
+        ranks = self.shared.ranks
+        ranks.guard.moved(f"step {step + 1}")
+        try:
+            return self._agreed(self.inner(step, look=look, observe=observe))
+        except RuntimeError:
+            failure = ranks.guard.failure
+            if failure is not None and failure.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+    def _agreed(self, row: Row) -> Row:
+        ranks, shared = self.shared.ranks, self.shared
+        if isinstance(row.values, Tensor):
+            row.values = self._mean(row.values.detach().clone())
+            return row
+        told = torch.tensor([*row.values, float(row.broken)], dtype=torch.float64)
+        broken = bool(ranks.total(told[-1:].clone())[0] > 0)
+        row.values = self._mean(told[:-1].clone()).tolist()
+        row.broken = broken or not all(map(math.isfinite, row.values))
+        if shared.split:
+            row.bad = ranks.any_of(row.bad) if row.broken else None
+        return row
+
+    def _mean(self, values: Tensor) -> Tensor:
+        ranks = self.shared.ranks
+        if self.shared.split:
+            return ranks.total(values) / ranks.size
+        return ranks.total(values if ranks.is_first else torch.zeros_like(values))
+
+
+def _with(task: Task, wrap: Callable[[nn.Module], nn.Module], batch: Any) -> Task:
+    if isinstance(task, TwoViewTask):
+        return replace(task, caller=wrap(task.model), batch=batch)
+    assert isinstance(task, CallTask)
+    return replace(task, given=mapped(task.given, wrap), batch=batch)
+
+
+def _given(task: Task) -> Any:
+    return task.given if isinstance(task, CallTask) else getattr(task, "caller", None) or task.model
+
+
+def _note(ranks: Ranks, split: bool) -> str:
+    name = {"ddp": "DDP", "fsdp": "FSDP2"}[ranks.settings.strategy]
+    how = "the batch is sharded" if split else "each trains on the whole batch"
+    looked = "; not probed for defects: the model is sharded" if name == "FSDP2" else ""
+    return f"{name} over {ranks.size} ranks: {how}{looked}"

@@ -1,0 +1,310 @@
+"""The ranks of a session as one: they begin a run together, share what the first has decided, and end it together."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pytest_overfit.config.launch import Launch
+from pytest_overfit.config.schema import Distributed
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.phases import PROBES, TRAINING
+from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard, Stopped
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.subject import Subject
+
+Value = TypeVar("Value")
+POLL_SECONDS = 0.005
+PATIENCE = 5.0  # timeouts that the first rank may probe its model for while the others wait
+SPARE_SECONDS = 5.0
+
+
+# What torch remarks on how a model is written; a test suite that makes errors of warnings passes with one process.
+ADVICE = ("FSDP2-wrapped module .* returned a view", "Grad strides do not match bucket view strides")
+
+
+class RankError(OverfitError):
+    """A rank was lost: nothing that several ranks do together can go on in this session."""
+
+
+class Ranks:
+    """All processes of one launch.
+
+    Example:
+        >>> ranks = join(launched(os.environ), timeout=120)               # doctest: +SKIP
+        >>> with ranks.run("test_model.py::test_learns"):                 # doctest: +SKIP
+        ...     verdict = ranks.share(train_and_judge())
+
+    Args:
+        own: the process group was made here, and is taken down by ``leave``.
+    """
+
+    def __init__(self, launch: Launch, store: Any, guard: Guard, *, own: bool) -> None:
+        self.launch, self.store, self.guard, self.own = launch, store, guard, own
+        self.settings = Distributed()
+        self.count = 0
+        self.control = dist.new_group(backend="gloo", timeout=timedelta(seconds=guard.timeout))
+
+    @property
+    def rank(self) -> int:
+        return self.launch.rank
+
+    @property
+    def size(self) -> int:
+        return self.launch.size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that decides, judges and reports."""
+        return self.launch.is_first
+
+    @property
+    def observer(self) -> Observer:
+        """Tells the other ranks what this one is busy with."""
+        return _Teller(self.guard)
+
+    @contextlib.contextmanager
+    def run(self, title: str, settings: Distributed) -> Iterator[None]:
+        """All ranks begin and end the block together.
+
+        Raises:
+            RankError: a rank was lost, is in another test, or failed alone; it is named.
+        """
+        guard = self.guard
+        self._refuse_if_lost()
+        self._set_timeout(settings.timeout)
+        self.settings = settings
+        guard.moved(f"beginning {title}")
+        guard.watching = True
+        try:
+            self._begin_together(title)
+            with warnings.catch_warnings():
+                for text in ADVICE:
+                    warnings.filterwarnings("ignore", message=text)
+                yield
+            self._end_together("")
+        except Stopped:
+            raise self._lost(None) from None
+        except KeyboardInterrupt:
+            guard.ending = True
+            guard.fail(Failure(self.rank, "was interrupted", interrupted=True))
+            raise
+        except RankError:
+            guard.ending = True
+            raise
+        except Exception as error:
+            if self._is_broken(error):
+                raise self._lost(error) from None
+            self._end_together(f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            guard.watching = False
+
+    def share(self, value: Value) -> Value:
+        """The first rank's value on every rank. It may take as long as the first rank shows progress."""
+        self.count += 1
+        key = f"share/{self.count}"
+        if self.is_first:
+            buffer = io.BytesIO()
+            torch.save(value, buffer)
+            self.store.set(key, buffer.getvalue())
+            return value
+        self._await([key], seconds=None if self.guard.watching else self.guard.timeout)
+        return torch.load(io.BytesIO(self.store.get(key)), weights_only=False)  # type: ignore[no-any-return]
+
+    def gather(self, text: str) -> list[str]:
+        """The text of every rank, on every rank."""
+        self.count += 1
+        keys = [f"gather/{self.count}/{rank}" for rank in range(self.size)]
+        self.store.set(keys[self.rank], text)
+        self._await(keys, seconds=None if self.guard.watching else self.guard.timeout)
+        return [self.store.get(key).decode() for key in keys]
+
+    def agree(self, value: Value) -> Value:
+        """The first rank's small value on every rank, by a collective: for decisions in the middle of a loop."""
+        held = [value]
+        dist.broadcast_object_list(held, src=0, group=self.control)
+        return held[0]
+
+    def any_of(self, value: Value | None) -> Value | None:
+        """The value of the first rank that has one, on every rank."""
+        found = torch.tensor(self.size if value is None else self.rank)
+        dist.all_reduce(found, dist.ReduceOp.MIN, group=self.control)
+        if int(found) == self.size:
+            return None
+        held = [value]
+        dist.broadcast_object_list(held, src=int(found), group=self.control)
+        return held[0]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, in place; on the device that it is on, without a host-device sync."""
+        dist.all_reduce(values, group=self.control if values.device.type == "cpu" else None)
+        return values
+
+    @property
+    def shards_models(self) -> bool:
+        """Whether every rank holds a part of the parameters only, so that each forward pass is one of all ranks."""
+        return self.settings.strategy == "fsdp"
+
+    @property
+    def total_of_shards(self) -> Callable[[Tensor], Tensor] | None:
+        """``total`` where what is measured of a parameter is that of a shard."""
+        return self.total if self.shards_models else None
+
+    def agreed_batch(self, batch: Value) -> Value:
+        """The first rank's batch where the ranks have drawn different ones, as they do without a seed."""
+        from pytest_overfit.data.batch import fingerprint, freeze_batch
+
+        if len({*self.gather(fingerprint(batch))}) == 1:
+            return batch
+        return self.share(freeze_batch(batch, "cpu"))
+
+    def initial_of(
+        self, model: nn.Module, before: Callable[[Tensor], Tensor | None]
+    ) -> Callable[[Tensor], Tensor | None]:
+        """A parameter's value before training: what is known of it, or a copy of its shard as it is now."""
+        late = {id(p): p.detach().clone() for p in model.parameters()} if self.shards_models else {}
+        return lambda parameter: late[id(parameter)] if id(parameter) in late else before(parameter)
+
+    def sharded(self, subject: Subject, given: Any, device: torch.device) -> tuple[Any, nn.Module]:
+        """Sharded copies of what the user gave as the model, and all of them as one module.
+
+        Raises:
+            OverfitError: the optimizer was built of the user's own parameters, or the loss has some.
+        """
+        from pytest_overfit.run.call import as_one_module
+        from pytest_overfit.run.ranks.sharding import refuse_instances, sharded_given
+
+        refuse_instances(subject.optimizer)
+        copies = sharded_given(given, subject.loss, self, device)
+        return copies, as_one_module(copies)
+
+    def write_back(self, trained: nn.Module, model: nn.Module) -> None:
+        """Gives the user's model the values of its sharded copy."""
+        if trained is not model:
+            from pytest_overfit.run.ranks.sharding import write_back
+
+            write_back(trained, model)
+
+    def leave(self, *, wait: bool = True) -> None:
+        """The session is over: the first rank goes last but one, so that no launcher ends it in its report."""
+        if wait and self.guard.failure is None:
+            with contextlib.suppress(Exception):
+                self.store.set(f"left/{self.rank}", "")
+                self._await([f"left/{rank}" for rank in range(self.size)], seconds=self.guard.timeout)
+        self.guard.stop()
+        if self.own and dist.group.WORLD is not None and self.guard.failure is None:
+            dist.destroy_process_group()
+
+    def _set_timeout(self, seconds: float) -> None:
+        """That of this run: the groups were made with the one of the first."""
+        if seconds == self.guard.timeout:
+            return
+        self.guard.timeout = seconds
+        with contextlib.suppress(AttributeError, RuntimeError):
+            change = dist.distributed_c10d._set_pg_timeout
+            change(timedelta(seconds=seconds), self.control)
+            if self.own:
+                change(timedelta(seconds=group_seconds(seconds)), dist.group.WORLD)
+
+    def _begin_together(self, title: str) -> None:
+        titles = self.gather(title)
+        if len({*titles}) > 1:
+            other = next(rank for rank, text in enumerate(titles) if text != titles[0])
+            raise OverfitError(
+                f"rank 0 runs {titles[0]}, rank {other} {titles[other]}",
+                where="torchrun",
+                allowed="the same tests in the same order on every rank",
+                hint="switch random orders off (-p no:randomly), and skip on every rank or on none",
+            )
+
+    def _end_together(self, problem: str) -> None:
+        """Nobody goes on before everybody has come to the end; an error of one rank alone is an error of all."""
+        self.guard.moved("at the end of a run")
+        self.count += 1
+        keys = [f"gather/{self.count}/{rank}" for rank in range(self.size)]
+        self.store.set(keys[self.rank], problem)
+        if not problem:
+            self._await(keys)
+        else:
+            with contextlib.suppress(RankError):
+                self._await(keys, seconds=SETTLE_SECONDS)
+        told = {rank: self.store.get(key).decode() for rank, key in enumerate(keys) if self.store.check([key])}
+        wrong = [rank for rank, text in told.items() if text]
+        if len(wrong) in (0, self.size):
+            return
+        failure = Failure(wrong[0], f"failed: {told[wrong[0]].splitlines()[0]}")
+        self.guard.ending = True
+        self.guard.fail(failure)
+        if not problem:
+            raise _told(failure, self)
+
+    def _await(self, keys: list[str], *, seconds: float | None = None) -> None:
+        """Waits without holding the store, for as long as the guard finds nobody lost.
+
+        Raises:
+            RankError: a rank was lost meanwhile, or ``seconds`` are over.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        while not self.store.check(keys):
+            self._refuse_if_lost()
+            if until is not None and time.monotonic() > until:
+                raise RankError("the other ranks did not come", where="torchrun")
+            time.sleep(POLL_SECONDS)
+
+    def _refuse_if_lost(self) -> None:
+        if self.guard.failure is not None:
+            if self.guard.failure.interrupted:
+                raise KeyboardInterrupt
+            raise _told(self.guard.failure, self)
+
+    def _is_broken(self, error: Exception) -> bool:
+        """Whether an exception comes from a collective rather than from user code."""
+        text = str(error)
+        words = ("gloo", "Connection closed by peer", "NCCL", "ProcessGroup", "process group")
+        return (
+            self.guard.failure is not None
+            or isinstance(error, getattr(dist, "DistError", ()))
+            or (isinstance(error, RuntimeError) and any(word in text for word in words))
+        )
+
+    def _lost(self, error: Exception | None) -> BaseException:
+        self.guard.ending = True
+        failure = self.guard.explain(error)
+        return KeyboardInterrupt() if failure.interrupted else _told(failure, self)
+
+
+def group_seconds(timeout: float) -> float:
+    """The timeout of the process group: that of NCCL, which ends the process, leaves the guard time to report."""
+    return timeout * 2 + SPARE_SECONDS if torch.cuda.is_available() and dist.is_nccl_available() else timeout
+
+
+def _told(failure: Failure, ranks: Ranks) -> RankError:
+    return RankError(
+        f"rank {failure.rank} of {ranks.size} {failure.why}",
+        where="torchrun",
+        allowed=f"ranks that go on, each step within {ranks.guard.timeout:g} s (overfit.distributed.timeout)",
+        hint=f"look at the output of rank {failure.rank}, or raise the timeout where a step takes that long",
+    )
+
+
+class _Teller(Observer):
+    """Passes on what this rank is busy with."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        longest = max(seconds_left or 0.0, self.guard.timeout * PATIENCE) if name == PROBES else seconds_left or 0.0
+        self.guard.moved(f"{name} {detail}".strip(), 0.0 if name == TRAINING else longest)

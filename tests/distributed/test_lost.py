@@ -1,0 +1,79 @@
+"""A rank that dies, hangs or fails alone: the others say which, in time, and nothing is left of the launch."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.support import RED, SMALL, TIMEOUT, torchrun, wait_for, workers_of
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+
+ENDLESS = """
+def test_endless(overfit):
+    net, batch = made()
+    calls = 0
+
+    def loss(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls > 40:
+            (HERE / f"trains{RANK}").write_text("yes")
+        AT_FORTY
+        return F.mse_loss(model(batch[0]), batch[1]) + 1
+
+    overfit(net, batch, loss, optimizer=adam, max_steps=10**6, objective=1e-9)
+"""
+
+
+def at_forty(statement: str) -> str:
+    """The test file, with a statement for the loss of rank 1 in the middle of its training."""
+    return SMALL + ENDLESS.replace("AT_FORTY", f"if calls > 40 and RANK == '1':\n            {statement}")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_rank_that_is_killed_is_named(lost: int, tmp_path: Path) -> None:
+    """SIGKILL: the other one says so, red, long before the timeout; no process and no port is left."""
+    (tmp_path / "test_it.py").write_text(SMALL + ENDLESS.replace("AT_FORTY", "pass"))
+    with torchrun(tmp_path, TIMEOUT) as launch:
+        wait_for(tmp_path / f"trains{lost}")
+        killed = time.monotonic()
+        os.kill(int((tmp_path / f"rank{lost}.pid").read_text()), signal.SIGKILL)
+        code, output = launch.finish()
+        assert time.monotonic() - killed < 15
+        assert code == RED
+        head = "torchrun: rank 1 of 2" if lost == 1 else "overfit on rank 1: rank 0"
+        assert re.search(rf"{head} died: no sign of life for .* last seen in step \d+", output), output
+        assert output.count("1 failed") == lost
+        assert workers_of(tmp_path) == []
+        assert launch.is_gone()
+
+
+def test_a_rank_that_hangs_is_named_with_the_line_it_hangs_in(tmp_path: Path) -> None:
+    """It sleeps in its loss: both ranks end with 1, and the report says where it sleeps."""
+    (tmp_path / "test_it.py").write_text(at_forty("import time; time.sleep(600)"))
+    with torchrun(tmp_path, TIMEOUT) as launch:
+        wait_for(tmp_path / "trains1")
+        hangs = time.monotonic()
+        code, output = launch.finish()
+        assert 10 < time.monotonic() - hangs < 35
+        assert code == RED
+        assert re.search(r"torchrun: rank 1 of 2 hangs: .* in step \d+, loss at test_it.py:\d+", output), output
+        assert "overfit.distributed.timeout" in output
+        assert workers_of(tmp_path) == []
+        assert launch.is_gone()
+
+
+def test_an_error_of_one_rank_ends_both(tmp_path: Path) -> None:
+    """The first rank, which reports, says what the other one raised."""
+    (tmp_path / "test_it.py").write_text(at_forty("raise ValueError('only here')"))
+    with torchrun(tmp_path, TIMEOUT) as launch:
+        code, output = launch.finish()
+    assert code == RED
+    assert "torchrun: rank 1 of 2 failed: ValueError: only here" in output
+    assert workers_of(tmp_path) == []
