@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from pytest_overfit.api import OverfitResult
+    from pytest_overfit.result import OverfitResult
 
 
 @dataclass(frozen=True)
