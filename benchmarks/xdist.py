@@ -2,8 +2,9 @@
 
     python benchmarks/xdist.py [--config example_configs/quick.yaml] [--configs 12] [--workers 4] [--repeats 3]
 
-Prints the seconds of every repeat and the ratio of the medians; exits with 1 if the verdicts differ or the ratio is
-above ``--allowed``. Other work on the machine counts into both: measure where nothing else runs.
+Prints the wall and CPU seconds of every repeat and the ratio of the median wall times; exits with 1 if the verdicts
+differ or the ratio is above ``--allowed``. Other work on the machine counts into the wall time of both: measure where
+nothing else runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -35,17 +37,23 @@ def write_configs(folder: Path, source: Path, count: int) -> list[Path]:
     return paths
 
 
-def session(folder: Path, paths: list[Path], workers: int, settings: list[str]) -> tuple[float, dict[str, str]]:
-    """Wall seconds of one session, and the outcome of every item."""
+def cpu_seconds() -> float:
+    """Of all children that have ended: what a session costs whatever else runs meanwhile."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def session(folder: Path, paths: list[Path], workers: int, settings: list[str]) -> tuple[float, float, dict[str, str]]:
+    """Wall and CPU seconds of one session, and the outcome of every item."""
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-n", str(workers)]
     command += [f"--overfit-config={path}" for path in paths] + [f"--overfit-set={text}" for text in settings]
-    started = time.perf_counter()
+    started, used = time.perf_counter(), cpu_seconds()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
     outcomes = {name: outcome for outcome, name in ROW.findall(done.stdout)}
     if not outcomes:
         raise SystemExit(f"no item was run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return seconds, outcomes
+    return seconds, cpu_seconds() - used, outcomes
 
 
 def main() -> int:
@@ -64,10 +72,14 @@ def main() -> int:
         paths = write_configs(Path(name), given.config, given.configs)
         for _ in range(given.repeats):
             for workers in seconds:
-                taken, outcomes = session(Path(name), paths, workers, given.set)
+                taken, cpu, outcomes = session(Path(name), paths, workers, given.set)
                 seconds[workers].append(taken)
                 verdicts.append(outcomes)
-                print(f"-n {workers}: {taken:.1f} s, {len(outcomes)} items, load {os.getloadavg()[0]:.1f}", flush=True)
+                load = os.getloadavg()[0]
+                print(
+                    f"-n {workers}: {taken:.1f} s, {cpu:.1f} s of CPU, {len(outcomes)} items, load {load:.1f}",
+                    flush=True,
+                )
     ratio = statistics.median(seconds[given.workers]) / statistics.median(seconds[0])
     same = all(outcomes == verdicts[0] for outcomes in verdicts)
     print(
