@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.run.ranks.guard import BEAT_SECONDS
 from tests.distributed.support import RED, SMALL, TIMEOUT, torchrun, wait_for, workers_of
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
@@ -42,6 +43,7 @@ def test_a_rank_that_is_killed_is_named(lost: int, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SMALL + ENDLESS.replace("AT_FORTY", "pass"))
     with torchrun(tmp_path, TIMEOUT) as launch:
         wait_for(tmp_path / f"trains{lost}")
+        time.sleep(2 * BEAT_SECONDS)  # so that its steps have been told of
         killed = time.monotonic()
         os.kill(int((tmp_path / f"rank{lost}.pid").read_text()), signal.SIGKILL)
         code, output = launch.finish()
