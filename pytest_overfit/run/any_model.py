@@ -84,7 +84,6 @@ def run_any_model(
                 snapshot.add(model)
                 snapshot.add_reachable(*subject.callables)
                 drawn = draw(subject.data)
-                drawn = draw(subject.data)
                 seeds_note = _seed_notes(is_factory(given.model), settings)
                 notes = [*([choice.note] if choice.note else ()), *drawn.notes, *seeds_note, *prepared.notes]
                 title = name or type(model).__name__
