@@ -17,7 +17,7 @@ def test_cuda(overfit):
     import torch.distributed as dist
 
     net, batch = made()
-    result = overfit(net, batch, F.mse_loss, optimizer=adam, max_steps=300, device="cuda")
+    result = overfit(net, batch, F.mse_loss, optimizer=adam, max_steps=300, device="cuda", defects=DEFECTS)
     assert result.record.device.startswith("cuda")
     assert "nccl" in dist.get_backend_config()
     assert all(p.device.type == "cpu" for p in net.parameters())
@@ -28,7 +28,7 @@ def test_cuda(overfit):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_nccl(strategy: str, tmp_path: Path) -> None:
     """Every rank has a GPU of its own, and the model comes back to the CPU."""
-    (tmp_path / "test_it.py").write_text(SMALL + ON_CUDA)
+    (tmp_path / "test_it.py").write_text(SMALL + ON_CUDA.replace("DEFECTS", str(strategy == "ddp")))
     setting = f"--overfit-set=overfit.distributed.strategy={strategy}"
     with torchrun(tmp_path, setting, ranks=min(2, GPUS)) as launch:
         code, output = launch.finish()

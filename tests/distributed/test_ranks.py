@@ -99,6 +99,7 @@ def test_two_ranks_are_one_run(strategy: str, alone: Mapping[str, list[float]], 
         "--junitxml=junit.xml",
         "--overfit-report=report",
         f"--overfit-set=overfit.distributed.strategy={strategy}",
+        f"--overfit-set=overfit.criteria.defects={str(strategy == 'ddp').lower()}",  # FSDP2 is not probed
     )
     with torchrun(tmp_path, "test_it.py", "--overfit-config=tiny.yaml", "-k", "not tiny.yaml", *given) as launch:
         code, output = launch.finish()
@@ -135,6 +136,17 @@ def test_a_red_config_is_diagnosed_and_reported_once(tmp_path: Path, monkeypatch
     assert {*re.findall(r"exitcode\s*: (-?\d+)", output)} == {"1"}
     assert run_folders(tmp_path / "overfit_logs") == {"tiny": 1}
     assert summary.read_text().count("## pytest-overfit: 1 of 1 run failed") == 1
+
+
+def test_what_is_sharded_is_not_probed_and_says_so(tmp_path: Path) -> None:
+    """Every limit is met, and the run is red until the criterion that nobody looked at is switched off."""
+    (tmp_path / "test_it.py").write_text(TESTS)
+    with torchrun(tmp_path, "-k", "test_split", "--overfit-set=overfit.distributed.strategy=fsdp") as launch:
+        code, output = launch.finish()
+    assert code == RED
+    assert "defects: not probed: the model is sharded over ranks (strategy fsdp)" in output
+    assert "here switch it off: defects=False" in output
+    assert "1 of " in output
 
 
 def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
