@@ -1,6 +1,6 @@
 """Twelve configs with pytest-xdist against one process: wall time and verdicts.
 
-    python benchmarks/xdist.py [--config example_configs/quick.yaml] [--configs 12] [--workers 4] [--repeats 3]
+    python benchmarks/workers.py [--config example_configs/quick.yaml] [--configs 12] [--workers 4] [--repeats 3]
 
 Prints the wall and CPU seconds of every repeat and the ratio of the median wall times; exits with 1 if the verdicts
 differ or the ratio is above ``--allowed``. Other work on the machine counts into the wall time of both: measure where
