@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_overfit.config.schema import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Floor, Module, Op, Output, Probed, Step, Term
 from pytest_overfit.diagnose.rules import correspondence, data, dependence, symmetry, terms, units
@@ -132,3 +133,29 @@ def test_an_objective_without_a_floor(last: float, found: list[str]) -> None:
     """Below zero, and falling; NaN is neither."""
     record = replace(RECORD, curves={"objective": (1.0, last)})
     assert ids(terms.sign(replace(FAILED, record=record))) == found
+
+
+@pytest.mark.parametrize(
+    ("weight", "last", "limit", "found"),
+    [
+        (20.0, 0.0009, 0.001, ["term-weight"]),  # 0.018 of an objective that has to get below 0.01
+        (10.0, 0.0009, 0.001, []),  # at its limit it makes up exactly what is allowed
+        (20.0, 0.0004, 0.001, []),  # it makes up 0.008: something else is too large
+        (20.0, 0.0011, 0.001, []),  # it has not met its own limit: it did not drown anything
+    ],
+)
+def test_a_term_that_outweighs_the_limit_of_the_objective(
+    weight: float, last: float, limit: float, found: list[str]
+) -> None:
+    """Both limits at once cannot be met: the weight that can is told."""
+    curves = {"objective": (5.0, 0.02), "camera": (0.2, last)}
+    term = Term("camera", True, True, weight=weight)
+    evidence = replace(
+        FAILED,
+        record=replace(RECORD, curves=curves),
+        limits={"objective": Limit(below=0.01), "camera": Limit(below=limit)},
+        probed=Probed(terms=(term,)),
+    )
+    causes = [*terms.outweighed(evidence)]
+    assert ids(causes) == found
+    assert [cause.advice for cause in causes] == ["lower the weight of camera to 10 or less"] * len(found)

@@ -261,6 +261,30 @@ def drowned(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def outweighed(evidence: Evidence) -> Iterator[Cause]:
+    """A term meets its own limit, and weighs so much that the objective cannot meet its own beside it."""
+    most = evidence.limit_of_objective()
+    if evidence.learned or most is None or most <= 0 or not evidence.objective or evidence.objective[-1] <= most:
+        return
+    weights = {term.name: term.weight for term in evidence.probed.terms if term.in_objective}
+    for criterion, limit in evidence.limits.items():
+        name = resolve_term(criterion, evidence.record.curves) or "objective"
+        weight, last = weights.get(name), evidence.record.curves[name][-1]
+        if name == "objective" or weight is None or limit.below is None or limit.relative or not 0 < last < limit.below:
+            continue
+        if weight * limit.below > most and weight * last > most:
+            yield Cause(
+                "term-weight",
+                f"term {name}",
+                f"{name} weighs {number(weight)}: it is at {number(last)}, within its limit of {number(limit.below)}, "
+                f"and makes up {number(weight * last)} of the objective, whose limit is {number(most)}",
+                f"lower the weight of {name} to {number(most / limit.below)} or less",
+                "shown",
+                {"weight": weight, "works": most / limit.below},
+                weight=0.97,
+            )
+
+
 def stuck(evidence: Evidence) -> Iterator[Cause]:
     """One term stays where it is while another falls."""
     if evidence.learned or not evidence.objective:
@@ -293,4 +317,4 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
-RULES = (sign, constant_terms, missing_terms, gated, drowned, stuck)
+RULES = (sign, constant_terms, missing_terms, gated, drowned, outweighed, stuck)
