@@ -18,6 +18,7 @@ from pytest_overfit.report.board import (
     hyperparameters,
     verdict_metrics,
 )
+from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 
@@ -142,7 +143,7 @@ class TensorBoardLog(Observer):
 
     def _write_step(self, step: int, row: Mapping[str, float]) -> None:
         self.unwritten = None
-        losses = {name: value for name, value in row.items() if name not in HYPER and not name.startswith("grad_norm/")}
+        losses = {name: value for name, value in row.items() if not is_extra(name)}
         self._write("train", step, losses)
         for name in row.keys() - losses.keys():
             self.writer.add_scalar(name, row[name], step)
@@ -152,9 +153,6 @@ class TensorBoardLog(Observer):
         for name, value in guide_names(terms).items():
             if not wanted or name in wanted:
                 self.writer.add_scalar(f"{split}/{name}", value, step)
-
-
-HYPER = ("lr", "weight_decay")
 
 
 def guide_names(terms: Mapping[str, float]) -> dict[str, float]:

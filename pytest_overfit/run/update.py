@@ -66,6 +66,24 @@ class Update(Protocol):
         """Holds whatever listens while the run goes."""
 
 
+class Around:
+    """An update around another one: a ``__call__`` of its own, optimizers and context of the inner one."""
+
+    def __init__(self, inner: Update) -> None:
+        self.inner = inner
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        return self.inner.optimizers
+
+    @optimizers.setter
+    def optimizers(self, value: list[Optimizer]) -> None:
+        self.inner.optimizers = value
+
+    def running(self) -> contextlib.AbstractContextManager[Any]:
+        return self.inner.running()
+
+
 class PlainUpdate:
     """Zero, forward, backward, clip, step; several optimizers step one after the other."""
 

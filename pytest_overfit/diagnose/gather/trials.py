@@ -18,7 +18,7 @@ from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
-from pytest_overfit.run.update import PlainUpdate, Row, Update, optimizers_heard
+from pytest_overfit.run.update import Around, Detached, PlainUpdate, Row, Update, optimizers_heard
 from pytest_overfit.run.watch import GradientWatch
 
 DEFAULT_SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "dampening": 0, "nesterov": False,
@@ -94,27 +94,15 @@ def _fit(bench: Bench, update: Update, plan: Plan, watch: GradientWatch) -> Curv
     return fit(bench.task, update, plan, watch=watch)
 
 
-class _Enough:
+class _Enough(Around):
     """An update that ends a trial which leads nowhere: the loop takes a raised Detached for the end."""
 
     def __init__(self, inner: Update, hopeless: Callable[[Sequence[float]], bool]) -> None:
-        self.inner, self.hopeless = inner, hopeless
+        super().__init__(inner)
+        self.hopeless = hopeless
         self.curve: list[float] = []
 
-    @property
-    def optimizers(self) -> list[Optimizer]:
-        return self.inner.optimizers
-
-    @optimizers.setter
-    def optimizers(self, value: list[Optimizer]) -> None:
-        self.inner.optimizers = value
-
-    def running(self) -> contextlib.AbstractContextManager[Any]:
-        return self.inner.running()
-
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
-        from pytest_overfit.run.update import Detached
-
         if step and step % 20 == 0 and self.hopeless(self.curve):
             raise Detached
         row = self.inner(step, look=look, observe=False)

@@ -16,7 +16,7 @@ from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
 from pytest_overfit.diagnose.gather.tensors import size_of
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.run.bench import Bench
-from pytest_overfit.run.update import Detached, Row, Update, optimizers_heard
+from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
 
 CLOSE = 3  # steps of the user's own that are watched closely; of ours, one
 SAMPLED = (1, 3, 7, 17, 41, 101, 251, 601)
@@ -24,7 +24,7 @@ STATES = 8  # steps between which the state of optimizers is compared
 SETTINGS = ("weight_decay", "eps", "momentum", "maximize", "nesterov", "dampening", "alpha")
 
 
-class Watched:
+class Watched(Around):
     """An update that is watched: the loop calls it in place of the one inside.
 
     Args:
@@ -32,7 +32,8 @@ class Watched:
     """
 
     def __init__(self, inner: Update, bench: Bench, samples: int | None, *, thorough: bool = False) -> None:
-        self.inner, self.bench, self.thorough = inner, bench, thorough
+        super().__init__(inner)
+        self.bench, self.thorough = bench, thorough
         self.xray = XRay(bench.task.model, bench.task.batch, samples)
         self.steps: list[Step] = []
         self.counts: Counter[str] = Counter()
@@ -54,14 +55,6 @@ class Watched:
         self.first_bad: Op | None = None
         self.huge: Op | None = None
         self.targets: list[Tensor] = []
-
-    @property
-    def optimizers(self) -> list[Optimizer]:
-        return self.inner.optimizers
-
-    @optimizers.setter
-    def optimizers(self, value: list[Optimizer]) -> None:
-        self.inner.optimizers = value
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import CallTask
@@ -20,7 +18,7 @@ from pytest_overfit.run.ranks.group import Ranks
 from pytest_overfit.run.ranks.sharding import mapped, spread
 from pytest_overfit.run.ranks.shards import shard_of, shards_train_alike, unused_parameters
 from pytest_overfit.run.task import Task, TwoViewTask
-from pytest_overfit.run.update import Row, Update, wants_closure
+from pytest_overfit.run.update import Around, Row, Update, wants_closure
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,12 @@ def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
     return replace(plan, agree=ranks.agree, any_of=ranks.any_of, blame=not ranks.shards_models)
 
 
-class SharedUpdate:
+class SharedUpdate(Around):
     """The step of every rank, with the numbers of all: the mean over shards, or those of the first rank."""
 
     def __init__(self, inner: Update, shared: Shared) -> None:
-        self.inner, self.shared = inner, shared
-
-    @property
-    def optimizers(self) -> list[Optimizer]:
-        return self.inner.optimizers
-
-    @optimizers.setter
-    def optimizers(self, value: list[Optimizer]) -> None:
-        self.inner.optimizers = value
-
-    def running(self) -> contextlib.AbstractContextManager[Any]:
-        return self.inner.running()
+        super().__init__(inner)
+        self.shared = shared
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         ranks = self.shared.ranks
