@@ -196,7 +196,7 @@ class Ledger:
         new = saved_of(path.stem, documents, when=now(), before=read_saved(path) if path.exists() else None)
         if not new.runs:
             return f"nothing was saved as {path.stem}: no run was finished"
-        return f"saved {len(new.runs)} runs: {write_saved(path, new)}"
+        return f"saved {len(new.runs)} run{'' if len(new.runs) == 1 else 's'}: {write_saved(path, new)}"
 
 
 def prepare(config: pytest.Config, options: Options) -> None:

@@ -89,7 +89,10 @@ def read_document(path: Path) -> Document:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise OverfitError(
-            f"{getattr(error, 'strerror', None) or error}", where=str(file), allowed="a readable record.json"
+            f"{getattr(error, 'strerror', None) or error}",
+            where=str(file),
+            allowed="a readable record.json",
+            hint="name a record.json that `pytest --overfit-report DIR` wrote, its folder, or DIR",
         ) from None
     return from_json(text, where=str(file))
 
