@@ -220,16 +220,22 @@ def overfit_config(
 def together(
     run: Callable[[int], OverfitResult], place: Place, settings: OverfitSettings, name: str
 ) -> Callable[[int], OverfitResult]:
-    """The run of a seed as all ranks make it: begun and ended together, with the first rank's verdict on all."""
+    """The run of a seed as all ranks make it: begun and ended together, with the first rank's verdict on all.
+
+    One of several workers waits for a core.
+    """
     ranks = place.ranks
-    if ranks is None:
-        return run
+
+    def alone(seed: int) -> OverfitResult:
+        with place.core(settings):
+            return run(seed)
 
     def shared(seed: int) -> OverfitResult:
+        assert ranks is not None
         with ranks.run(name, settings.distributed):
             return ranks.share(run(seed))
 
-    return shared
+    return alone if ranks is None else shared
 
 
 def inspect(settings: OverfitSettings, place: Place = ALONE) -> Inspected | None:

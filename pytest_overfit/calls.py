@@ -97,7 +97,7 @@ class OverfitCall:
             if name != "batch"
         }
         pieces["batch"] = self._batch(pieces["model"]) if given["batch"] is None else given["batch"]
-        place = place_of(self.request.config, resolved.distributed)
+        place = place_of(self.request, resolved.distributed)
         with Watchers(
             self.request,
             node.name,

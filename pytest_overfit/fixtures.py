@@ -325,7 +325,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         drawn: Sample = request.node.stash.get(DRAWN, Sample(train))
         notes = request.node.stash.get(MODEL_NOTES, ()) if wanted is request.node.stash.get(DEFAULT_MODEL, None) else ()
         sample = replace(drawn, train=train, val=val, notes=(*(() if fresh else notes), *drawn.notes))
-        place = place_of(request.config, config.overfit.distributed)
+        place = place_of(request, config.overfit.distributed)
         with Watchers(
             request,
             config.exp_name,
@@ -365,13 +365,18 @@ def _checked(model: Any) -> Any:
     return model if is_factory(model) else checked_model(model)
 
 
-def place_of(config: pytest.Config, distributed: Distributed) -> Place:
+def place_of(request: pytest.FixtureRequest, distributed: Distributed) -> Place:
     """This process among the workers of pytest-xdist, or among the ranks of a launcher, which it then joins."""
     from pytest_overfit.run.place import Place
 
-    session: Any = config.pluginmanager.getplugin("overfit_ranks")
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return Place(workers, worker_number(), None if session is None else session.join(distributed))
+    session: Any = request.config.pluginmanager.getplugin("overfit_ranks")
+    if session is not None:
+        return Place(ranks=session.join(distributed))
+    if not hasattr(request.config, "workerinput"):
+        return Place()
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    of_all = request.getfixturevalue("tmp_path_factory").getbasetemp().parent
+    return Place(workers, worker_number(), shared=of_all / "overfit_cores")
 
 
 def worker_number() -> int:

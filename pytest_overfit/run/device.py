@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.cores import available_cores
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,11 @@ def choose_threads(requested: int | str, *, workers: int = 1) -> int:
     """
     if isinstance(requested, int):
         return requested
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         load = os.getloadavg()[0]
     except (AttributeError, OSError):
         load = 0.0
-    return max(1, int((cores - load + 0.5) / max(1, workers)))
+    return max(1, int((available_cores() - load + 0.5) / max(1, workers)))
 
 
 def describe_device(device: torch.device) -> str:

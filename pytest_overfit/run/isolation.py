@@ -64,13 +64,16 @@ def isolated(*, seed: int, threads: int | None = None, deterministic: bool = Fal
 @contextlib.contextmanager
 def restored_process() -> Iterator[None]:
     """Random generators of Python, NumPy and torch (all devices) and global switches come back after the block."""
-    switches = [(write, read()) for read, write in SWITCHES]
+    switches = [(read, write, read()) for read, write in SWITCHES]
     generators = [(write, read()) for read, write in _generators()]
     try:
         yield
     finally:
-        for write, state in (*generators, *switches):
+        for write, state in generators:
             write(state)
+        for read, write, state in switches:
+            if read() != state:  # torch.use_deterministic_algorithms() imports its compiler: a second
+                write(state)
 
 
 def seed_everything(seed: int) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_overfit.config.schema import OverfitSettings
     from pytest_overfit.run.observer import Observer
     from pytest_overfit.run.ranks.group import Ranks
 
@@ -24,11 +28,26 @@ class Place:
         workers: how many such processes share this machine; pytest-xdist starts them.
         worker: the number of this one, from 0.
         ranks: all processes of the launch where torchrun has started them.
+        shared: a folder that all workers of the session have in common.
     """
 
     workers: int = 1
     worker: int = 0
     ranks: Ranks | None = None
+    shared: Path | None = None
+
+    def core(self, settings: OverfitSettings) -> AbstractContextManager[None]:
+        """Waits for a core, for the block: of several workers on the CPU, no more train at once than there are cores.
+
+        The seconds of a budget are then those of one process alone.
+        """
+        from pytest_overfit.run.cores import core_of_its_own
+        from pytest_overfit.run.device import choose_device
+
+        if self.shared is None or (settings.device != "cpu" and choose_device().device.type != "cpu"):
+            return nullcontext()
+        threads = settings.threads if isinstance(settings.threads, int) else 1
+        return core_of_its_own(self.shared, workers=self.workers, threads=threads)
 
     @property
     def observers(self) -> tuple[Observer, ...]:

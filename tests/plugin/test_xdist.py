@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.run.cores import available_cores
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import ITEMS, run_folders
 
@@ -36,6 +37,39 @@ def test_a_config_is_trained_once(pytester: pytest.Pytester, tiny: TinyConfig, m
     assert sum(line.startswith("40 of 40 steps") for line in result.outlines) == 2
     rows = [line.split()[1] for line in result.outlines if line.startswith(("ok ", "FAILED  "))]
     assert rows == [*ITEMS, *ITEMS]
+
+
+def test_workers_beyond_the_cores_take_turns(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Two workers, each run as wide as the machine: the log of one is written to its end before the other's begins."""
+    wide = available_cores()
+    for name in ("a", "b"):
+        tiny(f"{name}.yaml", replace=(("exp_name: tiny", f"exp_name: {name}"),))
+    pytester.makeconftest(
+        """
+        import time
+        import pytest
+
+        @pytest.fixture
+        def overfit_loss(overfit_config):
+            from pytest_overfit.run.parts import build_loss
+            loss = build_loss(overfit_config)
+
+            def timed(predictions, batch):
+                with open(f"{overfit_config.exp_name}.times", "a") as file:
+                    print(time.monotonic(), file=file)
+                return loss(predictions, batch)
+
+            return timed
+        """
+    )
+    configs = ("--overfit-config", "a.yaml", "--overfit-config", "b.yaml")
+    pytester.runpytest_subprocess(*configs, "-n", "2", SHORT, f"--overfit-set=overfit.threads={wide}")
+    first, second = sorted(
+        [float(line) for line in (pytester.path / f"{name}.times").read_text().split()] for name in "ab"
+    )
+    assert len(first) > 40
+    assert len(second) > 40
+    assert first[-1] < second[0]
 
 
 def test_configs_outside_the_rootdir_are_told_apart(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

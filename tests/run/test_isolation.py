@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,3 +44,18 @@ def test_threads_and_switches_come_back_after_an_error() -> None:
         run()
     assert torch.get_num_threads() == threads
     assert (cudnn.deterministic, cudnn.benchmark) == before
+
+
+def test_switches_that_the_block_has_turned_come_back() -> None:
+    """Those that it has not are left alone: to write torch's determinism imports the compiler, a second each time."""
+    with isolated(seed=0):
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        torch.set_default_dtype(torch.float64)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_default_dtype() is torch.float32
+    code = (
+        "import sys; from pytest_overfit.run.isolation import isolated\n"
+        "with isolated(seed=0, deterministic=True): pass\nprint('torch._inductor' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
