@@ -160,7 +160,7 @@ def overfit_model(
         )
         return judged(record, settings, inspected, asked, place)
 
-    return _over_seeds(seeds, together(run, place, settings, name), settings.pass_at_least)
+    return _over_seeds(seeds, in_its_place(run, place, settings, name), settings.pass_at_least)
 
 
 def overfit_config(
@@ -214,26 +214,23 @@ def overfit_config(
         return judged(record, config.overfit, inspected, asked, place)
 
     seeds = config.overfit.seeds or (config.seed,)
-    return _over_seeds(seeds, together(run, place, config.overfit, config.exp_name), config.overfit.pass_at_least)
+    return _over_seeds(seeds, in_its_place(run, place, config.overfit, config.exp_name), config.overfit.pass_at_least)
 
 
-def together(
+def in_its_place(
     run: Callable[[int], OverfitResult], place: Place, settings: OverfitSettings, name: str
 ) -> Callable[[int], OverfitResult]:
-    """The run of a seed as all ranks make it: begun and ended together, with the first rank's verdict on all.
-
-    One of several workers waits for a core.
-    """
+    """The run of a seed in its place. All ranks begin and end it together, with the first rank's verdict on all."""
     ranks = place.ranks
 
     def alone(seed: int) -> OverfitResult:
-        with place.core(settings):
+        with place.taken(settings):
             return run(seed)
 
     def shared(seed: int) -> OverfitResult:
         assert ranks is not None
         with ranks.run(name, settings.distributed):
-            return ranks.share(run(seed))
+            return ranks.share(alone(seed))
 
     return alone if ranks is None else shared
 

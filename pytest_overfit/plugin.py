@@ -58,8 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if odd or given or explained or any(".yaml" in argument or ".yml" in argument for argument in config.args):
         from pytest_overfit import collect
 
-        collect.refuse_ini(config, odd)
-        collect.prepare(config)
+        try:
+            collect.refuse_ini(config, odd)
+            collect.prepare(config)
+        except pytest.UsageError:
+            if "WORLD_SIZE" in _environment():
+                ranks.leave_the_word(config)
+            raise
         if explained:
             config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
     if is_recorded(config):

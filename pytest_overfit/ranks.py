@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import Distributed
     from pytest_overfit.run.ranks.group import Ranks
 
+WORD_SECONDS = 10.0  # for the first rank to say what is wrong with every rank alike
 KEEPING = ("lfplugin", "nfplugin", "stepwiseplugin")  # write the cache at the end of a session
 
 
@@ -40,6 +42,16 @@ def prepare(config: pytest.Config) -> None:
     if not launch.is_first:
         config.option.xmlpath = None
     config.pluginmanager.register(RankSession(config, launch), "overfit_ranks")
+
+
+def leave_the_word(config: pytest.Config) -> None:
+    """Before a usage error is told: another rank waits for the first one to tell it, and is ended by the launcher then.
+
+    One that is still there after a while is wrong alone, and speaks for itself.
+    """
+    session: Any = config.pluginmanager.getplugin("overfit_ranks")
+    if session is not None and not session.launch.is_first:
+        time.sleep(WORD_SECONDS)
 
 
 class RankSession:

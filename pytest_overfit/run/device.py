@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,6 +68,12 @@ def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = F
     if require_gpu and device.type == "cpu":
         return choose_device("auto", require_gpu=True, turn=turn)
     return DeviceChoice(device)
+
+
+def as_current(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block ``.cuda()``, and whatever else names no number, means this GPU."""
+    kinds: Mapping[str, Any] = {"cuda": torch.cuda.device, "xpu": getattr(torch, "xpu", None) and torch.xpu.device}
+    return kinds[device.type](device) if kinds.get(device.type) else nullcontext()
 
 
 def choose_threads(requested: int | str, *, workers: int = 1) -> int:

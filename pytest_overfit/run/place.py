@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,15 +36,23 @@ class Place:
     ranks: Ranks | None = None
     shared: Path | None = None
 
-    def core(self, settings: OverfitSettings) -> AbstractContextManager[None]:
-        """Waits for a core, for the block: of several workers on the CPU, no more train at once than there are cores.
+    def taken(self, settings: OverfitSettings) -> AbstractContextManager[Any]:
+        """Takes the device of a run for the block.
 
-        The seconds of a budget are then those of one process alone.
+        A GPU is the current one. On the CPU a worker waits: no more of them train at once than there are cores, so
+        that the seconds of a budget are those of one process alone.
+
+        Raises:
+            OverfitError: the device is not there.
         """
         from pytest_overfit.run.cores import core_of_its_own
-        from pytest_overfit.run.device import choose_device
+        from pytest_overfit.run.device import as_current, choose_device
 
-        if self.shared is None or (settings.device != "cpu" and choose_device().device.type != "cpu"):
+        named = "auto" if settings.device == "model" else settings.device
+        device = choose_device(named, turn=self.turn).device
+        if device.type != "cpu":
+            return nullcontext() if settings.device == "model" else as_current(device)
+        if self.shared is None:
             return nullcontext()
         threads = settings.threads if isinstance(settings.threads, int) else 1
         return core_of_its_own(self.shared, workers=self.workers, threads=threads)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pytest_overfit.api import overfit_model, settings_of_call
+from pytest_overfit.run.place import Place
+from pytest_overfit.run.subject import Subject
 from tests.distributed.support import GREEN, SMALL, curve, torchrun
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -34,3 +37,18 @@ def test_nccl(strategy: str, tmp_path: Path) -> None:
         code, output = launch.finish()
     assert code == GREEN, output[-3000:]
     assert curve(tmp_path, "cuda-0")[-1] < 0.01
+
+
+@pytest.mark.skipif(GPUS < 2, reason="needs two GPUs to tell apart")
+def test_the_gpu_of_a_worker_is_the_current_one(tmp_path: Path) -> None:
+    """What a model moves with ``.cuda()`` lands where the run is; afterwards the first GPU is current again."""
+
+    class Moving(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.zeros(1).cuda()
+
+    settings = settings_of_call(None, None, {"device": "cuda", "max_steps": 20, "defects": False})
+    subject = Subject(Moving(4, 1), (torch.randn(8, 4), torch.randn(8, 1)), torch.nn.functional.mse_loss)
+    result = overfit_model(subject, settings, name="", place=Place(workers=2, worker=1, shared=tmp_path))
+    assert result.record.device.startswith("cuda:1")
+    assert torch.cuda.current_device() == 0

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_overfit.run.ranks.guard import BEAT_SECONDS
 from tests.distributed.support import RED, SMALL, TIMEOUT, torchrun, wait_for, workers_of
+from tests.support.sessions import REPOSITORY
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 
@@ -79,3 +80,21 @@ def test_an_error_of_one_rank_ends_both(tmp_path: Path) -> None:
     assert code == RED
     assert "torchrun: rank 1 of 2 failed: ValueError: only here" in output
     assert workers_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", ["01", "1"])
+def test_a_wrong_config_is_told_once(wrong: str, tmp_path: Path) -> None:
+    """By the first rank where all read the same; by another one where it is wrong on that one alone."""
+    (tmp_path / "conftest.py").write_text(
+        "import os, pytest\n\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_configure(config):\n"
+        f"    if os.environ['RANK'] in {wrong!r}:\n"
+        "        config.option.overfit_set = ['overfit.thread=1']\n"
+    )
+    (tmp_path / "test_it.py").write_text(SMALL + ENDLESS.replace("AT_FORTY", "pass"))
+    config = REPOSITORY / "example_configs" / "quick.yaml"
+    with torchrun(tmp_path, TIMEOUT, f"--overfit-config={config}", "test_it.py") as launch:
+        code, output = launch.finish()
+    assert code == RED
+    assert output.count("did you mean threads?") == 1
