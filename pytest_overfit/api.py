@@ -137,7 +137,7 @@ def overfit_model(
         rules: of the user's own, asked for causes beside ours.
         place: of this process among those that share its machine, or its run.
     """
-    criteria, seeds, asked = settings.criteria, settings.seeds or (0,), checked(rules)
+    seeds, asked = settings.seeds or (0,), checked(rules)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -151,7 +151,6 @@ def overfit_model(
             subject,
             settings,
             seed=seed,
-            limits=criteria.limits(),
             name=name,
             observers=(*observers(seed), *place.observers),
             inspector=inspected,

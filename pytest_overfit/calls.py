@@ -11,7 +11,8 @@ from pytest_overfit.checks import from_users_code
 from pytest_overfit.collect import layers_of, settings_of
 from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config, place_of
+from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config
+from pytest_overfit.places import place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers

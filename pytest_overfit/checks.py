@@ -23,8 +23,8 @@ def check_config(request: pytest.FixtureRequest) -> None:
     """Everything the config names can be built: device, model, loss, optimizer, freezing."""
 
     def build() -> str:
-        from pytest_overfit.fixtures import turn_of
         from pytest_overfit.inspections import checked_model
+        from pytest_overfit.places import turn_of
         from pytest_overfit.run.parts import dry_build
 
         config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))

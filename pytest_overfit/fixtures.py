@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import unittest
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -18,14 +16,11 @@ from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
+from pytest_overfit.places import place_of
 from pytest_overfit.progress import showing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
-
-if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Distributed
-    from pytest_overfit.run.place import Place
 
 Value = TypeVar("Value")
 DRAWN = pytest.StashKey[Any]()  # the Sample of the default batch, without its validation batch
@@ -363,28 +358,3 @@ def _checked(model: Any) -> Any:
     from pytest_overfit.run.subject import is_factory
 
     return model if is_factory(model) else checked_model(model)
-
-
-def place_of(request: pytest.FixtureRequest, distributed: Distributed) -> Place:
-    """This process among the workers of pytest-xdist, or among the ranks of a launcher, which it then joins."""
-    from pytest_overfit.run.place import Place
-
-    session: Any = request.config.pluginmanager.getplugin("overfit_ranks")
-    if session is not None:
-        return Place(ranks=session.join(distributed))
-    if not hasattr(request.config, "workerinput"):
-        return Place()
-    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    of_all = request.getfixturevalue("tmp_path_factory").getbasetemp().parent
-    return Place(workers, worker_number(), shared=of_all / "overfit_cores")
-
-
-def worker_number() -> int:
-    """The number of this worker of pytest-xdist, from 0."""
-    return int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
-
-
-def turn_of(config: pytest.Config) -> int:
-    """Whose turn it is to take a device: the number of the worker, or of the rank on this machine."""
-    session: Any = config.pluginmanager.getplugin("overfit_ranks")
-    return worker_number() if session is None else int(session.launch.local_rank)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import Limit, OverfitSettings
+from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.bench import Bench, Inspector
@@ -47,7 +48,6 @@ def run_any_model(
     settings: OverfitSettings,
     *,
     seed: int,
-    limits: Mapping[str, Limit],
     name: str = "",
     observers: Sequence[Observer] = (),
     inspector: Inspector | None = None,
@@ -88,17 +88,17 @@ def run_any_model(
                 notes = [*([choice.note] if choice.note else ()), *drawn.notes, *seeds_note, *prepared.notes]
                 title = name or type(model).__name__
                 drawn = drawn if ranks is None else replace(drawn, batch=ranks.agreed_batch(drawn.batch))
+                run_of = partial(_Run, settings=settings, drawn=drawn, snapshot=snapshot, seed=seed, name=title)
                 trained, supervision = model, None
                 if ranks is not None and ranks.shards_models:  # which may not fit as a whole: probed where it is
                     home = choose_device_for(model, "model").device
-                    task = _task(prepared, settings, model, freeze_batch(drawn.batch, home))
-                    whole = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=title)
-                    supervision = whole.probe() if whole.is_probed else None
+                    whole = _task(prepared, settings, model, freeze_batch(drawn.batch, home))
+                    supervision = run_of(prepared, task=whole).probe()
                     shards, trained = ranks.sharded(subject, subject.model, device)
                     prepared = replace(prepared, subject=replace(subject, model=shards))
                 task = _task(prepared, settings, trained.to(device), freeze_batch(drawn.batch, device))
-                run = _Run(prepared, settings, task, drawn, snapshot, seed=seed, name=title, ranks=ranks)
-                record = run.train(limits, observers, notes, inspector, supervision)
+                run = run_of(prepared, task=task, ranks=ranks)
+                record = run.train(observers, notes, inspector, supervision)
                 if ranks is not None and settings.keep_trained:
                     ranks.write_back(trained, model)
                 return record
@@ -150,22 +150,19 @@ class _Run:
 
     def train(
         self,
-        limits: Mapping[str, Limit],
         observers: Sequence[Observer],
         notes: Sequence[str],
         inspector: Inspector | None,
         supervision: Supervision | None = None,
     ) -> RunRecord:
         settings, task, parts = self.settings, self.task, self.parts
-        if supervision is not None:
+        if (supervision := supervision or self.probe()) is not None:
             parts.supervision = without(supervision, self.prepared.discarded)
-        elif self.is_probed:
-            parts.supervision = without(self.probe(), self.prepared.discarded)
         plan = Plan(
             max_steps=parts.planned_steps,
             max_seconds=settings.budget.max_seconds,
             hold_steps=settings.budget.hold_steps,
-            limits=limits,
+            limits=settings.criteria.limits(),
             val_every=NEVER,
             gradient_every=settings.probes.gradient_every,
             read_every=read_every(task.device),
@@ -252,16 +249,13 @@ class _Run:
 
         return OwnUpdate(task, self._in_precision(step), self.optimizers, watch, found)
 
-    @property
-    def is_probed(self) -> bool:
-        """Whether the settings ask what the loss answers to."""
-        return self.settings.criteria.supervised is not None and self.settings.probes.sensitivity
-
-    def probe(self) -> Supervision:
-        """Everything is put back before it returns.
+    def probe(self) -> Supervision | None:
+        """What the loss answers to, where the settings ask for it. Everything is put back before it returns.
 
         The parameters are nudged for it: behind a head that starts at zero nothing would answer to anything.
         """
+        if self.settings.criteria.supervised is None or not self.settings.probes.sensitivity:
+            return None
         parameters = list(self.task.model.parameters())
         _nudge(parameters)
         try:

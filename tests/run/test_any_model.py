@@ -323,9 +323,7 @@ def test_a_replay_is_the_same_run() -> None:
     def curve(seed: int) -> tuple[float, ...]:
         model = nn.Sequential(net(), nn.Dropout(0.2))
         settings = replace(ANY_MODEL, amp=AmpConfig(False))
-        record: RunRecord = run_any_model(
-            Subject(model, batch(), F.mse_loss, adam), settings, seed=seed, limits={}, name="replay"
-        )
+        record: RunRecord = run_any_model(Subject(model, batch(), F.mse_loss, adam), settings, seed=seed, name="replay")
         return record.curves["objective"][:30]
 
     assert curve(0) == curve(0) != curve(1)
