@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.sessions import REPOSITORY
+from tests.support.sessions import REPOSITORY, WITHOUT_THEM
 
 PATIENCE = 150.0  # seconds
 RED, GREEN = 1, 0
@@ -50,9 +50,9 @@ def torchrun(folder: Path, *args: str, ranks: int = 2) -> Iterator[Launched]:
         port = probe.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={port}"]
     process = subprocess.Popen(
-        [sys.executable, *launcher, "-m", "pytest", "-q", "-p", "no:randomly", *args],
+        [sys.executable, *launcher, "-m", "pytest", "-q", *args],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": WITHOUT_THEM},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -28,6 +28,9 @@ CRITERIA = (
     "defects",
 )
 ITEMS = (*STAGES, *CRITERIA)
+# pytest-randomly changes every session; the others cost each of some hundred sessions a second of imports.
+OTHER_PLUGINS = ("randomly", "hypothesispytest", "hydra_pytest", "anyio", "rerunfailures")
+WITHOUT_THEM = " ".join(f"-p no:{name}" for name in OTHER_PLUGINS)
 
 
 def keep_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,13 +48,13 @@ def keep_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def own_plugins_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plugins that change every session that they are installed for stay out of sessions that do not name them.
+    """The plugins that are installed for other tests stay out of sessions that do not name them.
 
     After the pytester, which forgets PYTEST_ADDOPTS, and so after ``keep_modules``, which must come before it.
     """
     if "pytester" in request.fixturenames:
         request.getfixturevalue("pytester")
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT_THEM)
 
 
 def reports_of(result: pytest.RunResult) -> dict[str, Any]:
