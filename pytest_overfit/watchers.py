@@ -18,8 +18,9 @@ from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, ru
 from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
+    from pytest_overfit.config.criteria import Criteria
     from pytest_overfit.config.explain import Row
-    from pytest_overfit.config.schema import Criteria, OverfitConfig
+    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult

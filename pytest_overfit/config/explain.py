@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
+from pytest_overfit.config.criteria import LIMIT_ALIASES, Limit
 from pytest_overfit.config.keywords import COMMAND_LINE, CONFIG, LIMIT, SETTINGS, Setting, keyword_of
-from pytest_overfit.config.schema import LIMIT_ALIASES, AmpConfig, Limit, OverfitConfig, OverfitSettings
+from pytest_overfit.config.schema import AmpConfig, OverfitConfig, OverfitSettings
 from pytest_overfit.config.settings import Resolved
 
 _OVERRIDE = "override "

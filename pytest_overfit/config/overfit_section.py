@@ -9,23 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_overfit.config.causes import IDS
+from pytest_overfit.config.criteria import LIMIT_ALIASES, Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.config.schema import (
-    LIMIT_ALIASES,
-    AmpConfig,
-    Budget,
-    Criteria,
-    Distributed,
-    Limit,
-    Monotonic,
-    OverfitSettings,
-    PairSource,
-    Prediction,
-    Probes,
-    Supervised,
-    TrainVal,
-)
+from pytest_overfit.config.schema import AmpConfig, Budget, Distributed, OverfitSettings, PairSource, Probes
 from pytest_overfit.suggest import nearest
 
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"

@@ -23,7 +23,7 @@ from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Limit
+    from pytest_overfit.config.criteria import Limit
     from pytest_overfit.run.pictures import FramePicture
 
 FLUSH_SECONDS = 2.0

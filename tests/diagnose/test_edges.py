@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Floor, Module, Op, Output, Probed, Step, Term
 from pytest_overfit.diagnose.rules import correspondence, data_scale, dependence, symmetry, terms, units

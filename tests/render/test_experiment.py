@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.document.record import Change, Comparison, Document, Pair, PairView
 from pytest_overfit.errors import OverfitError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Document, PairView, SettingRow
 from pytest_overfit.errors import OverfitError

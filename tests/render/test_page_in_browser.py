@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import number

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.api import overfit_config
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import Limit
 from pytest_overfit.report.board import hyperparameters
 from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names, run_folder, safe_name
 from pytest_overfit.run.sample import Sample
