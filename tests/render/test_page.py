@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 import math
 import re
 from collections.abc import Callable
@@ -25,50 +23,17 @@ from pytest_overfit.render.page.curves import MOST_POINTS, kept_indices, symlog,
 from pytest_overfit.render.page.pictures import pictures_of
 from pytest_overfit.render.page.sparkline import sparkline_points
 from pytest_overfit.render.page.words import badge, margin_share, sentence, steps_to_pass
-from pytest_overfit.result import OverfitResult
-from tests.render.pages import (
-    compared,
-    document_of,
-    frozen_trunk,
-    of_bug,
-    of_healthy,
-    two_view,
-    write_pictures,
-)
-from tests.support.records import parameter, record
+from tests.render.pages import charts_in, compared, page_of, plain, text_of, write_pictures
+from tests.support.documents import broken, frozen_trunk, mended, two_view, two_view_pictured
+from tests.support.records import parameter
 
 HOSTILE = "tests/test_a.py::test_b[<script>alert(1)</script>]"
 Change = Callable[[Document], Document]
 
 
-def page_of(report: Path, document: Document) -> str:
-    write_pages(report, [document])
-    return (folder_of(report, document) / "index.html").read_text(encoding="utf-8")
-
-
-def text_of(page: str) -> str:
-    """What a reader sees: no tags, no scripts, single spaces."""
-    shown = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<wbr>|<[^>]*>", lambda m: "" if m[0] == "<wbr>" else " ", shown)).split())
-
-
-def charts_in(page: str) -> list[dict[str, Any]]:
-    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    charts: list[dict[str, Any]] = json.loads(found[1])
-    return charts
-
-
-def plain(**changes: Any) -> Document:
-    """A document of a run that was never made."""
-    made = record(**changes)
-    finding = Finding("objective", True, "objective 0.005", "< 0.01 for 5 steps in a row", steps_to_pass=91, margin=2.0)
-    return document_of("plain.yaml", OverfitResult(made, (finding,)), limits={"objective": Limit(below=0.01)})
-
-
 def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> None:
     """Cause, strength, place and change stand before the criteria, in the words of the document."""
-    document = of_bug("sgd_rate_of_twenty")
+    document = broken("sgd_rate_of_twenty")
     assert document.result is not None
     cause = document.result.causes[0]
     text = text_of(page_of(tmp_path, document))
@@ -80,7 +45,7 @@ def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> N
 
 def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
     """Folded, with observed, where, change and evidence."""
-    document, _ = frozen_trunk()
+    document = frozen_trunk()
     assert document.result is not None
     assert len(document.result.causes) > 1
     text = text_of(page_of(tmp_path, document))
@@ -91,9 +56,9 @@ def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [two_view, frozen_trunk])
-def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], tuple[Document, Any]]) -> None:
+def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], Document]) -> None:
     """Criteria, predictions, parameters, settings and the pair."""
-    document, _ = make()
+    document = make()
     assert document.result is not None
     text = text_of(page_of(tmp_path, document))
     for finding in document.findings:
@@ -117,7 +82,7 @@ def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], tu
 
 def test_curves_are_those_of_the_record(tmp_path: Path) -> None:
     """Every term, in training and in validation, with its limit and the step at which that was met."""
-    document, _ = two_view()
+    document = two_view()
     assert document.result is not None
     made = document.result.record
     losses, rates, gradients = charts_in(page_of(tmp_path, document))
@@ -140,7 +105,7 @@ def test_curves_are_those_of_the_record(tmp_path: Path) -> None:
 
 def test_seeds_are_laid_over_each_other(tmp_path: Path) -> None:
     """One curve per seed, and a switch for each."""
-    document = of_bug("head_swapped_late", (0, 1, 2))
+    document = broken("head_swapped_late", (0, 1, 2))
     page = page_of(tmp_path, document)
     assert [line["seed"] for line in charts_in(page)[0]["lines"]] == [0, 1, 2]
     assert page.count('data-field="seed"') == 6  # of losses and of gradient norms
@@ -149,7 +114,7 @@ def test_seeds_are_laid_over_each_other(tmp_path: Path) -> None:
 
 def test_saved_curves_and_changes_are_shown(tmp_path: Path) -> None:
     """Dashed beside the new ones, with a table of what moved and whether that was allowed."""
-    document, _ = two_view()
+    document = two_view()
     assert document.result is not None
     page = page_of(tmp_path, replace(document, comparison=compared(document.result)))
     saved = [line for line in charts_in(page)[0]["lines"] if line["kind"] == "saved run"]
@@ -162,7 +127,7 @@ def test_saved_curves_and_changes_are_shown(tmp_path: Path) -> None:
 
 def test_the_overview_shows_what_failed_first(tmp_path: Path) -> None:
     """Verdicts are counted, and rows go from failed to passed."""
-    passed, failed = of_healthy("sgd_rate_of_twenty", (0, 1)), of_bug("sgd_rate_of_twenty")
+    passed, failed = mended("sgd_rate_of_twenty", (0, 1)), broken("sgd_rate_of_twenty")
     running = replace(passed, id="still", title="a_first.yaml", state="running")
     path = write_pages(tmp_path, [passed, running, failed])
     page = path.read_text(encoding="utf-8")
@@ -224,7 +189,7 @@ def in_settings(document: Document) -> Document:
 @pytest.mark.parametrize("change", [in_title, in_term, in_module, in_finding, in_files, in_settings])
 def test_what_users_write_stays_text(tmp_path: Path, change: Change) -> None:
     """Titles, terms, modules, errors, file names and settings, also inside the JSON of the charts."""
-    document = change(two_view()[0])
+    document = change(two_view())
     path = write_pages(tmp_path, [document])
     pages = [path.read_text(encoding="utf-8"), page_of(tmp_path, document)]
     for page in pages:
@@ -236,7 +201,7 @@ def test_what_users_write_stays_text(tmp_path: Path, change: Change) -> None:
 
 def test_pictures_are_shown_as_far_as_they_are_there(tmp_path: Path) -> None:
     """A missing file, a broken one and a name that leaves the folder are told; the others are shown."""
-    document, pictures = two_view()
+    document, pictures = two_view_pictured()
     folder = folder_of(tmp_path, document)
     write_pictures(folder, pictures)
     (folder / "cameras.png").write_bytes(b"no picture")
@@ -257,7 +222,7 @@ def test_pictures_are_shown_as_far_as_they_are_there(tmp_path: Path) -> None:
 
 def test_one_depth_alone_has_no_slider(tmp_path: Path) -> None:
     """Without a prediction the true depth stands on its own."""
-    _, pictures = two_view()
+    _, pictures = two_view_pictured()
     write_pictures(tmp_path, pictures)
     found = pictures_of(tmp_path, ["frame_0_depth_true.png", "frame_0_image.png"])
     assert found.frames[0].pair is None
@@ -404,7 +369,7 @@ def test_links_to_the_records_that_are_there(tmp_path: Path) -> None:
 
 def test_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
     """Every address in a page and in our own assets is beside it."""
-    document, _ = two_view()
+    document = two_view()
     write_pages(tmp_path, [document])
     own = [*tmp_path.rglob("*.html"), *(tmp_path / "assets" / name for name in ("page.css", "page.js", "charts.js"))]
     assert len(own) == 5
