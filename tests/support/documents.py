@@ -89,6 +89,12 @@ def finished(title: str, result: OverfitResult | None, **changes: Any) -> Docume
     return Document(**{**values, **changes})
 
 
+def unstarted(**changes: Any) -> Document:
+    """The document of a run that was never made, with some things changed."""
+    values = {"state": "not_run", "error": "ImportError: no module named 'vggt'", "command": "", "environment": {}}
+    return finished("configs/a.yaml", None, **{**values, **changes})
+
+
 def two_view() -> Document:
     """The tiny two-view config, whose pair is rendered: it passes."""
     return two_view_pictured()[0]
