@@ -46,6 +46,7 @@ WITHOUT_TORCH = (
     "report.pictures",
     "render.page.write",
     "report.debug",
+    "report.folders",
     "report.progress",
     "report.text",
     "render.annotations",
