@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_overfit.api import overfit_config, run_overfit
+    from pytest_overfit.config.criteria import Criteria, Limit
     from pytest_overfit.config.loading import load_config
-    from pytest_overfit.config.schema import Budget, Criteria, Limit
+    from pytest_overfit.config.schema import Budget
     from pytest_overfit.diagnose.cause import Cause
     from pytest_overfit.diagnose.evidence import Evidence
     from pytest_overfit.errors import ConfigError, OverfitError, PairError
@@ -41,10 +42,10 @@ _HOMES = {
     "Budget": "config.schema",
     "Cause": "diagnose.cause",
     "ConfigError": "errors",
-    "Criteria": "config.schema",
+    "Criteria": "config.criteria",
     "Evidence": "diagnose.evidence",
     "Finding": "judge.finding",
-    "Limit": "config.schema",
+    "Limit": "config.criteria",
     "OverfitError": "errors",
     "OverfitResult": "result",
     "PairError": "errors",

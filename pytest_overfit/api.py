@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.schema import Budget, Criteria, OverfitSettings
+from pytest_overfit.config.criteria import Criteria
+from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.diagnose.defects import judge_defects, not_probed
 from pytest_overfit.diagnose.gather.inspector import Inspected

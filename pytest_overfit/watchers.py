@@ -14,12 +14,14 @@ from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.ledger import KEY
 from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
-from pytest_overfit.report.tensorboard import DEFAULT_FOLDER, TensorBoardLog, run_folder
+from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
+from pytest_overfit.report.tensorboard import TensorBoardLog
 from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
+    from pytest_overfit.config.criteria import Criteria
     from pytest_overfit.config.explain import Row
-    from pytest_overfit.config.schema import Criteria, OverfitConfig
+    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.result import OverfitResult

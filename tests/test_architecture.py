@@ -46,6 +46,7 @@ WITHOUT_TORCH = (
     "report.pictures",
     "render.page.write",
     "report.debug",
+    "report.folders",
     "report.progress",
     "report.text",
     "render.annotations",
@@ -74,7 +75,7 @@ def backward_imports(room: str, names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("room", RANK)
 def test_rooms_import_only_what_comes_before_them(room: str) -> None:
-    """config -> pair -> data, reference -> run -> judge -> diagnose -> report, never backwards."""
+    """The order of RANK, never backwards."""
     files = [*(PACKAGE / room).rglob("*.py")]
     wrong = {path.name: bad for path in files if (bad := backward_imports(room, [*imports(path)]))}
     assert files

@@ -14,7 +14,7 @@ from benchmarks.gallery.case import Bug, is_held_out
 from benchmarks.gallery.causes import GROUPS, group_of
 from benchmarks.gallery.families import FAMILIES
 from benchmarks.gallery.verify import run_plain
-from benchmarks.zoo.case import Setup
+from benchmarks.zoo.case import Setup, run
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,11 @@ class Row:
 
 def judge(setup: Setup, seed: int) -> Seen:
     """One run of the plugin over a setup, as a user would call it."""
-    from pytest_overfit.api import run_overfit
-
     started = time.perf_counter()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            result = run_overfit(
-                setup.model,
-                setup.data,
-                setup.loss,
-                optimizer=setup.optimizer,
-                step=setup.step,
-                **setup.settings,
-                seeds=(seed,),
-            )
+            result = run(setup, seed)
     except Exception as error:  # what the model or the step raises comes through, and is a detection
         frame = traceback.extract_tb(error.__traceback__)[-1]
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""

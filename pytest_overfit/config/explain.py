@@ -1,14 +1,14 @@
-"""What a run's settings are and where each comes from, as rows; and the page of all settings."""
+"""What a run's settings are and where each comes from, as rows."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-from pytest_overfit.config.keywords import COMMAND_LINE, CONFIG, LIMIT, SETTINGS, Setting, keyword_of
-from pytest_overfit.config.schema import LIMIT_ALIASES, AmpConfig, Limit, OverfitConfig, OverfitSettings
+from pytest_overfit.config.criteria import LIMIT_ALIASES, Limit
+from pytest_overfit.config.keywords import COMMAND_LINE, SETTINGS, keyword_of
+from pytest_overfit.config.schema import AmpConfig, OverfitConfig, OverfitSettings
 from pytest_overfit.config.settings import Resolved
 
 _OVERRIDE = "override "
@@ -113,81 +113,6 @@ def value_text(name: str, value: Any) -> str:
             "diagnose_seconds": "three times all steps, at least 2",
         }.get(name, "off")
     return _amp(value) if isinstance(value, AmpConfig) else _word(value)
-
-
-def settings_page() -> str:
-    """``docs/settings.md``: the page of all settings, rendered from their one table."""
-    head = """\
-        # Settings
-
-        Every setting has one name in `@pytest.mark.overfit(...)`, `overfit(...)` and `run_overfit(...)`, and one key
-        below `overfit:` in a config file. Each value comes from the strongest place that gives it:
-
-        defaults < ini file < config file < command line < marker < call
-
-        `pytest --overfit-explain` shows every value and where it comes from. An unknown or misspelt name is an error
-        that names the nearest valid one.
-
-        | keyword | key in a config | allowed | default | what it does |
-        |---|---|---|---|---|
-    """
-    tail = f"""
-        A default with two values is that of a run without a config, then that of a run with one.
-
-        The marker alone takes `{CONFIG.name}="path/to/config.yaml"`: {CONFIG.help} ({CONFIG.kind}).
-
-        ## Limits
-
-        Any other keyword is a limit on the loss term of that name (`loss_T=0.001`, `accuracy={{"above": 0.99}}`); in a
-        config it stands below `overfit.criteria.terms`, and `camera` and `depth` below `overfit.criteria`. A limit is
-        `{LIMIT}`.
-
-        - `below`, `above`: what the term has to get under, or over; at least one of them.
-        - `relative: true`: both are shares of the term's start, which must be above 0.
-        - `window: 20`: the mean over the latest 20 steps is compared, not the last step alone.
-
-        ## Options and ini keys
-
-        Each option has an ini key of the same name with underscores (`overfit_max_steps`). Any key is set by
-        `--overfit-set overfit.<key>=<value>`, or in the ini file by lines of `overfit_set`. A config file wins over the
-        ini file, the command line over both.
-
-        | option | sets |
-        |---|---|
-    """
-    strict = """
-        ## Strict sessions
-
-        A skipped test is green. With `--overfit-strict` (ini: `overfit_strict = true`) whatever leaves an overfit test
-        unjudged is a failure. An overfit test is an item of a config, a test with the marker, or one that uses a
-        fixture of ours.
-
-        | what happened | under `--overfit-strict` |
-        |---|---|
-        | an overfit test was skipped: `pytest.skip`, `skip`, `skipif`, an `importorskip` in a fixture | it fails |
-        | a test file that speaks of overfit skips itself as a whole | an error of the collection |
-        | an overfit test failed as its `xfail` expects | it fails: an expected miss is still a miss. A test that \
-shows a miss on purpose says `with pytest.raises(AssertionError)` |
-        | no GPU was found | the run fails as under `--overfit-require-gpu`, unless its device is named: \
-`--overfit-device cpu`, `device: cpu` in a config, `device="cpu"` in a marker or call |
-        | a run was interrupted | its test fails, whatever caught the interruption |
-        | the session was stopped with `pytest.exit` and exit code 0 | exit code 1 |
-        | not one criterion was judged in the session: nothing collected, everything deselected, only `config`, \
-`pair` and `loader` ran, no call of `overfit` | exit code 1, and one line that says why |
-        | every criterion of a config is switched off | a usage error, in every session |
-
-        Under pytest-xdist the workers fail their tests, and the controller decides whether anything was judged. Runs
-        of `run_overfit(...)` outside of our fixtures are not seen.
-    """
-    rows = "".join(_page_row(setting) for setting in SETTINGS)
-    options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
-    return textwrap.dedent(head) + rows + textwrap.dedent(tail) + options + textwrap.dedent(strict)
-
-
-def _page_row(setting: Setting) -> str:
-    default = setting.default + (f"; {setting.in_config}" if setting.in_config else "")
-    cells = (f"`{setting.name}`", f"`{setting.key}`", setting.kind, default, setting.help)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _values(settings: OverfitSettings) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_overfit.config.criteria import LIMIT_ALIASES
 from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.schema import LIMIT_ALIASES
 from pytest_overfit.config.values import parse_value
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Section:
 
     def problem(self, name: str, found: str, allowed: str = "", hint: str = "") -> None:
         self.problems.append(Problem(self.path(name), found, allowed, hint))
+
+    def reword(self, before: int, allowed: str) -> None:
+        """Says what else is allowed in the problem, if any, that was added since there were ``before``."""
+        if len(self.problems) > before:
+            self.problems[-1] = replace(self.problems[-1], allowed=allowed)
 
     def given(self, name: str) -> bool:
         """Whether the config says something else than null here."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.config.criteria import LIMIT_ALIASES
 from pytest_overfit.config.keywords import DEFAULT, KEYS, MARKER, NO_TERMS, TERMS, keyword_of
 from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.schema import ANY_MODEL, LIMIT_ALIASES, OverfitSettings
+from pytest_overfit.config.schema import ANY_MODEL, OverfitSettings
 from pytest_overfit.errors import ConfigError
 
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step

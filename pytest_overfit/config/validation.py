@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_overfit.config import randomness, trainer_section
 from pytest_overfit.config.compose import Tree
+from pytest_overfit.config.criteria import Criteria, TrainVal
 from pytest_overfit.config.overfit_section import read_overfit
 from pytest_overfit.config.places import find_import_roots
 from pytest_overfit.config.problems import Problem, Unusable, shown
@@ -25,12 +26,10 @@ from pytest_overfit.config.schema import (
     DEFAULT_OPTIMIZER,
     AmpConfig,
     ClipGroup,
-    Criteria,
     LoggingConfig,
     OverfitConfig,
     OverfitSettings,
     SplitConfig,
-    TrainVal,
 )
 
 _TOP = ("exp_name", "img_size", "patch_size", "seed_value", "max_epochs", "val_epoch_freq", "num_workers", "data")

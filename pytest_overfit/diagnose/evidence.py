@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.views import ViewsPredicted, ViewsSeen
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.names import resolve_term

@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rules import (
     correspondence,
     data,
+    data_scale,
     dependence,
     graph,
     loop,
@@ -38,6 +39,7 @@ def _of_views(evidence: Evidence) -> Iterator[Cause]:
 
 
 RULES: tuple[Rule, ...] = (
+    *data_scale.RULES,
     *data.RULES,
     *numerics.RULES,
     *graph.RULES,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,10 +19,10 @@ from pathlib import Path
 from pytest_overfit.document.codec import from_json, json_schema, to_json
 from pytest_overfit.document.record import Document
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.report.folders import folder_name
 
 RECORD, SCHEMA, RUNS = "record.json", "schema.json", "runs"
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
-LONGEST = 60  # characters of a name, without its digest: paths on Windows end at 260
+LONGEST = 60  # characters of a name, without its digest
 
 
 def run_id(title: str, call: int = 1) -> str:
@@ -35,11 +34,8 @@ def run_id(title: str, call: int = 1) -> str:
     """
     tail = title.replace("\\", "/").rpartition("::")
     named = tail[0].rpartition("/")[2] + tail[1] + tail[2] if tail[1] else tail[2].rpartition("/")[2]
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", named)[-LONGEST:].strip(".-_ ") or "run"
-    if readable.partition(".")[0].upper() in RESERVED:
-        readable = f"_{readable}"
     digest = hashlib.sha256(title.encode()).hexdigest()[:8]
-    return f"{readable}-{digest}" + (f"-{call}" if call > 1 else "")
+    return f"{folder_name(named, slice(-LONGEST, None))}-{digest}" + (f"-{call}" if call > 1 else "")
 
 
 def folder_of(report: Path, document: Document) -> Path:

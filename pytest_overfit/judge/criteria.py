@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_overfit.config.schema import Criteria
+from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.agreement import judge_generates, judge_prediction, judge_train_val
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.schema import Limit, Supervised
+from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import ParameterRecord, RunRecord, Supervision

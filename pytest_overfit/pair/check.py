@@ -24,7 +24,6 @@ MIN_VALID_RATIO = 0.05
 MIN_OVERLAP = 0.05
 # Measured: true pairs reach 0.13 (a pose that is 4 % off), wrong poses start at 0.25, most lie above 0.8.
 MAX_CONTRADICTION = 0.18
-TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def check_views(views: Sequence[CheckedView], *, without_mask: Sequence[str] = (
     for view in views[1:]:
         checks += [_check_images(views[0], view), _check_poses(views[0], view)]
         if all(check.problem is None for check in checks[: len(views)]):
-            both = [_agreement(views[0], view), _agreement(view, views[0])]
+            both = [view_agreement(views[0], view), view_agreement(view, views[0])]
             agreements += both
             checks.append(_check_geometry(views[0].name, view.name, both))
     return PairReport(frames, tuple(agreements), tuple(checks))
@@ -212,12 +211,6 @@ def _check_poses(a: CheckedView, b: CheckedView) -> PairCheck:
     same = np.array_equal(a.world2cam, b.world2cam) or (degrees < 1e-3 and metres < 1e-5 * scale)
     problem = f"{a.name} and {b.name} have the same pose: there is no motion to learn" if same else None
     return PairCheck(f"poses of {a.name} and {b.name} differ", observed, problem)
-
-
-def _agreement(a: CheckedView, b: CheckedView) -> Agreement:
-    return view_agreement(
-        a.depth, a.intrinsics, a.world2cam, b.depth, b.intrinsics, b.world2cam, tolerance=TOLERANCE
-    )  # fmt: skip
 
 
 def _check_geometry(name_a: str, name_b: str, both: Sequence[Agreement]) -> PairCheck:

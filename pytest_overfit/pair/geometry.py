@@ -7,15 +7,28 @@ any one unit, 0 = invalid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.pair.layout import FloatArray
 
-TOLERANCE = 0.05
+TOLERANCE = 0.03  # relative depth difference that still counts as one surface
 _WINDOW = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+
+
+class View(Protocol):
+    """`depth` (H, W), of any size, `intrinsics` (3, 3), `world2cam` (3, 4) or (4, 4)."""
+
+    @property
+    def depth(self) -> npt.NDArray[Any]: ...
+
+    @property
+    def intrinsics(self) -> npt.NDArray[Any]: ...
+
+    @property
+    def world2cam(self) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -36,39 +49,24 @@ class Agreement:
     error: float
 
 
-def view_agreement(
-    depth_a: npt.NDArray[Any],
-    intrinsics_a: npt.NDArray[Any],
-    world2cam_a: npt.NDArray[Any],
-    depth_b: npt.NDArray[Any],
-    intrinsics_b: npt.NDArray[Any],
-    world2cam_b: npt.NDArray[Any],
-    *,
-    tolerance: float = TOLERANCE,
-) -> Agreement:
+def view_agreement(a: View, b: View) -> Agreement:
     """Look the valid pixels of view a up in view b.
 
     Example:
-        >>> view_agreement(depth, k, pose, depth, k, pose).agree
+        >>> view_agreement(view, view).agree
         1.0
-
-    Args:
-        depth_a, depth_b: (H, W) z-depth of each view, 0 = invalid; the sizes may differ.
-        intrinsics_a, intrinsics_b: (3, 3).
-        world2cam_a, world2cam_b: (3, 4) or (4, 4).
-        tolerance: relative depth difference that still counts as one surface.
     """
-    found = look_up(depth_a, intrinsics_a, world2cam_a, depth_b, intrinsics_b, world2cam_b)
+    found = look_up(a, b)
     excess = found.excess[np.isfinite(found.excess)]
     if len(excess) == 0:
         return Agreement(found.valid, 0.0, 0.0, 0.0, 0.0, float("nan"))
-    close = np.abs(excess) < 4 * tolerance
+    close = np.abs(excess) < 4 * TOLERANCE
     return Agreement(
         valid=found.valid,
         projected=len(excess) / found.valid,
-        agree=float((np.abs(excess) < tolerance).mean()),
-        occluded=float((excess >= tolerance).mean()),
-        violation=float((excess <= -tolerance).mean()),
+        agree=float((np.abs(excess) < TOLERANCE).mean()),
+        occluded=float((excess >= TOLERANCE).mean()),
+        violation=float((excess <= -TOLERANCE).mean()),
         error=float(np.median(np.abs(excess[close]))) if close.any() else float("nan"),
     )
 
@@ -90,32 +88,25 @@ class Lookup:
     excess: FloatArray
 
 
-def look_up(
-    depth_a: npt.NDArray[Any],
-    intrinsics_a: npt.NDArray[Any],
-    world2cam_a: npt.NDArray[Any],
-    depth_b: npt.NDArray[Any],
-    intrinsics_b: npt.NDArray[Any],
-    world2cam_b: npt.NDArray[Any],
-) -> Lookup:
-    """Where the valid pixels of view a lie in view b, and how far behind its surface; arguments as `view_agreement`.
+def look_up(a: View, b: View) -> Lookup:
+    """Where the valid pixels of view a lie in view b, and how far behind its surface.
 
     Example:
-        >>> found = look_up(depth, k, pose, depth, k, pose)
+        >>> found = look_up(view, view)
         >>> float(abs(found.u - found.columns).max()), float(abs(found.excess).max())
         (0.0, 0.0)
     """
-    rows, columns = np.nonzero(depth_a > 0)
+    rows, columns = np.nonzero(a.depth > 0)
     valid = len(rows)
-    world = unproject(depth_a, intrinsics_a, world2cam_a, rows, columns)
-    u, v, z = project(world, intrinsics_b, world2cam_b)
-    height, width = depth_b.shape
+    world = unproject(a.depth, a.intrinsics, a.world2cam, rows, columns)
+    u, v, z = project(world, b.intrinsics, b.world2cam)
+    height, width = b.depth.shape
     inside = (z > 0) & (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
     rows, columns, u, v, z = rows[inside], columns[inside], u[inside], v[inside], z[inside]
     at_u, at_v = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
-    met = depth_b[at_v, at_u] > 0
+    met = b.depth[at_v, at_u] > 0
     excess = np.full(len(z), np.nan)
-    excess[met] = _nearest_excess(np.asarray(depth_b, dtype=np.float64), at_u[met], at_v[met], z[met])
+    excess[met] = _nearest_excess(np.asarray(b.depth, dtype=np.float64), at_u[met], at_v[met], z[met])
     return Lookup(valid, rows, columns, u, v, z, excess)
 
 

@@ -151,15 +151,16 @@ def _view_name(table: PairIndex, where: Path, pair_index: int, field: int) -> tu
     if tag is None:
         raise PairError(f"{key} is {image}, and images[{image}] is a hole", where=where, allowed="an image with a name")
     scene = table.images_scene_name[image]
-    return safe_name(scene, where, f"images_scene_name[{image}]"), safe_name(tag, where, f"images[{image}]")
+    _refuse_unsafe_name(scene, where, f"images_scene_name[{image}]")
+    _refuse_unsafe_name(tag, where, f"images[{image}]")
+    return scene, tag
 
 
-def safe_name(name: str, where: Path, key: str) -> str:
-    """`name` if it is one plain component of a path, else a PairError that names the key."""
+def _refuse_unsafe_name(name: str, where: Path, key: str) -> None:
+    """A PairError that names the key, unless `name` is one plain component of a path."""
     bad = not name or name in (".", "..") or len(name.encode("utf-8", "replace")) > 200
     if bad or any(char in "/\\" or not char.isprintable() for char in name):
         raise PairError(f"{key} is {name[:80]!r}", where=where, allowed="one plain file name, without separators")
-    return name
 
 
 def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None) -> ViewFiles:

@@ -12,7 +12,6 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.pair.create import CONFIG_NAME, SEGMENTATION, SPLITS
 from pytest_overfit.pair.layout import PairFiles
 
-STYLES = ("own", "vggt")
 DEFAULTS = "default_dataset.yaml"  # what a VGGT-style trainer keeps beside its configs
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.record import Comparison, Document, Pair
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.render.markdown import table, text

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.check import TOLERANCE, CheckedView, checked_view
-from pytest_overfit.pair.geometry import Lookup, look_up
+from pytest_overfit.pair.check import CheckedView, checked_view
+from pytest_overfit.pair.geometry import TOLERANCE, Lookup, look_up
 from pytest_overfit.pair.layout import SKY_LABEL, ByteArray, PairFiles, RawView
 from pytest_overfit.pair.readers import read_view
 from pytest_overfit.report.drawing import INVALID, Colour, Panel, coloured
@@ -127,8 +127,7 @@ def class_shares(views: Sequence[ShownView]) -> list[tuple[int, float, Colour]]:
 
 def seen_from(source: ShownView, target: ShownView) -> Lookup:
     """The valid pixels of `source` in the image of `target`."""
-    a, b = source.arrays, target.arrays
-    return look_up(a.depth, a.intrinsics, a.world2cam, b.depth, b.intrinsics, b.world2cam)
+    return look_up(source.arrays, target.arrays)
 
 
 def points_panel(source: ShownView, target: ShownView, found: Lookup, *, scale: float = 1.0) -> Panel:

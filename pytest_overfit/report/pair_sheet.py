@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.check import TOLERANCE, PairReport, check_views
+from pytest_overfit.pair.check import PairReport, check_views
 from pytest_overfit.pair.geometry import Agreement, Lookup, view_agreement
 from pytest_overfit.pair.layout import SKY_LABEL
 from pytest_overfit.report.drawing import FAINT, INK, INVALID, Panel, Pen, blank, colour_bar, fitted, save_png, wrapped
@@ -114,7 +114,10 @@ def _row(views: tuple[ShownView, ShownView], number: int, scale: tuple[float, fl
         ),
         (
             *fitted(error_panel(view, outgoing), PANEL, PANEL),
-            (f"{name} against {other_name}: {_median(outgoing)}", _agreement_text(_agreement(view, other))),
+            (
+                f"{name} against {other_name}: {_median(outgoing)}",
+                _agreement_text(view_agreement(view.arrays, other.arrays)),
+            ),
         ),
     ]
 
@@ -134,13 +137,6 @@ def _mask_caption(view: ShownView) -> tuple[str, str]:
     classes = len(class_shares([view]))
     kept = "" if view.sky else ", and its depth is kept"
     return (f"{classes} class{'' if classes == 1 else 'es'}", f"sky {sky:.1f} %{kept}")
-
-
-def _agreement(a: ShownView, b: ShownView) -> Agreement:
-    one, two = a.arrays, b.arrays
-    return view_agreement(
-        one.depth, one.intrinsics, one.world2cam, two.depth, two.intrinsics, two.world2cam, tolerance=TOLERANCE
-    )
 
 
 def _agreement_text(found: Agreement) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,11 +21,10 @@ from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Limit
+    from pytest_overfit.config.criteria import Limit
     from pytest_overfit.run.pictures import FramePicture
 
 FLUSH_SECONDS = 2.0
-DEFAULT_FOLDER = "overfit_logs"
 
 
 class TensorBoardLog(Observer):
@@ -167,38 +164,3 @@ def guide_names(terms: Mapping[str, float]) -> dict[str, float]:
     if depth is not None:
         named.setdefault("loss_depth", terms[depth])
     return named
-
-
-def safe_name(text: str) -> str:
-    """A folder name on every platform: letters, digits, dot, dash and underscore, at most 80 characters.
-
-    Example:
-        >>> safe_name("configs/a b.yaml::<camera>")
-        'configs_a_b.yaml_camera'
-    """
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._")[:80] or "run"
-
-
-def run_folder(log_dir: Path, name: str) -> tuple[Path, str | None]:
-    """A new folder for one run below ``log_dir``, and a note where it had to go elsewhere because that is read-only."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    try:
-        return _new_folder(log_dir / safe_name(name), stamp), None
-    except OSError as error:
-        spare = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
-        note = f"{log_dir} cannot be written ({error.strerror or error}): TensorBoard files are in {spare}"
-        return _new_folder(spare / safe_name(name), stamp), note
-
-
-def _new_folder(parent: Path, stamp: str) -> Path:
-    """Folders of one second are told apart by a number."""
-    for attempt in range(1, 10_000):
-        folder = parent / (stamp if attempt == 1 else f"{stamp}.{attempt}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not parent.is_dir():
-                raise
-        else:
-            return folder
-    raise OSError(f"no free folder name below {parent}")

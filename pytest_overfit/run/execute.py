@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import AmpConfig, Limit, OverfitConfig
+from pytest_overfit.config.criteria import Limit
+from pytest_overfit.config.schema import AmpConfig, OverfitConfig
 from pytest_overfit.data.batch import fingerprint, freeze_batch
 from pytest_overfit.run.accumulate import Accumulated, inner_loss
 from pytest_overfit.run.bench import Bench, Inspector

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.keywords import SETTINGS
-from pytest_overfit.config.schema import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.columns import HYPER, is_extra
 from pytest_overfit.run.metrics import confidence_of

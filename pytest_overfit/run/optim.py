@@ -16,7 +16,8 @@ from pytest_overfit.run.record import FreezeMatch
 from pytest_overfit.suggest import nearest, shorten
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import ClipGroup, Criteria
+    from pytest_overfit.config.criteria import Criteria
+    from pytest_overfit.config.schema import ClipGroup
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.schema import (
-    AmpConfig,
-    Budget,
-    Criteria,
-    Limit,
-    Monotonic,
-    OverfitSettings,
-    PairSource,
-    Prediction,
-    Probes,
-    Supervised,
-    TrainVal,
-)
+from pytest_overfit.config.criteria import Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
+from pytest_overfit.config.schema import AmpConfig, Budget, OverfitSettings, PairSource, Probes
 
 from .helpers import load, problems_in
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.schema import Budget, Criteria, Limit, OverfitConfig, OverfitSettings, SplitConfig, TrainVal
+from pytest_overfit.config.schema import Budget, OverfitConfig, OverfitSettings, SplitConfig
 
 HEAVY = ("omegaconf", "hydra", "yaml", "torch", "numpy", "cv2")
 
@@ -45,24 +45,6 @@ def test_planned_steps() -> None:
     config = OverfitConfig(Path("a.yaml"), "a", max_epochs=7)
     limited = OverfitConfig(Path("a.yaml"), "a", overfit=OverfitSettings(budget=Budget(max_steps=33)))
     assert (config.planned_steps, limited.planned_steps) == (70, 33)
-
-
-def test_names_of_criteria() -> None:
-    """The criteria that are on are listed in the order of the report, terms after the headline limits."""
-    criteria = Criteria(camera=None, finite=False, terms={"loss_T": Limit(0.001)}, train_val=TrainVal(), monotonic=None)
-    assert criteria.names() == (
-        "supervised", "constant_batch", "gradients", "objective", "depth", "loss_T", "train_val", "prediction",
-        "defects",
-    )  # fmt: skip
-    assert Criteria(defects=False).names() == Criteria().names()[:-1]
-
-
-def test_limits() -> None:
-    """The limits that are on come by criterion name: objective, camera, depth, then the terms."""
-    criteria = Criteria(camera=None, terms={"loss_T": Limit(0.002), "a": Limit(-1.5)}, depth=Limit(0.5))
-    below = [(name, limit.below) for name, limit in criteria.limits().items()]
-    assert below == [("objective", 0.01), ("depth", 0.5), ("loss_T", 0.002), ("a", -1.5)]
-    assert Criteria(objective=None, camera=None, depth=None).limits() == {}
 
 
 def test_records_pickle() -> None:

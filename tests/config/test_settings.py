@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.config.keywords import MARKER, SETTINGS
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, Limit, Monotonic, OverfitSettings
+from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, OverfitSettings
 from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.errors import ConfigError
 

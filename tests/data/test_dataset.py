@@ -18,24 +18,13 @@ from pytest_overfit.data.dataset import PairDataset
 from pytest_overfit.data.loader import build_loader
 from pytest_overfit.errors import ConfigError, PairError
 from tests.shared_data import GOLDEN, golden
-
-
-def _dataset(name: str, **changes: Any) -> PairDataset:
-    reference = golden(name)
-    settings = {"img_size": reference.img_size, "aspect_ratio": reference.aspect_ratio} | changes
-    return PairDataset(reference.root, reference.split_file, reference.segmentation_root, **settings)
-
-
-def _batch(name: str) -> dict[str, Any]:
-    (batch,) = build_loader(_dataset(name), pair_index=golden(name).pair_index)
-    assert isinstance(batch, dict)
-    return batch
+from tests.support.golden import golden_batch, golden_dataset
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_batch(name: str) -> None:
     """The loader's batch is the original's, depths and masks exactly."""
-    batch, expected = _batch(name), golden(name).arrays
+    batch, expected = golden_batch(name), golden(name).arrays
     for key in ("depths", "point_masks", "extrinsics"):
         np.testing.assert_array_equal(batch[key].numpy(), expected[key])
     np.testing.assert_allclose(batch["intrinsics"].numpy(), expected["intrinsics"], rtol=0, atol=1e-4)
@@ -48,12 +37,12 @@ def test_golden_batch(name: str) -> None:
 def test_batch_keeps_the_contract(name: str) -> None:
     """The embedded loader's own batch has none of the problems that a foreign one is searched for."""
     height, width = golden(name).arrays["images"].shape[-2:]
-    assert batch_problems(_batch(name), height=height, width=width) == ()
+    assert batch_problems(golden_batch(name), height=height, width=width) == ()
 
 
 def test_what_an_item_holds() -> None:
     """Keys, shapes and types of an item are the ones that are documented."""
-    item = _dataset("pair0_112")[0]
+    item = golden_dataset("pair0_112")[0]
     described = {k: (tuple(v.shape), str(v.dtype)) for k, v in item.items() if isinstance(v, torch.Tensor)}
     assert described == {
         "images": ((2, 3, 98, 112), "torch.float32"),
@@ -71,13 +60,13 @@ def test_what_an_item_holds() -> None:
 
 def test_sequence_names_are_a_list_in_a_batch() -> None:
     """The batch names its one sample by scene and pair index."""
-    assert _batch("real1_252")["seq_name"] == ["aerial_megadepth_0001_1"]
+    assert golden_batch("real1_252")["seq_name"] == ["aerial_megadepth_0001_1"]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(num_workers: int) -> None:
     """Worker processes hand out exactly one batch, with the bytes of this process."""
-    dataset = _dataset("pair0_112")
+    dataset = golden_dataset("pair0_112")
     batches = list(build_loader(dataset, num_workers=num_workers))
     assert len(batches) == 1
     assert fingerprint(batches[0]) == fingerprint(next(iter(build_loader(dataset))))
@@ -85,7 +74,7 @@ def test_workers_change_nothing(num_workers: int) -> None:
 
 def test_loading_draws_no_random_number() -> None:
     """Iterating over the loader leaves the generators of torch, numpy and Python as they were."""
-    loader = build_loader(_dataset("pair0_112"))
+    loader = build_loader(golden_dataset("pair0_112"))
     torch.manual_seed(3)
     before = torch.get_rng_state(), pickle.dumps(np.random.get_state()), random.getstate()  # noqa: NPY002
     list(loader)
@@ -95,20 +84,20 @@ def test_loading_draws_no_random_number() -> None:
 
 def test_every_pair_of_a_split_loads() -> None:
     """The length is the number of pairs, and each of them is another sample."""
-    dataset = _dataset("real1_252", img_size=56)
+    dataset = golden_dataset("real1_252", img_size=56)
     names, prints = zip(*((item["seq_name"], fingerprint(item["images"])) for item in dataset), strict=True)
     assert len(set(prints)) == len(set(names)) == len(dataset) > 1
 
 
 def test_pickling_keeps_the_dataset() -> None:
     """A pickled dataset, as a spawned worker gets it, gives the same bytes."""
-    dataset = _dataset("pair0_112")
+    dataset = golden_dataset("pair0_112")
     assert fingerprint(pickle.loads(pickle.dumps(dataset))[0]) == fingerprint(dataset[0])
 
 
 def test_options_reach_the_transform() -> None:
     """Each option changes the depths."""
-    plain = _dataset("pair0_112")[0]["depths"]
+    plain = golden_dataset("pair0_112")[0]["depths"]
     options: tuple[dict[str, Any], ...] = (
         {"max_depth": 30.0},
         {"depth_percentile": 80.0},
@@ -116,14 +105,14 @@ def test_options_reach_the_transform() -> None:
         {"remove_sky": False},
     )
     for option in options:
-        assert not torch.equal(_dataset("pair0_112", **option)[0]["depths"], plain), option
+        assert not torch.equal(golden_dataset("pair0_112", **option)[0]["depths"], plain), option
 
 
 def test_without_segmentation_no_sky_is_removed() -> None:
     """Without a segmentation root the depths are those of `remove_sky=False`."""
     reference = golden("pair0_112")
     bare = PairDataset(reference.root, reference.split_file, img_size=112, aspect_ratio=0.93)
-    assert torch.equal(bare[0]["depths"], _dataset("pair0_112", remove_sky=False)[0]["depths"])
+    assert torch.equal(bare[0]["depths"], golden_dataset("pair0_112", remove_sky=False)[0]["depths"])
 
 
 @pytest.fixture
@@ -149,10 +138,10 @@ def test_failed_load_is_an_error(broken: PairDataset, num_workers: int) -> None:
 def test_pair_that_is_not_there(pair_index: int) -> None:
     """A pair index beyond the split is refused with the ones that are there."""
     with pytest.raises(PairError, match=f"pair_index {pair_index} of 1 pairs\n  allowed: 0 .. 0"):
-        build_loader(_dataset("pair0_112"), pair_index=pair_index)
+        build_loader(golden_dataset("pair0_112"), pair_index=pair_index)
 
 
 def test_wrong_size_is_refused_before_loading() -> None:
     """A size that does not fit the patch is a configuration error of the constructor."""
     with pytest.raises(ConfigError, match="multiple of the patch size 14"):
-        _dataset("pair0_112", img_size=100)
+        golden_dataset("pair0_112", img_size=100)

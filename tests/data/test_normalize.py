@@ -12,21 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.data.dataset import PairDataset
-from pytest_overfit.data.loader import build_loader
 from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.pose import encode_pose, quaternion_to_rotation
 from tests.shared_data import GOLDEN, golden
-
-
-def _load(name: str, **size: Any) -> dict[str, Any]:
-    reference = golden(name)
-    size = size or {"img_size": reference.img_size, "aspect_ratio": reference.aspect_ratio}
-    dataset = PairDataset(reference.root, reference.split_file, reference.segmentation_root, **size)
-    (batch,) = build_loader(dataset, pair_index=reference.pair_index)
-    assert isinstance(batch, dict)
-    return batch
+from tests.support.golden import golden_batch
 
 
 def _random_batch(seed: int, *, samples: int = 2, side: int = 12) -> dict[str, torch.Tensor]:
@@ -46,7 +36,7 @@ def _random_batch(seed: int, *, samples: int = 2, side: int = 12) -> dict[str, t
 def test_golden_normalisation(name: str) -> None:
     """Poses, depths, points, scale and pose encoding are the original's."""
     reference = golden(name).arrays
-    batch = normalize_batch(_load(name))
+    batch = normalize_batch(golden_batch(name))
     for key in ("extrinsics", "depths"):
         np.testing.assert_allclose(batch[key].numpy(), reference[f"norm_{key}"], rtol=0, atol=1e-5)
     every7 = batch["world_points"].numpy()[:, :, ::7, ::7]
@@ -59,7 +49,7 @@ def test_golden_normalisation(name: str) -> None:
 
 def test_golden_pair_at_the_size_of_the_guide() -> None:
     """At 518 x 476 the scale and the pose encoding are the ones measured on the original trainer."""
-    batch = normalize_batch(_load("pair0_112", img_size=518, aspect_ratio=0.92))
+    batch = normalize_batch(golden_batch("pair0_112", img_size=518, aspect_ratio=0.92))
     assert batch["images"].shape == (1, 2, 3, 476, 518)
     assert batch["avg_scale"].item() == pytest.approx(33.885528564, abs=1e-5)
     encoded = encode_pose(batch["extrinsics"], batch["intrinsics"], (476, 518))[0].numpy()

@@ -8,23 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit.data import PairDataset, build_loader
 from pytest_overfit.data.prepare import prepare_batch, repeat_batch, split_samples
 from tests.shared_data import GOLDEN, golden
+from tests.support.golden import golden_batch
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_batch(name: str) -> None:
     """The prepared batch is the original trainer's, number by number."""
-    reference = golden(name)
-    dataset = PairDataset(
-        reference.root,
-        reference.split_file,
-        reference.segmentation_root,
-        img_size=reference.img_size,
-        aspect_ratio=reference.aspect_ratio,
-    )
-    (batch,) = build_loader(dataset, pair_index=reference.pair_index)
+    reference, batch = golden(name), golden_batch(name)
     prepared, doubled = prepare_batch(batch), prepare_batch(batch, repeat=True)
     for ours in (prepared, {key: value[:1] for key, value in doubled.items()}):
         points = ours["world_points"][:, :, ::7, ::7]

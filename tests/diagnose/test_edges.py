@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Floor, Module, Op, Output, Probed, Step, Term
-from pytest_overfit.diagnose.rules import correspondence, data, dependence, symmetry, terms, units
+from pytest_overfit.diagnose.rules import correspondence, data_scale, dependence, symmetry, terms, units
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
 
@@ -71,14 +71,14 @@ def module(name: str, fed: float, size: float = 1.0, kind: str = "Linear") -> Mo
 @pytest.mark.parametrize(
     ("modules", "found"),
     [
-        ((module("time", 2 * data.FAR + 1),), ["input-scale"]),
-        ((module("time", 2 * data.FAR),), []),
+        ((module("time", 2 * data_scale.FAR + 1),), ["input-scale"]),
+        ((module("time", 2 * data_scale.FAR),), []),
         ((module("first", 1.0, size=500.0), module("second", 900.0)), []),  # the layer before made them
         ((module("norm", 900.0, kind="LayerNorm"),), []),
     ],
 )
 def test_layers_that_are_given_large_numbers(modules: tuple[Module, ...], found: list[str]) -> None:
-    assert ids(data.fed(stepped(modules=modules))) == found
+    assert ids(data_scale.fed(stepped(modules=modules))) == found
 
 
 GATE = Op("argmax", "experts", "", ((4, 3), (4,)), "Softmax")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.folder import write_document
 from pytest_overfit.document.record import Change, Comparison
 from pytest_overfit.render.curve import text_curve

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.document.folder import run_id
 from pytest_overfit.document.record import Document, SettingRow
+from tests.support.documents import finished
 
 PASSING, FAILING = "tests/test_a.py::test_learns", "tests/test_a.py::test_lr"
 
@@ -32,16 +32,5 @@ def result(*, lr: float = 1e-2, seeds: tuple[int, ...] = (0,), max_steps: int = 
 
 def document(verdict: OverfitResult | None, title: str = PASSING, **changes: Any) -> Document:
     """A finished document of a result, with one thing changed."""
-    values: dict[str, Any] = {
-        "id": run_id(title),
-        "title": title,
-        "session": "session-of-this-test",
-        "state": "finished",
-        "started": "2026-01-02T10:00:00+00:00",
-        "written": "2026-01-02T10:00:05+00:00",
-        "result": verdict,
-        "settings": (SettingRow("max_steps", "150", "@pytest.mark.overfit"),),
-        "command": f"pytest {title}",
-        "environment": {"python": "3.11.9"},
-    }
-    return Document(**{**values, **changes})
+    settings = (SettingRow("max_steps", "150", "@pytest.mark.overfit"),)
+    return finished(title, verdict, **{"settings": settings, **changes})

@@ -20,6 +20,7 @@ from pytest_overfit.document.folder import (
 )
 from pytest_overfit.errors import OverfitError
 from tests.document.runs import FAILING, document, result
+from tests.support.documents import SESSION
 
 HOSTILE = (
     "CON",
@@ -60,7 +61,7 @@ def test_documents_are_read_back_in_order(tmp_path: Path) -> None:
     old = document(None, "tests/test_old.py::test_gone", session="old", written="2025-01-01T00:00:00+00:00")
     for each in (second, old, first):
         write_document(tmp_path, each)
-    assert read_report(tmp_path, session="session-of-this-test") == (first, second)
+    assert read_report(tmp_path, session=SESSION) == (first, second)
     assert latest_session(read_report(tmp_path)) == (first, second)
     assert read_document(tmp_path / "runs" / first.id) == first
     assert len(read_report(tmp_path)) == 3

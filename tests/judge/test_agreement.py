@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Criteria, Limit, Prediction, TrainVal
+from pytest_overfit.config.criteria import Criteria, Limit, Prediction, TrainVal
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.run.record import Evaluation, FramePrediction

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit, Supervised
+from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.run.record import BatchRecord, FrameRecord, FreezeMatch, NonFinite, Supervision
 from tests.support.records import falling, parameter, record

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.config.schema import Limit, Monotonic
+from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import (
     held_since,

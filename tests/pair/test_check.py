@@ -166,7 +166,7 @@ def _flat(name: str, *, shift: float = 0.0, depth: float = 4.0, seed: int = 0) -
 def test_agreement_of_a_known_plane() -> None:
     """A wall 4 m away and a camera moved by 0.8 m: 10 of 40 columns leave the view, everything else agrees."""
     a, b = _flat("a"), _flat("b", shift=0.8)
-    agreement = view_agreement(a.depth, a.intrinsics, a.world2cam, b.depth, b.intrinsics, b.world2cam)
+    agreement = view_agreement(a, b)
     assert (agreement.valid, agreement.projected) == (1200, 0.75)
     assert (agreement.agree, agreement.occluded, agreement.violation) == (1, 0, 0)
     assert agreement.error < 1e-12
@@ -176,15 +176,15 @@ def test_agreement_of_a_known_plane() -> None:
 def test_in_front_is_a_violation_and_behind_is_occluded(depth: float, field: str) -> None:
     """A point in front of the surface that the other view measured contradicts it; one behind it may be hidden."""
     a, b = _flat("a"), _flat("b", depth=depth)
-    agreement = view_agreement(a.depth, a.intrinsics, a.world2cam[:3], b.depth, b.intrinsics, b.world2cam[:3])
+    agreement = view_agreement(replace(a, world2cam=a.world2cam[:3]), replace(b, world2cam=b.world2cam[:3]))
     assert getattr(agreement, field) == 1
 
 
 def test_agreement_without_valid_depth() -> None:
     """A view without depth agrees with nothing, in either place, and nothing breaks."""
     a, b = _flat("a"), _flat("b", depth=0.0)
-    one = view_agreement(b.depth, b.intrinsics, b.world2cam, a.depth, a.intrinsics, a.world2cam)
-    other = view_agreement(a.depth, a.intrinsics, a.world2cam, b.depth, b.intrinsics, b.world2cam)
+    one = view_agreement(b, a)
+    other = view_agreement(a, b)
     assert (one.valid, one.projected, one.agree) == (0, 0, 0)
     assert (other.valid, other.projected, other.agree) == (1200, 0, 0)
     assert np.isnan(one.error)

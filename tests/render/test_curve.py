@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.render.curve import HEIGHT, WIDTH, limit_value, text_curve
 
 HALVING = [2.0**-step for step in range(16)]

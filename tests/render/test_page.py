@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,62 +10,26 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Document, PairView, SettingRow
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.render.page import write_pages
-from pytest_overfit.render.page.charts import charts_of, levels
 from pytest_overfit.render.page.coverage import by_module, problems_of
-from pytest_overfit.render.page.curves import MOST_POINTS, kept_indices, symlog, symlog_threshold
 from pytest_overfit.render.page.pictures import pictures_of
-from pytest_overfit.render.page.sparkline import sparkline_points
-from pytest_overfit.render.page.words import badge, margin_share, sentence, steps_to_pass
-from pytest_overfit.result import OverfitResult
-from tests.render.pages import (
-    compared,
-    document_of,
-    frozen_trunk,
-    of_bug,
-    of_healthy,
-    two_view,
-    write_pictures,
-)
-from tests.support.records import parameter, record
+from pytest_overfit.render.page.words import badge, sentence, steps_to_pass
+from tests.render.pages import page_of, plain, text_of, write_pictures
+from tests.support.documents import broken, frozen_trunk, mended, two_view, two_view_pictured
+from tests.support.records import parameter
 
 HOSTILE = "tests/test_a.py::test_b[<script>alert(1)</script>]"
 Change = Callable[[Document], Document]
 
 
-def page_of(report: Path, document: Document) -> str:
-    write_pages(report, [document])
-    return (folder_of(report, document) / "index.html").read_text(encoding="utf-8")
-
-
-def text_of(page: str) -> str:
-    """What a reader sees: no tags, no scripts, single spaces."""
-    shown = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<wbr>|<[^>]*>", lambda m: "" if m[0] == "<wbr>" else " ", shown)).split())
-
-
-def charts_in(page: str) -> list[dict[str, Any]]:
-    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    charts: list[dict[str, Any]] = json.loads(found[1])
-    return charts
-
-
-def plain(**changes: Any) -> Document:
-    """A document of a run that was never made."""
-    made = record(**changes)
-    finding = Finding("objective", True, "objective 0.005", "< 0.01 for 5 steps in a row", steps_to_pass=91, margin=2.0)
-    return document_of("plain.yaml", OverfitResult(made, (finding,)), limits={"objective": Limit(below=0.01)})
-
-
 def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> None:
     """Cause, strength, place and change stand before the criteria, in the words of the document."""
-    document = of_bug("sgd_rate_of_twenty")
+    document = broken("sgd_rate_of_twenty")
     assert document.result is not None
     cause = document.result.causes[0]
     text = text_of(page_of(tmp_path, document))
@@ -80,7 +41,7 @@ def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> N
 
 def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
     """Folded, with observed, where, change and evidence."""
-    document, _ = frozen_trunk()
+    document = frozen_trunk()
     assert document.result is not None
     assert len(document.result.causes) > 1
     text = text_of(page_of(tmp_path, document))
@@ -91,9 +52,9 @@ def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [two_view, frozen_trunk])
-def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], tuple[Document, Any]]) -> None:
+def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], Document]) -> None:
     """Criteria, predictions, parameters, settings and the pair."""
-    document, _ = make()
+    document = make()
     assert document.result is not None
     text = text_of(page_of(tmp_path, document))
     for finding in document.findings:
@@ -115,54 +76,9 @@ def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], tu
     assert document.command in text
 
 
-def test_curves_are_those_of_the_record(tmp_path: Path) -> None:
-    """Every term, in training and in validation, with its limit and the step at which that was met."""
-    document, _ = two_view()
-    assert document.result is not None
-    made = document.result.record
-    losses, rates, gradients = charts_in(page_of(tmp_path, document))
-    lines = {(line["name"], line["kind"]): line for line in losses["lines"]}
-    for name, curve in made.curves.items():
-        shown = lines[name, "training"]["values"]
-        assert len(shown) == made.steps
-        assert shown == pytest.approx(curve, rel=1e-6)
-        assert lines[name, "validation"]["steps"] == list(made.val_steps)
-    assert {bound["name"]: bound["value"] for bound in losses["bounds"]} == {
-        "objective": 0.01,
-        "loss_camera": 0.001,
-        "loss_reg_depth": 0.01,
-    }
-    met = {mark["name"]: mark["step"] for mark in losses["marks"]}
-    assert met["loss_camera"] == document.result.finding("camera").steps_to_pass
-    assert rates["lines"][0]["values"] == pytest.approx(made.learning_rate, rel=1e-6)
-    assert {line["name"] for line in gradients["lines"]} == set(made.grad_norms)
-
-
-def test_seeds_are_laid_over_each_other(tmp_path: Path) -> None:
-    """One curve per seed, and a switch for each."""
-    document = of_bug("head_swapped_late", (0, 1, 2))
-    page = page_of(tmp_path, document)
-    assert [line["seed"] for line in charts_in(page)[0]["lines"]] == [0, 1, 2]
-    assert page.count('data-field="seed"') == 6  # of losses and of gradient norms
-    assert "seed 0, which did worst" in text_of(page)
-
-
-def test_saved_curves_and_changes_are_shown(tmp_path: Path) -> None:
-    """Dashed beside the new ones, with a table of what moved and whether that was allowed."""
-    document, _ = two_view()
-    assert document.result is not None
-    page = page_of(tmp_path, replace(document, comparison=compared(document.result)))
-    saved = [line for line in charts_in(page)[0]["lines"] if line["kind"] == "saved run"]
-    assert {line["name"] for line in saved} == set(document.result.record.curves)
-    text = text_of(page)
-    assert "steps to pass 80 160 2×" in text
-    assert "failed more than allowed" in text
-    assert "another torch: 2.4 then, 2.6 now" in text
-
-
 def test_the_overview_shows_what_failed_first(tmp_path: Path) -> None:
     """Verdicts are counted, and rows go from failed to passed."""
-    passed, failed = of_healthy("sgd_rate_of_twenty", (0, 1)), of_bug("sgd_rate_of_twenty")
+    passed, failed = mended("sgd_rate_of_twenty", (0, 1)), broken("sgd_rate_of_twenty")
     running = replace(passed, id="still", title="a_first.yaml", state="running")
     path = write_pages(tmp_path, [passed, running, failed])
     page = path.read_text(encoding="utf-8")
@@ -224,7 +140,7 @@ def in_settings(document: Document) -> Document:
 @pytest.mark.parametrize("change", [in_title, in_term, in_module, in_finding, in_files, in_settings])
 def test_what_users_write_stays_text(tmp_path: Path, change: Change) -> None:
     """Titles, terms, modules, errors, file names and settings, also inside the JSON of the charts."""
-    document = change(two_view()[0])
+    document = change(two_view())
     path = write_pages(tmp_path, [document])
     pages = [path.read_text(encoding="utf-8"), page_of(tmp_path, document)]
     for page in pages:
@@ -236,7 +152,7 @@ def test_what_users_write_stays_text(tmp_path: Path, change: Change) -> None:
 
 def test_pictures_are_shown_as_far_as_they_are_there(tmp_path: Path) -> None:
     """A missing file, a broken one and a name that leaves the folder are told; the others are shown."""
-    document, pictures = two_view()
+    document, pictures = two_view_pictured()
     folder = folder_of(tmp_path, document)
     write_pictures(folder, pictures)
     (folder / "cameras.png").write_bytes(b"no picture")
@@ -257,7 +173,7 @@ def test_pictures_are_shown_as_far_as_they_are_there(tmp_path: Path) -> None:
 
 def test_one_depth_alone_has_no_slider(tmp_path: Path) -> None:
     """Without a prediction the true depth stands on its own."""
-    _, pictures = two_view()
+    _, pictures = two_view_pictured()
     write_pictures(tmp_path, pictures)
     found = pictures_of(tmp_path, ["frame_0_depth_true.png", "frame_0_image.png"])
     assert found.frames[0].pair is None
@@ -281,13 +197,6 @@ def test_a_run_without_a_verdict_has_a_page(tmp_path: Path, state: Any, result: 
     page = page_of(tmp_path, document)
     assert said in text_of(page)
     assert f'class="top {"running" if state == "running" else "failed"}"' in page
-
-
-def test_numbers_that_are_none_stay_out_of_the_json(tmp_path: Path) -> None:
-    """NaN and infinities are gaps of a curve, and strict JSON."""
-    document = plain(curves={"objective": (1.0, math.nan, math.inf, 0.5)}, learning_rate=(), grad_norms={})
-    (chart,) = charts_in(page_of(tmp_path, document))
-    assert chart["lines"][0]["values"] == [1.0, None, None, 0.5]
 
 
 def test_parameters_that_do_not_learn_are_marked(tmp_path: Path) -> None:
@@ -315,61 +224,6 @@ def test_many_modules_are_told_one_level_up() -> None:
     modules = by_module([*parameters, parameter("head.weight"), parameter("scale")])
     assert [module.name for module in modules] == ["backbone", "head", "scale"]
     assert sum(len(module.parameters) for module in modules) == 82
-
-
-def test_long_curves_keep_their_extremes() -> None:
-    """A spike of one step survives, whatever the curve beside it does."""
-    calm, spiked = [1.0] * 30_000, [2.0] * 30_000
-    spiked[12_345], spiked[20_001] = 9.0, -9.0
-    kept = kept_indices([calm, spiked], always=[777, 50_000])
-    assert {0, 777, 12_345, 20_001, 29_999} <= set(kept)
-    assert len(kept) < 1.1 * MOST_POINTS
-    assert kept == sorted(set(kept))
-
-
-def test_symlog_is_odd_and_grows() -> None:
-    """Below zero as above it, and steadily."""
-    threshold = symlog_threshold([-3.0, 40.0])
-    heights = [symlog(value, threshold) for value in (-40.0, -0.01, 0.0, 0.01, 40.0)]
-    assert heights == sorted(heights)
-    assert heights[0] == -heights[-1]
-
-
-@pytest.mark.parametrize("curve", [(), (1.0,), (math.nan, 1.0), (math.inf, math.nan)])
-def test_a_curve_of_one_number_has_no_sparkline(curve: tuple[float, ...]) -> None:
-    """Nothing is drawn of nothing."""
-    assert sparkline_points(curve) == ("", None)
-
-
-def test_a_sparkline_shows_its_limit() -> None:
-    """A limit below the curve lies below it, also where values are negative."""
-    points, height = sparkline_points([1.0, 0.1, -0.5], -1.0)
-    assert height == 26
-    assert len(points.split()) == 3
-
-
-def test_a_relative_limit_is_drawn_at_its_share_of_the_start() -> None:
-    """A twentieth of 4 is 0.2; without a start above zero there is no line."""
-    limit = Limit(below=0.05, relative=True)
-    assert [*levels(limit, (4.0, 1.0))] == [0.2]
-    assert [*levels(limit, (-4.0, 1.0))] == [*levels(limit, ())] == []
-
-
-@pytest.mark.parametrize(
-    ("margin", "share"),
-    [(1.0, 0.0), (100.0, 1.0), (1e9, 1.0), (0.01, -1.0), (0.0, -1.0), (math.inf, 1.0), (math.nan, None)],
-)
-def test_margins_as_bars(margin: float, share: float | None) -> None:
-    """The limit in the middle, a hundredfold at either end."""
-    assert margin_share(margin) == share
-
-
-def test_groups_without_end_are_cut() -> None:
-    """The ten largest gradient groups are drawn, and the chart says of how many."""
-    norms = {f"group{index}": (float(index),) for index in range(30)}
-    gradients = next(chart for chart in charts_of(plain(grad_norms=norms)) if chart.id == "gradients")
-    assert {line.name for line in gradients.lines} == {f"group{index}" for index in range(20, 30)}
-    assert gradients.note == "The 10 largest of 30 module groups."
 
 
 def test_pages_are_written_again_only_where_they_change(tmp_path: Path) -> None:
@@ -404,7 +258,7 @@ def test_links_to_the_records_that_are_there(tmp_path: Path) -> None:
 
 def test_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
     """Every address in a page and in our own assets is beside it."""
-    document, _ = two_view()
+    document = two_view()
     write_pages(tmp_path, [document])
     own = [*tmp_path.rglob("*.html"), *(tmp_path / "assets" / name for name in ("page.css", "page.js", "charts.js"))]
     assert len(own) == 5

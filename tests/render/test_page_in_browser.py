@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import number
 from pytest_overfit.render.page import write_pages
-from tests.render.pages import (
-    compared,
-    frozen_trunk,
-    of_bug,
-    of_healthy,
-    two_view,
-    write_pictures,
-)
+from tests.render.pages import compared, write_pictures
+from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
 
 HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
 PLOTS = "overfitCharts.map((box) => box.plot)"
@@ -47,13 +41,13 @@ class Reader:
 
 
 def passing() -> Document:
-    document, _ = two_view()
+    document = two_view()
     assert document.result is not None
     return replace(document, comparison=compared(document.result))
 
 
 def hostile() -> Document:
-    document = of_bug("objective_negated")
+    document = broken("objective_negated")
     assert document.result is not None
     curves = {**document.result.record.curves, HOSTILE: (1.0, 0.5, 0.4)}
     made = replace(document.result.record, curves=curves, grad_norms={HOSTILE: (1.0, 2.0), "b": (1.0, 2.0)})
@@ -67,12 +61,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("report")
     documents = [
         passing(),
-        frozen_trunk()[0],
-        of_bug("head_swapped_late", (0, 1, 2)),
-        of_healthy("sgd_rate_of_twenty", (0, 1)),
+        frozen_trunk(),
+        broken("head_swapped_late", (0, 1, 2)),
+        mended("sgd_rate_of_twenty", (0, 1)),
         hostile(),
     ]
-    for pictured, pictures in (two_view(), frozen_trunk()):
+    for pictured, pictures in (two_view_pictured(), frozen_trunk_pictured()):
         write_pictures(folder_of(folder, pictured), pictures)
     for document in documents:
         folder_of(folder, document).mkdir(parents=True, exist_ok=True)
@@ -142,7 +136,7 @@ def test_the_legend_hides_a_term_by_keyboard(reader: Reader) -> None:
 
 def test_kinds_and_seeds_are_switched(reader: Reader) -> None:
     """A seed is hidden in one chart; the limit stays, and goes with its own switch."""
-    page = reader.open(of_bug("head_swapped_late", (0, 1, 2)))
+    page = reader.open(broken("head_swapped_late", (0, 1, 2)))
     hidden = "overfitCharts[0].drawn.filter((item) => !item.glyph.visible).map((item) => [item.kind, item.seed])"
     page.locator("[data-chart=losses]").get_by_role("button", name="seed 1").click()
     assert {seed for _, seed in page.evaluate(hidden)} == {1}
@@ -152,7 +146,7 @@ def test_kinds_and_seeds_are_switched(reader: Reader) -> None:
 
 def test_the_scale_is_logarithmic_and_can_be_linear(reader: Reader) -> None:
     """A loss above zero has a log axis, one that goes below it an axis about zero; both can be made linear."""
-    page = reader.open(frozen_trunk()[0])
+    page = reader.open(frozen_trunk())
     axis = "overfitCharts[0].plot.yaxes[0].type"
     assert page.evaluate(axis) == "LogAxis"
     page.locator("[data-chart=losses] [data-scale=linear]").check(force=True)
@@ -165,7 +159,7 @@ def test_the_scale_is_logarithmic_and_can_be_linear(reader: Reader) -> None:
 
 def test_limits_are_dashed_and_marked_where_they_were_met(reader: Reader) -> None:
     """A line at the height of every limit, and a ring at the step from which it was met."""
-    page = reader.open(frozen_trunk()[0])
+    page = reader.open(frozen_trunk())
     limits = """overfitCharts[0].drawn.filter((item) => item.kind === "limit" && item.name)
         .map((item) => [item.name, item.glyph.data_source.data.y[0], item.glyph.glyph.line_dash.value.length])"""
     assert sorted(page.evaluate(limits)) == [
@@ -174,7 +168,7 @@ def test_limits_are_dashed_and_marked_where_they_were_met(reader: Reader) -> Non
         ["objective", 0.01, 2],
     ]
     marks = "overfitCharts[0].chart.marks.map((mark) => mark.step)"
-    result = frozen_trunk()[0].result
+    result = frozen_trunk().result
     assert result is not None
     assert page.evaluate(marks) == [result.finding("camera").steps_to_pass]
 
@@ -198,8 +192,8 @@ def test_the_overview_is_filtered(reader: Reader) -> None:
 def test_a_row_leads_to_its_run_and_back(reader: Reader) -> None:
     """Two clicks, on files."""
     page = reader.open()
-    page.get_by_role("link", name="frozen_trunk.yaml").click()
-    assert page.locator("h1").inner_text().split() == ["failed", "frozen_trunk.yaml"]
+    page.get_by_role("link", name="configs/frozen_trunk.yaml").click()
+    assert page.locator("h1").inner_text().split() == ["failed", "configs/frozen_trunk.yaml"]
     page.get_by_role("link", name="All runs").click()
     assert "failed" in page.locator("h1").inner_text()
 
@@ -222,7 +216,7 @@ def test_the_slider_moves_by_keyboard(reader: Reader) -> None:
 @pytest.mark.parametrize("reader", [{"viewport": {"width": 1280, "height": 800}}], indirect=True)
 def test_the_cause_is_above_the_fold(reader: Reader) -> None:
     """What failed, why, and what to change are seen without scrolling."""
-    for document in (frozen_trunk()[0], of_bug("head_swapped_late", (0, 1, 2))):
+    for document in (frozen_trunk(), broken("head_swapped_late", (0, 1, 2))):
         page = reader.open(document)
         for selector in ("h1", ".top .sentence", ".why h2", ".why .change"):
             box = page.locator(selector).first.bounding_box()
@@ -232,7 +226,7 @@ def test_the_cause_is_above_the_fold(reader: Reader) -> None:
 @pytest.mark.parametrize("reader", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
 def test_a_phone_scrolls_downwards_only(reader: Reader) -> None:
     """Wide tables scroll in their own boxes; charts are as narrow as the screen."""
-    for document in (None, passing(), frozen_trunk()[0], hostile()):
+    for document in (None, passing(), frozen_trunk(), hostile()):
         page = reader.open(document)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.evaluate("[...document.querySelectorAll('.plot')].every((plot) => plot.offsetWidth < 390)")
@@ -284,7 +278,7 @@ def test_hostile_names_stay_text(reader: Reader) -> None:
 
 def test_the_advice_can_be_copied(reader: Reader) -> None:
     """The button says that it did; where the clipboard is closed the text is selected."""
-    document = frozen_trunk()[0]
+    document = frozen_trunk()
     page = reader.open(document)
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     button = page.get_by_role("button", name="Copy what to change").first
@@ -296,7 +290,7 @@ def test_the_advice_can_be_copied(reader: Reader) -> None:
 
 def test_a_picture_that_is_broken_inside_is_told(reader: Reader, tmp_path: Path) -> None:
     """The head of a PNG and nothing behind it: its words stand in its place."""
-    document, pictures = frozen_trunk()
+    document, pictures = frozen_trunk_pictured()
     folder = folder_of(tmp_path, document)
     write_pictures(folder, pictures)
     file = folder / "frame_0_image.png"

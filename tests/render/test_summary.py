@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.document.record import Change, Comparison, Document
 from pytest_overfit.judge.finding import Finding

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Tensor, Term
 from pytest_overfit.report.debug import debug_lines, shares_of_objective
 from pytest_overfit.run.record import RunRecord

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.api import overfit_config
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import Limit
 from pytest_overfit.report.board import hyperparameters
-from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names, run_folder, safe_name
+from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names
 from pytest_overfit.run.sample import Sample
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board, read_scalars
@@ -60,33 +60,6 @@ def test_chosen_keys_are_the_only_losses(tmp_path: Path) -> None:
 def test_the_losss_own_depth_term_is_kept() -> None:
     """A loss that gives loss_depth itself is not overruled."""
     assert guide_names({"loss_depth": 1.0, "loss_reg_depth": 2.0})["loss_depth"] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [("a b/c:d.yaml", "a_b_c_d.yaml"), ("<script>", "script"), ("..", "run"), ("", "run"), ("x" * 200, "x" * 80)],
-)
-def test_folder_names_are_safe_everywhere(name: str, safe: str) -> None:
-    """Whatever an experiment or a test is called."""
-    assert safe_name(name) == safe
-
-
-def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
-    """Nothing is mixed or overwritten."""
-    folders = {run_folder(tmp_path, "same")[0] for _ in range(3)}
-    assert len(folders) == 3
-    assert all(folder.is_dir() and folder.parent == tmp_path / "same" for folder in folders)
-
-
-def test_a_place_that_cannot_be_written_is_replaced_with_a_note(tmp_path: Path) -> None:
-    """A file in the way of the folder."""
-    blocked = tmp_path / "file"
-    blocked.write_text("", encoding="utf-8")
-    folder, note = run_folder(blocked, "run")
-    assert folder.is_dir()
-    assert note is not None
-    assert note.startswith(f"{blocked} cannot be written (")
-    assert str(folder.parents[1]) in note
 
 
 def test_limits_are_lines_of_few_points(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.reference.loss import MultitaskLoss
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit

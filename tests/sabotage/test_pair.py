@@ -9,20 +9,9 @@ import numpy as np
 from pytest_overfit.pair.exr import write_exr
 from pytest_overfit.pair.readers import read_depth
 from tests.sabotage.conftest import AERIAL, GROUND, Victim
-from tests.support.sessions import ITEMS, expect_red, not_judged, outcomes
+from tests.support.sessions import CRITERIA, ITEMS, expect_red, not_judged, outcomes
 
-RUN = (
-    "constant_batch",
-    "finite",
-    "gradients",
-    "objective",
-    "camera",
-    "depth",
-    "monotonic",
-    "train_val",
-    "prediction",
-    "defects",
-)
+RUN = tuple(name for name in CRITERIA if name != "supervised")
 
 
 def test_the_undamaged_pair_is_green(victim: Victim) -> None:

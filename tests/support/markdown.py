@@ -86,3 +86,8 @@ def _cells(row: str) -> list[str]:
 def _split(row: str) -> Iterator[str]:
     """At the pipes that are not escaped: a backslash that is itself escaped does not escape one."""
     yield from re.split(r"(?<!\\)(?:\\\\)*\|", row)
+
+
+def values_of(source: str, place: int) -> dict[str, str]:
+    """A table of two columns, without its header."""
+    return {row[0]: row[1] for row in tables(source)[place][1:]}

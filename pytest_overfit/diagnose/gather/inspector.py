@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.config.schema import Criteria
+from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.data.batch import named_tensors
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Step
 from pytest_overfit.diagnose.gather import modes

@@ -1,15 +1,14 @@
-"""The data: does the sample stay, is it one, are its numbers of a size that can be learnt?"""
+"""The data: does the sample stay, is it one, does it ask for one answer?"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence, Tensor
-from pytest_overfit.diagnose.rules.seen import noted, proof
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.rules.seen import noted
 from pytest_overfit.judge.finding import number
-
-FAR = 50.0  # from zero, in units of a standardised number
 
 
 def not_finite(evidence: Evidence) -> Iterator[Cause]:
@@ -118,7 +117,7 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
     samples = evidence.probed.samples
     targets = [t for t in tensors if t.is_target and t.shape and not t.dtype.startswith("bool")]
     for tensor in tensors:
-        if (not tensor.is_input and not tensor.is_target) or _count(tensor) < 4 or tensor.dtype == "bool":
+        if (not tensor.is_input and not tensor.is_target) or math.prod(tensor.shape) < 4 or tensor.dtype == "bool":
             continue
         if tensor.is_target and len(targets) > 1 and evidence.passed:
             continue  # of several targets one may well be constant in one batch
@@ -138,7 +137,7 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.96,
             )
             return
-    inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and _count(t) >= 8]
+    inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and math.prod(t.shape) >= 8]
     answered = any(not t.is_input and t.shape[:1] == (samples,) for t in tensors)
     if (
         samples
@@ -158,13 +157,6 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
             certain=True,
             weight=0.9 if conflict else 0.95,
         )
-
-
-def _count(tensor: Tensor) -> int:
-    count = 1
-    for length in tensor.shape:
-        count *= length
-    return count
 
 
 def conflict(evidence: Evidence) -> Iterator[Cause]:
@@ -212,113 +204,6 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
-WEIGHING = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # layers that multiply what they are given with weights
-
-
-def scales(evidence: Evidence) -> Iterator[Cause]:
-    """Numbers far from zero mean and unit deviation."""
-    for kind, change in (("input-scale", "standardised inputs"), ("target-scale", "standardised targets")):
-        attempt = evidence.attempt(change)
-        proven = attempt is not None and attempt.passed
-        if evidence.learned:
-            return
-        for tensor in evidence.probed.tensors:
-            if (
-                tensor.is_target != (kind == "target-scale")
-                or not (tensor.is_input or tensor.is_target)
-                or not tensor.dtype.startswith(("float", "bfloat"))
-                or not tensor.finite
-                or _count(tensor) < 4
-            ):
-                continue
-            largest = max(abs(tensor.low), abs(tensor.high), abs(tensor.mean) + tensor.deviation)
-            wide = max(tensor.deviation, tensor.column_deviation[1])
-            odd = (largest > FAR and (kind == "input-scale" or _is_compared(evidence, largest))) or (
-                kind == "input-scale" and 0 < wide < 0.02
-            )
-            if not odd and not (proven and attempt and tensor.key in attempt.detail):
-                continue
-            yield Cause(
-                kind,
-                tensor.key,
-                f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
-                f"({number(tensor.low)} to {number(tensor.high)})" + proof(attempt, "once standardised"),
-                "standardise it: subtract the mean and divide by the deviation, or change its unit",
-                "proven" if proven else "shown",
-                {"mean": tensor.mean, "deviation": tensor.deviation},
-                weight=0.87 if largest > FAR else 0.8,
-            )
-            break
-
-
-def arguments(evidence: Evidence) -> Iterator[Cause]:
-    """Numbers far from zero that the model is given, whatever the batch holds."""
-    if evidence.learned:
-        return
-    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
-    for name, low, high in evidence.probed.arguments:
-        if max(abs(low), abs(high)) > max(2 * FAR, 2 * known):
-            yield Cause(
-                "input-scale",
-                f"argument {name} of the model",
-                f"the model is called with {name} of {number(low)} to {number(high)}",
-                "scale it to about -1..1, or embed it",
-                "shown",
-                {"low": low, "high": high},
-                weight=0.88,
-            )
-            return
-
-
-def fed(evidence: Evidence) -> Iterator[Cause]:
-    """The first layers are given numbers far from zero that the batch does not hold: made, and not scaled, on the way.
-
-    Only what is new counts: behind a layer that itself makes large numbers the cause is another one.
-    """
-    if evidence.learned or not evidence.steps:
-        return
-    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
-    largest = max(2 * FAR, 2 * known)
-    for module in evidence.steps[0].modules:
-        if module.kind in WEIGHING and module.fed > largest:
-            yield Cause(
-                "input-scale",
-                f"module {module.name} ({module.kind})",
-                f"{module.name} is given numbers of up to {number(module.fed)}, and the inputs of the batch end at "
-                f"{number(known)}",
-                "scale them to about -1..1 before the layer, or embed them",
-                "shown",
-                {"fed": module.fed, "inputs": known},
-                weight=0.86,
-            )
-            return
-        largest = max(largest, 2 * module.size if module.finite else largest)
-
-
-def giant(evidence: Evidence) -> Iterator[Cause]:
-    """Images and the like of a size that only a normalising layer can hide."""
-    for tensor in evidence.probed.tensors:
-        if (
-            tensor.is_input
-            and len(tensor.shape) > 2
-            and tensor.dtype.startswith("float")
-            and tensor.finite
-            and tensor.deviation > 1e4
-        ):
-            yield Cause(
-                "input-scale",
-                tensor.key,
-                f"{tensor.key} has a deviation of {number(tensor.deviation)} ({number(tensor.low)} to "
-                f"{number(tensor.high)})",
-                "divide by the largest value, or standardise",
-                "shown",
-                {"deviation": tensor.deviation},
-                certain=True,
-                weight=0.8,
-            )
-            return
-
-
 def same_partner(evidence: Evidence) -> Iterator[Cause]:
     """Samples that are told apart by comparison, some of which are the same."""
     samples = evidence.probed.samples
@@ -349,10 +234,4 @@ def same_partner(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
-def _is_compared(evidence: Evidence, largest: float) -> bool:
-    """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
-    met = [op for op in noted(evidence) if "target_high" in op.numbers]
-    return any(max(abs(op.numbers["target_low"]), abs(op.numbers["target_high"])) > 0.5 * largest for op in met)
-
-
-RULES = (not_finite, changes, degenerate, conflict, scales, arguments, fed, giant, same_partner)
+RULES = (not_finite, changes, degenerate, conflict, same_partner)

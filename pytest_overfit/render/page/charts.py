@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pytest_overfit.config.schema import Limit
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.render.page.curves import kept_indices, plain

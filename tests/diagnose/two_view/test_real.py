@@ -17,20 +17,13 @@ from tests.diagnose.two_view.scenes import (
     posed,
 )
 from tests.shared_data import GOLDEN, golden, shared_data
+from tests.support.golden import golden_dataset
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_nothing_is_said_of_the_golden_batches(name: str) -> None:
     """The reference data, metric and normalised."""
-    reference = golden(name)
-    dataset = PairDataset(
-        reference.root,
-        reference.split_file,
-        reference.segmentation_root,
-        img_size=reference.img_size,
-        aspect_ratio=reference.aspect_ratio,
-    )
-    batch = batched(dataset[reference.pair_index])
+    batch = batched(golden_dataset(name)[golden(name).pair_index])
     assert causes(batch) == []
     assert causes(normalize_batch(batch)) == []
 

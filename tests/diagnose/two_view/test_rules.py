@@ -12,6 +12,7 @@ import pytest
 
 from pytest_overfit.diagnose.cause import IDS, Cause
 from pytest_overfit.diagnose.rules import two_view
+from pytest_overfit.diagnose.rules.two_view import conventions
 from pytest_overfit.diagnose.views import (
     Agreement,
     Change,
@@ -119,9 +120,9 @@ def test_words(name: str) -> None:
 
 def test_every_change_has_a_meaning() -> None:
     """Whatever can be found can be said, for one view and for all, and with the images."""
-    for name in (*two_view.CONVENTIONS, *two_view.TURNS):
+    for name in (*conventions.CONVENTIONS, *conventions.TURNS):
         for view in (None, 1):
-            change = Change(name, view, 3.0, SOUND, pictures=name in two_view.TURNS and view is None)
+            change = Change(name, view, 3.0, SOUND, pictures=name in conventions.TURNS and view is None)
             (cause,) = told(seen(Pair(0, 0, 1, WRONG, (change,))))
             assert cause.id in ("camera-convention", "misalignment", "units")
             assert "{" not in cause.text()
