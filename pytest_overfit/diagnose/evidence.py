@@ -225,7 +225,6 @@ class Probed:
 
     tensors: tuple[Tensor, ...] = ()
     repeated: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # input -> target in conflict, samples
-    identical_samples: int = 0
     samples: int | None = None
     arguments: tuple[tuple[str, float, float], ...] = ()  # of the model: name, lowest, highest
     ignored: tuple[str, ...] = ()  # arguments of the model that change none of its outputs
@@ -233,10 +232,8 @@ class Probed:
     mixed: float | None = None  # how much an output of another sample moves, relative to the changed sample's own
     mixed_where: str = ""
     mixing_is_certain: bool = False
-    mixed_line: str = ""
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[tuple[str, str], ...] = ()  # (where, what)
-    target_shift: str = ""
     evaluation: float | None = None
     evaluation_settled: float | None = None
     training: float | None = None
@@ -249,7 +246,6 @@ class Probed:
     ops: tuple[Op, ...] = ()
     floor: Floor | None = None
     terms: tuple[Term, ...] = ()
-    unread_outputs: tuple[str, ...] = ()
     first_bad: Op | None = None
     bad_gradient: Op | None = None
     huge: Op | None = None

@@ -233,7 +233,6 @@ class _Run:
             drawn=self.subject.data
             if callable(self.subject.data) and not hasattr(self.subject.data, "__iter__")
             else None,
-            declared_frozen=self.settings.criteria.frozen,
         )
 
     def _update(self, task: Task, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:

@@ -6,7 +6,7 @@ Who looks is handed in as an ``Inspector``: what is looked for is not the run's 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -52,7 +52,6 @@ class Bench:
     frozen: Freezing
     step: Callable[[Any], Any] | None = None
     drawn: Callable[[], Any] | None = None
-    declared_frozen: Sequence[str] = ()
     tell: Tell = tell_nobody
 
     @contextlib.contextmanager

@@ -237,7 +237,6 @@ class _Run:
             clip=self.clip,
             frozen=self.parts.frozen,
             step=own,
-            declared_frozen=self.config.overfit.criteria.frozen,
         )
 
     def look(self, curves: Curves) -> Outcome:

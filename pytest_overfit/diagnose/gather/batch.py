@@ -73,13 +73,10 @@ def _distinct(tensor: Tensor) -> int | None:
     return len(torch.unique(tensor.detach().reshape(tensor.shape[0], -1).cpu(), dim=0))
 
 
-def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> tuple[Mapping[str, tuple[str, int]], int]:
-    """Samples whose inputs are alike and whose targets are not: ``{inputs: (target, samples)}``.
-
-    The second is the number of samples that repeat another one altogether.
-    """
+def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> Mapping[str, tuple[str, int]]:
+    """Samples whose inputs are alike and whose targets are not: ``{inputs: (target, samples)}``."""
     if samples is None or samples > MOST_ROWS or not inputs:
-        return {}, 0
+        return {}
     rows = {
         key: tensor.detach().reshape(samples, -1).double().cpu()
         for key, tensor in named_tensors(batch)
@@ -87,21 +84,14 @@ def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> tuple
     }
     given = {key: value for key, value in rows.items() if key in inputs}
     if not given or len(given) < len(list(inputs)):
-        return {}, 0
+        return {}
     joined = torch.cat(list(given.values()), dim=1)
     _, groups, counts = torch.unique(joined, dim=0, return_inverse=True, return_counts=True)
     repeated = counts[groups] > 1
     if not bool(repeated.any()):
-        return {}, 0
-    found = {}
+        return {}
     for key, value in rows.items():
-        if key in given:
-            continue
         for group in torch.unique(groups[repeated]).tolist():
-            if len(torch.unique(value[groups == group], dim=0)) > 1:
-                found[", ".join(given)] = (key, int(repeated.sum()))
-                break
-        if found:
-            break
-    whole = torch.cat(list(rows.values()), dim=1)
-    return found, samples - len(torch.unique(whole, dim=0))
+            if key not in given and len(torch.unique(value[groups == group], dim=0)) > 1:
+                return {", ".join(given): (key, int(repeated.sum()))}
+    return {}

@@ -105,12 +105,10 @@ class Inspected:
         }
         targets |= set(supervision.targets) - inputs if supervision else set()
         batch = bench.task.batch
-        repeated, identical = conflicts(batch, inputs, self.samples)
         self.probed = replace(
             self.probed,
             tensors=look_at_batch(batch, inputs, targets),
-            repeated=repeated,
-            identical_samples=identical,
+            repeated=conflicts(batch, inputs, self.samples),
             samples=self.samples,
         )
         self.evidence = Evidence(
@@ -241,10 +239,9 @@ class Inspected:
     def _ask_loss(self, on: Bench, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]) -> None:
         """What of the outputs, of the samples and of the weights the loss reads."""
         batch = on.task.batch
-        looked, unread, gradients = look_at_terms(heard, terms, gated)
+        looked, gradients = look_at_terms(heard, terms, gated)
         self._know(
             terms=looked,
-            unread_outputs=unread,
             outputs=look_at_outputs(heard, gradients, self.samples),
             training=float(terms["objective"].detach()),
         )

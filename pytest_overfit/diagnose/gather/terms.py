@@ -17,8 +17,8 @@ from pytest_overfit.run.task import Heard, Terms
 
 def look_at_terms(
     heard: Heard, terms: Terms, parameters: Mapping[int, str]
-) -> tuple[tuple[Term, ...], tuple[str, ...], Mapping[str, Tensor]]:
-    """The terms beside the objective, the outputs that the objective does not read, and its gradients there.
+) -> tuple[tuple[Term, ...], Mapping[str, Tensor]]:
+    """The terms beside the objective, and the objective's gradients by the outputs that it reads.
 
     Args:
         heard: the outputs, with their graphs.
@@ -28,7 +28,7 @@ def look_at_terms(
     objective = terms["objective"]
     outputs = [(name, tensor) for name, tensor in heard if tensor.requires_grad]
     if not objective.requires_grad or not outputs:
-        return (), (), {}
+        return (), {}
     tensors = [tensor for _, tensor in outputs]
     total = torch.autograd.grad(objective, tensors, retain_graph=True, allow_unused=True)
     nodes = set(graph_nodes(objective))
@@ -62,8 +62,7 @@ def look_at_terms(
                 alone=tuple(parameters[each] for each in reached.get(name, set()) - elsewhere),
             )
         )
-    unread = tuple(name for (name, _), gradient in zip(outputs, total, strict=True) if not _lives(gradient))
-    return tuple(found), unread, {name: g for (name, _), g in zip(outputs, total, strict=True) if g is not None}
+    return tuple(found), {name: g for (name, _), g in zip(outputs, total, strict=True) if g is not None}
 
 
 def _leaves(term: Tensor) -> set[int]:
