@@ -166,7 +166,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Output:
-    """A prediction at the end of the run, against what the loss would like best where that is known."""
+    """A prediction at the end of the run, against what the loss would like best where that is known.
+
+    ``shut`` are the columns (places along the last axis) that are 0 everywhere though the loss wants them larger.
+    """
 
     name: str
     shape: Shape
@@ -177,6 +180,7 @@ class Output:
     gradient: float | None = None
     constant_within: bool = False
     alike_along: int | None = None  # an axis along which all entries are the same
+    shut: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,20 @@ import pytest
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence, Floor, Module, Op, Output, Probed, Step, Term
-from pytest_overfit.diagnose.rules import correspondence, data_scale, dependence, symmetry, terms, units
+from pytest_overfit.diagnose.evidence import (
+    Attempt,
+    Event,
+    Evidence,
+    Floor,
+    Group,
+    Module,
+    Op,
+    Output,
+    Probed,
+    Step,
+    Term,
+)
+from pytest_overfit.diagnose.rules import correspondence, data_scale, dependence, optimizer, symmetry, terms, units
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
 
@@ -45,6 +57,47 @@ def test_attention_logits_that_are_hot(deviation: float, found: list[str]) -> No
 def test_units_that_fire_for_no_sample(dead: float, found: list[str]) -> None:
     op = Op("relu", "net", "", (), numbers={"dead": dead, "units": 64.0})
     assert ids(units.dead(stepped(op))) == found
+
+
+@pytest.mark.parametrize(
+    ("columns", "units_of_it", "found"),
+    [
+        ((7,), 2.0, ["dead-units"]),
+        ((), 2.0, []),
+        ((7,), 64.0, []),  # a hidden layer with one unit too many is none of the output's
+    ],
+)
+def test_a_column_of_an_output_behind_a_closed_relu(
+    columns: tuple[int, ...], units_of_it: float, found: list[str]
+) -> None:
+    op = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
+    output = Output("pose", (1, 2, 9), -1.0, 1.0, None, "Cat", gradient=0.1, shut=columns)
+    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(op,), outputs=(output,))))) == found
+
+
+def clipped(most: float, *kinds: str, attempts: tuple[Attempt, ...] = ()) -> Evidence:
+    """A first gradient far above what it is clipped to, under such optimizers."""
+    event = Event("clip", numbers={"norm": 400.0 * most, "most": most})
+    groups = tuple(Group(i, kind, 0, 1, ("w",), (1e-3,), 1e-3, {}) for i, kind in enumerate(kinds))
+    return replace(FAILED, steps=(Step(1, 1.0, events=(event,)),), groups=groups, attempts=attempts)
+
+
+PASSED = Attempt("no clipping", (1.0, 0.0), 2, "passed")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "found"),
+    [
+        (clipped(1.0, "SGD"), ["grad-clip"]),
+        (clipped(1.0, "AdamW"), []),  # it divides gradients by their own size
+        (clipped(1.0, "AdamW", "SGD"), ["grad-clip"]),
+        (clipped(1e-6, "AdamW"), ["grad-clip"]),  # eps is felt
+        (clipped(1.0, "AdamW", attempts=(PASSED,)), ["grad-clip"]),
+        (clipped(1.0), ["grad-clip"]),
+    ],
+)
+def test_clipping_where_the_size_of_a_gradient_counts(evidence: Evidence, found: list[str]) -> None:
+    assert ids(optimizer.clipped_away(evidence)) == found
 
 
 @pytest.mark.parametrize(

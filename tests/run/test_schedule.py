@@ -5,12 +5,22 @@ from __future__ import annotations
 import pytest
 
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.run import schedule as module
 from pytest_overfit.run.schedule import build_schedule
 
 FVCORE = "fvcore.common.param_scheduler."
 
 
-def test_warm_up_then_cosine() -> None:
+@pytest.fixture(params=["ours", "fvcore"])
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose classes stand behind the names: fvcore's only where it is installed."""
+    if request.param == "fvcore":
+        pytest.importorskip("fvcore")
+    else:
+        monkeypatch.setattr(module, "_has_fvcore", lambda: False)
+
+
+def test_warm_up_then_cosine(served: None) -> None:
     """The guide's composite: linear up over 5 %, cosine down over the rest."""
     schedule = build_schedule(
         {
@@ -31,7 +41,7 @@ def test_warm_up_then_cosine() -> None:
     assert schedule(1.0) == pytest.approx(0.0)
 
 
-def test_fixed_scaling_sees_the_progress_of_the_run() -> None:
+def test_fixed_scaling_sees_the_progress_of_the_run(served: None) -> None:
     """A fixed part is read at the run's own progress."""
     line = {"_target_": f"{FVCORE}LinearParamScheduler", "start_value": 0.0, "end_value": 1.0}
     schedule = build_schedule(
@@ -47,7 +57,7 @@ def test_fixed_scaling_sees_the_progress_of_the_run() -> None:
     assert schedule(0.6) == pytest.approx(0.2)
 
 
-def test_multi_step_changes_at_its_milestones() -> None:
+def test_multi_step_changes_at_its_milestones(served: None) -> None:
     """Milestones are interval ends out of num_updates."""
     node = {
         "_target_": f"{FVCORE}MultiStepParamScheduler", "values": [1.0, 0.1, 0.01], "num_updates": 10,
@@ -57,20 +67,84 @@ def test_multi_step_changes_at_its_milestones() -> None:
     assert [schedule(x) for x in (0.0, 0.39, 0.4, 0.79, 0.8, 1.0)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
 
 
+LINE = {"_target_": f"{FVCORE}LinearParamScheduler", "start_value": 0.0, "end_value": 1.0}
+
+
+def steps(**given: object) -> dict[str, object]:
+    """A section of MultiStepParamScheduler."""
+    return {"_target_": f"{FVCORE}MultiStepParamScheduler", "values": [1.0, 0.1], **given}
+
+
+def composite(**given: object) -> dict[str, object]:
+    """A section of CompositeParamScheduler, whole but for what is given."""
+    whole = {"schedulers": [LINE, LINE], "lengths": [0.5, 0.5], "interval_scaling": ["rescaled", "rescaled"]}
+    return {"_target_": f"{FVCORE}CompositeParamScheduler", **whole, **given}
+
+
 @pytest.mark.parametrize(
     ("node", "says"),
     [
         ({"_target_": f"{FVCORE}NoSuchScheduler"}, "has no 'NoSuchScheduler'"),
         ({"_target_": f"{FVCORE}ConstantParamScheduler", "valeu": 1.0}, "cannot be built"),
         ({"_target_": f"{FVCORE}ConstantParamScheduler", "value": -1.0}, "-1.0 at progress 0.0"),
-        ({"_target_": f"{FVCORE}CompositeParamScheduler", "schedulers": [], "lengths": []}, "0 schedulers"),
+        (composite(schedulers=[], lengths=[], interval_scaling=[]), "at least one scheduler"),
+        ({key: part for key, part in composite().items() if key != "interval_scaling"}, "'interval_scaling'"),
+        (composite(lengths=[0.5, 0.2]), "lengths"),
+        (composite(interval_scaling=["rescaled", "stretched"]), "stretched"),
+        (composite(interval_scaling=["rescaled"]), "IndexError at progress 0.5"),
+        (steps(), "num_updates and milestones"),
+        (steps(num_updates=10, milestones=[10]), "10"),
     ],
 )
-def test_a_wrong_schedule_is_a_config_error_that_names_its_key(node: dict[str, object], says: str) -> None:
-    """What was found and where; never a bare Hydra exception."""
+def test_a_wrong_schedule_is_a_config_error_that_names_its_key(
+    node: dict[str, object], says: str, served: None
+) -> None:
+    """What was found and where; never a bare exception. What fvcore refuses, ours refuses."""
     with pytest.raises(ConfigError, match=r"optim\.options\.lr") as caught:
         build_schedule(node, where="optim.options.lr[0].scheduler")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "values"),
+    [
+        ("ExponentialParamScheduler", {"start_value": 2.0, "decay": 0.25}, [2.0, 1.0, 0.5]),
+        ("PolynomialDecayParamScheduler", {"base_value": 2.0, "power": 2.0}, [2.0, 0.5, 0.0]),
+        ("StepParamScheduler", {"num_updates": 9, "values": [1.0, 0.5, 0.25]}, [1.0, 0.5, 0.25]),
+        (
+            "StepWithFixedGammaParamScheduler",
+            {"base_value": 1.0, "num_decays": 2, "gamma": 0.5, "num_updates": 9},
+            [1.0, 0.5, 0.25],
+        ),
+        ("MultiStepParamScheduler", {"num_updates": 7, "values": [1.0, 0.5, 0.25]}, [1.0, 0.5, 0.25]),
+        ("MultiStepParamScheduler", {"milestones": [3, 6, 9], "values": [1.0, 0.5, 0.25]}, [1.0, 0.5, 0.25]),
+    ],
+)
+def test_a_schedule_of_every_name(name: str, given: dict[str, object], values: list[float], served: None) -> None:
+    """Start, middle and, but for rounding, the end."""
+    schedule = build_schedule({"_target_": f"{FVCORE}{name}", **given}, where="optim")
+    assert [schedule(at) for at in (0.0, 0.5, 0.99999)] == pytest.approx(values, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        composite(lengths=[0.05, 0.95], schedulers=[{**LINE, "start_value": 1e-8}, {**LINE, "end_value": 0.25}]),
+        composite(lengths=[0.333, 0.6668], interval_scaling=["fixed", "rescaled"]),
+        steps(num_updates=7, values=[1.0, 0.5, 0.25, 0.1]),
+        steps(milestones=[1, 10]),
+        {"_target_": f"{FVCORE}StepParamScheduler", "num_updates": 10, "values": [1.0, 0.5, 0.25]},
+        {"_target_": f"{FVCORE}CosineParamScheduler", "start_value": 1e-3, "end_value": 1e-8},
+    ],
+)
+def test_ours_is_fvcores_number_by_number(node: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every step of a run of 300, the first of every interval among them."""
+    pytest.importorskip("fvcore")
+    theirs = build_schedule(node, where="optim")
+    monkeypatch.setattr(module, "_has_fvcore", lambda: False)
+    ours = build_schedule(node, where="optim")
+    run = [step / 300 for step in range(300)]
+    assert [ours(at) for at in run] == pytest.approx([theirs(at) for at in run])
 
 
 def test_a_schedule_that_refuses_the_end_itself_is_built() -> None:

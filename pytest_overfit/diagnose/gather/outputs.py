@@ -11,6 +11,7 @@ from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spr
 from pytest_overfit.run.task import Heard
 
 MOST_OUTPUTS = 12
+MOST_COLUMNS = 64  # of an output whose columns are numbers of their own, such as a pose or scores
 
 
 def look_at_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
@@ -38,9 +39,19 @@ def look_at_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int 
                 gradient=None if gradient is None else float(gradient.detach().abs().max()),
                 constant_within=within,
                 alike_along=_alike_along(plain),
+                shut=() if gradient is None else _shut(plain, gradient.detach()),
             )
         )
     return tuple(found)
+
+
+def _shut(output: Tensor, gradient: Tensor) -> tuple[int, ...]:
+    """The columns that are 0 in every row, where no row would be made better by less and one would be by more."""
+    if output.dim() < 2 or output.shape[-1] > MOST_COLUMNS or gradient.shape != output.shape:
+        return ()
+    columns, pulls = output.reshape(-1, output.shape[-1]), gradient.reshape(-1, output.shape[-1])
+    found = (columns == 0).all(0) & (pulls <= 0).all(0) & (pulls < 0).any(0)
+    return tuple(int(column) for column in found.nonzero().flatten())
 
 
 def _alike_along(output: Tensor) -> int | None:

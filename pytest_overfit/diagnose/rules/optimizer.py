@@ -17,6 +17,8 @@ from pytest_overfit.judge.finding import number
 from pytest_overfit.suggest import shorten
 
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
+SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})
+FAR_ABOVE_EPSILON = 1e-3  # a norm of gradients that the eps of an optimizer does not feel
 
 
 def left_out(evidence: Evidence) -> Iterator[Cause]:
@@ -96,6 +98,8 @@ def clipped_away(evidence: Evidence) -> Iterator[Cause]:
         return
     ratio, event = worst
     proven = passed_with(evidence, "our step") or passed_with(evidence, "no clipping")
+    if not proven and event.numbers["most"] >= FAR_ABOVE_EPSILON and _scale_free(evidence):
+        return
     yield Cause(
         "grad-clip",
         event.line or "the train step",
@@ -106,6 +110,12 @@ def clipped_away(evidence: Evidence) -> Iterator[Cause]:
         {"norm": event.numbers["norm"], "most": event.numbers["most"]},
         weight=0.95,
     )
+
+
+def _scale_free(evidence: Evidence) -> bool:
+    """Whether the steps are the same for gradients a hundred times smaller: divided by their own size."""
+    kinds = {group.kind for group in evidence.groups}
+    return bool(kinds) and kinds <= SCALE_FREE
 
 
 RULES = (left_out, no_update, clipped_away)

@@ -131,4 +131,28 @@ def _shut_gates(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
-RULES = (dead, saturated)
+def shut(evidence: Evidence) -> Iterator[Cause]:
+    """Columns of an output behind a rectifier that is closed for every sample: no gradient opens it again."""
+    rectifiers = [op for op in evidence.probed.ops if op.name == "relu" and op.region != LOSS and op.numbers["dead"]]
+    if evidence.learned or evidence.record.non_finite is not None:
+        return
+    for output in evidence.probed.outputs:
+        made = [op for op in rectifiers if 1 <= op.numbers["dead"] * op.numbers["units"] <= len(output.shut)]
+        if not made or made[-1].numbers["units"] > output.shape[-1]:
+            continue
+        several = len(output.shut) > 1
+        yield Cause(
+            "dead-units",
+            made[-1].where,
+            f"{'columns' if several else 'column'} {', '.join(map(str, output.shut))} of {output.name} "
+            f"{'are' if several else 'is'} 0 for every sample at the end, and the loss wants more: behind a relu that "
+            "is closed no gradient changes that",
+            "initialise the bias before it so that it starts above zero, or use softplus or exp",
+            "shown",
+            {"shut": float(len(output.shut)), "columns": float(output.shape[-1])},
+            weight=0.93,
+        )
+        return
+
+
+RULES = (dead, shut, saturated)
