@@ -70,9 +70,10 @@ def test_units_that_fire_for_no_sample(dead: float, found: list[str]) -> None:
 def test_a_column_of_an_output_behind_a_closed_relu(
     columns: tuple[int, ...], units_of_it: float, found: list[str]
 ) -> None:
-    op = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
+    made = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
+    hidden = Op("relu", "depth", "depth.py:5", (), numbers={"dead": 1 / 32, "units": 32.0})
     output = Output("pose", (1, 2, 9), -1.0, 1.0, None, "Cat", gradient=0.1, shut=columns)
-    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(op,), outputs=(output,))))) == found
+    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(made, hidden), outputs=(output,))))) == found
 
 
 def clipped(most: float, *kinds: str, attempts: tuple[Attempt, ...] = ()) -> Evidence:
