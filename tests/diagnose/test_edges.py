@@ -23,7 +23,16 @@ from pytest_overfit.diagnose.evidence import (
     Step,
     Term,
 )
-from pytest_overfit.diagnose.rules import correspondence, data_scale, dependence, optimizer, symmetry, terms, units
+from pytest_overfit.diagnose.rules import (
+    correspondence,
+    data_scale,
+    dependence,
+    loss,
+    optimizer,
+    symmetry,
+    terms,
+    units,
+)
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
 
@@ -70,9 +79,10 @@ def test_units_that_fire_for_no_sample(dead: float, found: list[str]) -> None:
 def test_a_column_of_an_output_behind_a_closed_relu(
     columns: tuple[int, ...], units_of_it: float, found: list[str]
 ) -> None:
-    op = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
+    made = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
+    hidden = Op("relu", "depth", "depth.py:5", (), numbers={"dead": 1 / 32, "units": 32.0})
     output = Output("pose", (1, 2, 9), -1.0, 1.0, None, "Cat", gradient=0.1, shut=columns)
-    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(op,), outputs=(output,))))) == found
+    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(made, hidden), outputs=(output,))))) == found
 
 
 def clipped(most: float, *kinds: str, attempts: tuple[Attempt, ...] = ()) -> Evidence:
@@ -179,6 +189,15 @@ TURNED = Op("mse_loss", "the loss", "", notes={"origin": "y", "turned": "in anot
 def test_targets_in_another_order(others: tuple[Op, ...], paired: bool | None, found: list[str]) -> None:
     evidence = replace(stepped(TURNED, *others), probed=Probed(paired=paired))
     assert ids(correspondence.mismatched(evidence)) == found
+
+
+@pytest.mark.parametrize(("lowest", "found"), [(0.21, ["loss-floor"]), (0.1, ["loss-floor"]), (0.09, [])])
+def test_a_floor_that_the_run_went_through_is_none(lowest: float, found: list[str]) -> None:
+    """The search over free predictions may end early: a step of the run below the limit refutes it."""
+    record = replace(RECORD, curves={"objective": (1.0, lowest, 0.3)})
+    evidence = replace(FAILED, record=record, limits={"objective": Limit(below=0.1)})
+    probed = Probed(floor=Floor(0.2, 1.0, 100, False, low={}, high={}))
+    assert ids(loss.floor(replace(evidence, probed=probed))) == found
 
 
 @pytest.mark.parametrize(("last", "found"), [(-0.1, ["loss-sign"]), (0.1, []), (float("nan"), [])])

@@ -135,6 +135,8 @@ def _has_floor(evidence: Evidence) -> bool:
     found, limit = evidence.probed.floor, evidence.limit_of_objective()
     if found is None or limit is None or limit <= 0 or found.steps < 50 or evidence.learned:
         return False
+    if any(value < limit for value in evidence.objective):  # the run has been where the search did not get
+        return False
     return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
 
 

@@ -137,8 +137,13 @@ def shut(evidence: Evidence) -> Iterator[Cause]:
     if evidence.learned or evidence.record.non_finite is not None:
         return
     for output in evidence.probed.outputs:
-        made = [op for op in rectifiers if 1 <= op.numbers["dead"] * op.numbers["units"] <= len(output.shut)]
-        if not made or made[-1].numbers["units"] > output.shape[-1]:
+        made = [
+            op
+            for op in rectifiers
+            if op.numbers["units"] <= output.shape[-1]
+            and 1 <= op.numbers["dead"] * op.numbers["units"] <= len(output.shut)
+        ]
+        if not made:
             continue
         several = len(output.shut) > 1
         yield Cause(
