@@ -11,6 +11,8 @@ from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
+SMALL_CLIMB = 0.05  # a share of the fall that may be noise
+
 
 def judge_limit(
     record: RunRecord,
@@ -144,8 +146,15 @@ def judge_monotonic(
         where=f"{record.device}, seed {record.seed}",
         hint="see ::finite for the first NaN or infinity"
         if record.stop == "non_finite"
-        else "try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too",
+        else "try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too"
+        + _floor(settings),
     )
+
+
+def _floor(settings: Monotonic) -> str:
+    if settings.strict:
+        return ""
+    return f". Climbs below {settings.floor:.1%} of the fall are noise: overfit.criteria.monotonic.floor"
 
 
 def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic, *, noisy: bool) -> tuple[float, str]:
@@ -159,7 +168,9 @@ def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic,
     climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)
     if climb > (0.0 if settings.strict else settings.tolerance):
         high = f"{number(medians[step])} at step {step + window}"
-        return climb, f"{term} climbs {climb:.0%} above its best {number(best)} to {high}"
+        share = (medians[step] - max(best, below)) / max(medians[0] - best, 1e-12)
+        small = f", {share:.1%} of its fall" if share < SMALL_CLIMB else ""
+        return climb, f"{term} climbs {climb:.0%} above its best {number(best)} to {high}{small}"
     if not any(curve) or (min(medians[-1], curve[-1]) >= below and not medians[-1] < 0.99 * medians[0]):
         return 0.0, f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
     return climb, ""

@@ -252,6 +252,17 @@ def test_a_signed_curve_can_climb_too() -> None:
     assert finding.observed.startswith("objective climbs 48% above its best 1 to 2.386")
 
 
+def test_a_small_climb_says_how_small_it_is() -> None:
+    """From 2 to 5 above a limit of 1, after a fall by hundreds: the floor decides, and is named."""
+    curves = {"objective": (*falling(1000.0, 2.0, 60), *(5.0,) * 20)}
+    limits = {"objective": Limit(1.0)}
+    assert judge_monotonic(record(curves=curves), Monotonic(window=5, floor=0.01), limits).passed
+    found = judge_monotonic(record(curves=curves), Monotonic(window=5), limits)
+    assert not found.passed
+    assert found.observed == "objective climbs 150% above its best 2 to 5 at step 63, 0.3% of its fall"
+    assert "Climbs below 0.3% of the fall are noise: overfit.criteria.monotonic.floor" in str(found.hint)
+
+
 def test_nothing_to_judge_is_a_failure() -> None:
     """No steps, no verdict."""
     assert not judge_monotonic(record(curves={}, steps=0), Monotonic(), LIMITS).passed
