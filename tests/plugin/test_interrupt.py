@@ -72,13 +72,25 @@ def test_ctrl_c_leaves_a_partial_run(pytester: pytest.Pytester, tiny: TinyConfig
 
 
 def test_a_second_ctrl_c_ends_it_too(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
-    """Whatever is still being written, the session ends as interrupted, and the steps until then can be read."""
+    """In the middle of writing the verdict: the session ends as interrupted, the steps until then can be read."""
     tiny()
+    pytester.makeconftest(
+        """
+        import os, pathlib, signal
+        from pytest_overfit.report.tensorboard import TensorBoardLog
+
+        def on_result(self, result):
+            pathlib.Path("second").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+            written(self, result)
+
+        written, TensorBoardLog.on_result = TensorBoardLog.on_result, on_result
+        """
+    )
     with endless(pytester, "--overfit-config", "tiny.yaml") as session:
         session.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-        session.send_signal(signal.SIGINT)
         output, _ = session.communicate(timeout=PATIENCE)
+    assert (pytester.path / "second").exists()
     assert session.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT), output
     assert has_scalars(pytester.path / "overfit_logs")
 
