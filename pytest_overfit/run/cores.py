@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 POLL_SECONDS = 0.05
 
@@ -35,20 +39,23 @@ def core_of_its_own(folder: Path, *, workers: int, threads: int = 1) -> Iterator
     if workers <= places:
         yield
         return
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
     locks = [FileLock(folder / f"core{number}.lock") for number in range(places)]
-    while True:
-        for lock in locks:
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                break
-        else:
-            time.sleep(POLL_SECONDS)
-            continue
-        break
+    while (taken := _take_one(locks)) is None:
+        time.sleep(POLL_SECONDS)
     try:
         yield
     finally:
-        lock.release()
+        taken.release()
+
+
+def _take_one(locks: Sequence[BaseFileLock]) -> BaseFileLock | None:
+    from filelock import Timeout
+
+    for lock in locks:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            return lock
+    return None
