@@ -268,7 +268,7 @@ def judged(
         else find_causes(evidence, rules=(*rules, *checked(installed_rules())), allowed=criteria.allow)
     )
     if criteria.defects and (settings.diagnose or not findings):
-        missed = [finding.name for finding in findings if not finding.passed]
+        missed = [finding.name for finding in findings if finding.missed]
         looked = evidence is not None or record.stop == "interrupted"
         sharded = settings.diagnose and not _is_inspected(settings, place)
         found = not_probed() if sharded else judge_defects(causes, allow=criteria.allow, missed=missed, looked=looked)

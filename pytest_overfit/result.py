@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_overfit.asking import NotAsked, ours_first
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
@@ -28,6 +29,7 @@ class OverfitResult:
         runs: the result of every seed where there are several.
         causes: why it failed, the strongest first; ids and where to look are those of docs/causes.md.
         evidence: the numbers that the causes rest on; None where nothing was diagnosed.
+        not_asked: questions of the diagnosis that have no answer, and why.
     """
 
     record: RunRecord
@@ -35,11 +37,12 @@ class OverfitResult:
     runs: tuple[OverfitResult, ...] = ()
     causes: tuple[Cause, ...] = ()
     evidence: Evidence | None = None
+    not_asked: tuple[NotAsked, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Every criterion holds, and there is at least one."""
-        return bool(self.findings) and all(finding.passed for finding in self.findings)
+        """Every criterion that could be judged holds, and there is at least one."""
+        return any(finding.passed for finding in self.findings) and not any(f.missed for f in self.findings)
 
     @property
     def margin(self) -> float | None:
@@ -83,6 +86,7 @@ class OverfitResult:
             raise AssertionError(self.failure_text())
 
     def _diagnosis_notes(self) -> tuple[str, ...]:
+        told = tuple(each.text() for each in ours_first(self.not_asked))
         if self.evidence is None or not self.evidence.interrupted:
-            return ()
-        return (f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials",)
+            return told
+        return (f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials", *told)

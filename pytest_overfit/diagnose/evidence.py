@@ -308,11 +308,11 @@ class Evidence:
 
     @property
     def passed(self) -> bool:
-        return all(finding.passed for finding in self.findings)
+        return not any(finding.missed for finding in self.findings)
 
     @property
     def missed(self) -> tuple[str, ...]:
-        return tuple(finding.name for finding in self.findings if not finding.passed)
+        return tuple(finding.name for finding in self.findings if finding.missed)
 
     @property
     def objective(self) -> tuple[float, ...]:

@@ -133,7 +133,7 @@ class Document:
     @property
     def verdict(self) -> Literal["passed", "failed"]:
         """A gate has two outcomes: what is not finished has not passed."""
-        held = self.result is not None and self.result.passed and all(check.passed for check in self.checks)
+        held = self.result is not None and self.result.passed and not any(check.missed for check in self.checks)
         return "passed" if held and self.state == "finished" else "failed"
 
     @property

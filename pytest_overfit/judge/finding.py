@@ -14,8 +14,9 @@ class Finding:
         camera: loss_camera 0.0408, allowed < 0.001
           where: step 2000 of 2000
 
-    ``margin`` is limit / observed for an upper limit (2.0: half of what is allowed was seen; below 1: missed), and
-    ``steps_to_pass`` the step (from 1) from which the criterion held for good.
+    ``judged`` is False where it could not be judged: ``observed`` then says why, and it has neither passed nor been
+    missed. ``margin`` is limit / observed for an upper limit (2.0: half of what is allowed was seen; below 1: missed),
+    and ``steps_to_pass`` the step (from 1) from which the criterion held for good.
     """
 
     name: str
@@ -26,10 +27,17 @@ class Finding:
     hint: str | None = None
     steps_to_pass: int | None = None
     margin: float | None = None
+    judged: bool = True
+
+    @property
+    def missed(self) -> bool:
+        """It was judged, and does not hold."""
+        return self.judged and not self.passed
 
     def text(self) -> str:
         """Observed against allowed; where; what to try next."""
-        lines = [f"{self.name}: {self.observed}, allowed {self.allowed}"]
+        allowed = f", allowed {self.allowed}" if self.judged else ""
+        lines = [f"{self.name}: {self.observed}{allowed}"]
         if self.where:
             lines.append(f"  where: {self.where}")
         if self.hint:

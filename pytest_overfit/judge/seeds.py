@@ -24,7 +24,7 @@ def combine(verdicts: Sequence[Verdict], *, needed: int | None = None) -> tuple[
     count = len(verdicts) if needed is None else needed
     names = list(dict.fromkeys(finding.name for _, findings in verdicts for finding in findings))
     combined = [_worst(name, verdicts, count) for name in names]
-    passed = [seed for seed, findings in verdicts if findings and all(finding.passed for finding in findings)]
+    passed = [seed for seed, found in verdicts if any(f.passed for f in found) and not any(f.missed for f in found)]
     shown = ", ".join(map(str, passed)) or "none"
     allowed = f"at least {count} of {len(verdicts)}"
     observed = f"{len(passed)} of {len(verdicts)} seeds pass ({shown})"
@@ -34,9 +34,9 @@ def combine(verdicts: Sequence[Verdict], *, needed: int | None = None) -> tuple[
 def _worst(name: str, verdicts: Sequence[Verdict], needed: int) -> Finding:
     """The finding of the seed that did worst; it fails where fewer seeds than needed hold it."""
     of_name = [(seed, finding) for seed, findings in verdicts for finding in findings if finding.name == name]
-    holding = sum(finding.passed for _, finding in of_name)
-    seed, worst = min(of_name, key=lambda item: (item[1].passed, _margin(item[1])))
-    passed = holding >= needed
+    holding = sum(not finding.missed for _, finding in of_name)
+    seed, worst = min(of_name, key=lambda item: (not item[1].missed, item[1].passed, _margin(item[1])))
+    passed = worst.judged and holding >= needed and any(finding.passed for _, finding in of_name)
     alike = worst.passed and worst.margin is None
     told = worst.observed if alike else f"seed {seed}: {worst.observed}"
     steps = [finding.steps_to_pass for _, finding in of_name if finding.steps_to_pass is not None]

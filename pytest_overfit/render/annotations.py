@@ -49,7 +49,7 @@ def escape_property(value: str) -> str:
 
 
 def _of(document: Document) -> Iterator[str]:
-    missed = [finding for finding in document.findings if not finding.passed]
+    missed = [finding for finding in document.findings if finding.missed]
     if document.state != "finished" and not (document.state == "not_run" and missed):
         error = f": {document.error}" if document.error else ""
         yield _error(document, document.state.replace("_", " "), STATES[document.state] + error)

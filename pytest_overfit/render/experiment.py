@@ -99,7 +99,7 @@ def _observations(document: Document, said: Words) -> str:
         finals = final_table(document, result, said)
         parts += [finals] if finals else []
         parts += [seeds_table(result, said)] if result.runs else []
-    problems = [f"- {_problem(finding, said)}" for finding in document.findings if not finding.passed]
+    problems = [f"- {_problem(finding, said)}" for finding in document.findings if finding.missed]
     if problems:
         parts.append(_section(said["problems"], "\n".join(problems), level=3))
     elif document.findings:
@@ -123,7 +123,7 @@ def _facts(document: Document, said: Words) -> Iterator[str]:
             best=number(best),
             at=curve.index(best) + 1,
         )
-    missed = [finding for finding in document.findings if not finding.passed]
+    missed = [finding for finding in document.findings if finding.missed]
     held = [finding.steps_to_pass for finding in document.findings if finding.steps_to_pass is not None]
     if document.verdict == "passed":
         yield said["overfit_since"].format(step=max(held)) if held else said["overfit_yes"]
@@ -197,7 +197,7 @@ def _advice(document: Document, said: Words) -> str:
         return said["next_passed"]
     if causes:
         return said["next_cause"].format(advice=text(causes[0].advice), id=text(causes[0].id))
-    hints = [finding.hint for finding in document.findings if not finding.passed and finding.hint]
+    hints = [finding.hint for finding in document.findings if finding.missed and finding.hint]
     if hints:
         return text(hints[0])
-    return said["next_look" if any(not finding.passed for finding in document.findings) else "next_rerun"]
+    return said["next_look" if any(finding.missed for finding in document.findings) else "next_rerun"]

@@ -35,6 +35,8 @@ def user_properties(document: Document) -> list[tuple[str, str]]:
 
 def told(finding: Finding) -> str:
     """What a property says of one criterion."""
+    if not finding.judged:
+        return f"not judged: {finding.observed}"
     if not finding.passed:
         return f"FAILED: {finding.observed}, allowed {finding.allowed}"
     limited = finding.allowed.startswith(("<", ">"))

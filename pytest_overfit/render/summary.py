@@ -88,13 +88,17 @@ def _body(document: Document) -> Iterator[str]:
 
 def _criteria(findings: Sequence[Finding]) -> Iterator[str]:
     """The table, and where to look for what was missed: that has no room in a table."""
-    shown = sorted(findings, key=lambda finding: finding.passed)[:MOST_ROWS] if len(findings) > MOST_ROWS else findings
+    shown = (
+        sorted(findings, key=lambda finding: (not finding.missed, finding.passed))[:MOST_ROWS]
+        if len(findings) > MOST_ROWS
+        else findings
+    )
     yield criteria_table(shown, WORDS)
     if len(shown) < len(findings):
         yield f"{len(findings) - len(shown)} more criteria are in the report."
     told = []
     for finding in shown:
-        if not finding.passed and (finding.where or finding.hint):
+        if finding.missed and (finding.where or finding.hint):
             where = f" where: {text(finding.where)};" if finding.where else ""
             hint = f" next: {text(finding.hint)}" if finding.hint else ""
             told.append(f"- **{text(finding.name)}**:{where}{hint}".rstrip(";"))

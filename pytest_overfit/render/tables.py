@@ -42,7 +42,7 @@ def criteria_table(findings: Sequence[Finding], words: Words) -> str:
     header = [words[key] for key in ("verdict", "criterion", "observed", "allowed", "margin", "since")]
     rows = [
         [
-            words["passed"] if finding.passed else f"**{words['failed']}**",
+            _verdict(finding, words),
             text(finding.name),
             text(finding.observed),
             text(finding.allowed),
@@ -52,6 +52,12 @@ def criteria_table(findings: Sequence[Finding], words: Words) -> str:
         for finding in findings
     ]
     return table(header, rows, right=[4, 5])
+
+
+def _verdict(finding: Finding, words: Words) -> str:
+    if not finding.judged:
+        return words["not_judged"]
+    return words["passed"] if finding.passed else f"**{words['failed']}**"
 
 
 def margin_text(margin: float | None, words: Words) -> str:
@@ -165,7 +171,7 @@ def steps_text(record: RunRecord, words: Words) -> str:
 
 def _final(term: str, limit: Limit, run: OverfitResult, words: Words) -> list[str]:
     found = next((f for f in run.findings if resolve_term(f.name, run.record.curves) == term), None)
-    verdict = NOTHING if found is None else words["passed"] if found.passed else f"**{words['failed']}**"
+    verdict = NOTHING if found is None else _verdict(found, words)
     margin = margin_text(found.margin, words) if found else ""
     since = str(found.steps_to_pass) if found and found.steps_to_pass is not None else ""
     return [text(term), number(run.record.curves[term][-1]), text(limit.text()), margin, since, verdict]

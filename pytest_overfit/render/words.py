@@ -20,6 +20,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "verdict": ("Verdict", "判定"),
     "passed": ("passed", "通过"),
     "failed": ("failed", "未通过"),
+    "not_judged": ("not judged", "未判定"),
     "steps": ("Steps", "步数"),
     "steps_of": ("{steps} of {planned}; {stop}", "{steps} / {planned}；{stop}"),
     "duration": ("Duration", "耗时"),

@@ -113,7 +113,7 @@ def hyperparameters(verdict: Verdict, limits: Mapping[str, Limit]) -> dict[str, 
         'missed camera, depth'
     """
     record = verdict.record
-    missed = [finding.name for finding in verdict.findings if not finding.passed]
+    missed = [finding.name for finding in verdict.findings if finding.missed]
     given: dict[str, str | float] = {
         "seed": record.seed,
         "max_steps": record.planned_steps,

@@ -26,7 +26,7 @@ def failure_text(
         diagnosed: whether anybody looked for a cause.
         notes: what has to be known about the diagnosis, such as that it was interrupted.
     """
-    missed = [finding for finding in findings if not finding.passed]
+    missed = [finding for finding in findings if finding.missed]
     why = [*cause_lines(causes), *(f"note: {note}" for note in notes)]
     if not causes and diagnosed and missed:
         why.append(NOT_NAMED)

@@ -79,8 +79,10 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     """
     steps, planned = max(record.steps for record in records), records[0].planned_steps
     parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
-    if missed := [finding.name for finding in findings if not finding.passed]:
+    if missed := [finding.name for finding in findings if finding.missed]:
         parts.append(f"missed {', '.join(missed)}")
+    if unjudged := [finding.name for finding in findings if not finding.judged]:
+        parts.append(f"not judged: {', '.join(unjudged)}")
     if closest := tightest(findings):
         margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
         shown = closest.observed.partition(" (")[0].partition(";")[0]
@@ -106,7 +108,7 @@ def tightest(findings: Sequence[Finding]) -> Finding | None:
 
 def _row(finding: Finding) -> tuple[str, ...]:
     return (
-        "ok" if finding.passed else "FAILED",
+        "ok" if finding.passed else "FAILED" if finding.judged else "skipped",
         finding.name,
         finding.observed,
         finding.allowed.partition(" for ")[0],

@@ -67,7 +67,7 @@ class RunView:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What was missed first."""
-        return tuple(sorted(self.document.findings, key=lambda finding: finding.passed))
+        return tuple(sorted(self.document.findings, key=lambda finding: (not finding.missed, finding.passed)))
 
     @property
     def missed(self) -> tuple[Finding, ...]:

@@ -36,7 +36,7 @@ def badge(document: Document) -> Badge:
 
 def missed(document: Document) -> tuple[Finding, ...]:
     """The findings that did not hold."""
-    return tuple(finding for finding in document.findings if not finding.passed)
+    return tuple(finding for finding in document.findings if finding.missed)
 
 
 def sentence(document: Document) -> str:
