@@ -91,11 +91,11 @@ def test_refusals_are_not_wrapped_twice() -> None:
 def test_an_error_whose_text_raises_has_its_kind() -> None:
     """An exception of the user's may be broken too."""
 
-    class Odd(Exception):
+    class OddError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert spoken(Odd()) == "Odd"
+    assert spoken(OddError()) == "OddError"
     assert len(spoken(ValueError("x" * 1000))) == 160
 
 
