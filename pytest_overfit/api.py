@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
-from pytest_overfit.diagnose.defects import judge_defects, not_probed
+from pytest_overfit.diagnose.defects import judge_defects
+from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
 from pytest_overfit.diagnose.rank import Rule, find_causes
@@ -31,6 +33,7 @@ from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
 
 ALONE = Place()
+SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -147,7 +150,8 @@ def overfit_model(
         )
 
     def run(seed: int) -> OverfitResult:
-        inspected = inspect(settings, place)
+        questions = Questions()
+        inspected = inspect(settings, questions, place)
         record = run_any_model(
             subject,
             settings,
@@ -158,7 +162,7 @@ def overfit_model(
             adapter=adapt,
             place=place,
         )
-        return judged(record, settings, inspected, asked, place)
+        return judged(record, settings, inspected, questions, asked, place)
 
     return _over_seeds(seeds, in_its_place(run, place, settings, name), settings.pass_at_least)
 
@@ -201,7 +205,8 @@ def overfit_config(
         told: list[str] = []
         with isolated(seed=seed):
             built = build_model(seeded, tell=told.append) if model is None else Subject(model, sample).build()
-        inspected = inspect(config.overfit, place)
+        questions = Questions()
+        inspected = inspect(config.overfit, questions, place)
         record = run_config(
             seeded,
             Subject(built, replace(sample, notes=(*told, *sample.notes)), loss, optimizer, step),
@@ -211,7 +216,7 @@ def overfit_config(
             inspector=inspected,
             place=place,
         )
-        return judged(record, config.overfit, inspected, asked, place)
+        return judged(record, config.overfit, inspected, questions, asked, place)
 
     seeds = config.overfit.seeds or (config.seed,)
     return _over_seeds(seeds, in_its_place(run, place, config.overfit, config.exp_name), config.overfit.pass_at_least)
@@ -235,11 +240,18 @@ def in_its_place(
     return alone if ranks is None else shared
 
 
-def inspect(settings: OverfitSettings, place: Place = ALONE) -> Inspected | None:
+def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALONE) -> Inspected | None:
     """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model."""
-    if not settings.diagnose or not _is_inspected(settings, place):
+    if not settings.diagnose:
         return None
-    return Inspected(settings.criteria, lambda record: findings_of(record, settings), seconds=settings.diagnose_seconds)
+    if not _is_inspected(settings, place):
+        questions.leave_out("the diagnosis", SHARDED)
+        return None
+
+    def findings(record: RunRecord) -> tuple[Finding, ...]:
+        return findings_of(record, settings)
+
+    return Inspected(settings.criteria, findings, questions, seconds=settings.diagnose_seconds)
 
 
 def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:
@@ -255,25 +267,45 @@ def judged(
     record: RunRecord,
     settings: OverfitSettings,
     inspected: Inspected | None,
+    questions: Questions,
     rules: Sequence[Rule],
     place: Place = ALONE,
 ) -> OverfitResult:
     """Findings and causes of one record."""
     criteria = settings.criteria
     evidence = None if inspected is None else inspected.evidence
+    doubtful = any(each.ours for each in questions.not_asked)
     findings = findings_of(record, settings) if evidence is None else evidence.findings
     causes = (
         ()
         if evidence is None
-        else find_causes(evidence, rules=(*rules, *checked(installed_rules())), allowed=criteria.allow)
+        else find_causes(
+            evidence,
+            rules=(*rules, *checked(installed_rules())),
+            allowed=criteria.allow,
+            questions=questions,
+        )
     )
-    if criteria.defects and (settings.diagnose or not findings):
-        missed = [finding.name for finding in findings if finding.missed]
-        looked = evidence is not None or record.stop == "interrupted"
-        sharded = settings.diagnose and not _is_inspected(settings, place)
-        found = not_probed() if sharded else judge_defects(causes, allow=criteria.allow, missed=missed, looked=looked)
+    if criteria.defects and settings.diagnose:
+        found = judge_defects(
+            causes,
+            allow=criteria.allow,
+            missed=[finding.name for finding in findings if finding.missed],
+            unlooked=_unlooked(record, evidence, _is_inspected(settings, place)),
+            not_asked=questions.not_asked,
+            doubtful=doubtful,
+        )
         findings = (*findings, found)
-    return OverfitResult(record, findings, causes=causes, evidence=evidence)
+    return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
+
+
+def _unlooked(record: RunRecord, evidence: Evidence | None, inspected: bool) -> str:
+    """Why the probes have not looked, or not at everything; empty where they have."""
+    if record.stop == "interrupted" or (evidence is not None and evidence.interrupted):
+        return "the run was interrupted"
+    if not inspected:
+        return SHARDED
+    return "nothing was trained" if evidence is None else ""
 
 
 def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], needed: int | None) -> OverfitResult:
@@ -286,7 +318,8 @@ def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], neede
         return results[0]
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed or len(seeds))
     worst = min(results, key=lambda result: (result.passed, *_last_margin(result)))
-    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence)
+    not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))
+    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence, not_asked)
 
 
 def _last_margin(result: OverfitResult) -> Iterator[float]:

@@ -58,6 +58,10 @@ class Unanswerable(Exception):  # noqa: N818 - an answer, never seen outside
     """A question that cannot be asked here, with the reason as its text: sharded, an own step, out of time."""
 
 
+class Mistake(BaseException):
+    """A mistake of ours where the switch makes it end the session's test: no ``except Exception`` may keep it."""
+
+
 @contextlib.contextmanager
 def users_code() -> Iterator[None]:
     """Around a call of the user's model, loss or step by a question of ours: whatever it raises becomes ``Refused``.
@@ -125,7 +129,7 @@ class Questions:
             self.leave_out(question, f"the model, the loss or the step refuses it: {error}")
             return
         if self.raising:
-            raise error
+            raise Mistake(f"{question}: {spoken(error)}{_place(error.__traceback__)}") from error
         self.found[NotAsked(question, f"{spoken(error)}{_place(error.__traceback__)}", ours=True)] = None
 
     def leave_out(self, question: str, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.asking import NotAsked, Questions, Refused, Unanswerable, ours_first, spoken, users_code
+from pytest_overfit.asking import Mistake, NotAsked, Questions, Refused, Unanswerable, ours_first, spoken, users_code
 
 
 def broken() -> None:
@@ -64,7 +64,7 @@ def test_the_same_is_kept_once() -> None:
 def test_the_switch_raises_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the tests of this package run."""
     monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "1")
-    with pytest.raises(IndexError):
+    with pytest.raises(Mistake, match="the width: IndexError: tuple index out of range"):
         Questions().ask("the width", broken, otherwise=None)
     monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "0")
     assert Questions().ask("the width", broken, otherwise=None) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pytest_overfit.asking import REPORT, NotAsked
 from pytest_overfit.diagnose.cause import GROUPS, Cause
 from pytest_overfit.judge.finding import Finding
 
@@ -19,19 +20,14 @@ COVERED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def not_probed() -> Finding:
-    """The finding of a run that no probe can look into: what FSDP2 shards, no rank can run alone."""
-    return Finding(
-        "defects",
-        False,
-        "not probed: the model is sharded over ranks (strategy fsdp)",
-        ALLOWED,
-        hint="run it once with strategy ddp, or in one process, where it fits; here switch it off: defects=False",
-    )
-
-
 def judge_defects(
-    causes: Sequence[Cause], *, allow: Sequence[str] = (), missed: Sequence[str] = (), looked: bool = True
+    causes: Sequence[Cause],
+    *,
+    allow: Sequence[str] = (),
+    missed: Sequence[str] = (),
+    unlooked: str = "",
+    not_asked: Sequence[NotAsked] = (),
+    doubtful: bool = False,
 ) -> Finding:
     """No probe found a mistake that is certain.
 
@@ -39,25 +35,26 @@ def judge_defects(
         causes: what the run is diagnosed with.
         missed: the other criteria that are missed: what they are missed for is not told twice.
         allow: ids that are declared to be meant.
-        looked: False where nothing was probed, which is no pass.
+        unlooked: why nothing was probed, or not everything; then nothing that was found is no pass.
+        not_asked: the questions that have no answer. After a mistake of ours nothing found is no pass either.
+        doubtful: the causes were read from evidence that a mistake of ours left holes in: none of them is certain.
     """
-    if not looked:
-        return Finding(
-            "defects",
-            False,
-            "nothing was probed",
-            ALLOWED,
-            hint="leave diagnose on, or switch the criterion off: defects=False",
-        )
     told = {id for criterion in missed for id in COVERED.get(criterion, ())}
     certain = [cause for cause in causes if cause.certain and cause.id not in allow and cause.id not in told]
-    if certain:
+    if certain and not doubtful:
         first = certain[0]
         more = f"; and {', '.join(cause.id for cause in certain[1:])}" if len(certain) > 1 else ""
         return Finding(
             "defects", False, f"{first.id}: {first.observed}{more}", ALLOWED, where=first.where,
             hint=f"{first.advice}; if it is meant, declare it: allow=[{first.id!r}]",
         )  # fmt: skip
+    if unlooked:
+        return Finding("defects", False, f"not asked: {unlooked}", ALLOWED, judged=False)
+    if broken := [each for each in not_asked if each.ours]:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        observed = f"not asked: {broken[0].question}{more}: {broken[0].why}; {REPORT}"
+        return Finding("defects", False, observed, ALLOWED, judged=False)
     declared = f"; declared: {', '.join(allow)} allowed" if allow else ""
     beside = f" beside what {' and '.join(c for c in missed if c in COVERED)} found" if told else ""
-    return Finding("defects", True, f"none found{beside}{declared}", ALLOWED)
+    open_ = f"; {len(not_asked)} question{'' if len(not_asked) == 1 else 's'} not asked" if not_asked else ""
+    return Finding("defects", True, f"none found{beside}{declared}{open_}", ALLOWED)

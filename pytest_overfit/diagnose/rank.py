@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rules import (
@@ -63,22 +64,32 @@ RULES: tuple[Rule, ...] = (
 SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
 
 
-def find_causes(evidence: Evidence, *, rules: Sequence[Rule] = (), allowed: Sequence[str] = ()) -> tuple[Cause, ...]:
+def find_causes(
+    evidence: Evidence, *, rules: Sequence[Rule] = (), allowed: Sequence[str] = (), questions: Questions | None = None
+) -> tuple[Cause, ...]:
     """The causes that the evidence leads to, the strongest first; one per id.
 
     Args:
         rules: rules of the user's own, asked beside ours.
         allowed: ids that are meant here, and left out.
+        questions: keeps which of our rules broke, and on what. A rule of the user's is raised as it is.
 
     Of a run that passes only what is certain is a cause.
     """
+    questions = Questions() if questions is None else questions
+    causes: list[Cause] = []
+    for rule in RULES:
+        with questions.asking(f"the rule {rule.__module__.rpartition('.')[2]}.{rule.__name__}"):
+            for cause in rule(evidence):
+                causes.append(cause)  # one by one: what a rule finds before it breaks counts
+    for rule in rules:
+        causes += rule(evidence)
     found: dict[str, Cause] = {}
-    for rule in (*RULES, *rules):
-        for cause in rule(evidence):
-            if cause.id in allowed or (evidence.passed and not cause.certain):
-                continue
-            if cause.id not in found or _order(cause) < _order(found[cause.id]):
-                found[cause.id] = cause
+    for cause in causes:
+        if cause.id in allowed or (evidence.passed and not cause.certain):
+            continue
+        if cause.id not in found or _order(cause) < _order(found[cause.id]):
+            found[cause.id] = cause
     return tuple(sorted(found.values(), key=_order))
 
 

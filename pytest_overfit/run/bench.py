@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pytest_overfit.asking import users_code
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper
@@ -74,9 +75,13 @@ class Bench:
                 self.start.restore()
 
     def forward(self, batch: Any = None) -> tuple[Heard, Terms]:
-        """One forward pass and the loss: the outputs that were heard, and the terms with their graphs."""
+        """One forward pass and the loss: the outputs that were heard, and the terms with their graphs.
+
+        Raises:
+            Refused: the model or the loss raised.
+        """
         self.task.heard.clear()
-        with self.task.listening(), torch.enable_grad():
+        with self.task.listening(), torch.enable_grad(), users_code():
             predictions, terms = self.task.forward(self.task.batch if batch is None else batch)
         heard = predictions if isinstance(predictions, Heard) else heard_in(predictions)
         self.task.heard.clear()

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from pytest_overfit.asking import Unanswerable, users_code
 from pytest_overfit.run.call import count_positional
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
 from pytest_overfit.run.watch import GradientWatch, named_outputs
 
 
-class Detached(Exception):  # noqa: N818 - a signal from the step to the loop, never seen outside
+class Detached(Unanswerable):
     """The objective has no graph behind it: there is nothing to differentiate."""
+
+    def __init__(self) -> None:
+        super().__init__("the objective has no gradient")
 
 
 @dataclass(slots=True)
@@ -82,6 +86,14 @@ class Around:
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
         return self.inner.running()
+
+
+class Again(Around):
+    """The update of a run that is repeated by a question of ours: what it raises is ``Refused``."""
+
+    def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
+        with users_code():
+            return self.inner(step, look=look, observe=observe)
 
 
 class PlainUpdate:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_overfit.asking import NotAsked
 from pytest_overfit.diagnose.cause import Cause, Strength
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.evidence import Evidence
@@ -84,4 +85,12 @@ def test_a_defect_names_its_way_out() -> None:
         "  next: mask it; if it is meant, declare it: allow=['leak']"
     )
     assert judge_defects([], allow=["leak"]).observed == "none found; declared: leak allowed"
-    assert not judge_defects([], looked=False).passed
+    unlooked = judge_defects([], unlooked="the run was interrupted")
+    assert (unlooked.judged, unlooked.passed, unlooked.observed) == (False, False, "not asked: the run was interrupted")
+    refused, broken = NotAsked("the order", "the model refuses it"), NotAsked("the floor", "IndexError: 0", ours=True)
+    assert judge_defects([], not_asked=[refused]).observed == "none found; 1 question not asked"
+    ours = judge_defects([], not_asked=[refused, broken])
+    assert (ours.judged, ours.observed) == (
+        False,
+        "not asked: the floor: IndexError: 0; this is a mistake of pytest-overfit's: please report it",
+    )

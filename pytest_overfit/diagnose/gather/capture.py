@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Unanswerable
 from pytest_overfit.diagnose.gather.tensors import tensors_in
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 
@@ -82,7 +83,7 @@ class StepTask:
         self.inner.heard.clear()
         root = differentiated(self.step, batch)
         if root is None:
-            raise LookupError("the step differentiates nothing")
+            raise Unanswerable("the step differentiates nothing")
         outputs = Heard(self.inner.heard)
         self.inner.heard.clear()
         return outputs, scalar_terms(root)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.diagnose.evidence import Probed
 from pytest_overfit.diagnose.gather.mixing import look_at_mixing
 from pytest_overfit.diagnose.gather.order import copied, look_at_order
-from pytest_overfit.diagnose.gather.roots import RootCall, exchanged_in
+from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
 from pytest_overfit.run.influence import perturbed
 
@@ -24,7 +24,6 @@ class Dependence:
 
     ignored: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
     mixed: float | None = None
     mixed_certain: bool = False
     mixed_where: str = ""
@@ -32,35 +31,50 @@ class Dependence:
     leaks: tuple[tuple[str, str], ...] = ()
 
 
-def ask(call: RootCall, *, samples: int | None, targets: list[Tensor], pairwise: bool) -> Dependence:
-    """Asks one model, in whatever mode it is.
+def depend(
+    call: RootCall, *, samples: int | None, targets: list[Tensor], pairwise: bool, questions: Questions
+) -> Dependence:
+    """Asks one model, in whatever mode it is. One question after the other: what one breaks off the others answer.
 
     Args:
         samples: the length of the axis of samples.
         targets: what the loss compared with, as it was compared.
         pairwise: something of the shape (samples, samples) is computed on the way: samples are compared on purpose.
     """
+    of = f" of {call.name}" if call.name else ""
     base = call.again()
-    if not base or not all(bool(torch.isfinite(t).all()) for t in base) or not _same(base, call.again()):
-        return Dependence()
+    if not base:
+        return Dependence()  # a loss of its own, or whole numbers: nothing to be moved
+    if not all(bool(torch.isfinite(t).all()) for t in base):
+        raise Unanswerable("in evaluation mode they are not finite")
+    if not _same(base, call.again()):
+        raise Unanswerable("in evaluation mode they are random")
     arguments = list(call.arguments())
-    ignored = tuple(name for name, tensor in arguments if tensor.numel() and _is_ignored(call, tensor, base))
-    slices = tuple(
-        found for name, tensor in arguments if name not in ignored for found in _slices(call, name, tensor, base)
+    ignored: list[str] = []
+    slices: list[str] = []
+    for name, tensor in arguments:
+        with questions.asking(f"whether the outputs{of} read {name}"):
+            if tensor.numel() and _is_ignored(call, tensor, base):
+                ignored.append(name)
+                continue
+            slices += _slices(call, name, tensor, base)
+            slices += _columns(call, name, tensor, base)
+    mixed, certain, where = questions.ask(
+        f"whether samples move the outputs{of} of others",
+        lambda: look_at_mixing(call, arguments, base, samples, targets, pairwise),
+        otherwise=(None, False, ""),
     )
-    columns = tuple(
-        found for name, tensor in arguments if name not in ignored for found in _columns(call, name, tensor, base)
-    )
-    mixed, certain, where = look_at_mixing(call, arguments, base, samples, targets, pairwise)
     causal: str = ""
     leaks: tuple[tuple[str, str], ...] = ()
     for name, tensor in arguments:
-        causal, leaks = look_at_order(call, name, tensor, base, targets)
+        with questions.asking(f"whether the outputs{of} read the future of {name}"):
+            causal, leaks = look_at_order(call, name, tensor, base, targets)
         if causal or leaks:
             break
-    return Dependence(
-        ignored, slices, columns, mixed, certain, where, causal, (*leaks, *copied(arguments, targets, base))
+    twins = questions.ask(
+        f"whether an input{of} is its target", lambda: tuple(copied(arguments, targets, base)), otherwise=()
     )
+    return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, causal, (*leaks, *twins))
 
 
 def _is_ignored(call: RootCall, tensor: Tensor, base: list[Tensor]) -> bool:
@@ -72,7 +86,7 @@ def _unmoved(call: RootCall, tensor: Tensor, changed: Tensor, base: list[Tensor]
     """Whether the outputs stay bit for bit what they are; what refuses another value has read it."""
     try:
         return _same(base, call.again(lambda t: changed if t is tensor else t))
-    except Exception:
+    except Refused:
         return False
 
 
@@ -96,17 +110,17 @@ def _columns(call: RootCall, name: str, tensor: Tensor, base: list[Tensor]) -> I
     if tensor.dim() != 2 or not tensor.is_floating_point() or tensor.shape[1] < 2 or tensor.shape[0] < 2:
         return
     leaf = tensor.detach().clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            output = call.module(*_with(call.args, tensor, leaf), **_with(call.kwargs, tensor, leaf))
-            total = sum(
-                (t.double() * torch.linspace(0.5, 1.5, t.numel(), dtype=torch.float64).view(t.shape)).sum()
-                for t in tensors_in(output)
-                if is_real(t) and t.requires_grad
-            )
-            (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True) if isinstance(total, Tensor) else (None,)
-    except Exception:
+    with torch.enable_grad():
+        output = call.output(lambda t: leaf if t is tensor else t)
+        total = sum(
+            (t.double() * torch.linspace(0.5, 1.5, t.numel(), dtype=torch.float64, device=t.device).view(t.shape)).sum()
+            for t in tensors_in(output)
+            if is_real(t) and t.requires_grad
+        )
+    if not isinstance(total, Tensor):
         return
+    with users_code():
+        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:
         return
     dead = (gradient == 0).all(0) & (tensor.std(0) > 0)
@@ -119,10 +133,6 @@ def _columns(call: RootCall, name: str, tensor: Tensor, base: list[Tensor]) -> I
         yield f"{name}[:, ({which}{', ...' if int(dead.sum()) > 4 else ''})]"
 
 
-def _with(nest: Any, old: Tensor, new: Tensor) -> Any:
-    return exchanged_in(lambda t: new if t is old else t, nest)
-
-
 def with_answers(found: Probed, answers: list[Dependence], calls: list[RootCall]) -> Probed:
     """What is known, with what all models answered."""
     several = len(calls) > 1
@@ -130,7 +140,7 @@ def with_answers(found: Probed, answers: list[Dependence], calls: list[RootCall]
     for call, answer in zip(calls, answers, strict=False):
         prefix = f"{call.name}: " if several and call.name else ""
         ignored += [prefix + name for name in answer.ignored]
-    slices = [name for answer in answers for name in (*answer.slices, *answer.columns)]
+    slices = [name for answer in answers for name in answer.slices]
     mixed = max(
         (a for a in answers if a.mixed is not None), key=lambda a: (a.mixed_certain, a.mixed or 0.0), default=None
     )

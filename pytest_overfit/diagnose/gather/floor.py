@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import users_code
 from pytest_overfit.diagnose.evidence import Floor
 from pytest_overfit.diagnose.gather.tensors import is_real
 from pytest_overfit.run.task import Task
@@ -110,7 +111,7 @@ def find_floor(
 
         def terms() -> dict[str, Tensor]:
             free.begin()
-            with torch.enable_grad():
+            with torch.enable_grad(), users_code():
                 return task.forward(task.batch)[1]
 
         first = terms()
@@ -118,14 +119,16 @@ def find_floor(
         leaves = list(free.leaves.values())
         if not leaves or not first["objective"].requires_grad or not math.isfinite(start):
             return None
-        gradients = torch.autograd.grad(first["objective"], leaves, allow_unused=True, retain_graph=True)
+        with users_code():
+            gradients = torch.autograd.grad(first["objective"], leaves, allow_unused=True, retain_graph=True)
         unread = tuple(
             place[2].removeprefix("output.")
             for place, gradient in zip(free.leaves, gradients, strict=True)
             if gradient is None or not bool((gradient != 0).any())
         )
         parameters = [p for p in task.model.parameters() if p.requires_grad]
-        direct = torch.autograd.grad(first["objective"], parameters, allow_unused=True) if parameters else ()
+        with users_code():
+            direct = torch.autograd.grad(first["objective"], parameters, allow_unused=True) if parameters else ()
         reads_weights = any(g is not None and bool((g != 0).any()) for g in direct)
         best, curve = _minimise(terms, leaves, limit, until, scale)
         names = {place[2].removeprefix("output."): leaf.detach() for place, leaf in free.leaves.items()}
@@ -173,6 +176,7 @@ def _minimise(
         curve.append(value)
         if time.perf_counter() > until or (limit is not None and limit > 0 and 0 <= value < 0.2 * limit):
             break
-        found["objective"].backward()  # type: ignore[no-untyped-call]
+        with users_code():
+            found["objective"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return best, curve

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.diagnose.evidence import Evidence, Probed, Step
+from pytest_overfit.diagnose.evidence import Evidence, Group, Moves, Probed, Step, Term
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
 from pytest_overfit.diagnose.gather.capture import StepTask
-from pytest_overfit.diagnose.gather.dependence import ask, evaluating_mode, with_answers
+from pytest_overfit.diagnose.gather.dependence import Dependence, depend, evaluating_mode, with_answers
 from pytest_overfit.diagnose.gather.floor import find_floor
 from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.diagnose.gather.nonfinite import locate
@@ -30,16 +31,17 @@ from pytest_overfit.diagnose.gather.tensors import is_real
 from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_terms, reads_weights_alone
 from pytest_overfit.diagnose.gather.watch import Watched, children_alike
 from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.diagnose.views import ViewsPredicted
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES
-from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
-from pytest_overfit.run.update import Detached, Update, into_training
+from pytest_overfit.run.update import Again, Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
 
 Judge = Callable[[RunRecord], tuple[Finding, ...]]
@@ -57,104 +59,118 @@ class Inspected:
     Args:
         criteria: what is declared on purpose is not held against anybody.
         judge: findings of a record; trials are made only where one is missed.
+        questions: asks everything, and keeps what could not be asked.
         seconds: the most seconds of the diagnosis of a failed run; None: three times the run
             with all its planned steps.
     """
 
-    def __init__(self, criteria: Criteria, judge: Judge, *, seconds: float | None = None) -> None:
-        self.criteria, self.judge, self.seconds = criteria, judge, seconds
+    def __init__(self, criteria: Criteria, judge: Judge, questions: Questions, *, seconds: float | None = None) -> None:
+        self.criteria, self.judge, self.questions, self.seconds = criteria, judge, questions, seconds
         self.evidence: Evidence | None = None
         self.probed = self.found = Probed()
         self.watched: Watched | None = None
+        self.samples: int | None = None
         self.alike: tuple[str, ...] = ()
+        self.groups: tuple[Group, ...] = ()
+        self.moves: tuple[Moves, ...] = ()
         self.targets: list[Tensor] = []
+        self.predicted: ViewsPredicted | None = None
+        self.interrupted = False
 
     def before(self, bench: Bench) -> None:
-        self.bench, self.samples = bench, samples_of(bench.task.batch)
-        self.alike = children_alike(bench.task.model)
+        self.bench, ask = bench, self.questions.ask
+        self.samples = ask("the samples of the batch", lambda: samples_of(bench.task.batch), otherwise=None)
+        self.alike = ask("modules that start alike", lambda: children_alike(bench.task.model), otherwise=())
 
     def watch(self, update: Update) -> Update:
-        self.watched = Watched(update, self.bench, self.samples)
-        return self.watched
+        self.watched = self.questions.ask(
+            "the first steps", lambda: Watched(update, self.bench, self.samples, self.questions), otherwise=None
+        )
+        return update if self.watched is None else self.watched
 
     def trained(self, bench: Bench, curves: Curves) -> None:
         """Asks the trained model; where it is not finite any more, the one of the start."""
-        assert self.watched is not None
-        self.groups, self.moves = self.watched.as_groups(), self.watched.as_moves()
-        now = Snapshot()
-        now.add(bench.task.model)
+        if self.watched is not None:
+            self.groups = self.questions.ask("the parameter groups", self.watched.as_groups, otherwise=())
+            self.moves = self.questions.ask("how parameters moved", self.watched.as_moves, otherwise=())
         finite = curves.non_finite is None
-        for optimizer in () if finite else bench.optimizers:  # asking updates nothing, going back to the start does
-            now.add(optimizer)
-        with bench_aside(bench, now), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+
+        def look() -> None:
             if not finite:
                 bench.start.restore()
             self.probed = self._ask(bench, curves)
 
+        self._aside(bench, look, optimizers=not finite)  # asking updates nothing, going back to the start does
+
     def after(self, bench: Bench, record: RunRecord) -> None:
-        assert self.watched is not None
         findings = self.judge(record)
-        declared = self.criteria
-        supervision = record.supervision
-        inputs = set(supervision.inputs) if supervision else set()
-        targets = {
-            k
-            for k in (supervision.answers if supervision else ())
-            if k not in inputs and k not in (supervision.unread if supervision else ())
-        }
-        targets |= set(supervision.targets) - inputs if supervision else set()
-        batch = bench.task.batch
+        declared, batch, ask = self.criteria, bench.task.batch, self.questions.ask
+        inputs, targets = _roles(record.supervision)
         self.probed = replace(
             self.probed,
-            tensors=look_at_batch(batch, inputs, targets),
-            repeated=conflicts(batch, inputs, self.samples),
+            tensors=ask("the numbers of the batch", lambda: look_at_batch(batch, inputs, targets), otherwise=()),
+            repeated=ask(
+                "samples that contradict each other", lambda: conflicts(batch, inputs, self.samples), otherwise={}
+            ),
             samples=self.samples,
         )
         self.evidence = Evidence(
             record=record,
             findings=findings,
             limits=bench.plan.limits,
-            steps=tuple(self.watched.steps),
+            steps=() if self.watched is None else tuple(self.watched.steps),
             groups=self.groups,
             moves=self.moves,
-            counts=self.watched.counts,
+            counts={} if self.watched is None else self.watched.counts,
             alike=self.alike,
             probed=self.probed,
-            views=_quietly(lambda: look_at_views(batch)),
+            views=ask("whether the views agree", lambda: look_at_views(batch), otherwise=None),
             predicted=self.predicted,
             own_step=bench.step is not None,
             unused=declared.unused,
             frozen=declared.frozen,
             stochastic=declared.stochastic,
+            interrupted=self.interrupted,
         )
-        if self.evidence.passed:
+        if self.evidence.passed or self.interrupted:
             return
         until = time.perf_counter() + (
             self.seconds if self.seconds is not None else max(LEAST_SECONDS, 3 * _whole_seconds(record))
         )
-        now = Snapshot()
-        now.add(bench.task.model)
-        for optimizer in bench.optimizers:
-            now.add(optimizer)
+        self._aside(bench, lambda: self._search(bench, record, until), optimizers=True)
+        self.evidence = replace(self.evidence, interrupted=self.interrupted)
+
+    def _aside(self, bench: Bench, look: Callable[[], None], *, optimizers: bool) -> None:
+        """Looks, and puts the state back as it is now. Ctrl-C, or a mistake of ours, ends the look alone."""
         try:
-            with bench_aside(bench, now), warnings.catch_warnings():
+            with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._search(bench, record, until)
+                now = Snapshot()
+                for thing in (bench.task.model, *(bench.optimizers if optimizers else ())):
+                    now.add(thing)
+                with bench_aside(bench, now):
+                    look()
         except KeyboardInterrupt:
-            self.evidence = replace(self.evidence, interrupted=True)
+            self.interrupted = True
+            self.questions.leave_out("the rest of the diagnosis", "interrupted")
 
     def _search(self, bench: Bench, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
         assert self.evidence is not None
-        assert self.watched is not None
-        self.evidence = evidence = replace(self.evidence, steps=self._first_step_again(bench))
+        ask = self.questions.ask
+        steps = ask("the first step once more", lambda: self._first_step_again(bench), otherwise=self.evidence.steps)
+        self.evidence = evidence = replace(self.evidence, steps=steps)
+        seen, huge = (None, None) if self.watched is None else (self.watched.first_bad, self.watched.huge)
         if record.non_finite is not None:
-            bad, gradient = locate(bench, record, self.watched.first_bad, until)
-            self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=self.watched.huge)
+            question = "where the first NaN or infinity arose"
+            bad, gradient = ask(
+                question, lambda: locate(bench, record, seen, until, self.questions), otherwise=(seen, None)
+            )
+            self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=huge)
         elif self.bench_loss(bench) is not None:
             bench.tell(PROBES, "the floor of the loss", until - time.perf_counter())
-            self.probed = replace(self.probed, floor=_quietly(lambda: self._floor(bench, until)))
+            floor = ask("the floor of the loss", lambda: self._floor(bench, until), otherwise=None)
+            self.probed = replace(self.probed, floor=floor)
         self.evidence = replace(evidence, probed=self.probed)
 
         def learned(found: Evidence) -> None:
@@ -162,21 +178,21 @@ class Inspected:
 
         missed = ("max_steps", "max_seconds", "non_finite")  # else the limits were met, or nothing can be trained
         if record.stop in missed:
-            make_trials(bench, self.evidence, until=until, learned=learned)
+            make_trials(bench, self.evidence, until=until, learned=learned, questions=self.questions)
 
     def _first_step_again(self, bench: Bench) -> tuple[Step, ...]:
         """The steps that were seen, the first of them looked at thoroughly."""
-        assert self.watched is not None
-        again: Watched | None = None
-        with contextlib.suppress(Exception, Detached), bench.at_start():
-            update = bench.update(bench.task, GradientWatch(bench.task.model))
-            again = Watched(update, bench, self.samples, thorough=True)
-            with again.running():
+        seen = () if self.watched is None else tuple(self.watched.steps)
+        with bench.at_start():
+            update = Again(bench.update(bench.task, GradientWatch(bench.task.model)))
+            again = Watched(update, bench, self.samples, self.questions, thorough=True)
+            with contextlib.suppress(Detached), again.running():
                 again(0, look=True, observe=False)
-        if again is None or not again.steps:
-            return tuple(self.watched.steps)
-        self.watched.first_bad, self.watched.huge = again.first_bad, again.huge
-        return (*again.steps, *self.watched.steps[1:])
+        if not again.steps:
+            return seen
+        if self.watched is not None:
+            self.watched.first_bad, self.watched.huge = again.first_bad, again.huge
+        return (*again.steps, *seen[1:])
 
     def bench_loss(self, bench: Bench) -> Any:
         return bench.task if bench.task.repeatable else (StepTask(bench.task, bench.step) if bench.step else None)
@@ -201,13 +217,15 @@ class Inspected:
         self.predicted, self.found = None, Probed()
         task = self.bench_loss(bench)
         if task is None:
+            self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
             return self.found
         calls = self._forward(bench, bench.on(task), curves)
         self._ask_models(bench.task.model, calls)
-        if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, self.found.mixed):
-            paired, output = self._pairing(bench.on(task))
-            self._know(paired=paired, mispaired=output)
-        return modes.look(bench, task, self.found, calls, curves)
+        with self.questions.asking("whether predictions and targets are of the same samples"):
+            if self.reordered or not as_they_are(bench.task.batch, calls, self.targets, self.found.mixed):
+                paired, output = self._pairing(bench.on(task))
+                self._know(paired=paired, mispaired=output)
+        return modes.look(bench, task, self.found, calls, curves, self.questions)
 
     def _know(self, **answers: Any) -> None:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
@@ -216,7 +234,7 @@ class Inspected:
     def _forward(self, bench: Bench, on: Bench, curves: Curves) -> list[RootCall]:
         """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
         named = listened_to(getattr(bench.task, "given", bench.task.model))
-        xray = XRay(bench.task.model, bench.task.batch, self.samples)
+        xray = XRay(bench.task.model, bench.task.batch, self.samples, self.questions)
         into_training(bench.task.model)
         seed_everything(bench.seed)
         first = self.watched.steps[0].ops if self.watched is not None and self.watched.steps else ()
@@ -228,7 +246,7 @@ class Inspected:
             else contextlib.nullcontext()
         )
         calls: list[RootCall] = []
-        with contextlib.suppress(Exception), root_calls(named, calls), watching:
+        with self.questions.asking("a forward pass of the trained model"), root_calls(named, calls), watching:
             heard, terms = on.forward()
             self._know(modules=tuple(xray.modules), ops=tuple(xray.ops) if closely else first)
             self.targets = xray.targets or (self.watched.targets if self.watched is not None else [])
@@ -238,19 +256,31 @@ class Inspected:
 
     def _ask_loss(self, on: Bench, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]) -> None:
         """What of the outputs, of the samples and of the weights the loss reads."""
-        batch = on.task.batch
-        looked, gradients = look_at_terms(heard, terms, gated)
-        self._know(
-            terms=looked,
-            outputs=look_at_outputs(heard, gradients, self.samples),
-            training=float(terms["objective"].detach()),
-        )
+        batch, ask = on.task.batch, self.questions.ask
+        self._know(training=float(terms["objective"].detach()))
+        nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
+        looked, gradients = ask("the terms of the loss", lambda: look_at_terms(heard, terms, gated), otherwise=nothing)
+        outputs = ask("the outputs", lambda: look_at_outputs(heard, gradients, self.samples), otherwise=())
+        self._know(terms=looked, outputs=outputs)
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
-            self._know(weights_alone=reads_weights_alone(on.forward, batch, learning))
-        passed_on = _passed_on(batch, calls)
-        self._know(unread_samples=count_unread_samples(on.forward, batch, heard, gradients, self.samples, passed_on))
-        self.predicted = _quietly(lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, batch))
+            alone = ask(
+                "a loss of the weights alone",
+                lambda: reads_weights_alone(on.forward, batch, learning),
+                otherwise=False,
+            )
+            self._know(weights_alone=alone)
+        unread = ask(
+            "samples that the loss leaves out",
+            lambda: count_unread_samples(on.forward, batch, heard, gradients, self.samples, _passed_on(batch, calls)),
+            otherwise=0,
+        )
+        self._know(unread_samples=unread)
+        self.predicted = ask(
+            "predictions against the views",
+            lambda: look_at_predictions({name: tensor.detach() for name, tensor in heard}, batch),
+            otherwise=None,
+        )
 
     def _ask_models(self, model: nn.Module, calls: list[RootCall]) -> None:
         """What the outputs of every model depend on, and the range of what it is given."""
@@ -260,17 +290,22 @@ class Inspected:
         pairwise = self.samples is not None and not wide and squares
         answers = []
         for call in calls:
-            with evaluating_mode(call.module), contextlib.suppress(Exception):
-                answers.append(ask(call, samples=self.samples, targets=self.targets, pairwise=pairwise))
+            answer = Dependence()
+            with self.questions.asking(_of("what the outputs depend on", call)), evaluating_mode(call.module):
+                answer = depend(
+                    call, samples=self.samples, targets=self.targets, pairwise=pairwise, questions=self.questions
+                )
+            answers.append(answer)
         self.found = with_answers(self.found, answers, calls)
-        self._know(
-            arguments=tuple(
-                (name, float(tensor.detach().min()), float(tensor.detach().max()))
-                for call in calls
-                for name, tensor in call.arguments()
-                if is_real(tensor) and tensor.numel()
+        with self.questions.asking("the range of the inputs"):
+            self._know(
+                arguments=tuple(
+                    (name, float(tensor.detach().min()), float(tensor.detach().max()))
+                    for call in calls
+                    for name, tensor in call.arguments()
+                    if is_real(tensor) and tensor.numel()
+                )
             )
-        )
 
     @property
     def reordered(self) -> bool:
@@ -281,9 +316,21 @@ class Inspected:
             seed_everything(on.seed)
             return on.forward(batch)
 
-        with evaluating_mode(on.task.model), contextlib.suppress(Exception):
+        with evaluating_mode(on.task.model):
             return look_at_pairing(forward, on.task.batch, self.samples)
-        return None, ""
+
+
+def _of(question: str, call: RootCall) -> str:
+    return f"{question} ({call.name})" if call.name else question
+
+
+def _roles(supervision: Supervision | None) -> tuple[set[str], set[str]]:
+    """Which tensors of the batch are inputs, and which targets."""
+    if supervision is None:
+        return set(), set()
+    inputs = set(supervision.inputs)
+    answering = {key for key in supervision.answers if key not in supervision.unread}
+    return inputs, (answering | set(supervision.targets)) - inputs
 
 
 def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
@@ -297,7 +344,7 @@ def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
 
 
 @contextlib.contextmanager
-def bench_aside(bench: Bench, now: Snapshot) -> Any:
+def bench_aside(bench: Bench, now: Snapshot) -> Iterator[None]:
     """The state as it is now, and the random generators, come back after the block."""
     from pytest_overfit.run.isolation import restored_process
 
@@ -307,11 +354,3 @@ def bench_aside(bench: Bench, now: Snapshot) -> Any:
         finally:
             bench.task.heard.clear()
             now.restore()
-
-
-def _quietly(look: Callable[[], Any]) -> Any:
-    """None where a look is not possible: what a user's model refuses is no finding."""
-    try:
-        return look()
-    except Exception:
-        return None

@@ -77,16 +77,13 @@ def _moved(call: RootCall, changed: dict[int, Tensor], samples: int) -> tuple[fl
     def exchanged(tensor: Tensor) -> Tensor:
         return changed.get(id(tensor), tensor)
 
-    try:
-        for store, change in ((before, _as_it_is), (after, exchanged)):
-            handles = record(store)
-            try:
-                call.again(change)
-            finally:
-                for handle in handles:
-                    handle.remove()
-    except Exception:
-        return None
+    for store, change in ((before, _as_it_is), (after, exchanged)):
+        handles = record(store)
+        try:
+            call.again(change)
+        finally:
+            for handle in handles:
+                handle.remove()
     if len(before) != len(after) or not before:
         return None
     largest, where = 0.0, ""
@@ -148,10 +145,7 @@ def _along_both(call: RootCall, tensor: Tensor, outputs: list[Tensor]) -> bool:
         return False
     changed = tensor.detach().clone()
     changed[:, 0] = changed[:, -1] * 0.7 + 0.1 if tensor.is_floating_point() else changed[:, -1]
-    try:
-        base, other = call.again(), call.again(lambda t: changed if t is tensor else t)
-    except Exception:
-        return False
+    base, other = call.again(), call.again(lambda t: changed if t is tensor else t)
     pairs = [(a, b) for a, b in zip(base, other, strict=False) if a.dim() > 2 and a.shape[:2] == tensor.shape[:2]]
     return any(float((a - b)[:, 1:].abs().max()) > MOVED * float(a.abs().max()) for a, b in pairs)
 
@@ -165,10 +159,7 @@ def _is_of_no_sample(call: RootCall, batched: list[tuple[str, Tensor]], base: li
     if not first or not any(t.dim() >= 2 and t.shape[1] == samples for _, t in batched):
         return False
     turned = {id(t): t.detach().flip(0) for _, t in batched}
-    try:
-        other = call.again(lambda t: turned.get(id(t), t))
-    except Exception:
-        return False
+    other = call.again(lambda t: turned.get(id(t), t))
     pairs = [(a, b) for a, b in zip(base, other, strict=False) if a.dim() and a.shape[0] == samples]
     return bool(pairs) and all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(a.abs().max()))
@@ -194,10 +185,7 @@ def _mixed_in_pairs(
         return None
     for _, tensor in batched:
         changed = _first_exchanged(tensor)
-        try:
-            (other,) = call.again(partial(_one_exchanged, tensor, changed))
-        except Exception:
-            return None
+        (other,) = call.again(partial(_one_exchanged, tensor, changed))
         before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
         moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
         if moved > 10 * MOVED and not _as_a_whole(before, after):
@@ -219,10 +207,7 @@ def _as_a_whole(before: Tensor, after: Tensor) -> bool:
 def _equivariant(call: RootCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
     """Whether turning the order of the samples only turns the order of the outputs."""
     turned = {id(t): t.detach().flip(0) for _, t in batched}
-    try:
-        base, other = call.again(), call.again(lambda t: turned.get(id(t), t))
-    except Exception:
-        return True
+    base, other = call.again(), call.again(lambda t: turned.get(id(t), t))
     return all(
         not (a.dim() and a.shape[0] == samples)
         or torch.allclose(a.flip(0), b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_overfit.asking import Questions, Refused
 from pytest_overfit.diagnose.evidence import Op, Probed
 from pytest_overfit.diagnose.gather.dependence import evaluating_mode
 from pytest_overfit.diagnose.gather.roots import RootCall
@@ -23,44 +24,43 @@ SETTLE = 200  # forward passes that bring running statistics up to date
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
 
-def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: Curves) -> Probed:
+def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: Curves, questions: Questions) -> Probed:
     """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
-    model = bench.task.model
+    model, ask = bench.task.model, questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
-    evaluation = _loss(bench, task)
-    settled = evaluation
+    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(bench, task), otherwise=None)
     training = found.training
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
         if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
-            settled = _settled(bench, task)
-    random_training = _randomness(calls, training=True)
-    random_evaluation = 0.0
+            question = "the loss in evaluation mode once running statistics have settled"
+            settled = ask(question, lambda: _settled(bench, task), otherwise=None)
+    random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
+    random_evaluation, permuted = 0.0, False
     ops: tuple[Op, ...] = ()
     if random_training > 0:
-        random_evaluation = _randomness(calls, training=False)
+        question = "randomness in evaluation mode"
+        random_evaluation = ask(question, lambda: _randomness(calls, training=False), otherwise=0.0)
         if random_evaluation > 0:
-            ops = _dropping(bench, calls)
+            ops = ask("what is random in evaluation mode", lambda: _dropping(bench, calls, questions), otherwise=())
+        permuted = ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
     return replace(
         found,
         evaluation=evaluation,
         evaluation_settled=settled,
         random_training=random_training,
         random_evaluation=random_evaluation,
-        permuted_input=random_training > 0 and _permutes(calls),
-        mode_modules=tuple(_mode_modules(model)),
+        permuted_input=permuted,
+        mode_modules=ask("modules that change with the mode", lambda: tuple(_mode_modules(model)), otherwise=()),
         ops=(*found.ops, *ops),
     )
 
 
 def _loss(bench: Bench, task: Any) -> float | None:
-    """The objective in evaluation mode; None where the model gives none there."""
+    """The objective in evaluation mode; None where it is no number there."""
     with evaluating_mode(bench.task.model):
         seed_everything(bench.seed)
-        try:
-            value = float(bench.on(task).forward()[1]["objective"].detach())
-        except Exception:
-            return None
+        value = float(bench.on(task).forward()[1]["objective"].detach())
     return value if math.isfinite(value) else None
 
 
@@ -70,7 +70,7 @@ def _settled(bench: Bench, task: Any) -> float | None:
     if layers:
         slowest = min((float(m.momentum) for m in layers if isinstance(m.momentum, float)), default=0.1) or 1e-3
         for _ in range(min(SETTLE, max(20, int(3 / slowest)))):
-            with contextlib.suppress(Exception), torch.no_grad():
+            with torch.no_grad():
                 bench.on(task).forward()
     return _loss(bench, task)
 
@@ -79,7 +79,7 @@ def _randomness(calls: list[RootCall], *, training: bool) -> float:
     """How far two passes of different seeds lie apart, relative to the size of the outputs."""
     largest = 0.0
     for call in calls:
-        with contextlib.suppress(Exception), contextlib.nullcontext() if training else evaluating_mode(call.module):
+        with contextlib.nullcontext() if training else evaluating_mode(call.module):
             for a, b in zip(call.again(seed=1), call.again(seed=2), strict=True):
                 if a.numel() and a.shape == b.shape:
                     size = float(a.double().square().mean().sqrt()) or 1.0
@@ -87,14 +87,13 @@ def _randomness(calls: list[RootCall], *, training: bool) -> float:
     return largest
 
 
-def _dropping(bench: Bench, calls: list[RootCall]) -> tuple[Op, ...]:
+def _dropping(bench: Bench, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
     """Dropout that goes on in evaluation mode, with the line that calls it."""
-    xray = XRay(bench.task.model, bench.task.batch, None)
-    for call in calls:
-        with contextlib.suppress(Exception), evaluating_mode(call.module), xray.watching([], modules=False):
+    xray = XRay(bench.task.model, bench.task.batch, None, questions)
+    for call in calls[:1]:
+        with evaluating_mode(call.module), xray.watching([], modules=False):
             call.again()
-            return tuple(replace(op, name="random_in_evaluation") for op in xray.ops if op.name == "random")
-    return ()
+    return tuple(replace(op, name="random_in_evaluation") for op in xray.ops if op.name == "random")
 
 
 def _permutes(calls: list[RootCall]) -> bool:
@@ -125,7 +124,7 @@ def _first_input(call: RootCall, seed: int) -> Any:
         if any(True for _ in m.parameters(recurse=False))
     ]
     try:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Refused):  # what was seen until then counts
             call.again(seed=seed)
     finally:
         for handle in handles:

@@ -11,19 +11,23 @@ from typing import Any
 
 import torch
 
+from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.diagnose.evidence import LOSS, Op
 from pytest_overfit.diagnose.gather.capture import StepTask
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.update import Again
 from pytest_overfit.run.watch import GradientWatch
 
 _NODE = re.compile(r"Function '(\w+?)(?:Backward)?\d*' returned nan")
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
-def locate(bench: Bench, record: RunRecord, seen: Op | None, until: float) -> tuple[Op | None, Op | None]:
+def locate(
+    bench: Bench, record: RunRecord, seen: Op | None, until: float, questions: Questions
+) -> tuple[Op | None, Op | None]:
     """(the forward operation, the backward operation) that first gave a number that is none; None where neither did."""
     assert record.non_finite is not None
     before = record.non_finite.step - 1
@@ -39,14 +43,13 @@ def locate(bench: Bench, record: RunRecord, seen: Op | None, until: float) -> tu
                 strict_terms=False,
                 max_seconds=max(0.1, until - time.perf_counter()),
             )
-            with contextlib.suppress(Exception):
-                fit(bench.task, bench.update(bench.task, watch), plan, watch=watch)
+            fit(bench.task, Again(bench.update(bench.task, watch)), plan, watch=watch)
         task: Any = bench.task if bench.task.repeatable else (StepTask(bench.task, bench.step) if bench.step else None)
         if task is None:
             return seen, None
-        xray = XRay(bench.task.model, bench.task.batch, None)
+        xray = XRay(bench.task.model, bench.task.batch, None, questions)
         if seen is None:
-            with contextlib.suppress(Exception), xray.watching([], modules=False):
+            with contextlib.suppress(Refused), xray.watching([], modules=False):  # a model may refuse its own NaN
                 bench.on(task).forward()
             seen = xray.bad
         return seen, None if seen is not None else _backward(bench, task)
@@ -58,9 +61,11 @@ def _backward(bench: Bench, task: Any) -> Op | None:
         warnings.simplefilter("always")
         try:
             with torch.autograd.set_detect_anomaly(True):
-                bench.on(task).forward()[1]["objective"].backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            found = _NODE.search(str(error))
+                objective = bench.on(task).forward()[1]["objective"]
+                with users_code():
+                    objective.backward()  # type: ignore[no-untyped-call]
+        except Refused as refused:
+            found = _NODE.search(str(refused.error))
             if found is None:
                 return None
             return Op(found.group(1), LOSS, _users_line("\n".join(str(w.message) for w in told)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.diagnose.gather.mixing import MOVED
 from pytest_overfit.diagnose.gather.roots import RootCall
@@ -51,7 +52,10 @@ def look_at_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[
     targets = []
     for _, tensor in named:
         changed = _half_exchanged(tensor)
-        moved = None if changed is None else _moved(forward, batch, tensor, changed, base, samples)
+        try:
+            moved = None if changed is None else _moved(forward, batch, tensor, changed, base, samples)
+        except Refused:  # of this tensor nothing is known: another one may answer
+            continue
         if moved is None:
             continue
         if any(bool(rows.any()) for rows in moved.outputs.values()):
@@ -91,13 +95,13 @@ class _Base:
 
 
 def _measured(forward: Forward, batch: Any) -> _Base | None:
-    try:
-        heard, terms = forward(batch)
-        outputs = {name: tensor for name, tensor in heard if is_real(tensor) and tensor.requires_grad}
-        objective = terms["objective"]
-        found = torch.autograd.grad(objective, list(outputs.values()), allow_unused=True)
-    except Exception:
+    heard, terms = forward(batch)
+    outputs = {name: tensor for name, tensor in heard if is_real(tensor) and tensor.requires_grad}
+    objective = terms["objective"]
+    if not outputs or not objective.requires_grad:
         return None
+    with users_code():
+        found = torch.autograd.grad(objective, list(outputs.values()), allow_unused=True)
     gradients = {name: g for name, g in zip(outputs, found, strict=True) if g is not None}
     value = float(objective.detach())
     plain = {name: tensor.detach() for name, tensor in outputs.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import users_code
 from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
 from pytest_overfit.run.isolation import seed_everything
 
@@ -37,11 +38,25 @@ class RootCall:
                 yield from _listed(name, value)
 
     def again(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor, *, seed: int = 0) -> list[Tensor]:
-        """The floating-point outputs of the same call with its tensors exchanged."""
+        """The floating-point outputs of the same call with its tensors exchanged.
+
+        Raises:
+            Refused: the model does not take them.
+        """
         seed_everything(seed)
         with torch.no_grad():
-            output = self.module(*exchanged_in(change, self.args), **exchanged_in(change, self.kwargs))
+            output = self.output(change)
         return [tensor.detach() for tensor in tensors_in(output) if is_real(tensor)]
+
+    def output(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """What the same call with its tensors exchanged returns, with its graph where gradients are on.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+        args, kwargs = exchanged_in(change, self.args), exchanged_in(change, self.kwargs)
+        with users_code():
+            return self.module(*args, **kwargs)
 
 
 def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.diagnose.evidence import Attempt, Evidence
 from pytest_overfit.diagnose.gather import trials
 from pytest_overfit.diagnose.gather.trials import Change, attempt
@@ -25,16 +26,25 @@ TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 
 
-def make_trials(bench: Bench, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None]) -> None:
+def make_trials(
+    bench: Bench, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
+) -> None:
     """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
-    steps, changes = bench.plan.max_steps, [*candidates(bench, evidence)]
+    steps = bench.plan.max_steps
+    changes: list[Change] = []
+    with questions.asking("which trials to make"):
+        for change in candidates(bench, evidence):
+            changes.append(change)  # one by one: what comes before a mistake of ours is tried
     for index, change in enumerate(changes, 1):
         left = until - time.perf_counter()
         if left < 0.05:
+            questions.leave_out(f"{len(changes) - index + 1} of {len(changes)} trials", "out of time: diagnose_seconds")
             return
         trial = f"{TRIAL} {index}/{len(changes)}"
         hopeless = _told(bench, trial, spoken(change), until=until, hopeless=_hopeless(evidence, steps))
-        done = attempt(bench, change, steps=steps, seconds=left, hopeless=hopeless)
+        done = None
+        with questions.asking(f"the trial {spoken(change)}"):
+            done = attempt(bench, change, steps=steps, seconds=left, hopeless=hopeless)
         if done is None:
             continue
         evidence = replace(evidence, attempts=(*evidence.attempts, done))

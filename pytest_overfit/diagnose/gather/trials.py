@@ -18,7 +18,7 @@ from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
-from pytest_overfit.run.update import Around, Detached, PlainUpdate, Row, Update, optimizers_heard
+from pytest_overfit.run.update import Again, Around, Detached, PlainUpdate, Row, Update, optimizers_heard
 from pytest_overfit.run.watch import GradientWatch
 
 DEFAULT_SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "dampening": 0, "nesterov": False,
@@ -49,36 +49,32 @@ class Change:
 
 def attempt(
     bench: Bench, change: Change, *, steps: int, seconds: float, hopeless: Callable[[Sequence[float]], bool]
-) -> Attempt | None:
-    """Makes one trial; None where it cannot be made.
+) -> Attempt:
+    """Makes one trial.
 
     Args:
         hopeless: asked now and then with the objective so far; True ends the trial.
+
+    Raises:
+        Refused: the user's code does not take the change.
     """
     with bench.at_start(), contextlib.ExitStack() as stack:
-        try:
-            if change.applied is not None:
-                stack.enter_context(change.applied(bench))
-            bench = bench if change.task is None else bench.on(change.task(bench))
-            watch = GradientWatch(bench.task.model)
-            update = bench.update(bench.task, watch) if change.update is None else change.update(bench, watch)
-            enough = _Enough(update, hopeless)
-            plan = replace(
-                bench.plan,
-                max_steps=steps,
-                max_seconds=seconds,
-                val_every=10**9,
-                gradient_every=10**9,
-                strict_terms=False,
-            )
-            seed_everything(bench.seed)
-            curves = _fit(bench, enough, plan, watch)
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:
-            return Attempt(
-                change.name, (), None, f"{type(error).__name__}: {error}", change.was, change.value, change.detail
-            )
+        if change.applied is not None:
+            stack.enter_context(change.applied(bench))
+        bench = bench if change.task is None else bench.on(change.task(bench))
+        watch = GradientWatch(bench.task.model)
+        update = bench.update(bench.task, watch) if change.update is None else change.update(bench, watch)
+        enough = _Enough(Again(update), hopeless)
+        plan = replace(
+            bench.plan,
+            max_steps=steps,
+            max_seconds=seconds,
+            val_every=10**9,
+            gradient_every=10**9,
+            strict_terms=False,
+        )
+        seed_everything(bench.seed)
+        curves = _fit(bench, enough, plan, watch)
     if curves.stop == "interrupted":
         raise KeyboardInterrupt
     curve = tuple(row["objective"] for row in curves.steps)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
 from pytest_overfit.diagnose.gather.tensors import size_of
 from pytest_overfit.diagnose.gather.xray import XRay
@@ -28,13 +29,16 @@ class Watched(Around):
     """An update that is watched: the loop calls it in place of the one inside.
 
     Args:
+        questions: keeps what breaks here, which must not break the step.
         thorough: measure every module, and look for the first number that is none; what only a failed run is worth.
     """
 
-    def __init__(self, inner: Update, bench: Bench, samples: int | None, *, thorough: bool = False) -> None:
+    def __init__(
+        self, inner: Update, bench: Bench, samples: int | None, questions: Questions, *, thorough: bool = False
+    ) -> None:
         super().__init__(inner)
-        self.bench, self.thorough = bench, thorough
-        self.xray = XRay(bench.task.model, bench.task.batch, samples)
+        self.bench, self.questions, self.thorough = bench, questions, thorough
+        self.xray = XRay(bench.task.model, bench.task.batch, samples, questions)
         self.steps: list[Step] = []
         self.counts: Counter[str] = Counter()
         self.groups: dict[tuple[int, int], dict[str, Any]] = {}
@@ -67,23 +71,32 @@ class Watched(Around):
         if step >= (CLOSE if own else 1):
             return self.inner(step, look=look, observe=observe)
         try:
-            with self.xray.watching(self.inner.optimizers, modules=self.thorough, checked=self.thorough):
+            with contextlib.ExitStack() as stack:
+                with self.questions.asking("the first steps"):
+                    watching = self.xray.watching(self.inner.optimizers, modules=self.thorough, checked=self.thorough)
+                    stack.enter_context(watching)
                 row = self.inner(step, look=look, observe=observe)
         except Detached:
-            self.steps.append(self.xray.step(step + 1, math.nan, None))
+            with self.questions.asking("the first steps"):
+                self.steps.append(self.xray.step(step + 1, math.nan, None))
             raise
         finally:
             self.bench.task.heard.clear()
+        with self.questions.asking("the first steps"):
+            self._keep(step, row)
+        return row
+
+    def _keep(self, step: int, row: Row) -> None:
+        """What was seen of a step that was watched closely."""
         self.first_bad = self.first_bad or self.xray.bad
         self.huge = self.huge or self.xray.huge
         self.targets = self.targets or self.xray.targets
         source = getattr(self.inner, "source", None)
         value = row.values[0] if isinstance(row.values, list) else float(row.values[0])
         self.steps.append(self.xray.step(step + 1, float(value), source))
-        return row
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with contextlib.suppress(Exception):
+        with self.questions.asking("what the optimizers do"):
             self.counts["steps"] += 1
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
@@ -106,7 +119,7 @@ class Watched(Around):
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._is_due():
             return
-        with contextlib.suppress(Exception):
+        with self.questions.asking("what the optimizers do"):
             held = self._held_by(optimizer)
             self.versions[id(optimizer)], self.looked = [p._version for p in held], self.number
             if self.number < STATES:

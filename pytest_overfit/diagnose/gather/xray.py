@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.data.batch import named_tensors
 from pytest_overfit.diagnose.evidence import LOSS, Event, Module, Op, Step
 from pytest_overfit.diagnose.gather.calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
@@ -36,10 +37,11 @@ class XRay:
         model: the modules that were handed over, as one.
         batch: what they are trained on.
         samples: the length of its axis of samples, None where there is none.
+        questions: keeps what breaks in an ear, which must never break what it hears.
     """
 
-    def __init__(self, model: nn.Module, batch: Any, samples: int | None) -> None:
-        self.model, self.batch, self.samples = model, batch, samples
+    def __init__(self, model: nn.Module, batch: Any, samples: int | None, questions: Questions) -> None:
+        self.model, self.batch, self.samples, self.questions = model, batch, samples, questions
         self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
         self.parameters = {id(p): name for name, p in model.named_parameters()}
         self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
@@ -138,7 +140,7 @@ class XRay:
     # What is heard, one method per ear.
 
     def _called(self, kind: str, frame: FrameType) -> None:
-        with contextlib.suppress(Exception):  # an ear must never break what it hears
+        with self.questions.asking("the calls of a step"):
             line = users_line(frame.f_back)
             if kind == "backward":
                 self._backward(frame.f_locals.get("tensors"), line)
@@ -183,7 +185,7 @@ class XRay:
         )
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        with contextlib.suppress(Exception):
+        with self.questions.asking("what an optimizer was given"):
             held = [p for group in optimizer.param_groups for p in group["params"]]
             self.held |= {id(p) for p in held}
             own = sum(id(p) in self.parameters for p in held)
@@ -238,11 +240,12 @@ class XRay:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         name = self.stack.pop() if self.stack else ""
         if not self.stack and name is not None:
-            with contextlib.suppress(Exception), torch._C.DisableTorchFunction():
+            with self.questions.asking("the outputs of the model"), torch._C.DisableTorchFunction():
                 self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
         if not self.measured or name is None or len(self.modules) >= MOST_OPS:
             return
-        with contextlib.suppress(Exception), torch.no_grad(), torch._C.DisableTorchFunction():
+        asking = self.questions.asking("the size of the outputs of every module")
+        with asking, torch.no_grad(), torch._C.DisableTorchFunction():
             tensor = next((t for t in tensors_in(output) if is_real(t) and t.numel()), None)
             if tensor is None:
                 return
@@ -341,7 +344,7 @@ class _Operations(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if name in _CHEAP:
             return out
-        with contextlib.suppress(Exception), torch.no_grad():  # an ear must never break what it hears
+        with self.xray.questions.asking("the operations of a step"), torch.no_grad():
             self.xray.operation(name if before is None else f"{name}!", sys._getframe(1), args, kwargs or {}, out)
         return out
 
