@@ -152,9 +152,18 @@ def spoken(error: BaseException) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def ours_first(not_asked: Sequence[NotAsked]) -> list[NotAsked]:
-    """Mistakes of ours before what could not be asked here."""
-    return sorted(not_asked, key=lambda each: not each.ours)
+def not_asked_lines(not_asked: Sequence[NotAsked], *, most: int = 5) -> list[str]:
+    """One line each, mistakes of ours first; of more than ``most`` the others by name.
+
+    Example:
+        >>> not_asked_lines([NotAsked("a", "out of time"), NotAsked("b", "out of time")], most=1)
+        ['not asked: a: out of time', 'not asked either: b']
+    """
+    ordered = sorted(not_asked, key=lambda each: not each.ours)
+    lines = [each.text() for each in ordered[:most]]
+    return lines + (
+        [f"not asked either: {', '.join(each.question for each in ordered[most:])}"] if ordered[most:] else []
+    )
 
 
 def _place(trace: TracebackType | None) -> str:

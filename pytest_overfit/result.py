@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_overfit.asking import NotAsked, ours_first
+from pytest_overfit.asking import NotAsked, not_asked_lines
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
@@ -67,26 +67,32 @@ class OverfitResult:
         """Ctrl-C ended the run, or the diagnosis after it."""
         return self.record.stop == "interrupted" or bool(self.evidence and self.evidence.interrupted)
 
+    @property
+    def diagnosis_notes(self) -> tuple[str, ...]:
+        """What has to be known of the diagnosis: that it was interrupted, and what was not asked."""
+        trials = f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials" if self.evidence else ""
+        cut = (trials,) if self.evidence is not None and self.evidence.interrupted else ()
+        return (*cut, *not_asked_lines(self.not_asked))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else has to be known: of the run, and of its diagnosis."""
+        return (*self.record.notes, *self.diagnosis_notes)
+
     def summary(self) -> str:
         """The headline of every run, one line per criterion (observed, allowed, margin, steps to pass), every cause."""
         headlines = [run_headline(run.record) for run in self.runs or (self,)]
-        notes = [f"note: {note}" for note in (*self.record.notes, *self._diagnosis_notes())]
+        notes = [f"note: {note}" for note in self.notes]
         causes = cause_lines(self.causes, most=len(self.causes))
         return "\n".join([*headlines, *criteria_table(self.findings), *causes, *notes])
 
     def failure_text(self) -> str:
         """The text of a failing test: what was missed, why, what to change; at most 25 lines."""
         diagnosed = self.evidence is not None
-        return failure_text(self.findings, self.causes, diagnosed=diagnosed, notes=self._diagnosis_notes())
+        return failure_text(self.findings, self.causes, diagnosed=diagnosed, notes=self.diagnosis_notes)
 
     def check(self) -> None:
         """Raises an AssertionError that names every missed criterion and its cause; silent when all hold."""
         if not self.passed:
             __tracebackhide__ = True
             raise AssertionError(self.failure_text())
-
-    def _diagnosis_notes(self) -> tuple[str, ...]:
-        told = tuple(each.text() for each in ours_first(self.not_asked))
-        if self.evidence is None or not self.evidence.interrupted:
-            return told
-        return (f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials", *told)

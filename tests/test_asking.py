@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.asking import Mistake, NotAsked, Questions, Refused, Unanswerable, ours_first, spoken, users_code
+from pytest_overfit.asking import (
+    Mistake,
+    NotAsked,
+    Questions,
+    Refused,
+    Unanswerable,
+    not_asked_lines,
+    spoken,
+    users_code,
+)
 
 
 def broken() -> None:
@@ -101,5 +110,15 @@ def test_an_error_whose_text_raises_has_its_kind() -> None:
 
 def test_mistakes_of_ours_come_first() -> None:
     """They ask for something to be done."""
-    found = ours_first([NotAsked("a", "out of time"), NotAsked("b", "KeyError", ours=True)])
-    assert [each.question for each in found] == ["b", "a"]
+    found = not_asked_lines([NotAsked("a", "out of time"), NotAsked("b", "KeyError", ours=True)])
+    assert found == [
+        "not asked: b: KeyError; this is a mistake of pytest-overfit's: please report it",
+        "not asked: a: out of time",
+    ]
+
+
+def test_many_are_told_by_name() -> None:
+    """A report keeps its size."""
+    found = not_asked_lines([NotAsked(name, "out of time") for name in "abcdefg"])
+    assert len(found) == 6
+    assert found[-1] == "not asked either: f, g"

@@ -99,13 +99,13 @@ def _observations(document: Document, said: Words) -> str:
         finals = final_table(document, result, said)
         parts += [finals] if finals else []
         parts += [seeds_table(result, said)] if result.runs else []
-    problems = [f"- {_problem(finding, said)}" for finding in document.findings if finding.missed]
+    problems = [f"- {_problem(finding, said)}" for finding in document.findings if not finding.passed]
     if problems:
         parts.append(_section(said["problems"], "\n".join(problems), level=3))
     elif document.findings:
         parts.append(_section(said["problems"], said["no_problems"], level=3))
-    if result is not None and result.record.notes:
-        notes = "\n".join(f"- {line(note)}" for note in result.record.notes)
+    if result is not None and result.notes:
+        notes = "\n".join(f"- {line(note)}" for note in result.notes)
         parts.append(_section(said["notes"], notes, level=3))
     return _section(said["observations"], *parts)
 
@@ -140,6 +140,8 @@ def _facts(document: Document, said: Words) -> Iterator[str]:
 
 
 def _problem(finding: Finding, said: Words) -> str:
+    if not finding.judged:
+        return f"**{text(finding.name)}** ({said['not_judged']}): {text(finding.observed)}"
     name = f"**{text(finding.name)}**"
     told = [said["problem"].format(name=name, observed=text(finding.observed), allowed=text(finding.allowed))]
     told += [said["where"].format(where=text(finding.where))] if finding.where else []

@@ -74,8 +74,8 @@ def _body(document: Document) -> Iterator[str]:
             seed = f", seed {result.record.seed}, which did worst" if result.runs else ""
             yield block("\n".join([f"objective{seed}", *lines]))
         yield from _causes(document)
-        if result.record.notes:
-            yield "\n".join(f"- note: {text(note)}" for note in result.record.notes[:MOST_ROWS])
+        if result.notes:
+            yield "\n".join(f"- note: {text(note)}" for note in result.notes[:MOST_ROWS])
     if document.comparison is not None:
         yield f"**Against the saved run {text(document.comparison.name)}**"
         if document.comparison.changes:
@@ -121,7 +121,8 @@ def _causes(document: Document) -> Iterator[str]:
         yield "**Why, and what to change**"
         yield "\n".join(told)
     elif result.evidence is not None and document.verdict == "failed":
-        yield "**Why**: no cause is proven, shown or observed."
+        open_ = ", and not everything was asked" if result.not_asked else ""
+        yield f"**Why**: no cause is proven, shown or observed{open_}."
 
 
 def _compact(documents: Sequence[Document], most_bytes: int) -> str:
@@ -146,7 +147,8 @@ def _compact(documents: Sequence[Document], most_bytes: int) -> str:
     left_out = len(documents) - len(rows)
     parts = [f"### {len(documents)} passed", made, *([f"{left_out} more passed."] if left_out else [])]
     # A pass on the CPU that was meant for a GPU shows here and nowhere else.
-    noted = Counter(note for document in documents for record in document.records[:1] for note in record.notes)
+    results = [document.result for document in documents if document.result is not None]
+    noted = Counter(note for result in results for note in result.notes)
     notes = [f"- note: {text(note)} ({count} of these runs)" for note, count in noted.most_common(MOST_NOTES)]
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 

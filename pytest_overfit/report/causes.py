@@ -11,6 +11,7 @@ MOST_LINES = 25
 MOST_CAUSES = 3
 MOST_WIDTH = 240
 NOT_NAMED = "why: no cause is proven, shown or observed; docs/causes.md says what was looked for"
+NOT_ALL_ASKED = "why: no cause is proven, shown or observed, and not everything was asked"
 
 
 def failure_text(
@@ -24,12 +25,12 @@ def failure_text(
         findings: all of them.
         causes: the strongest first.
         diagnosed: whether anybody looked for a cause.
-        notes: what has to be known about the diagnosis, such as that it was interrupted.
+        notes: what has to be known about the diagnosis: that it was interrupted, or what was not asked.
     """
     missed = [finding for finding in findings if finding.missed]
     why = [*cause_lines(causes), *(f"note: {note}" for note in notes)]
     if not causes and diagnosed and missed:
-        why.append(NOT_NAMED)
+        why.insert(0, NOT_ALL_ASKED if notes else NOT_NAMED)
     head = f"{len(missed)} of {len(findings)} criteria missed"
     told = [line for finding in missed for line in finding.text().splitlines()] or ["no criterion was judged"]
     if len(told) + len(why) + 1 > MOST_LINES:

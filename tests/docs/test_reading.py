@@ -81,7 +81,10 @@ def test_names_of_the_record_exist(tmp_path: Path) -> None:
     """Every key that the page names is in a record."""
     tree = json.loads(write_document(tmp_path, two_view()).read_text())["overfit"]
     named = set(re.findall(r"`(state|version|settings|checks|result(?:\.\w+)*)`", section("JSON")))
-    assert named == {"state", "version", "settings", "checks", "result", "result.findings", "result.record.curves"}
+    assert named == {
+        *("state", "version", "settings", "checks", "result"),
+        *("result.findings", "result.record.curves", "result.not_asked"),
+    }
     for name in named:
         found = tree
         for key in name.split("."):

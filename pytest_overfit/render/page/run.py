@@ -78,6 +78,13 @@ class RunView:
         return self.document.result is not None and self.document.result.evidence is not None
 
     @property
+    def not_named(self) -> str:
+        """What stands where no cause does."""
+        result = self.document.result
+        open_ = ", and not everything was asked" if result is not None and result.not_asked else ""
+        return f"No cause is proven, shown or observed{open_}"
+
+    @property
     def facts(self) -> tuple[Fact, ...]:
         """What is known of any run that made a step."""
         record = self.record
@@ -139,7 +146,7 @@ class RunView:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.record.notes if self.record else ()
+        return self.document.result.notes if self.document.result else ()
 
     @property
     def beside(self) -> tuple[str, ...]:
