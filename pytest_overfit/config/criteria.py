@@ -54,10 +54,11 @@ def _mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Monotonic:
-    """The running median over ``window`` steps never climbs over the best so far by more than a ``tolerance`` share.
+    """The running median over ``window`` steps does not end above its best by more than a ``tolerance`` share.
 
-    A climb by less than a ``floor`` share of the fall so far is the noise of a last stretch. Another thread count alone
-    gave a healthy run with momentum one of 2.5 %, so for any model the floor is wider than for the two-view recipe.
+    A climb that is recovered is told and fails nothing; ``strict`` asks it of every step. A climb by less than a
+    ``floor`` share of the fall so far is the noise of a last stretch. Another thread count alone gave a healthy run
+    with momentum one of 2.5 %, so for any model the floor is wider than for the two-view recipe.
     """
 
     window: int = 21

@@ -59,7 +59,7 @@ SETTINGS = (
             "leave the trained parameters in the model after the run"),
     Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
             "window 21, tolerance 0.25, floor 0.05, strict off",
-            "the running median of every limited term never climbs back while above its limit",
+            "the running median of every limited term falls, and does not end above its best while above its limit",
             "window 21, tolerance 0.25, floor 0.003, strict off"),
     Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
     Setting("gradients", "criteria.gradients", "true or false", "on",

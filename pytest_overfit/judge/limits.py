@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding, number
@@ -115,13 +116,14 @@ def judge_monotonic(
 ) -> Finding:
     """Does every limited term fall as a trend while it is above its limit?
 
-    The running median over ``window`` steps must never climb above its best so far by more than ``tolerance`` of it
-    while it is above the limit, and must have fallen at all. ``strict`` asks the same of every single step.
+    The running median over ``window`` steps must have fallen, and must not end above its best by more than
+    ``tolerance`` of it while it is above the limit. A climb on the way that the term has recovered from is told with
+    its size: a healthy run under Adam climbs too. ``strict`` asks of every single step that it does not rise.
     """
     allowed = (
         "no rising step above its limit"
         if settings.strict
-        else f"medians of {settings.window} steps climb at most {settings.tolerance:.0%}"
+        else f"medians of {settings.window} steps end at most {settings.tolerance:.0%} above their best"
     )
     curves = [
         (term, record.curves[term], limit)
@@ -137,7 +139,8 @@ def judge_monotonic(
     missed = [trend for trend in trends if trend[1]]
     if not missed:
         highest = max(climb for climb, _ in trends)
-        return Finding("monotonic", True, f"{len(curves)} falling, largest climb {highest:.0%}", allowed)
+        recovered = ", recovered" if highest > settings.tolerance else ""
+        return Finding("monotonic", True, f"{len(curves)} falling, largest climb {highest:.0%}{recovered}", allowed)
     return Finding(
         "monotonic",
         False,
@@ -165,15 +168,19 @@ def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic,
     below = (limit.below or 0.0) * (max(0.0, curve[0]) if limit.relative else 1.0)
     window = 1 if settings.strict else min(settings.window, max(1, len(curve) // 2))  # a short run has two ends too
     medians = running_median(curve, window)
-    climb, step, best = largest_climb(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)
-    if climb > (0.0 if settings.strict else settings.tolerance):
-        high = f"{number(medians[step])} at step {step + window}"
-        share = (medians[step] - max(best, below)) / max(medians[0] - best, 1e-12)
+    climbs = [*climbs_of(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)]
+    largest = max(climbs, key=lambda climb: climb.share, default=Climb(0.0, 0, math.inf))
+    left = largest if settings.strict else next((c for c in climbs if c.step == len(medians) - 1), None)
+    if left is not None and left.share > (0.0 if settings.strict else settings.tolerance):
+        at = left.step + window
+        share = (medians[left.step] - max(left.best, below)) / max(medians[0] - left.best, 1e-12)
         small = f", {share:.1%} of its fall" if share < SMALL_CLIMB else ""
-        return climb, f"{term} climbs {climb:.0%} above its best {number(best)} to {high}{small}"
+        high, verb = number(medians[left.step]), "climbs" if settings.strict else "ends"
+        told = f"{term} {verb} {left.share:.0%} above its best {number(left.best)}, at {high} in step {at}{small}"
+        return left.share, told
     if not any(curve) or (min(medians[-1], curve[-1]) >= below and not medians[-1] < 0.99 * medians[0]):
         return 0.0, f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
-    return climb, ""
+    return largest.share, ""
 
 
 def running_median(curve: Sequence[float], window: int) -> list[float]:
@@ -182,28 +189,30 @@ def running_median(curve: Sequence[float], window: int) -> list[float]:
     return [statistics.median(curve[i : i + size]) for i in range(len(curve) - size + 1)]
 
 
-def largest_climb(
-    medians: Sequence[float], below: float, *, noisy: bool = False, small: float = 0.0
-) -> tuple[float, int, float]:
-    """(relative climb above the best so far, its index, that best), while the value is at or above ``below``.
+@dataclass(frozen=True)
+class Climb:
+    """Where a curve stands above its best so far: by which ``share``, at which place (from 0), above which value."""
+
+    share: float
+    step: int
+    best: float
+
+
+def climbs_of(medians: Sequence[float], below: float, *, noisy: bool = False, small: float = 0.0) -> Iterator[Climb]:
+    """Every place of a curve that lies above its best so far, while the value is at or above ``below``.
 
     A climb is relative to the best value, or to the limit where that is larger. For a curve that goes negative a ratio
     to a value near zero says nothing: there, and in a ``noisy`` run, it is relative to the fall so far, or to the best
     where that is larger. A climb by less than ``small`` of the fall so far is the noise of every last stretch.
     """
     signed = noisy or any(value < 0 for value in medians)
-    best, found = math.inf, (0.0, 0, math.inf)
+    best = math.inf
     for index, value in enumerate(medians):
-        if math.isnan(value):
-            return math.inf, index, best
         fall = medians[0] - best
         if value >= below and best < math.inf and value - max(best, below) > small * fall:
             scale = max(abs(best), fall) if signed else max(best, below)
-            climb = (value - max(best, below)) / max(scale, 1e-12)
-            if climb > found[0]:
-                found = (climb, index, best)
+            yield Climb((value - max(best, below)) / max(scale, 1e-12), index, best)
         best = min(best, value)
-    return found
 
 
 def held_since(curve: Sequence[float], limit: Limit) -> int:

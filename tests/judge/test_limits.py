@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import (
+    climbs_of,
     held_since,
     judge_limit,
     judge_monotonic,
-    largest_climb,
     running_median,
 )
 from pytest_overfit.run.record import RunRecord
@@ -161,12 +162,20 @@ def test_a_noisy_fall_is_monotonic() -> None:
     ).passed
 
 
-def test_a_climb_is_named_with_its_step() -> None:
-    """A hill in the middle of the curve fails, with its height and place."""
-    curve = (*falling(4.0, 1.0, 50), *falling(3.0, 0.005, 50))
-    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": Limit(0.01)})
+def test_a_climb_that_is_left_is_named_with_its_step() -> None:
+    """A curve that ends on a hill fails, with its height and place; one that comes down again says so."""
+    limits = {"objective": Limit(0.01)}
+    curve = (*falling(4.0, 1.0, 50), *falling(3.0, 2.0, 50))
+    finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), limits)
     assert not finding.passed
-    assert finding.observed.startswith("objective climbs ")
+    assert finding.observed == "objective ends 100% above its best 1, at 2 in step 100"
+    assert finding.allowed == "medians of 5 steps end at most 25% above their best"
+    for end in (0.005, 0.9):  # below the limit, or below the earlier best
+        recovered = record(curves={"objective": (*falling(4.0, 1.0, 50), *falling(3.0, end, 50))})
+        finding = judge_monotonic(recovered, Monotonic(window=5), limits)
+        assert finding.passed
+        assert re.fullmatch(r"1 falling, largest climb \d+%, recovered", finding.observed)
+        assert not judge_monotonic(recovered, Monotonic(strict=True), limits).passed
 
 
 def test_a_flat_curve_is_not_monotonic() -> None:
@@ -186,15 +195,17 @@ def test_a_dip_at_zero_of_a_signed_curve_is_no_climb() -> None:
     """An objective on its way below zero: a small hill near zero is a small share of its fall, whatever the ratio."""
     curve = (*falling(4.0, 0.003, 60), *falling(0.05, -0.3, 60))
     assert judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": Limit(0.01)}).passed
-    bounded = tuple(max(value, 0.0001) for value in curve)
+    cut = (*falling(4.0, 0.003, 60), 0.05, 0.05, 0.05)
     assert not judge_monotonic(
-        record(curves={"objective": bounded}), Monotonic(window=5), {"objective": Limit(0.01)}
+        record(curves={"objective": cut}), Monotonic(window=3), {"objective": Limit(0.01)}
     ).passed
+    signed = (*falling(4.0, -0.003, 60), 0.05, 0.05, 0.05)
+    assert judge_monotonic(record(curves={"objective": signed}), Monotonic(window=3), {"objective": Limit(0.01)}).passed
 
 
 def test_a_small_hill_at_the_bottom_is_noise() -> None:
     """Three thousandths of the fall so far; a strict trend still counts it."""
-    curve = {"objective": (*falling(4.0, 0.012, 60), *[0.02] * 9, *falling(0.012, 0.005, 30))}
+    curve = {"objective": (*falling(4.0, 0.012, 60), *[0.02] * 9)}
     limits = {"objective": Limit(0.01)}
     assert judge_monotonic(record(curves=curve), Monotonic(window=5), limits).passed
     assert not judge_monotonic(record(curves=curve), Monotonic(strict=True), limits).passed
@@ -202,7 +213,7 @@ def test_a_small_hill_at_the_bottom_is_noise() -> None:
 
 def test_a_noisy_run_is_judged_by_its_share_of_the_fall() -> None:
     """What was declared stochastic may bounce above its floor."""
-    curve = {"objective": (*falling(1.0, 0.02, 60), *[0.05] * 9, *falling(0.02, 0.005, 30))}
+    curve = {"objective": (*falling(1.0, 0.02, 60), *[0.05] * 9)}
     limits = {"objective": Limit(0.01)}
     assert not judge_monotonic(record(curves=curve), Monotonic(window=5), limits).passed
     assert judge_monotonic(record(curves=curve), Monotonic(window=5), limits, noisy=True).passed
@@ -246,10 +257,10 @@ def test_a_declared_unbounded_objective_passes_by_its_stated_limit() -> None:
 
 def test_a_signed_curve_can_climb_too() -> None:
     """Half of the fall lost again is a climb, before and after zero."""
-    curve = (*falling(4.0, 1.0, 60), *falling(2.5, -0.3, 60))
+    curve = (*falling(4.0, -1.0, 60), *falling(2.5, 1.4, 60))
     finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), {"objective": Limit(0.01)})
     assert not finding.passed
-    assert finding.observed.startswith("objective climbs 48% above its best 1 to 2.386")
+    assert finding.observed.startswith("objective ends 29% above its best -1, at 1.4 in step 120")
 
 
 def test_a_small_climb_says_how_small_it_is() -> None:
@@ -259,7 +270,7 @@ def test_a_small_climb_says_how_small_it_is() -> None:
     assert judge_monotonic(record(curves=curves), Monotonic(window=5, floor=0.01), limits).passed
     found = judge_monotonic(record(curves=curves), Monotonic(window=5), limits)
     assert not found.passed
-    assert found.observed == "objective climbs 150% above its best 2 to 5 at step 63, 0.3% of its fall"
+    assert found.observed == "objective ends 150% above its best 2, at 5 in step 80, 0.3% of its fall"
     assert "Climbs below 0.3% of the fall are noise: overfit.criteria.monotonic.floor" in str(found.hint)
 
 
@@ -272,7 +283,7 @@ def test_nothing_to_judge_is_a_failure() -> None:
 def test_a_sorted_fall_never_climbs(values: list[float]) -> None:
     """Property: a curve that only falls has no climb, whatever the window."""
     curve = sorted(values, reverse=True)
-    assert largest_climb(running_median(curve, 7), 0.01)[0] == 0.0
+    assert [*climbs_of(running_median(curve, 7), 0.01)] == []
 
 
 @given(st.lists(st.floats(-1.0, 1.0), max_size=40), st.floats(-1.0, 1.0))
