@@ -70,7 +70,7 @@ class OverfitResult:
     def summary(self) -> str:
         """The headline of every run, one line per criterion (observed, allowed, margin, steps to pass), every cause."""
         headlines = [run_headline(run.record) for run in self.runs or (self,)]
-        notes = [f"note: {note}" for note in (*self.record.notes, *self._diagnosis_notes())]
+        notes = [f"note: {note}" for note in dict.fromkeys((*self.record.notes, *self._diagnosis_notes()))]
         causes = cause_lines(self.causes, most=len(self.causes))
         return "\n".join([*headlines, *criteria_table(self.findings), *causes, *notes])
 
@@ -87,6 +87,8 @@ class OverfitResult:
 
     def _diagnosis_notes(self) -> tuple[str, ...]:
         told = tuple(each.text() for each in ours_first(self.not_asked))
+        if self.record.hung is not None:
+            told = (*self.record.notes, *told)
         if self.evidence is None or not self.evidence.interrupted:
             return told
         return (f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials", *told)

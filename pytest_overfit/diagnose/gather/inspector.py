@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.data.batch import named_tensors
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Step
@@ -41,9 +42,13 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Hung
 
 Judge = Callable[[RunRecord], tuple[Finding, ...]]
 LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all
+LEAST_LIMITED = 1.0  # the same where the whole run has a limit, which it may have used up
+HUNG_SECONDS = 1.0  # beyond a limit that somebody has stated, for what does not come back
+PATIENT_SECONDS = 10.0  # the same where nobody has: a machine may be slow
 
 
 def _whole_seconds(record: RunRecord) -> float:
@@ -63,8 +68,11 @@ class Inspected:
 
     def __init__(self, criteria: Criteria, judge: Judge, *, seconds: float | None = None) -> None:
         self.criteria, self.judge, self.seconds = criteria, judge, seconds
+        self.questions = Questions()
         self.evidence: Evidence | None = None
+        self.predicted: Any = None
         self.probed = self.found = Probed()
+        self.hung = False
         self.watched: Watched | None = None
         self.alike: tuple[str, ...] = ()
         self.targets: list[Tensor] = []
@@ -86,11 +94,17 @@ class Inspected:
         finite = curves.non_finite is None
         for optimizer in () if finite else bench.optimizers:  # asking updates nothing, going back to the start does
             now.add(optimizer)
-        with bench_aside(bench, now), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not finite:
-                bench.start.restore()
-            self.probed = self._ask(bench, curves)
+        seconds = self._limit(bench, curves.seconds * max(1.0, bench.plan.max_steps / max(1, len(curves.steps))))
+        self.until = time.perf_counter() + seconds
+        try:
+            with bench_aside(bench, now), warnings.catch_warnings(), self._limited(bench, seconds):
+                warnings.simplefilter("ignore")
+                if not finite:
+                    bench.start.restore()
+                self.found = self._ask(bench, curves)
+        except Hung as hung:
+            self._out_of_time(hung)
+        self.probed = self.found
 
     def after(self, bench: Bench, record: RunRecord) -> None:
         assert self.watched is not None
@@ -128,21 +142,40 @@ class Inspected:
             frozen=declared.frozen,
             stochastic=declared.stochastic,
         )
-        if self.evidence.passed:
+        if self.evidence.passed or self.hung:
             return
-        until = time.perf_counter() + (
-            self.seconds if self.seconds is not None else max(LEAST_SECONDS, 3 * _whole_seconds(record))
-        )
+        limited = self.seconds is None and bench.dog.left() is not None
+        until = self.until if limited else time.perf_counter() + self._limit(bench, _whole_seconds(record))
         now = Snapshot()
         now.add(bench.task.model)
         for optimizer in bench.optimizers:
             now.add(optimizer)
         try:
-            with bench_aside(bench, now), warnings.catch_warnings():
+            left = max(0.0, until - time.perf_counter())
+            with bench_aside(bench, now), warnings.catch_warnings(), self._limited(bench, left):
                 warnings.simplefilter("ignore")
                 self._search(bench, record, until)
+        except Hung as hung:
+            self._out_of_time(hung)
         except KeyboardInterrupt:
             self.evidence = replace(self.evidence, interrupted=True)
+
+    def _limit(self, bench: Bench, whole: float) -> float:
+        """The seconds of the diagnosis of a run that takes so many with all its steps."""
+        if self.seconds is not None:
+            return self.seconds
+        own, left = max(LEAST_SECONDS, 3 * whole), bench.dog.left()
+        return own if left is None else min(own, max(LEAST_LIMITED, left))
+
+    def _limited(self, bench: Bench, seconds: float) -> contextlib.AbstractContextManager[None]:
+        stated = self.seconds is not None or bench.dog.left() is not None
+        return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
+
+    def _out_of_time(self, hung: Hung) -> None:
+        self.hung = True
+        self.questions.leave_out(
+            "the rest of the diagnosis", f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
+        )
 
     def _search(self, bench: Bench, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
@@ -198,7 +231,7 @@ class Inspected:
 
     def _ask(self, bench: Bench, curves: Curves) -> Probed:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
-        self.predicted, self.found = None, Probed()
+        self.found = Probed()
         task = self.bench_loss(bench)
         if task is None:
             return self.found
