@@ -103,7 +103,8 @@ def test_the_report_has_the_line(pytester: pytest.Pytester) -> None:
     "body",
     [
         "    while True:\n        try:\n            hang()\n        except BaseException:\n            pass\n",
-        "    mutex = ctypes.create_string_buffer(64)\n    while True:\n        ctypes.CDLL(None).pthread_mutex_lock(mutex)\n",
+        "    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)\n"
+        "    lock(mutex)\n    lock(mutex)\n",
     ],
     ids=["keeps whatever is raised", "C code"],
 )
@@ -215,7 +216,9 @@ def test_a_model_of_a_config_that_hangs_when_it_is_built(pytester: pytest.Pytest
         "-p", "no:cacheprovider", "--overfit-config", "tiny.yaml", *LIMIT, timeout=PATIENCE
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*model: HUNG: did not come back within 3 s (model): __init__ at *stuck.py:4: *"])
+    result.stdout.fnmatch_lines(
+        ["config: HUNG: did not come back within 3 s (model): __init__ at stuck.py:4: *", "*where: model"]
+    )
 
 
 def test_the_validation_of_a_config_that_hangs(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

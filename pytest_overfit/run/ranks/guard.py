@@ -27,7 +27,9 @@ BEAT_SECONDS = 0.5
 STALE_SECONDS = 2.0  # without a beat, once something has gone wrong: the process is gone
 SETTLE_SECONDS = 4.0  # for beats to become stale after a collective has failed
 GRACE_SECONDS = 1.5  # for a main thread to find out by itself
-HUNG_SECONDS = 1.0  # the same for a run that has a limit of its own
+HUNG_SECONDS = (
+    6.0  # the same for a run that has a limit of its own; a rank in a collective waits for the lost one to go
+)
 LAST_SECONDS = 15.0  # after the signal; then the process ends without a report
 FAILED = "failed"
 WAITING = (f"torch{os.sep}distributed", f"torch{os.sep}autograd", str(Path(__file__).resolve().parent))
@@ -114,6 +116,10 @@ class Guard:
         """From now on a run has so many seconds; None: as long as the ranks make progress."""
         self.last_seconds, self.seconds = (LAST_SECONDS, 0.0) if seconds is None else (HUNG_SECONDS, seconds)
         self.until = math.inf if seconds is None else time.monotonic() + seconds + GRACE
+
+    def left(self) -> float | None:
+        """Seconds until the limit of the run; None where it has none."""
+        return None if math.isinf(self.until) else max(0.0, self.until - GRACE - time.monotonic())
 
     def fail(self, failure: Failure) -> None:
         """Tells all ranks that the run has ended badly; the first word counts."""
