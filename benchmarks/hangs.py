@@ -2,9 +2,9 @@
 
     python benchmarks/hangs.py [--only WORD] [--limit 2] [--patience 60]
 
-Each kind is a session of its own. Printed are the seconds over the limit (from the moment that it is set to the end of
-the process), the exit code, and the line that was named. Exit code 1 if any is over 5 s, green, names nothing or
-leaves a process behind.
+Each kind is a session of its own. Printed are the seconds over the limit, counted from the moment that it is set, until
+the failure is told and until the process has ended, the exit code, and the line that was named. Exit code 1 if any is
+over 5 s, green, names nothing or leaves a process behind.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ import pathlib, time
 
 def begins():
     pathlib.Path("began").write_text(repr(time.time()))
+
+def pytest_runtest_logreport(report):
+    if report.failed and not pathlib.Path("told").exists():
+        pathlib.Path("told").write_text(repr(time.time()))
 
 def pytest_runtest_setup(item):
     if not pathlib.Path("began").exists():
@@ -271,8 +275,8 @@ CONFIGS = {
 }
 
 
-def session(folder: Path, arguments: Sequence[str], patience: float) -> tuple[float, int | None, str]:
-    """Seconds, exit code (None: it had to be killed) and output of one session."""
+def session(folder: Path, arguments: Sequence[str], patience: float) -> tuple[float, float, int | None, str]:
+    """Seconds until the failure was told and until the end, exit code (None: it had to be killed), output."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
     path = os.pathsep.join([str(REPOSITORY), str(folder)])
     process = subprocess.Popen(
@@ -291,8 +295,9 @@ def session(folder: Path, arguments: Sequence[str], patience: float) -> tuple[fl
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         output = process.communicate()[0]
-    ended, began = time.time(), folder / "began"
-    return ended - float(began.read_text() if began.exists() else ended), code, output
+    ended = time.time()
+    told, began = (float(at.read_text()) if at.exists() else ended for at in (folder / "told", folder / "began"))
+    return told - began, ended - began, code, output
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -318,7 +323,7 @@ def main() -> int:
     kinds = [(kind, text, False) for kind, text in CALL.items()] + [
         (kind, text, True) for kind, text in CONFIGS.items()
     ]
-    print(f"{'over':>8} code  kind: line named")
+    print(f"{'told':>7} {'over':>7} code  kind: line named")
     for kind, text, configured in [("", CALL["nothing hangs"], False), ("", "", True), *kinds]:
         if kind == "nothing hangs" or (kind and given.only not in kind):
             continue
@@ -336,21 +341,21 @@ def main() -> int:
                 arguments = ["test_hang.py"]
             if kind:
                 arguments += ["--overfit-max-seconds", f"{limit:g}"]
-            seconds, code, output = session(folder, arguments, given.patience)
+            told, seconds, code, output = session(folder, arguments, given.patience)
             alive = left_behind(folder)
         if given.show:
             print(output)
         if not kind:
-            print(f"{'':8} {code!s:>4}  an ordinary session{' of a config' if configured else ''}: {seconds:.1f} s")
+            print(f"{'':15} {code!s:>4}  an ordinary session{' of a config' if configured else ''}: {seconds:.1f} s")
             continue
         over = seconds - limit
         named = NAMED.search(output)
         bad = code in (None, 0) or over > MOST_SECONDS or named is None or alive
         wrong += bool(bad)
-        shown = "for ever" if code is None else f"{over:+.1f} s"
+        shown = "for ever" if code is None else f"{told - limit:+.1f} s {over:+.1f} s"
         place = "nothing" if named is None else ":".join(named.groups())
         mark = f"  WRONG{f' (left behind: {len(alive)})' if alive else ''}" if bad else ""
-        print(f"{shown:>8} {code!s:>4}  {kind}: {place}{mark}", flush=True)
+        print(f"{shown:>15} {code!s:>4}  {kind}: {place}{mark}", flush=True)
     return 1 if wrong else 0
 
 

@@ -32,10 +32,12 @@ from pytest_overfit.run.record import Hang
 GRACE = 2.0  # seconds after a limit, for whoever looks at it by himself between two steps
 LAST_SECONDS = 1.5  # after the signal, for the main thread to leave; then the process ends
 NATIVE_SECONDS = 0.8  # later still, where C code holds the interpreter
+JOIN_SECONDS = 5.0  # for a thread that has nothing left to do
 WORKER_SECONDS = 0.3  # for the workers of a loader to say where they are
 SIGNALS = ("SIGRTMAX", "SIGUSR2", "SIGUSR1")  # the first that nobody uses; SIGALRM is pytest-timeout's
 MOST_LINES = 6  # of a stack
 LONGEST = 100  # characters of a line of code
+MOST_RAISED = 8  # by signals while a block ends: one per loader and one of ours
 MOST_BYTES = 2000  # of what a worker says
 PACKAGE = Path(__file__).resolve().parents[1]
 STDLIB, SCRIPTS = sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["scripts"]
@@ -111,7 +113,7 @@ class Watchdog:
         self._signal: int | None = None
         self._watched: int | None = None  # the thread that has entered
         self._process = 0
-        self._pipe = (-1, -1)
+        self._pipe: tuple[int, ...] = ()
 
     def limited(
         self, seconds: float | None, *, what: str, grace: float = GRACE
@@ -155,27 +157,31 @@ class Watchdog:
         self._arm()
 
     def _leave(self, block: _Block) -> None:
+        """What it has not come to, where a signal raises in the middle of it, the next call does."""
         block.closed = True  # from here on the handler raises nothing
         with self._changed:
-            if block not in self._blocks:
-                return
-            self._blocks.remove(block)
-            for outer in self._blocks[-1:]:  # which has time to come to its own end
-                outer.due = max(outer.due, time.monotonic() + outer.grace)
+            if block in self._blocks:
+                self._blocks.remove(block)
+                for outer in self._blocks[-1:]:  # which has time to come to its own end
+                    outer.due = max(outer.due, time.monotonic() + outer.grace)
             self._changed.notify()
         self._arm()
-        if self._blocks or self._thread is None:
+        if not self._blocks:
+            self._disarm()
+
+    def _disarm(self) -> None:
+        if self._thread is None:
             return
-        self._thread.join()
-        self._thread = None
+        self._thread.join(JOIN_SECONDS)
         if self._signal is not None:
-            until = time.monotonic() + 1.0
+            until = time.monotonic() + JOIN_SECONDS
             while self._signalled is not None and not self._signalled.raised and time.monotonic() < until:
                 time.sleep(0.001)  # a signal that is on its way must not meet the default, which ends the process
             signal.signal(self._signal, signal.SIG_DFL)
-            for end in self._pipe:
+            ends, self._pipe = self._pipe, ()
+            for end in ends:
                 os.close(end)
-        self._signalled = self._signal = None
+        self._thread = self._signalled = self._signal = None
 
     def _arm(self) -> None:
         """The timer of last resort, which needs no interpreter."""
@@ -214,6 +220,8 @@ class Watchdog:
         block.due = time.monotonic() + LAST_SECONDS
         for child in children:
             child.kill()
+        for child in children:  # torch raises in the main thread what it hears of it: before we do
+            child.join(WORKER_SECONDS)
         if self._signal is not None and self._watched is not None:
             self._signalled = block
             signal.pthread_kill(self._watched, self._signal)
@@ -283,14 +291,17 @@ class _Limited:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         block = self.block
-        try:
-            self.dog._leave(block)
-        finally:
-            self.dog._leave(block)  # the signal may have come in the middle of it, once
+        for _ in range(MOST_RAISED):
+            try:
+                self.dog._leave(block)
+                break
+            except (Hung, RuntimeError):  # our signal, or torch's word that a worker was killed, in the middle of it
+                if block.hang is None:
+                    raise
         if block.hang is None:
             return
         for child in _born_since(block) * 2:
-            with contextlib.suppress(RuntimeError):  # torch's word, once per loader, that a worker was killed
+            with contextlib.suppress(RuntimeError):
                 child.kill()
                 child.join(LAST_SECONDS)
         if error is None or isinstance(error, Exception):  # it was kept, or made another error of
