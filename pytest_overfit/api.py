@@ -20,20 +20,24 @@ from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.hang import unjudged
 from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.any_model import run_any_model
-from pytest_overfit.run.bounded import Outcome
+from pytest_overfit.run.bounded import Outcome, hung_record
 from pytest_overfit.run.execute import run_config
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.parts import Loss, build_model
+from pytest_overfit.run.phases import WARM_UP
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
+from pytest_overfit.run.watchdog import Hung, Watchdog
 
 ALONE = Place()
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
+DEFAULT_STEPS = 1000
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -149,7 +153,7 @@ def overfit_model(
             allowed="a factory called with the parameters: every seed builds a new model",
         )
 
-    def run(seed: int) -> OverfitResult:
+    def run(seed: int, dog: Watchdog) -> OverfitResult:
         questions = Questions()
         inspected = inspect(settings, questions, place)
         record = run_any_model(
@@ -161,10 +165,12 @@ def overfit_model(
             inspector=inspected,
             adapter=adapt,
             place=place,
+            dog=dog,
         )
         return judged(record, settings, inspected, questions, asked, place)
 
-    return _over_seeds(seeds, in_its_place(run, place, settings, name), settings.pass_at_least)
+    planned = settings.budget.max_steps or DEFAULT_STEPS
+    return _over_seeds(seeds, in_its_place(run, place, settings, name, planned), settings.pass_at_least)
 
 
 def overfit_config(
@@ -200,7 +206,7 @@ def overfit_config(
             criteria.prediction is None or judge_prediction(looked, criteria.prediction).passed
         )
 
-    def run(seed: int) -> OverfitResult:
+    def run(seed: int, dog: Watchdog) -> OverfitResult:
         seeded = replace(config, seed=seed)
         told: list[str] = []
         with isolated(seed=seed):
@@ -215,26 +221,36 @@ def overfit_config(
             observers=(*observers(seed), *place.observers),
             inspector=inspected,
             place=place,
+            dog=dog,
         )
         return judged(record, config.overfit, inspected, questions, asked, place)
 
     seeds = config.overfit.seeds or (config.seed,)
-    return _over_seeds(seeds, in_its_place(run, place, config.overfit, config.exp_name), config.overfit.pass_at_least)
+    placed = in_its_place(run, place, config.overfit, config.exp_name, config.planned_steps)
+    return _over_seeds(seeds, placed, config.overfit.pass_at_least)
 
 
 def in_its_place(
-    run: Callable[[int], OverfitResult], place: Place, settings: OverfitSettings, name: str
+    run: Callable[[int, Watchdog], OverfitResult], place: Place, settings: OverfitSettings, name: str, planned: int
 ) -> Callable[[int], OverfitResult]:
-    """The run of a seed in its place. All ranks begin and end it together, with the first rank's verdict on all."""
-    ranks = place.ranks
+    """The run of a seed in its place and within its limit: code that does not come back ends it with a verdict.
+
+    All ranks begin and end it together, with the first rank's verdict on all; they look after each other.
+    """
+    ranks, limit = place.ranks, settings.budget.max_seconds
 
     def alone(seed: int) -> OverfitResult:
-        with place.taken(settings):
-            return run(seed)
+        dog = Watchdog(place.last)
+        try:
+            with place.taken(settings), dog.limited(limit if ranks is None else None, what=WARM_UP):
+                return run(seed, dog)
+        except Hung as hung:
+            record = hung_record(hung.hang, hung.curves, name=name, seed=seed, planned_steps=planned)
+            return judged(record, settings, None, Questions(), (), place)
 
     def shared(seed: int) -> OverfitResult:
         assert ranks is not None
-        with ranks.run(name, settings.distributed):
+        with ranks.run(name, settings.distributed, seconds=limit):
             return ranks.share(alone(seed))
 
     return alone if ranks is None else shared
@@ -295,6 +311,8 @@ def judged(
             not_asked=questions.not_asked,
             doubtful=doubtful,
         )
+        if record.stop == "hung":
+            found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)
     return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
 
@@ -312,10 +330,13 @@ def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], neede
     results = []
     for seed in seeds:
         results.append(run(seed))
-        if results[-1].interrupted:
+        if results[-1].interrupted or results[-1].record.stop == "hung":
             break
     if len(seeds) == 1:
         return results[0]
+    if (last := results[-1]).record.stop == "hung":  # which no number of other seeds makes good
+        red = [finding.name for finding in last.findings if finding.missed]
+        return replace(last, findings=(*last.findings, unjudged("seeds", *red[:1])), runs=tuple(results))
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed or len(seeds))
     worst = min(results, key=lambda result: (result.passed, *_last_margin(result)))
     not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.progress import showing
+from pytest_overfit.places import limited_stage
 from pytest_overfit.report.causes import cause_lines
 
 FINDING = pytest.StashKey[Finding]()
@@ -40,7 +40,7 @@ def check_pair(request: pytest.FixtureRequest) -> None:
         from pytest_overfit.inspections import inspect_pair
 
         config, files = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "pair"))
-        with showing(request.config, config.exp_name, "pair"):
+        with limited_stage(request, config, "pair"):
             return inspect_pair(config, files)
 
     _stage(request, "pair", inspect, "valid files, two views that agree")
@@ -53,7 +53,7 @@ def check_loader(request: pytest.FixtureRequest) -> None:
         from pytest_overfit.inspections import inspect_loader
 
         config, loader = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "loader"))
-        with showing(request.config, config.exp_name, "loader"):
+        with limited_stage(request, config, "loader"):
             return inspect_loader(config, loader)
 
     _stage(request, "loader", inspect, "one batch with the keys and shapes expected")

@@ -16,8 +16,7 @@ from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.places import place_of
-from pytest_overfit.progress import showing
+from pytest_overfit.places import limited_stage, place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
@@ -124,7 +123,7 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
 
         return once(request, "trainer_data", lambda: TrainerData(config))
 
-    @showing(request.config, config.exp_name, "pair")
+    @limited_stage(request, config, "pair")
     def build() -> PairFiles:
         wanted = config.overfit.pair
         if wanted.source == "dataset":
@@ -190,7 +189,7 @@ def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: A
     from pytest_overfit.run.sample import Sample, draw_batch
     from pytest_overfit.run.trainer_data import TrainerData, draw_sample
 
-    @showing(request.config, config.exp_name, "loader")
+    @limited_stage(request, config, "loader")
     def build() -> Sample:
         if isinstance(train_loader, TrainerData):
             return draw_sample(train_loader)
@@ -204,7 +203,7 @@ def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: A
 def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[str, Any] | None:
     """The normalised batch of the validation split: of the cut pair's ``val.npz``, or of ``data.val`` in place."""
 
-    @showing(request.config, config.exp_name, "loader")
+    @limited_stage(request, config, "loader")
     def build() -> Mapping[str, Any] | None:
         from pytest_overfit.pair.index import locate_pair
         from pytest_overfit.run.sample import draw_batch
@@ -238,7 +237,8 @@ def model(request: pytest.FixtureRequest) -> Any:
     if config is None:
         raise pytest.fail.Exception(str(_nothing_given("model")), pytrace=False)
     told_of: list[str] = []
-    built = build_model(config, tell=told_of.append)
+    with limited_stage(request, config, "model"):
+        built = build_model(config, tell=told_of.append)
     request.node.stash[DEFAULT_MODEL] = built
     request.node.stash[MODEL_NOTES] = tuple(told_of)
     return built

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.progress import showing
+
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Distributed
+    from collections.abc import Iterator
+
+    from pytest_overfit.config.schema import Distributed, OverfitConfig
     from pytest_overfit.run.place import Place
+    from pytest_overfit.run.record import Hang
+    from pytest_overfit.run.watchdog import LastWord
+
+RECORDER = pytest.StashKey[Any]()  # the Recorder of the run of a test
+STDERR = pytest.StashKey[int]()  # past the capture of pytest, for a last word
 
 
 def place_of(request: pytest.FixtureRequest, distributed: Distributed) -> Place:
@@ -20,11 +30,49 @@ def place_of(request: pytest.FixtureRequest, distributed: Distributed) -> Place:
     session: Any = request.config.pluginmanager.getplugin("overfit_ranks")
     if session is not None:
         return Place(ranks=session.join(distributed))
+    last = last_word(request)
     if not hasattr(request.config, "workerinput"):
-        return Place()
+        return Place(last=last)
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     of_all = request.getfixturevalue("tmp_path_factory").getbasetemp().parent
-    return Place(workers, worker_number(), shared=of_all / "overfit_cores")
+    return Place(workers, worker_number(), shared=of_all / "overfit_cores", last=last)
+
+
+def last_word(request: pytest.FixtureRequest) -> LastWord:
+    """Ends this process where user code hangs and cannot be stopped: the line is told, and the record keeps it."""
+    from pytest_overfit.run.watchdog import LastWord
+
+    config = request.config
+
+    def tell(hang: Hang) -> None:
+        if RECORDER in request.node.stash:
+            request.node.stash[RECORDER].hung(hang)
+
+    if STDERR not in config.stash:
+        capture: Any = config.pluginmanager.getplugin("capturemanager")
+        with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            config.stash[STDERR] = os.dup(2)
+        config.add_cleanup(lambda: os.close(config.stash[STDERR]))
+    timed = config.pluginmanager.hasplugin("faulthandler") and float(config.getini("faulthandler_timeout") or 0) > 0
+    return LastWord(config.stash[STDERR], tell, native=not timed)
+
+
+@contextlib.contextmanager
+def limited_stage(request: pytest.FixtureRequest, config: OverfitConfig, name: str) -> Iterator[None]:
+    """What comes before a run: shown while it goes, and within the seconds that a run has.
+
+    Raises:
+        OverfitError: it did not come back.
+    """
+    from pytest_overfit.run.watchdog import refused_after
+
+    seconds = config.overfit.budget.max_seconds
+    with showing(request.config, config.exp_name, name):
+        if seconds is None:
+            yield
+            return
+        with refused_after(seconds, what=name, last=last_word(request)):
+            yield
 
 
 def worker_number() -> int:

@@ -72,6 +72,8 @@ class OverfitResult:
         """What has to be known of the diagnosis: that it was interrupted, and what was not asked."""
         trials = f"the diagnosis was interrupted after {len(self.evidence.attempts)} trials" if self.evidence else ""
         cut = (trials,) if self.evidence is not None and self.evidence.interrupted else ()
+        if self.record.hung is not None:  # its notes say where
+            cut = (*self.record.notes, *cut)
         return (*cut, *not_asked_lines(self.not_asked))
 
     @property
@@ -82,7 +84,7 @@ class OverfitResult:
     def summary(self) -> str:
         """The headline of every run, one line per criterion (observed, allowed, margin, steps to pass), every cause."""
         headlines = [run_headline(run.record) for run in self.runs or (self,)]
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [f"note: {note}" for note in dict.fromkeys(self.notes)]
         causes = cause_lines(self.causes, most=len(self.causes))
         return "\n".join([*headlines, *criteria_table(self.findings), *causes, *notes])
 

@@ -12,6 +12,7 @@ import pytest
 from pytest_overfit.collect import CALL, ConfigFile, options_of
 from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.ledger import KEY
+from pytest_overfit.places import RECORDER
 from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
 from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
@@ -143,7 +144,7 @@ class Watchers:
             command=command_of(self.request.node, title),
             environment=environment(),
         )
-        self.recorder = ledger.begin(document, self.planned)
+        self.recorder = self.request.node.stash[RECORDER] = ledger.begin(document, self.planned)
         return self.recorder
 
     def _place(self) -> str:

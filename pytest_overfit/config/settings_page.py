@@ -34,6 +34,30 @@ config it stands below `overfit.criteria.terms`, and `camera` and `depth` below 
 - `relative: true`: both are shares of the term's start, which must be above 0.
 - `window: 20`: the mean over the latest 20 steps is compared, not the last step alone.
 """
+_SECONDS = """
+## Seconds
+
+`max_seconds` counts from before anything of yours is called: drawing the loader, a model factory, the probe of the
+loss, training, validation and the last look at the model are all within it, one limit per seed. Of a config, building
+the model and each drawing of its data have as many seconds of their own.
+
+- A run that is merely slow is **cut short** after the step that passes the limit. The diagnosis then has what is
+  left, at least one second; `diagnose_seconds` gives it a time of its own.
+- Code that does not come back is **stopped** about two seconds later: a sleep, a lock, a queue, a loop, a worker of a
+  loader. The run is red (`HUNG`), the report names your line and those around it, model, optimizer and random
+  generators come back as they were, and the next test runs. One seed that hangs is red whatever `pass_at_least` says.
+- A diagnosis that hangs is stopped in the same way, also without `max_seconds` (then ten seconds after its own time).
+  The verdict of the criteria stands, and the report says what was not asked.
+- What keeps even that exception (`except BaseException` in a loop), or hangs in C code, cannot be stopped. Four seconds
+  after the limit the session writes the stack to stderr and the line into the record (`killed`), ends its child
+  processes, and leaves with exit code 1. Nothing after that is run: no summary is printed, and JUnit has no file.
+  Under pytest-xdist that worker is reported as crashed. `run_overfit` outside of pytest never ends a process: it tells
+  the stack on stderr.
+
+A debugger is left alone. pytest-timeout may be used beside it; with pytest's `faulthandler_timeout` C code that holds
+the interpreter is left to that. Windows, and a run off the main thread, have the second way only. Under torchrun the
+ranks look after each other (docs/distributed.md). Without `max_seconds` a run may take for ever.
+"""
 _OPTIONS = """
 ## Options and ini keys
 
@@ -79,7 +103,7 @@ def settings_page() -> str:
     """
     keywords = "".join(_row(setting) for setting in SETTINGS)
     options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
-    return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _OPTIONS, options, _STRICT))
+    return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _SECONDS, _OPTIONS, options, _STRICT))
 
 
 def _row(setting: Setting) -> str:

@@ -14,7 +14,7 @@ from pytest_overfit.document.record import Comparison, Document, State
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.observer import Observer
-from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.record import Hang, RunRecord
 
 if TYPE_CHECKING:
     from pytest_overfit.run.pictures import FramePicture
@@ -71,6 +71,11 @@ class Recorder(Observer):
         told = f"{type(error).__name__}: {error}"
         self.document = replace(self.document, error=told)
         return self._write("finished", self._so_far() if self.rows else None)
+
+    def hung(self, hang: Hang) -> Document:
+        """Writes what was known when the process had to be ended."""
+        self.document = replace(self.document, error=f"hung: {hang.text()}")
+        return self._write("killed", self._so_far() if self.rows else None)
 
     def _pictures(self, seed: int) -> tuple[str, ...]:
         """Writes the pictures of one seed; their names."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.agreement import judge_generates, judge_prediction, judge_train_val
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.hang import judge_hung
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.judge.limits import judge_limit, judge_monotonic
 from pytest_overfit.run.record import RunRecord
@@ -22,6 +23,8 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
         ['camera']
     """
     limits = criteria.limits()
+    if record.stop == "hung":
+        return judge_hung(record, [name for name in criteria.names() if name != "defects"], limits)
     judges: dict[str, Callable[[], Finding]] = {
         "constant_batch": lambda: judge_constant_batch(record, may_differ=criteria.stochastic),
         "finite": lambda: judge_finite(record),

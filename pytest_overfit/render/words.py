@@ -28,6 +28,7 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "stop_passed": ("stopped early: every limit held", "所有阈值均已满足，提前停止"),
     "stop_max_steps": ("used its whole step budget", "步数预算已用完"),
     "stop_max_seconds": ("cut short by max_seconds", "达到 max_seconds 时限，被提前截断"),
+    "stop_hung": ("hung: the code did not come back", "代码挂起，未返回"),
     "stop_non_finite": ("stopped at the first non-finite value", "出现首个非有限值（NaN 或无穷大）时停止"),
     "stop_interrupted": ("interrupted", "被中断"),
     "stop_no_trainable_parameters": ("not trained: no parameter is trainable", "未训练：没有可训练的参数"),

@@ -12,6 +12,7 @@ STOPS = {
     "passed": "stopped early: every limit held",
     "max_steps": "used its whole step budget",
     "max_seconds": "CUT SHORT by max_seconds",
+    "hung": "HUNG",
     "non_finite": "stopped at the first non-finite value",
     "interrupted": "INTERRUPTED",
     "no_trainable_parameters": "not trained: no parameter is trainable",
@@ -27,7 +28,7 @@ def run_headline(record: RunRecord) -> str:
         '412 of 1000 steps in 21.3 s (52 ms a step), stopped early: every limit held; cpu, 1 thread, seed 42'
     """
     threads = record.environment.get("threads", "")
-    parts = [record.device]
+    parts = [record.device] if record.device else []
     if threads and record.device == "cpu":
         parts.append(f"{threads} thread{'' if threads == '1' else 's'}")
     if record.environment.get("precision", "float32") != "float32":
@@ -37,8 +38,18 @@ def run_headline(record: RunRecord) -> str:
         parts.append(f"{record.peak_mib:.0f} MiB peak")
     return (
         f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s ({record.step_ms:.0f} ms a step), "
-        f"{STOPS[record.stop]}; {', '.join(parts)}"
+        f"{stop_text(record)}; {', '.join(parts)}"
     )
+
+
+def stop_text(record: RunRecord) -> str:
+    """Why a run has ended.
+
+    Example:
+        >>> stop_text(record)
+        'HUNG: did not come back within 2 s (training): loss at test_model.py:7: queue.get()'
+    """
+    return STOPS[record.stop] if record.hung is None else f"{STOPS[record.stop]}: {record.hung.text()}"
 
 
 def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:

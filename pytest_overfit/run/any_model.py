@@ -25,7 +25,7 @@ from pytest_overfit.run.loop import Curves, Plan, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import Freezing, GradientClipper, check_declarations, collect_optimizers, follow_device
-from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
+from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
@@ -34,6 +34,7 @@ from pytest_overfit.run.subject import Adapter, Prepared, Subject, as_given, is_
 from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks
@@ -53,6 +54,7 @@ def run_any_model(
     inspector: Inspector | None = None,
     adapter: Adapter = as_given,
     place: Place = ALONE,
+    dog: Watchdog | None = None,
 ) -> RunRecord:
     """Trains on one frozen batch and returns what happened.
 
@@ -61,6 +63,7 @@ def run_any_model(
 
     Args:
         adapter: makes parts that a run takes out of what was given, and takes back for good what it did for that.
+        dog: limits the whole run, what comes before the first step included; the caller has entered its block.
 
     Raises:
         OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
@@ -68,7 +71,8 @@ def run_any_model(
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=place.shares)
     ranks = place.ranks
     snapshot = Snapshot()
-    tell_all(observers)(WARM_UP, "", None)
+    dog = dog or Watchdog()
+    tell_all((*observers, dog))(WARM_UP, "", None)
     with (
         isolated(seed=seed, threads=threads, deterministic=settings.deterministic),
         adapter(given, settings) as prepared,
@@ -88,7 +92,9 @@ def run_any_model(
                 notes = [*([choice.note] if choice.note else ()), *drawn.notes, *seeds_note, *prepared.notes]
                 title = name or type(model).__name__
                 drawn = drawn if ranks is None else replace(drawn, batch=ranks.agreed_batch(drawn.batch))
-                run_of = partial(_Run, settings=settings, drawn=drawn, snapshot=snapshot, seed=seed, name=title)
+                run_of = partial(
+                    _Run, settings=settings, drawn=drawn, snapshot=snapshot, dog=dog, seed=seed, name=title
+                )
                 trained, supervision = model, None
                 if ranks is not None and ranks.shards_models:  # which may not fit as a whole: probed where it is
                     home = choose_device_for(model, "model").device
@@ -103,7 +109,10 @@ def run_any_model(
                     ranks.write_back(trained, model)
                 return record
         finally:
-            snapshot.restore(keep_trained=settings.keep_trained)
+            try:
+                dog.over()
+            finally:
+                snapshot.restore(keep_trained=settings.keep_trained)
 
 
 def _task(prepared: Prepared, settings: OverfitSettings, model: nn.Module, batch: Any) -> CallTask:
@@ -126,13 +135,14 @@ class _Run:
         task: CallTask,
         drawn: Drawn,
         snapshot: Snapshot,
+        dog: Watchdog,
         *,
         seed: int,
         name: str,
         ranks: Ranks | None = None,
     ) -> None:
         self.prepared, self.subject, self.settings = prepared, prepared.subject, settings
-        self.task, self.snapshot, self.seed, self.ranks = task, snapshot, seed, ranks
+        self.task, self.snapshot, self.dog, self.seed, self.ranks = task, snapshot, dog, seed, ranks
         self._materialise()
         check_declarations(task.model, settings.criteria)
         self.handed, self.optimizers = self._optimizers()
@@ -156,11 +166,13 @@ class _Run:
         supervision: Supervision | None = None,
     ) -> RunRecord:
         settings, task, parts = self.settings, self.task, self.parts
+        self.dog.on_phase("probing the loss", "", None)
         if (supervision := supervision or self.probe()) is not None:
             parts.supervision = without(supervision, self.prepared.discarded)
+        self.dog.on_phase(WARM_UP, "", None)
         plan = Plan(
             max_steps=parts.planned_steps,
-            max_seconds=settings.budget.max_seconds,
+            max_seconds=settings.budget.max_seconds if (left := self.dog.left()) is None else left,
             hold_steps=settings.budget.hold_steps,
             limits=settings.criteria.limits(),
             val_every=NEVER,
@@ -169,7 +181,7 @@ class _Run:
             strict_terms=True,
         )
         bench = self._bench(plan)
-        bench.tell = tell_all(observers)
+        bench.tell = tell_all((*observers, self.dog))
         if inspector is not None:
             inspector.before(bench)
         if self.ranks is None:
@@ -183,6 +195,7 @@ class _Run:
             update = self._update(shared.task, self.watch, bench.start, shared.given)
             watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
         seed_everything(self.seed)
+        self.dog.on_phase(TRAINING, "", None)
         curves = fit(task, watched, plan, watch=self.watch, observers=observers)
         parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
@@ -233,6 +246,7 @@ class _Run:
             drawn=self.subject.data
             if callable(self.subject.data) and not hasattr(self.subject.data, "__iter__")
             else None,
+            dog=self.dog,
         )
 
     def _update(self, task: Task, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:

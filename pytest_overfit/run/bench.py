@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +24,7 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Task, Terms
 from pytest_overfit.run.update import Update, into_training
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Watchdog
 
 NEVER = 10**9
 
@@ -40,6 +41,7 @@ class Bench:
         drawn: hands out another batch, None where the data are one batch.
         initial: a parameter's value before the first step.
         tell: takes what the run is busy with.
+        dog: limits the user's code where it is asked something that its own run did not ask of it.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class Bench:
     step: Callable[[Any], Any] | None = None
     drawn: Callable[[], Any] | None = None
     tell: Tell = tell_nobody
+    dog: Watchdog = field(default_factory=Watchdog)
 
     @contextlib.contextmanager
     def at_start(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.device import describe_device, peak_mib
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.optim import Freezing
-from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, RunRecord, Supervision
+from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, Hang, RunRecord, Supervision
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.watch import GradientWatch, parameter_records
 
@@ -54,6 +54,25 @@ class Parts:
 def read_every(device: torch.device) -> int:
     """Steps between two bulk reads of the losses on a device."""
     return READ_EVERY.get(device.type, READ_EVERY_ACCELERATOR)
+
+
+def hung_record(hang: Hang, curves: Curves | None, *, name: str, seed: int, planned_steps: int) -> RunRecord:
+    """The record of a run whose code did not come back: what was trained until then, and where it hangs."""
+    done = curves or Curves()
+    stack = (f"stack: {' < '.join(hang.stack)}",) if len(hang.stack) > 1 else ()
+    return RunRecord(
+        name=name,
+        seed=seed,
+        device="",
+        planned_steps=planned_steps,
+        stop="hung",
+        seconds=hang.seconds,
+        hung=hang,
+        val_steps=tuple(step for step, _ in done.val),
+        val_curves=columns_of([terms for _, terms in done.val]),
+        notes=stack,
+        **curves_of(done.steps),
+    )
 
 
 def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[str]) -> RunRecord:

@@ -24,7 +24,7 @@ from pytest_overfit.run.metrics import compare_predictions, confidence_of
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
 from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
-from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
+from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.probe import probe_supervision
@@ -35,6 +35,7 @@ from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Precision, Task, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Watchdog
 from pytest_overfit.suggest import shorten
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run_config(
     observers: Sequence[Observer] = (),
     inspector: Inspector | None = None,
     place: Place = ALONE,
+    dog: Watchdog | None = None,
 ) -> RunRecord:
     """Trains a model on one frozen sample as the config says, and returns what happened.
 
@@ -67,9 +69,11 @@ def run_config(
         accept: asked when the limits have held, with the model's outcome; False lets the run go on.
         observers: told of every step.
         place: of this process among those that share its machine, or its run.
+        dog: limits the whole run; the caller has entered its block.
     """
+    dog = dog or Watchdog()
     settings, model = config.overfit, subject.build()
-    tell_all(observers)(WARM_UP, "", None)
+    tell_all((*observers, dog))(WARM_UP, "", None)
     choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=place.turn)
     threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=place.shares)
     ranks = place.ranks
@@ -89,7 +93,7 @@ def run_config(
                 if ranks is not None and ranks.shards_models:
                     _, trained = ranks.sharded(subject, model, choice.device)
                 trained = trained.to(choice.device)
-                run = _Run(config, trained, subject.data, criterion, choice.device, snapshot, ranks)
+                run = _Run(config, trained, subject.data, criterion, choice.device, snapshot, dog, ranks)
                 curves = run.train(subject, limits, accept, observers, inspector)
                 run.show(curves, observers)
                 record = run.record(curves, notes=choice.note)
@@ -99,7 +103,10 @@ def run_config(
                     inspector.after(run.bench, record)
                 return record
         finally:
-            snapshot.restore(keep_trained=settings.keep_trained)
+            try:
+                dog.over()
+            finally:
+                snapshot.restore(keep_trained=settings.keep_trained)
 
 
 class _Run:
@@ -113,9 +120,10 @@ class _Run:
         loss: Loss,
         device: torch.device,
         snapshot: Snapshot,
+        dog: Watchdog,
         ranks: Ranks | None,
     ) -> None:
-        self.config, self.snapshot, self.sample, self.ranks = config, snapshot, sample, ranks
+        self.config, self.snapshot, self.dog, self.sample, self.ranks = config, snapshot, dog, sample, ranks
         self.initial = snapshot.value if ranks is None else ranks.initial_of(model, snapshot.value)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -164,7 +172,7 @@ class _Run:
 
         plan = Plan(
             max_steps=config.planned_steps,
-            max_seconds=config.overfit.budget.max_seconds,
+            max_seconds=config.overfit.budget.max_seconds if (left := self.dog.left()) is None else left,
             hold_steps=config.overfit.budget.hold_steps,
             limits=limits,
             val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
@@ -176,7 +184,7 @@ class _Run:
         )
         own = own_step(subject.step, self.task.model, handed) if subject.step is not None else None
         self.bench = bench = self._bench(plan, subject, optimizers, own)
-        bench.tell = tell_all(observers)
+        bench.tell = tell_all((*observers, self.dog))
         if inspector is not None:
             inspector.before(bench)
         if self.ranks is None:
@@ -191,6 +199,7 @@ class _Run:
             update = self._bench(plan, subject, optimizers, own).update(shared.task, self.watch)
             watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
         seed_everything(config.seed)
+        self.dog.on_phase(TRAINING, "", None)
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
         self.parts.optimizers = bench.optimizers = update.optimizers
         if inspector is not None and curves.stop != "interrupted":
@@ -237,6 +246,7 @@ class _Run:
             clip=self.clip,
             frozen=self.parts.frozen,
             step=own,
+            dog=self.dog,
         )
 
     def look(self, curves: Curves) -> Outcome:

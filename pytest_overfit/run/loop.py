@@ -28,6 +28,7 @@ from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
+from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.suggest import nearest
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
@@ -121,6 +122,10 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                     break
     except Detached:
         curves.stop = "detached"
+    except Hung as hung:
+        hung.curves = curves
+        _drain(pending, task, update, watch, curves, observers, blame=False)
+        raise
     except KeyboardInterrupt:
         curves.stop = "interrupted"
         _drain(pending, task, update, watch, curves, observers)

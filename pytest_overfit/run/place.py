@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitSettings
     from pytest_overfit.run.observer import Observer
     from pytest_overfit.run.ranks.group import Ranks
+    from pytest_overfit.run.watchdog import LastWord
 
 Verdict = TypeVar("Verdict")
 
@@ -29,12 +30,14 @@ class Place:
         worker: the number of this one, from 0.
         ranks: all processes of the launch where torchrun has started them.
         shared: a folder that all workers of the session have in common.
+        last: ends this process where user code hangs and cannot be stopped.
     """
 
     workers: int = 1
     worker: int = 0
     ranks: Ranks | None = None
     shared: Path | None = None
+    last: LastWord | None = None
 
     def taken(self, settings: OverfitSettings) -> AbstractContextManager[Any]:
         """Takes the device of a run for the block.

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 StopReason = Literal[
-    "passed", "max_steps", "max_seconds", "non_finite", "interrupted", "no_trainable_parameters", "detached"
+    "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"
 ]
 
-CUT_SHORT: tuple[StopReason, ...] = ("max_seconds", "interrupted")
+CUT_SHORT: tuple[StopReason, ...] = ("max_seconds", "hung", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,32 @@ class NonFinite:
     step: int
     what: str
     module: str | None
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Code that did not come back.
+
+    Args:
+        limit: seconds that it had; ``seconds`` those after which it was stopped.
+        doing: what the run was busy with.
+        where: the line that hangs, the innermost one of the user's; ``stack`` has those around it, innermost first.
+    """
+
+    limit: float
+    seconds: float
+    doing: str
+    where: str
+    stack: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line.
+
+        Example:
+            >>> Hang(2.0, 4.0, "training", "loss at test_model.py:7: queue.get()").text()
+            'did not come back within 2 s (training): loss at test_model.py:7: queue.get()'
+        """
+        return f"did not come back within {self.limit:g} s ({self.doing}): {self.where}"
 
 
 @dataclass(frozen=True)
@@ -166,6 +192,7 @@ class RunRecord:
     parameters: tuple[ParameterRecord, ...] = ()
     freeze_matches: tuple[FreezeMatch, ...] = ()
     non_finite: NonFinite | None = None
+    hung: Hang | None = None
     batch: BatchRecord | None = None
     supervision: Supervision | None = None
     evaluation: Evaluation | None = None

@@ -72,6 +72,17 @@ def test_a_rank_that_hangs_is_named_with_the_line_it_hangs_in(tmp_path: Path) ->
         assert launch.is_gone()
 
 
+def test_a_rank_that_hangs_is_lost_once_the_run_is_over_its_seconds(tmp_path: Path) -> None:
+    """``max_seconds`` counts, whatever the timeout is: both ranks end with 1, and the report says where it sleeps."""
+    (tmp_path / "test_it.py").write_text(at_forty("import time; time.sleep(10**6)"))
+    with torchrun(tmp_path, "--overfit-max-seconds=20") as launch:
+        wait_for(tmp_path / "trains1")
+        code, output = launch.finish()
+    assert code == RED
+    assert re.search(r"rank 1 of 2 hangs: .*, loss at test_it.py:\d+; the run had 20 s \(max_seconds\)", output), output
+    assert workers_of(tmp_path) == []
+
+
 def test_an_error_of_one_rank_ends_both(tmp_path: Path) -> None:
     """The first rank, which reports, says what the other one raised."""
     (tmp_path / "test_it.py").write_text(at_forty("raise ValueError('only here')"))

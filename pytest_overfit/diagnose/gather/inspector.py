@@ -43,9 +43,13 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Again, Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Hung
 
 Judge = Callable[[RunRecord], tuple[Finding, ...]]
 LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all
+LEAST_LIMITED = 1.0  # the same where the whole run has a limit, which it may have used up
+HUNG_SECONDS = 1.0  # beyond a limit that somebody has stated, for what does not come back
+PATIENT_SECONDS = 10.0  # the same where nobody has: a machine may be slow
 
 
 def _whole_seconds(record: RunRecord) -> float:
@@ -68,6 +72,7 @@ class Inspected:
         self.criteria, self.judge, self.questions, self.seconds = criteria, judge, questions, seconds
         self.evidence: Evidence | None = None
         self.probed = self.found = Probed()
+        self.hung = False
         self.watched: Watched | None = None
         self.samples: int | None = None
         self.alike: tuple[str, ...] = ()
@@ -94,13 +99,16 @@ class Inspected:
             self.groups = self.questions.ask("the parameter groups", self.watched.as_groups, otherwise=())
             self.moves = self.questions.ask("how parameters moved", self.watched.as_moves, otherwise=())
         finite = curves.non_finite is None
+        seconds = self._limit(bench, curves.seconds * max(1.0, bench.plan.max_steps / max(1, len(curves.steps))))
+        self.until = time.perf_counter() + seconds
 
         def look() -> None:
             if not finite:
                 bench.start.restore()
-            self.probed = self._ask(bench, curves)
+            self.found = self._ask(bench, curves)
 
-        self._aside(bench, look, optimizers=not finite)  # asking updates nothing, going back to the start does
+        self._aside(bench, look, seconds, optimizers=not finite)  # asking updates nothing, going back to the start does
+        self.probed = self.found
 
     def after(self, bench: Bench, record: RunRecord) -> None:
         findings = self.judge(record)
@@ -132,27 +140,49 @@ class Inspected:
             stochastic=declared.stochastic,
             interrupted=self.interrupted,
         )
-        if self.evidence.passed or self.interrupted:
+        if self.evidence.passed or self.interrupted or self.hung:
             return
-        until = time.perf_counter() + (
-            self.seconds if self.seconds is not None else max(LEAST_SECONDS, 3 * _whole_seconds(record))
-        )
-        self._aside(bench, lambda: self._search(bench, record, until), optimizers=True)
+        limited = self.seconds is None and bench.dog.left() is not None
+        until = self.until if limited else time.perf_counter() + self._limit(bench, _whole_seconds(record))
+        left = max(0.0, until - time.perf_counter())
+        self._aside(bench, lambda: self._search(bench, record, until), left, optimizers=True)
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
 
-    def _aside(self, bench: Bench, look: Callable[[], None], *, optimizers: bool) -> None:
-        """Looks, and puts the state back as it is now. Ctrl-C, or a mistake of ours, ends the look alone."""
+    def _aside(self, bench: Bench, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
+        """Looks for so many seconds, and puts the state back as it is now.
+
+        Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
+        """
         try:
             with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 now = Snapshot()
                 for thing in (bench.task.model, *(bench.optimizers if optimizers else ())):
                     now.add(thing)
-                with bench_aside(bench, now):
+                with bench_aside(bench, now), self._limited(bench, seconds):
                     look()
+        except Hung as hung:
+            self._out_of_time(hung)
         except KeyboardInterrupt:
             self.interrupted = True
             self.questions.leave_out("the rest of the diagnosis", "interrupted")
+
+    def _limit(self, bench: Bench, whole: float) -> float:
+        """The seconds of the diagnosis of a run that takes so many with all its steps."""
+        if self.seconds is not None:
+            return self.seconds
+        own, left = max(LEAST_SECONDS, 3 * whole), bench.dog.left()
+        return own if left is None else min(own, max(LEAST_LIMITED, left))
+
+    def _limited(self, bench: Bench, seconds: float) -> contextlib.AbstractContextManager[None]:
+        stated = self.seconds is not None or bench.dog.left() is not None
+        return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
+
+    def _out_of_time(self, hung: Hung) -> None:
+        self.hung = True
+        self.questions.leave_out(
+            "the rest of the diagnosis", f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
+        )
 
     def _search(self, bench: Bench, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
@@ -214,7 +244,7 @@ class Inspected:
 
     def _ask(self, bench: Bench, curves: Curves) -> Probed:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
-        self.predicted, self.found = None, Probed()
+        self.found = Probed()
         task = self.bench_loss(bench)
         if task is None:
             self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")

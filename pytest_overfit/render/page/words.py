@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.report.text import STOPS, margin_text, tightest
+from pytest_overfit.report.text import margin_text, stop_text, tightest
 
 Badge = Literal["passed", "failed", "running"]
 NOTHING = "–"
@@ -57,7 +57,7 @@ def sentence(document: Document) -> str:
     if document.verdict == "passed":
         seeds = f", with {len(document.records)} seeds" if len(document.records) > 1 else ""
         return f"Memorised the sample in {steps}{seeds}: all {len(document.findings)} criteria hold."
-    stop = f"{steps} ({STOPS[record.stop]})"
+    stop = f"{steps} ({stop_text(record)})"
     lost = missed(document)
     if not lost:
         return f"Not finished: {stop}."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +70,9 @@ def shared_task(ranks: Ranks, bench: Bench, *, unused: bool = False) -> Shared:
 
 def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
     """A plan whose decisions are the first rank's."""
-    return replace(plan, agree=ranks.agree, any_of=ranks.any_of, blame=not ranks.shards_models)
+    left = ranks.guard.left()
+    seconds = plan.max_seconds if left is None else left
+    return replace(plan, max_seconds=seconds, agree=ranks.agree, any_of=ranks.any_of, blame=not ranks.shards_models)
 
 
 class SharedUpdate(Around):
@@ -89,6 +92,15 @@ class SharedUpdate(Around):
             if failure is not None and failure.interrupted:
                 raise KeyboardInterrupt from None
             raise
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The limit of the run is that of its training: what the first rank asks afterwards has a time of its own."""
+        try:
+            with self.inner.running():
+                yield
+        finally:
+            self.shared.ranks.guard.limit(None)
 
     def _agreed(self, row: Row) -> Row:
         ranks, shared = self.shared.ranks, self.shared

@@ -19,7 +19,8 @@ from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
-from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard, Stopped
+from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard
+from pytest_overfit.run.watchdog import Stopped
 
 if TYPE_CHECKING:
     from pytest_overfit.run.subject import Subject
@@ -75,8 +76,11 @@ class Ranks:
         return _Teller(self.guard)
 
     @contextlib.contextmanager
-    def run(self, title: str, settings: Distributed) -> Iterator[None]:
+    def run(self, title: str, settings: Distributed, *, seconds: float | None = None) -> Iterator[None]:
         """All ranks begin and end the block together.
+
+        Args:
+            seconds: the limit of the block; a rank that does not come back from it is lost.
 
         Raises:
             RankError: a rank was lost, is in another test, or failed alone; it is named.
@@ -89,6 +93,7 @@ class Ranks:
         guard.watching = True
         try:
             self._begin_together(title)
+            guard.limit(seconds)
             with warnings.catch_warnings():
                 for text in ADVICE:
                     warnings.filterwarnings("ignore", message=text)
@@ -109,6 +114,7 @@ class Ranks:
             self._end_together(f"{type(error).__name__}: {error}")
             raise
         finally:
+            guard.limit(None)
             guard.watching = False
 
     def share(self, value: Value) -> Value:

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pytest_overfit.config.launch import Launch
+from pytest_overfit.run.watchdog import GRACE, Stopped, is_library
 
 BEAT_SECONDS = 0.5
 STALE_SECONDS = 2.0  # without a beat, once something has gone wrong: the process is gone
 SETTLE_SECONDS = 4.0  # for beats to become stale after a collective has failed
 GRACE_SECONDS = 1.5  # for a main thread to find out by itself
+HUNG_SECONDS = (
+    6.0  # the same for a run that has a limit of its own; a rank in a collective waits for the lost one to go
+)
 LAST_SECONDS = 15.0  # after the signal; then the process ends without a report
 FAILED = "failed"
-PACKAGE = str(Path(__file__).resolve().parents[2])
 WAITING = (f"torch{os.sep}distributed", f"torch{os.sep}autograd", str(Path(__file__).resolve().parent))
-
-
-class Stopped(BaseException):
-    """Raised in the main thread by the signal that ends a run: no ``except Exception`` of user code may keep it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class Guard:
         self.peers = {rank: Peer(seen=now, moved=now) for rank in range(launch.size)}
         self.failure: Failure | None = None
         self.failed_at = 0.0
+        self.until = math.inf
+        self.seconds = 0.0
+        self.last_seconds = LAST_SECONDS
         self.watching = self.ending = False
         self.signalled = False
         self.main = threading.main_thread().ident
@@ -108,6 +111,15 @@ class Guard:
         """This rank makes progress; what it does now may take so many seconds longer than the timeout."""
         self.me.doing, self.me.allowance = doing, allowance
         self.me.moves += 1
+
+    def limit(self, seconds: float | None) -> None:
+        """From now on a run has so many seconds; None: as long as the ranks make progress."""
+        self.last_seconds, self.seconds = (LAST_SECONDS, 0.0) if seconds is None else (HUNG_SECONDS, seconds)
+        self.until = math.inf if seconds is None else time.monotonic() + seconds + GRACE
+
+    def left(self) -> float | None:
+        """Seconds until the limit of the run; None where it has none."""
+        return None if math.isinf(self.until) else max(0.0, self.until - GRACE - time.monotonic())
 
     def fail(self, failure: Failure) -> None:
         """Tells all ranks that the run has ended badly; the first word counts."""
@@ -167,7 +179,10 @@ class Guard:
         now = time.monotonic()
         late = {r for r, peer in self.peers.items() if now - peer.moved > self.timeout + peer.allowance}
         idle = {r for r, peer in self.peers.items() if peer.waits}
-        if self._stale(self.timeout) or late - idle or len(late) == self.launch.size:
+        if now > self.until:
+            if (found := self._culprit()) is not None:
+                self.fail(replace(found, why=f"{found.why}; the run had {self.seconds:g} s (max_seconds)"))
+        elif self._stale(self.timeout) or late - idle or len(late) == self.launch.size:
             found = self._culprit()
             if found is not None:
                 self.fail(found)
@@ -196,7 +211,7 @@ class Guard:
                 self.abort()
             if self.main is not None and hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(self.main, signal.SIGTERM)
-        elif time.monotonic() > self.failed_at + GRACE_SECONDS + LAST_SECONDS:
+        elif time.monotonic() > self.failed_at + GRACE_SECONDS + self.last_seconds:
             assert self.failure is not None
             self.say(f"overfit: rank {self.failure.rank} {self.failure.why}")
             os._exit(1)
@@ -214,17 +229,13 @@ class Guard:
 def _where(frame: FrameType | None) -> tuple[str, bool]:
     """The line of user code that a thread is in, and whether it waits for other ranks."""
     inner, waits = frame, False
-    while inner is not None and _is_library(inner.f_code.co_filename):
+    while inner is not None and is_library(inner.f_code.co_filename):
         waits = waits or any(part in inner.f_code.co_filename for part in WAITING)
         inner = inner.f_back
     shown = inner or frame
     if shown is None:
         return "", False
     return f"{shown.f_code.co_name} at {Path(shown.f_code.co_filename).name}:{shown.f_lineno}", waits
-
-
-def _is_library(path: str) -> bool:
-    return "site-packages" in Path(path).parts or path.startswith((PACKAGE, "<"))
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -1,0 +1,363 @@
+"""How long a session outlives its limit when user code hangs, in every place that runs user code.
+
+    python benchmarks/hangs.py [--only WORD] [--limit 2] [--patience 60]
+
+Each kind is a session of its own. Printed are the seconds over the limit, counted from the moment that it is set, until
+the failure is told and until the process has ended, the exit code, and the line that was named. Exit code 1 if any is
+over 5 s, green, names nothing or leaves a process behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+MOST_SECONDS = 5.0  # over the limit
+NAMED = re.compile(r"(?:\w+ at (?:\S*/)?|File \"\S*?)((?:test_hang|conftest)\.py)(?::|\", line )(\d+)")
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+BEGAN = """\
+import pathlib, time
+
+def begins():
+    pathlib.Path("began").write_text(repr(time.time()))
+
+def pytest_runtest_logreport(report):
+    if report.failed and not pathlib.Path("told").exists():
+        pathlib.Path("told").write_text(repr(time.time()))
+
+def pytest_runtest_setup(item):
+    if not pathlib.Path("began").exists():
+        begins()
+
+try:
+    from pytest_overfit.run.watchdog import Watchdog
+    enter = Watchdog._enter
+
+    def entered(dog, block):
+        if not dog._blocks:
+            begins()
+        enter(dog, block)
+
+    Watchdog._enter = entered
+except ImportError:
+    pass
+"""
+HEAD = """\
+import ctypes, pathlib, queue, sys, threading, time
+import pytest, torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 3))
+
+def batch():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(12, 8, generator=g), torch.arange(12) % 3
+
+def loss(model, data):
+    return F.cross_entropy(model(data[0]), data[1])
+
+def hang():
+    while True:
+        time.sleep(0.05)
+
+def within(name):
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(name):
+            return True
+        frame = frame.f_back
+    return False
+
+class Data(Dataset):
+    def __len__(self): return 12
+    def __getitem__(self, i): hang()
+
+"""
+CALL = {  # kind -> what stands below the head
+    "nothing hangs": "def test_h(overfit): overfit(net, batch(), loss)",
+    "loss sleeps": "def test_h(overfit): overfit(net, batch(), lambda m, d: time.sleep(1e4))",
+    "loss loops in Python": """
+        def bad(m, d):
+            while True:
+                pass
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "forward hangs on a lock": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.l = nn.Linear(8, 3)
+            def forward(self, x):
+                held = threading.Lock()
+                held.acquire()
+                held.acquire()
+                return self.l(x)
+        def test_h(overfit): overfit(Net, batch(), loss)""",
+    "backward hangs on a queue": """
+        class Bad(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x): return x.clone()
+            @staticmethod
+            def backward(ctx, g): return queue.Queue().get()
+        def test_h(overfit): overfit(net, batch(), lambda m, d: Bad.apply(loss(m, d)))""",
+    "step hangs": """
+        def step(m, d, o): hang()
+        def test_h(overfit): overfit(net, batch(), step=step, optimizer=lambda p: torch.optim.SGD(p, 0.1))""",
+    "hangs at the 100th call": """
+        class Net(nn.Module):
+            calls = []
+            def __init__(self):
+                super().__init__()
+                self.l = nn.Linear(8, 3)
+            def forward(self, x):
+                Net.calls.append(0)
+                if len(Net.calls) > 100: hang()
+                return self.l(x)
+        def test_h(overfit): overfit(Net, batch(), loss)""",
+    "factory hangs": """
+        def factory(): hang()
+        def test_h(overfit): overfit(factory, batch(), loss)""",
+    "optimizer factory hangs": """
+        def optimizer(parameters): hang()
+        def test_h(overfit): overfit(net, batch(), loss, optimizer=optimizer)""",
+    "loader's worker hangs": """
+        def test_h(overfit): overfit(net, DataLoader(Data(), batch_size=4, num_workers=2), loss)""",
+    "loader's worker hangs in C code": """
+        class Stuck(Dataset):
+            def __len__(self): return 12
+            def __getitem__(self, i): ctypes.PyDLL(None).sleep(10000)
+        def test_h(overfit): overfit(net, DataLoader(Stuck(), batch_size=4, num_workers=2), loss)""",
+    "dataset hangs in the main process": """
+        def test_h(overfit): overfit(net, DataLoader(Data(), batch_size=4), loss)""",
+    "callable data hang": "def test_h(overfit): overfit(net, hang, loss)",
+    "probe hangs at other values": """
+        def bad(m, d):
+            if not torch.equal(d[1], batch()[1]): hang()
+            return loss(m, d)
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "probe after training hangs": """
+        def bad(m, d):
+            if within("inspector.py"): hang()
+            return loss(m, d)
+        def test_h(overfit): overfit(net, batch(), bad, max_steps=3)""",
+    "trial hangs": """
+        def bad(m, d):
+            if within("trials.py"): hang()
+            return loss(m, d)
+        def test_h(overfit): overfit(net, batch(), bad, max_steps=3)""",
+    "evaluation hangs": """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.l = nn.Linear(8, 3)
+            def forward(self, x):
+                if not self.training: hang()
+                return self.l(x)
+        def test_h(overfit): overfit(Net, batch(), loss, max_steps=3)""",
+    "user code keeps Exception": """
+        def bad(m, d):
+            while True:
+                try:
+                    hang()
+                except Exception:
+                    pass
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "user code keeps BaseException": """
+        def bad(m, d):
+            while True:
+                try:
+                    hang()
+                except BaseException:
+                    pass
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "keeps it once, and goes on": """
+        def bad(m, d):
+            try:
+                time.sleep(3600)
+            except BaseException:
+                pass
+            return loss(m, d)
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "makes another error of it": """
+        def bad(m, d):
+            try:
+                hang()
+            except BaseException as error:
+                raise ValueError("what now") from error
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "C code with the interpreter": """
+        def bad(m, d): ctypes.PyDLL(None).sleep(10000)
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "C code without the interpreter": """
+        def bad(m, d):
+            mutex = ctypes.create_string_buffer(64)
+            while True:
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "thread of the user's, not joined": """
+        def bad(m, d):
+            t = threading.Thread(target=hang, daemon=True)
+            t.start()
+            t.join()
+        def test_h(overfit): overfit(net, batch(), bad)""",
+    "off the main thread": """
+        def bad(m, d): hang()
+        def test_h(overfit):
+            t = threading.Thread(target=lambda: overfit(net, batch(), bad))
+            t.start()
+            t.join()""",
+    "the second seed": """
+        calls = []
+        def factory():
+            calls.append(0)
+            if len(calls) > 1: hang()
+            return net()
+        def test_h(overfit): overfit(factory, batch(), loss, seeds=[0, 1, 2], pass_at_least=1, max_steps=3)""",
+}
+CONFIG = """\
+exp_name: tiny
+img_size: 56
+seed_value: 0
+max_epochs: 30
+val_epoch_freq: 5
+data:
+  train: &split
+    common_config: {fix_img_num: 2, fix_aspect_ratio: 0.92}
+  val: *split
+model: {_target_: conftest.Net}
+loss: {_target_: pytest_overfit.reference.MultitaskLoss}
+optim:
+  optimizer: {_target_: torch.optim.AdamW, lr: 0.05, weight_decay: 0.0}
+overfit:
+  pair: {source: render, width: 160, height: 120}
+  threads: 1
+  steps_per_epoch: 20
+"""
+CONFTEST = """
+from tests.support.tiny import Memoriser
+class Net(Memoriser):
+    pass
+"""
+CONFIGS = {
+    "config: validation hangs": """
+        class Net(Net):
+            def forward(self, *args, **kwargs):
+                if not self.training and within("loop.py"): hang()
+                return super().forward(*args, **kwargs)""",
+    "config: the last look hangs": """
+        class Net(Net):
+            def forward(self, *args, **kwargs):
+                if not self.training and within("execute.py") and not within("loop.py"): hang()
+                return super().forward(*args, **kwargs)""",
+    "config: building the model hangs": """
+        class Net(Net):
+            def __init__(self): hang()""",
+    "config: the data hang": """
+        @pytest.fixture
+        def overfit_dataset(overfit_pair): return Data()""",
+    "config: trial hangs": """
+        class Net(Net):
+            def forward(self, *args, **kwargs):
+                if within("trials.py"): hang()
+                return super().forward(*args, **kwargs)""",
+}
+
+
+def session(folder: Path, arguments: Sequence[str], patience: float) -> tuple[float, float, int | None, str]:
+    """Seconds until the failure was told and until the end, exit code (None: it had to be killed), output."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
+    path = os.pathsep.join([str(REPOSITORY), str(folder)])
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    code: int | None = None
+    try:
+        output = process.communicate(timeout=patience)[0]
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output = process.communicate()[0]
+    ended = time.time()
+    told, began = (float(at.read_text()) if at.exists() else ended for at in (folder / "told", folder / "began"))
+    return told - began, ended - began, code, output
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes that were started in the folder and are still there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").readlink() == folder:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--limit", type=float, default=2.0)
+    parser.add_argument("--patience", type=float, default=60.0)
+    parser.add_argument("--show", action="store_true", help="the whole output of every session")
+    given = parser.parse_args()
+    limit, wrong = given.limit, 0
+    kinds = [(kind, text, False) for kind, text in CALL.items()] + [
+        (kind, text, True) for kind, text in CONFIGS.items()
+    ]
+    print(f"{'told':>7} {'over':>7} code  kind: line named")
+    for kind, text, configured in [("", CALL["nothing hangs"], False), ("", "", True), *kinds]:
+        if kind == "nothing hangs" or (kind and given.only not in kind):
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name).resolve()
+            body = textwrap.dedent(text)
+            (folder / "conftest.py").write_text(BEGAN, encoding="utf-8")
+            if configured:
+                (folder / "conftest.py").write_text(HEAD + CONFTEST + body + BEGAN, encoding="utf-8")
+                (folder / "a.yaml").write_text(CONFIG, encoding="utf-8")
+                arguments = ["--overfit-config", "a.yaml"]
+                arguments += ["--overfit-max-steps", "30"] if not kind or "trial" in kind else []
+            else:
+                (folder / "test_hang.py").write_text(HEAD + body, encoding="utf-8")
+                arguments = ["test_hang.py"]
+            if kind:
+                arguments += ["--overfit-max-seconds", f"{limit:g}"]
+            told, seconds, code, output = session(folder, arguments, given.patience)
+            alive = left_behind(folder)
+        if given.show:
+            print(output)
+        if not kind:
+            print(f"{'':15} {code!s:>4}  an ordinary session{' of a config' if configured else ''}: {seconds:.1f} s")
+            continue
+        over = seconds - limit
+        named = NAMED.search(output)
+        bad = code in (None, 0) or over > MOST_SECONDS or named is None or alive
+        wrong += bool(bad)
+        shown = "for ever" if code is None else f"{told - limit:+.1f} s {over:+.1f} s"
+        place = "nothing" if named is None else ":".join(named.groups())
+        mark = f"  WRONG{f' (left behind: {len(alive)})' if alive else ''}" if bad else ""
+        print(f"{shown:>15} {code!s:>4}  {kind}: {place}{mark}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
