@@ -228,9 +228,11 @@ def in_its_place(
             return run(seed)
 
     def shared(seed: int) -> OverfitResult:
+        from pytest_overfit.document.codec import result_from_json, result_to_json
+
         assert ranks is not None
         with ranks.run(name, settings.distributed):
-            return ranks.share(alone(seed))
+            return ranks.share(alone(seed), result_to_json, result_from_json)
 
     return alone if ranks is None else shared
 

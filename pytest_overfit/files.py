@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import sys
@@ -80,20 +81,22 @@ def _refuse_odd(found: os.stat_result, path: Path | str, error: type[OverfitErro
 
 
 @contextlib.contextmanager
-def native_stderr() -> Iterator[list[str]]:
-    """Keeps what a C library writes to the standard error during a block; its lines are there at the end.
+def native_output() -> Iterator[list[str]]:
+    """Keeps what a C library writes or prints during a block; its lines are there at the end.
 
     Example:
-        >>> with native_stderr() as said:
+        >>> with native_output() as said:
         ...     _ = os.write(2, b"bad chunk")
         >>> said
         ['bad chunk']
 
-    The descriptor is one for the whole process: what other threads write during the block is kept too. Nothing is kept
-    where there is no standard error.
+    The standard error by its descriptor, and what a binding prints through Python. Both are one for the whole process:
+    what other threads write during the block is kept too. Without a standard error, only the latter is kept.
     """
     said: list[str] = []
-    with _ERRORS, contextlib.ExitStack() as closing:
+    printed = io.StringIO()
+    with _ERRORS, contextlib.redirect_stdout(printed), contextlib.ExitStack() as closing:
+        closing.callback(lambda: said.extend(_lines(printed.getvalue())))
         try:
             sink = closing.enter_context(tempfile.TemporaryFile())
             before = os.dup(2)
@@ -109,5 +112,8 @@ def native_stderr() -> Iterator[list[str]]:
         finally:
             os.dup2(before, 2)
             sink.seek(0)
-            text = sink.read(2**16).decode("utf-8", "replace")
-            said.extend(line.strip() for line in text.splitlines() if line.strip())
+            said.extend(_lines(sink.read(2**16).decode("utf-8", "replace")))
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import Distributed
+    from pytest_overfit.result import OverfitResult
     from pytest_overfit.run.place import Place
 
 
@@ -25,6 +26,15 @@ def place_of(request: pytest.FixtureRequest, distributed: Distributed) -> Place:
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     of_all = request.getfixturevalue("tmp_path_factory").getbasetemp().parent
     return Place(workers, worker_number(), shared=of_all / "overfit_cores")
+
+
+def agreed_verdict(place: Place, verdict: OverfitResult) -> OverfitResult:
+    """The first rank's verdict where there are several: it alone compares with saved runs."""
+    if place.ranks is None:
+        return verdict
+    from pytest_overfit.document.codec import result_from_json, result_to_json
+
+    return place.ranks.share(verdict, result_to_json, result_from_json)
 
 
 def worker_number() -> int:

@@ -32,6 +32,14 @@ class _File(BaseModel):
     overfit: Document
 
 
+class _Verdict(BaseModel):
+    """A result on its way to another rank."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings", extra="forbid")
+
+    result: OverfitResult
+
+
 class _Schema(GenerateJsonSchema):
     """Numbers may be no numbers, and what the evidence shares with its result is not written."""
 
@@ -56,6 +64,21 @@ def to_json(document: Document) -> str:
     evidence = {"evidence": REPEATED}
     left_out: Any = {"overfit": {"result": {**evidence, "runs": {"__all__": evidence}}}}
     return _File(overfit=document).model_dump_json(exclude=left_out)
+
+
+def result_to_json(result: OverfitResult) -> bytes:
+    """A result alone, for another process of the same session.
+
+    Example:
+        >>> result_from_json(result_to_json(result)) == result        # doctest: +SKIP
+        True
+    """
+    return _Verdict(result=result).model_dump_json().encode()
+
+
+def result_from_json(data: bytes) -> OverfitResult:
+    """The result in a text of ``result_to_json``."""
+    return _shared(_Verdict.model_validate_json(data).result)
 
 
 def from_json(text: str | bytes, *, where: str = "the text") -> Document:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.files import native_stderr, read_regular
+from pytest_overfit.files import native_output, read_regular
 from pytest_overfit.pair.layout import DepthArray
 
 MAX_PIXELS = 64 * 2**20
@@ -50,7 +50,7 @@ def read_exr(path: Path) -> DepthArray:
 
     said: list[str] = []
     try:
-        with native_stderr() as said, OpenEXR.File(str(path), separate_channels=True) as file:
+        with native_output() as said, OpenEXR.File(str(path), separate_channels=True) as file:
             channels = file.channels()
             name = "Y" if "Y" in channels else min(channels)
             pixels = np.array(channels[name].pixels, dtype=np.float32)
