@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_overfit.document.record import Comparison, Document
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.document.saved import Saved
+    from pytest_overfit.report.writing import Writing
     from pytest_overfit.result import OverfitResult
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -78,11 +79,11 @@ class Ledger:
     def is_worker(self) -> bool:
         return hasattr(self.config, "workerinput")
 
-    def begin(self, document: Document, planned: int) -> Recorder:
+    def begin(self, document: Document, planned: int, writing: Writing) -> Recorder:
         """The observer that writes the record of a run from now on."""
         from pytest_overfit.document.recorder import Recorder
 
-        return Recorder(self.report, document, planned=planned)
+        return Recorder(self.report, document, planned=planned, writing=writing)
 
     def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
         """The verdict beside the saved run; with limits on what may have changed, one finding more."""

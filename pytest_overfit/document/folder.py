@@ -19,8 +19,8 @@ from pathlib import Path
 from pytest_overfit.document.codec import from_json, json_schema, to_json
 from pytest_overfit.document.record import Document
 from pytest_overfit.document.tree import MOST_BYTES
-from pytest_overfit.errors import OverfitError
 from pytest_overfit.files import read_regular
+from pytest_overfit.report import folders
 from pytest_overfit.report.folders import folder_name
 
 RECORD, SCHEMA, RUNS = "record.json", "schema.json", "runs"
@@ -115,16 +115,9 @@ def _speaks_of(path: Path, session: str) -> bool:
 
 
 def refuse_unwritable(report: Path) -> None:
-    """Makes the folder and writes into it once, before anything is trained.
+    """Writes into the folder, or where it is to be made, before anything is trained.
 
     Raises:
         OverfitError: it cannot be made or written.
     """
-    try:
-        report.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=report):
-            pass
-    except OSError as error:
-        raise OverfitError(
-            f"{error.strerror or error}", where=str(report), allowed="a folder that can be written"
-        ) from None
+    folders.refuse_unwritable(report)
