@@ -47,7 +47,11 @@ class Names(Sequence[str | None]):
     def __getitem__(self, at: int | slice) -> str | Names | None:
         if isinstance(at, slice):
             return Names(self.array[at])
-        value = self.array[at]
+        if self.array.dtype.kind == "U":  # whose elements may be no characters: numpy raises a SystemError
+            words = "utf-32-be" if self.array.dtype.str[0] == ">" else "utf-32-le"
+            value: Any = self.array[[at]].tobytes().decode(words, "replace").rstrip("\0")
+        else:
+            value = self.array[at]
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         return str(value) if isinstance(value, str) and value else None
