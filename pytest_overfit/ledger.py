@@ -74,6 +74,8 @@ class Ledger:
         self.rows: list[Mapping[str, Any]] = []
         self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
         self.lines: list[str] = []
+        self.running: str | None = None
+        self.interrupted: str | None = None  # title of the config whose item was running then
 
     @property
     def is_worker(self) -> bool:
@@ -101,6 +103,17 @@ class Ledger:
         """A worker writes into the folder of its controller."""
         node.workerinput["overfit_ledger"] = (str(self.report), self.session)
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running = nodeid
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.running = None
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C before the run of a config, while its pair is built: there is no record yet, and no report."""
+        if self.running is not None and title_of(self.running) != self.running:
+            self.interrupted = title_of(self.running)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
@@ -110,7 +123,7 @@ class Ledger:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Pages, summaries and saved runs, out of the records of this session."""
-        if self.is_worker or not (self.rows or self.stopped or self.report.is_dir()):
+        if self.is_worker or not (self.rows or self.stopped or self.interrupted or self.report.is_dir()):
             return
         try:
             documents = self._complete()
@@ -157,20 +170,22 @@ class Ledger:
         from pytest_overfit.document.record import Document
         from pytest_overfit.document.recorder import now
 
-        titles = dict.fromkeys([row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped])
+        asked = [row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped]
+        titles = dict.fromkeys([*asked, *([self.interrupted] if self.interrupted else ())])
         for title in titles:
             reasons = [why for nodeid, why in self.stopped.items() if title in (nodeid, title_of(nodeid))]
-            if title not in known and (reasons or any(not check.passed for check in self._checks(title))):
+            cut = title == self.interrupted
+            if title not in known and (cut or reasons or any(not check.passed for check in self._checks(title))):
                 yield Document(
                     id=run_id(title),
                     title=title,
                     session=self.session,
-                    state="not_run",
+                    state="interrupted" if cut else "not_run",
                     started=now(),
                     written=now(),
                     checks=self._checks(title),
                     environment=environment(),
-                    error=reasons[0] if reasons else None,
+                    error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
                 )
 
     def _publish(self, documents: Sequence[Document]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_overfit.document.folder import read_report
 from tests.plugin.conftest import TinyConfig
-from tests.support.sessions import start_pytest
+from tests.support.sessions import HANGS, start_pytest
 
 MODEL = """
 import resource, signal
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_in_the_middle(pytester: pytest.Pytester) -> None:
     session = start_pytest(  # whose output is a pipe: files are limited
         "-s", "-p", "no:cacheprovider", "--overfit-report", "report", "--overfit-log-dir", "logs", folder=pytester.path
     )
-    output, _ = session.communicate(timeout=600)
+    output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.OK, output
     pytest.LineMatcher(output.splitlines()).fnmatch_lines([
         "note: not written: TensorBoard files in *logs: File too large",
@@ -179,6 +179,27 @@ def test_ctrl_c_outside_of_the_loop(pytester: pytest.Pytester, monkeypatch: pyte
     assert (pytester.path / "restored").exists()
     (document,) = read_report(pytester.path / "report")
     assert (document.state, document.verdict) == ("interrupted", "failed")
+
+
+@pytest.mark.parametrize(
+    "place", ["pytest_overfit.pair.create.create_pair", "pytest_overfit.run.execute.probe_supervision"]
+)
+def test_ctrl_c_under_a_config(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tiny: TinyConfig, place: str
+) -> None:
+    """While the pair is built there is no run yet: the record says interrupted all the same, as in the probes."""
+
+    def interrupted(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny()
+    monkeypatch.setattr(place, interrupted)
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "--overfit-report", "report", no_reraise_ctrlc=True
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    (document,) = read_report(pytester.path / "report")
+    assert (document.title, document.state, document.verdict) == ("tiny.yaml", "interrupted", "failed")
 
 
 RESTORED = """
