@@ -249,9 +249,11 @@ def in_its_place(
             return judged(record, settings, None, Questions(), (), place)
 
     def shared(seed: int) -> OverfitResult:
+        from pytest_overfit.document.codec import result_from_json, result_to_json
+
         assert ranks is not None
         with ranks.run(name, settings.distributed, seconds=limit):
-            return ranks.share(alone(seed))
+            return ranks.share(alone(seed), result_to_json, result_from_json)
 
     return alone if ranks is None else shared
 

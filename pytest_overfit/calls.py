@@ -12,7 +12,7 @@ from pytest_overfit.collect import layers_of, settings_of
 from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config
-from pytest_overfit.places import place_of
+from pytest_overfit.places import agreed_verdict, place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
@@ -114,7 +114,7 @@ class OverfitCall:
                 rules=self.request.getfixturevalue("overfit_causes"),
                 place=place,
             )
-            verdict = place.settled(watchers.end(verdict))
+            verdict = agreed_verdict(place, watchers.end(verdict))
         note = watchers.note(verdict)
         keep_run(node, verdict, note)
         if verdict.interrupted:

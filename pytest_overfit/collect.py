@@ -55,8 +55,36 @@ def prepare(config: pytest.Config) -> None:
         loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from error
+    refuse_log_folders(
+        config, [(f"{path}, logging.log_dir", each.logging.log_dir) for path, each in zip(files, loaded, strict=True)]
+    )
     config.stash[CONFIGS] = dict(zip(files, as_session(config, loaded), strict=True))
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
+
+
+def refuse_log_folders(config: pytest.Config, asked: Sequence[tuple[str, Path | None]] = ()) -> None:
+    """One usage error (exit code 4) where a folder that somebody asked for cannot take a log.
+
+    Args:
+        asked: settings of configs and their folders, where no option names another one.
+
+    Raises:
+        pytest.UsageError: the folder, and the setting that names it.
+    """
+    ranked: Any = config.pluginmanager.getplugin("overfit_ranks")
+    if hasattr(config, "workerinput") or (ranked is not None and not ranked.launch.is_first):
+        return
+    from pytest_overfit.report.folders import refuse_unwritable
+
+    options = options_of(config)
+    named = options.log_dir or (options.ini_log_dir if not asked else None)
+    setting = "--overfit-log-dir" if options.log_dir else "ini key overfit_log_dir"
+    try:
+        for place, folder in [(setting, named)] if named else asked:
+            if folder is not None:
+                refuse_unwritable(folder, place)
+    except OverfitError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def options_of(config: pytest.Config) -> Options:

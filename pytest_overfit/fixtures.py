@@ -16,7 +16,7 @@ from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.places import limited_stage, place_of
+from pytest_overfit.places import agreed_verdict, limited_stage, place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
 from pytest_overfit.watchers import Watchers
@@ -341,7 +341,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
                 rules=request.getfixturevalue("overfit_causes"),
                 place=place,
             )
-            verdict = place.settled(watchers.end(verdict))
+            verdict = agreed_verdict(place, watchers.end(verdict))
         note = watchers.note(verdict)
         request.node.parent.stash[RUN] = note
         keep_run(request.node, verdict, note)

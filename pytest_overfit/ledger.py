@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_overfit.document.record import Comparison, Document
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.document.saved import Saved
+    from pytest_overfit.report.writing import Writing
     from pytest_overfit.result import OverfitResult
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -73,16 +74,18 @@ class Ledger:
         self.rows: list[Mapping[str, Any]] = []
         self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
         self.lines: list[str] = []
+        self.running: str | None = None
+        self.interrupted: str | None = None  # title of the config whose item was running then
 
     @property
     def is_worker(self) -> bool:
         return hasattr(self.config, "workerinput")
 
-    def begin(self, document: Document, planned: int) -> Recorder:
+    def begin(self, document: Document, planned: int, writing: Writing) -> Recorder:
         """The observer that writes the record of a run from now on."""
         from pytest_overfit.document.recorder import Recorder
 
-        return Recorder(self.report, document, planned=planned)
+        return Recorder(self.report, document, planned=planned, writing=writing)
 
     def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
         """The verdict beside the saved run; with limits on what may have changed, one finding more."""
@@ -100,6 +103,17 @@ class Ledger:
         """A worker writes into the folder of its controller."""
         node.workerinput["overfit_ledger"] = (str(self.report), self.session)
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running = nodeid
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.running = None
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C before the run of a config, while its pair is built: there is no record yet, and no report."""
+        if self.running is not None and title_of(self.running) != self.running:
+            self.interrupted = title_of(self.running)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
@@ -109,7 +123,7 @@ class Ledger:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Pages, summaries and saved runs, out of the records of this session."""
-        if self.is_worker or not (self.rows or self.stopped or self.report.is_dir()):
+        if self.is_worker or not (self.rows or self.stopped or self.interrupted or self.report.is_dir()):
             return
         try:
             documents = self._complete()
@@ -156,20 +170,22 @@ class Ledger:
         from pytest_overfit.document.record import Document
         from pytest_overfit.document.recorder import now
 
-        titles = dict.fromkeys([row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped])
+        asked = [row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped]
+        titles = dict.fromkeys([*asked, *([self.interrupted] if self.interrupted else ())])
         for title in titles:
             reasons = [why for nodeid, why in self.stopped.items() if title in (nodeid, title_of(nodeid))]
-            if title not in known and (reasons or any(not check.passed for check in self._checks(title))):
+            cut = title == self.interrupted
+            if title not in known and (cut or reasons or any(not check.passed for check in self._checks(title))):
                 yield Document(
                     id=run_id(title),
                     title=title,
                     session=self.session,
-                    state="not_run",
+                    state="interrupted" if cut else "not_run",
                     started=now(),
                     written=now(),
                     checks=self._checks(title),
                     environment=environment(),
-                    error=reasons[0] if reasons else None,
+                    error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
                 )
 
     def _publish(self, documents: Sequence[Document]) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_overfit.config.schema import Distributed, OverfitConfig
+    from pytest_overfit.result import OverfitResult
     from pytest_overfit.run.place import Place
     from pytest_overfit.run.record import Hang
     from pytest_overfit.run.watchdog import LastWord
@@ -73,6 +74,15 @@ def limited_stage(request: pytest.FixtureRequest, config: OverfitConfig, name: s
             return
         with refused_after(seconds, what=name, last=last_word(request)):
             yield
+
+
+def agreed_verdict(place: Place, verdict: OverfitResult) -> OverfitResult:
+    """The first rank's verdict where there are several: it alone compares with saved runs."""
+    if place.ranks is None:
+        return verdict
+    from pytest_overfit.document.codec import result_from_json, result_to_json
+
+    return place.ranks.share(verdict, result_to_json, result_from_json)
 
 
 def worker_number() -> int:

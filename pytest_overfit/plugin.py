@@ -67,6 +67,10 @@ def pytest_configure(config: pytest.Config) -> None:
             raise
         if explained:
             config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
+    if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
+        from pytest_overfit import collect
+
+        collect.refuse_log_folders(config)
     if is_recorded(config):
         from pytest_overfit import collect, ledger
 

@@ -34,13 +34,14 @@ class RunNote:
     causes: tuple[str, ...] = ()
     times: str = ""
     debug: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
         verdict: OverfitResult,
         folder: Path | None,
-        note: str | None,
+        unwritten: Sequence[str],
         *,
         seconds: Mapping[str, float],
         width: int,
@@ -49,15 +50,15 @@ class RunNote:
 
         Args:
             folder: holds the runs of one name.
-            note: set where that is not the folder that was asked for.
+            unwritten: what was not written, or not where it was asked for.
             seconds: spent on every phase.
             width: of the terminal.
         """
-        notes = (*verdict.record.notes, *((note,) if note else ()))
+        notes = (*verdict.record.notes, *unwritten)
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
         causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
-        return cls(headlines, notes, board, causes, time_line(seconds), debug)
+        return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten))
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
@@ -141,6 +142,9 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         reporter.write_line(f"{verdict:7}  {call['test']}: {call['line']}", red=verdict == "FAILED")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
+    if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
+        for line in dict.fromkeys(line for call in calls for line in call["run"]["unwritten"]):
+            reporter.write_line(f"note: {line}")
 
 
 def _write_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
 from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
 from pytest_overfit.report.tensorboard import TensorBoardLog
+from pytest_overfit.report.writing import Guarded, Writing
 from pytest_overfit.terminal import RunNote
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class Watchers:
         self.request, self.title, self.planned, self.config = request, title, planned, config
         self.criteria, self.explained, self.pair = criteria, explained, pair
         self.closing, self.line = contextlib.ExitStack(), contextlib.ExitStack()
-        self.logs: list[TensorBoardLog] = []
+        self.logs: list[tuple[TensorBoardLog, Guarded]] = []
+        self.writing = Writing()
         self.folder: Path | None = None
         self.elsewhere: str | None = None
         self.recorder: Recorder | None = None
@@ -68,34 +71,43 @@ class Watchers:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.line.close()
         self.closing.close()
-        if error is not None and self.recorder is not None and self.recorder.document.state == "running":
-            self.recorder.broke(error)
+        interrupted = isinstance(error, (KeyboardInterrupt, pytest.exit.Exception))
+        if error is None or self.recorder is None:
+            return
+        if interrupted or self.recorder.document.state == "running":
+            self.recorder.broke(error, interrupted=interrupted)
 
     def of_seed(self, seed: int) -> list[Any]:
         """The observers of the run of one seed. The one before has ended, and its file waits for the verdict."""
         self.line.close()
-        for log in self.logs:
-            log.finish()
+        for writer, guard in self.logs:
+            guard.write(writer.finish)
         observers: list[Any] = [self.clock, *progress_for(self.request.config, self.title, self.planned)]
         for line in observers:
             self.line.callback(line.close)
         log_dir = self._log_dir()
         if log_dir is not None:
-            folder, self.elsewhere = run_folder(log_dir, self._run_name())
-            self.folder = folder.parent
-            logging = self.config.logging if self.config else LoggingConfig()
-            log = TensorBoardLog(
-                folder,
-                every=logging.log_freq,
-                keys=logging.scalar_keys,
-                limits=self.criteria.limits(),
-            )
-            self.closing.callback(log.close)
-            self.logs.append(log)
-            observers.insert(0, log)
+            files = f"TensorBoard files in {log_dir}"
+            log = self.writing.attempt(files, partial(self._log, log_dir), otherwise=None)
+            if log is not None:
+                guard = Guarded(log, files, self.writing)
+                self.closing.callback(guard.close)
+                self.logs.append((log, guard))
+                observers.insert(0, guard)
         if (recorder := self._recorder()) is not None:
             observers.append(recorder.of_seed(seed))
         return observers
+
+    def _log(self, log_dir: Path) -> TensorBoardLog:
+        """The TensorBoard file of one seed.
+
+        Raises:
+            OSError: neither the folder nor a temporary one can be written.
+        """
+        folder, self.elsewhere = run_folder(log_dir, self._run_name())
+        self.folder = folder.parent
+        logging = self.config.logging if self.config else LoggingConfig()
+        return TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys, limits=self.criteria.limits())
 
     def end(self, verdict: OverfitResult) -> OverfitResult:
         """Writes the verdict down; with one finding more where saved runs limit what may have changed."""
@@ -108,8 +120,8 @@ class Watchers:
             verdict, comparison = ledger.compared(place, self.call, verdict)
             limits = limits_of(self.criteria.limits(), verdict.record)
             document = self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
-        for log, run in zip(self.logs, verdict.runs or (verdict,), strict=False):
-            log.on_result(run)
+        for (writer, guard), run in zip(self.logs, verdict.runs or (verdict,), strict=False):
+            guard.write(partial(writer.on_result, run))
         if self.request.config.getini("overfit_properties"):
             keep_properties(self.request.node, document)
         return verdict
@@ -119,7 +131,8 @@ class Watchers:
         config = self.request.config
         shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
         width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
-        return RunNote.of(verdict, self.folder, self.elsewhere, seconds=self.clock.seconds, width=width)
+        unwritten = (*((self.elsewhere,) if self.elsewhere else ()), *self.writing.lines)
+        return RunNote.of(verdict, self.folder, unwritten, seconds=self.clock.seconds, width=width)
 
     def _recorder(self) -> Recorder | None:
         ledger = self.request.config.stash.get(KEY, None)
@@ -144,7 +157,8 @@ class Watchers:
             command=command_of(self.request.node, title),
             environment=environment(),
         )
-        self.recorder = self.request.node.stash[RECORDER] = ledger.begin(document, self.planned)
+        self.recorder = ledger.begin(document, self.planned, self.writing)
+        self.request.node.stash[RECORDER] = self.recorder
         return self.recorder
 
     def _place(self) -> str:

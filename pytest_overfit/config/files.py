@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_overfit.config.problems import Problem, Unusable, did_you_mean
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.files import read_regular
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,13 +27,10 @@ def read_text(path: Path) -> str:
         if not path.exists():
             siblings = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
             raise Unusable(Problem("", "no such file", "a YAML file", did_you_mean(path.name, siblings)))
-        if not path.is_file():
-            raise Unusable(Problem("", "a directory" if path.is_dir() else "a special file", "a YAML file"))
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise Unusable(Problem("", f"more than {MAX_BYTES} bytes", f"a YAML file of at most {MAX_BYTES} bytes"))
+        content = read_regular(path, most=MAX_BYTES)
         return content.decode("utf-8-sig")
+    except OverfitError as error:
+        raise Unusable(Problem("", error.found, f"a YAML file of at most {MAX_BYTES} bytes")) from error
     except UnicodeDecodeError as error:
         byte = content[error.start]
         raise Unusable(Problem("", f"byte 0x{byte:02x} at offset {error.start}", "UTF-8 text")) from error

@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from pytest_overfit.document.record import VERSION, Document
+from pytest_overfit.document.tree import NotATree, parse_tree
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.result import OverfitResult
 
@@ -29,6 +30,14 @@ class _File(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="strings", extra="forbid", title="pytest-overfit record")
 
     overfit: Document
+
+
+class _Verdict(BaseModel):
+    """A result on its way to another rank."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings", extra="forbid")
+
+    result: OverfitResult
 
 
 class _Schema(GenerateJsonSchema):
@@ -57,21 +66,36 @@ def to_json(document: Document) -> str:
     return _File(overfit=document).model_dump_json(exclude=left_out)
 
 
-def from_json(text: str, *, where: str = "the text") -> Document:
+def result_to_json(result: OverfitResult) -> bytes:
+    """A result alone, for another process of the same session.
+
+    Example:
+        >>> result_from_json(result_to_json(result)) == result        # doctest: +SKIP
+        True
+    """
+    return _Verdict(result=result).model_dump_json().encode()
+
+
+def result_from_json(data: bytes) -> OverfitResult:
+    """The result in a text of ``result_to_json``."""
+    return _shared(_Verdict.model_validate_json(data).result)
+
+
+def from_json(text: str | bytes, *, where: str = "the text") -> Document:
     """A document out of its text.
 
     Raises:
         OverfitError: it is no document of this version; the first problems are listed with their places.
     """
     try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _wrong(f"no JSON: {error}", where) from None
+        tree = parse_tree(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    except NotATree as error:
+        raise _wrong(str(error), where) from None
     inner = tree.get("overfit") if isinstance(tree, dict) else None
     if not isinstance(inner, dict):
         raise _wrong("JSON of another kind", where)
     if inner.get("version") != VERSION:
-        raise _wrong(f"a record of version {inner.get('version')!r}", where)
+        raise _wrong(f"a record of version {inner.get('version')!r:.40}", where)
     result = inner.get("result")
     if isinstance(result, dict):
         for run in (result, *(run for run in _listed(result.get("runs")) if isinstance(run, dict))):

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from pytest_overfit.document.codec import from_json, json_schema, to_json
 from pytest_overfit.document.record import Document
-from pytest_overfit.errors import OverfitError
+from pytest_overfit.document.tree import MOST_BYTES
+from pytest_overfit.files import read_regular
+from pytest_overfit.report import folders
 from pytest_overfit.report.folders import folder_name
 
 RECORD, SCHEMA, RUNS = "record.json", "schema.json", "runs"
@@ -81,16 +83,8 @@ def read_document(path: Path) -> Document:
         OverfitError: the file cannot be read, or is none.
     """
     file = path / RECORD if path.is_dir() else path
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OverfitError(
-            f"{getattr(error, 'strerror', None) or error}",
-            where=str(file),
-            allowed="a readable record.json",
-            hint="name a record.json that `pytest --overfit-report DIR` wrote, its folder, or DIR",
-        ) from None
-    return from_json(text, where=str(file))
+    hint = "name a record.json that `pytest --overfit-report DIR` wrote, its folder, or DIR"
+    return from_json(read_regular(file, most=MOST_BYTES, hint=hint), where=str(file))
 
 
 def read_report(report: Path, *, session: str | None = None) -> tuple[Document, ...]:
@@ -117,20 +111,13 @@ def _records(report: Path) -> Iterator[Path]:
 
 def _speaks_of(path: Path, session: str) -> bool:
     """Whether a record may be of a session: those of others, of earlier versions too, are none of its business."""
-    return session.encode() in path.read_bytes()
+    return session.encode() in read_regular(path, most=MOST_BYTES)
 
 
 def refuse_unwritable(report: Path) -> None:
-    """Makes the folder and writes into it once, before anything is trained.
+    """Writes into the folder, or where it is to be made, before anything is trained.
 
     Raises:
         OverfitError: it cannot be made or written.
     """
-    try:
-        report.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=report):
-            pass
-    except OSError as error:
-        raise OverfitError(
-            f"{error.strerror or error}", where=str(report), allowed="a folder that can be written"
-        ) from None
+    folders.refuse_unwritable(report)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.document.folder import folder_of, write_document
 from pytest_overfit.document.record import Comparison, Document, State
+from pytest_overfit.report.writing import Writing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.observer import Observer
@@ -29,12 +30,14 @@ class Recorder(Observer):
         report: folder of the report.
         document: what is known before the run.
         planned: steps of the whole budget.
+        writing: keeps what could not be written; the next time is another attempt.
     """
 
     wants_pictures = True
 
-    def __init__(self, report: Path, document: Document, *, planned: int) -> None:
+    def __init__(self, report: Path, document: Document, *, planned: int, writing: Writing | None = None) -> None:
         self.report, self.document, self.planned = report, document, planned
+        self.writing = writing or Writing()
         self.seed = 0
         self.pictures: dict[int, Sequence[FramePicture]] = {}
         self._begin()
@@ -66,11 +69,12 @@ class Recorder(Observer):
         self.document = replace(self.document, pictures=names, comparison=comparison, **known)
         return self._write("interrupted" if verdict.interrupted else "finished", verdict)
 
-    def broke(self, error: BaseException) -> Document:
-        """Writes what was known when an error ended the run."""
-        told = f"{type(error).__name__}: {error}"
+    def broke(self, error: BaseException, *, interrupted: bool = False) -> Document:
+        """Writes what was known when an error, or somebody at the keyboard, ended the run."""
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         self.document = replace(self.document, error=told)
-        return self._write("finished", self._so_far() if self.rows else None)
+        known = self.document.result or (self._so_far() if self.rows else None)
+        return self._write("interrupted" if interrupted else "finished", known)
 
     def hung(self, hang: Hang) -> Document:
         """Writes what was known when the process had to be ended."""
@@ -83,7 +87,10 @@ class Recorder(Observer):
             return ()
         from pytest_overfit.report.pictures import write_pictures
 
-        return write_pictures(folder_of(self.report, self.document), self.pictures[seed])
+        folder = folder_of(self.report, self.document)
+        return self.writing.attempt(
+            f"pictures in {folder}", lambda: write_pictures(folder, self.pictures[seed]), otherwise=()
+        )
 
     def _begin(self) -> None:
         self.rows: list[Mapping[str, float]] = []
@@ -91,9 +98,10 @@ class Recorder(Observer):
         self.began = self.written = time.monotonic()
 
     def _write(self, state: State, result: OverfitResult | None = None) -> Document:
-        self.document = replace(self.document, state=state, written=now(), result=result)
-        write_document(self.report, self.document)
-        self.written = time.monotonic()
+        document = replace(self.document, state=state, written=now(), result=result)
+        folder = folder_of(self.report, document)
+        self.writing.attempt(f"the record in {folder}", lambda: write_document(self.report, document), otherwise=None)
+        self.document, self.written = document, time.monotonic()
         return self.document
 
     def _so_far(self) -> OverfitResult:

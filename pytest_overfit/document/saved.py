@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pytest_overfit.document.folder import write_text
 from pytest_overfit.document.record import Change, Comparison, Curve, Document
+from pytest_overfit.document.tree import read_tree
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.result import OverfitResult
@@ -202,18 +203,18 @@ def read_saved(path: Path) -> Saved:
     Raises:
         OverfitError: it is not there, or no such file.
     """
-    try:
-        found = _FILE.validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         names = sorted(file.stem for file in path.parent.glob("*.json"))
         raise OverfitError(
             f"nothing was saved as {path.stem!r}",
             where=str(path.parent),
             allowed=f"one of {', '.join(names)}" if names else "a name that --overfit-save NAME wrote",
-        ) from None
-    except (OSError, ValidationError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror or str(error)
-        raise OverfitError(first, where=str(path), allowed="what --overfit-save NAME wrote") from None
+        )
+    allowed = "what --overfit-save NAME wrote"
+    try:
+        found = _FILE.validate_python(read_tree(path, allowed=allowed))
+    except ValidationError as error:
+        raise OverfitError(error.errors()[0]["msg"], where=str(path), allowed=allowed) from None
     if found.version != VERSION:
         raise OverfitError(f"version {found.version}", where=str(path), allowed=f"version {VERSION}: save it again")
     return found

@@ -145,7 +145,7 @@ def _named_files(split_file: Path) -> set[Path]:
     named: set[Path] = set()
     for tag, scene in zip(index.images, index.images_scene_name, strict=True):
         if tag is not None:
-            files = view_files(Path(), Path(SEGMENTATION), scene, tag)
+            files = view_files(Path(), Path(SEGMENTATION), scene or "", tag)
             named |= {files.image, files.depth, files.camera, files.mask or files.image}
     return named
 

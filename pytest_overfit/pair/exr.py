@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.files import native_output, read_regular
 from pytest_overfit.pair.layout import DepthArray
 
 MAX_PIXELS = 64 * 2**20
-MAX_FILE_BYTES = MAX_DECODED_BYTES = 512 * 2**20
+MAX_FILE_BYTES = MAX_DECODED_BYTES = 4 * MAX_PIXELS  # read as one float channel, and once more as the result
 _MAX_HEADER_BYTES = 2**16
 _MAX_CHANNELS = 16
 _MAGIC = 20000630
@@ -47,15 +48,15 @@ def read_exr(path: Path) -> DepthArray:
     header = check_exr(path)
     import OpenEXR
 
+    said: list[str] = []
     try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
+        with native_output() as said, OpenEXR.File(str(path), separate_channels=True) as file:
             channels = file.channels()
             name = "Y" if "Y" in channels else min(channels)
             pixels = np.array(channels[name].pixels, dtype=np.float32)
     except Exception as error:  # the binding raises RuntimeError, ValueError, TypeError and its own kinds
-        raise PairError(
-            f"cannot be decoded ({_first_line(error)})", where=path, allowed="an intact EXR file"
-        ) from error
+        reason = "; ".join([_first_line(error), *(_without_path(line, path) for line in said[:1])])
+        raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact EXR file") from error
     if pixels.shape != (header.height, header.width):
         raise PairError(f"decodes to {pixels.shape}, its header says {(header.height, header.width)}", where=path)
     return pixels
@@ -76,13 +77,7 @@ def check_exr(path: Path) -> ExrHeader:
     Raises:
         PairError: see `read_exr`.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise PairError(f"{size} bytes", where=path, allowed=f"at most {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise PairError(f"cannot be read ({error.strerror})", where=path) from error
+    data = read_regular(path, most=MAX_FILE_BYTES, error=PairError)
     try:
         return _parse(data)
     except PairError as error:
@@ -177,6 +172,11 @@ def _check_chunks(data: bytes, at: int, top: int, height: int, line_bytes: int, 
         if not 0 < size <= full or offset + 8 + size > len(data) or (compression == 0 and size != full):
             raise PairError(f"chunk {index} claims {size} bytes for {full} bytes of pixels", allowed="a complete file")
         seen.add(line)
+
+
+def _without_path(line: str, path: Path) -> str:
+    """What the library wrote to the standard error; the file is named beside it."""
+    return line.replace(str(path), path.name)[:200]
 
 
 def _first_line(error: Exception) -> str:

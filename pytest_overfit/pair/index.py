@@ -5,35 +5,71 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.files import open_regular
 from pytest_overfit.pair.layout import FloatArray, IntArray, PairFiles, ViewFiles, sequence_name, view_files
 from pytest_overfit.pair.npz import read_npz
 from pytest_overfit.pair.unpickle import kind_of
 
+MAX_PAIRS = 2**22  # ids and scores of so many take 128 MiB
 KEYS = ("scenes", "images", "pairs", "images_scene_name")
 PAIR_DTYPE = np.dtype([("scene_id", "<i8"), ("im1_id", "<i8"), ("im2_id", "<i8"), ("score", "<f8")])
 _ID_FIELDS = ("scene_id", "im1_id", "im2_id")
 _PAIRS = "rows [scene_id, im1_id, im2_id] or [.., score], or records with these names"
 
 
+@dataclass(frozen=True, eq=False)
+class Names(Sequence[str | None]):
+    """The names in an array (N,) of strings, bytes or objects: each becomes a Python string when it is asked for.
+
+    Example:
+        >>> names = Names(np.array(["a.jpg", ""]))
+        >>> names[0], names[1], len(names)
+        ('a.jpg', None, 2)
+
+    A hole, None or the empty string in the file, is None.
+    """
+
+    array: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, at: int) -> str | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> Names: ...
+    def __getitem__(self, at: int | slice) -> str | Names | None:
+        if isinstance(at, slice):
+            return Names(self.array[at])
+        if self.array.dtype.kind == "U":  # whose elements may be no characters: numpy raises a SystemError
+            words = "utf-32-be" if self.array.dtype.str[0] == ">" else "utf-32-le"
+            value: Any = self.array[[at]].tobytes().decode(words, "replace").rstrip("\0")
+        else:
+            value = self.array[at]
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        return str(value) if isinstance(value, str) and value else None
+
+
 @dataclass(frozen=True)
 class PairIndex:
-    """A pair index in memory.
+    """A pair index in memory, in arrays: millions of names would be gigabytes of Python strings.
 
     `pairs` (N, 3) int64 has scene_id, im1_id, im2_id; `scores` (N,) float64 is NaN where the file has none; `images`
     has None where the file has a hole; `images_scene_name[im]` is the scene that image `im` lies in.
     """
 
-    scenes: tuple[str, ...]
-    images: tuple[str | None, ...]
+    scenes: Names
+    images: Names
     pairs: IntArray
     scores: FloatArray
-    images_scene_name: tuple[str, ...]
+    images_scene_name: Names
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -60,13 +96,7 @@ def read_index(path: Path | str) -> PairIndex:
             where=where,
             allowed="one scene name per image",
         )
-    return PairIndex(
-        tuple(name or "" for name in names["scenes"]),
-        tuple(name or None for name in names["images"]),
-        pairs,
-        scores,
-        tuple(name or "" for name in names["images_scene_name"]),
-    )
+    return PairIndex(names["scenes"], names["images"], pairs, scores, names["images_scene_name"])
 
 
 def write_index(
@@ -150,7 +180,7 @@ def _view_name(table: PairIndex, where: Path, pair_index: int, field: int) -> tu
     tag = table.images[image]
     if tag is None:
         raise PairError(f"{key} is {image}, and images[{image}] is a hole", where=where, allowed="an image with a name")
-    scene = table.images_scene_name[image]
+    scene = table.images_scene_name[image] or ""
     _refuse_unsafe_name(scene, where, f"images_scene_name[{image}]")
     _refuse_unsafe_name(tag, where, f"images[{image}]")
     return scene, tag
@@ -167,8 +197,8 @@ def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None) -> V
     """The same files, seen to exist inside their folders; a missing mask becomes None."""
     for path in (files.image, files.depth, files.camera):
         _stay_inside(path, root)
-        if not path.is_file():
-            raise PairError("no such file", where=path, hint=f"the index names it: check that {root} is the right root")
+        with open_regular(path, error=PairError, hint=f"the index names it: check that {root} is the right root"):
+            pass
     mask = files.mask
     if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
         _stay_inside(mask, segmentation_root)
@@ -187,22 +217,21 @@ def _stay_inside(path: Path, root: Path) -> None:
         raise PairError(f"is a link to {real}", where=path, allowed=f"a file below {root}")
 
 
-def _names(array: npt.NDArray[Any], where: Path, key: str) -> list[str | None]:
-    """The strings of a 1-D array; None stays None."""
+def _names(array: npt.NDArray[Any], where: Path, key: str) -> Names:
+    """The strings of a 1-D array, none of them looked at but where the array may hold other things."""
     if array.ndim != 1 or array.dtype.kind not in "USO":
         raise PairError(f"{key} is {array.ndim}-D {array.dtype!s:.80}", where=where, allowed="a 1-D array of names")
-    names: list[str | None] = []
-    for at, value in enumerate(array.tolist()):
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        if value is not None and not isinstance(value, str):
-            raise PairError(f"{key}[{at}] is {kind_of(value)}", where=where, allowed="a name or None")
-        names.append(value)
-    return names
+    if array.dtype == object:
+        for at, value in enumerate(array.flat):
+            if value is not None and not isinstance(value, (str, bytes)):
+                raise PairError(f"{key}[{at}] is {kind_of(value)}", where=where, allowed="a name or None")
+    return Names(array)
 
 
 def _pairs(array: npt.NDArray[Any], where: Path) -> tuple[IntArray, FloatArray]:
     """`pairs` of any dialect as (N, 3) int64 ids and (N,) float64 scores."""
+    if array.ndim and len(array) > MAX_PAIRS:
+        raise PairError(f"holds {len(array)} pairs", where=where, allowed=f"at most {MAX_PAIRS}")
     if array.dtype.names is not None:
         missing = [name for name in _ID_FIELDS if name not in array.dtype.names]
         if missing or array.ndim != 1:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,19 +21,27 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.unpickle import load_array
+from pytest_overfit.files import open_regular
+from pytest_overfit.pair.unpickle import Budget, load_array
 
-MAX_FILE_BYTES = 2**30
-MAX_PICKLE_BYTES = 2**26  # about two million names; unfolds to at most 40 times as much
+MAX_FILE_BYTES = 2**30  # with arrays that nobody asks for
+# The largest index that is known of has 132,000 images: as names and scenes of 64 characters 2 x 32 MiB. 2 million
+# pairs of 32 bytes are 64 MiB. All arrays of one file together may take twice what one may.
+MAX_ARRAY_BYTES = 2**26
 _READ_BYTES = 2**20
 _MAX_READ = 2**23  # the largest single read of a zip directory
 _MAX_MEMBERS = 256
-_MAX_HEADER = 10_000
+_MAX_HEADER = 4096
 _DAMAGED = "an intact .npz file"
 
 
 def read_npz(
-    path: Path | str, keys: Sequence[str], *, objects: bool = False, max_bytes: int = MAX_FILE_BYTES
+    path: Path | str,
+    keys: Sequence[str],
+    *,
+    objects: bool = False,
+    max_bytes: int = MAX_ARRAY_BYTES,
+    max_file: int = MAX_FILE_BYTES,
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays `keys` of the .npz file `path`; further keys of the file are never decoded.
 
@@ -44,27 +53,30 @@ def read_npz(
         path: the file.
         keys: all must be there.
         objects: whether arrays of strings, numbers and None in a pickle are accepted.
-        max_bytes: bound for the file and for each array.
+        max_bytes: bound for each array; all of `keys` together may have twice as much.
+        max_file: bound for the file.
 
     Raises:
         PairError: the file is missing, damaged or too large, a key is missing, or an array is of another kind.
     """
     where = Path(path)
     try:
-        if where.stat().st_size > max_bytes:
-            raise PairError(f"{where.stat().st_size} bytes", where=where, allowed=f"at most {max_bytes} bytes")
-        with _CappedFile(where) as file, zipfile.ZipFile(file) as archive:
+        with (
+            open_regular(where, most=max_file, error=PairError) as opened,
+            _CappedFile(opened.fileno(), closefd=False) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             members = _members(archive, where)
             missing = [key for key in keys if key not in members]
             if missing:
                 raise PairError(
                     f"has no key {missing[0]!r}, only {sorted(members)[:12]}", where=where, allowed=f"{', '.join(keys)}"
                 )
-            return {key: _read_member(archive, members[key], where, key, objects, max_bytes) for key in keys}
-    except PairError:
-        raise
-    except FileNotFoundError as error:
-        raise PairError("no such file", where=where) from error
+            _check_claims(members, keys, where, max_bytes)
+            budget = Budget()
+            return {key: _read_member(archive, members[key], where, key, budget if objects else None) for key in keys}
+    except PairError as error:
+        raise error if error.where else PairError(error.found, where=where, allowed=error.allowed) from None
     except OSError as error:
         raise PairError(f"cannot be read ({error.strerror or error})", where=where) from error
     except Exception as error:  # zipfile raises half a dozen kinds on damaged bytes
@@ -77,7 +89,7 @@ class _CappedFile(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = os.fstat(self.fileno()).st_size - self.tell() if size is None or size < 0 else size
         if wanted > _MAX_READ:
-            raise PairError(f"its zip directory claims {wanted} bytes", where=self.name, allowed=f"at most {_MAX_READ}")
+            raise PairError(f"its zip directory claims {wanted} bytes", allowed=f"at most {_MAX_READ}")
         return super().read(wanted) or b""
 
 
@@ -95,21 +107,39 @@ def _members(archive: zipfile.ZipFile, where: Path) -> dict[str, zipfile.ZipInfo
     return members
 
 
-def _read_member(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: Path, key: str, objects: bool, max_bytes: int
-) -> npt.NDArray[Any]:
-    """One array; the place (file and key) is added to every error here."""
-    try:
+def _check_claims(members: Mapping[str, zipfile.ZipInfo], keys: Sequence[str], where: Path, max_bytes: int) -> None:
+    """What the directory says of all arrays together, before the first one is unpacked.
+
+    Raises:
+        PairError: it is too much, cannot be, or is packed in another way.
+    """
+    for key in keys:
+        entry, place = members[key], f"{where}, key {key!r}"
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
-            raise PairError(f"zip method {entry.compress_type}", allowed="stored or deflated, not encrypted")
+            raise PairError(
+                f"zip method {entry.compress_type}", where=place, allowed="stored or deflated, not encrypted"
+            )
         # Deflate cannot expand by more than 1032: a directory that claims more is lying.
         if entry.file_size > max_bytes or entry.file_size > 1040 * entry.compress_size + 64:
             raise PairError(
                 f"claims {entry.file_size} bytes in {entry.compress_size} packed ones",
+                where=place,
                 allowed=f"at most {max_bytes} bytes, and no more than deflate can pack",
             )
+    together = sum(members[key].file_size for key in keys)
+    if together > 2 * max_bytes:
+        raise PairError(
+            f"claims {together} bytes in its {len(keys)} arrays", where=where, allowed=f"at most {2 * max_bytes} bytes"
+        )
+
+
+def _read_member(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: Path, key: str, budget: Budget | None
+) -> npt.NDArray[Any]:
+    """One array; the place (file and key) is added to every error here."""
+    try:
         with archive.open(entry) as stream:
-            return _read_array(stream, entry.file_size, objects)
+            return _read_array(stream, entry.file_size, budget)
     except PairError as error:
         raise PairError(error.found, where=f"{where}, key {key!r}", allowed=error.allowed, hint=error.hint) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
@@ -118,19 +148,18 @@ def _read_member(
         ) from error
 
 
-def _read_array(stream: IO[bytes], size: int, objects: bool) -> npt.NDArray[Any]:
-    version = npy.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise PairError(f"npy version {version}", allowed="1.0 or 2.0")
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER)
+def _read_array(stream: IO[bytes], size: int, budget: Budget | None) -> npt.NDArray[Any]:
+    """One array, as large as its own header, the directory of the archive and the data agree on.
+
+    Args:
+        budget: of objects; None: there must be none.
+    """
+    shape, fortran, dtype = _read_header(stream)
     left = size - stream.tell()
     if dtype == np.dtype(object):
-        if not objects:
+        if budget is None:
             raise PairError("holds pickled objects", allowed="plain numbers")
-        if left > MAX_PICKLE_BYTES:
-            raise PairError(f"holds a pickle of {left} bytes", allowed=f"at most {MAX_PICKLE_BYTES} bytes")
-        array = load_array(_read_all(stream, left))
+        array = load_array(bytes(_read_all(stream, left)), budget)
         if array.shape != shape or array.dtype != object:
             raise PairError(f"holds a pickle of shape {array.shape}, its header says {shape!r:.60}", allowed=_DAMAGED)
         return array
@@ -144,6 +173,24 @@ def _read_array(stream: IO[bytes], size: int, objects: bool) -> npt.NDArray[Any]
     return array.reshape(shape, order="F" if fortran else "C")
 
 
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype; numpy would read a header of any length before it judges that."""
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise PairError(f"npy version {version}", allowed="1.0 or 2.0")
+    length = stream.read(2 if version == (1, 0) else 4)
+    claimed = int.from_bytes(length, "little")
+    if claimed > _MAX_HEADER:
+        raise PairError(f"claims a header of {claimed} bytes", allowed=f"at most {_MAX_HEADER}")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a file that Python 2 wrote
+        try:
+            return read_header(io.BytesIO(length + stream.read(claimed)), max_header_size=_MAX_HEADER)
+        except (RecursionError, MemoryError, SyntaxError, TypeError) as error:  # a literal that is no dtype, or is deep
+            raise PairError(f"its header cannot be read ({type(error).__name__})", allowed=_DAMAGED) from error
+
+
 def _check_plain(dtype: np.dtype[Any]) -> None:
     """Numbers, fixed-width strings, or a flat record of them."""
     parts = [dtype] if dtype.names is None else [dtype[name] for name in dtype.names]
@@ -151,7 +198,7 @@ def _check_plain(dtype: np.dtype[Any]) -> None:
         raise PairError(f"holds {dtype!s:.120}", allowed="numbers, fixed-width strings, or records of them")
 
 
-def _read_all(stream: IO[bytes], size: int) -> bytes:
+def _read_all(stream: IO[bytes], size: int) -> bytearray:
     """Exactly the rest of the stream, grown as it arrives: a lie about `size` allocates nothing."""
     data = bytearray()
     while piece := stream.read(min(_READ_BYTES, size + 1 - len(data))):
@@ -160,7 +207,7 @@ def _read_all(stream: IO[bytes], size: int) -> bytes:
             break
     if len(data) != size:
         raise PairError(f"has {len(data)} bytes or more where {size} are declared", allowed=_DAMAGED)
-    return bytes(data)
+    return data
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.files import read_regular
 from pytest_overfit.pair.exr import MAX_PIXELS, read_exr
 from pytest_overfit.pair.layout import ByteArray, Camera, DepthArray, FloatArray, RawView, ViewFiles
 from pytest_overfit.pair.npz import read_npz
@@ -92,8 +93,6 @@ def read_depth(path: Path | str) -> DepthArray:
         PairError: missing, damaged, over 64 megapixels, or a value is NaN, infinite or negative.
     """
     where = Path(path)
-    if not where.is_file():
-        raise PairError("no such file", where=where)
     depth = read_exr(where)
     for kind, wrong in (("NaN", np.isnan(depth)), ("infinite", np.isinf(depth)), ("negative", depth < 0)):
         count = int(wrong.sum())
@@ -114,7 +113,7 @@ def read_camera(path: Path | str) -> Camera:
         PairError: missing, damaged, wrong shapes, NaN, not a pinhole matrix, or not a rigid pose.
     """
     where = Path(path)
-    arrays = read_npz(where, ("intrinsics", "cam2world"), max_bytes=_MAX_CAMERA_BYTES)
+    arrays = read_npz(where, ("intrinsics", "cam2world"), max_bytes=_MAX_CAMERA_BYTES, max_file=_MAX_CAMERA_BYTES)
     matrices: list[FloatArray] = []
     for key, size in (("intrinsics", 3), ("cam2world", 4)):
         array = arrays[key]
@@ -163,10 +162,7 @@ def _check_pose(pose: FloatArray, where: Path) -> None:
 def _decode(path: Path, *, modes: tuple[str, ...], convert: str | None) -> ByteArray:
     """Pixels of a JPEG or PNG; the size is checked in the header before anything is decoded."""
     try:
-        size = path.stat().st_size
-        if size > MAX_IMAGE_BYTES:
-            raise PairError(f"{size} bytes", where=path, allowed=f"at most {MAX_IMAGE_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_regular(path, most=MAX_IMAGE_BYTES, error=PairError)
         kinds = [kind for magic, kind in _KINDS if data.startswith(magic)]
         if not kinds:
             raise PairError(f"starts with {data[:8]!r}", where=path, allowed="a JPEG or PNG file")
@@ -186,8 +182,6 @@ def _decode(path: Path, *, modes: tuple[str, ...], convert: str | None) -> ByteA
                 return np.array(chosen, dtype=np.uint8)
     except PairError:
         raise
-    except FileNotFoundError as error:
-        raise PairError("no such file", where=path) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError ...
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact JPEG or PNG file") from error

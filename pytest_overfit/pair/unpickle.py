@@ -2,7 +2,8 @@
 
 This is an interpreter of its own and not a subclass of `pickle.Unpickler`: there is no import, no call of a foreign
 function and no attribute that a pickle could set. A GLOBAL yields one of five words; REDUCE and BUILD know what each of
-them means. It also bounds memory, where the C unpickler allocates whatever a memo index or a length asks for.
+them means. It also bounds memory and time, where the C unpickler allocates whatever a memo index or a length asks for:
+every step, value and copy is paid for out of one `Budget`.
 
 Numpy 1 and 2, pickle protocols 0 to 5: https://github.com/python/cpython/blob/main/Lib/pickletools.py has the opcodes.
 """
@@ -42,8 +43,9 @@ _LITERALS = frozenset({
 })  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MARK = object()
-_GROWTH = 40  # numpy's own pickles need up to 35 times their size: short tuples, each with a memo entry
-_MEMO_BYTES, _CONTAINER_BYTES = 128, 64
+# 132,000 names and scenes take some 60 MiB, a pair as a row of four objects 280 bytes. A step takes half a microsecond.
+UNFOLDED_BYTES = 384 * 2**20
+_STEP_BYTES, _MEMO_BYTES, _CONTAINER_BYTES = 64, 128, 64
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,32 @@ class Array:
 
 
 @dataclass
-class _Machine:
-    """Stack, memo and what is left of the bytes that containers, memo entries and copies may take in total."""
+class Budget:
+    """What is left of the bytes that all pickles of one file may unfold to."""
 
-    budget: int
+    left: int = UNFOLDED_BYTES
+
+    def charge(self, size: int) -> None:
+        """Takes from it.
+
+        Raises:
+            PairError: it is used up.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise PairError(f"the pickle unfolds to more than {UNFOLDED_BYTES >> 20} MiB", allowed=_ALLOWED)
+
+
+@dataclass
+class _Machine:
+    """Stack and memo, and who pays for them."""
+
+    budget: Budget
     stack: list[Value] = field(default_factory=list)
     memo: dict[int, Value] = field(default_factory=dict)
 
     def charge(self, size: int) -> None:
-        self.budget -= size
-        if self.budget < 0:
-            raise PairError("the pickle unfolds to far more than its own size", allowed=_ALLOWED)
+        self.budget.charge(size)
 
     def since_mark(self) -> list[Value]:
         for at in range(len(self.stack) - 1, -1, -1):
@@ -90,19 +107,20 @@ class _Machine:
         raise PairError("the pickle is damaged (no MARK)", allowed=_ALLOWED)
 
 
-def load_array(data: bytes) -> npt.NDArray[Any]:
-    """The numpy array in the pickle `data`.
+def load_array(data: bytes, budget: Budget | None = None) -> npt.NDArray[Any]:
+    """The numpy array in the pickle `data`, at the cost of `budget`.
 
     Example:
         >>> load_array(pickle.dumps(np.array(["a", None], dtype=object))).tolist()
         ['a', None]
 
     Raises:
-        PairError: the pickle asks for anything else, is damaged, or unfolds to much more than its own size.
+        PairError: the pickle asks for anything else, is damaged, or unfolds to more than the budget has.
     """
-    machine = _Machine(budget=_GROWTH * len(data) + 2**16)
+    machine = _Machine(Budget() if budget is None else budget)
     try:
         for opcode, argument, _ in pickletools.genops(data):
+            machine.charge(_STEP_BYTES + (len(argument) if isinstance(argument, (str, bytes)) else 0))
             if opcode.name == "STOP":
                 break
             _step(machine, opcode.name, argument)

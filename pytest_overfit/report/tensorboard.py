@@ -66,6 +66,7 @@ class TensorBoardLog(Observer):
             from torch.utils.tensorboard.writer import SummaryWriter
 
             self.writer: Any = SummaryWriter(str(folder), flush_secs=10)
+            _write_at_once(self.writer)
             self.hparams: Any = hparams
         self.folder = folder
         self.every = every
@@ -150,6 +151,27 @@ class TensorBoardLog(Observer):
         for name, value in guide_names(terms).items():
             if not wanted or name in wanted:
                 self.writer.add_scalar(f"{split}/{name}", value, step)
+
+
+class _Direct:
+    """Stands where TensorBoard has a thread that writes: an error of that one is a warning in whatever runs then."""
+
+    def __init__(self, records: Any) -> None:
+        self.records = records
+        self.write, self.flush = records.write, records.flush
+
+    def close(self) -> None:
+        if not self.records.closed:
+            self.records.flush()
+            self.records.close()
+
+
+def _write_at_once(writer: Any) -> None:
+    """Ends the thread of a ``SummaryWriter``; what it writes is buffered until a flush all the same."""
+    events = writer.file_writer.event_writer
+    threaded = events._async_writer
+    threaded._worker.stop()
+    events._async_writer = _Direct(threaded._writer)
 
 
 def guide_names(terms: Mapping[str, float]) -> dict[str, float]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.config.trainer import CheckpointConfig
-from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.files import open_regular
 from pytest_overfit.suggest import shorten
 
 WEIGHTS = ("model", "state_dict")  # keys under which a trainer's checkpoint keeps the model's
@@ -63,12 +64,15 @@ def load_checkpoint(model: nn.Module, checkpoint: CheckpointConfig) -> tuple[str
 
 def _read(path: Path, key: str) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with open_regular(path) as file:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+                loaded: Any = load_file(path)
+            else:
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except OverfitError as error:
+        raise ConfigError(f"{path}: {error.found}", where=key, allowed=error.allowed) from None
     except Exception as error:  # a third-party reader on an arbitrary file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pytest_overfit.run.observer import Observer
     from pytest_overfit.run.ranks.group import Ranks
     from pytest_overfit.run.watchdog import LastWord
-
-Verdict = TypeVar("Verdict")
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,6 @@ class Place:
     def observers(self) -> tuple[Observer, ...]:
         """Who tells the other ranks what this one is busy with."""
         return () if self.ranks is None else (self.ranks.observer,)
-
-    def settled(self, verdict: Verdict) -> Verdict:
-        """The first rank's verdict where there are several: it alone compares with saved runs."""
-        return verdict if self.ranks is None else self.ranks.share(verdict)
 
     @property
     def shares(self) -> int:

@@ -48,7 +48,7 @@ def test_underscores_and_explicit_paths(tmp_path: Path, capsys: pytest.CaptureFi
     )  # fmt: skip
     assert code == 0
     assert out.startswith(f"aerial_megadepth_0002_0 in {tmp_path}/my_out_put\n  0002/frame-000150.jpeg\n")
-    assert read_index(tmp_path / "my_out_put" / "train.npz").images == ("frame-000150.jpeg", "frame-000200.jpeg")
+    assert tuple(read_index(tmp_path / "my_out_put" / "train.npz").images) == ("frame-000150.jpeg", "frame-000200.jpeg")
 
 
 def test_defaults(source: RenderedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

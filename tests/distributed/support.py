@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.sessions import REPOSITORY, WITHOUT_THEM
+from tests.support.sessions import HANGS, REPOSITORY, WITHOUT_THEM
 
-PATIENCE = 150.0  # seconds
 RED, GREEN = 1, 0
-TIMEOUT = "--overfit-set=overfit.distributed.timeout=15"
+TIMEOUT = "--overfit-set=overfit.distributed.timeout=1200"  # nobody who is lost is found by it in time
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Launched:
 
     def finish(self) -> tuple[int, str]:
         """The exit code of torchrun, and what it and its ranks have printed."""
-        output, _ = self.process.communicate(timeout=PATIENCE)
+        output, _ = self.process.communicate(timeout=HANGS)
         return self.process.returncode, output
 
     def is_gone(self) -> bool:
@@ -82,7 +81,7 @@ def is_alive(pid: int) -> bool:
 
 def wait_for(path: Path) -> str:
     """What a rank has written to a file, as soon as there is something."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + HANGS
     while not path.exists() or not path.read_text():
         assert time.monotonic() < deadline, f"{path.name} never came"
         time.sleep(0.05)

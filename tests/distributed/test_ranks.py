@@ -13,7 +13,7 @@ import pytest
 
 from tests.distributed.support import GREEN, RED, SMALL, curve, torchrun
 from tests.support.configs import write_tiny
-from tests.support.sessions import ITEMS, run_folders, start_pytest
+from tests.support.sessions import HANGS, ITEMS, run_folders, start_pytest
 
 CLOSE = 1e-5
 TESTS = (
@@ -85,7 +85,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[float]]
     write_tiny(folder)
     (folder / "test_it.py").write_text(TESTS)
     session = start_pytest("-q", "-p", "no:randomly", folder=folder)
-    output, _ = session.communicate(timeout=300)
+    output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == GREEN, output
     return {name: curve(folder, f"{name}-alone") for name in NAMES}
 
@@ -153,7 +153,7 @@ def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
     """Without a launcher too, in the house form."""
     write_tiny(tmp_path, replace=(("  threads: 1", "  threads: 1\n  distributed: {strategy: dpp, timeout: 0}"),))
     session = start_pytest("--overfit-config=tiny.yaml", folder=tmp_path)
-    output, _ = session.communicate(timeout=120)
+    output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.USAGE_ERROR
     assert "overfit.distributed.strategy: found 'dpp', allowed: ddp | fsdp" in output
     assert "overfit.distributed.timeout: found 0, allowed: a number above 0" in output

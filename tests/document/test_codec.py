@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pytest_overfit.document.codec import from_json, json_schema, to_json
+from pytest_overfit.document.codec import from_json, json_schema, result_from_json, result_to_json, to_json
 from pytest_overfit.document.record import Change, Comparison, Document, Pair, PairView
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
@@ -41,6 +41,16 @@ def test_a_run_comes_back_as_it_was(lr: float, seeds: tuple[int, ...]) -> None:
 def test_a_record_follows_the_schema(lr: float) -> None:
     """What is written is what is published."""
     assert schema_errors(to_json(document(result(lr=lr, seeds=(0, 1))))) == []
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_a_result_goes_to_another_process_as_it_was(seeds: tuple[int, ...]) -> None:
+    """Findings, causes, evidence and curves of every seed; the evidence has the very record of its result again."""
+    before = result(lr=10.0, seeds=seeds)
+    after = result_from_json(result_to_json(before))
+    assert after == before
+    assert after.failure_text() == before.failure_text()
+    assert after.evidence is None or after.evidence.record is after.record
 
 
 def full(verdict: Any) -> Document:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sessions import HANGS
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LEFTOVERS = ("__pycache__", ".*_cache", "overfit_logs")
 PASSED = {
@@ -34,7 +36,7 @@ NEEDS = {
     "lightning": "pytorch_lightning",
 }
 NO_REPOSITORY = {"ci"}
-TIMEOUT = 300.0  # seconds; each takes a few
+TIMEOUT = HANGS  # each takes a few seconds
 
 
 def test_no_example_is_left_out() -> None:

@@ -68,7 +68,7 @@ def test_tree_of_a_pair(two_pairs: RenderedSource, tmp_path: Path) -> None:
     assert {f"seg/{name}": data for name, data in masks.items()} == {n: d for n, d in tree.items() if n[:4] == "seg/"}
     assert tree["train.npz"] == tree["val.npz"]
     index = read_index(output / "train.npz")
-    assert index.images == ("ground.jpeg", "aerial.jpeg")
+    assert tuple(index.images) == ("ground.jpeg", "aerial.jpeg")
     assert (index.pairs.tolist(), index.scores.tolist()) == ([[0, 0, 1]], [0.25])
     assert pair.seq_name == "aerial_megadepth_0001_0"
     assert pair.root == output
@@ -122,7 +122,7 @@ def test_another_pair_needs_overwrite(two_pairs: RenderedSource, tmp_path: Path)
     )
     assert _tree(output) == before
     _create(two_pairs, output, pair_index=1, overwrite=True)
-    assert read_index(output / "train.npz").images == ("ground.jpeg", "aerial.jpeg")
+    assert tuple(read_index(output / "train.npz").images) == ("ground.jpeg", "aerial.jpeg")
     assert (output / "single_pair_test.yaml").read_text() == "a: 1"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "town"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.index import PAIR_DTYPE, locate_pair, read_index, write_index
+from pytest_overfit.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
 from pytest_overfit.pair.render import RenderedSource
 from tests.shared_data import shared_data
 
@@ -49,9 +50,9 @@ def test_real_data_in_both_dialects() -> None:
     assert structured.scores.tolist() == [0.71, 0.64, 0.42, 0.55, 0.31]
     assert rows.pairs.tolist() == structured.pairs[3:].tolist()
     assert rows.scores.tolist() == structured.scores[3:].tolist()
-    assert rows.images == structured.images
-    assert structured.images[:2] == (None, "frame-000000.jpeg")
-    assert structured.scenes == rows.scenes == ("0001", "0002")
+    assert tuple(rows.images) == tuple(structured.images)
+    assert tuple(structured.images[:2]) == (None, "frame-000000.jpeg")
+    assert tuple(structured.scenes) == tuple(rows.scenes) == ("0001", "0002")
     assert structured.images_scene_name[5] == "0002"
 
 
@@ -105,8 +106,8 @@ def test_written_index_needs_no_pickle(tmp_path: Path) -> None:
             assert [tuple(row)[:3] for row in file["pairs"]] == [(0, 0, 2), (1, 2, 0)]
             assert file["images"].tolist() == ["x.jpg", "", "y.jpeg"]
     index = read_index(path)
-    assert index.images == ("x.jpg", None, "y.jpeg")
-    assert index.images_scene_name == ("a", "", "a")
+    assert tuple(index.images) == ("x.jpg", None, "y.jpeg")
+    assert tuple(index.images_scene_name) == ("a", None, "a")
     assert index.pairs.tolist() == [[0, 0, 2], [1, 2, 0]]
     assert index.scores[0] == 0.5
     assert np.isnan(index.scores[1])
@@ -300,3 +301,30 @@ def test_missing_mask(town: RenderedSource) -> None:
     pair = locate_pair(town.source_root, town.source_npz, town.source_seg_root, 0)
     assert pair.views[0].mask is not None
     assert pair.views[1].mask is None
+
+
+def test_names_stay_in_their_array(tmp_path: Path) -> None:
+    """An index of half a million names is read in the memory of its arrays: no name becomes a Python string."""
+    count = 2**19
+    path = _write(
+        tmp_path / "train.npz",
+        images=np.full(count, "a.jpg"),
+        images_scene_name=np.full(count, "0001"),
+        pairs=np.zeros((count, 3), dtype=np.int8),
+    )
+    tracemalloc.start()
+    try:
+        index = read_index(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (index.images[count - 1], index.images_scene_name[-1], len(index)) == ("a.jpg", "0001", count)
+    arrays = count * (4 * 5 + 4 * 4 + 3 + 3 * 8 + 8)  # names, pairs as they are, ids, scores
+    assert peak < 2 * arrays
+
+
+def test_too_many_pairs(tmp_path: Path) -> None:
+    """Pairs of one byte each would grow by eight as 64-bit ids: their number is bounded."""
+    with pytest.raises(PairError) as error:
+        read_index(_write(tmp_path / "train.npz", pairs=np.zeros((MAX_PAIRS + 1, 3), dtype=np.int8)))
+    assert error.value.found == f"holds {MAX_PAIRS + 1} pairs"

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.pair.npz import read_npz
+from pytest_overfit.pair.unpickle import Budget
 from tests.pair.support import npy_bytes, npy_header, npz_bytes
 
 RECORD = np.dtype([("id", "<i8"), ("name", "<U5"), ("score", ">f4")])
@@ -64,7 +65,7 @@ def test_missing_file_and_key(tmp_path: Path) -> None:
     with pytest.raises(PairError) as error:
         read_npz(path, ["b", "a"])
     assert str(error.value) == f"{path}: has no key 'a', only ['b']\n  allowed: b, a"
-    with pytest.raises(PairError, match="Is a directory"):
+    with pytest.raises(PairError, match="a directory"):
         read_npz(tmp_path, ["a"])
 
 
@@ -87,9 +88,10 @@ SUBARRAY = "[('a', '<f8', (1000, 1000))]"
         (npy_header("'<f8'", "[1]", b"\0" * 8), "is damaged"),
         (npy_header("__import__('os')", "(1,)"), "is damaged"),
         (npy_header("'<f8'", "(" * 300 + ")" * 300), "is damaged"),
-        (npy_header("'<f8'", "-" * 9000 + "1"), "is damaged"),
+        (npy_header("'<f8'", "-" * 3900 + "1"), "its header cannot be read"),
+        (npy_header("'<f8'", "-" * 9000 + "1"), "claims a header of 9078 bytes"),
         (b"\x93NUMPY\x03\x00" + bytes(10), "npy version (3, 0)"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\xffabc", "is damaged"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xffabc", "claims a header of 4294967295 bytes"),
         (b"not an array", "is damaged"),
         (b"", "is damaged"),
     ],
@@ -176,5 +178,36 @@ def test_file_over_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(npz_bytes({"a": npy_bytes(np.zeros(1000))}))
     with pytest.raises(PairError) as error:
-        read_npz(path, ["a"], max_bytes=100)
+        read_npz(path, ["a"], max_file=100)
     assert str(error.value) == f"{path}: {path.stat().st_size} bytes\n  allowed: at most 100 bytes"
+
+
+def _zeros(mib: int) -> bytes:
+    return npy_header("'<f8'", f"({mib << 17},)") + bytes(mib << 20)
+
+
+def test_bound_on_all_arrays_together(tmp_path: Path) -> None:
+    """Arrays that are small enough one by one are refused by their sum, before the first one is unpacked."""
+    path = tmp_path / "a.npz"
+    path.write_bytes(npz_bytes({key: _zeros(4) for key in "abc"}, zipfile.ZIP_DEFLATED))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PairError) as error:
+            read_npz(path, "abc", max_bytes=5 * 2**20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(error.value) == f"{path}: claims 12583296 bytes in its 3 arrays\n  allowed: at most 10485760 bytes"
+    assert peak < 2**20
+    assert [*read_npz(path, "ab", max_bytes=5 * 2**20)] == ["a", "b"]
+
+
+def test_pickles_of_one_file_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pickle of one array unfolds to is not there for the next one."""
+    monkeypatch.setattr("pytest_overfit.pair.npz.Budget", lambda: Budget(5 * 2**18))
+    path = tmp_path / "a.npz"
+    names = npy_bytes(np.array([f"{number:05}" for number in range(2000)], dtype=object))
+    path.write_bytes(npz_bytes(dict.fromkeys("abc", names)))
+    assert len(read_npz(path, "ab", objects=True)) == 2
+    with pytest.raises(PairError, match=r"key 'c': the pickle unfolds to more than"):
+        read_npz(path, "abc", objects=True)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pytest_overfit.errors import PairError
 from pytest_overfit.pair.index import read_index
 from pytest_overfit.pair.readers import read_camera
-from pytest_overfit.pair.unpickle import load_array
+from pytest_overfit.pair.unpickle import UNFOLDED_BYTES, Budget, load_array
 from tests.pair.support import npy_bytes, npz_bytes, object_npy
 
 REFUSED = "the pickle asks for"
@@ -236,7 +236,7 @@ def test_refusals(data: bytes, found: str) -> None:
             + b"x" * 255
             + b"q\x00"
             + b"c_codecs\nencode\nq\x01("
-            + b"h\x01h\x00Vlatin1\n\x86R" * 20000
+            + b"h\x01h\x00Vlatin1\n\x86R" * 25000
             + b"l.",
             id="many copies of one string",
         ),
@@ -255,19 +255,23 @@ def test_memory_bombs(data: bytes) -> None:
 
 
 def test_big_string_copied_many_times_runs_out_of_budget() -> None:
-    """Copying one long string over and over stops at a multiple of the pickle's own size."""
+    """Copying one long string over and over stops at what a file may unfold to."""
     text = b"x" * 200_000
-    copies = b"(" + b"h\x01h\x00Vlatin1\n\x86R" * 2000 + b"l."
+    copies = b"(" + b"h\x01h\x00Vlatin1\n\x86R" * 2500 + b"l."
     data = b"X" + struct.pack("<I", len(text)) + text + b"q\x00c_codecs\nencode\nq\x01" + copies
-    with pytest.raises(PairError, match="unfolds to far more than its own size"):
+    with pytest.raises(PairError, match=f"unfolds to more than {UNFOLDED_BYTES >> 20} MiB"):
         load_array(data)
 
 
-@pytest.mark.parametrize("opcode", [b"]", b"\x85", b"\x94", b"p0\n"], ids=["lists", "tuples", "memo", "text memo"])
+@pytest.mark.parametrize(
+    "opcode",
+    [b"]", b"\x85", b"\x94", b"p0\n", b"(", b"N", b"h\x00"],
+    ids=["lists", "tuples", "memo", "text memo", "marks", "constants", "memo reads"],
+)
 def test_long_runs_of_one_opcode_run_out_of_budget(opcode: bytes) -> None:
-    """A run of the opcodes that cost the most memory per byte stops at a multiple of the pickle's own size."""
-    with pytest.raises(PairError, match="unfolds to far more than its own size"):
-        load_array(b"]" + opcode * 200_000 + b".")
+    """A run of the opcodes that cost the most memory per byte stops at what a file may unfold to."""
+    with pytest.raises(PairError, match="unfolds to more than"):
+        load_array(b"]q\x00" + opcode * 200_000 + b".", Budget(2**23))
 
 
 def test_short_tuples_stay_within_the_budget() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.conftest import TinyConfig
-from tests.support.sessions import ITEMS, start_pytest
+from tests.support.sessions import HANGS, ITEMS, start_pytest
 
 ALL_GREEN = f"*{len(ITEMS)} passed*"
 
@@ -23,7 +23,7 @@ def test_warnings_as_errors_do_not_break_a_run(pytester: pytest.Pytester, tiny: 
     tiny()
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     session = start_pytest("--overfit-config", "tiny.yaml", folder=pytester.path)
-    output, _ = session.communicate(timeout=300)
+    output, _ = session.communicate(timeout=HANGS)
     pytest.LineMatcher(output.splitlines()).fnmatch_lines([ALL_GREEN])
     assert " warning" not in output.splitlines()[-1]
 
@@ -32,7 +32,7 @@ def test_warnings_as_errors_on_the_command_line(pytester: pytest.Pytester, tiny:
     """pytest -W error."""
     tiny()
     session = start_pytest("--overfit-config", "tiny.yaml", "-W", "error", folder=pytester.path)
-    output, _ = session.communicate(timeout=300)
+    output, _ = session.communicate(timeout=HANGS)
     pytest.LineMatcher(output.splitlines()).fnmatch_lines([ALL_GREEN])
 
 
@@ -89,7 +89,7 @@ def test_a_read_only_rootdir_costs_only_the_log_folder(
         "--overfit-config", "tiny.yaml", folder=foreign, TMPDIR=str(scratch), HOME=str(scratch),
         PYTHONDONTWRITEBYTECODE="1", PYTEST_DEBUG_TEMPROOT=str(scratch),
     )  # fmt: skip
-    output, _ = session.communicate(timeout=300)
+    output, _ = session.communicate(timeout=HANGS)
     shutil.rmtree(scratch)
     pytest.LineMatcher(output.splitlines()).fnmatch_lines(
         [

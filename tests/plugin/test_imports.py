@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sessions import start_pytest
+from tests.support.sessions import HANGS, start_pytest
 
 HEAVY: tuple[str, ...] = ("torch", "numpy", "cv2", "yaml", "omegaconf", "hydra", "tensorboard", "OpenEXR", "PIL")
 HEAVY += ("pydantic", "jinja2", "bokeh")
@@ -29,7 +29,7 @@ def imported_by_pytest(folder: Path, *args: str, **environment: str) -> set[str]
     """
     environment = NO_SERVICE | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment
     session = start_pytest("--co", "-q", *args, folder=folder, tty=None, **environment)
-    output, _ = session.communicate(timeout=120)
+    output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == 0, output
     return set((folder / "imported.txt").read_text(encoding="utf-8").split())
 

@@ -15,10 +15,9 @@ import pytest
 
 from pytest_overfit.run.bounded import READ_EVERY
 from tests.plugin.conftest import TinyConfig
-from tests.support.sessions import read_scalars, start_pytest
+from tests.support.sessions import HANGS, read_scalars, start_pytest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
-PATIENCE = 120.0
 
 
 @contextlib.contextmanager
@@ -28,7 +27,7 @@ def endless(pytester: pytest.Pytester, *args: str, term: str = "camera") -> Iter
     settings = (f"overfit.criteria.{term}=1e-12", "optim.optimizer.lr=1e-5", "overfit.budget.max_steps=1000000")
     session = start_pytest(*args, *(f"--overfit-set={text}" for text in settings), folder=pytester.path)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + HANGS
         while not has_scalars(pytester.path / "overfit_logs"):
             assert session.poll() is None, session.communicate()[0]
             assert time.monotonic() < deadline
@@ -49,7 +48,7 @@ def test_ctrl_c_leaves_a_partial_run(pytester: pytest.Pytester, tiny: TinyConfig
     tiny()
     with endless(pytester, "--overfit-config", "tiny.yaml") as session:
         session.send_signal(signal.SIGINT)
-        output, _ = session.communicate(timeout=PATIENCE)
+        output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.INTERRUPTED
     pytest.LineMatcher(output.splitlines()).fnmatch_lines(
         [
@@ -89,7 +88,7 @@ def test_a_second_ctrl_c_ends_it_too(pytester: pytest.Pytester, tiny: TinyConfig
     )
     with endless(pytester, "--overfit-config", "tiny.yaml") as session:
         session.send_signal(signal.SIGINT)
-        output, _ = session.communicate(timeout=PATIENCE)
+        output, _ = session.communicate(timeout=HANGS)
     assert (pytester.path / "second").exists()
     assert session.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT), output
     assert has_scalars(pytester.path / "overfit_logs")
@@ -108,7 +107,7 @@ def test_ctrl_c_in_a_marked_test_shows_its_run(pytester: pytest.Pytester, tiny: 
     )
     with endless(pytester) as session:
         session.send_signal(signal.SIGINT)
-        output, _ = session.communicate(timeout=PATIENCE)
+        output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.INTERRUPTED
     pytest.LineMatcher(output.splitlines()).fnmatch_lines(
         ["*overfit test_marked.py::test_learns*", "*INTERRUPTED; cpu*"]
@@ -133,7 +132,7 @@ def test_ctrl_c_in_a_call_shows_its_run(pytester: pytest.Pytester) -> None:
     )
     with endless(pytester, "-s", "--overfit-log-dir", "overfit_logs", term="objective") as session:
         session.send_signal(signal.SIGINT)
-        output, _ = session.communicate(timeout=PATIENCE)
+        output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.INTERRUPTED
     pytest.LineMatcher(output.splitlines()).fnmatch_lines(
         [

@@ -153,12 +153,12 @@ def test_log_dir_holds_the_scalars_of_the_guide(pytester: pytest.Pytester, tiny:
     assert scalars["train/loss_depth"] == scalars["train/loss_reg_depth"]
 
 
-def test_a_log_dir_that_cannot_be_written_is_replaced_and_said(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
-    """A read-only place costs the run nothing but its usual folder."""
+def test_the_usual_log_dir_that_cannot_be_written_is_replaced_and_said(
+    pytester: pytest.Pytester, tiny: TinyConfig
+) -> None:
+    """Nobody asked for that folder: a read-only place costs the run nothing but its usual one."""
     tiny()
-    pytester.makefile(".txt", in_the_way="")
-    result = pytester.runpytest_inprocess(
-        "--overfit-config", "tiny.yaml", "--overfit-log-dir", "in_the_way.txt", "-k", "objective"
-    )
+    (pytester.path / "overfit_logs").write_text("")
+    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "objective")
     result.assert_outcomes(passed=1, deselected=13)
-    result.stdout.fnmatch_lines(["note: *in_the_way.txt cannot be written*TensorBoard files are in *"])
+    result.stdout.fnmatch_lines(["note: *overfit_logs cannot be written*TensorBoard files are in *"])

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.plugin.conftest import TinyConfig
-from tests.support.sessions import start_pytest
+from tests.support.sessions import HANGS, start_pytest
 
 pty = pytest.importorskip("pty")
 
@@ -62,8 +62,8 @@ class Terminal:
         return [line.rpartition("\r")[2] for line in self.text.replace("\r\n", "\n").split("\n")]
 
     def wait(self) -> int:
-        code = self.session.wait(timeout=120)
-        self.reader.join(timeout=20)
+        code = self.session.wait(timeout=HANGS)
+        self.reader.join(timeout=HANGS)
         os.close(self.ours)
         return code
 
@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_a_clean_line(pytester: pytest.Pytester, tiny: TinyConfig)
     tiny()
     endless = ("overfit.criteria.camera=1e-12", "optim.optimizer.lr=1e-5", "overfit.budget.max_steps=1000000")
     terminal = Terminal(pytester, "--overfit-config", "tiny.yaml", *(f"--overfit-set={text}" for text in endless))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while not re.search(r"training: step \d\d", terminal.text) and time.monotonic() < deadline:
         time.sleep(0.05)
     terminal.session.send_signal(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_progress_is_absent_where_it_would_be_noise(
 def log_of(pytester: pytest.Pytester, *args: str) -> list[str]:
     """The lines of a session whose output nobody watches."""
     session = start_pytest("--overfit-config", "tiny.yaml", *STEPS, *args, folder=pytester.path)
-    output, _ = session.communicate(timeout=120)
+    output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.TESTS_FAILED
     assert "\r" not in output
     return str(output).splitlines()

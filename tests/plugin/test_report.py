@@ -13,7 +13,7 @@ import pytest
 from pytest_overfit.document.folder import read_report
 from pytest_overfit.document.record import Document
 from tests.plugin.conftest import TinyConfig
-from tests.support.sessions import STAGES, start_pytest
+from tests.support.sessions import HANGS, STAGES, start_pytest
 
 TESTS = """
 import os, signal
@@ -228,7 +228,7 @@ def test_a_killed_process_leaves_its_record(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own=ENDLESS.replace("DIE", "pass"))
     session = start_pytest("--overfit-report", "report", "-k", "dies", folder=pytester.path)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANGS
         while not any("curves" in path.read_text() for path in (pytester.path / "report").glob("runs/*/record.json")):
             assert time.monotonic() < deadline
             time.sleep(0.1)

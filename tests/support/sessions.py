@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from _pytest.pytester import SysModulesSnapshot
 
+HANGS = 600.0  # seconds: limits of tests are against hanging alone, a machine may be twenty times slower than another
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ("config", "pair", "loader")
 CRITERIA = (

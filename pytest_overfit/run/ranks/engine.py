@@ -58,7 +58,7 @@ def shared_task(ranks: Ranks, bench: Bench, *, unused: bool = False) -> Shared:
     batch = shard_of(task.batch, ranks.rank, ranks.size) if split else task.batch
     find = unused
     if not fsdp and not own and task.repeatable:
-        find = ranks.any_of(unused_parameters(task, bench.seed) or None) is not None
+        find = ranks.any_of(True if unused_parameters(task, bench.seed) else None) is not None
 
     def wrap(model: nn.Module) -> nn.Module:
         learns = any(p.requires_grad for p in model.parameters())

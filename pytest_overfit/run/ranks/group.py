@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
 from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard
+from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.watchdog import Stopped
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Ranks:
     Example:
         >>> ranks = join(launched(os.environ), timeout=120)               # doctest: +SKIP
         >>> with ranks.run("test_model.py::test_learns"):                 # doctest: +SKIP
-        ...     verdict = ranks.share(train_and_judge())
+        ...     verdict = ranks.share(train_and_judge(), result_to_json, result_from_json)
 
     Args:
         own: the process group was made here, and is taken down by ``leave``.
@@ -117,17 +117,19 @@ class Ranks:
             guard.limit(None)
             guard.watching = False
 
-    def share(self, value: Value) -> Value:
-        """The first rank's value on every rank. It may take as long as the first rank shows progress."""
+    def share(self, value: Value, write: Callable[[Value], bytes], read: Callable[[bytes], Value]) -> Value:
+        """The first rank's value on every rank. It may take as long as the first rank shows progress.
+
+        Args:
+            write, read: the value as plain data, and back.
+        """
         self.count += 1
         key = f"share/{self.count}"
         if self.is_first:
-            buffer = io.BytesIO()
-            torch.save(value, buffer)
-            self.store.set(key, buffer.getvalue())
+            self.store.set(key, write(value))
             return value
         self._await([key], seconds=None if self.guard.watching else self.guard.timeout)
-        return torch.load(io.BytesIO(self.store.get(key)), weights_only=False)  # type: ignore[no-any-return]
+        return read(self.store.get(key))
 
     def gather(self, text: str) -> list[str]:
         """The text of every rank, on every rank."""
@@ -139,9 +141,7 @@ class Ranks:
 
     def agree(self, value: Value) -> Value:
         """The first rank's small value on every rank, by a collective: for decisions in the middle of a loop."""
-        held = [value]
-        dist.broadcast_object_list(held, src=0, group=self.control)
-        return held[0]
+        return self._told(value, source=0)  # type: ignore[no-any-return]
 
     def any_of(self, value: Value | None) -> Value | None:
         """The value of the first rank that has one, on every rank."""
@@ -149,9 +149,18 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MIN, group=self.control)
         if int(found) == self.size:
             return None
-        held = [value]
-        dist.broadcast_object_list(held, src=int(found), group=self.control)
-        return held[0]
+        return self._told(value, source=int(found))  # type: ignore[no-any-return]
+
+    def _told(self, value: Any, *, source: int) -> Any:
+        """The value of one rank on every rank, as a text in a tensor: torch's own way for objects is a pickle."""
+        text = packed(value).encode() if self.rank == source else b""
+        size = torch.tensor(len(text))
+        dist.broadcast(size, src=source, group=self.control)
+        letters = torch.zeros(int(size), dtype=torch.uint8)
+        if self.rank == source:
+            letters = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        dist.broadcast(letters, src=source, group=self.control)
+        return value if self.rank == source else unpacked(bytes(letters.tolist()).decode())
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, in place; on the device that it is on, without a host-device sync."""
@@ -174,7 +183,8 @@ class Ranks:
 
         if len({*self.gather(fingerprint(batch))}) == 1:
             return batch
-        return self.share(freeze_batch(batch, "cpu"))
+        frozen = freeze_batch(batch, "cpu")
+        return self.share(frozen, tensors_of, lambda data: with_tensors(frozen, data))
 
     def initial_of(
         self, model: nn.Module, before: Callable[[Tensor], Tensor | None]

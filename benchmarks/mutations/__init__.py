@@ -1,0 +1,1 @@
+"""What `benchmarks/mutate.py` does to sound files, by format, and what reads them."""

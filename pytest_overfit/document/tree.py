@@ -1,0 +1,82 @@
+"""The tree of values in a JSON text that anybody may have written: bounded, and with one kind of error.
+
+Python's own reader ends deep nesting in a RecursionError and long numbers in a ValueError, takes NaN, which is no
+JSON, and of a key that stands twice the second value.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.files import read_regular
+
+MOST_BYTES = 192 * 2**20
+# A value takes some 40 bytes once it is read and judged, a list or mapping up to 300: together below 700 MiB. Thirty
+# curves of 200,000 steps are 6 million values.
+MOST_VALUES = 8_000_000
+MOST_CONTAINERS = 1_000_000
+
+
+class NotATree(ValueError):  # noqa: N818 - becomes an OverfitError that knows the place
+    """A text that is no JSON, or more of it than can be taken in."""
+
+
+def parse_tree(data: bytes) -> Any:
+    """The values of a JSON text in UTF-8.
+
+    Example:
+        >>> parse_tree(b'{"a": [1, 2.5]}')
+        {'a': [1, 2.5]}
+
+    Raises:
+        NotATree: it is no JSON, says a key twice, nests too deeply, or holds too much.
+    """
+    values, containers = data.count(b","), data.count(b"[") + data.count(b"{")
+    if values > MOST_VALUES or containers > MOST_CONTAINERS:
+        raise NotATree(f"JSON of {values} values in {containers} lists and mappings, too many to be read")
+    try:
+        tree = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_once)
+        if b"\\ud" in data.lower():  # one half of a character is a string to Python, which nothing can write
+            json.dumps(tree, ensure_ascii=False).encode()
+        return tree
+    except UnicodeEncodeError:
+        raise NotATree("no text: one half of a character (a lone surrogate)") from None
+    except UnicodeDecodeError as error:
+        raise NotATree(f"no UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+    except RecursionError:
+        raise NotATree("no JSON that can be read: it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise NotATree(f"no JSON: {error}") from None
+    except NotATree:
+        raise
+    except ValueError as error:  # a number of more digits than Python converts
+        raise NotATree(f"no JSON that can be read: {str(error).partition(';')[0]}") from None
+
+
+def read_tree(path: Path, *, allowed: str, hint: str | None = None) -> Any:
+    """The values of a JSON file.
+
+    Raises:
+        OverfitError: it cannot be read, or is no JSON.
+    """
+    data = read_regular(path, most=MOST_BYTES, hint=hint)
+    try:
+        return parse_tree(data)
+    except NotATree as error:
+        raise OverfitError(str(error), where=path, allowed=allowed, hint=hint) from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotATree(f"no JSON: the token {name}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise NotATree(f"the key {name[:60]!r} twice in one mapping")
+        found[name] = value
+    return found

@@ -1,0 +1,213 @@
+"""Report, log and save folders that cannot be written: refused before training, else a line, and never a verdict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.document.folder import read_report
+from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import HANGS, start_pytest
+
+MODEL = """
+import resource, signal
+import pytest, torch
+from torch import nn
+from torch.nn import functional as F
+from pytest_overfit.run import checkpoint
+
+FULL = {full}
+
+
+def test_learns(overfit):
+    torch.manual_seed(0)
+    net, steps = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 1)), []
+
+    def loss(model, batch):
+        steps.append(1)
+        if len(steps) == FULL:  # from here on no file takes another byte
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    overfit(net, (torch.randn(8, 4), torch.randn(8, 1)), loss, optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+            max_steps=400, diagnose=False, objective=0.01)
+"""
+
+
+@pytest.fixture
+def blocked(pytester: pytest.Pytester) -> Path:
+    """A file where a folder is asked for."""
+    path = pytester.path / "in_the_way.txt"
+    path.write_text("")
+    return path
+
+
+@pytest.mark.parametrize("option", ["--overfit-log-dir", "--overfit-report"])
+@pytest.mark.parametrize("below", ["", "/logs"])
+def test_options_are_refused_before_anything_runs(
+    pytester: pytest.Pytester, blocked: Path, option: str, below: str
+) -> None:
+    """A folder that cannot be made is a usage error: what was seen, what is allowed, what next."""
+    pytester.makepyfile("def test_a(): assert False, 'it ran'")
+    result = pytester.runpytest_inprocess(f"{option}={blocked}{below}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([
+        f"*{blocked}{below}: {blocked} is a file", "*allowed: a folder that can be written",
+        "*next: name another folder*",
+    ])  # fmt: skip
+    result.stdout.no_fnmatch_line("*it ran*")
+
+
+def test_the_ini_file_and_a_config_are_refused_too(pytester: pytest.Pytester, blocked: Path, tiny: TinyConfig) -> None:
+    """Whoever names the log folder is named."""
+    pytester.makepyfile("def test_a(): pass")
+    result = pytester.runpytest_inprocess("-o", f"overfit_log_dir={blocked}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*ini key overfit_log_dir: {blocked}: {blocked} is a file"])
+    tiny()
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "--overfit-set", f"logging.log_dir={blocked}"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*tiny.yaml, logging.log_dir: {blocked}: {blocked} is a file"])
+    elsewhere = pytester.path / "logs"
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "--overfit-set", f"logging.log_dir={blocked}",
+        f"--overfit-log-dir={elsewhere}", "--collect-only",
+    )  # fmt: skip
+    assert result.ret == pytest.ExitCode.OK
+    assert not elsewhere.exists()
+
+
+def test_a_disk_that_is_full_before_the_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder can be made on it, and takes no bytes: that is found too."""
+    monkeypatch.setattr("pytest_overfit.report.folders.LEAST_BYTES", -1)  # no such number of bytes: as if it were full
+    pytester.makepyfile("def test_a(): pass")
+    monkeypatch.setattr("pytest_overfit.report.folders._write_into", _full)
+    for option in ("--overfit-log-dir", "--overfit-report"):
+        result = pytester.runpytest_inprocess(option, "logs")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*logs: No space left on device"])
+
+
+def _full(folder: Path) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_disk_that_fills_up_in_the_middle(pytester: pytest.Pytester) -> None:
+    """The model is judged by itself: the test passes, one line says what was not written, the first record is kept."""
+    pytester.makepyfile(MODEL.format(full=30))
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    session = start_pytest(  # whose output is a pipe: files are limited
+        "-s", "-p", "no:cacheprovider", "--overfit-report", "report", "--overfit-log-dir", "logs", folder=pytester.path
+    )
+    output, _ = session.communicate(timeout=HANGS)
+    assert session.returncode == pytest.ExitCode.OK, output
+    pytest.LineMatcher(output.splitlines()).fnmatch_lines([
+        "note: not written: TensorBoard files in *logs: File too large",
+        "note: not written: the record in *: File too large",
+        "*the report is not complete: *File too large*",
+    ])  # fmt: skip
+    (document,) = read_report(pytester.path / "report")
+    assert document.state == "running"
+    assert not [path for path in (pytester.path / "report").rglob("*") if path.name.startswith(".record")]
+
+
+@pytest.mark.parametrize("lost", ["logs", "report"])
+def test_a_folder_that_vanishes(pytester: pytest.Pytester, lost: str) -> None:
+    """Whoever cleans up in the middle of a run gets the other folder, and the verdict."""
+    source = MODEL.format(full=30).replace(
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))",
+        f"import shutil, pathlib; shutil.rmtree({lost!r}); pathlib.Path({lost!r}).touch()",
+    )
+    pytester.makepyfile(source)
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    result = pytester.runpytest_inprocess("--overfit-report", "report", "--overfit-log-dir", "logs")
+    result.assert_outcomes(passed=1)
+    if lost == "report":
+        result.stdout.fnmatch_lines(["note: not written: the record in *: *"])
+    else:
+        result.stdout.fnmatch_lines(["note: not written: TensorBoard files in *logs: *"])
+        assert [document.verdict for document in read_report(pytester.path / "report")] == ["passed"]
+
+
+def test_a_writer_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake of ours in a writer is a line that asks for a report; the verdict stands, and the record has it."""
+    monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
+    monkeypatch.setattr("pytest_overfit.report.tensorboard.guide_names", _broken)
+    pytester.makepyfile(MODEL.format(full=0))
+    result = pytester.runpytest_inprocess("--overfit-report", "report", "--overfit-log-dir", "logs")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([
+        "note: not written: TensorBoard files in *: KeyError: 'broken' (*); this is a mistake of pytest-overfit's*"
+    ])  # fmt: skip
+    assert [document.verdict for document in read_report(pytester.path / "report")] == ["passed"]
+
+
+def _broken(terms: object) -> None:
+    raise KeyError("broken")
+
+
+INTERRUPTED = {
+    "the probe before the run": ("pytest_overfit.run.any_model.probe_influence", None),
+    "the inspector after the run": ("pytest_overfit.diagnose.gather.inspector.Inspected.trained", None),
+    "the rules": ("pytest_overfit.api.find_causes", None),
+    "a writer": ("pytest_overfit.report.tensorboard.TensorBoardLog.on_result", None),
+    "the record": ("pytest_overfit.document.recorder.Recorder.end", None),
+}
+
+
+@pytest.mark.parametrize("place", INTERRUPTED)
+def test_ctrl_c_outside_of_the_loop(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """The record says interrupted, the session ends with 2, and the model has its weights back."""
+
+    def interrupted(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(INTERRUPTED[place][0], interrupted)
+    source = MODEL.format(full=0).replace(", diagnose=False", "")
+    source = source.replace("    overfit(net", "    before = [p.clone() for p in net.parameters()]\n    overfit_(net")
+    source = source.replace("overfit_(net", "run(overfit, before, net").replace("FULL =", RESTORED + "\n\nFULL =")
+    pytester.makepyfile(source)
+    result = pytester.runpytest_inprocess(
+        "--overfit-report", "report", "--overfit-log-dir", "logs", no_reraise_ctrlc=True
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert (pytester.path / "restored").exists()
+    (document,) = read_report(pytester.path / "report")
+    assert (document.state, document.verdict) == ("interrupted", "failed")
+
+
+@pytest.mark.parametrize(
+    "place", ["pytest_overfit.pair.create.create_pair", "pytest_overfit.run.execute.probe_supervision"]
+)
+def test_ctrl_c_under_a_config(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tiny: TinyConfig, place: str
+) -> None:
+    """While the pair is built there is no run yet: the record says interrupted all the same, as in the probes."""
+
+    def interrupted(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny()
+    monkeypatch.setattr(place, interrupted)
+    result = pytester.runpytest_inprocess(
+        "--overfit-config", "tiny.yaml", "--overfit-report", "report", no_reraise_ctrlc=True
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    (document,) = read_report(pytester.path / "report")
+    assert (document.title, document.state, document.verdict) == ("tiny.yaml", "interrupted", "failed")
+
+
+RESTORED = """
+def run(overfit, before, net, *args, **keywords):
+    import pathlib
+    try:
+        overfit(net, *args, **keywords)
+    finally:
+        if all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)):
+            pathlib.Path("restored").touch()
+"""
