@@ -24,7 +24,7 @@ RANK = {
     "document": 7,
     "render": 8,
 }
-SHARED = {"asking", "errors", "files", "suggest"}
+SHARED = {"asking", "errors", "files", "foreign", "suggest"}
 RESULT = 7  # from this rank on rooms know the verdict of a run, which itself knows the texts of report
 GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "ledger", "progress", "properties", "strict", "terminal"}
 GLUE |= {"watchers", "distribute", "ranks", "places"}

@@ -1,21 +1,27 @@
 """Any nest of tensors as one batch: walk it, freeze it, fingerprint it, compare two of them.
 
 A nest is a tensor, or a mapping, dataclass, namedtuple, list or tuple of nests, transformers' `BatchEncoding` and
-`ModelOutput` included, or an object with attributes and a `to` method of its own, as batches of graphs are. Everything
-else is a leaf that is left alone: strings, numbers, numpy arrays, other objects.
+`ModelOutput` included, or an object with attributes and a `to` method of its own, as batches of graphs are, and what
+such an object holds. Everything else is a leaf that is left alone: strings, numbers, numpy arrays, other objects.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
+import weakref
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from pytest_overfit.data.elements import copy_of, is_dense, is_wrapper, numbers_of, parts_of
+from pytest_overfit.foreign import attributes, contents, defines, fill, is_a, items_of, state, twin_of
 
 _Nest = TypeVar("_Nest")
 
@@ -29,7 +35,7 @@ def map_tensors(fn: Callable[[Tensor], Tensor], nest: _Nest) -> _Nest:
 
     A mapping that takes no items comes back as a dict.
     """
-    return _rebuild(nest, lambda child: map_tensors(fn, child), fn)  # type: ignore[no-any-return]
+    return _Rebuild(fn, lambda leaf: leaf).whole(nest)  # type: ignore[no-any-return]
 
 
 def named_tensors(nest: Any) -> Iterator[tuple[str, Tensor]]:
@@ -39,12 +45,20 @@ def named_tensors(nest: Any) -> Iterator[tuple[str, Tensor]]:
         >>> [key for key, _ in named_tensors({"views": [torch.ones(1), torch.ones(1)], "name": "a"})]
         ['views.0', 'views.1']
     """
-    if isinstance(nest, Tensor):
+    if is_a(nest, Tensor):
         yield "batch", nest
+    else:
+        yield from _named_tensors(nest, "", frozenset())
+
+
+def _named_tensors(nest: Any, prefix: str, within: frozenset[int]) -> Iterator[tuple[str, Tensor]]:
+    if id(nest) in within:  # an object that holds itself
         return
     for key, child in _children(nest):
-        for name, tensor in named_tensors(child):
-            yield (key if isinstance(child, Tensor) else f"{key}.{name}"), tensor
+        if is_a(child, Tensor):
+            yield f"{prefix}{key}", child
+        else:
+            yield from _named_tensors(child, f"{prefix}{key}.", within | {id(nest)})
 
 
 def freeze_batch(batch: _Nest, device: torch.device | str) -> _Nest:
@@ -53,20 +67,11 @@ def freeze_batch(batch: _Nest, device: torch.device | str) -> _Nest:
     Example:
         >>> frozen = freeze_batch(batch, "cuda")
 
-    Tensors lose their graph and keep `requires_grad`; two views of one storage become two tensors. Other leaves are
-    deep-copied, or kept where they refuse.
+    Tensors lose their graph and keep `requires_grad`; two views of one storage become two tensors. Of the other
+    leaves arrays and sets are copied; objects of other classes are shared.
     """
 
-    def copy_tensor(tensor: Tensor) -> Tensor:
-        twin = tensor.detach().to(device, copy=True)
-        return twin.requires_grad_() if tensor.requires_grad else twin
-
-    def freeze(nest: Any) -> Any:
-        if isinstance(nest, Tensor):
-            return copy_tensor(nest)
-        return _rebuild(nest, freeze, copy_tensor, leaf=_copy_leaf)
-
-    return freeze(nest=batch)  # type: ignore[no-any-return]
+    return _Rebuild(partial(copy_of, device=device), _copy_leaf).whole(batch)  # type: ignore[no-any-return]
 
 
 def fingerprint(batch: Any) -> str:
@@ -82,7 +87,7 @@ def fingerprint(batch: Any) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(named_tensors(batch), key=lambda item: item[0]):
         digest.update(f"{key}|{_kind(tensor)}|{tensor.layout}|".encode())
-        for part in _dense_parts(tensor):
+        for part in parts_of(tensor):
             digest.update(f"{part.dtype}|{tuple(part.shape)}|".encode())
             digest.update(_elements(part).numpy().data)
     return digest.hexdigest()
@@ -146,84 +151,132 @@ def summarize(batch: Any) -> tuple[str, ...]:
     return tuple(f"{key}  {_kind(tensor)}  {_range(tensor.detach())}".rstrip() for key, tensor in named_tensors(batch))
 
 
-def _rebuild(
-    nest: Any, recurse: Callable[[Any], Any], fn: Callable[[Tensor], Tensor], leaf: Callable[[Any], Any] = lambda x: x
-) -> Any:
-    if isinstance(nest, Tensor):
-        return fn(nest)
-    if isinstance(nest, PackedSequence):  # its batch sizes must stay on the host
-        sorted_by, unsorted_by = (None if i is None else fn(i) for i in (nest.sorted_indices, nest.unsorted_indices))
-        return PackedSequence(fn(nest.data), nest.batch_sizes.clone(), sorted_by, unsorted_by)
-    if isinstance(nest, Mapping):
-        return _rebuild_mapping(nest, {key: recurse(value) for key, value in nest.items()})
-    if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
-        twin = copy.copy(nest)
-        for field in dataclasses.fields(nest):
-            if hasattr(nest, field.name):
-                object.__setattr__(twin, field.name, recurse(getattr(nest, field.name)))  # also where frozen
+class _Rebuild:
+    """One pass over a nest that gives a nest of the same types.
+
+    Args:
+        of_tensor: what becomes of every tensor.
+        of_leaf: what becomes of everything else that holds no tensors.
+    """
+
+    def __init__(self, of_tensor: Callable[[Tensor], Tensor], of_leaf: Callable[[Any], Any]) -> None:
+        self.of_tensor, self.of_leaf = of_tensor, of_leaf
+        self.twins: dict[int, Any] = {}  # of objects with attributes: stores of a graph know each other
+        self.links: list[tuple[Any, str, Any]] = []
+
+    def whole(self, nest: Any) -> Any:
+        """The rebuilt nest, in which a weak reference to one of its objects refers to that one's twin."""
+        rebuilt = self.of(nest)
+        for twin, name, target in self.links:
+            fill(twin, {name: weakref.ref(self.twins.get(id(target), target))})
+        return rebuilt
+
+    def of(self, nest: Any) -> Any:
+        if is_a(nest, Tensor):
+            return self.of_tensor(nest)
+        if is_a(nest, PackedSequence):  # its batch sizes must stay on the host
+            order = (None if i is None else self.of_tensor(i) for i in (nest.sorted_indices, nest.unsorted_indices))
+            return PackedSequence(self.of_tensor(nest.data), nest.batch_sizes.clone(), *order)
+        if id(nest) in self.twins:
+            return self.twins[id(nest)]
+        if is_a(nest, tuple):
+            return self._tuple(nest)
+        if is_a(nest, list):
+            return self._list(nest)
+        if is_a(nest, Mapping):
+            return self._mapping(nest)
+        if _is_record(nest) or is_carrier(nest):
+            return self._object(nest)
+        return self.of_leaf(nest)
+
+    def _tuple(self, nest: tuple[Any, ...]) -> Any:
+        values = [self.of(value) for value in contents(nest)]
+        if type(nest) is tuple:
+            return tuple(values)
+        try:
+            twin = tuple.__new__(type(nest), values)
+        except TypeError:  # one of C's, as what ``torch.max`` returns
+            return type(nest)(values)
+        attributes(twin).update({name: self.of(value) for name, value in attributes(nest).items()})
         return twin
-    if isinstance(nest, tuple) and hasattr(nest, "_make"):
-        return nest._make(recurse(value) for value in nest)
-    if isinstance(nest, (list, tuple)):
-        values = [recurse(value) for value in nest]
-        return values if type(nest) is list else type(nest)(values)
-    if is_carrier(nest):
-        twin = copy.copy(nest)
-        for name, value in vars(nest).items():
-            vars(twin)[name] = recurse(value)
+
+    def _list(self, nest: list[Any]) -> Any:
+        twin = [] if type(nest) is list else twin_of(nest)
+        list.extend(twin, [self.of(value) for value in contents(nest)])
+        self._take_state(twin, nest)
         return twin
-    return leaf(nest)
+
+    def _mapping(self, nest: Any) -> Any:
+        items = {key: self.of(value) for key, value in items_of(nest)}
+        if type(nest) is dict:
+            return items
+        twin = twin_of(nest)
+        if twin is None:
+            return items
+        if is_a(nest, dict):
+            base: Any = OrderedDict if is_a(nest, OrderedDict) else dict
+            if is_a(nest, defaultdict):
+                twin.default_factory = nest.default_factory
+            for key, value in items.items():
+                base.__setitem__(twin, key, value)
+            given = {id(value): items[key] for key, value in items_of(nest)}  # an item may be an attribute as well
+            self._take_state(twin, nest, given)
+            return twin
+        self._take_state(twin, nest)
+        made = {id(tensor) for _, tensor in named_tensors(twin)}
+        return twin if len(made) == len({id(tensor) for _, tensor in named_tensors(nest)}) else items
+
+    def _object(self, nest: Any) -> Any:
+        twin = twin_of(nest)
+        if twin is None:
+            return nest
+        self._take_state(twin, nest)
+        return twin
+
+    def _take_state(self, twin: Any, nest: Any, known: Mapping[int, Any] | None = None) -> None:
+        held = state(nest)
+        if not held:
+            return
+        self.twins[id(nest)] = twin
+        for name, value in held.items():
+            if is_a(value, weakref.ref):
+                self.links.append((twin, name, value()))
+            elif known and id(value) in known:
+                fill(twin, {name: known[id(value)]})
+            else:
+                fill(twin, {name: self.of(value)})
 
 
 def is_carrier(thing: Any) -> bool:
     """Whether an object is a batch that moves to a device as a whole: it has attributes and a `to` method."""
-    return (
-        hasattr(thing, "__dict__")
-        and callable(getattr(type(thing), "to", None))
-        and not isinstance(thing, (type, torch.nn.Module))
-    )
+    return defines(thing, "to") and bool(attributes(thing)) and not is_a(thing, type, torch.nn.Module, Tensor)
 
 
-def _rebuild_mapping(nest: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(nest) is dict:
-        return items
-    try:
-        twin: Any = copy.copy(nest)  # keeps what the type carries besides its items
-        for key, value in items.items():
-            twin[key] = value
-    except TypeError:
-        return items
-    return twin
+def _is_record(thing: Any) -> bool:
+    return dataclasses.is_dataclass(type(thing))
 
 
 def _children(nest: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(nest, Mapping):
-        yield from ((str(key), value) for key, value in nest.items())
-    elif dataclasses.is_dataclass(nest) and not isinstance(nest, type):
-        yield from ((f.name, getattr(nest, f.name)) for f in dataclasses.fields(nest) if hasattr(nest, f.name))
-    elif isinstance(nest, tuple) and hasattr(nest, "_fields"):
-        yield from zip(nest._fields, nest, strict=True)
-    elif isinstance(nest, (list, tuple)):
-        yield from ((str(i), value) for i, value in enumerate(nest))
+    if is_a(nest, Mapping):
+        yield from ((str(key), value) for key, value in items_of(nest))
+    elif is_a(nest, tuple):
+        values = contents(nest)
+        names = getattr(type(nest), "_fields", ())
+        yield from zip(names if len(names) == len(values) else map(str, range(len(values))), values, strict=True)
+    elif is_a(nest, list):
+        yield from ((str(i), value) for i, value in enumerate(contents(nest)))
+    elif _is_record(nest):
+        held = state(nest)
+        yield from ((f.name, held[f.name]) for f in dataclasses.fields(nest) if f.name in held)
     elif is_carrier(nest):
-        yield from ((name, value) for name, value in vars(nest).items())
+        yield from state(nest).items()
 
 
 def _copy_leaf(leaf: Any) -> Any:
-    try:
-        return copy.deepcopy(leaf)
-    except Exception:  # open files, locks, whatever a batch may carry
-        return leaf
-
-
-def _dense_parts(tensor: Tensor) -> list[Tensor]:
-    tensor = tensor.detach()
-    if tensor.is_nested:
-        return list(tensor.unbind())
-    if tensor.layout is torch.strided:
-        return [tensor.int_repr()] if tensor.is_quantized else [tensor]
-    sparse = (tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse_coo()).coalesce()  # type: ignore[no-untyped-call]
-    return [sparse.indices(), sparse.values()]
+    """Arrays and plain containers are copied; another object is left to whoever made it."""
+    if type(leaf) in (np.ndarray, set, deque, bytearray):
+        return leaf.copy()
+    return leaf
 
 
 def _elements(tensor: Tensor) -> Tensor:
@@ -235,7 +288,7 @@ def _elements(tensor: Tensor) -> Tensor:
 def _compare(key: str, a: Tensor, b: Tensor) -> Difference | None:
     if a.dtype != b.dtype or a.layout != b.layout:
         return Difference(key, "dtype", _kind(a), _kind(b))
-    if a.is_nested or b.is_nested:
+    if not (_is_comparable(a) and _is_comparable(b)):
         same = fingerprint(a) == fingerprint(b)
         return None if same else Difference(key, "value", _kind(a), _kind(b), 1, 1)
     if a.shape != b.shape:
@@ -251,15 +304,25 @@ def _compare(key: str, a: Tensor, b: Tensor) -> Difference | None:
     return Difference(key, "value", _kind(a), _kind(b), int(bits.sum()), a.numel(), largest)
 
 
+def _is_comparable(tensor: Tensor) -> bool:
+    """Whether a tensor has one number in each place of its shape, as it is or made dense."""
+    return not (is_wrapper(tensor) or tensor.is_nested or tensor.is_meta)
+
+
 def _kind(tensor: Tensor) -> str:
     shape = "nested" if tensor.is_nested else str(tuple(tensor.shape))
     return f"{str(tensor.dtype).removeprefix('torch.')} {shape}"
 
 
 def _range(tensor: Tensor) -> str:
-    if tensor.is_nested or tensor.is_complex() or tensor.numel() == 0:
+    values = numbers_of(tensor)
+    if values is None or values.is_complex() or tensor.is_nested:
         return ""
-    values = (tensor.dequantize() if tensor.is_quantized else tensor.to_dense()).cpu().to(torch.float64)
+    if not is_dense(tensor) and not tensor.is_quantized and not is_wrapper(tensor):
+        values = tensor.to_dense()
+    values = values.cpu().to(torch.float64)
     finite = values[values.isfinite()]
+    if not values.numel():
+        return ""
     share = "" if finite.numel() == values.numel() else f"finite {100 * finite.numel() / values.numel():.1f} %  "
     return share + (f"{float(finite.min()):.6g} .. {float(finite.max()):.6g}" if finite.numel() else "")

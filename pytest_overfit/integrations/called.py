@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.run.watch import named_outputs
 
 
@@ -44,8 +45,9 @@ def called_modules(model: nn.Module, step: Callable[[], Any]) -> Any:
             module.register_forward_hook(leave(name), always_call=True),
         ]
     try:
-        step()
-    except Exception:
+        with users_code():
+            step()
+    except Refused:
         return model
     finally:
         for handle in handles:

@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.data.elements import is_dense
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import defines
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
@@ -244,7 +246,7 @@ class _Run:
             frozen=Freezing(),
             step=step,
             drawn=self.subject.data
-            if callable(self.subject.data) and not hasattr(self.subject.data, "__iter__")
+            if callable(self.subject.data) and not defines(self.subject.data, "__iter__")
             else None,
             dog=self.dog,
         )
@@ -274,9 +276,9 @@ class _Run:
         try:
             probed = self._probe_as_it_is()
         finally:
-            with torch.no_grad():
+            with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
                 for parameter in parameters:
-                    if (value := self.parts.initial(parameter)) is not None:
+                    if is_dense(parameter) and (value := self.parts.initial(parameter)) is not None:
                         parameter.copy_(value)
         if not probed.finite:
             probed = self._probe_as_it_is()
@@ -341,9 +343,9 @@ class _Run:
 
 def _nudge(parameters: Sequence[nn.Parameter]) -> None:
     """Moves every element a little, in proportion to its tensor's size; those of a zero tensor too."""
-    with torch.no_grad():
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         for parameter in parameters:
-            if not is_lazy(parameter) and parameter.is_floating_point():
+            if not is_lazy(parameter) and is_dense(parameter) and parameter.is_floating_point():
                 size = parameter.square().mean().sqrt()
                 parameter.add_(torch.randn_like(parameter) * torch.where(size == 0, NUDGE, NUDGE * size))
 

@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.data.elements import is_dense
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import contents, is_a, items_of, state
 from pytest_overfit.run.names import OBJECTIVE_NAMES
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 from pytest_overfit.run.watch import named_outputs
@@ -55,8 +59,8 @@ class CallTask:
 
         def listener(prefix: str) -> Callable[[nn.Module, Any, Any], None]:
             def hear(module: nn.Module, args: Any, output: Any) -> None:
-                if isinstance(output, Tensor):  # the common case, at every step of every run
-                    if output.is_floating_point():
+                if is_a(output, Tensor):  # the common case, at every step of every run
+                    if is_dense(output) and output.is_floating_point():
                         self.heard.append((prefix or "output", output))
                 else:
                     self.heard.extend(named_outputs(attributes_of(output), prefix))
@@ -83,11 +87,25 @@ def as_one_module(given: Any, loss: Any = None) -> nn.Module:
         OverfitError: there is no module.
     """
     named = listened_to(given)
+    _refuse_meta(named)
     if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
         named = [(name or "model", module) for name, module in named] + [("loss", loss)]
     elif isinstance(given, nn.Module):
         return given
     return Several({name.replace(".", "_"): module for name, module in named})
+
+
+def _refuse_meta(named: list[tuple[str, nn.Module]]) -> None:
+    for prefix, module in named:
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.is_meta and not is_lazy(tensor):
+                raise OverfitError(
+                    f"{f'{prefix}.' if prefix else ''}{name} is on the meta device: it has a shape and no values",
+                    where="model",
+                    allowed="parameters and buffers with values",
+                    hint="model.to_empty(device='cpu') and an initialisation of your own, or build the model without "
+                    "torch.device('meta')",
+                )
 
 
 def listened_to(given: Any) -> list[tuple[str, nn.Module]]:
@@ -99,11 +117,11 @@ def listened_to(given: Any) -> list[tuple[str, nn.Module]]:
     if isinstance(given, nn.Module):
         return [("", given)]
     items: list[tuple[str, Any]] = []
-    if isinstance(given, Mapping):
-        items = [(str(name), module) for name, module in given.items()]
-    elif isinstance(given, (list, tuple)):
-        items = [(str(index), module) for index, module in enumerate(given)]
-    if not items or not all(isinstance(module, nn.Module) for _, module in items):
+    if is_a(given, Mapping):
+        items = [(str(name), module) for name, module in items_of(given)]
+    elif is_a(given, list, tuple):
+        items = [(str(index), module) for index, module in enumerate(contents(given))]
+    if not items or not all(is_a(module, nn.Module) for _, module in items):
         raise OverfitError(
             f"a {type(given).__name__} where a model is wanted",
             where="model",
@@ -157,7 +175,16 @@ def _own_loss(model: Any, batch: Any) -> Any:
         )
     if isinstance(output, Mapping):
         return _summed(output, model, batch)
-    return output if isinstance(output, Tensor) else getattr(output, "loss", output)
+    return output if is_a(output, Tensor) else _loss_in(output)
+
+
+def _loss_in(output: Any) -> Any:
+    """What an object has as ``loss``; itself where it has none, or does not tell."""
+    try:
+        with users_code():
+            return getattr(output, "loss", output)
+    except Refused:
+        return output
 
 
 def _summed(output: Mapping[str, Any], model: Any, batch: Any) -> Mapping[str, Any]:
@@ -204,15 +231,15 @@ def _cannot_take(model: Callable[..., Any], batch: Any) -> str | None:
 
 def call_model(model: Callable[..., Any], batch: Any) -> Any:
     """A mapping as keyword arguments, a tuple or list as positional ones, anything else as the only one."""
-    if isinstance(batch, Mapping):
+    if is_a(batch, Mapping):
         return model(**batch)
-    if isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields"):
-        return model(*batch)
+    if is_a(batch, list, tuple) and not hasattr(type(batch), "_fields"):
+        return model(*contents(batch))
     return model(batch)
 
 
 def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> Any:
-    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+    if len(contents(batch) if is_a(batch, list, tuple) else ()) != 2:
         if isinstance(criterion, nn.Module) and type(criterion).__module__.partition(".")[0] != "torch":
             return criterion(model, batch)  # a loss of the user's own that is written as a module
         raise OverfitError(
@@ -221,17 +248,18 @@ def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> 
             allowed="an (input, target) batch beside a criterion such as nn.CrossEntropyLoss()",
             hint="write the loss as a function: loss(model, batch)",
         )
-    inputs, target = batch
-    return criterion(model(**inputs) if isinstance(inputs, Mapping) else model(inputs), target)
+    inputs, target = contents(batch)
+    return criterion(model(**inputs) if is_a(inputs, Mapping) else model(inputs), target)
 
 
 def attributes_of(output: Any) -> Any:
     """An output object (a dataclass, a namedtuple, a ``ModelOutput``) as a mapping of its parts."""
-    if isinstance(output, (Tensor, Mapping, list)) or (isinstance(output, tuple) and not hasattr(output, "_asdict")):
+    if is_a(output, Tensor, Mapping, list):
         return output
-    if hasattr(output, "_asdict"):
-        return output._asdict()
-    return vars(output) if hasattr(output, "__dict__") else output
+    if is_a(output, tuple):
+        names, values = getattr(type(output), "_fields", ()), contents(output)
+        return dict(zip(names, values, strict=True)) if values and len(names) == len(values) else output
+    return state(output) or output
 
 
 def count_positional(function: Callable[..., Any], most: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
 from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Supervision
@@ -47,7 +48,7 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
                 else:
                     terms = scalar_terms(step(batch))
                     outputs = Heard(task.heard)
-                heard = Heard((name, tensor.detach().clone()) for name, tensor in outputs)
+                heard = Heard((name, copy_of(tensor.detach())) for name, tensor in outputs)
                 return heard, {name: float(value.detach()) for name, value in terms.items()}
             finally:
                 task.heard.clear()
@@ -125,9 +126,9 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     over balanced labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are
     zero, and a third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
-    if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() == 0 or tensor.is_quantized:
+    plain = numbers_of(tensor) if is_dense(tensor) else None
+    if plain is None or plain.numel() == 0:
         return None
-    plain = tensor.detach()
     flat = plain.reshape(-1)
     changed = flat.roll(1)
     if plain.dtype is torch.bool:
@@ -141,7 +142,7 @@ def perturbed(tensor: Tensor) -> Tensor | None:
         changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
     else:
         return None
-    changed = changed.reshape(plain.shape)
+    changed = dressed(changed.reshape(plain.shape), tensor)
     return changed.requires_grad_() if tensor.requires_grad else changed
 
 
@@ -162,8 +163,7 @@ def _replaced(batch: Any, old: Tensor, new: Tensor) -> Any:
     def choose(tensor: Tensor) -> Tensor:
         if tensor is old:
             return new
-        twin = tensor.detach().clone()
-        return twin.requires_grad_() if tensor.requires_grad else twin
+        return copy_of(tensor)
 
     return map_tensors(choose, batch)
 

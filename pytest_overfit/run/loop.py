@@ -131,7 +131,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
         _drain(pending, task, update, watch, curves, observers)
     curves.seconds = time.perf_counter() - started
     if curves.non_finite is None:
-        found = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+        found = first_non_finite_state(task.model, update.optimizers, len(curves.steps), watch.infinite)
         curves.non_finite = found if curves.stop == "interrupted" else plan.any_of(found)
         if curves.non_finite is not None and curves.stop in ("passed", "max_steps"):
             curves.stop = "non_finite"
@@ -262,7 +262,7 @@ def _drain(
             _tell(observers, step, watch.update_norms(row.moved))
     bad = _first_bad(task, watch, taken, read, first, blame)
     if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
-        bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps))
+        bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps), watch.infinite)
     return bad
 
 
@@ -297,7 +297,7 @@ def _first_bad(
         for name, value in zip(row.outputs, values[len(row.terms) :], strict=False):
             bad = bad or (None if math.isfinite(value) else name)
         if bad is not None:
-            return NonFinite(step, f"prediction {bad}", _blame(task) if blame else None)
+            return NonFinite(step, f"prediction {bad}", _blame(task, watch) if blame else None)
         for name, value in zip(row.terms, values, strict=False):
             if not math.isfinite(value):
                 return NonFinite(step, f"loss term {name}", None)
@@ -306,9 +306,9 @@ def _first_bad(
     return None
 
 
-def _blame(task: Task) -> str | None:
+def _blame(task: Task, watch: GradientWatch) -> str | None:
     """The module that made a prediction non-finite; None once the update has spoilt the parameters themselves."""
-    if not task.repeatable or first_non_finite_state(task.model, (), 0) is not None:
+    if not task.repeatable or first_non_finite_state(task.model, (), 0, watch.infinite) is not None:
         return None
     return locate_non_finite(task.model, lambda: task.forward(task.batch))
 

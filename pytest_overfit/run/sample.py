@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from pytest_overfit.data.batch import compare_batches, freeze_batch, is_carrier
 from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import attributes, defines, is_a
 
 Batch = Mapping[str, Any]
 DRAWS = 4
@@ -43,10 +44,10 @@ def draw(data: Any) -> Drawn:
     """
     if is_batch(data):
         return Drawn(data)
-    if callable(data) and not hasattr(data, "__iter__"):
+    if callable(data) and not defines(data, "__iter__"):
         first = freeze_batch(data(), torch.device("cpu"))
         return Drawn(first, _first_differences(first, (data() for _ in range(DRAWS - 1))))
-    if not hasattr(data, "__iter__"):
+    if not defines(data, "__iter__"):
         raise OverfitError(
             f"a {type(data).__name__} where data is wanted",
             where="data",
@@ -59,16 +60,16 @@ def draw(data: Any) -> Drawn:
     second = next(iter(data), None)
     if second is None:
         return Drawn(first, ("the second draw is empty: a loader that can be drawn twice is wanted",))
-    again = 0 if getattr(data, "num_workers", 0) else DRAWS - 2  # workers take their time to start
+    again = 0 if attributes(data).get("num_workers") else DRAWS - 2  # workers take their time to start
     later = (batch for _ in range(again) if (batch := next(iter(data), None)) is not None)
     return Drawn(first, _first_differences(first, itertools.chain((second,), later)))
 
 
 def is_batch(data: Any) -> bool:
     """Whether this is a batch itself, rather than something that hands out batches."""
-    if data is None or isinstance(data, (torch.Tensor, Mapping, list, tuple, PackedSequence)):
+    if data is None or is_a(data, torch.Tensor, Mapping, list, tuple, PackedSequence):
         return True
-    return dataclasses.is_dataclass(data) or is_carrier(data)
+    return dataclasses.is_dataclass(type(data)) or is_carrier(data)
 
 
 def _first_differences(first: Any, others: Iterable[Any]) -> tuple[str, ...]:

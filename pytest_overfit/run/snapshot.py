@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import operator
 import random
 import types
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 
+from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.data.elements import copy_of, is_dense, is_wrapper
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import attributes, contents, defines, is_a, state
 from pytest_overfit.run.optim import follow_device
 
 CONTAINERS = (dict, OrderedDict, list, set, deque)
@@ -59,22 +64,22 @@ class Snapshot:
         """Takes the state of a module (with all below it), an optimizer, a generator or anything with a state dict."""
         if id(thing) in self._known:
             return
-        if isinstance(thing, nn.Module):
+        if is_a(thing, nn.Module):
             self._add_module(thing)
             return
         self._known[id(thing)] = thing
-        if isinstance(thing, Optimizer):
+        if is_a(thing, Optimizer):
             self._restorers.append(_optimizer_state(thing))
-        elif isinstance(thing, torch.Generator):
+        elif is_a(thing, torch.Generator):
             self._restorers.append(_later(thing.set_state, thing.get_state()))
-        elif isinstance(thing, np.random.Generator):
+        elif is_a(thing, np.random.Generator):
             self._restorers.append(
                 _later(functools.partial(setattr, thing.bit_generator, "state"), thing.bit_generator.state)
             )
-        elif isinstance(thing, random.Random):
+        elif is_a(thing, random.Random):
             self._restorers.append(_later(thing.setstate, thing.getstate()))
         else:
-            with contextlib.suppress(Exception):  # a user's state_dict() may need what is not there yet
+            with contextlib.suppress(Refused):  # a user's state_dict() may need what is not there yet
                 self._restorers.append(_loaded(thing))
 
     def add_reachable(self, *roots: Any) -> None:
@@ -115,7 +120,10 @@ class Snapshot:
 
             return make_lazy_again
         device, requires_grad, is_leaf = tensor.device, tensor.requires_grad, tensor.is_leaf
-        value = self._values[id(tensor)] = tensor.detach().clone()
+        value = _value_of(tensor)
+        if value is None:
+            return lambda keep_trained: None
+        self._values[id(tensor)] = value
         grad = tensor.grad if is_leaf else None
         grad_value = None if grad is None else grad.detach().clone()
 
@@ -164,17 +172,17 @@ def reachable(*roots: Any) -> Iterator[Any]:
 def _counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
     """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
     for thing in _walk(*roots):
-        if isinstance(thing, types.FunctionType):
+        if is_a(thing, types.FunctionType):
             for cell in thing.__closure__ or ():
                 with contextlib.suppress(ValueError):  # a name that is not bound yet
-                    if isinstance(cell.cell_contents, PLAIN):
+                    if is_a(cell.cell_contents, *PLAIN):
                         yield functools.partial(setattr, cell, "cell_contents"), cell.cell_contents
-            names = [name for name in thing.__code__.co_names if isinstance(thing.__globals__.get(name, ()), PLAIN)]
+            names = [name for name in thing.__code__.co_names if is_a(thing.__globals__.get(name, ()), *PLAIN)]
             yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
         elif not _is_stateful(thing):
-            held: dict[Any, Any] = thing if type(thing) is dict else getattr(thing, "__dict__", {})
-            for name, value in held.items() if type(held) is dict else ():
-                if isinstance(value, PLAIN):
+            held: dict[Any, Any] = thing if type(thing) is dict else attributes(thing)
+            for name, value in held.items():
+                if is_a(value, *PLAIN):
                     yield functools.partial(_put, held, name), value
 
 
@@ -188,7 +196,7 @@ def _walk(*roots: Any) -> Iterator[Any]:
     queue: deque[tuple[Any, int]] = deque((root, 0) for root in roots)
     while queue and len(seen) < MOST_OBJECTS:
         thing, depth = queue.popleft()
-        if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type, types.ModuleType, Tensor, type(None))):
+        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType, Tensor):
             continue
         seen.add(id(thing))
         yield thing
@@ -197,34 +205,29 @@ def _walk(*roots: Any) -> Iterator[Any]:
 
 
 def _is_stateful(thing: Any) -> bool:
-    if isinstance(thing, (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)):
-        return True
-    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+    kinds = (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)
+    return is_a(thing, *kinds) or defines(thing, "state_dict", "load_state_dict")
 
 
 def _held_by(thing: Any) -> Iterator[Any]:
-    if isinstance(thing, functools.partial):
+    if is_a(thing, functools.partial):
         yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif isinstance(thing, types.MethodType):
+    elif is_a(thing, types.MethodType):
         yield from (thing.__self__, thing.__func__)
-    elif isinstance(thing, types.FunctionType):
+    elif is_a(thing, types.FunctionType):
         if _is_library(thing):
             return
-        yield from (thing.__wrapped__,) if hasattr(thing, "__wrapped__") else ()
+        yield from (attributes(thing)[name] for name in ("__wrapped__",) if name in attributes(thing))
         yield from thing.__defaults__ or ()
         yield from (thing.__kwdefaults__ or {}).values()
         for cell in thing.__closure__ or ():
             with contextlib.suppress(ValueError):  # a name that is not bound yet
                 yield cell.cell_contents
         yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
-    elif isinstance(thing, Mapping):
-        yield from thing.values()
-    elif isinstance(thing, (list, tuple, set, frozenset, deque)):
-        yield from thing
-    elif isinstance(getattr(thing, "__dict__", None), dict) and (
-        isinstance(thing, (DataLoader, Sampler)) or not _is_library(type(thing))
-    ):
-        yield from vars(thing).values()
+    else:
+        yield from contents(thing)
+        if is_a(thing, DataLoader, Sampler) or not _is_library(type(thing)):
+            yield from state(thing).values()
 
 
 def _is_library(thing: Any) -> bool:
@@ -240,53 +243,67 @@ def _all_modules(root: nn.Module) -> Iterator[nn.Module]:
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        if isinstance(thing, nn.Module):
+        if is_a(thing, nn.Module):
             yield thing
-            queue.extend(value for value in vars(thing).values() if isinstance(value, (nn.Module, *CONTAINERS, tuple)))
+            queue.extend(attributes(thing).values())
         else:
-            values: Iterable[Any] = thing.values() if isinstance(thing, Mapping) else thing
-            queue.extend(value for value in values if isinstance(value, (nn.Module, *CONTAINERS, tuple)))
+            queue.extend(contents(thing))
 
 
 def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and tensors kept as plain attributes or in plain containers."""
-    values = list(vars(module).values())
+    seen: set[int] = set()
+    values = list(attributes(module).values())
     while values:
         value = values.pop()
-        if isinstance(value, Tensor):
+        if is_a(value, Tensor):
             yield value
-        elif type(value) in CONTAINERS or isinstance(value, tuple):
-            values.extend(value.values() if isinstance(value, dict) else value)
+        elif (type(value) in CONTAINERS or is_a(value, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            values.extend(contents(value))
 
 
 def _module_state(module: nn.Module) -> Callable[[bool], None]:
     if isinstance(module, torch.jit.ScriptModule):
         training = module.training
         return lambda keep_trained: setattr(module, "training", training)
-    kind, attributes = type(module), dict(vars(module))
-    filled = {name for name, value in attributes.items() if type(value) in CONTAINERS}
-    contents = {name: copy.copy(attributes[name]) for name in filled if attributes[name]}  # most hold no hook at all
+    kind, held, before = type(module), attributes(module), dict(attributes(module))
+    filled = {name for name, value in before.items() if type(value) in CONTAINERS}
+    kept = {name: before[name].copy() for name in filled if before[name]}  # most hold no hook at all
 
     def restore(keep_trained: bool) -> None:
-        names = [n for n in attributes if n == "training" or n.endswith(HOOKS)] if keep_trained else list(attributes)
+        names = [n for n in before if n == "training" or n.endswith(HOOKS)] if keep_trained else list(before)
         if not keep_trained:
             module.__class__ = kind
-            for name in vars(module).keys() - attributes.keys():
-                del vars(module)[name]
+            for name in held.keys() - before.keys():
+                del held[name]
         for name in names:
-            vars(module)[name] = attributes[name]
-            if name in filled and (attributes[name] or name in contents):
-                _refill(attributes[name], contents.get(name, ()))
+            held[name] = before[name]
+            if name in filled and not _is_same(before[name], kept.get(name, ())):
+                _refill(before[name], kept.get(name, ()))
 
     return restore
 
 
+def _is_same(container: Any, content: Any) -> bool:
+    """Whether a container holds the very objects that it held; none of them is asked whether it equals another."""
+    if len(container) != len(content):
+        return False
+    return not any(
+        any(map(operator.is_not, now, then))
+        for now, then in (
+            (container, content),
+            *([(container.values(), content.values())] if isinstance(container, dict) and content else ()),
+        )
+    )
+
+
 def _refill(container: Any, content: Any) -> None:
-    if isinstance(container, list):
+    if type(container) is list:
         container[:] = content
         return
     container.clear()
-    if isinstance(container, deque):
+    if type(container) is deque:
         container.extend(content)
     else:
         container.update(content)
@@ -295,16 +312,16 @@ def _refill(container: Any, content: Any) -> None:
 def _optimizer_state(optimizer: Optimizer) -> Callable[[bool], None]:
     groups = [(group, {**group, "params": list(group["params"])}) for group in optimizer.param_groups]
     held = {id(p): p for _, group in groups for p in group["params"]}
-    state = copy.deepcopy(dict(optimizer.state), memo=dict(held))
+    state = _state_of(optimizer.state, held)
     settings = [{key: value for key, value in group.items() if key != "params"} for _, group in groups]
-    settings = copy.deepcopy(settings, memo=dict(held))  # a tensor learning rate is changed in place
+    settings = [_state_of(each, held) for each in settings]  # a tensor learning rate is changed in place
 
     def restore(keep_trained: bool) -> None:
         if keep_trained:
             follow_device(optimizer)
             return
         optimizer.state.clear()
-        optimizer.state.update(copy.deepcopy(state, memo=dict(held)))
+        optimizer.state.update(_state_of(state, held))
         for (group, before), values in zip(groups, settings, strict=True):
             group.clear()
             group.update({**before, **values})
@@ -313,12 +330,38 @@ def _optimizer_state(optimizer: Optimizer) -> Callable[[bool], None]:
     return restore
 
 
+def _state_of(state: Mapping[Any, Any], parameters: Mapping[int, Any]) -> dict[Any, Any]:
+    """A copy of what an optimizer keeps; its parameters stay themselves."""
+    memo = dict(parameters)
+
+    def copied(value: Any) -> Any:
+        if id(value) in parameters:
+            return value
+        if is_a(value, Tensor):
+            return memo.setdefault(id(value), copy_of(value))
+        if type(value) in (dict, OrderedDict, defaultdict):
+            twin = value.copy()
+            twin.update({key: copied(held) for key, held in value.items()})
+            return twin
+        if type(value) in (list, tuple, deque):
+            return type(value)(copied(held) for held in value)
+        try:
+            with users_code():  # what a class of the user's remembers is known to itself alone
+                return copy.deepcopy(value, memo)
+        except Refused:
+            return value
+
+    return {key: copied(value) for key, value in state.items()}
+
+
 def _loaded(thing: Any) -> Callable[[bool], None]:
-    state = copy.deepcopy(thing.state_dict())
+    """The state dict of an object of the user's; what cannot be copied of it raises ``Refused``."""
+    with users_code():
+        saved = copy.deepcopy(thing.state_dict())
 
     def restore(keep_trained: bool) -> None:
         if not keep_trained:
-            thing.load_state_dict(copy.deepcopy(state))
+            thing.load_state_dict(copy.deepcopy(saved))
 
     return restore
 
@@ -327,22 +370,45 @@ def _later(write: Callable[[Any], Any], state: Any) -> Callable[[bool], None]:
     return lambda keep_trained: write(state)
 
 
+def _value_of(tensor: Tensor) -> Tensor | None:
+    """A copy; None of a tensor whose class knows none and that no optimizer changes.
+
+    Raises:
+        OverfitError: it is a parameter, which could not be put back.
+    """
+    if not is_wrapper(tensor):
+        with torch._C.DisableTorchFunctionSubclass():
+            return tensor.detach().clone()
+    try:
+        with users_code():
+            return tensor.detach().clone()
+    except Refused as refused:
+        if not is_a(tensor, nn.Parameter) and not tensor.requires_grad:
+            return None
+        raise OverfitError(
+            f"a parameter of the class {type(tensor).__name__} cannot be copied ({refused})",
+            where="model",
+            allowed="parameters that can be put back after the run: detach() and clone() have to work",
+            hint="freeze it and keep it as an attribute, or add both to its __torch_dispatch__",
+        ) from refused
+
+
 def _write(tensor: Tensor, value: Tensor) -> None:
     """Gives a tensor its value back, in place where that is possible: views and flattened weights stay connected."""
-    with torch.no_grad():
-        same_kind = tensor.shape == value.shape and tensor.dtype == value.dtype and tensor.device == value.device
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        alike = tensor.dtype == value.dtype and tensor.device == value.device and tensor.layout == value.layout
+        same_kind = alike and (tensor.is_nested or value.is_nested or tensor.shape == value.shape)
         if same_kind and _same_bits(tensor, value):
             return
         try:
             if not same_kind:
                 raise RuntimeError("another kind of tensor")
             tensor.detach().copy_(value)
-        except RuntimeError:
+        except (RuntimeError, TypeError):  # a sparse tensor of other places, a class that knows no copy_
             tensor.data = value.clone()
 
 
 def _same_bits(tensor: Tensor, value: Tensor) -> bool:
-    try:
-        return torch.equal(tensor.detach(), value) and not bool((value == 0).any())  # a zero may have changed its sign
-    except RuntimeError:
+    if not (is_dense(tensor) and is_dense(value)):
         return False
+    return torch.equal(tensor.detach(), value) and not bool((value == 0).any())  # a zero may have changed its sign

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import contents, defines, is_a
 from pytest_overfit.run.names import OBJECTIVE_NAMES
 
 Terms = dict[str, Tensor]
@@ -116,10 +117,10 @@ def scalar_terms(result: Any) -> Terms:
         OverfitError: nothing in it can be the objective.
     """
     given: Mapping[Any, Any] = {}
-    if isinstance(result, (tuple, list)) and result and not isinstance(result, Mapping):
-        given = result[1] if len(result) > 1 and isinstance(result[1], Mapping) else {}
-        result = result[0]
-    if isinstance(result, Mapping):
+    if is_a(result, tuple, list) and (parts := contents(result)):
+        given = parts[1] if len(parts) > 1 and is_a(parts[1], Mapping) else {}
+        result = parts[0]
+    if is_a(result, Mapping):
         given, name = result, next((name for name in OBJECTIVE_NAMES if name in result), None)
         if name is None:
             raise OverfitError(
@@ -145,7 +146,7 @@ def _as_scalar(value: Any) -> Tensor | None:
         if value.dim() == 0:  # as it is: a reshape would be one more node of the graph at every step
             return value
         return value.reshape(()) if value.numel() == 1 else None
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+    if isinstance(value, (bool, str, bytes)) or not defines(value, "__float__"):
         return None
     return torch.tensor(float(value))
 

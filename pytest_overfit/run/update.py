@@ -257,6 +257,11 @@ def own_step(step: Callable[..., Any], model: Any, optimizer: Any) -> Callable[[
 def make_row(terms: Terms, predictions: Any, norms: Tensor | None, *, look: bool) -> Row:
     """The numbers of a step: read at once where that is asked for, else left on the device."""
     outputs = predictions if isinstance(predictions, Heard) else named_outputs(predictions)
+    with torch._C.DisableTorchFunctionSubclass():  # a prediction may be of a class of its own
+        return _row_of(terms, outputs, norms, look=look)
+
+
+def _row_of(terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, *, look: bool) -> Row:
     if look:
         values = [value.item() for value in terms.values()]
         bad = next((name for name, tensor in outputs if not _all_finite(tensor)), None)

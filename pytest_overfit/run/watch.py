@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pytest_overfit.data.elements import is_dense, numbers_of
+from pytest_overfit.foreign import contents, is_a, items_of
 from pytest_overfit.run.record import NonFinite, ParameterRecord
 
 ABSENT = -1.0  # in place of the norm of a gradient that is not there
@@ -36,6 +38,7 @@ class GradientWatch:
         self._largest: npt.NDArray[np.float32] = np.full(len(self.named), ABSENT, np.float32)
         self._members: dict[tuple[int, int], frozenset[int]] = {}
         self._absent: Tensor | None = None
+        self.infinite = non_finite_tensors(model)  # from the start: see ``first_non_finite_state``
 
     def observe(self, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
         """The gradient norm of every parameter, (P,) on the device; -1 where there is no gradient.
@@ -44,7 +47,7 @@ class GradientWatch:
         """
         wanted = None if optimizer is None else self._held_by(optimizer)
         grads = [
-            None if p.grad is None or (wanted is not None and i not in wanted) else _dense(p.grad)
+            None if p.grad is None or (wanted is not None and i not in wanted) else _numbers(p.grad)
             for i, (_, p) in enumerate(self.named)
         ]
         present = [grad for grad in grads if grad is not None]
@@ -70,11 +73,11 @@ class GradientWatch:
         """
         if any(is_lazy(p) for _, p in self.named):
             return []
-        return [own_part(p).detach().clone() for _, p in self.named]
+        return [_numbers(p).clone() for _, p in self.named]
 
     def moved(self, before: Sequence[Tensor]) -> Tensor | None:
         """The norm of the change of every parameter since ``values``, (P,) on the device; None where it has none."""
-        now = [own_part(p).detach() for _, p in self.named]
+        now = [_numbers(p) for _, p in self.named]
         if not before or any(a.shape != b.shape or a.device != b.device for a, b in zip(now, before, strict=True)):
             return None
         norms = torch._foreach_norm(torch._foreach_sub(now, list(before)))
@@ -134,8 +137,9 @@ def parameter_records(
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     records = []
     for name, parameter in model.named_parameters():
-        before, now = initial(parameter), all_parts(parameter.detach())
-        change = now.new_ones(1) if before is None else (now - all_parts(before).to(now.device)).abs()
+        before, now = initial(parameter), _all_numbers(parameter)
+        then = None if before is None else _all_numbers(before).to(now.device)
+        change = torch.ones(1) if then is None or then.shape != now.shape else _change(now, then)
         records.append(
             ParameterRecord(
                 name=name,
@@ -152,13 +156,17 @@ def parameter_records(
 
 
 def named_outputs(predictions: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
-    """The floating-point tensors of a prediction nest with dotted names (``pose_enc_list.3``)."""
-    if isinstance(predictions, Tensor):
-        return [(prefix or "output", predictions)] if predictions.is_floating_point() else []
-    if isinstance(predictions, Mapping):
-        items: Sequence[tuple[Any, Any]] = list(predictions.items())
-    elif isinstance(predictions, (list, tuple)):
-        items = list(enumerate(predictions))
+    """The floating-point tensors of a prediction nest with dotted names (``pose_enc_list.3``).
+
+    Sparse, nested and quantised ones, and those on the meta device, are left out.
+    """
+    if is_a(predictions, Tensor):
+        real = is_dense(predictions) and predictions.is_floating_point()
+        return [(prefix or "output", predictions)] if real else []
+    if is_a(predictions, Mapping):
+        items: Sequence[tuple[Any, Any]] = items_of(predictions)
+    elif is_a(predictions, list, tuple):
+        items = list(enumerate(contents(predictions)))
     else:
         return []
     return [found for key, value in items for found in named_outputs(value, f"{prefix}.{key}" if prefix else str(key))]
@@ -190,26 +198,45 @@ def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | Non
     return first[0] if first else None
 
 
+def non_finite_tensors(model: nn.Module) -> dict[int, Tensor]:
+    """The values of all parameters and buffers that are not finite now, by id: bounds, masks of minus infinity.
+
+    What is so from the start and stays bit for bit what it was has not gone wrong.
+    """
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not is_lazy(t)]
+    found = [(tensor, _numbers(tensor)) for tensor in tensors]
+    if _norms_are_finite([numbers for _, numbers in found if _can_be_infinite(numbers)]):
+        return {}
+    return {id(tensor): numbers.clone() for tensor, numbers in found if not _is_finite(numbers)}
+
+
 def first_non_finite_state(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step: int,
+    start: Mapping[int, Tensor] | None = None,
 ) -> NonFinite | None:
-    """The first parameter, buffer or optimizer-state tensor that is not finite. A host-device sync."""
+    """The first parameter, buffer or optimizer-state tensor that is not finite. A host-device sync.
+
+    Args:
+        start: what ``non_finite_tensors`` gave before the first step: what still is as it was then does not count.
+    """
+    meant = start or {}
     state_tensors = [v for optimizer in optimizers for state in optimizer.state.values() for v in state.values()]
-    tensors = [
-        own_part(tensor).detach()
-        for tensor in [*model.parameters(), *model.buffers(), *state_tensors]
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and own_part(tensor).numel()
-    ]
-    if not tensors or _norms_are_finite(tensors):
+    held = [*model.parameters(), *model.buffers(), *(v for v in state_tensors if isinstance(v, Tensor))]
+    numbers = [_numbers(tensor) for tensor in held if id(tensor) not in meant]
+    changed = any(not _is_same(_numbers(tensor), meant[id(tensor)]) for tensor in held if id(tensor) in meant)
+    if not changed and _norms_are_finite([n for n in numbers if _can_be_infinite(n)]):
         return None
     names = {id(p): name for name, p in model.named_parameters()}
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
-            if tensor.is_floating_point() and not torch.isfinite(own_part(tensor)).all():
+            found = _numbers(tensor)
+            if not _is_finite(found) and not (id(tensor) in meant and _is_same(found, meant[id(tensor)])):
                 return NonFinite(step, f"{kind} {name}", name.rpartition(".")[0] or None)
     for parameter, state in (item for optimizer in optimizers for item in optimizer.state.items()):
         for key, value in state.items():
-            if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(_dense(value)).all():
+            if isinstance(value, Tensor) and not _is_finite(_numbers(value)):
                 name = names.get(id(parameter), "?")
                 return NonFinite(step, f"optimizer state {key} of {name}", name.rpartition(".")[0] or None)
     return None
@@ -219,16 +246,44 @@ def _norms_are_finite(tensors: Sequence[Tensor]) -> bool:
     """One cheap look at many tensors: a norm is finite only if every element is (overflow aside)."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:  # an optimizer may keep its step counters on the CPU
-        by_device.setdefault(tensor.device, []).append(_dense(tensor))
+        by_device.setdefault(tensor.device, []).append(tensor)
     return all(
         bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(group)])).all())
         for group in by_device.values()
     )
 
 
-def _dense(grad: Tensor) -> Tensor:
-    grad = own_part(grad)
-    return grad.coalesce().values() if grad.is_sparse else grad
+def _can_be_infinite(numbers: Tensor) -> bool:
+    return (numbers.is_floating_point() or numbers.is_complex()) and bool(numbers.numel())
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    return not _can_be_infinite(numbers) or bool(torch.isfinite(numbers).all())
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit, so that one NaN is like another."""
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    first, second = (each.contiguous().reshape(-1).view(torch.uint8) for each in (a, b))
+    return bool(torch.equal(first, second))
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """The numbers of a parameter, a gradient or a state that this rank holds, dense; none where it shows none."""
+    if type(tensor) in (Tensor, nn.Parameter) and is_dense(tensor):
+        return tensor.detach()
+    numbers = numbers_of(tensor)
+    return torch.zeros(0) if numbers is None else numbers
+
+
+def _all_numbers(tensor: Tensor) -> Tensor:
+    return _numbers(all_parts(tensor.detach()))
+
+
+def _change(now: Tensor, before: Tensor) -> Tensor:
+    """How far every element has moved; one that is infinite as it was has not."""
+    return torch.where(now == before, 0.0, (now - before).abs())
 
 
 def own_part(tensor: Tensor) -> Tensor:

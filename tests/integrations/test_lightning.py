@@ -292,3 +292,106 @@ def test_a_step_beside_the_module_is_what_runs() -> None:
     module = Plain()
     result = run_overfit(module, batch(), lambda model, given: F.cross_entropy(model(given[0]), given[1]))
     assert "train/loss" not in result.record.curves
+
+
+class Staged(Plain):
+    """Asks its Trainer what is going on, as the models of a forecasting library do in their properties."""
+
+    @property
+    def predicting(self) -> bool:
+        return str(self.trainer.state.stage) == "predict" or self.trainer.predicting
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        trainer = self.trainer
+        stage: Any = trainer.state.stage
+        assert not self.predicting
+        assert (stage.value, trainer.state.fn.value, trainer.state.status.value) == ("train", "fit", "running")  # type: ignore[union-attr]
+        assert trainer.training
+        assert not any((trainer.sanity_checking, trainer.validating, trainer.testing, trainer.evaluating))
+        assert trainer.fit_loop.max_epochs == trainer.max_epochs
+        assert trainer.fit_loop.epoch_loop.batch_idx == batch_idx
+        assert trainer.fit_loop.epoch_loop.total_batch_idx == trainer.global_step == self.global_step
+        assert trainer.val_dataloaders is None
+        assert trainer.num_sanity_val_batches == []
+        assert len(trainer.optimizers) == 1
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_training_trainer_is_what_a_module_sees(attached: bool, tmp_path: Path) -> None:
+    """Its state, stage and loops, also where the Trainer that was attached is doing nothing."""
+    module = Staged()
+    if attached:
+        module.trainer = pl.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    assert run_overfit(module, batch()).passed
+
+
+class Hidden(Plain):
+    """Reads its Trainer in a property."""
+
+    path = "unheard_of"
+
+    @property
+    def state_of_things(self) -> Any:
+        found: Any = self.trainer
+        for name in self.path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) if self.state_of_things else None
+
+
+class HiddenEarly(Hidden):
+    """The same before the first step."""
+
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers() if self.state_of_things else None
+
+
+@pytest.mark.parametrize("kind", [Hidden, HiddenEarly])
+@pytest.mark.parametrize("path", ["unheard_of", "fit_loop.unheard_of", "fit_loop.epoch_loop.unheard_of", "strategy.of"])
+def test_what_a_property_misses_in_the_trainer_is_named(
+    kind: type[Hidden], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the property, of which torch says that there is none."""
+    monkeypatch.setattr(kind, "path", path)
+    with pytest.raises(OverfitError) as caught:
+        run_overfit(kind(), batch())
+    text = str(caught.value)
+    assert f"{kind.__name__} reads self.trainer.{path}" in text
+    assert "module.trainer = Trainer(logger=False)" in text
+
+
+class Careful(Plain):
+    """Asks whether there is something before it reads it."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert not hasattr(self.trainer, "unheard_of")
+        assert getattr(self.trainer, "unheard_of", 7) == 7
+        assert getattr(self.trainer.fit_loop, "unheard_of", 7) == 7
+        return super().training_step(batch, batch_idx)
+
+
+def test_asking_for_what_is_not_there_is_allowed() -> None:
+    """``hasattr``, and ``getattr`` with a default."""
+    assert run_overfit(Careful(), batch()).passed
+
+
+class Mistaken(Careful):
+    """Has a mistake of its own, after it has asked for something that is not there."""
+
+    @property
+    def broken(self) -> Any:
+        return self.nowhere
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        super().training_step(batch, batch_idx)
+        return self.absent
+
+
+def test_an_attribute_error_of_the_module_stays_its_own() -> None:
+    """Also where something was not found in the Trainer before."""
+    with pytest.raises(AttributeError, match="has no attribute 'absent'") as caught:
+        run_overfit(Mistaken(), batch())
+    assert not isinstance(caught.value, OverfitError)

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import named_tensors
 from pytest_overfit.diagnose.evidence import Tensor as TensorSeen
-from pytest_overfit.diagnose.gather.tensors import first_bad_index, sampled
+from pytest_overfit.diagnose.gather.tensors import dense_tensors, first_bad_index, sampled
 
 MOST_ROWS = 4096
 
 
 def samples_of(batch: Any) -> int | None:
     """The length of the axis of samples: the leading one that the tensors share; None where there is none."""
-    leading = [tensor.shape[0] for _, tensor in named_tensors(batch) if tensor.dim() and tensor.layout is torch.strided]
+    leading = [tensor.shape[0] for _, tensor in dense_tensors(batch) if tensor.dim()]
     if not leading:
         return None
     length, count = Counter(leading).most_common(1)[0]
@@ -27,11 +26,7 @@ def samples_of(batch: Any) -> int | None:
 
 def look_at_batch(batch: Any, inputs: Collection[str], targets: Collection[str]) -> tuple[TensorSeen, ...]:
     """Every tensor of a batch as plain numbers."""
-    return tuple(
-        _look(key, tensor, key in inputs, key in targets)
-        for key, tensor in named_tensors(batch)
-        if tensor.layout is torch.strided
-    )
+    return tuple(_look(key, tensor, key in inputs, key in targets) for key, tensor in dense_tensors(batch))
 
 
 def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSeen:
@@ -68,7 +63,7 @@ def _columns(tensor: Tensor) -> tuple[tuple[float, float], float]:
 
 
 def _distinct(tensor: Tensor) -> int | None:
-    if tensor.dim() == 0 or not 1 < tensor.shape[0] <= MOST_ROWS or tensor.is_complex():
+    if tensor.dim() == 0 or not 1 < tensor.shape[0] <= MOST_ROWS or not tensor.numel() or tensor.is_complex():
         return None
     return len(torch.unique(tensor.detach().reshape(tensor.shape[0], -1).cpu(), dim=0))
 
@@ -79,7 +74,7 @@ def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> Mappi
         return {}
     rows = {
         key: tensor.detach().reshape(samples, -1).double().cpu()
-        for key, tensor in named_tensors(batch)
+        for key, tensor in dense_tensors(batch)
         if tensor.dim() and tensor.shape[0] == samples and tensor.numel() and not tensor.is_complex()
     }
     given = {key: value for key, value in rows.items() if key in inputs}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import is_dense, numbers_of
 from pytest_overfit.diagnose.evidence import Evidence, Group, Moves, Probed, Step, Term
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
@@ -369,7 +370,9 @@ def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
     return {
         id(tensor)
         for _, tensor in named_tensors(batch)
-        if any(tensor.shape == t.shape and torch.equal(tensor.to(t), t) for t in given)
+        if is_dense(tensor)
+        and (numbers := numbers_of(tensor)) is not None
+        and any(numbers.shape == t.shape and torch.equal(numbers.to(t), t) for t in given)
     }
 
 

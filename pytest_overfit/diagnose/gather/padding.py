@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.diagnose.gather.tensors import dense_tensors
 
 NOTHING = 1e-12  # weight of a key that is masked out, whatever large number the mask subtracts
 
@@ -18,7 +18,7 @@ def padding_of(batch: Any) -> Tensor | None:
 
     None where the batch has no such mask: a mask by itself does not say which of its two values is meant.
     """
-    tensors = [tensor.detach() for _, tensor in named_tensors(batch)]
+    tensors = [tensor.detach() for _, tensor in dense_tensors(batch)]
     for mask in _masks(tensors):
         for tensor in tensors:
             if tensor.dtype is torch.bool or tensor.dim() not in (2, 3) or tensor.shape[:2] != mask.shape:

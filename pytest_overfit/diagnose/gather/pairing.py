@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.data.batch import map_tensors
 from pytest_overfit.diagnose.gather.mixing import MOVED
 from pytest_overfit.diagnose.gather.roots import RootCall
-from pytest_overfit.diagnose.gather.tensors import is_real
+from pytest_overfit.diagnose.gather.tensors import dense_tensors, is_real
 from pytest_overfit.run.task import Heard, Terms
 
 Forward = Callable[[Any], tuple[Heard, Terms]]
@@ -41,7 +41,7 @@ def look_at_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[
     Args:
         forward: outputs and terms of a batch, with their graphs, repeatable and in evaluation mode.
     """
-    named = [(key, t) for key, t in named_tensors(batch) if t.dim() and t.shape[0] == samples][:MOST_TENSORS]
+    named = [(key, t) for key, t in dense_tensors(batch) if t.dim() and t.shape[0] == samples][:MOST_TENSORS]
     if samples is None or samples < 4 or len(named) < 2:
         return None, ""
     base = _measured(forward, batch)
@@ -78,7 +78,7 @@ def look_at_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[
 
 def as_they_are(batch: Any, calls: list[RootCall], targets: list[Tensor], mixed: float | None) -> bool:
     """Whether a model that reads every sample by itself and a loss were given the batch as it is."""
-    held = [tensor.detach() for _, tensor in named_tensors(batch)]
+    held = [tensor.detach() for _, tensor in dense_tensors(batch)]
     given = [tensor for call in calls for _, tensor in call.arguments()] + targets
     plain = mixed is not None and mixed <= MOVED and bool(targets)
     return plain and all(

@@ -5,25 +5,32 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.asking import users_code
+from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
 from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
+from pytest_overfit.foreign import contents, is_a
 from pytest_overfit.run.isolation import seed_everything
 
 
 @dataclass(frozen=True)
 class RootCall:
-    """One call of a module that the loss or the step made itself."""
+    """One call of a module that the loss or the step made itself.
+
+    ``classes`` has, by the id of a tensor that was passed, one of the class that it had: kept are its numbers alone.
+    """
 
     name: str
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    classes: dict[int, Tensor] = field(default_factory=dict)
 
     def arguments(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping."""
@@ -46,7 +53,9 @@ class RootCall:
         seed_everything(seed)
         with torch.no_grad():
             output = self.output(change)
-        return [tensor.detach() for tensor in tensors_in(output) if is_real(tensor)]
+        return [
+            numbers for tensor in tensors_in(output) if is_real(tensor) if (numbers := numbers_of(tensor)) is not None
+        ]
 
     def output(self, change: Callable[[Tensor], Tensor]) -> Any:
         """What the same call with its tensors exchanged returns, with its graph where gradients are on.
@@ -54,23 +63,25 @@ class RootCall:
         Raises:
             Refused: the model does not take them.
         """
-        args, kwargs = exchanged_in(change, self.args), exchanged_in(change, self.kwargs)
+
+        def exchanged(tensor: Tensor) -> Tensor:
+            return dressed(change(tensor), self.classes.get(id(tensor), tensor))
+
+        args, kwargs = exchanged_in(exchanged, self.args), exchanged_in(exchanged, self.kwargs)
         with users_code():
             return self.module(*args, **kwargs)
 
 
 def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
+    if is_dense(value):
         yield name, value
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            if isinstance(item, Tensor):
-                yield f"{name}[{index}]", item
+    elif is_a(value, list, tuple):
+        yield from ((f"{name}[{index}]", item) for index, item in enumerate(contents(value)) if is_dense(item))
 
 
 def exchanged_in(change: Callable[[Tensor], Tensor], nest: Any) -> Any:
     """A nest of lists, tuples and plain dicts with its tensors exchanged."""
-    if isinstance(nest, Tensor):
+    if is_a(nest, Tensor):
         return change(nest)
     if type(nest) is dict:
         return {key: exchanged_in(change, value) for key, value in nest.items()}
@@ -86,7 +97,9 @@ def root_calls(named: list[tuple[str, nn.Module]], found: list[RootCall]) -> Ite
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not any(call.module is module for call in found):
-                found.append(RootCall(name, module, exchanged_in(_copy, args), exchanged_in(_copy, kwargs)))
+                classes: dict[int, Tensor] = {}
+                copy = partial(_copy, classes)
+                found.append(RootCall(name, module, exchanged_in(copy, args), exchanged_in(copy, kwargs), classes))
 
         return hook
 
@@ -98,6 +111,9 @@ def root_calls(named: list[tuple[str, nn.Module]], found: list[RootCall]) -> Ite
             handle.remove()
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
-    return copied.requires_grad_() if tensor.requires_grad and tensor.is_floating_point() else copied
+def _copy(classes: dict[int, Tensor], tensor: Tensor) -> Tensor:
+    copied = copy_of(tensor)
+    if type(copied) is Tensor or not is_dense(copied) or (plain := numbers_of(copied)) is None:
+        return copied
+    classes[id(plain)] = tensor
+    return plain.requires_grad_() if copied.requires_grad else plain

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.diagnose.gather.tensors import dense_tensors
 
 MOST = 200_000
 
@@ -22,10 +22,10 @@ def origin_of(batch: Any, tensor: Tensor) -> Mapping[str, str]:
     """
     if tensor.numel() < 3 or tensor.numel() > MOST:
         return {}
-    for key, held in named_tensors(batch):
+    for key, held in dense_tensors(batch):
         if held is tensor or (held.numel() == tensor.numel() and _same(held.reshape(-1), tensor.reshape(-1))):
             return {"origin": key}
-    for key, held in named_tensors(batch):
+    for key, held in dense_tensors(batch):
         if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor)):
             return {"origin": key, "turned": turned}
     return {}

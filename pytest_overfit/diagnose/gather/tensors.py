@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import is_dense, numbers_of
+from pytest_overfit.foreign import contents, is_a, state
 
 MOST_ELEMENTS = 200_000  # of one look: a larger tensor is looked at in strides
 _THROUGH = ("View", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "Slice", "Select", "Index", "Clone",
@@ -17,19 +21,23 @@ _THROUGH = ("View", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "
 
 def sampled(tensor: Tensor) -> Tensor:
     """The elements of a tensor as float64 on the CPU, at most ``MOST_ELEMENTS`` of them."""
-    flat = tensor.detach().reshape(-1)
+    numbers = numbers_of(tensor)
+    if numbers is None:
+        return torch.zeros(0, dtype=torch.float64)
+    flat = numbers.reshape(-1)
     if flat.numel() > MOST_ELEMENTS:
         flat = flat[:: math.ceil(flat.numel() / MOST_ELEMENTS)]
     return flat.to("cpu", torch.float64)
 
 
 def size_of(tensor: Tensor) -> float:
-    """Root mean square."""
-    return float(sampled(tensor).square().mean().sqrt()) if tensor.numel() else 0.0
+    """Root mean square; of a sparse tensor that of the elements that it keeps."""
+    found = sampled(tensor)
+    return float(found.square().mean().sqrt()) if found.numel() else 0.0
 
 
 def is_real(thing: Any) -> bool:
-    return isinstance(thing, Tensor) and thing.is_floating_point() and thing.layout is torch.strided
+    return is_dense(thing) and thing.is_floating_point()
 
 
 def spread(tensor: Tensor, samples: int | None) -> float | None:
@@ -75,17 +83,27 @@ def graph_nodes(root: Tensor, most: int = 50_000) -> Iterator[Any]:
 
 
 def tensors_in(nest: Any, depth: int = 4) -> Iterator[Tensor]:
-    """The tensors of a nest of mappings, lists and objects."""
-    if isinstance(nest, Tensor):
-        yield nest
-    elif depth and isinstance(nest, Mapping):
-        for value in nest.values():
+    """The tensors of a nest of mappings, lists and objects that can be computed with: see ``is_dense``."""
+    if is_a(nest, Tensor):
+        if is_dense(nest):
+            yield nest
+    elif depth and not is_a(nest, torch.nn.Module):
+        for value in contents(nest) or state(nest).values():
             yield from tensors_in(value, depth - 1)
-    elif depth and isinstance(nest, (list, tuple)):
-        for value in nest:
-            yield from tensors_in(value, depth - 1)
-    elif depth and hasattr(nest, "__dict__") and not isinstance(nest, torch.nn.Module):
-        yield from tensors_in(vars(nest), depth - 1)
+
+
+def dense_tensors(batch: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a batch that can be computed with, with their dotted keys; of those of a class their numbers."""
+    found = ((key, tensor, numbers_of(tensor)) for key, tensor in named_tensors(batch) if is_dense(tensor))
+    return [
+        (key, tensor if type(tensor) is Tensor else numbers) for key, tensor, numbers in found if numbers is not None
+    ]
+
+
+def lives(gradient: Tensor | None) -> bool:
+    """Whether a gradient, sparse or not, is there and has an element that is not zero."""
+    numbers = None if gradient is None else numbers_of(gradient)
+    return numbers is not None and bool((numbers != 0).any())
 
 
 def first_bad_index(tensor: Tensor) -> tuple[int, ...] | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.data.batch import map_tensors
+from pytest_overfit.data.elements import is_dense
 from pytest_overfit.diagnose.evidence import Term
 from pytest_overfit.diagnose.gather.tensors import graph_nodes
 from pytest_overfit.run.influence import perturbed
@@ -160,7 +161,7 @@ def count_unread_samples(
     source = int((~dead).nonzero()[0])
 
     def exchanged(tensor: Tensor) -> Tensor:
-        if tensor.dim() == 0 or tensor.shape[0] != samples:
+        if not is_dense(tensor) or tensor.dim() == 0 or tensor.shape[0] != samples:
             return tensor
         changed = tensor.detach().clone()
         changed[dead.to(tensor.device)] = tensor.detach()[source]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_overfit.asking import Questions
+from pytest_overfit.data.elements import is_dense
 from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
-from pytest_overfit.diagnose.gather.tensors import size_of
+from pytest_overfit.diagnose.gather.tensors import is_real, size_of
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
@@ -42,7 +43,7 @@ class Watched(Around):
         self.steps: list[Step] = []
         self.counts: Counter[str] = Counter()
         self.groups: dict[tuple[int, int], dict[str, Any]] = {}
-        self.named = [(name, p) for name, p in bench.task.model.named_parameters() if p.is_floating_point()]
+        self.named = [(name, p) for name, p in bench.task.model.named_parameters() if is_real(p)]
         self.names = {id(p): name for name, p in self.named}
         self.moves: dict[str, dict[str, Any]] = {
             name: {"ratios": [], "overwritten": 0, "back": 0, "sampled": 0} for name, _ in self.named
@@ -112,7 +113,7 @@ class Watched(Around):
                 for p in held:
                     name = self.names[id(p)]
                     if p.grad is not None and name not in self.gradients:
-                        self.gradients[name] = size_of(p.grad.to_dense() if p.grad.is_sparse else p.grad)
+                        self.gradients[name] = size_of(p.grad)
             if self.number in SAMPLED:
                 self.before[id(optimizer)] = [p.detach().clone() for p in held]
 
@@ -279,7 +280,9 @@ def children_alike(model: nn.Module) -> tuple[str, ...]:
             first = [p.detach() for p in children[0].parameters()]
             if all(
                 len(first) == len(other := [p.detach() for p in c.parameters()])
-                and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))
+                and all(
+                    is_dense(a) and a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True)
+                )
                 for c in children[1:]
             ) and not any(
                 a is b for c in children[1:] for a, b in zip(children[0].parameters(), c.parameters(), strict=True)

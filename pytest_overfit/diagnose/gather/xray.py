@@ -17,11 +17,13 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.asking import Questions
 from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import is_dense, numbers_of
 from pytest_overfit.diagnose.evidence import LOSS, Event, Module, Op, Step
 from pytest_overfit.diagnose.gather.calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.gather.operations import LOSSES, describe, is_noted
 from pytest_overfit.diagnose.gather.padding import padding_of
-from pytest_overfit.diagnose.gather.tensors import graph_nodes, is_real, size_of, spread, tensors_in
+from pytest_overfit.diagnose.gather.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
+from pytest_overfit.foreign import is_a
 from pytest_overfit.run.update import optimizers_heard
 
 MOST_OPS = 400
@@ -159,13 +161,13 @@ class XRay:
                 self.events.append(Event(kind, line, {"in_forward": float(self.in_model)}))
 
     def _backward(self, tensors: Any, line: str) -> None:
-        dirty = {id(p) for p in self.model.parameters() if p.grad is not None and bool((p.grad != 0).any())}
+        dirty = {id(p) for p in self.model.parameters() if lives(p.grad)}
         self.polluted = (self.polluted | self.consumed) & dirty
         self.consumed &= dirty
         roots = list(tensors_in(tensors if not isinstance(tensors, Tensor) else [tensors]))
         nodes, self.nodes = self.nodes, self.nodes | {node for root in roots for node in graph_nodes(root)}
         fresh = self.nodes - nodes
-        ids = {id(tensor) for tensor in tensors_in(self.batch)}
+        ids = {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys()
         for node in fresh:
             variable = getattr(node, "variable", None)
             if variable is None:
@@ -190,7 +192,7 @@ class XRay:
             self.held |= {id(p) for p in held}
             own = sum(id(p) in self.parameters for p in held)
             grads = [p.grad for p in held if p.grad is not None]
-            living = {id(p) for p in held if p.grad is not None and bool((p.grad != 0).any())}
+            living = {id(p) for p in held if lives(p.grad)}
             numbers = {
                 "grads": float(len(grads)),
                 "living": float(len(living)),
@@ -207,14 +209,11 @@ class XRay:
         given = frame.f_locals.get("parameters")
         if isinstance(given, Iterator):  # reading it would use it up
             given = list(self.model.parameters())
-        grads = [
-            t.grad
-            for t in tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
-            if t.grad is not None
-        ]
+        held = tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
+        grads = [numbers for t in held if t.grad is not None and (numbers := numbers_of(t.grad)) is not None]
         most = next((frame.f_locals[name] for name in ("max_norm", "clip_value") if name in frame.f_locals), math.nan)
-        norm = math.sqrt(sum(float(grad.detach().float().square().sum()) for grad in grads))
-        largest = max((float(grad.detach().abs().max()) for grad in grads if grad.numel()), default=0.0)
+        norm = math.sqrt(sum(float(grad.float().square().sum()) for grad in grads))
+        largest = max((float(grad.abs().max()) for grad in grads if grad.numel()), default=0.0)
         by_value = "clip_value" in frame.f_locals
         return {
             "grads": float(len(grads)),
@@ -273,6 +272,8 @@ class XRay:
     def operation(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any) -> None:
         """An operation that has just run."""
         if by_optimizer_or_us(frame):
+            return
+        if not all(is_dense(t) for t in (*args, *kwargs.values(), out) if is_a(t, Tensor)):
             return
         if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
             a, b = args[:2]
@@ -344,7 +345,8 @@ class _Operations(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if name in _CHEAP:
             return out
-        with self.xray.questions.asking("the operations of a step"), torch.no_grad():
+        asking = self.xray.questions.asking("the operations of a step")
+        with asking, torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             self.xray.operation(name if before is None else f"{name}!", sys._getframe(1), args, kwargs or {}, out)
         return out
 

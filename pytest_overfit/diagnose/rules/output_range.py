@@ -148,10 +148,10 @@ def too_small(evidence: Evidence) -> Iterator[Cause]:
     inner = [
         m
         for place, m in enumerate(evidence.steps[0].modules)
-        if any(homes.get(later) == _width(m) for later in order[place + 1 :])
-        and m.kind in ("Linear", "Conv1d", "Conv2d")
+        if m.kind in ("Linear", "Conv1d", "Conv2d")
         and m.shape
         and m.parameters
+        and any(homes.get(later) == _width(m) for later in order[place + 1 :])
     ]
     narrow = min(inner, key=_width, default=None)
     outputs = max((math.prod(o.shape[1:]) for o in predictions(evidence) if len(o.shape) > 1), default=1)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.record import Generated
 
@@ -41,9 +42,9 @@ def predicted_ahead(model: Any, batch: Any) -> tuple[float, ...]:
     if not decodes or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 4:
         return ()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), users_code():
             logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
-    except Exception:  # a model that wants more than its batch has; it is asked for nothing then
+    except Refused:  # a model that wants more than its batch has; it is asked for nothing then
         return ()
     if logits.shape[:2] != ids.shape:
         return ()

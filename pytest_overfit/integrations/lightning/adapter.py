@@ -14,7 +14,7 @@ from pytest_overfit.integrations.called import called_modules
 from pytest_overfit.integrations.lightning.data import discarded, first_of, is_datamodule, overrides, transfers
 from pytest_overfit.integrations.lightning.loop import Loop
 from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
-from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer
+from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer, missing_told
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved
@@ -51,14 +51,15 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
     with (
         preserved(module, keep_trained=settings.keep_trained),
         _attached(module, trainer, loop),
-        _set_up(datamodule, trainer),
-        _set_up(module, None),
+        _set_up(datamodule, trainer, trainer),
+        _set_up(module, None, trainer),
     ):
-        data, notes = _data(subject.data, module, datamodule)
-        optimizers, scheduled = _optimizers(subject, module)
-        trainer.take(optimizers, scheduled, _library_of(module))
-        module.on_fit_start()
-        module.on_train_start()
+        with missing_told(trainer):
+            data, notes = _data(subject.data, module, datamodule)
+            optimizers, scheduled = _optimizers(subject, module)
+            trainer.take(optimizers, scheduled, _library_of(module))
+            module.on_fit_start()
+            module.on_train_start()
         yield Prepared(
             Subject(
                 module,
@@ -95,7 +96,7 @@ def _attached(module: Any, trainer: Trainer, loop: Loop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _set_up(home: Any, trainer: Trainer | None) -> Iterator[None]:
+def _set_up(home: Any, trainer: Trainer | None, asked: Trainer) -> Iterator[None]:
     """What ``Trainer.fit`` calls before and after: of a DataModule (with the Trainer), or of a module."""
     if home is None:
         yield
@@ -104,12 +105,14 @@ def _set_up(home: Any, trainer: Trainer | None) -> Iterator[None]:
     try:
         if trainer is not None:
             home.trainer = trainer
-        home.prepare_data()
-        home.setup("fit")
-        if trainer is None:
-            home.configure_model()
+        with missing_told(asked):
+            home.prepare_data()
+            home.setup("fit")
+            if trainer is None:
+                home.configure_model()
         yield
-        home.teardown("fit")
+        with missing_told(asked):
+            home.teardown("fit")
     finally:
         if trainer is not None:  # what a module gets is taken back with all of its state
             vars(home).clear()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import defines
 from pytest_overfit.integrations.lightning.optimizers import Scheduled
-from pytest_overfit.integrations.lightning.trainer import Trainer
+from pytest_overfit.integrations.lightning.trainer import Trainer, missing_told
 from pytest_overfit.run.call import count_positional
 from pytest_overfit.run.update import Detached
 
@@ -38,8 +39,12 @@ class Loop:
 
     def step(self, batch: Any) -> Any:
         """A whole training step; returns the objective and what was logged."""
+        with missing_told(self.trainer):
+            return self._step(batch)
+
+    def _step(self, batch: Any) -> Any:
         module, trainer = self.module, self.trainer
-        at = self.steps % trainer.num_training_batches
+        at = trainer.batch_idx = self.steps % trainer.num_training_batches
         trainer.is_last_batch = at + 1 == trainer.num_training_batches
         if at == 0:
             module.on_train_epoch_start()
@@ -62,13 +67,14 @@ class Loop:
 
     def loss(self, model: Any, batch: Any) -> Any:
         """The objective of one batch under automatic optimisation, and what was logged; nothing is updated."""
-        self.result = self._training_step(self._transferred(batch, 0), 0)
+        with missing_told(self.trainer):
+            self.result = self._training_step(self._transferred(batch, 0), 0)
         self.objective = _loss_of(self.result, self.steps)
         return self._terms()
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """``self.log``: the last value of a name, as a number or a tensor without a graph."""
-        if hasattr(value, "compute") and hasattr(value, "reset"):
+        if defines(value, "compute", "reset"):
             self.metrics[id(value)] = value
             value = _of_metric(value)
         if isinstance(value, Tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,63 @@ from pytest_overfit.integrations.lightning.optimizers import Scheduled
 from pytest_overfit.run.update import wants_closure
 
 EPOCHS = 10  # of a run
+READ_OF_LOOPS = ("max_epochs", "min_epochs", "max_steps", "min_steps", "current_epoch", "global_step", "is_last_batch",
+                 "batch_idx")  # fmt: skip
 READ_FROM_OWN = ("gradient_clip_val", "gradient_clip_algorithm", "log_every_n_steps", "precision")
 
 
 class TrainerAttributeError(OverfitError, AttributeError):
     """A module reads what the stand-in does not have; ``hasattr`` and ``getattr`` with a default see it as missing."""
+
+
+@contextlib.contextmanager
+def missing_told(trainer: Trainer) -> Iterator[None]:
+    """Around a call of the module: tells what it misses in its Trainer where a property of its own hid that.
+
+    A property that ends in an AttributeError is looked for once more by ``nn.Module.__getattr__``, which says that the
+    module has no such attribute, and forgets why.
+
+    Raises:
+        TrainerAttributeError: the last thing that the stand-in did not have, in place of that error.
+    """
+    trainer.missed = None
+    try:
+        yield
+    except TrainerAttributeError:
+        raise
+    except AttributeError as error:
+        if trainer.missed is None or not _is_hidden(error):
+            raise
+        raise trainer.missed from error
+
+
+def _is_hidden(error: AttributeError) -> bool:
+    """Whether ``nn.Module`` raised it, of a name that the class has."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_code is not nn.Module.__getattr__.__code__:
+        return False
+    found = trace.tb_frame.f_locals
+    return any(found["name"] in vars(kind) for kind in type(found["self"]).__mro__)
+
+
+def _missing(trainer: Trainer, name: str) -> TrainerAttributeError:
+    module = type(trainer.lightning_module).__name__
+    trainer.missed = TrainerAttributeError(
+        f"{module} reads self.trainer.{name}, and no Trainer trains it here",
+        where=f"self.trainer.{name}",
+        allowed="what a module needs to train: state, optimizers, current_epoch, global_step, max_epochs, max_steps, "
+        "estimated_stepping_batches, num_training_batches, datamodule, logger, callback_metrics, ...",
+        hint="attach a Trainer that has it before the run, module.trainer = Trainer(logger=False), or read it "
+        f"as getattr(self.trainer{_parent(name)}, {name.rpartition('.')[2]!r}, default)",
+    )
+    return trainer.missed
+
+
+def _parent(name: str) -> str:
+    home = name.rpartition(".")[0]
+    return f".{home}" if home else ""
 
 
 class Trainer:
@@ -37,6 +89,7 @@ class Trainer:
 
     def __init__(self, module: Any, library: str, *, max_steps: int, own: Any, datamodule: Any = None) -> None:
         self.own = own
+        self.missed: TrainerAttributeError | None = None
         self.lightning_module = self.model = module
         self.datamodule = datamodule
         self.max_steps, self.max_epochs = max_steps, min(EPOCHS, max_steps)
@@ -44,6 +97,12 @@ class Trainer:
         self.num_training_batches = max(1, max_steps // self.max_epochs)
         self.estimated_stepping_batches = max_steps
         self.num_val_batches: list[int] = []
+        self.num_sanity_val_batches, self.num_test_batches, self.num_predict_batches = [], [], []  # type: ignore[var-annotated]
+        self.train_dataloader = self.val_dataloaders = self.test_dataloaders = self.predict_dataloaders = None
+        self.limit_train_batches = self.limit_val_batches = self.val_check_interval = 1.0
+        self.check_val_every_n_epoch, self.val_check_batch = 1, None
+        self.overfit_batches = self.reload_dataloaders_every_n_epochs = 0
+        self.batch_idx = 0
         self.accumulate_grad_batches = 1
         self.current_epoch = self.global_step = 0
         self.world_size = self.num_nodes = self.num_devices = 1
@@ -52,10 +111,17 @@ class Trainer:
         self.is_global_zero = self.training = True
         self.validating = self.testing = self.predicting = self.evaluating = self.sanity_checking = False
         self.fast_dev_run = self.barebones = self.should_stop = self.enable_validation = False
-        self.is_last_batch = False
+        self.is_last_batch = self.interrupted = self.received_sigterm = False
+        states = importlib.import_module(f"{library}.trainer.states")
+        self.state = states.TrainerState(
+            states.TrainerStatus.RUNNING, states.TrainerFn.FITTING, states.RunningStage.TRAINING
+        )
+        self.fit_loop = FitLoop(self)
         self.callbacks: list[Any] = []
         self.checkpoint_callbacks: list[Any] = []
+        self.early_stopping_callbacks: list[Any] = []
         self.checkpoint_callback = self.early_stopping_callback = self.progress_bar_callback = None
+        self.ckpt_path = self.scaler = self.distributed_sampler_kwargs = None
         self.logger = importlib.import_module(f"{library}.loggers.logger").DummyLogger()
         self.loggers = [self.logger]
         self.logged_metrics: dict[str, Any] = {}
@@ -85,16 +151,36 @@ class Trainer:
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__.get("own")
-        if name.startswith("__") or own is None:
-            raise TrainerAttributeError(
-                f"the module reads self.trainer.{name}, and no Trainer trains it here",
-                where=f"self.trainer.{name}",
-                allowed="what a module needs to train: optimizers, current_epoch, global_step, max_epochs, max_steps, "
-                "estimated_stepping_batches, num_training_batches, datamodule, logger, callback_metrics, ...",
-                hint="attach a Trainer that has it before the run, module.trainer = Trainer(logger=False), or read it "
-                f"as getattr(self.trainer, {name!r}, default)",
-            )
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if own is None:
+            raise _missing(self, name)
         return getattr(own, name)
+
+
+class FitLoop:
+    """Where a run is, by the names of Lightning's loops: this one goes over epochs, ``epoch_loop`` over batches."""
+
+    def __init__(self, trainer: Trainer, name: str = "fit_loop") -> None:
+        self._trainer, self._name = trainer, name
+
+    @property
+    def epoch_loop(self) -> FitLoop:
+        return FitLoop(self._trainer, "fit_loop.epoch_loop")
+
+    @property
+    def total_batch_idx(self) -> int:
+        trainer = self._trainer
+        return int(trainer.current_epoch * trainer.num_training_batches + trainer.batch_idx)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "trainer":
+            return self._trainer
+        if name in READ_OF_LOOPS:
+            return getattr(self._trainer, name)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _missing(self._trainer, f"{self._name}.{name}")
 
 
 class Strategy:
@@ -172,6 +258,11 @@ class Strategy:
     @contextlib.contextmanager
     def block_backward_sync(self) -> Any:
         yield
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "trainer" not in self.__dict__:
+            raise AttributeError(name)
+        raise _missing(self.trainer, f"strategy.{name}")
 
 
 class Precision:
