@@ -237,8 +237,15 @@ def model(request: pytest.FixtureRequest) -> Any:
     if config is None:
         raise pytest.fail.Exception(str(_nothing_given("model")), pytrace=False)
     told_of: list[str] = []
-    with limited_stage(request, config, "model"):
-        built = build_model(config, tell=told_of.append)
+    kept: dict[str, Any] = getattr(request.node.parent, "overfit_built", {})
+    if "model" in kept:  # it was tried by another item of the file, and may have hung there
+        raise kept["model"][1]
+    try:
+        with limited_stage(request, config, "model"):
+            built = build_model(config, tell=told_of.append)
+    except OverfitError as error:
+        kept["model"] = (None, error)
+        raise
     request.node.stash[DEFAULT_MODEL] = built
     request.node.stash[MODEL_NOTES] = tuple(told_of)
     return built

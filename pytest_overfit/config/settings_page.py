@@ -43,9 +43,10 @@ the model and each drawing of its data have as many seconds of their own.
 
 - A run that is merely slow is **cut short** after the step that passes the limit. The diagnosis then has what is
   left, at least one second; `diagnose_seconds` gives it a time of its own.
-- Code that does not come back is **stopped** about two seconds later: a sleep, a lock, a queue, a loop, a worker of a
-  loader. The run is red (`HUNG`), the report names your line and those around it, model, optimizer and random
-  generators come back as they were, and the next test runs. One seed that hangs is red whatever `pass_at_least` says.
+- Code that does not come back is **stopped** two seconds later, or one and a half times its slowest step where that is
+  longer: a sleep, a lock, a queue, a loop, a worker of a loader. The run is red (`HUNG`), the report names your line
+  and those around it, model, optimizer and random generators come back as they were, and the next test runs. One seed
+  that hangs is red whatever `pass_at_least` says.
 - A diagnosis that hangs is stopped in the same way, also without `max_seconds` (then ten seconds after its own time).
   The verdict of the criteria stands, and the report says what was not asked.
 - What keeps even that exception (`except BaseException` in a loop), or hangs in C code, cannot be stopped. Four seconds

@@ -176,6 +176,7 @@ class _Run:
             max_steps=parts.planned_steps,
             max_seconds=settings.budget.max_seconds if (left := self.dog.left()) is None else left,
             hold_steps=settings.budget.hold_steps,
+            alive=self.dog.alive,
             limits=settings.criteria.limits(),
             val_every=NEVER,
             gradient_every=settings.probes.gradient_every,

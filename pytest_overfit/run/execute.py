@@ -174,6 +174,7 @@ class _Run:
             max_steps=config.planned_steps,
             max_seconds=config.overfit.budget.max_seconds if (left := self.dog.left()) is None else left,
             hold_steps=config.overfit.budget.hold_steps,
+            alive=self.dog.alive,
             limits=limits,
             val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
             gradient_every=config.overfit.probes.gradient_every,

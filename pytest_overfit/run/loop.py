@@ -52,6 +52,7 @@ class Plan:
     shows the last ones).
     ``agree`` gives every rank the first one's decision, ``any_of`` what any of them has found; ``blame`` looks for the
     module behind a prediction that is not finite, which takes a forward pass of one rank alone.
+    ``alive`` is told of every step.
     ``strict_terms`` makes a limit on a term that the loss does not give an error instead of a missed criterion.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     accept: Callable[[Curves], bool] = lambda curves: True
     agree: Callable[[Any], Any] = _as_it_is
     any_of: Callable[[Any], Any] = _as_it_is
+    alive: Callable[[], None] = lambda: None
     blame: bool = True
 
 
@@ -102,6 +104,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 del before  # as large as the model
                 row.hyper = hyper or _hyperparameters(update.optimizers)
                 pending.rows.append(row)
+                plan.alive()
 
                 due = row.broken or step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
                 if not due:

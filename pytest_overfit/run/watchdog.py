@@ -30,6 +30,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.record import Hang
 
 GRACE = 2.0  # seconds after a limit, for whoever looks at it by himself between two steps
+PATIENCE = 1.5  # of the slowest step so far, where that is longer: a slow run looks at its limit after it
 LAST_SECONDS = 1.5  # after the signal, for the main thread to leave; then the process ends
 NATIVE_SECONDS = 0.8  # later still, where C code holds the interpreter
 JOIN_SECONDS = 5.0  # for a thread that has nothing left to do
@@ -106,6 +107,8 @@ class Watchdog:
     def __init__(self, last: LastWord | None = None) -> None:
         self.last = last
         self.doing = ""
+        self._step: float | None = None  # when the latest one ended
+        self._slowest = 0.0
         self._blocks: list[_Block] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -126,7 +129,17 @@ class Watchdog:
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
         """What the innermost block is busy with, for the report."""
-        self.doing = f"{name} {detail}".strip()
+        self.doing, self._step = f"{name} {detail}".strip(), None
+
+    def alive(self) -> None:
+        """A step has come to its end: what takes long at every step is slow, and does not hang."""
+        now = time.monotonic()
+        slower = self._step is not None and now - self._step > self._slowest
+        if self._step is not None and slower:
+            self._slowest = now - self._step
+            if self._blocks and self._due(self._blocks[-1]) > self._blocks[-1].due:
+                self._arm()
+        self._step = now
 
     def left(self) -> float | None:
         """Seconds until the limit of the innermost block; None where there is none."""
@@ -190,13 +203,19 @@ class Watchdog:
         if not self._blocks:
             faulthandler.cancel_dump_traceback_later()
             return
-        seconds = self._blocks[-1].due - time.monotonic() + LAST_SECONDS + NATIVE_SECONDS
+        seconds = self._due(self._blocks[-1]) - time.monotonic() + LAST_SECONDS + NATIVE_SECONDS
         faulthandler.dump_traceback_later(max(0.1, seconds), exit=True, file=self.last.stderr)
+
+    def _due(self, block: _Block) -> float:
+        """When the block hangs."""
+        return max(block.due, block.began + block.limit + PATIENCE * self._slowest)
 
     def _wait(self) -> None:
         with self._changed:
             while self._blocks:
                 block = self._blocks[-1]
+                if block.hang is None:
+                    block.due = self._due(block)
                 wait = block.due - time.monotonic()
                 if wait > 0:
                     self._changed.wait(None if math.isinf(wait) else wait)

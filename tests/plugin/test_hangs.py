@@ -206,10 +206,11 @@ def test_hangs(overfit):
 
 
 def test_a_model_of_a_config_that_hangs_when_it_is_built(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
-    """What comes before the run has the limit too: it fails with the line, and no run is made."""
+    """What comes before the run has the limit too: it fails with the line, once, and no run is made."""
     tiny(replace=(("tests.support.tiny.Memoriser", "stuck.Model"),))
     Path("stuck.py").write_text(
-        "import time, torch\nclass Model(torch.nn.Module):\n    def __init__(self):\n        time.sleep(1e6)\n",
+        "import time, torch\nclass Model(torch.nn.Module):\n    def __init__(self):\n"
+        "        open('built', 'a').write('x')\n        time.sleep(1e6)\n",
         encoding="utf-8",
     )
     result = pytester.runpytest_subprocess(
@@ -217,8 +218,9 @@ def test_a_model_of_a_config_that_hangs_when_it_is_built(pytester: pytest.Pytest
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["config: HUNG: did not come back within 3 s (model): __init__ at stuck.py:4: *", "*where: model"]
+        ["config: HUNG: did not come back within 3 s (model): __init__ at stuck.py:5: *", "*where: model"]
     )
+    assert Path("built").read_text(encoding="utf-8") == "x"
 
 
 def test_the_validation_of_a_config_that_hangs(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

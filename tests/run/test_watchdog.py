@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from pytest_overfit import OverfitError, run_overfit
-from pytest_overfit.run.watchdog import SIGNALS, Hung, Watchdog, is_library, refused_after, users_lines
+from pytest_overfit.run.watchdog import SIGNALS, Hung, Watchdog, _Block, is_library, refused_after, users_lines
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals"),
@@ -163,6 +164,25 @@ def test_after_the_users_code_nothing_is_stopped() -> None:
     with dog.limited(SOON, what="training", grace=SOON):
         dog.over()
         time.sleep(10 * SOON)
+
+
+def test_a_slow_step_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every step takes forty seconds, one that passes the limit has as much time to come to its end."""
+    clock = 1000.0
+    monkeypatch.setattr("pytest_overfit.run.watchdog.time", SimpleNamespace(monotonic=lambda: clock))
+    dog = Watchdog()
+    block = _Block(limit=60.0, grace=2.0, what="", began=clock, due=clock + 62.0, children=frozenset())
+    dog.on_phase("training", "", None)
+    dog.alive()
+    assert dog._due(block) == 1062.0
+    clock += 40.0
+    dog.alive()
+    assert dog._due(block) == 1120.0
+    clock += 5.0
+    dog.on_phase("probes", "", None)  # a pause between two phases is no step
+    clock += 500.0
+    dog.alive()
+    assert dog._due(block) == 1120.0
 
 
 def test_off_the_main_thread_it_is_told(capfd: pytest.CaptureFixture[str]) -> None:
