@@ -36,7 +36,7 @@ def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSe
     values = sampled(plain) if not plain.is_complex() else sampled(plain.abs())
     values = values[torch.isfinite(values)]
     some = values.numel() > 0
-    deviations, mean = _columns(plain) if real and finite and plain.dim() == 2 else ((0.0, 0.0), 0.0)
+    deviations, mean = _columns(plain) if real and finite and plain.dim() == 2 and some else ((0.0, 0.0), 0.0)
     return TensorSeen(
         key=key,
         dtype=str(tensor.dtype).removeprefix("torch."),

@@ -53,7 +53,7 @@ def look_at_order(
 def _places(tensor: Tensor, base: list[Tensor]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], int] | None:
     """The axes of places in an argument and in an output: (B, T[, D]) or (B, C, H, W)."""
     for index, output in enumerate(base):
-        if output.dim() < 2 or output.shape[0] != tensor.shape[0]:
+        if output.dim() < 2 or not tensor.dim() or output.shape[0] != tensor.shape[0]:
             continue
         if tensor.dim() == 4 and output.dim() >= 4 and output.shape[-2:] == tensor.shape[-2:] and tensor.shape[-1] > 2:
             return ((2, 3), (output.dim() - 2, output.dim() - 1)), index

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from pytest_overfit.data.elements import numbers_of
 from pytest_overfit.diagnose.evidence import Output
 from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
 from pytest_overfit.run.task import Heard
@@ -21,7 +22,9 @@ def look_at_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int 
         if not is_real(tensor) or tensor.numel() < 2:
             continue
         gradient = gradients.get(name)
-        plain = tensor.detach()
+        plain = numbers_of(tensor)  # without the class that it may have
+        if plain is None:
+            continue
         within = (
             plain.dim() > 1
             and plain.shape[0] > 0
