@@ -74,6 +74,19 @@ def read_regular(
     return data
 
 
+def open_to_append(path: Path) -> IO[str]:
+    """A file to add lines to, in UTF-8: a regular one, a device such as a terminal, or a pipe that somebody reads.
+
+    Raises:
+        OSError: it cannot be written; a pipe that nobody reads would make the process wait for ever.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags, 0o644)
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(handle, True)
+    return os.fdopen(handle, "a", encoding="utf-8")
+
+
 def _refuse_odd(found: os.stat_result, path: Path | str, error: type[OverfitError]) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for is_one, name in _KINDS if is_one(found.st_mode)), "a special file")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.files import open_to_append
 from pytest_overfit.options import OPTIONS, Options
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class Ledger:
         if self.wanted.step_summary is not None and documents:
             from pytest_overfit.render.summary import summary_markdown
 
-            with self.wanted.step_summary.open("a", encoding="utf-8") as file:
+            with open_to_append(self.wanted.step_summary) as file:
                 file.write(summary_markdown(documents) + "\n")
         if self.wanted.save is not None:
             yield self._save(self.wanted.save, documents)

@@ -19,9 +19,11 @@ from pytest_overfit.config.trainer import CheckpointConfig
 from pytest_overfit.document.folder import read_document, read_report
 from pytest_overfit.document.saved import read_saved
 from pytest_overfit.errors import OverfitError, PairError
-from pytest_overfit.files import native_output, open_regular, read_regular
+from pytest_overfit.files import native_output, open_regular, open_to_append, read_regular
 from pytest_overfit.pair.index import read_index
 from pytest_overfit.pair.readers import read_camera, read_depth, read_image, read_labels
+from pytest_overfit.render.page.pictures import pictures_of
+from pytest_overfit.render.page.write import _write_changed
 from pytest_overfit.run.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices of POSIX")
@@ -141,3 +143,28 @@ def test_no_standard_error_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     with native_output() as said:
         print("printed")
     assert said == ["printed"]
+
+
+def test_pipes_among_the_files_of_a_report(tmp_path: Path) -> None:
+    """In the place of a picture one is missing; in the place of a script it is replaced."""
+    os.mkfifo(tmp_path / "frame_0_image.png")
+    assert pictures_of(tmp_path, ["frame_0_image.png"]).missing == ("frame_0_image.png",)
+    os.mkfifo(tmp_path / "own.js")
+    assert _write_changed(tmp_path / "own.js", "text").read_text() == "text"
+
+
+def test_lines_are_added_to_files_and_to_pipes_that_are_read(tmp_path: Path) -> None:
+    """A CI service names a file; a person may name a pipe, and one that nobody reads is an error at once."""
+    path = tmp_path / "summary.md"
+    for _ in range(2):
+        with open_to_append(path) as file:
+            file.write("é\n")
+    assert path.read_text(encoding="utf-8") == "é\né\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        open_to_append(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with open_to_append(tmp_path / "pipe") as file:
+        file.write("line\n")
+    assert os.read(reader, 100) == b"line\n"
+    os.close(reader)

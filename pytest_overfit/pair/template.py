@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.files import read_regular
 from pytest_overfit.pair.create import CONFIG_NAME, SEGMENTATION, SPLITS
 from pytest_overfit.pair.layout import PairFiles
 
+MOST_BYTES = 2**20
 DEFAULTS = "default_dataset.yaml"  # what a VGGT-style trainer keeps beside its configs
 
 
@@ -54,11 +56,11 @@ def write_config(pair: PairFiles, path: Path, *, overwrite: bool = False, style:
     text = config_text(pair, path.parent, style=style)
     try:
         if path.exists() and not overwrite:
-            return path.read_text(encoding="utf-8") == text
+            return read_regular(path, most=MOST_BYTES, error=PairError) == text.encode("utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise PairError(f"cannot be written ({error})", where=path) from error
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pytest_overfit.pair.index import read_index, write_index
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.pair.readers import read_view
 from pytest_overfit.pair.render import RenderedSource
+from pytest_overfit.pair.template import write_config
 from tests.pair.support import write_depth
 from tests.shared_data import shared_data
 
@@ -260,3 +262,11 @@ def test_another_process_was_faster(town: RenderedSource, tmp_path: Path, monkey
     monkeypatch.setattr(Path, "rename", late)
     _create(town, output)
     assert _tree(output) == _tree(twin)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_where_a_config_is_to_be_written(town_pair: PairFiles, tmp_path: Path) -> None:
+    """``pair create --create-config`` compares with what is there."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(PairError, match="named pipe"):
+        write_config(town_pair, tmp_path / "pipe.yaml")

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.files import open_regular
+
 CAPTIONS = {
     "image": "Image",
     "depth_predicted": "Predicted depth",
@@ -78,9 +81,9 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Pictures:
 def _size(path: Path) -> tuple[int, int] | None:
     """Width and height out of the head of a PNG file."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(24)
-    except (OSError, ValueError):
+    except (OSError, OverfitError):
         return None
     if len(head) < 24 or not head.startswith(_SIGNATURE):
         return None

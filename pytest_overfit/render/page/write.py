@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pytest_overfit.document.folder import RECORD, folder_of, write_text
 from pytest_overfit.document.record import Document
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.files import read_regular
 from pytest_overfit.judge.finding import number
 from pytest_overfit.render.page import words
 from pytest_overfit.render.page.coverage import problems_of
@@ -78,9 +79,10 @@ def _rendered(environment: Environment, template: str, **context: Any) -> str:
 
 def _write_changed(path: Path, text: str) -> Path:
     """Writes a file that is not there already, word for word: a browser may keep what has not changed."""
+    data = text.encode("utf-8")
     try:
-        same = path.read_bytes() == text.encode("utf-8")
-    except OSError:
+        same = read_regular(path, most=len(data)) == data
+    except OverfitError:  # missing, longer, or no file: it is replaced
         same = False
     return path if same else write_text(path, text)
 
