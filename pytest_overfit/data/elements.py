@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.foreign import attributes, is_a
@@ -26,7 +27,7 @@ def is_dense(thing: Any) -> bool:
         (True, False, False)
     """
     if type(thing) not in (Tensor, torch.nn.Parameter):
-        if not is_a(thing, Tensor) or is_wrapper(thing):
+        if not is_a(thing, Tensor) or is_wrapper(thing) or is_lazy(thing):
             return False
         with torch._C.DisableTorchFunctionSubclass():
             return _is_plain(thing)

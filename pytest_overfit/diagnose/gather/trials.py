@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from pytest_overfit.asking import Unanswerable
 from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.diagnose.evidence import Attempt
 from pytest_overfit.diagnose.gather.capture import StepTask
@@ -204,6 +206,8 @@ def unfrozen(bench: Bench) -> contextlib.AbstractContextManager[Any]:
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
+        if any(is_lazy(parameter) for parameter in bench.task.model.parameters()):
+            raise Unanswerable("lazy modules have no parameters before the first step")
         for parameter in bench.task.model.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)
