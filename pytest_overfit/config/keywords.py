@@ -64,8 +64,10 @@ SETTINGS = (
     Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
     Setting("gradients", "criteria.gradients", "true or false", "on",
             "every trainable parameter gets a gradient, is in an optimizer and moves"),
-    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio", "min_valid_ratio 0.05",
-            "the loss answers to model and batch and starts above its limits; a frame has this share of valid pixels"),
+    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio and min_target_ratio",
+            "min_valid_ratio 0.05, min_target_ratio 0.25",
+            "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has this "
+            "share of valid pixels, a target this share of elements that the loss reads"),
     Setting("constant_batch", "criteria.constant_batch", "true or false", "on",
             "two draws of a loader are equal, and the batch is byte-identical at the end"),
     Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",

@@ -16,6 +16,7 @@ from pytest_overfit.run.accumulate import Accumulated, inner_loss
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.columns import is_extra
+from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating, fit
@@ -34,6 +35,7 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Precision, Task, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
+from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.suggest import shorten
 
@@ -137,6 +139,7 @@ class _Run:
             initial=self.initial,
             fingerprint=fingerprint(batch),
             differences=sample.differences,
+            draws=sample.draws,
             randomness=(*config.randomness, *sample.randomness),
             frozen=frozen,
             supervision=probe_supervision(self.task) if config.overfit.probes.sensitivity else None,
@@ -144,6 +147,7 @@ class _Run:
         self.outcome: Outcome | None = None
         self.loss_names: tuple[str, ...] = ()
         self.bench: Bench | None = None
+        self.constant: Constant | None = None
 
     def train(
         self,
@@ -190,6 +194,7 @@ class _Run:
             own = own_step(subject.step, shared.given, handed) if subject.step is not None else None
             update = self._bench(plan, subject, optimizers, own).update(shared.task, self.watch)
             watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
+        watched = self.constant = Constant(watched, self.task.batch, self.parts.fingerprint)
         seed_everything(config.seed)
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
         self.parts.optimizers = bench.optimizers = update.optimizers
@@ -237,6 +242,7 @@ class _Run:
             clip=self.clip,
             frozen=self.parts.frozen,
             step=own,
+            callables=(inner_loss(self.task.criterion), *subject.callables),
         )
 
     def look(self, curves: Curves) -> Outcome:
@@ -275,6 +281,9 @@ class _Run:
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""
         outcome = self.outcome if curves.stop == "passed" and self.outcome else self.look(curves)
+        if self.bench is not None and self.constant is not None:
+            sharded = self.ranks is not None and self.ranks.shards_models
+            verify(self.bench, curves, self.parts, self.constant, sharded=sharded)
         said = (
             *_notes(notes, self.clip),
             *self._unlogged(curves),

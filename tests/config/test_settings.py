@@ -176,7 +176,7 @@ def test_every_keyword_arrives() -> None:
         keep_trained=True,
         monotonic={"window": 5},
         finite=False,
-        supervised=None,
+        supervised=False,
         unused=("a.*",),
         frozen="b",
         stochastic=True,
@@ -260,7 +260,8 @@ def test_problems_come_together_each_with_its_place() -> None:
         ({"monotonic": {"windo": 3}},
          "monotonic.windo: found an unknown key, allowed: window | tolerance | floor | strict (did you mean window?)"),
         (dict.fromkeys(("objective", "monotonic", "finite", "gradients", "supervised", "constant_batch"), False),
-         "found every criterion switched off, allowed: at least one: a gate without criteria proves nothing"),
+         "found no limit on any term: nothing asks for learning, allowed: "
+         "a limit of the objective or of a term of the loss"),
     ],
 )  # fmt: skip
 def test_problems_of_keywords(keywords: Mapping[str, Any], line: str) -> None:
