@@ -17,11 +17,16 @@ MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
 MOST_REASONS = 4
+ALL = 0.95  # of a target: a loss that reads so much of it need not say so
 KEPT = 0.5  # of a fall, without the weights; python -m benchmarks.zoo keeps at most 0.015 of it
 STILL, LARGER = 0.1, 4.0  # of its start, of what the step reports: a loss above both has not fallen with the step
 BY_ITSELF = (
     "look for what counts calls or steps (a schedule, a mask, a cache, a factor); where a weight of a term is "
     "scheduled on purpose, return the term without it too and state the limit on that"
+)
+SWITCHED_OFF = (
+    "look for what the training switches the term off with (a weight, a mask, a confidence): bound it from below, or "
+    "return the term without it too and state the limit on that"
 )
 ALL_LEARN = "all that is trainable learns, nothing else moves"
 
@@ -170,7 +175,9 @@ def _seen(supervision: Supervision | None) -> str:
     if supervision is None:
         return "the loss answers"
     if supervision.frames:
-        return f"valid depth {', '.join(f'{frame.valid / frame.total:.0%}' for frame in supervision.frames)}"
+        seen = f"valid depth {', '.join(f'{frame.valid / frame.total:.0%}' for frame in supervision.frames)}"
+        partly = [f"the loss reads {s.text()} of {name}" for name, s in supervision.shares.items() if s.ratio < ALL]
+        return "; ".join([seen, *partly, *(each.text() for each in supervision.not_asked)])
     read = [name for name in supervision.answers if name not in supervision.unread]
     shown = [f"{key} ({supervision.shares[key].text()})" if key in supervision.shares else key for key in read]
     parts = [f"the loss answers to {shorten(shown) or 'the model alone'}"]
@@ -336,17 +343,16 @@ def _falls_by_the_weights(supervision: Supervision) -> list[tuple[str, str]]:
     found = []
     for name, fall in supervision.falls.items():
         if fall.kept(fall.returned) > KEPT:
-            text = f"back at the initial weights it is {number(fall.returned)}, it started at {number(fall.start)}"
             verb = "falls" if fall.end < fall.start else "rises"
+            text = f"back at the initial weights it is {number(fall.returned)}, it started at {number(fall.start)}"
             found.append((f"{name} {verb} without the weights: {text}", BY_ITSELF))
-        elif fall.alone is not None and fall.exchanged is not None and fall.kept(fall.exchanged) > KEPT:
-            text = (
-                f"{name} falls by {shorten(fall.parameters)} alone, which change no output: "
-                f"{number(fall.alone)} with the initial model, {number(fall.exchanged)} for other targets"
-            )
-            found.append(
-                (text, "state a limit on the term without its learned weight, or bound that weight from below")
-            )
+        elif fall.exchanged is not None and fall.alone is None:
+            text = f"for another one it is {number(fall.exchanged)}, it started at {number(fall.start)}"
+            found.append((f"{name} does not answer to the target any more: {text}", SWITCHED_OFF))
+        elif fall.exchanged is not None and fall.alone is not None and fall.kept(fall.exchanged) > KEPT:
+            text = f"{number(fall.alone)} with the initial model, {number(fall.exchanged)} for other targets"
+            moved = f"{name} falls by {shorten(fall.parameters)} alone, which change no output"
+            found.append((f"{moved}: {text}", SWITCHED_OFF))
     return found
 
 

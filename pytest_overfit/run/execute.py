@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +29,7 @@ from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, a
 from pytest_overfit.run.phases import PROBES, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.place import Place
-from pytest_overfit.run.probe import probe_supervision
+from pytest_overfit.run.probe import answers_of_step, probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
@@ -181,6 +182,8 @@ class _Run:
         own = own_step(subject.step, self.task.model, handed) if subject.step is not None else None
         self.bench = bench = self._bench(plan, subject, optimizers, own)
         bench.tell = tell_all(observers)
+        if own is not None and self.parts.supervision is not None:
+            self.parts.supervision = replace(self.parts.supervision, answers=self._answers_of_step(bench))
         if inspector is not None:
             inspector.before(bench)
         if self.ranks is None:
@@ -202,6 +205,13 @@ class _Run:
             bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         return curves
+
+    def _answers_of_step(self, bench: Bench) -> dict[str, dict[str, float]]:
+        def found(optimizer: Optimizer) -> None:
+            self.snapshot.add(optimizer)
+            bench.start.add(optimizer)
+
+        return answers_of_step(bench, found)
 
     def _optimizers(self, optimizer: Any) -> tuple[Any, list[Optimizer]]:
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
-from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Share, Supervision
 from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.task import Heard, scalar_terms
+from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
 from pytest_overfit.run.update import into_training
 
 FEW, MANY = 2, 24  # elements that are exchanged one by one: where all answer, and where some do not
@@ -34,7 +33,7 @@ Grid = Tensor  # of booleans, in the shape of a target
 
 
 def measure_shares(
-    task: CallTask, snapshot: Snapshot, keys: Mapping[str, bool], *, seed: int, step: Callable[[Any], Any] | None
+    task: Task, snapshot: Snapshot, keys: Mapping[str, bool], *, seed: int, step: Callable[[Any], Any] | None
 ) -> dict[str, Share]:
     """The share of each of these tensors of the batch that the objective reads; none for what cannot be asked.
 
@@ -45,7 +44,7 @@ def measure_shares(
         snapshot: what is put back after every call.
         step: the user's step, asked in place of the loss.
     """
-    asked = _Asked(task, snapshot, seed, step)
+    asked = Asked(task, snapshot, seed, step)
     tensors = dict(named_tensors(task.batch))
     found = {}
     for key, certain in keys.items():
@@ -60,23 +59,29 @@ def measure_shares(
 def targets_read(supervision: Supervision) -> dict[str, bool]:
     """The tensors that the loss reads beside the predictions, and whether each is a target for certain.
 
-    Where there is only one, it is what the predictions are compared with.
+    Where there is only one, it is what the predictions are compared with. A target may reach predictions too: the
+    words of a decoder do, and every one of a step's that predicts once more after its update.
     """
-    silent = {*supervision.inputs, *supervision.unread}
+    certain = {key for key in supervision.targets if key not in supervision.unread}
+    silent = {*supervision.inputs, *supervision.unread} - certain
     read = [key for key in supervision.answers if key not in silent]
     return {key: key in supervision.targets or len(read) == 1 for key in read}
 
 
-class _Asked:
+class Asked:
     """One call of the loss, or of the step, after which everything is as it was."""
 
-    def __init__(self, task: CallTask, snapshot: Snapshot, seed: int, step: Callable[[Any], Any] | None) -> None:
+    def __init__(self, task: Task, snapshot: Snapshot, seed: int, step: Callable[[Any], Any] | None) -> None:
         self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
         self.base: float | None = None
 
     def objective(self, batch: Any) -> float:
-        value: float = self._call(batch, lambda outputs, objective: float(objective.detach()))
-        return value
+        return self.terms(batch)["objective"]
+
+    def terms(self, batch: Any) -> dict[str, float]:
+        """Every term as a number."""
+        numbers: dict[str, float] = self._call(batch, lambda _, terms: {k: float(v.detach()) for k, v in terms.items()})
+        return numbers
 
     def moves(self, batch: Any) -> bool:
         """Whether another batch has another objective. A batch that is refused has been read."""
@@ -91,7 +96,8 @@ class _Asked:
         """Where the objective has a slope along a target of numbers; None where it has none at all."""
         leaf = old.detach().clone().requires_grad_()
 
-        def look(outputs: Heard, objective: Tensor) -> Grid | None:
+        def look(outputs: Heard, terms: Terms) -> Grid | None:
+            objective = terms["objective"]
             if self.step is not None:
                 slope = leaf.grad  # of the step's own backward pass
             else:
@@ -105,7 +111,8 @@ class _Asked:
         if self.step is not None:
             return None
 
-        def look(outputs: Heard, objective: Tensor) -> Grid | None:
+        def look(outputs: Heard, terms: Terms) -> Grid | None:
+            objective = terms["objective"]
             fitting = [(t, dim) for _, t in outputs if (dim := _classes(t, labels)) is not None and t.requires_grad]
             if not fitting or not objective.requires_grad:
                 return None
@@ -119,14 +126,14 @@ class _Asked:
 
         return self._grid(self.task.batch, look)
 
-    def _grid(self, batch: Any, look: Callable[[Heard, Tensor], Grid | None]) -> Grid | None:
+    def _grid(self, batch: Any, look: Callable[[Heard, Terms], Grid | None]) -> Grid | None:
         try:
             grid: Grid | None = self._call(batch, look)
         except Refused:
             return None
         return grid if grid is not None and bool(grid.any()) else None
 
-    def _call(self, batch: Any, look: Callable[[Heard, Tensor], Any]) -> Any:
+    def _call(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
         task = self.task
         with restored_process(), task.listening():
             seed_everything(self.seed)
@@ -135,10 +142,11 @@ class _Asked:
             try:
                 with users_code(), torch.set_grad_enabled(True):
                     if self.step is None:
-                        outputs, terms = task.forward(batch)
+                        predictions, terms = task.forward(batch)
+                        outputs = predictions if isinstance(predictions, Heard) else Heard()
                     else:
                         terms, outputs = scalar_terms(self.step(batch)), Heard(task.heard)
-                    return look(outputs, terms["objective"])
+                    return look(outputs, terms)
             finally:
                 task.heard.clear()
                 self.snapshot.restore()
@@ -156,7 +164,7 @@ def exchanged(batch: Any, news: Mapping[int, Tensor]) -> Any:
     return map_tensors(choose, batch)
 
 
-def _share(asked: _Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """(elements that answer, elements that count, whether single ones were tried), None where it cannot be asked."""
     numbers = target.is_floating_point()
     grid = asked.slopes(target) if numbers else asked.places(target)
@@ -172,7 +180,7 @@ def _share(asked: _Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] |
         return None
 
 
-def _tried(asked: _Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """Single elements exchanged for another value of the same tensor."""
     flat = target.detach().reshape(-1)
     nothing = torch.zeros(target.shape, dtype=torch.bool, device=target.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from pytest_overfit.run.influence import perturbed, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.record import Agreement, Fall
+from pytest_overfit.run.record import Agreement, Fall, Supervision
 from pytest_overfit.run.shares import exchanged
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, scalar_terms
@@ -33,6 +33,8 @@ from pytest_overfit.run.update import into_training
 
 BACK = 0.5  # of its fall: a term that keeps less of it with the initial weights is back at its start
 AGAIN, ELSEWHERE = 4, 3  # further calls of a term that is not back: under the run's seed, under others
+DEAF = 0.8  # of its fall: a term that keeps more of it for other targets does not answer to them any more
+DECIDED = 0.5  # of a gradient at the start: a target that changes more of it is what the term is about
 MOST_GROUPS = 4  # of parameters that may be the loss's own: each costs one forward pass
 FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells which do
 
@@ -51,7 +53,10 @@ def verify(bench: Bench, curves: Curves, parts: Parts, constant: Constant, *, sh
     if parts.supervision is None or curves.stop != "passed" or not curves.steps:
         return
     questions = Questions()
-    falls = questions.ask("whether the loss falls by the weights", lambda: _falls(bench, curves, sharded), otherwise={})
+    found = parts.supervision
+    falls = questions.ask(
+        "whether the loss falls by the weights", lambda: _falls(bench, curves, found, sharded), otherwise={}
+    )
     agreement = None
     if bench.step is not None and bench.task.repeatable:
         agreement = questions.ask(
@@ -117,6 +122,27 @@ class _Trained:
         task.heard.clear()
         return heard, {name: float(value.detach()) for name, value in terms.items()}
 
+    def is_decided(self, term: str, other: Any) -> bool:
+        """Whether another batch turns the gradient of a term at the initial weights: it is about what differs."""
+        if not self.bench.task.repeatable:
+            return False
+        self.back()
+        here, there = (self._gradient(term, batch) for batch in (self.bench.task.batch, other))
+        if here is None or there is None:
+            return False
+        return float((here - there).norm()) > DECIDED * float(here.norm())
+
+    def _gradient(self, term: str, batch: Any) -> Tensor | None:
+        parameters = [p for p in self.bench.task.model.parameters() if p.requires_grad]
+        seed_everything(self.bench.seed)
+        with users_code(), self.bench.task.listening(), torch.enable_grad():
+            value = self.bench.task.forward(batch)[1].get(term)
+            if value is None or not value.requires_grad:
+                return None
+            slopes = torch.autograd.grad(value, parameters, allow_unused=True)
+        flat = [slope.detach().to_dense().reshape(-1).double() for slope in slopes if slope is not None]
+        return torch.cat(flat) if flat else None
+
     def own_of_the_loss(self) -> Iterator[list[nn.Parameter]]:
         """Trained parameters that may be the loss's own: those beside the model, and each that a model holds itself."""
         models = [module for _, module in listened_to(getattr(self.bench.task, "given", self.bench.task.model))]
@@ -129,7 +155,7 @@ class _Trained:
         yield from ([p] for p in own[:MOST_GROUPS])
 
 
-def _falls(bench: Bench, curves: Curves, sharded: bool) -> dict[str, Fall]:
+def _falls(bench: Bench, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
     first, last = curves.steps[0], curves.steps[-1]
     named = [name for criterion in bench.plan.limits if (name := resolve_term(criterion, first)) and name in last]
     falls = {name: Fall(first[name], last[name], first[name]) for name in named if first[name] != last[name]}
@@ -149,12 +175,12 @@ def _falls(bench: Bench, curves: Curves, sharded: bool) -> dict[str, Fall]:
             if suspected:
                 found = {name: replace(falls[name], alone=terms[name]) for name in suspected}
                 return {**falls, **_without_them(trained, bench, found, group)}
-    return falls
+        return {**falls, **_for_other_targets(trained, falls, supervision)}
 
 
-def is_kept(fall: Fall, value: float) -> bool:
+def is_kept(fall: Fall, value: float, most: float = BACK) -> bool:
     """Whether a term at this value has kept so much of its fall that it is not back at its start."""
-    return math.isfinite(value) and fall.kept(value) > BACK
+    return math.isfinite(value) and fall.kept(value) > most
 
 
 def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall]:
@@ -192,11 +218,50 @@ def _without_them(
     }
 
 
+def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision: Supervision) -> dict[str, Fall]:
+    """The terms that the target decides at the start, and that stay where they are for another one at the end."""
+    batch = trained.bench.task.batch
+    targets = set(targets_of(batch)) & set(supervision.answers)
+    asked = {n: f for n, f in falls.items() if any(supervision.answers[target].get(n) for target in targets)}
+    values: dict[str, list[float]] = {name: [] for name in asked}
+    others = _with_others(batch, targets)
+    for other in (others, _with_far_ones(batch, targets)):
+        if not asked or other is None:
+            continue
+        trained.end.restore()
+        _, terms = trained.ask(other)
+        asked = {name: fall for name, fall in asked.items() if is_kept(fall, terms.get(name, math.inf), DEAF)}
+        for name in asked:
+            values[name].append(terms[name])
+    found = {n: f for n, f in asked.items() if values[n] and trained.is_decided(n, others)}
+    return {n: replace(f, exchanged=max(values[n], key=lambda v: -f.kept(v))) for n, f in found.items()}
+
+
 def _with_other_targets(bench: Bench) -> Any:
-    tensors, targets = dict(named_tensors(bench.task.batch)), set(targets_of(bench.task.batch))
-    chosen = [tensors[key] for key in targets or tensors if key in tensors]
-    changed = {id(tensor): other for tensor in chosen if (other := perturbed(tensor)) is not None}
-    return exchanged(bench.task.batch, changed)
+    """The batch with its targets exchanged, or with everything exchanged where none is a target for certain."""
+    batch = bench.task.batch
+    other = _with_others(batch, set(targets_of(batch)) or None)
+    return batch if other is None else other
+
+
+def _with_others(batch: Any, keys: Collection[str] | None) -> Any:
+    """The batch with these tensors exchanged, all for None; None where none of them has another value."""
+    changed = {
+        id(tensor): other
+        for key, tensor in named_tensors(batch)
+        if (keys is None or key in keys) and (other := perturbed(tensor)) is not None
+    }
+    return exchanged(batch, changed) if changed else None
+
+
+def _with_far_ones(batch: Any, keys: Collection[str]) -> Any:
+    """The batch with targets that are numbers far from what they are; None where none is."""
+    far = {
+        id(tensor): tensor.detach() + 1.0 + tensor.detach().abs().max()
+        for key, tensor in named_tensors(batch)
+        if key in keys and perturbed(tensor) is not None and tensor.is_floating_point()
+    }
+    return exchanged(batch, far) if far else None
 
 
 def _agreement(bench: Bench, curves: Curves, sharded: bool) -> Agreement:

@@ -90,9 +90,9 @@ def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
     expect_red(
         result,
         {
-            "finite": "loss term objective is not finite at step 24",
+            "finite": "loss term objective is not finite at step 23",
             "objective": "see ::finite for the first NaN",
-            "monotonic": "objective is nan at step 24",
+            "monotonic": "objective is nan at step 23",
         },
         green=(*STAGES, "supervised", "constant_batch", "gradients", "defects"),
     )
