@@ -33,7 +33,7 @@ from pytest_overfit.run.update import into_training
 
 BACK = 0.5  # of its fall: a term that keeps less of it with the initial weights is back at its start
 AGAIN, ELSEWHERE = 4, 3  # further calls of a term that is not back: under the run's seed, under others
-DEAF = 0.8  # of its fall: a term that keeps more of it for other targets does not answer to them any more
+DEAF = 0.7  # of its fall: a term that keeps more of it for other targets does not answer to them any more
 DECIDED = 0.5  # of a gradient at the start: a target that changes more of it is what the term is about
 MOST_GROUPS = 4  # of parameters that may be the loss's own: each costs one forward pass
 FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells which do
