@@ -69,7 +69,7 @@ SETTINGS = (
             "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has this "
             "share of valid pixels, a target this share of elements that the loss reads"),
     Setting("constant_batch", "criteria.constant_batch", "true or false", "on",
-            "two draws of a loader are equal, and the batch is byte-identical at the end"),
+            "two draws of a loader are equal, and the batch of every step is what it was"),
     Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",
             "evaluation and training loss agree", "tolerance 0.1 with a data.val"),
     Setting("prediction", "criteria.prediction",
