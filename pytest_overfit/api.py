@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
+from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.diagnose.defects import judge_defects
@@ -126,6 +127,8 @@ def settings_of_call(
         settings = replace(settings, criteria=criteria)
     if isinstance(budget, Budget):
         settings = replace(settings, budget=budget)
+    if not settings.criteria.asks_for_learning():
+        raise ConfigError(NOTHING_ASKED, where="criteria", allowed=LEARNING)
     return settings
 
 

@@ -186,7 +186,7 @@ def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
 
 def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
-    from pytest_overfit.run.sample import Sample, draw_batch
+    from pytest_overfit.run.sample import LOADER_DRAWS, Sample, draw_batch
     from pytest_overfit.run.trainer_data import TrainerData, draw_sample
 
     @limited_stage(request, config, "loader")
@@ -194,7 +194,7 @@ def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: A
         if isinstance(train_loader, TrainerData):
             return draw_sample(train_loader)
         drawn, differences = draw_batch(train_loader)
-        return Sample(drawn, None, differences)
+        return Sample(drawn, None, differences, draws=LOADER_DRAWS)
 
     request.node.stash[DRAWN] = sample = once(request, "batch", build)
     return sample.train

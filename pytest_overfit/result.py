@@ -83,7 +83,7 @@ class OverfitResult:
 
     def summary(self) -> str:
         """The headline of every run, one line per criterion (observed, allowed, margin, steps to pass), every cause."""
-        headlines = [run_headline(run.record) for run in self.runs or (self,)]
+        headlines = [run_headline(run.record, run.findings) for run in self.runs or (self,)]
         notes = [f"note: {note}" for note in dict.fromkeys(self.notes)]
         causes = cause_lines(self.causes, most=len(self.causes))
         return "\n".join([*headlines, *criteria_table(self.findings), *causes, *notes])

@@ -56,7 +56,7 @@ class RunNote:
         """
         notes = (*verdict.record.notes, *unwritten)
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
-        headlines = tuple(run_headline(run.record) for run in verdict.runs or (verdict,))
+        headlines = tuple(run_headline(run.record, run.findings) for run in verdict.runs or (verdict,))
         causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
         return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten))
 

@@ -17,6 +17,7 @@ class Limit:
 
     ``relative`` compares with the term's start instead (0.05: a twentieth of it; the start must be above zero).
     ``window`` compares the mean over that many latest steps, and over the first as many for the start.
+    ``stated`` is False for a default that nobody has chosen for this loss.
 
     Example:
         >>> Limit(below=0.05, relative=True).text(), Limit(above=0.99).text()
@@ -27,6 +28,7 @@ class Limit:
     above: float | None = None
     relative: bool = False
     window: int = 1
+    stated: bool = field(default=True, compare=False)
 
     def text(self) -> str:
         """The limit as a message shows it."""
@@ -69,9 +71,13 @@ class Monotonic:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Every frame has at least this share of valid pixels."""
+    """Every frame has at least a ``min_valid_ratio`` of valid pixels, every target one of elements that the loss reads.
+
+    Elements that the data themselves mark as left out (a label of -100, padding, a mask) do not count as elements.
+    """
 
     min_valid_ratio: float = 0.05
+    min_target_ratio: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,9 @@ class Criteria:
         ('gradients', 'objective', 'depth')
     """
 
-    objective: Limit | None = Limit(0.01)
-    camera: Limit | None = Limit(0.001)
-    depth: Limit | None = Limit(0.01)
+    objective: Limit | None = Limit(0.01, stated=False)
+    camera: Limit | None = Limit(0.001, stated=False)
+    depth: Limit | None = Limit(0.01, stated=False)
     terms: Mapping[str, Limit] = field(default_factory=dict)
     monotonic: Monotonic | None = Monotonic()
     finite: bool = True
@@ -149,6 +155,15 @@ class Criteria:
             name: replace(limit, window=STOCHASTIC_WINDOW) if limit.window == 1 else limit
             for name, limit in limits.items()
         }
+
+    def asks_for_learning(self) -> bool:
+        """Whether anything here can only be reached by a model that has learnt: a limit, predictions, tokens.
+
+        Example:
+            >>> Criteria(objective=None, camera=None, depth=None, prediction=None).asks_for_learning()
+            False
+        """
+        return bool(self.limits()) or self.prediction is not None or self.generates
 
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""

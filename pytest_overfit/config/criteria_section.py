@@ -13,6 +13,8 @@ from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.suggest import nearest
 
 Record = TypeVar("Record")
+NOTHING_ASKED = "no limit on any term: nothing asks for learning"
+LEARNING = "a limit of the objective or of a term of the loss"
 
 
 def read_criteria(section: Section, default: Criteria, two_view: bool) -> Criteria:
@@ -55,8 +57,9 @@ def read_criteria(section: Section, default: Criteria, two_view: bool) -> Criter
     stated = criteria.objective is not None and as_switch(section.values.get("objective", True)) is not True
     if criteria.unbounded and not stated:
         section.problem("unbounded", "true", "a stated objective limit beside it")
-    if not set(criteria.names()) - {"defects"}:  # a run without a mistake need not have learnt anything
-        section.problem("", "every criterion switched off", "at least one: a gate without criteria proves nothing")
+    misread = any(problem.key.startswith(section.key) for problem in section.problems)
+    if not misread and not criteria.asks_for_learning():
+        section.problem("", NOTHING_ASKED, LEARNING)
     return criteria
 
 
@@ -99,7 +102,7 @@ def _limit(section: Section, name: str, default: Limit | None, *, floor: float |
 
 
 def _read_limit(section: Section, floor: float | None) -> Limit | None:
-    section.only(field.name for field in fields(Limit))
+    section.only(field.name for field in fields(Limit) if field.name != "stated")
     relative = section.switch("relative", False)
     # A share of the start is a share of something above 0.
     below = section.number("below", None, above=0 if relative else floor)
@@ -146,8 +149,12 @@ def _read_monotonic(section: Section, default: Monotonic) -> Monotonic:
 
 
 def _read_supervised(section: Section) -> Supervised:
-    section.only(["min_valid_ratio"])
-    return Supervised(section.number("min_valid_ratio", 0.05, at_least=0, at_most=1))
+    default = Supervised()
+    section.only(field.name for field in fields(Supervised))
+    return Supervised(
+        min_valid_ratio=section.number("min_valid_ratio", default.min_valid_ratio, at_least=0, at_most=1),
+        min_target_ratio=section.number("min_target_ratio", default.min_target_ratio, at_least=0, at_most=1),
+    )
 
 
 def _read_train_val(section: Section) -> TrainVal:

@@ -90,6 +90,8 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
         >>> layer_of_keywords("overfit(...)", {"seeds": (0, 1), "camera": 0.1}).values
         {'seeds': [0, 1], 'criteria': {'camera': 0.1}}
 
+    A keyword that is None says nothing: what is below in the ladder holds.
+
     Args:
         args: the positional arguments of a marker, which takes none.
 
@@ -109,7 +111,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     values: dict[str, Any] = {}
     spoken: dict[str, str] = {}
     for name, value in keywords.items():
-        if name == "config":
+        if name == "config" or value is None:  # None is what a helper hands on that was told nothing
             continue
         parts = _parts_of(name)
         key = ".".join(parts)

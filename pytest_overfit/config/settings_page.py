@@ -32,6 +32,10 @@ config it stands below `overfit.criteria.terms`, and `camera` and `depth` below 
 
 - `below`, `above`: what the term has to get under, or over; at least one of them.
 - `relative: true`: both are shares of the term's start, which must be above 0.
+- A default is one that nobody chose for this loss: a pass by it that takes less than half of the term's start is none.
+  Under a stated limit such a pass says so in its first line.
+- `False`, or null in a config, switches a limit off; one at least has to be left. `None` in a call or marker says
+  nothing: the default holds.
 - `window: 20`: the mean over the latest 20 steps is compared, not the last step alone.
 """
 _SECONDS = """
@@ -88,7 +92,7 @@ shows a miss on purpose says `with pytest.raises(AssertionError)` |
 | the session was stopped with `pytest.exit` and exit code 0 | exit code 1 |
 | not one criterion was judged in the session: nothing collected, everything deselected, only `config`, \
 `pair` and `loader` ran, no call of `overfit` | exit code 1, and one line that says why |
-| every criterion of a config is switched off | a usage error, in every session |
+| no term has a limit: every one is switched off, in a config, marker or call | a usage error, in every session |
 
 Under pytest-xdist the workers fail their tests, and the controller decides whether anything was judged. Runs
 of `run_overfit(...)` outside of our fixtures are not seen.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.record import ParameterRecord, RunRecord, Supervision
+from pytest_overfit.run.record import BatchRecord, ParameterRecord, RunRecord, Supervision
 from pytest_overfit.suggest import shorten
 
 # Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
@@ -17,6 +17,17 @@ MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
 MOST_REASONS = 4
+ALL = 0.95  # of a target: a loss that reads so much of it need not say so
+KEPT = 0.5  # of a fall, without the weights; python -m benchmarks.zoo keeps at most 0.015 of it
+STILL, LARGER = 0.1, 4.0  # of its start, of what the step reports: a loss above both has not fallen with the step
+BY_ITSELF = (
+    "look for what counts calls or steps (a schedule, a mask, a cache, a factor); where a weight of a term is "
+    "scheduled on purpose, return the term without it too and state the limit on that"
+)
+SWITCHED_OFF = (
+    "look for what the training switches the term off with (a weight, a mask, a confidence): bound it from below, or "
+    "return the term without it too and state the limit on that"
+)
 ALL_LEARN = "all that is trainable learns, nothing else moves"
 
 Problem = tuple[str, str, str]  # observed, where, what to try next
@@ -141,6 +152,11 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
             if record.supervision.frames
             else _answers_batch(record, record.supervision)
         )
+        checks += [
+            *_reads_enough(record.supervision, settings),
+            *_falls_by_the_weights(record.supervision),
+            *_agrees(record.supervision),
+        ]
     if record.steps == 0 and not checks:
         checks = [("no step was made", "see ::gradients")]
     if record.supervision is None and not checks:
@@ -159,13 +175,17 @@ def _seen(supervision: Supervision | None) -> str:
     if supervision is None:
         return "the loss answers"
     if supervision.frames:
-        return f"valid depth {', '.join(f'{frame.valid / frame.total:.0%}' for frame in supervision.frames)}"
+        seen = f"valid depth {', '.join(f'{frame.valid / frame.total:.0%}' for frame in supervision.frames)}"
+        partly = [f"the loss reads {s.text()} of {name}" for name, s in supervision.shares.items() if s.ratio < ALL]
+        return "; ".join([seen, *partly, *(each.text() for each in supervision.not_asked)])
     read = [name for name in supervision.answers if name not in supervision.unread]
-    parts = [f"the loss answers to {shorten(read) or 'the model alone'}"]
+    shown = [f"{key} ({supervision.shares[key].text()})" if key in supervision.shares else key for key in read]
+    parts = [f"the loss answers to {shorten(shown) or 'the model alone'}"]
     if supervision.unread:
         parts.append(f"not read: {shorten(supervision.unread)}")
     if supervision.note:
         parts.append(supervision.note)
+    parts += [each.text() for each in supervision.not_asked]
     return "; ".join(parts)
 
 
@@ -197,17 +217,28 @@ def judge_constant_batch(record: RunRecord, *, may_differ: bool = False) -> Find
             where="the loader",
             hint="switch off augmentation, shuffling and random sampling for this test, or pass one batch of it",
         )
-    if batch.fingerprint_start != batch.fingerprint_end:
-        return Finding(
-            "constant_batch",
-            False,
-            "the batch was changed during the run",
-            allowed,
-            where=f"{batch.fingerprint_start[:12]} became {batch.fingerprint_end[:12]}",
-            hint="the model or the loss writes into its input: look for in-place operations",
-        )
+    if changed := _changed(batch):
+        observed, where = changed
+        hint = "the model, the loss or the step writes into its batch: look for in-place operations"
+        return Finding("constant_batch", False, observed, allowed, where=where, hint=hint)
+    drawn = f", drawn {batch.draws} times" if batch.draws > 1 else ""
     declared = "; two draws differ, declared stochastic" if batch.redraw_differences else ""
-    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}{declared}", allowed)
+    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}{drawn}{declared}", allowed)
+
+
+def _changed(batch: BatchRecord) -> tuple[str, str] | None:
+    """(observed, where) of a batch that was another one during the run; None where it never was."""
+    if batch.fingerprint_start != batch.fingerprint_end:
+        where = f"{batch.fingerprint_start[:12]} became {batch.fingerprint_end[:12]}"
+        return "the batch was changed during the run", where
+    if batch.changed_at is not None:
+        return (
+            "the batch was changed during the run, and put back before its end",
+            f"seen after step {batch.changed_at}",
+        )
+    if batch.written is not None:
+        return f"{batch.written} is changed within a step, and put back before its end", "every step that was looked at"
+    return None
 
 
 def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> Problem | None:
@@ -290,6 +321,51 @@ def _answers_batch(record: RunRecord, supervision: Supervision) -> list[tuple[st
             "look at what is compared with what; a tensor that is no target is best left out of the batch",
         )
     ]
+
+
+def _reads_enough(supervision: Supervision, settings: Supervised) -> list[tuple[str, str]]:
+    found = []
+    for name, share in supervision.shares.items():
+        if share.certain and share.ratio < settings.min_target_ratio:
+            wanted = f"at least {settings.min_target_ratio:.0%} wanted"
+            way_out = (
+                "look for what throws the rest away: a quantile, a threshold, top-k, ignore_index, a mask; "
+                'where it is meant: supervised={"min_target_ratio": ...}'
+            )
+            found.append((f"the loss reads little of {name}: {share.text()}, {wanted}", way_out))
+    if supervision.copied:
+        way_out = "take it out of the input: the model has nothing to learn but to copy it"
+        found.append((supervision.copied, way_out))
+    return found
+
+
+def _falls_by_the_weights(supervision: Supervision) -> list[tuple[str, str]]:
+    found = []
+    for name, fall in supervision.falls.items():
+        if fall.kept(fall.returned) > KEPT:
+            verb = "falls" if fall.end < fall.start else "rises"
+            text = f"back at the initial weights it is {number(fall.returned)}, it started at {number(fall.start)}"
+            found.append((f"{name} {verb} without the weights: {text}", BY_ITSELF))
+        elif fall.exchanged is not None and fall.alone is None:
+            text = f"for another one it is {number(fall.exchanged)}, it started at {number(fall.start)}"
+            found.append((f"{name} does not answer to the target any more: {text}", SWITCHED_OFF))
+        elif fall.exchanged is not None and fall.alone is not None and fall.kept(fall.exchanged) > KEPT:
+            text = f"{number(fall.alone)} with the initial model, {number(fall.exchanged)} for other targets"
+            moved = f"{name} falls by {shorten(fall.parameters)} alone, which change no output"
+            found.append((f"{moved}: {text}", SWITCHED_OFF))
+    return found
+
+
+def _agrees(supervision: Supervision) -> list[tuple[str, str]]:
+    """A step's number and the loss of the same model, up to a factor that they have at the start too."""
+    seen = supervision.agreement
+    if seen is None or min(seen.start, seen.start_loss) <= 0:
+        return []
+    expected = max(0.0, seen.reported) * seen.start_loss / seen.start
+    if seen.loss <= max(LARGER * expected, STILL * seen.start_loss):
+        return []
+    text = f"the step reports {number(seen.reported)}, the loss of the same model on this batch is {number(seen.loss)}"
+    return [(text, "look at which batch and targets the step trains on, and in which mode; or leave the loss out")]
 
 
 def _enough_to_see(supervision: Supervision, settings: Supervised) -> list[tuple[str, str]]:

@@ -13,6 +13,12 @@ from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
 SMALL_CLIMB = 0.05  # a share of the fall that may be noise
+SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result
+FELL = "fell by only"
+UNSTATED = (
+    "the default limit was not chosen for this loss: state one well below its start, "
+    "or {below: 0.01, relative: true} for a hundredth of it"
+)
 
 
 def judge_limit(
@@ -48,8 +54,14 @@ def judge_limit(
     if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits, declared=declared):
         observed, condition, hint = empty
         return Finding(name, False, observed, f"{allowed}{condition}", where=where, hint=hint, margin=margin)
+    share = fallen(curve, worst, limit)
+    small = "" if share is None or share >= SMALL_FALL else f"{FELL} {share:.0%}"
+    if small and not limit.stated:
+        observed = f"{term} starts at {number(curve[0])} and passes at {number(worst)}: {small}"
+        return Finding(name, False, observed, f"{allowed}, or a limit that is stated", where=where, hint=UNSTATED)
     note = " (negative)" if name == "objective" and worst < 0 else ""
     note += "; declared unbounded" if name == "objective" and unbounded else ""
+    note += f"; {small}" if small else ""
     steps = held_since(curve, limit)
     return Finding(
         name, True, f"{term} {number(worst)}{unit}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
@@ -98,6 +110,19 @@ def unproven(record: RunRecord, limits: Mapping[str, Limit], hold_steps: int) ->
         if all(limit.holds(limit.measure(curve, end)) for end in _last(curve, hold_steps)):
             return None
     return "; ".join(_fate(term, record.curves[term], limit) for term, limit in bounded.items())
+
+
+def fallen(curve: Sequence[float], end: float, limit: Limit) -> float | None:
+    """The share of its start that a term has lost; None where a share says nothing: no upper limit, a start below 0.
+
+    Example:
+        >>> fallen([0.02, 0.012], 0.012, Limit(0.015))
+        0.4
+    """
+    start = 1.0 if limit.relative else limit.measure(curve, min(limit.window, len(curve)))
+    if limit.below is None or not start > 0:
+        return None
+    return 1.0 - end / start
 
 
 def _last(curve: Sequence[float], count: int) -> range:

@@ -63,7 +63,7 @@ def _body(document: Document) -> Iterator[str]:
     elif document.error:
         yield f"**Error**: {text(document.error)}"
     if result is not None:
-        yield "\n".join(f"- {line(run_headline(record))}" for record in document.records)
+        yield "\n".join(f"- {line(run_headline(run.record, run.findings))}" for run in result.runs or (result,))
     if document.findings:
         yield from _criteria(document.findings)
     if result is not None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.limits import FELL
 from pytest_overfit.run.record import RunRecord
 
 STOPS = {
@@ -20,8 +21,8 @@ STOPS = {
 }
 
 
-def run_headline(record: RunRecord) -> str:
-    """How far the run went, how fast, on what.
+def run_headline(record: RunRecord, findings: Sequence[Finding] = ()) -> str:
+    """How far the run went, how fast, on what; and which of its findings were met by a small fall.
 
     Example:
         >>> run_headline(record)
@@ -38,7 +39,7 @@ def run_headline(record: RunRecord) -> str:
         parts.append(f"{record.peak_mib:.0f} MiB peak")
     return (
         f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s ({record.step_ms:.0f} ms a step), "
-        f"{stop_text(record)}; {', '.join(parts)}"
+        f"{'; '.join([stop_text(record), *small_falls(findings)])}; {', '.join(parts)}"
     )
 
 
@@ -98,8 +99,25 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
         margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
         shown = closest.observed.partition(" (")[0].partition(";")[0]
         parts.append(f"{shown} {closest.allowed.partition(' for ')[0]}{margin}")
+    parts += small_falls(findings)
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)
+
+
+def small_falls(findings: Sequence[Finding]) -> list[str]:
+    """Of every limit that was met by a fall of less than half: how small that was.
+
+    Example:
+        >>> small_falls([Finding("objective", True, "objective 0.009; fell by only 14%", "< 0.01")])
+        ['objective fell by only 14%']
+    """
+    return [
+        f"{finding.name} {text}"
+        for finding in findings
+        if finding.passed
+        for text in finding.observed.split("; ")
+        if text.startswith(FELL)
+    ]
 
 
 def tightest(findings: Sequence[Finding]) -> Finding | None:

@@ -20,6 +20,8 @@ from pytest_overfit.foreign import defines
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
+from pytest_overfit.run.constant import Constant
+from pytest_overfit.run.copied import copied_target
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.influence import probe_influence, without
 from pytest_overfit.run.isolation import isolated, restored_process, seed_everything
@@ -31,10 +33,12 @@ from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import Generated, RunRecord, Supervision
 from pytest_overfit.run.sample import Drawn, draw
+from pytest_overfit.run.shares import measure_shares, targets_read
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Prepared, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.task import Precision, Task
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
+from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
 
@@ -158,6 +162,7 @@ class _Run:
             initial=self._initial(task.model),
             fingerprint=fingerprint(task.batch),
             differences=drawn.differences,
+            draws=drawn.draws,
         )
 
     def train(
@@ -197,6 +202,7 @@ class _Run:
             notes, plan = [*notes, shared.note], shared_plan(self.ranks, plan)
             update = self._update(shared.task, self.watch, bench.start, shared.given)
             watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
+        watched = constant = Constant(watched, task.batch, parts.fingerprint)
         seed_everything(self.seed)
         self.dog.on_phase(TRAINING, "", None)
         curves = fit(task, watched, plan, watch=self.watch, observers=observers)
@@ -204,10 +210,16 @@ class _Run:
         if inspector is not None and curves.stop != "interrupted":
             bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
-        record = replace(make_record(parts, curves, Outcome(), notes), generated=self._generated(curves))
+        generated = self._generated(curves)
+        verify(bench, curves, parts, constant, sharded=self._is_sharded)
+        record = replace(make_record(parts, curves, Outcome(), notes), generated=generated)
         if inspector is not None and curves.stop != "interrupted":
             inspector.after(bench, record)
         return record
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self.ranks is not None and self.ranks.shards_models
 
     def _generated(self, curves: Curves) -> Generated | None:
         """What the trained model generates, where that is asked for; else, of a decoder, what it predicts."""
@@ -246,6 +258,7 @@ class _Run:
             clip=GradientClipper(self.task.model, ()),
             frozen=Freezing(),
             step=step,
+            callables=self.subject.callables,
             drawn=self.subject.data
             if callable(self.subject.data) and not defines(self.subject.data, "__iter__")
             else None,
@@ -288,19 +301,23 @@ class _Run:
 
     def _probe_as_it_is(self) -> Supervision:
         step = None
-        if self.task.loss is None and self.subject.step is not None:
+        if self.subject.step is not None:  # it makes the verdict, whatever loss stands beside it
             step = own_step(self.subject.step, self.task.given, self.handed)
         inner = Snapshot()  # of the state now, on the device, lazy modules materialised
         for thing in (self.task.model, *self.optimizers):
             inner.add(thing)
         inner.add_reachable(*self.subject.callables)
 
-        def found(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        def heard(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self.snapshot.add(optimizer)
             inner.add(optimizer)
 
-        with optimizers_heard(found):
-            return probe_influence(self.task, inner, seed=self.seed, step=step and self._in_precision(step))
+        with optimizers_heard(heard):
+            step = step and self._in_precision(step)
+            found = probe_influence(self.task, inner, seed=self.seed, step=step)
+            keys = targets_read(found)
+            shares = measure_shares(self.task, inner, keys, seed=self.seed, step=step)
+            return replace(found, shares=shares, copied=copied_target(self.task.batch, found.inputs, keys))
 
     def _in_precision(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """AMP by option also around a step of the user's."""

@@ -39,6 +39,7 @@ class Bench:
         optimizers: those that are known; a step of the user's own may bring more.
         step: the user's own step as a call with a batch, None where ours is used.
         drawn: hands out another batch, None where the data are one batch.
+        callables: what may hold state of the user's besides the model.
         initial: a parameter's value before the first step.
         tell: takes what the run is busy with.
         dog: limits the user's code where it is asked something that its own run did not ask of it.
@@ -55,6 +56,7 @@ class Bench:
     frozen: Freezing
     step: Callable[[Any], Any] | None = None
     drawn: Callable[[], Any] | None = None
+    callables: tuple[Any, ...] = ()
     tell: Tell = tell_nobody
     dog: Watchdog = field(default_factory=Watchdog)
 

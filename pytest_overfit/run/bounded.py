@@ -44,6 +44,9 @@ class Parts:
     initial: Callable[[Tensor], Tensor | None]
     fingerprint: str
     differences: tuple[str, ...] = ()
+    draws: int = 1
+    changed_at: int | None = None
+    written: str | None = None
     randomness: tuple[str, ...] = ()
     frozen: Freezing = field(default_factory=Freezing)
     optimizers: Sequence[Optimizer] = ()
@@ -98,6 +101,9 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
             fingerprint_end=fingerprint(task.batch),
             redraw_differences=parts.differences,
             randomness=parts.randomness,
+            draws=parts.draws,
+            changed_at=parts.changed_at,
+            written=parts.written,
         ),
         supervision=parts.supervision,
         evaluation=outcome.evaluation,

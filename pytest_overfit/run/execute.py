@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from pytest_overfit.run.accumulate import Accumulated, inner_loss
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.columns import is_extra
+from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating, fit
@@ -27,13 +29,14 @@ from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, a
 from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.place import Place
-from pytest_overfit.run.probe import probe_supervision
+from pytest_overfit.run.probe import answers_of_step, probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Precision, Task, TwoViewTask
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
+from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
 from pytest_overfit.suggest import shorten
@@ -145,6 +148,7 @@ class _Run:
             initial=self.initial,
             fingerprint=fingerprint(batch),
             differences=sample.differences,
+            draws=sample.draws,
             randomness=(*config.randomness, *sample.randomness),
             frozen=frozen,
             supervision=probe_supervision(self.task) if config.overfit.probes.sensitivity else None,
@@ -152,6 +156,7 @@ class _Run:
         self.outcome: Outcome | None = None
         self.loss_names: tuple[str, ...] = ()
         self.bench: Bench | None = None
+        self.constant: Constant | None = None
 
     def train(
         self,
@@ -186,6 +191,8 @@ class _Run:
         own = own_step(subject.step, self.task.model, handed) if subject.step is not None else None
         self.bench = bench = self._bench(plan, subject, optimizers, own)
         bench.tell = tell_all((*observers, self.dog))
+        if own is not None and self.parts.supervision is not None:
+            self.parts.supervision = replace(self.parts.supervision, answers=self._answers_of_step(bench))
         if inspector is not None:
             inspector.before(bench)
         if self.ranks is None:
@@ -199,6 +206,7 @@ class _Run:
             own = own_step(subject.step, shared.given, handed) if subject.step is not None else None
             update = self._bench(plan, subject, optimizers, own).update(shared.task, self.watch)
             watched = SharedUpdate(update if inspector is None else inspector.watch(update), shared)
+        watched = self.constant = Constant(watched, self.task.batch, self.parts.fingerprint)
         seed_everything(config.seed)
         self.dog.on_phase(TRAINING, "", None)
         curves = fit(self.task, watched, plan, watch=self.watch, observers=observers)
@@ -207,6 +215,13 @@ class _Run:
             bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         return curves
+
+    def _answers_of_step(self, bench: Bench) -> dict[str, dict[str, float]]:
+        def found(optimizer: Optimizer) -> None:
+            self.snapshot.add(optimizer)
+            bench.start.add(optimizer)
+
+        return answers_of_step(bench, found)
 
     def _optimizers(self, optimizer: Any) -> tuple[Any, list[Optimizer]]:
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]
@@ -248,6 +263,7 @@ class _Run:
             frozen=self.parts.frozen,
             step=own,
             dog=self.dog,
+            callables=(inner_loss(self.task.criterion), *subject.callables),
         )
 
     def look(self, curves: Curves) -> Outcome:
@@ -286,6 +302,9 @@ class _Run:
     def record(self, curves: Curves, *, notes: str | None) -> RunRecord:
         """Everything as plain numbers. Takes a last look at the model unless the run ended with one."""
         outcome = self.outcome if curves.stop == "passed" and self.outcome else self.look(curves)
+        if self.bench is not None and self.constant is not None:
+            sharded = self.ranks is not None and self.ranks.shards_models
+            verify(self.bench, curves, self.parts, self.constant, sharded=sharded)
         said = (
             *_notes(notes, self.clip),
             *self._unlogged(curves),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import evaluating
-from pytest_overfit.run.record import FrameRecord, Supervision
+from pytest_overfit.run.record import FrameRecord, Share, Supervision
+from pytest_overfit.run.shares import Asked
 from pytest_overfit.run.task import TwoViewTask
+from pytest_overfit.run.update import optimizers_heard
 
 TARGETS = ("depths", "extrinsics", "intrinsics", "point_masks")
 
@@ -28,14 +34,55 @@ def probe_supervision(task: TwoViewTask) -> Supervision:
                 answers[target] = {
                     name: float((changed[name] - value).abs()) for name, value in base.items() if name in changed
                 }
+        shares = _depth_share(task, predictions)
     images, poses = batch["images"][0], batch["extrinsics"][0]
     several = images.shape[0] > 1
     return Supervision(
         answers=answers,
         frames=_frames(batch),
+        shares=shares,
         image_difference=float((images[1:] - images[:1]).abs().mean()) if several else None,
         pose_difference=float((poses[1:] - poses[:1]).abs().amax()) if several else None,
     )
+
+
+def answers_of_step(bench: Bench, found: Callable[[Optimizer], None]) -> dict[str, dict[str, float]]:
+    """How the terms that a step of the user's reports answer to each target: it makes the verdict, not the loss.
+
+    Args:
+        found: told of every optimizer that steps, before its first step.
+    """
+    batch, asked = bench.task.batch, Asked(bench.task, bench.start, bench.seed, bench.step)
+    answers = {}
+    with optimizers_heard(lambda optimizer, args, kwargs: found(optimizer)):
+        base = asked.terms(batch)
+        for target in TARGETS:
+            if isinstance(batch.get(target), Tensor):
+                try:
+                    changed = asked.terms({**batch, target: perturbed(target, batch[target])})
+                except Refused:  # what refuses another value has read it
+                    answers[target] = dict.fromkeys(base, math.inf)
+                    continue
+                answers[target] = {name: abs(changed[name] - value) for name, value in base.items() if name in changed}
+    return answers
+
+
+def _depth_share(task: TwoViewTask, predictions: Any) -> dict[str, Share]:
+    """How many of the valid depths the loss reads: where it has a slope along them. Costs no forward pass."""
+    depths, masks = task.batch.get("depths"), task.batch.get("point_masks")
+    if not isinstance(depths, Tensor) or not isinstance(masks, Tensor) or depths.shape != masks.shape:
+        return {}
+    leaf = depths.detach().clone().requires_grad_()
+    try:
+        with users_code(), torch.enable_grad():
+            objective = task.terms(predictions, {**task.batch, "depths": leaf})["objective"]
+            slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
+    except Refused:  # a loss that writes into its targets
+        return {}
+    valid = masks.bool()
+    if slope is None or not bool(valid.any()):
+        return {}
+    return {"depths": Share(int(((slope != 0) & valid).sum()), int(valid.sum()))}
 
 
 def perturbed(target: str, value: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pytest_overfit.asking import NotAsked
+
 StopReason = Literal[
     "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"
 ]
@@ -80,12 +82,20 @@ class Hang:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """Whether the sample stayed the same: fingerprints around the run, differences between two draws of the loader."""
+    """Whether the sample stayed the same: fingerprints around the run, differences between draws of the loader.
+
+    ``draws`` counts these (1: there is one batch, or it could not be drawn again). ``changed_at`` is the first step
+    (from 1) at which the batch was another, though it is the first one again at the end; ``written`` names a tensor
+    that is changed within every step and put back.
+    """
 
     fingerprint_start: str
     fingerprint_end: str
     redraw_differences: tuple[str, ...]
     randomness: tuple[str, ...]
+    draws: int = 1
+    changed_at: int | None = None
+    written: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,67 @@ class FrameRecord:
     frame: int
     valid: int
     total: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a target the objective reads: ``answering`` of the ``elements`` that the data do not leave out.
+
+    ``tried``: they are single ones that were exchanged, not all. ``certain``: it is a target by its place or name.
+
+    Example:
+        >>> Share(12, 12).text(), Share(2, 2, tried=True).text()
+        ('100% of 12 elements', '2 of 2 elements tried')
+    """
+
+    answering: int
+    elements: int
+    tried: bool = False
+    certain: bool = True
+
+    @property
+    def ratio(self) -> float:
+        return self.answering / max(1, self.elements)
+
+    def text(self) -> str:
+        """The share as a report shows it."""
+        if self.tried:
+            return f"{self.answering} of {self.elements} elements tried"
+        return f"{self.ratio:.0%} of {self.elements} elements"
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Does a limited term fall by the weights? Its value at the start and the end, and asked again after the run.
+
+    ``returned`` has it with the initial weights back, all else as the run has left it. ``alone`` has it with the
+    initial weights but for ``parameters``, which change no output, and ``exchanged`` the trained model's for other
+    targets; None where no parameter is of that kind.
+    """
+
+    start: float
+    end: float
+    returned: float
+    alone: float | None = None
+    exchanged: float | None = None
+    parameters: tuple[str, ...] = ()
+
+    def kept(self, value: float) -> float:
+        """Which share of the fall is still there at a value: 0 at the start, 1 at the end."""
+        return (self.start - value) / (self.start - self.end) if self.start != self.end else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A step beside a loss: what the step reports at its last steps, and the loss of the same model on this batch.
+
+    ``start`` and ``start_loss`` are the same two with the initial weights.
+    """
+
+    reported: float
+    loss: float
+    start: float
+    start_loss: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +180,10 @@ class Supervision:
     that change what the model returns, ``unread`` those that change nothing, ``targets`` those that are targets by
     their place (the second of a pair) or name. ``note`` says what was not probed, and why; ``finite`` whether the
     loss was, before anything was perturbed. ``padding`` counts the labels under an ``attention_mask`` of 0 that the
-    loss answers to.
+    loss answers to. ``shares`` has how much of each target is read, ``copied`` a target that stands in the input too.
+
+    Of a run that has passed, ``falls`` has every limited term, and ``agreement`` the loss beside a step of the user's.
+    ``not_asked`` says which of these questions have no answer, and why.
     """
 
     answers: Mapping[str, Mapping[str, float]]
@@ -122,6 +196,11 @@ class Supervision:
     note: str | None = None
     finite: bool = True
     padding: int = 0
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    copied: str | None = None
+    falls: Mapping[str, Fall] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    not_asked: tuple[NotAsked, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,18 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.foreign import attributes, defines, is_a
 
 Batch = Mapping[str, Any]
-DRAWS = 4
+DRAWS = 4  # of data in memory; a loader with workers takes its time to start
+LOADER_DRAWS = 2
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One batch of whatever the user gave, what a second draw differs in, and what there is to say about it."""
+    """One batch of whatever the user gave, what a further draw differs in, and what there is to say about it."""
 
     batch: Any
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    draws: int = 1
 
 
 def draw(data: Any) -> Drawn:
@@ -46,7 +48,7 @@ def draw(data: Any) -> Drawn:
         return Drawn(data)
     if callable(data) and not defines(data, "__iter__"):
         first = freeze_batch(data(), torch.device("cpu"))
-        return Drawn(first, _first_differences(first, (data() for _ in range(DRAWS - 1))))
+        return Drawn(first, _first_differences(first, (data() for _ in range(DRAWS - 1))), draws=DRAWS)
     if not defines(data, "__iter__"):
         raise OverfitError(
             f"a {type(data).__name__} where data is wanted",
@@ -60,9 +62,9 @@ def draw(data: Any) -> Drawn:
     second = next(iter(data), None)
     if second is None:
         return Drawn(first, ("the second draw is empty: a loader that can be drawn twice is wanted",))
-    again = 0 if attributes(data).get("num_workers") else DRAWS - 2  # workers take their time to start
+    again = (LOADER_DRAWS if attributes(data).get("num_workers") else DRAWS) - 2
     later = (batch for _ in range(again) if (batch := next(iter(data), None)) is not None)
-    return Drawn(first, _first_differences(first, itertools.chain((second,), later)))
+    return Drawn(first, _first_differences(first, itertools.chain((second,), later)), draws=2 + again)
 
 
 def is_batch(data: Any) -> bool:
@@ -85,7 +87,7 @@ def differences_of(first: Any, second: Any) -> tuple[str, ...]:
 class Sample:
     """The one sample that is trained on, as the model gets it (normalised), and the validation sample.
 
-    ``differences`` tells what changed between two draws of the training loader: nothing, for one constant sample.
+    ``differences`` tells what changed between ``draws`` draws of the training loader: nothing, for one constant sample.
     ``randomness`` are sentences on why, ``notes`` what else there is to say of the data and of the model they go into.
     """
 
@@ -94,6 +96,7 @@ class Sample:
     differences: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    draws: int = 1
 
 
 def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:

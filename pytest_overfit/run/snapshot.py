@@ -92,6 +92,11 @@ class Snapshot:
         """A tensor's value at the time of the snapshot; None where it was not there or had no value yet."""
         return self._values.get(id(tensor))
 
+    def parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Every parameter that was added, with its value then."""
+        known = (self._known[key] for key in self._values)
+        return ((thing, self._values[id(thing)]) for thing in known if isinstance(thing, nn.Parameter))
+
     def restore(self, *, keep_trained: bool = False) -> None:
         """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""
         for restore in self._restorers:  # parameters are back on their device before an optimizer follows them

@@ -137,11 +137,13 @@ def draw_sample(data: TrainerData) -> Sample:
     first, *later = data.draw(0)
     changed: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()
-    for other in (*later, *data.draw(1)[:1]):
+    others = (*later, *data.draw(1)[:1])
+    for other in others:
         if changed := differences_of(first, other):
             randomness = _explained(first, other, data)
             break
-    return Sample(data.prepared(first), None, changed, randomness, tuple(_accumulation(first, data.config)))
+    notes = tuple(_accumulation(first, data.config))
+    return Sample(data.prepared(first), None, changed, randomness, notes, draws=1 + len(others))
 
 
 def _explained(first: Batch, other: Batch, data: TrainerData) -> tuple[str, ...]:

@@ -294,8 +294,8 @@ def test_zero_criteria(tmp_path: Path) -> None:
         "prediction",
     ]
     assert problems_in(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in off]) == [
-        "a.yaml: overfit.criteria: found every criterion switched off, allowed: at least one: a gate without criteria"
-        " proves nothing"
+        "a.yaml: overfit.criteria: found no limit on any term: nothing asks for learning, allowed: "
+        "a limit of the objective or of a term of the loss"
     ]
     left = load(tmp_path, "exp_name: x\n", [f"overfit.criteria.{name}=off" for name in off[1:]])
     assert left.overfit.criteria.names() == ("objective", "defects")

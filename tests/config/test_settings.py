@@ -176,7 +176,7 @@ def test_every_keyword_arrives() -> None:
         keep_trained=True,
         monotonic={"window": 5},
         finite=False,
-        supervised=None,
+        supervised=False,
         unused=("a.*",),
         frozen="b",
         stochastic=True,
@@ -260,7 +260,8 @@ def test_problems_come_together_each_with_its_place() -> None:
         ({"monotonic": {"windo": 3}},
          "monotonic.windo: found an unknown key, allowed: window | tolerance | floor | strict (did you mean window?)"),
         (dict.fromkeys(("objective", "monotonic", "finite", "gradients", "supervised", "constant_batch"), False),
-         "found every criterion switched off, allowed: at least one: a gate without criteria proves nothing"),
+         "found no limit on any term: nothing asks for learning, allowed: "
+         "a limit of the objective or of a term of the loss"),
     ],
 )  # fmt: skip
 def test_problems_of_keywords(keywords: Mapping[str, Any], line: str) -> None:
@@ -328,3 +329,25 @@ def test_a_malformed_override_is_told() -> None:
     """With the place it stands in."""
     with pytest.raises(ConfigError, match=r"2 problems in the overrides\n  ini: found override 'x' with no `=`"):
         layer_of_overrides("ini", ["x", "overfit=3"])
+
+
+def test_none_in_a_call_says_nothing() -> None:
+    """What a helper hands on that was told nothing is the default, or what a weaker place says."""
+    assert layer_of_keywords(CALL, {"objective": None, "accuracy": None}).values == {}
+    marked = layer_of_keywords(MARKER, {"objective": 0.5})
+    assert resolved(marked, layer_of_keywords(CALL, {"objective": None})).settings.criteria.objective == Limit(0.5)
+
+
+@pytest.mark.parametrize("keywords", [{"objective": False}, {"objective": False, "max_steps": 5, "finite": True}])
+def test_nothing_asks_for_learning(keywords: Mapping[str, Any]) -> None:
+    """Finite numbers and gradients are no proof that anything was learnt."""
+    assert problems_of(layer_of_keywords(CALL, keywords)) == [
+        f"{CALL}: found no limit on any term: nothing asks for learning, allowed: "
+        "a limit of the objective or of a term of the loss"
+    ]
+
+
+def test_whether_a_limit_was_stated_is_known() -> None:
+    """A default is one that nobody has chosen for this loss."""
+    assert not resolved().settings.criteria.objective.stated  # type: ignore[union-attr]
+    assert resolved(layer_of_keywords(CALL, {"objective": 0.01})).settings.criteria.objective.stated  # type: ignore[union-attr]

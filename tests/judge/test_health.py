@@ -8,7 +8,16 @@ import pytest
 
 from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
-from pytest_overfit.run.record import BatchRecord, FrameRecord, FreezeMatch, NonFinite, Supervision
+from pytest_overfit.run.record import (
+    Agreement,
+    BatchRecord,
+    Fall,
+    FrameRecord,
+    FreezeMatch,
+    NonFinite,
+    Share,
+    Supervision,
+)
 from tests.support.records import falling, parameter, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}
@@ -183,3 +192,60 @@ def test_falling_helper_really_falls() -> None:
     """The support curve starts and ends where it says."""
     assert falling(4.0, 0.5)[0] == 4.0
     assert falling(4.0, 0.5)[-1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"falls": {"objective": Fall(1.1, 0.004, 0.004)}},
+         "objective falls without the weights: back at the initial weights it is 0.004, it started at 1.1"),
+        ({"falls": {"score": Fall(0.1, 0.9, 0.9)}},
+         "score rises without the weights: back at the initial weights it is 0.9"),
+        ({"falls": {"objective": Fall(1.0, 0.0, 1.0, 0.01, 0.02, ("loss.w",))}},
+         "objective falls by loss.w alone, which change no output: 0.01 with the initial model, 0.02 for other"),
+        ({"falls": {"objective": Fall(1.0, 0.0, 1.0, exchanged=0.02)}},
+         "objective does not answer to the target any more: for another one it is 0.02, it started at 1"),
+        ({"agreement": Agreement(0.003, 2.1, 1.0, 1.0)},
+         "the step reports 0.003, the loss of the same model on this batch is 2.1"),
+        ({"shares": {"y": Share(1, 40)}}, "the loss reads little of y: 2% of 40 elements, at least 25% wanted"),
+        ({"shares": {"y": Share(3, 24, tried=True)}}, "the loss reads little of y: 3 of 24 elements tried"),
+        ({"copied": "1 stands in 0: column 4"}, "1 stands in 0: column 4"),
+    ],
+)  # fmt: skip
+def test_a_pass_that_proves_nothing_is_found(changes: dict[str, Any], says: str) -> None:
+    """Each answer to what is asked of a run that has passed has its sentence."""
+    finding = judge_supervised(record(supervision=supervision(**changes)), Supervised(), LIMITS)
+    assert not finding.passed
+    assert says in finding.observed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"falls": {"objective": Fall(1.1, 0.004, 0.7)}},
+        {"falls": {"objective": Fall(1.1, 0.004, 2.5)}},
+        {"falls": {"objective": Fall(1.0, 0.0, 1.0, 0.01, 5.0, ("loss.centres",))}},
+        {"agreement": Agreement(0.009, 0.02, 3.0, 1.0)},
+        {"agreement": Agreement(-2.0, 0.5, -1.0, 1.0)},
+        {"shares": {"weights": Share(1, 40, certain=False)}},
+        {"shares": {"y": Share(10, 40)}},
+    ],
+)
+def test_an_honest_pass_is_none_of_these(changes: dict[str, Any]) -> None:
+    """Half of a fall, a factor between step and loss, a head beside the model, a tensor that is no target."""
+    assert judge_supervised(record(supervision=supervision(**changes)), Supervised(), LIMITS).passed
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ({"changed_at": 8}, "the batch was changed during the run, and put back before its end"),
+        ({"written": "labels"}, "labels is changed within a step, and put back before its end"),
+    ],
+)
+def test_a_change_that_was_undone_is_found(batch: dict[str, Any], says: str) -> None:
+    """The bytes at the end say nothing about those between."""
+    same = "aa" * 32
+    finding = judge_constant_batch(record(batch=BatchRecord(same, same, (), (), **batch)))
+    assert not finding.passed
+    assert finding.observed == says

@@ -292,3 +292,17 @@ def test_held_since_is_the_first_step_of_the_last_good_stretch(curve: list[float
     step = held_since(curve, Limit(below))
     assert all(value < below for value in curve[step - 1 :])
     assert step == 1 or not curve[step - 2] < below
+
+
+def test_a_small_fall_needs_a_stated_limit() -> None:
+    """A pass that takes less than half of its start says so; by a default that nobody chose it is none."""
+    run = record(curves={"objective": falling(0.0114, 0.0098)})
+    stated, default = (
+        judge_limit(run, "objective", Limit(0.01, stated=known), hold_steps=5, limits=LIMITS) for known in (True, False)
+    )
+    assert stated.passed
+    assert stated.observed == "objective 0.0098; fell by only 14%"
+    assert not default.passed
+    assert default.observed == "objective starts at 0.0114 and passes at 0.0098: fell by only 14%"
+    half = record(curves={"objective": falling(0.02, 0.0098)})
+    assert judge_limit(half, "objective", Limit(0.01, stated=False), hold_steps=5, limits=LIMITS).passed

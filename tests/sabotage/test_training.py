@@ -90,9 +90,9 @@ def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
     expect_red(
         result,
         {
-            "finite": "loss term objective is not finite at step 24",
+            "finite": "loss term objective is not finite at step 23",
             "objective": "see ::finite for the first NaN",
-            "monotonic": "objective is nan at step 24",
+            "monotonic": "objective is nan at step 23",
         },
         green=(*STAGES, "supervised", "constant_batch", "gradients", "defects"),
     )
@@ -285,3 +285,43 @@ def test_an_empty_loader_is_named(victim: Victim) -> None:
     """No batch is no sample."""
     victim.pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef overfit_loader():\n    return []\n")
     expect_red(victim.run(), {"loader": "the loader gives no batch", **not_judged("loader")}, green=("config", "pair"))
+
+
+def test_a_loss_that_falls_by_itself_is_found(victim: Victim) -> None:
+    """Every limit is met by a factor that shrinks with the calls; the initial weights meet them too."""
+    result = victim.run(loss="saboteurs.CountingLoss")
+    report = reports_of(result)["supervised"]
+    assert report.failed
+    assert "objective falls without the weights: back at the initial weights it is" in report.longreprtext
+
+
+def test_a_loss_that_reads_few_depths_is_found(victim: Victim) -> None:
+    """A quantile of a hundredth leaves the best pixels over."""
+    report = reports_of(victim.run(SHORT, "loss.depth.valid_range=0.01"))["supervised"]
+    assert report.failed
+    assert "the loss reads little of depths: " in report.longreprtext
+
+
+def test_a_step_is_probed_in_place_of_the_loss_beside_it(victim: Victim) -> None:
+    """The step trains on a batch of its own: what it reports answers to nothing, and the loss has not fallen."""
+    victim.pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture
+        def overfit_step(overfit_batch, overfit_loss):
+            kept = dict(overfit_batch)
+
+            def step(model, batch, optimizer):
+                optimizer.zero_grad()
+                terms = overfit_loss(model(images=kept["images"]), kept)
+                terms["objective"].backward()
+                optimizer.step()
+                return terms
+
+            return step
+        """
+    )
+    report = reports_of(victim.run())["supervised"]
+    assert report.failed
+    assert "does not answer when depths change" in report.longreprtext

@@ -112,3 +112,13 @@ class Overconfident(nn.Module):
             "pose_enc": self.pose,
             "pose_enc_list": [self.pose] * 4,
         }
+
+
+class CountingLoss(MultitaskLoss):
+    """Every term shrinks with the calls."""
+
+    calls = 0
+
+    def forward(self, predictions: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
+        self.calls += 1
+        return {name: term * 0.95**self.calls for name, term in super().forward(predictions, batch).items()}

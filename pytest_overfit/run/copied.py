@@ -1,0 +1,75 @@
+"""Does a target stand in the input? A model that only copies it has shown nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.data.batch import named_tensors
+
+MOST_COLUMNS = 4096  # of an input that are looked through
+MOST_WANTED = 64  # columns of a target
+CHANCE = 1e-3  # of columns that agree by accident
+
+
+def copied_target(batch: Any, inputs: Collection[str], targets: Collection[str]) -> str | None:
+    """A sentence on a target whose every value stands in one input, sample by sample; None where there is none.
+
+    Example:
+        >>> x, y = torch.randn(12, 4), torch.arange(12) % 3
+        >>> copied_target((torch.cat([x, torch.eye(3)[y]], 1), y), ["0"], ["1"])
+        '1 stands in 0: columns 4, 5, 6'
+
+    A target that is the whole input (an autoencoder's) is meant.
+    """
+    tensors = {key: tensor.detach() for key, tensor in named_tensors(batch) if _is_dense(tensor)}
+    for target in (key for key in targets if key in tensors and key not in inputs):
+        for key in (key for key in inputs if key in tensors):
+            wanted, given = tensors[target], tensors[key]
+            if given.shape == wanted.shape or len(given) != len(wanted):
+                continue
+            if columns := _columns(given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)):
+                shown = ", ".join(map(str, columns[:4])) + (", ..." if columns[4:] else "")
+                return f"{target} stands in {key}: column{'s' if columns[1:] else ''} {shown}"
+    return None
+
+
+def _columns(given: Tensor, wanted: Tensor) -> list[int]:
+    """The column of the input that each column of the target is, or each of its classes; empty where one is missing."""
+    if given.shape[1] > MOST_COLUMNS or wanted.shape[1] > MOST_WANTED:
+        return []
+    if found := _found(given, wanted.unbind(1)):
+        return found
+    if wanted.shape[1] > 1 or wanted.is_floating_point():
+        return []
+    classes = torch.unique(wanted)
+    return _found(given, [(wanted[:, 0] == value) for value in classes]) if 1 < len(classes) <= MOST_WANTED else []
+
+
+def _found(given: Tensor, wanted: Collection[Tensor]) -> list[int]:
+    columns, chance = [], 1.0
+    for column in wanted:
+        values = len(torch.unique(column))
+        if values < 2:
+            return []
+        equal = (given == column.to(given.dtype)[:, None]).all(0).nonzero()
+        if not len(equal):
+            return []
+        columns.append(int(equal[0]))
+        chance *= given.shape[1] * math.exp(-len(column) * math.log(values))
+    return columns if chance < CHANCE else []
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and not tensor.is_nested
+        and not tensor.is_meta
+        and not tensor.is_quantized
+        and tensor.dim() > 0
+        and len(tensor) > 1
+    )

@@ -1,0 +1,300 @@
+"""How much of a target does the loss read? The share of its elements whose change moves the objective.
+
+By the gradient where there is one: of a target of numbers its own, of labels that of the predictions at their places.
+Else single elements are exchanged, two of them where both answer, more where one does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.record import Share, Supervision
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
+from pytest_overfit.run.update import into_training
+
+FEW, MANY = 2, 24  # elements that are exchanged one by one: where all answer, and where some do not
+SURE = 0.5  # a smaller share by the gradient is asked again by exchange
+MOST_ELEMENTS = 1_000_000  # one of more moves a mean by less than float32 shows
+SAME = 1e-7  # of the objective: rounding
+OTHER = 0.05  # of the elements that are taken for left out by the data may answer all the same
+CLASSES = 2  # values of a target that is a label, though written in numbers
+TABLE, SHORT = 2, 2  # dimensions of (samples, positions); equal labels at an end that need not be padding
+WHOLE = 0.9  # of a column answers, where columns are what is read
+
+Grid = Tensor  # of booleans, in the shape of a target
+
+
+def measure_shares(
+    task: Task, snapshot: Snapshot, keys: Mapping[str, bool], *, seed: int, step: Callable[[Any], Any] | None
+) -> dict[str, Share]:
+    """The share of each of these tensors of the batch that the objective reads; none for what cannot be asked.
+
+    Costs one forward pass for a target that has a gradient, up to ``MANY`` for one that has none.
+
+    Args:
+        keys: tensors of the batch, and whether they are targets for certain.
+        snapshot: what is put back after every call.
+        step: the user's step, asked in place of the loss.
+    """
+    asked = Asked(task, snapshot, seed, step)
+    tensors = dict(named_tensors(task.batch))
+    found = {}
+    for key, certain in keys.items():
+        tensor = tensors.get(key)
+        if tensor is None or not _is_measurable(tensor):
+            continue
+        if (share := _share(asked, task.batch, tensor)) is not None:
+            found[key] = Share(*share, certain=certain)
+    return found
+
+
+def targets_read(supervision: Supervision) -> dict[str, bool]:
+    """The tensors that the loss reads beside the predictions, and whether each is a target for certain.
+
+    Where there is only one, it is what the predictions are compared with. A target may reach predictions too: the
+    words of a decoder do, and every one of a step's that predicts once more after its update.
+    """
+    certain = {key for key in supervision.targets if key not in supervision.unread}
+    silent = {*supervision.inputs, *supervision.unread} - certain
+    read = [key for key in supervision.answers if key not in silent]
+    return {key: key in supervision.targets or len(read) == 1 for key in read}
+
+
+class Asked:
+    """One call of the loss, or of the step, after which everything is as it was."""
+
+    def __init__(self, task: Task, snapshot: Snapshot, seed: int, step: Callable[[Any], Any] | None) -> None:
+        self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
+        self.base: float | None = None
+
+    def objective(self, batch: Any) -> float:
+        return self.terms(batch)["objective"]
+
+    def terms(self, batch: Any) -> dict[str, float]:
+        """Every term as a number."""
+        numbers: dict[str, float] = self._call(batch, lambda _, terms: {k: float(v.detach()) for k, v in terms.items()})
+        return numbers
+
+    def moves(self, batch: Any) -> bool:
+        """Whether another batch has another objective. A batch that is refused has been read."""
+        if self.base is None:
+            self.base = self.objective(self.task.batch)
+        try:
+            return not abs(self.objective(batch) - self.base) <= SAME * abs(self.base)
+        except Refused:
+            return True
+
+    def slopes(self, old: Tensor) -> Grid | None:
+        """Where the objective has a slope along a target of numbers; None where it has none at all."""
+        leaf = old.detach().clone().requires_grad_()
+
+        def look(outputs: Heard, terms: Terms) -> Grid | None:
+            objective = terms["objective"]
+            if self.step is not None:
+                slope = leaf.grad  # of the step's own backward pass
+            else:
+                slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
+            return None if slope is None else slope != 0
+
+        return self._grid(exchanged(self.task.batch, {id(old): leaf}), look)
+
+    def places(self, labels: Tensor) -> Grid | None:
+        """At which labels the predictions have a slope; None where no prediction has a place for each label."""
+        if self.step is not None:
+            return None
+
+        def look(outputs: Heard, terms: Terms) -> Grid | None:
+            objective = terms["objective"]
+            fitting = [(t, dim) for _, t in outputs if (dim := _classes(t, labels)) is not None and t.requires_grad]
+            if not fitting or not objective.requires_grad:
+                return None
+            slopes = torch.autograd.grad(objective, [t for t, _ in fitting], allow_unused=True)
+            grids = [
+                (slope != 0) if dim == labels.dim() + 1 else (slope != 0).any(dim)
+                for slope, (_, dim) in zip(slopes, fitting, strict=True)
+                if slope is not None
+            ]
+            return max(grids, key=lambda grid: int(grid.sum()), default=None)
+
+        return self._grid(self.task.batch, look)
+
+    def _grid(self, batch: Any, look: Callable[[Heard, Terms], Grid | None]) -> Grid | None:
+        try:
+            grid: Grid | None = self._call(batch, look)
+        except Refused:
+            return None
+        return grid if grid is not None and bool(grid.any()) else None
+
+    def _call(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
+        task = self.task
+        with restored_process(), task.listening():
+            seed_everything(self.seed)
+            task.heard.clear()
+            into_training(task.model)
+            try:
+                with users_code(), torch.set_grad_enabled(True):
+                    if self.step is None:
+                        predictions, terms = task.forward(batch)
+                        outputs = predictions if isinstance(predictions, Heard) else Heard()
+                    else:
+                        terms, outputs = scalar_terms(self.step(batch)), Heard(task.heard)
+                    return look(outputs, terms)
+            finally:
+                task.heard.clear()
+                self.snapshot.restore()
+
+
+def exchanged(batch: Any, news: Mapping[int, Tensor]) -> Any:
+    """A batch with some of its tensors (by their ids) exchanged; the others are copied."""
+
+    def choose(tensor: Tensor) -> Tensor:
+        if id(tensor) in news:
+            return news[id(tensor)]
+        twin = tensor.detach().clone()
+        return twin.requires_grad_() if tensor.requires_grad else twin
+
+    return map_tensors(choose, batch)
+
+
+def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+    """(elements that answer, elements that count, whether single ones were tried), None where it cannot be asked."""
+    numbers = target.is_floating_point()
+    grid = asked.slopes(target) if numbers else asked.places(target)
+    if grid is not None:
+        left_out = _left_out(target, grid, batch)
+        counted = target.numel() - int((left_out & ~grid).sum())
+        answering = min(int(grid.sum()), counted)
+        if not numbers or answering >= SURE * counted:  # a label that is left out counts once it is another
+            return answering, counted, False
+    try:
+        return _tried(asked, batch, target)
+    except Refused:
+        return None
+
+
+def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+    """Single elements exchanged for another value of the same tensor."""
+    flat = target.detach().reshape(-1)
+    nothing = torch.zeros(target.shape, dtype=torch.bool, device=target.device)
+    places = (~_left_out(target, nothing, batch)).reshape(-1).nonzero().reshape(-1)
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:MANY]
+    high, low = flat[places].max() if len(places) else 0, flat[places].min() if len(places) else 0
+    if not len(places) or (high == low and not target.is_floating_point()):
+        return None
+    tried = moved = 0
+    for place in places[order.to(places.device)].tolist():
+        value = flat[place]
+        other = (low if value == high else high) if high != low else (value * 0.9 if value else value + 0.1)
+        changed = flat.clone()
+        changed[place] = other
+        moved += asked.moves(exchanged(batch, {id(target): changed.reshape(target.shape)}))
+        tried += 1
+        if tried == moved == FEW:
+            break
+    return moved, tried, True
+
+
+def _is_measurable(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and not tensor.is_nested
+        and not tensor.is_complex()
+        and not tensor.is_quantized
+        and not tensor.is_meta
+        and tensor.dtype is not torch.bool
+        and 1 < tensor.numel() <= MOST_ELEMENTS
+    )
+
+
+def _classes(prediction: Tensor, labels: Tensor) -> int | None:
+    """The dimension of the classes of a prediction that has a place for each label, that behind its last for none."""
+    shape, wanted = tuple(prediction.shape), tuple(labels.shape)
+    if shape == wanted:
+        return len(wanted) + 1
+    if shape[:-1] == wanted:
+        return len(shape) - 1
+    return 1 if len(shape) > 1 and (shape[0], *shape[2:]) == wanted else None
+
+
+def _left_out(target: Tensor, grid: Grid, batch: Any) -> Grid:
+    """The elements that the data themselves mark as left out: negative labels, NaN, padding, masks, lengths, columns.
+
+    What is only a likely mark counts where (nearly) nothing that it marks answers.
+    """
+    plain = target.detach()
+    sure = plain.isnan() if plain.is_floating_point() else plain < 0
+    if not plain.is_floating_point():
+        sure = sure | _padding(plain)
+    for likely in _likely(plain, grid, batch):
+        if int((likely & grid).sum()) <= OTHER * int(likely.sum()):
+            sure = sure | likely
+    return sure
+
+
+def _likely(target: Tensor, grid: Grid, batch: Any) -> Iterator[Grid]:
+    for _, other in named_tensors(batch):
+        if other is target or other.layout is not torch.strided or other.is_nested or other.is_complex():
+            continue
+        if _is_flags(other) and (flags := _spread(other, target)) is not None:
+            yield from (flags == 0, flags != 0) if bool(grid.any()) else (flags == 0,)
+        elif not other.is_floating_point() and target.dim() > 1 and tuple(other.shape) == tuple(target.shape[:1]):
+            places = torch.arange(target.shape[1], device=target.device)
+            late = places[None] >= other.to(target.device)[:, None]
+            yield late.reshape(*late.shape, *[1] * (target.dim() - 2)).expand(target.shape)
+        if _is_selection(other, len(target)):
+            chosen = torch.zeros(len(target), dtype=torch.bool, device=target.device)
+            chosen[other.to(target.device)] = True
+            yield (~chosen).reshape(-1, *[1] * (target.dim() - 1)).expand(target.shape)
+    if not bool(grid.any()):
+        return
+    silent = target[~grid]
+    if target.is_floating_point() and silent.numel() and len(torch.unique(target)) > CLASSES:
+        values, counts = torch.unique(silent, return_counts=True)
+        if int(counts.max()) > 1:
+            yield target == values[counts.argmax()]
+    if target.dim() > 1:
+        columns = grid.reshape(-1, grid.shape[-1])
+        read = columns.any(0)
+        if float(columns[:, read].float().mean()) >= WHOLE:  # other tasks' targets stand beside those of this one
+            yield (~read).expand(target.shape)
+
+
+def _is_selection(tensor: Tensor, samples: int) -> bool:
+    """Whether these are places of some of the samples, each once: nodes of a graph that are trained on."""
+    if tensor.dim() != 1 or tensor.dtype is not torch.long or not 0 < len(tensor) < samples:
+        return False
+    return int(tensor.min()) >= 0 and int(tensor.max()) < samples and len(torch.unique(tensor)) == len(tensor)
+
+
+def _padding(labels: Tensor) -> Grid:
+    """The run of equal labels at the end of every row, where the longest of them is longer than two."""
+    if labels.dim() != TABLE or labels.shape[1] <= SHORT:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    run = (labels == labels[:, -1:]).long().flip(1).cumprod(1).flip(1).bool()
+    lengths = run.sum(1)
+    is_padding = int(lengths.max()) > SHORT and int(lengths.min()) < labels.shape[1]
+    return run if is_padding else torch.zeros_like(run)
+
+
+def _is_flags(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.bool or bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def _spread(flags: Tensor, target: Tensor) -> Tensor | None:
+    """Flags in the shape of a target: as they are, or one for each of its leading or trailing places."""
+    flags = flags.detach().to(target.device)
+    shape, wanted = tuple(flags.shape), tuple(target.shape)
+    if not shape or len(shape) > len(wanted):
+        return None
+    for spread in (shape, (*shape, *[1] * (len(wanted) - len(shape)))):
+        if all(a in (1, b) for a, b in zip(spread[::-1], wanted[::-1], strict=False)):
+            return flags.reshape(spread).expand(wanted)
+    return None
