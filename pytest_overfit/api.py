@@ -169,6 +169,7 @@ def overfit_model(
             adapter=adapt,
             place=place,
             dog=dog,
+            questions=questions,
         )
         return judged(record, settings, inspected, questions, asked, place)
 
@@ -225,6 +226,7 @@ def overfit_config(
             inspector=inspected,
             place=place,
             dog=dog,
+            questions=questions,
         )
         return judged(record, config.overfit, inspected, questions, asked, place)
 

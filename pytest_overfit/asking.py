@@ -8,6 +8,7 @@ whatever comes: it lets it through to here, or catches a kind that it names.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -94,10 +95,18 @@ class Questions:
 
     Args:
         raising: mistakes of ours are raised: how this package tests itself (``PYTEST_OVERFIT_RAISE=1``).
+        found, above: what has no answer, here and in the questions that these are part of.
     """
 
     raising: bool = field(default_factory=lambda: os.environ.get(SWITCH, "") not in ("", "0"))
     found: dict[NotAsked, None] = field(default_factory=dict)
+    above: tuple[dict[NotAsked, None], ...] = ()
+
+    def apart(self) -> Questions:
+        """Questions about one thing: what they leave open is known here too."""
+        child = copy.copy(self)
+        child.found, child.above = {}, (*self.above, self.found)
+        return child
 
     @property
     def not_asked(self) -> tuple[NotAsked, ...]:
@@ -130,11 +139,15 @@ class Questions:
             return
         if self.raising:
             raise Mistake(f"{question}: {spoken(error)}{_place(error.__traceback__)}") from error
-        self.found[NotAsked(question, f"{spoken(error)}{_place(error.__traceback__)}", ours=True)] = None
+        self._keep(NotAsked(question, f"{spoken(error)}{_place(error.__traceback__)}", ours=True))
 
     def leave_out(self, question: str, why: str) -> None:
         """Keeps that a question was not asked at all."""
-        self.found[NotAsked(question, why)] = None
+        self._keep(NotAsked(question, why))
+
+    def _keep(self, each: NotAsked) -> None:
+        for found in (self.found, *self.above):
+            found[each] = None
 
 
 def spoken(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from pytest_overfit.asking import Questions
 from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.data.batch import fingerprint, freeze_batch
 from pytest_overfit.data.elements import is_dense
@@ -61,6 +62,7 @@ def run_any_model(
     adapter: Adapter = as_given,
     place: Place = ALONE,
     dog: Watchdog | None = None,
+    questions: Questions | None = None,
 ) -> RunRecord:
     """Trains on one frozen batch and returns what happened.
 
@@ -70,6 +72,7 @@ def run_any_model(
     Args:
         adapter: makes parts that a run takes out of what was given, and takes back for good what it did for that.
         dog: limits the whole run, what comes before the first step included; the caller has entered its block.
+        questions: keeps what could not be asked.
 
     Raises:
         OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
@@ -78,6 +81,7 @@ def run_any_model(
     ranks = place.ranks
     snapshot = Snapshot()
     dog = dog or Watchdog()
+    questions = questions or Questions()
     tell_all((*observers, dog))(WARM_UP, "", None)
     with (
         isolated(seed=seed, threads=threads, deterministic=settings.deterministic),
@@ -98,9 +102,8 @@ def run_any_model(
                 notes = [*([choice.note] if choice.note else ()), *drawn.notes, *seeds_note, *prepared.notes]
                 title = name or type(model).__name__
                 drawn = drawn if ranks is None else replace(drawn, batch=ranks.agreed_batch(drawn.batch))
-                run_of = partial(
-                    _Run, settings=settings, drawn=drawn, snapshot=snapshot, dog=dog, seed=seed, name=title
-                )
+                parts = partial(_Run, settings=settings, drawn=drawn, snapshot=snapshot, seed=seed, name=title)
+                run_of = partial(parts, dog=dog, questions=questions)
                 trained, supervision = model, None
                 if ranks is not None and ranks.shards_models:  # which may not fit as a whole: probed where it is
                     home = choose_device_for(model, "model").device
@@ -142,11 +145,13 @@ class _Run:
         drawn: Drawn,
         snapshot: Snapshot,
         dog: Watchdog,
+        questions: Questions,
         *,
         seed: int,
         name: str,
         ranks: Ranks | None = None,
     ) -> None:
+        self.questions, self.about_supervision = questions, questions.apart()
         self.prepared, self.subject, self.settings = prepared, prepared.subject, settings
         self.task, self.snapshot, self.dog, self.seed, self.ranks = task, snapshot, dog, seed, ranks
         self._materialise()
@@ -211,7 +216,7 @@ class _Run:
             bench.tell(PROBES, "", None)
             inspector.trained(bench, curves)
         generated = self._generated(curves)
-        verify(bench, curves, parts, constant, sharded=self._is_sharded)
+        verify(bench, curves, parts, constant, self.about_supervision, sharded=self._is_sharded)
         record = replace(make_record(parts, curves, Outcome(), notes), generated=generated)
         if inspector is not None and curves.stop != "interrupted":
             inspector.after(bench, record)
@@ -233,8 +238,13 @@ class _Run:
                 allowed="a transformers model with a language-model head and generate(), or its Trainer",
                 hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
             )
+        generated = self.prepared.generated
         with restored_process(), evaluating(self.task.model):
-            return self.prepared.generated(self.task.batch, wanted)
+            if wanted:
+                return generated(self.task.batch, True)
+            return self.questions.ask(
+                "what the decoder predicts", lambda: generated(self.task.batch, False), otherwise=None
+            )
 
     def _bench(self, plan: Plan) -> Bench:
         start = self.snapshot
@@ -314,10 +324,20 @@ class _Run:
 
         with optimizers_heard(heard):
             step = step and self._in_precision(step)
-            found = probe_influence(self.task, inner, seed=self.seed, step=step)
+            asked = self.about_supervision
+            found = probe_influence(self.task, inner, seed=self.seed, step=step, questions=asked)
             keys = targets_read(found)
-            shares = measure_shares(self.task, inner, keys, seed=self.seed, step=step)
-            return replace(found, shares=shares, copied=copied_target(self.task.batch, found.inputs, keys))
+            shares = asked.ask(
+                "how much of the targets the loss reads",
+                lambda: measure_shares(self.task, inner, keys, seed=self.seed, step=step),
+                otherwise={},
+            )
+            copied = asked.ask(
+                "whether the target is in the input",
+                lambda: copied_target(self.task.batch, found.inputs, keys),
+                otherwise=None,
+            )
+            return replace(found, shares=shares, copied=copied)
 
     def _in_precision(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """AMP by option also around a step of the user's."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from pytest_overfit.asking import Questions, users_code
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.schema import AmpConfig, OverfitConfig
 from pytest_overfit.data.batch import fingerprint, freeze_batch
@@ -58,6 +59,7 @@ def run_config(
     inspector: Inspector | None = None,
     place: Place = ALONE,
     dog: Watchdog | None = None,
+    questions: Questions | None = None,
 ) -> RunRecord:
     """Trains a model on one frozen sample as the config says, and returns what happened.
 
@@ -73,8 +75,9 @@ def run_config(
         observers: told of every step.
         place: of this process among those that share its machine, or its run.
         dog: limits the whole run; the caller has entered its block.
+        questions: keeps what could not be asked.
     """
-    dog = dog or Watchdog()
+    dog, questions = dog or Watchdog(), questions or Questions()
     settings, model = config.overfit, subject.build()
     tell_all((*observers, dog))(WARM_UP, "", None)
     choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=place.turn)
@@ -96,9 +99,10 @@ def run_config(
                 if ranks is not None and ranks.shards_models:
                     _, trained = ranks.sharded(subject, model, choice.device)
                 trained = trained.to(choice.device)
-                run = _Run(config, trained, subject.data, criterion, choice.device, snapshot, dog, ranks)
+                run = _Run(config, trained, subject.data, criterion, choice.device, snapshot, dog, questions, ranks)
                 curves = run.train(subject, limits, accept, observers, inspector)
-                run.show(curves, observers)
+                with questions.asking("pictures of the predictions"):
+                    run.show(curves, observers)
                 record = run.record(curves, notes=choice.note)
                 if ranks is not None and settings.keep_trained:
                     ranks.write_back(trained, model)
@@ -124,8 +128,10 @@ class _Run:
         device: torch.device,
         snapshot: Snapshot,
         dog: Watchdog,
+        questions: Questions,
         ranks: Ranks | None,
     ) -> None:
+        self.about_supervision = questions.apart()
         self.config, self.snapshot, self.dog, self.sample, self.ranks = config, snapshot, dog, sample, ranks
         self.initial = snapshot.value if ranks is None else ranks.initial_of(model, snapshot.value)
         if device.type == "cuda":
@@ -151,7 +157,9 @@ class _Run:
             draws=sample.draws,
             randomness=(*config.randomness, *sample.randomness),
             frozen=frozen,
-            supervision=probe_supervision(self.task) if config.overfit.probes.sensitivity else None,
+            supervision=probe_supervision(self.task, self.about_supervision)
+            if config.overfit.probes.sensitivity
+            else None,
         )
         self.outcome: Outcome | None = None
         self.loss_names: tuple[str, ...] = ()
@@ -192,7 +200,10 @@ class _Run:
         self.bench = bench = self._bench(plan, subject, optimizers, own)
         bench.tell = tell_all((*observers, self.dog))
         if own is not None and self.parts.supervision is not None:
-            self.parts.supervision = replace(self.parts.supervision, answers=self._answers_of_step(bench))
+            answers = self.about_supervision.ask(
+                "what the step answers to", lambda: self._answers_of_step(bench), otherwise={}
+            )
+            self.parts.supervision = replace(self.parts.supervision, answers=answers)
         if inspector is not None:
             inspector.before(bench)
         if self.ranks is None:
@@ -290,7 +301,7 @@ class _Run:
         collective = self.ranks is not None and self.ranks.shards_models  # where all ranks look, or none does
         if not collective and not seeing and not (observers and self.task.val_batch is None):
             return
-        with evaluating(self.task.model):
+        with evaluating(self.task.model), users_code():
             predictions = self.task.predict(self.task.batch)
         confidence = confidence_of(predictions) if self.task.val_batch is None else {}
         for observer in observers if confidence else ():
@@ -304,7 +315,7 @@ class _Run:
         outcome = self.outcome if curves.stop == "passed" and self.outcome else self.look(curves)
         if self.bench is not None and self.constant is not None:
             sharded = self.ranks is not None and self.ranks.shards_models
-            verify(self.bench, curves, self.parts, self.constant, sharded=sharded)
+            verify(self.bench, curves, self.parts, self.constant, self.about_supervision, sharded=sharded)
         said = (
             *_notes(notes, self.clip),
             *self._unlogged(curves),

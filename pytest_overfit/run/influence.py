@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
 from pytest_overfit.run.call import CallTask
@@ -26,17 +27,30 @@ TARGET_NAMES = frozenset(
 )
 
 
-def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Callable[[Any], Any] | None) -> Supervision:
+Heed = tuple[Heard, dict[str, float]]
+
+
+def probe_influence(
+    task: CallTask,
+    snapshot: Snapshot,
+    *,
+    seed: int,
+    step: Callable[[Any], Any] | None,
+    questions: Questions,
+) -> Supervision:
     """Perturbs one tensor of the batch at a time and measures how each loss term answers.
 
     The user's loss is called once for the batch as it is and once per tensor, at most ``MOST_TENSORS`` of them; where
     there is no loss, ``step(batch)``, the user's train step, is, and everything is put back after each call.
+
+    Raises:
+        Exception: whatever the user's code raises of the batch as it is: the run would raise it too.
     """
     named = list(named_tensors(task.batch))
     if not named:
         return Supervision({}, (), note="the batch holds no tensor")
 
-    def call(batch: Any) -> tuple[Heard, dict[str, float]]:
+    def call(batch: Any) -> Heed:
         with restored_process(), task.listening():
             seed_everything(seed)
             task.heard.clear()
@@ -54,8 +68,24 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
                 task.heard.clear()
                 snapshot.restore()
 
-    outputs, base = call(task.batch)
-    padding = _padding_read(task.batch, base, lambda batch: call(batch)[1])
+    def other(batch: Any) -> Heed:
+        with users_code():
+            return call(batch)
+
+    sound = call(task.batch)
+    targets, finite = tuple(targets_of(task.batch)), all(map(math.isfinite, sound[1].values()))
+    answered = questions.ask(
+        "what the loss answers to", lambda: _answers(task.batch, named, sound, other), otherwise=None
+    )
+    padding = questions.ask(
+        "whether the loss reads padding", lambda: _padding_read(task.batch, sound[1], other), otherwise=0
+    )
+    found = answered or Supervision({}, ())
+    return replace(found, targets=targets, finite=finite, padding=padding)
+
+
+def _answers(batch: Any, named: Sequence[tuple[str, Tensor]], sound: Heed, other: Callable[[Any], Heed]) -> Supervision:
+    outputs, base = sound
     answers: dict[str, dict[str, float]] = {}
     inputs, unread, skipped = [], [], []
     for key, tensor in named[:MOST_TENSORS]:
@@ -64,8 +94,8 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
             skipped.append(key)
             continue
         try:
-            moved, terms = call(_replaced(task.batch, tensor, changed))
-        except Exception:  # what refuses another value has read it
+            moved, terms = other(_replaced(batch, tensor, changed))
+        except Refused:  # what refuses another value has read it
             answers[key] = dict.fromkeys(base, math.inf)
             continue
         answers[key] = {name: _gap(value, terms[name]) for name, value in base.items() if name in terms}
@@ -76,14 +106,10 @@ def probe_influence(task: CallTask, snapshot: Snapshot, *, seed: int, step: Call
             unread.append(key)
     left_out = [key for key, _ in named[MOST_TENSORS:]] + skipped
     note = f"not perturbed: {', '.join(left_out)}" if left_out else None
-    return Supervision(
-        answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note,
-        targets=tuple(targets_of(task.batch)), finite=all(map(math.isfinite, base.values())),
-        padding=padding,
-    )  # fmt: skip
+    return Supervision(answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note)
 
 
-def _padding_read(batch: Any, base: dict[str, float], call: Callable[[Any], dict[str, float]]) -> int:
+def _padding_read(batch: Any, base: dict[str, float], other: Callable[[Any], Heed]) -> int:
     """How many labels stand under an ``attention_mask`` of 0 and are read by the loss all the same.
 
     They get the label of a token that counts; a loss that leaves them out does not notice.
@@ -99,11 +125,7 @@ def _padding_read(batch: Any, base: dict[str, float], call: Callable[[Any], dict
     if not others.numel():
         return 0
     changed = torch.where(padded, others[0], labels)
-    try:
-        answer = call(_replaced(batch, labels, changed))
-    except Exception:
-        return 0
-    name = "objective"
+    answer, name = other(_replaced(batch, labels, changed))[1], "objective"
     return int(padded.sum()) if _gap(base[name], answer.get(name, base[name])) > 1e-6 * abs(base[name]) else 0
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.keywords import SETTINGS
 from pytest_overfit.errors import OverfitError
@@ -313,7 +314,11 @@ def _blame(task: Task, watch: GradientWatch) -> str | None:
     """The module that made a prediction non-finite; None once the update has spoilt the parameters themselves."""
     if not task.repeatable or first_non_finite_state(task.model, (), 0, watch.infinite) is not None:
         return None
-    return locate_non_finite(task.model, lambda: task.forward(task.batch))
+    try:
+        with users_code():
+            return locate_non_finite(task.model, lambda: task.forward(task.batch))
+    except Refused:  # a model may refuse its own NaN
+        return None
 
 
 def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observer]) -> None:

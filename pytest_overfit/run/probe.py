@@ -10,31 +10,31 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.record import FrameRecord, Share, Supervision
 from pytest_overfit.run.shares import Asked
-from pytest_overfit.run.task import TwoViewTask
+from pytest_overfit.run.task import Terms, TwoViewTask
 from pytest_overfit.run.update import optimizers_heard
 
 TARGETS = ("depths", "extrinsics", "intrinsics", "point_masks")
 
 
-def probe_supervision(task: TwoViewTask) -> Supervision:
-    """Perturbs one target at a time under the untrained model's predictions and measures how each loss term answers."""
+def probe_supervision(task: TwoViewTask, questions: Questions) -> Supervision:
+    """Perturbs one target at a time under the untrained model's predictions and measures how each loss term answers.
+
+    Raises:
+        Exception: whatever the user's code raises of the batch as it is: the run would raise it too.
+    """
     batch = task.batch
     with evaluating(task.model):
         predictions = task.predict(batch)
         base = task.terms(predictions, batch)
-        answers = {}
-        for target in TARGETS:
-            if isinstance(batch.get(target), Tensor):
-                changed = task.terms(predictions, {**batch, target: perturbed(target, batch[target])})
-                answers[target] = {
-                    name: float((changed[name] - value).abs()) for name, value in base.items() if name in changed
-                }
-        shares = _depth_share(task, predictions)
+        answers = questions.ask("what the loss answers to", lambda: _answers(task, predictions, base), otherwise={})
+        shares = questions.ask(
+            "how much of the depth the loss reads", lambda: _depth_share(task, predictions), otherwise={}
+        )
     images, poses = batch["images"][0], batch["extrinsics"][0]
     several = images.shape[0] > 1
     return Supervision(
@@ -44,6 +44,23 @@ def probe_supervision(task: TwoViewTask) -> Supervision:
         image_difference=float((images[1:] - images[:1]).abs().mean()) if several else None,
         pose_difference=float((poses[1:] - poses[:1]).abs().amax()) if several else None,
     )
+
+
+def _answers(task: TwoViewTask, predictions: Any, base: Terms) -> dict[str, dict[str, float]]:
+    batch, answers = task.batch, {}
+    for target in TARGETS:
+        if not isinstance(batch.get(target), Tensor):
+            continue
+        try:
+            with users_code():
+                changed = task.terms(predictions, {**batch, target: perturbed(target, batch[target])})
+        except Refused:  # what refuses another value has read it
+            answers[target] = dict.fromkeys(base, math.inf)
+            continue
+        answers[target] = {
+            name: float((changed[name] - value).abs()) for name, value in base.items() if name in changed
+        }
+    return answers
 
 
 def answers_of_step(bench: Bench, found: Callable[[Optimizer], None]) -> dict[str, dict[str, float]]:

@@ -41,18 +41,23 @@ FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells w
 Answer = tuple[Heard, dict[str, float]]
 
 
-def verify(bench: Bench, curves: Curves, parts: Parts, constant: Constant, *, sharded: bool) -> None:
+def verify(
+    bench: Bench, curves: Curves, parts: Parts, constant: Constant, questions: Questions, *, sharded: bool
+) -> None:
     """Adds to the parts of a run what is asked once it has passed; the state is left as it was.
 
     Args:
         bench: the run, its model as it was trained.
         constant: what was seen of the batch.
+        questions: those about the supervision.
         sharded: the weights are spread over ranks, and cannot be put back here.
     """
     parts.changed_at = constant.changed_at
-    if parts.supervision is None or curves.stop != "passed" or not curves.steps:
+    if parts.supervision is None:
         return
-    questions = Questions()
+    if curves.stop != "passed" or not curves.steps:
+        parts.supervision = replace(parts.supervision, not_asked=questions.not_asked)
+        return
     found = parts.supervision
     falls = questions.ask(
         "whether the loss falls by the weights", lambda: _falls(bench, curves, found, sharded), otherwise={}

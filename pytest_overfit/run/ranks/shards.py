@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.task import Task
@@ -104,8 +105,9 @@ def _tried(task: Task, batch: Any, seed: int) -> tuple[dict[str, float], Gradien
     """Loss terms and gradients of one step; None where the model or the loss refuses the batch."""
     seed_everything(seed)
     try:
-        return _step(task, batch)
-    except (Exception, Detached):
+        with users_code():
+            return _step(task, batch)
+    except (Refused, Detached):
         return None
 
 
