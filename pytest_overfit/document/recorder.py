@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,12 +29,15 @@ class Recorder(Observer):
         report: folder of the report.
         document: what is known before the run.
         planned: steps of the whole budget.
+        hide: takes out of an error's text what nobody is to see.
     """
 
     wants_pictures = True
 
-    def __init__(self, report: Path, document: Document, *, planned: int) -> None:
-        self.report, self.document, self.planned = report, document, planned
+    def __init__(
+        self, report: Path, document: Document, *, planned: int, hide: Callable[[str], str] = lambda text: text
+    ) -> None:
+        self.report, self.document, self.planned, self.hide = report, document, planned, hide
         self.seed = 0
         self.pictures: dict[int, Sequence[FramePicture]] = {}
         self._begin()
@@ -68,7 +71,7 @@ class Recorder(Observer):
 
     def broke(self, error: BaseException) -> Document:
         """Writes what was known when an error ended the run."""
-        told = f"{type(error).__name__}: {error}"
+        told = self.hide(f"{type(error).__name__}: {error}")
         self.document = replace(self.document, error=told)
         return self._write("finished", self._so_far() if self.rows else None)
 
