@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -92,7 +93,7 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
         return judge()
     except (Exception, pytest.fail.Exception) as error:
         shown_by = _node(request).parent.stash.setdefault(SHOWN, {}).setdefault((type(error), str(error)), name)
-        finding = _finding_of(error, name, shown_by, allowed)
+        finding = _without_secrets(_node(request).config, _finding_of(error, name, shown_by, allowed))
         if shown_by != name or isinstance(error, OverfitError):
             return finding
         _node(request).stash[FINDING] = finding
@@ -106,6 +107,21 @@ def _finding_of(error: BaseException, name: str, shown_by: str, allowed: str) ->
         return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=error.hint)
     first_line = (str(error).splitlines() or [""])[0]
     return Finding(name, False, f"{type(error).__name__}: {first_line}", allowed)
+
+
+def _without_secrets(config: pytest.Config, finding: Finding) -> Finding:
+    from pytest_overfit.collect import without_secrets
+
+    def told(text: str | None) -> str | None:
+        return None if text is None else without_secrets(config, text)
+
+    return replace(
+        finding,
+        observed=without_secrets(config, finding.observed),
+        allowed=without_secrets(config, finding.allowed),
+        where=told(finding.where),
+        hint=told(finding.hint),
+    )
 
 
 def from_users_code(trace: TracebackType | None) -> TracebackType | None:

@@ -17,7 +17,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.options import LANGUAGES
 
 if TYPE_CHECKING:
-    from pytest_overfit.pair.layout import PairFiles
+    from pytest_overfit.pair.layout import FollowLinks, PairFiles
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 _DEFAULT_SOURCE = "aerialmegadepth/cropped"
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--overwrite", action="store_true", help="replace another pair, or a config, that is there")
     create.add_argument("--render", action="store_true", help="use a rendered synthetic source instead")
     create.add_argument("--seed", type=int, help="the scene to render (default: 0)")
+    _add_follow_links(create)
     create.set_defaults(run=_create)
 
     check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
@@ -108,7 +109,19 @@ def _report(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _add_follow_links(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--follow-links", nargs="*", action="extend", type=Path, metavar="FOLDER",
+        help="follow links that lead out of the pair's folder: into these folders, or anywhere where none is named",
+    )  # fmt: skip
+
+
+def _followed(options: argparse.Namespace) -> FollowLinks:
+    return False if options.follow_links is None else options.follow_links or True
+
+
 def _add_batch_options(verb: argparse.ArgumentParser) -> None:
+    _add_follow_links(verb)
     verb.add_argument("--aspect-ratio", type=float, default=0.92, help="height / width (default: %(default)s)")
     verb.add_argument("--patch-size", type=int, default=14, help="height is a multiple of it (default: %(default)s)")
     verb.add_argument("--no-remove-sky", dest="remove_sky", action="store_false", help="keep the depth of the sky")
@@ -158,6 +171,7 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
         options.output_root,
         pair_index=options.pair_index,
         overwrite=options.overwrite,
+        follow_links=_followed(options),
     )
 
 
@@ -178,7 +192,7 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     from pytest_overfit.pair.index import locate_pair
 
     root, split, masks = options.folder, options.folder / SPLITS[0], options.folder / SEGMENTATION
-    pair = locate_pair(root, split, masks, 0)
+    pair = locate_pair(root, split, masks, 0, follow_links=_followed(options))
     report = check_pair(pair, remove_sky=options.remove_sky)
     _print_batch(options, split, masks)
     print("checks, on the files as they are:")
@@ -206,7 +220,8 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     output = options.output or options.folder / _SHEET_NAME
     if output.suffix.lower() != ".png":
         parser.error(f"--output {output}: the sheet is a PNG file, name it so")
-    pair = locate_pair(options.folder, options.folder / SPLITS[0], options.folder / SEGMENTATION, 0)
+    split, masks = options.folder / SPLITS[0], options.folder / SEGMENTATION
+    pair = locate_pair(options.folder, split, masks, 0, follow_links=_followed(options))
     if options.img_size is None:
         views = views_on_disk(pair, remove_sky=options.remove_sky)
     else:
@@ -240,6 +255,7 @@ def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:
         patch_size=options.patch_size,
         aspect_ratio=options.aspect_ratio,
         remove_sky=options.remove_sky,
+        follow_links=_followed(options),
     )
     loader = build_loader(dataset)
     batch: dict[str, Any] = next(iter(loader))

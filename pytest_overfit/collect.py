@@ -31,6 +31,7 @@ from pytest_overfit.options import (
 CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
 REACHED = pytest.StashKey[set[Path]]()
 SESSION = pytest.StashKey[Options]()
+SECRETS = pytest.StashKey[set[str]]()  # values of the session's configs that no text shows
 CALL = pytest.StashKey[int]()  # how many runs a test has begun
 REGRESSION = "regression"  # the item of --overfit-compare-fail
 
@@ -59,6 +60,7 @@ def prepare(config: pytest.Config) -> None:
         config, [(f"{path}, logging.log_dir", each.logging.log_dir) for path, each in zip(files, loaded, strict=True)]
     )
     config.stash[CONFIGS] = dict(zip(files, as_session(config, loaded), strict=True))
+    remember_secrets(config, *loaded)
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
 
 
@@ -95,6 +97,19 @@ def options_of(config: pytest.Config) -> Options:
             config.getoption, config.getini, invocation_dir=config.invocation_params.dir, ini_dir=ini_dir
         )
     return config.stash[SESSION]
+
+
+def remember_secrets(config: pytest.Config, *loaded: OverfitConfig) -> None:
+    """From now on `without_secrets` knows what these configs hide."""
+    config.stash.setdefault(SECRETS, set()).update(*(each.secrets for each in loaded))
+
+
+def without_secrets(config: pytest.Config, text: str) -> str:
+    """A text with ``***`` for what the configs of this session have out of the environment."""
+    from pytest_overfit.config.secret import hide
+
+    known: set[str] = config.stash.get(SECRETS, set())
+    return hide(text, known)
 
 
 def as_session(config: pytest.Config, loaded: Sequence[OverfitConfig]) -> list[OverfitConfig]:
@@ -177,7 +192,7 @@ class Explanation:
 
         width = config.get_terminal_writer().fullwidth
         tables = [
-            explain_lines(node_id(path, config.rootpath), explain_config(loaded), width)
+            explain_lines(node_id(path, config.rootpath), explain_config(loaded), width, loaded.notes)
             for path, loaded in config.stash.get(CONFIGS, {}).items()
         ]
         marked = [item for item in items if not isinstance(item, ConfigItem) and item.get_closest_marker("overfit")]
@@ -190,6 +205,7 @@ def _explain_test(item: pytest.Item, width: int) -> list[str]:
     from pytest_overfit.config.explain import explain_config, explain_lines, explain_settings
     from pytest_overfit.config.loading import load_config
 
+    notes: tuple[str, ...] = ()
     try:
         layer, options = marker_layer(item), options_of(item.config)
         if layer is None or layer.config is None:
@@ -197,10 +213,10 @@ def _explain_test(item: pytest.Item, width: int) -> list[str]:
         else:
             path = absolute(layer.config, item.path.parent)
             loaded = load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])
-            rows = explain_config(*as_session(item.config, [loaded]))
+            rows, notes = explain_config(*as_session(item.config, [loaded])), loaded.notes
     except OverfitError as error:
         return [*explain_lines(item.nodeid, [], width)[:1], *(f"  {line}" for line in str(error).splitlines())]
-    return explain_lines(item.nodeid, rows, width)
+    return explain_lines(item.nodeid, rows, width, notes)
 
 
 def collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

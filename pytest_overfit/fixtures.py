@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of
+from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of, remember_secrets
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.inspections import checked_model
@@ -94,6 +94,7 @@ def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
     options = options_of(request.config)
     path = absolute(layer.config, node.path.parent)
     loaded = load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])
+    remember_secrets(request.config, loaded)
     return as_session(request.config, [loaded])[0]
 
 
@@ -132,7 +133,8 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
             split = config.train
             assert split.root is not None
             assert split.split_file is not None
-            return locate_pair(split.root, split.split_file, split.segmentation_root, wanted.pair_index)
+            where = (split.root, split.split_file, split.segmentation_root)
+            return locate_pair(*where, wanted.pair_index, follow_links=wanted.follow_links)
         from pytest_overfit.pair.create import create_pair
 
         folder = tmp_path_factory.mktemp("overfit_pair")
@@ -148,6 +150,7 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
             wanted.source_npz or wanted.source_root / "train.npz",
             folder / "pair",
             pair_index=wanted.pair_index,
+            follow_links=wanted.follow_links,
         )
 
     request.node.stash[PAIR] = files = once(request, "pair", build)
@@ -172,6 +175,7 @@ def dataset(config: OverfitConfig, split: SplitConfig, files: Any, *, split_file
         max_depth=split.max_depth,
         depth_percentile=split.depth_percentile,
         half_pixel_depth=config.overfit.half_pixel_depth,
+        follow_links=config.overfit.pair.follow_links,
     )
 
 
@@ -219,7 +223,8 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
         if config.overfit.pair.source == "dataset":
             assert split.root is not None
             assert split.split_file is not None
-            files = locate_pair(split.root, split.split_file, split.segmentation_root, config.overfit.pair.pair_index)
+            where, wanted = (split.root, split.split_file, split.segmentation_root), config.overfit.pair
+            files = locate_pair(*where, wanted.pair_index, follow_links=wanted.follow_links)
             data = dataset(config, split, files)
         else:
             files = request.getfixturevalue("overfit_pair")

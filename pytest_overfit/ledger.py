@@ -86,7 +86,8 @@ class Ledger:
         """The observer that writes the record of a run from now on."""
         from pytest_overfit.document.recorder import Recorder
 
-        return Recorder(self.report, document, planned=planned, writing=writing)
+        hide = self._without_secrets
+        return Recorder(self.report, document, planned=planned, writing=writing, hide=hide)
 
     def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
         """The verdict beside the saved run; with limits on what may have changed, one finding more."""
@@ -119,7 +120,12 @@ class Ledger:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
         if getattr(report, "overfit_test", False) and report.failed:
-            self.stopped.setdefault(report.nodeid, _reason(report))
+            self.stopped.setdefault(report.nodeid, self._without_secrets(_reason(report)))
+
+    def _without_secrets(self, text: str) -> str:
+        from pytest_overfit.collect import without_secrets
+
+        return without_secrets(self.config, text)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -281,18 +287,25 @@ def title_of(nodeid: str) -> str:
 
 
 def command_of(item: pytest.Item, title: str) -> str:
-    """The command that repeats the run of an item, from the folder that pytest was started in."""
+    """The command that repeats the run of an item, from the folder that pytest was started in; secrets as ``***``."""
     left_out = (*OF_THE_REPORT, "--overfit-config") if title_of(title) == title and "::" not in title else OF_THE_REPORT
+    from pytest_overfit.collect import without_secrets
+    from pytest_overfit.config.secret import told_override
+
     given = iter([str(argument) for argument in item.config.invocation_params.args])
     kept: list[str] = []
     for argument in given:
         name, equals, _ = argument.partition("=")
         if name in OPTIONS:
             value = [] if equals or OPTIONS[name].get("action") == "store_true" else [next(given, "")]
+            if name == "--overfit-set":
+                argument = f"{name}={told_override(argument.partition('=')[2])}" if equals else name
+                value = [told_override(text) for text in value]
             kept += [] if name in left_out else [argument, *value]
     path, _, rest = title.partition("::")
     with suppress(ValueError):  # another drive
         path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
+    kept = [without_secrets(item.config, argument) for argument in kept]
     return shlex.join(["pytest", f"{path}::{rest}" if rest else path, *kept])
 
 

@@ -1,4 +1,4 @@
-"""Names in messages: the nearest valid one to a misspelt one, and long lists cut short."""
+"""Names in messages: the nearest valid one to a misspelt one, long lists cut short, signs that can be seen."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def shorten(names: Iterable[str], most: int = 4) -> str:
     listed = list(names)
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + rest
+
+
+def printable(line: str) -> str:
+    """One line for a terminal: a sign that would move its cursor, colour it or begin a line of its own is a space.
+
+    Example:
+        >>> printable("a" + chr(27) + "[2Jb" + chr(10) + "::error::c")
+        'a [2Jb ::error::c'
+    """
+    return line if line.isprintable() else "".join(sign if sign.isprintable() else " " for sign in line)

@@ -19,6 +19,7 @@ from pytest_overfit.report.debug import TITLE, debug_lines
 from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
 from pytest_overfit.strict import CUT_SHORT, JUDGED
+from pytest_overfit.suggest import printable
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
@@ -139,7 +140,8 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         reporter.write_sep("-", f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised")
     for call in calls if reporter.config.getoption("verbose") >= 0 else ():
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
-        reporter.write_line(f"{verdict:7}  {call['test']}: {call['line']}", red=verdict == "FAILED")
+        line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
+        reporter.write_line(line, red=verdict == "FAILED")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
@@ -151,9 +153,9 @@ def _write_table(
     reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
 ) -> None:
     for line in criteria_table(findings, width=width):
-        reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
+        reporter.write_line(printable(line), **({"red": True} if line.startswith("FAILED") else {}))
     for line in _run_lines(run, debug=reporter.config.getoption("verbose") > 0) if run else ():
-        reporter.write_line(line)
+        reporter.write_line(printable(line))
 
 
 def _run_lines(run: Mapping[str, Any], *, debug: bool) -> Iterator[str]:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.defaults import INSTALL_HYDRA
 from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
+from pytest_overfit.config.interpolation import Survey, dotted, expect_bounded
 from pytest_overfit.config.overrides import Override, apply, not_given, parse_override
 from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.config.secret import Secret, is_from_environment, is_secret_key
 from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
 from pytest_overfit.config.without_hydra import composed_without_hydra
 
@@ -40,11 +42,18 @@ BROKEN = Broken()
 
 @dataclass
 class Tree:
-    """A composed config: plain containers, and the problems of the values that could not be resolved."""
+    """A composed config: plain containers, and the problems of the values that could not be resolved.
+
+    ``hidden`` are the keys whose values nobody is shown, ``secrets`` such values, as text; ``referred`` the keys that
+    interpolations name.
+    """
 
     values: dict[str, Any]
     origins: dict[str, str]
     problems: list[Problem] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
+    referred: set[str] = field(default_factory=set)
 
 
 def compose_tree(path: Path, texts: Sequence[str], ini: Sequence[str] = (), settings: Sequence[Layer] = ()) -> Tree:
@@ -69,6 +78,7 @@ def compose_tree(path: Path, texts: Sequence[str], ini: Sequence[str] = (), sett
         raise Unusable(*problems)
     lists = "defaults" in primary or any(item.group or _names_option(item, path.parent) for item in overrides)
     special = any(name in text for name in _HYDRA_RESOLVERS for text in (source, *texts, *ini))
+    expect_bounded(primary)
     if (lists or special) and hydra_available():
         with composed_with_hydra(path, primary, overrides) as (tree, left):
             chosen = [item for item in overrides if item not in left]
@@ -94,6 +104,7 @@ def _write_layers(
     tree: DictConfig, weaker: Sequence[Override], overrides: Sequence[Override], settings: Sequence[Layer]
 ) -> dict[str, str]:
     """The ladder around the file, weakest first; gives back which key came from where."""
+    expect_bounded(tree)
     origins = dict.fromkeys(_origins(apply(not_given(weaker, tree), tree)), "ini")
     given = [_origins(apply(overrides, tree))]
     for layer in settings:
@@ -110,7 +121,7 @@ def _write_layers(
 
 
 def _origins(overrides: Sequence[Override]) -> dict[str, str]:
-    return {".".join(override.parts): f"override {override.text}" for override in overrides if not override.group}
+    return {".".join(override.parts): f"override {override.told}" for override in overrides if not override.group}
 
 
 def _names_option(override: Override, folder: Path) -> bool:
@@ -124,8 +135,10 @@ def _names_option(override: Override, folder: Path) -> bool:
 
 
 def _resolve(tree: DictConfig, origins: dict[str, str]) -> Tree:
-    result = Tree({}, origins)
-    walker = _Walker(result.problems)
+    survey = expect_bounded(tree)
+    result = Tree({}, origins, secrets=survey.secrets, referred=survey.referred)
+    given = {dotted(tuple(key.split("."))) for key, source in origins.items() if source.startswith("override ")}
+    walker = _Walker(result, survey, given)
     for key in tree:
         if key != "hydra":
             result.values[str(key)] = walker.child(tree, key, str(key), 1)
@@ -134,38 +147,67 @@ def _resolve(tree: DictConfig, origins: dict[str, str]) -> Tree:
 
 @dataclass
 class _Walker:
-    """Turns OmegaConf nodes into plain containers, collecting what cannot be resolved instead of stopping there."""
+    """Turns OmegaConf nodes into plain containers, collecting what cannot be resolved instead of stopping there.
 
-    problems: list[Problem]
+    Args:
+        given: the keys that overrides set.
+    """
+
+    result: Tree
+    survey: Survey
+    given: set[str]
     count: int = 0
 
-    def child(self, parent: Any, key: Any, name: str, depth: int) -> Any:
+    def child(self, parent: Any, key: Any, name: str, depth: int, *, secret: bool = False) -> Any:
         from omegaconf import OmegaConf
 
         self.count += 1
         if depth > _MAX_DEPTH or self.count > MAX_NODES:
             allowed = f"at most {MAX_NODES} values, {_MAX_DEPTH} deep"
             raise Unusable(Problem(name, "values that expand without end", allowed))
-        if not OmegaConf.is_interpolation(parent, key) and OmegaConf.is_missing(parent, key):
+        referring = OmegaConf.is_interpolation(parent, key)
+        if not referring and OmegaConf.is_missing(parent, key):
             return self.broken(Problem(name, "???, a value that has to be given", "a value here or as an override"))
+        written = _written(parent, key) if referring else ""
+        origin = self.survey.of_text(written, _path(parent, key)).origin if referring else ""
         try:
             value = parent[key]
         except Exception as error:  # resolvers run arbitrary code
-            return self.broken(_resolution_problem(name, error, _written(parent, key)))
-        return self.plain(value, name, depth)
+            return self.broken(_resolution_problem(name, error, written))
+        secret = secret or origin == "environment" or (origin == "resolver" and isinstance(value, str))
+        return self.plain(value, name, depth, secret=secret)
 
-    def plain(self, value: Any, name: str, depth: int) -> Any:
+    def plain(self, value: Any, name: str, depth: int, *, secret: bool) -> Any:
         from omegaconf import DictConfig, ListConfig
 
         if isinstance(value, DictConfig):
-            return {key: self.child(value, key, f"{name}.{key!s}", depth + 1) for key in value}
+            return {key: self.child(value, key, f"{name}.{key!s}", depth + 1, secret=secret) for key in value}
         if isinstance(value, ListConfig):
-            return [self.child(value, index, f"{name}[{index}]", depth + 1) for index in range(len(value))]
-        return value
+            indices = range(len(value))
+            return [self.child(value, index, f"{name}[{index}]", depth + 1, secret=secret) for index in indices]
+        return self.hidden(value, name) if secret or self.is_told_secret(value, name) else value
+
+    def is_told_secret(self, value: Any, name: str) -> bool:
+        return isinstance(value, str) and (is_secret_key(name) or (self.is_given(name) and is_from_environment(value)))
+
+    def is_given(self, name: str) -> bool:
+        return any(f"{name}.".startswith((f"{key}.", f"{key}[")) for key in self.given)
+
+    def hidden(self, value: Any, name: str) -> Any:
+        self.result.hidden.add(name)
+        if not isinstance(value, str):
+            return value
+        self.result.secrets.add(value)
+        return Secret(value)
 
     def broken(self, problem: Problem) -> Broken:
-        self.problems.append(problem)
+        self.result.problems.append(problem)
         return BROKEN
+
+
+def _path(parent: Any, key: Any) -> tuple[str, ...]:
+    full = parent._get_full_key(key)
+    return tuple(part for part in re.split(r"[.\[\]]+", full) if part)
 
 
 def _written(parent: Any, key: Any) -> str:

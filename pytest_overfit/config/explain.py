@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from pytest_overfit.config.criteria import LIMIT_ALIASES, Limit
 from pytest_overfit.config.keywords import COMMAND_LINE, SETTINGS, keyword_of
 from pytest_overfit.config.schema import AmpConfig, OverfitConfig, OverfitSettings
+from pytest_overfit.config.secret import HIDDEN, hide
 from pytest_overfit.config.settings import Resolved
+from pytest_overfit.suggest import printable
 
 _OVERRIDE = "override "
 _SHORTEST = 12  # signs of a value that are always shown
@@ -78,11 +80,20 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
             rows.append(Row(f"overfit.{key}", stand_in, _source(config, origin)))
         else:
             rows.append(Row(f"overfit.{key}", value, _source(config, f"overfit.{key}")))
-    return tuple(rows)
+    return tuple(_told(row, config, borrowed) for row in rows)
 
 
-def explain_lines(title: str, rows: Sequence[Row], width: int = 120) -> list[str]:
-    """Rows as an aligned table under a title; values are cut where the line would be wider than ``width``.
+def _told(row: Row, config: OverfitConfig, borrowed: Mapping[str, tuple[Any, str, str]]) -> Row:
+    """A row without a value that nobody is shown."""
+    origin = next(
+        (origin for given, _, origin in borrowed.values() if given is None and f"({origin})" in row.value), ""
+    )
+    hidden = any(f"{key}.".startswith((f"{row.setting}.", f"{row.setting}[")) for key in config.hidden)
+    return row._replace(value=HIDDEN if hidden or origin in config.hidden else hide(row.value, config.secrets))
+
+
+def explain_lines(title: str, rows: Sequence[Row], width: int = 120, notes: Sequence[str] = ()) -> list[str]:
+    """Rows as an aligned table under a title; values are cut where the line would be wider than ``width``. Then notes.
 
     Example:
         >>> for line in explain_lines("test_a", [Row("max_steps", "50", "ini"), Row("device", "model", "default")]):
@@ -100,7 +111,7 @@ def explain_lines(title: str, rows: Sequence[Row], width: int = 120) -> list[str
     lines = [
         f"  {row.setting:<{first}}  {value:<{middle}}  {row.source}" for row, value in zip(table, values, strict=True)
     ]
-    return [f"overfit settings of {title}", *lines]
+    return list(map(printable, [f"overfit settings of {title}", *lines, *(f"  note: {note}" for note in notes)]))
 
 
 def value_text(name: str, value: Any) -> str:

@@ -69,6 +69,7 @@ def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, 
 def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settings: Sequence[Layer]) -> OverfitConfig:
     # Imported here: the records are used without OmegaConf and YAML.
     from pytest_overfit.config.compose import compose_tree
+    from pytest_overfit.config.secret import told_override
     from pytest_overfit.config.validation import build_config
 
     try:
@@ -76,4 +77,8 @@ def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settin
         location = Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise Unusable(Problem("", str(error), "a path")) from error
-    return build_config(location, compose_tree(location, overrides, ini, settings))
+    try:
+        return build_config(location, compose_tree(location, overrides, ini, settings))
+    except Unusable as error:
+        given = [text.partition("=")[2] for text in (*overrides, *ini) if told_override(text) != text]
+        raise Unusable(*(problem.hiding(given) for problem in error.problems)) from error

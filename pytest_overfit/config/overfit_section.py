@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_overfit(
     seeds = _read_seeds(section)
     return OverfitSettings(
         pair=pair,
-        import_roots=_read_roots(section, folder),
+        import_roots=_read_folders(section, "import_roots", folder),
         prepare_batch=_read_dotted(section, "prepare_batch"),
         checkpoint=_read_checkpoint(section, folder),
         steps_per_epoch=section.number("steps_per_epoch", defaults.steps_per_epoch, at_least=1, whole=True),
@@ -78,17 +78,31 @@ def _read_pair(section: Section, folder: Path, data: str) -> PairSource:
         source_root=root,
         source_seg_root=section.file("source_seg_root", folder),
         source_npz=root / "train.npz" if pairs is None and root is not None else pairs,
+        follow_links=_read_follow_links(section, folder),
     )
 
 
-def _read_roots(section: Section, folder: Path) -> tuple[Path, ...]:
-    names = section.texts("import_roots")
-    given = Section(dict(enumerate(names)), section.path("import_roots"), section.problems)
-    roots = [root for index in given.values if (root := given.file(index, folder)) is not None]
-    for root in roots:
-        if not root.is_dir():
-            section.problem("import_roots", shown(str(root)), "folders that are there")
-    return tuple(roots)
+def _read_follow_links(section: Section, folder: Path) -> bool | tuple[Path, ...]:
+    value = as_switch(section.get("follow_links"))
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    before = len(section.problems)
+    roots = _read_folders(section, "follow_links", folder)
+    if not roots and len(section.problems) == before:
+        section.problem("follow_links", shown(value))
+    if len(section.problems) > before:
+        section.reword(before, "false, true (anywhere), or a list of folders that are there")
+    return roots
+
+
+def _read_folders(section: Section, name: str, folder: Path) -> tuple[Path, ...]:
+    names = section.texts(name)
+    given = replace(section, values=dict(enumerate(names)), key=section.path(name))
+    folders = [found for index in given.values if (found := given.file(index, folder)) is not None]
+    for found in folders:
+        if not found.is_dir():
+            section.problem(name, shown(str(found)), "folders that are there")
+    return tuple(folders)
 
 
 def _read_dotted(section: Section, name: str) -> str | None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.config.criteria import LIMIT_ALIASES
+from pytest_overfit.config.files import MAX_INTERPOLATIONS, first_line
+from pytest_overfit.config.interpolation import expect_bounded
 from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.config.secret import told_override
 from pytest_overfit.config.values import parse_value
 
 if TYPE_CHECKING:
@@ -44,6 +47,11 @@ class Override:
     whole: bool = False
 
     @property
+    def told(self) -> str:
+        """The text as a message may show it."""
+        return told_override(self.text)
+
+    @property
     def key(self) -> str:
         """The dotted key, as `Section.path` spells it."""
         return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(self.parts))
@@ -60,6 +68,8 @@ def parse_override(text: str) -> Override:
     key = name.lstrip("+~").strip()
     if not (equals or delete):
         raise _malformed(text, "no `=`")
+    if text.count("${") > MAX_INTERPOLATIONS:
+        raise _malformed(text, f"more than {MAX_INTERPOLATIONS} interpolations")
     if "/" in key or "@" in key or key.split(".")[0] == "hydra":
         return Override(text, (key,), _value(text, value), delete, group=True)
     if not _KEY.fullmatch(key):
@@ -107,8 +117,10 @@ def apply(overrides: Sequence[Override], tree: DictConfig) -> list[Override]:
             raise
         except Exception as error:  # OmegaConf's own, on an arbitrary key and value
             raise Unusable(
-                Problem(override.key, f"override {shown(override.text)}, which does not fit: {error}")
+                Problem(override.key, f"override {shown(override.told)}, which does not fit: {_why(override, error)}")
             ) from error
+        if "${" in override.text:  # OmegaConf resolves what it is asked for: nothing that was not measured
+            expect_bounded(tree)
         written.append(override)
     return written
 
@@ -121,7 +133,7 @@ def not_given(overrides: Sequence[Override], tree: DictConfig) -> list[Override]
     """
     for override in overrides:
         if override.delete or override.group:
-            found = f"override {shown(override.text)} of the ini file"
+            found = f"override {shown(override.told)} of the ini file"
             raise Unusable(Problem(override.key, found, "key=value there; this in the config or on the command line"))
     single = [item for override in overrides for item in _singles(override)]
     return [item for item in single if not _says(tree, _spelt_as_in(tree, item.parts))]
@@ -182,11 +194,15 @@ def _value(text: str, value: str) -> Any:
     try:
         return parse_value(value)
     except ValueError as error:
-        raise _malformed(text, str(error)) from error
+        raise _malformed(text, str(error) if told_override(text) == text else "a value that cannot be read") from error
+
+
+def _why(override: Override, error: Exception) -> str:
+    return first_line(error) if override.told == override.text else type(error).__name__
 
 
 def _malformed(text: str, found: str) -> Unusable:
-    return Unusable(Problem("", f"override {shown(text)} with {found}", _FORM))
+    return Unusable(Problem("", f"override {shown(told_override(text))} with {found}", _FORM))
 
 
 def _write(tree: DictConfig, override: Override) -> None:
@@ -198,9 +214,9 @@ def _write(tree: DictConfig, override: Override) -> None:
         child = _child(node, key)
         if not isinstance(child, (DictConfig, ListConfig)):
             if override.delete:
-                raise Unusable(Problem(override.key, f"override {shown(override.text)} of a key that is not there"))
+                raise Unusable(Problem(override.key, f"override {shown(override.told)} of a key that is not there"))
             if child is not None:
-                found = f"override {shown(override.text)} below {part}, which is {shown(child)}"
+                found = f"override {shown(override.told)} below {part}, which is {shown(child)}"
                 raise Unusable(Problem(override.key, found, f"a key below a mapping, or {part} itself"))
             _put(node, key, [] if following.isdecimal() else {})
         elif OmegaConf.is_interpolation(node, key):  # write into a copy, not into what it points at
@@ -209,7 +225,7 @@ def _write(tree: DictConfig, override: Override) -> None:
     key = _slot(node, override.parts[-1], override)
     if override.delete:
         if isinstance(key, int) or key not in node:
-            raise Unusable(Problem(override.key, f"override {shown(override.text)} of a key that is not there"))
+            raise Unusable(Problem(override.key, f"override {shown(override.told)} of a key that is not there"))
         del node[key]
         return
     old = _child(node, key)
@@ -227,7 +243,7 @@ def _slot(node: Any, part: str, override: Override) -> Any:
         return int(part) if part.isdecimal() and part not in node and int(part) in node else part
     if not (part.isascii() and part.isdecimal() and int(part) <= len(node)):
         allowed = f"an index from 0 to {len(node)}, which appends"
-        raise Unusable(Problem(override.key, f"override {shown(override.text)} with the index {part}", allowed))
+        raise Unusable(Problem(override.key, f"override {shown(override.told)} with the index {part}", allowed))
     return int(part)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 REPOSITORY = (".git", "pyproject.toml", "setup.py", "setup.cfg")
 FARTHEST = 8  # folders above a config
 WITHOUT_REPOSITORY = 3  # folders above a config that lies in no repository
-_PATH_KEY = re.compile(r"(root|dir|file|path|folder)s?$", re.IGNORECASE)
+PATH_KEY = re.compile(r"(root|dir|file|path|folder)s?$", re.IGNORECASE)
 
 
 def folders_above(folder: Path) -> tuple[tuple[Path, ...], bool]:
@@ -82,7 +82,7 @@ def with_found_paths(node: Any, folder: Path, key: str = "") -> Any:
         return {name: with_found_paths(value, folder, str(name)) for name, value in node.items()}
     if isinstance(node, list):
         return [with_found_paths(value, folder, key) for value in node]
-    if not isinstance(node, str) or not node or key.startswith("_") or not ("/" in node or _PATH_KEY.search(key)):
+    if not isinstance(node, str) or not node or key.startswith("_") or not ("/" in node or PATH_KEY.search(key)):
         return node
     found = find_path(node, folder)
     return node if found is None else str(found)

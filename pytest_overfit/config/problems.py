@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.suggest import nearest
 
@@ -29,6 +30,11 @@ class Problem:
     found: str
     allowed: str = ""
     hint: str = ""
+
+    def hiding(self, secrets: Iterable[str]) -> Problem:
+        """The same problem without the values that nobody is shown."""
+        texts = (hide(text, secrets) for text in (self.found, self.allowed, self.hint))
+        return Problem(self.key, *texts)
 
     def line(self, file: str) -> str:
         """The problem as one line of text."""
@@ -80,11 +86,40 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
         'max_epochs'
         >>> misspelt("train2", ["train"]) is None
         True
+        >>> misspelt("trian", ["train", "val"])
+        'train'
     """
+    names = list(known)
+    swapped = next((each for each in names if len(each) > 2 and _is_swapped(name, each)), None)  # a ratio misses these
+    if swapped:
+        return swapped
     best: tuple[float, str | None] = (0.0, None)
-    for candidate in known:
+    for candidate in names:
         numbered = name.startswith(candidate) and name[len(candidate) :].strip("_").isdecimal()
         ratio = difflib.SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio()
         if not numbered and ratio >= _TYPO_RATIO and ratio > best[0]:
             best = (ratio, candidate)
     return best[1]
+
+
+def one_letter_off(name: str, known: str) -> bool:
+    """Whether one letter is missing, doubled, wrong, or has changed places with its neighbour.
+
+    Example:
+        >>> [one_letter_off(name, "lr") for name in ("l", "lrr", "lx", "rl", "loss")]
+        [True, True, True, True, False]
+    """
+    if name == known or abs(len(name) - len(known)) > 1:
+        return False
+    start = next((at for at, (a, b) in enumerate(zip(name, known, strict=False)) if a != b), min(len(name), len(known)))
+    rest, other = name[start:], known[start:]
+    return rest[1:] == other[1:] or rest[1:] == other or rest == other[1:] or _is_swapped(name, known)
+
+
+def _is_swapped(name: str, known: str) -> bool:
+    """Whether two neighbouring letters have changed places."""
+    differ = [at for at, (a, b) in enumerate(zip(name, known, strict=False)) if a != b]
+    if len(name) != len(known) or len(differ) != 2 or differ[1] != differ[0] + 1:
+        return False
+    first, second = differ
+    return name[first] == known[second] and name[second] == known[first]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section
+from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.config.schema import DEFAULT_ASPECT
 
 # Keys of `augs` that shape another augmentation and change nothing on their own.
@@ -18,6 +18,11 @@ _KINDS = {
     "scales": "images are scaled by a random factor",
     "aspects": "the aspect ratio is drawn at random",
 }
+
+
+# Of those trainers too: another sample, other frames of it, or another orientation by chance.
+_MAY_DRAW = ("inside_random", "get_nearby", "allow_duplicate_img", "landscape_check")
+AUGMENTATIONS = (*_KINDS, *_MODIFIERS)
 
 
 def sentences(common: Section) -> list[str]:
@@ -47,8 +52,8 @@ def sentences(common: Section) -> list[str]:
         if isinstance(augs, dict) and _varies(augs.get("aspects")):
             found.append(_sentence(common, "aspects", augs["aspects"]))
     if isinstance(augs, dict) and augs.get("enable_image_aug") is not False:
-        found.extend(_sentence(common, name, value) for name, value in augs.items() if _is_on(str(name), value))
-    elif isinstance(augs, dict) and _is_on("scales", augs.get("scales")):
+        found.extend(_sentence(common, name, value) for name, value in augs.items() if is_on(str(name), value))
+    elif isinstance(augs, dict) and is_on("scales", augs.get("scales")):
         found.append(_sentence(common, "scales", augs["scales"]))
     return found
 
@@ -77,15 +82,30 @@ def trainer_sentences(common: Section) -> list[str]:
                 f"{common.path('augs')}.aspects is {shown(augs['aspects'])}: the aspect ratio is drawn at random while "
                 "fix_img_num is not positive; set fix_img_num to 2 and fix_aspect_ratio"
             )
+    if as_switch(common.get("rescale_aug")) is True and as_switch(common.get("rescale")) is not False:
+        found.append(f"{common.path('rescale_aug')} is true: images are rescaled by a random factor; set it to false")
     if common.get("training") is False:
         return found
-    changing = [name for name, value in augs.items() if name != "cojitter" and _is_on(str(name), value)]
+    changing = [name for name, value in augs.items() if name != "cojitter" and is_on(str(name), value)]
     for name in changing:
         text = _sentence(common, name, augs[name])
         if name == "color_jitter":  # there null stands for a jitter of default strength
             text = f"{text.rpartition(';')[0]}; set its p to 0"
         found.append(f"{text}, or {common.path('training')} to false")
     return found
+
+
+def trainer_notes(common: Section) -> list[str]:
+    """One note on the switches by which such classes may draw at random, or not: two draws of a batch are compared.
+
+    Example:
+        >>> trainer_notes(Section({"inside_random": True, "get_nearby": True}, "data.train.common_config", []))
+        ['data.train.common_config: inside_random, get_nearby may draw at random; set them to false']
+    """
+    on = [name for name in _MAY_DRAW if as_switch(common.get(name)) is True]
+    if not on or common.get("training") is False:
+        return []
+    return [f"{common.key}: {', '.join(on)} may draw at random; set {'them' if len(on) > 1 else 'it'} to false"]
 
 
 def _fixed_aspect(common: Section) -> bool:
@@ -106,14 +126,16 @@ def _sentence(common: Section, name: str, value: Any) -> str:
     )
 
 
-def _is_on(name: str, value: Any) -> bool:
+def is_on(name: str, value: Any) -> bool:
+    """Whether this setting of ``augs`` changes a sample."""
+    value = as_switch(value)
     if name in _MODIFIERS or (name.endswith("ratio") and name not in _KINDS):
         return False
     if name == "scales":
         return isinstance(value, list) and any(item != 1 for item in value)
     if isinstance(value, dict):
         return bool(value.get("p", 1) != 0)  # {} too: the trainer fills in its defaults
-    return value is True or (isinstance(value, (int, float)) and value > 0)
+    return value is True or (isinstance(value, (int, float)) and value > 0) or (isinstance(value, str) and bool(value))
 
 
 def _varies(value: Any) -> bool:

@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_overfit.config.compose import BROKEN
-from pytest_overfit.config.problems import Problem, did_you_mean, misspelt, shown
+from pytest_overfit.config.problems import Problem, did_you_mean, shown
+from pytest_overfit.config.secret import plain
 
+_BOUNDS = ("at_least", "above", "at_most", "under")
 _WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+@dataclass
+class Reads:
+    """The keys that were asked for while a config was read, there or not: what else it says, nothing here reads.
+
+    Args:
+        asked: dotted key of a section -> the names that were asked of it.
+        handed: sections whose keys go to a class, which reads them.
+        paths: values that were read as paths.
+    """
+
+    asked: dict[str, dict[str, None]] = field(default_factory=dict)
+    handed: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+
+    def note(self, section: str, name: Any) -> None:
+        self.asked.setdefault(section, {})[str(name)] = None
+
+    def names(self, section: str) -> list[str]:
+        """What was asked of a section, without the places of a list."""
+        return [name for name in self.asked.get(section, ()) if not name.endswith("]")]
+
+    def every_key(self) -> list[str]:
+        """Every dotted key that was asked for."""
+        return [f"{section}.{name}" if section else name for section in self.asked for name in self.names(section)]
 
 
 @dataclass(frozen=True)
@@ -33,6 +61,11 @@ class Section:
     values: dict[Any, Any]
     key: str
     problems: list[Problem]
+    reads: Reads = field(default_factory=Reads, repr=False, compare=False)
+
+    def silent(self) -> Section:
+        """The same section for a second look: its problems are reported already."""
+        return replace(self, problems=[])
 
     def path(self, name: str) -> str:
         """The full dotted key of one of this section's keys."""
@@ -52,6 +85,7 @@ class Section:
 
     def get(self, name: str) -> Any:
         """The raw value; None where it is absent, null, or broken and reported already."""
+        self.reads.note(self.key, name)
         value = self.values.get(name)
         return None if value is BROKEN else value
 
@@ -60,7 +94,7 @@ class Section:
         if value is not None and not isinstance(value, dict):
             self.problem(name, shown(value), "a mapping")
             value = None
-        return Section(value if isinstance(value, dict) else {}, self.path(name), self.problems)
+        return replace(self, values=value if isinstance(value, dict) else {}, key=self.path(name))
 
     def sections(self, name: str) -> list[Section]:
         """A list of mappings."""
@@ -70,7 +104,7 @@ class Section:
         if not isinstance(value, list):
             self.problem(name, shown(value), "a list of mappings")
             return []
-        items = Section({f"{name}[{index}]": item for index, item in enumerate(value)}, self.key, self.problems)
+        items = replace(self, values={f"{name}[{index}]": item for index, item in enumerate(value)})
         return [items.section(index) for index in items.values]
 
     def number(
@@ -81,6 +115,7 @@ class Section:
         at_least: float | None = None,
         above: float | None = None,
         at_most: float | None = None,
+        under: float | None = None,
         whole: bool = False,
         infinite: bool = False,
     ) -> Any:
@@ -95,12 +130,27 @@ class Section:
                 (at_least is None or number >= at_least)
                 and (above is None or number > above)
                 and (at_most is None or number <= at_most)
+                and (under is None or number < under)
             )
         if not fits:
-            self.problem(name, shown(value), _number_words(at_least, above, at_most, whole))
+            self.problem(name, shown(value), _number_words(at_least, above, at_most, under, whole))
             return default
         self.values[name] = number
         return number
+
+    def numbers(self, name: str, count: int | None = None, **bounds: Any) -> tuple[Any, ...] | None:
+        """A list of numbers within the same bounds, of this length; None where there is none."""
+        value = self.get(name)
+        if value is None:
+            return None
+        items = Section({str(at): item for at, item in enumerate(value if isinstance(value, list) else ())}, "", [])
+        read = tuple(items.number(at, None, **bounds) for at in tuple(items.values))
+        if not read or None in read or (count is not None and len(read) != count):
+            lowest, above, most, under = (bounds.get(bound) for bound in _BOUNDS)
+            words = _number_words(lowest, above, most, under, bool(bounds.get("whole")))
+            self.problem(name, shown(value), f"{'a list of' if count is None else count} numbers, each {words}")
+            return None
+        return read
 
     def switch(self, name: str, default: bool) -> bool:
         value = self.get(name)
@@ -120,7 +170,7 @@ class Section:
         if not isinstance(value, str) or not value.strip():
             self.problem(name, shown(value), "text")
             return default
-        return value
+        return plain(value)
 
     def choice(self, name: str, default: str, allowed: Sequence[str]) -> Any:
         value = self.get(name)
@@ -139,7 +189,7 @@ class Section:
         if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
             self.problem(name, shown(value), "a list of text")
             return ()
-        return tuple(items)
+        return tuple(map(plain, items))
 
     def file(self, name: str, folder: Path) -> Path | None:
         """A path, absolute: relative ones are relative to the config file's folder, ``~`` is the home folder."""
@@ -149,6 +199,7 @@ class Section:
         if not isinstance(value, (str, Path)) or not str(value).strip() or "\0" in str(value):
             self.problem(name, shown(value), "a path")
             return None
+        self.reads.paths.add(str(value))
         try:
             return folder / Path(value).expanduser()
         except RuntimeError as error:
@@ -161,7 +212,12 @@ class Section:
         target = section.text("_target_", default)
         if not all(part.isidentifier() for part in target.split(".")) or "." not in target:
             section.problem("_target_", shown(target), "a dotted Python name, such as package.module.Name")
-        return {**section.values, "_target_": target}
+        section.hand_over()
+        return plain({**section.values, "_target_": target})  # type: ignore[no-any-return]
+
+    def hand_over(self) -> None:
+        """What is in here is for a class, which reads it."""
+        self.reads.handed.add(self.key)
 
     def only(self, known: Iterable[str]) -> None:
         """Every other key is a problem: for this plugin's own section."""
@@ -169,14 +225,6 @@ class Section:
         for name in self.values:
             if name not in names:
                 self.problem(str(name), "an unknown key", " | ".join(names), did_you_mean(str(name), names))
-
-    def guard(self, known: Iterable[str], foreign: Iterable[str] = ()) -> None:
-        """Other keys are the trainer's, and welcome, unless they look like a misspelling of one that is known here."""
-        names, others = list(known), set(foreign)
-        for name in map(str, self.values):
-            meant = None if name in names or name in others else misspelt(name, names)
-            if meant:
-                self.problem(name, "an unknown key", hint=f"did you mean {meant}?")
 
 
 def as_switch(value: Any) -> Any:
@@ -198,7 +246,9 @@ def _as_number(value: Any, whole: bool) -> float | None:
         return None
 
 
-def _number_words(at_least: float | None, above: float | None, at_most: float | None, whole: bool) -> str:
+def _number_words(
+    at_least: float | None, above: float | None, at_most: float | None, under: float | None, whole: bool
+) -> str:
     words = ["a whole number" if whole else "a number"]
     if above is not None:
         words.append(f"above {above}")
@@ -206,4 +256,6 @@ def _number_words(at_least: float | None, above: float | None, at_most: float | 
         words.append(f"of at least {at_least}" if at_most is None else f"from {at_least}")
     if at_most is not None:
         words.append(f"to {at_most}" if at_least is not None else f"up to {at_most}")
+    if under is not None:
+        words.append(f"and below {under}" if len(words) > 1 else f"below {under}")
     return " ".join(words)

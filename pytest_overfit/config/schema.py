@@ -97,7 +97,8 @@ class PairSource:
 
     ``dataset`` reads it from ``data.train``; ``render`` renders a synthetic scene; ``cut`` takes pair ``pair_index``
     out of a source in the AerialMegaDepth layout; ``trainer`` takes the batches of the class that ``data.train`` names.
-    ``seed``, ``width`` and ``height`` (pixels) are the render's.
+    ``seed``, ``width`` and ``height`` (pixels) are the render's. ``follow_links``: whether a scene or a file may be a
+    link that leads out of its folder: into no other, into any, or into these folders.
     """
 
     source: Literal["dataset", "render", "cut", "trainer"] = "render"
@@ -108,6 +109,7 @@ class PairSource:
     source_root: Path | None = None
     source_seg_root: Path | None = None
     source_npz: Path | None = None
+    follow_links: bool | tuple[Path, ...] = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class OverfitConfig:
         randomness: sentences on settings that make the one sample change, each with its full key.
         resolved: the whole composed tree, the trainer's other keys included, as plain containers.
         origins: key -> the override that set it (list indices as ``.0``); `origin` answers for every key.
+        hidden: keys whose values no table shows: they came out of the environment, or are called a secret.
+        secrets: such values, which no text shows.
     """
 
     path: Path
@@ -243,6 +247,8 @@ class OverfitConfig:
     randomness: tuple[str, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def planned_steps(self) -> int:

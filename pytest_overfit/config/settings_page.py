@@ -73,6 +73,20 @@ ini file, the command line over both.
 | option | sets |
 |---|---|
 """
+_FILE = """
+## What a config file may say
+
+- A value that is impossible (a negative weight, NaN, a `valid_range` below 0.5, frames other than two) is an error.
+- A certain misspelling is an error in every section. A key that nothing reads is a note with the nearest key that is
+  read; the keys that only a trainer reads are one line.
+- A pair has one source: settings of another one beside `overfit.pair.source` are an error, unless the command line or
+  a marker states the source.
+- `${...}` may expand to at most 100,000 values and 1,000,000 signs, 64 deep; a file has at most 10,000 of them.
+- `overfit.pair.follow_links`: `false`, `true` (anywhere), or the folders that links out of the pair's may lead into.
+- What came out of the environment (`${oc.env:...}`, texts of other resolvers, an override that is a variable's value)
+  and texts whose key ends in token, password, secret, credential or key are shown as `***` in tables, notes, records
+  and errors. Paths among them are named in the problems of their files.
+"""
 _STRICT = """
 ## Strict sessions
 
@@ -108,7 +122,7 @@ def settings_page() -> str:
     """
     keywords = "".join(_row(setting) for setting in SETTINGS)
     options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
-    return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _SECONDS, _OPTIONS, options, _STRICT))
+    return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _SECONDS, _OPTIONS, options, _FILE, _STRICT))
 
 
 def _row(setting: Setting) -> str:

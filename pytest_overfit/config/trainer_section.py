@@ -21,16 +21,15 @@ _IN_THIS_PROCESS: dict[str, Any] = {"num_workers": 0, "persistent_workers": Fals
 
 def names_a_class(data: Section) -> bool:
     """Whether ``data.train`` names a class of the trainer's that hands out the batches."""
-    return isinstance(Section(data.values, data.key, []).section("train").get("_target_"), str)
+    return isinstance(data.silent().section("train").values.get("_target_"), str)
 
 
-def read_trainer(top: Section, pair: PairSource, folder: Path, notes: list[str]) -> TrainerConfig | None:
+def read_trainer(top: Section, pair: PairSource, folder: Path) -> TrainerConfig | None:
     """The trainer's own data classes; None where this plugin reads the pair.
 
     Args:
         pair: where the batches come from.
         folder: what relative paths are looked up from.
-        notes: gets a sentence on every setting that has no effect.
     """
     if pair.source != "trainer":
         return None
@@ -43,7 +42,6 @@ def read_trainer(top: Section, pair: PairSource, folder: Path, notes: list[str])
         val.problem("_target_", "nothing", "a class that hands out the batches, as in data.train")
     accum = top.number("accum_steps", 1, at_least=1, whole=True)
     logged = top.section("logging").section("scalar_keys_to_log").section("train").texts("keys_to_log")
-    _note_unused(top, train, notes)
     return TrainerConfig(
         train=_in_this_process(with_found_paths(data.target("train", NO_CLASS), folder)),
         val=_in_this_process(with_found_paths(data.target("val", NO_CLASS), folder)) if val.values else None,
@@ -57,7 +55,7 @@ def read_trainer(top: Section, pair: PairSource, folder: Path, notes: list[str])
 def steps_per_epoch(top: Section, settings: OverfitSettings, notes: list[str]) -> int:
     """``overfit.steps_per_epoch``, of which ``limit_train_batches`` leaves no more than it says."""
     limit = top.number("limit_train_batches", None, at_least=1, whole=True)
-    if limit is None or Section(top.values, "", []).section("overfit").given("steps_per_epoch"):
+    if limit is None or top.silent().section("overfit").given("steps_per_epoch"):
         return settings.steps_per_epoch
     if limit > settings.steps_per_epoch:
         notes.append(
@@ -87,14 +85,3 @@ def read_checkpoint(top: Section, settings: OverfitSettings, folder: Path, probl
 
 def _in_this_process(section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _IN_THIS_PROCESS.get(name, value) for name, value in section.items()}
-
-
-def _note_unused(top: Section, train: Section, notes: list[str]) -> None:
-    """What the trainer's launch reads and a run does not."""
-    if train.get("num_workers"):
-        notes.append(f"{train.path('num_workers')} has no effect: the one batch is drawn in the process of the test")
-    logging = top.section("logging")
-    unused = [logging.path(name) for name in ("tensorboard_writer", "log_visual_frequency") if logging.given(name)]
-    unused += [name for name in ("distributed", "cuda", "env_variables") if top.given(name)]
-    if unused:
-        notes.append(f"not used by a run: {', '.join(unused)}")

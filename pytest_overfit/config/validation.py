@@ -1,7 +1,6 @@
 """From a composed tree to an `OverfitConfig`: every known key's type and range, all problems collected.
 
-The trainer's own sections may hold anything else: such keys are carried along, unless they look like a misspelling of
-a key that is known at that place.
+The trainer's own sections may hold anything else: such keys are carried along, and told of (`unread`).
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from pytest_overfit.config.schema import (
     OverfitSettings,
     SplitConfig,
 )
+from pytest_overfit.config.secret import hide, plain, secrets_of
+from pytest_overfit.config.source import expect_one_source
+from pytest_overfit.config.unread import unread
 
-_TOP = ("exp_name", "img_size", "patch_size", "seed_value", "max_epochs", "val_epoch_freq", "num_workers", "data")
-_TOP_SECTIONS = ("model", "loss", "optim", "logging", "overfit")
-_DATASET = ("ROOT", "split_file", "segmentation_root", "remove_sky", "max_depth", "depth_percentile", "len_train")
-_COMMON = ("img_size", "patch_size", "fix_img_num", "fix_aspect_ratio", "augs")
-_AUGS = ("scales", "aspects", "color_jitter", "cojitter", "cojitter_ratio", "gray_scale", "gau_blur")
+_SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
+_WORKERS: dict[str, Any] = {"at_least": 0, "at_most": 1024, "whole": True}
 _LOSS: dict[str, Any] = {
     "camera": {"weight": 5.0, "loss_type": "l1"},
     "depth": {"weight": 1.0, "gradient_loss_fn": "grad", "valid_range": 0.98},
@@ -51,7 +50,6 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     """
     problems: list[Problem] = list(tree.problems)
     top = Section(tree.values, "", problems)
-    top.guard((*_TOP, *_TOP_SECTIONS), foreign=("mode",))
     _expect_nested(top)
     notes: list[str] = []
     sizes = (
@@ -59,16 +57,14 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         top.number("patch_size", 14, at_least=1, at_most=8192, whole=True),
     )
     data = top.section("data")
-    data.guard(("train", "val"))
     train = _read_split(data, "train", sizes, path.parent, notes)
-    val = _read_split(data, "val", sizes, path.parent, notes) if data.given("val") else None
+    val = _read_split(data, "val", sizes, path.parent, notes) if data.get("val") is not None else None
     loss = _read_loss(top)
     defaults = OverfitSettings(criteria=_default_criteria(loss, has_val=val is not None))
     source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
     overfit = read_overfit(top.section("overfit"), defaults, path.parent, two_view=True, data=source)
     overfit = replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
     optim = top.section("optim")
-    optim.guard(("optimizer", "frozen_module_names", "amp", "gradient_clip", "options"))
     config = OverfitConfig(
         path=path,
         exp_name=top.text("exp_name", path.stem),
@@ -92,21 +88,28 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         overfit=overfit,
         import_roots=overfit.import_roots or find_import_roots(path.parent, tree.values),
         checkpoint=trainer_section.read_checkpoint(top, overfit, path.parent, problems),
-        trainer=trainer_section.read_trainer(top, overfit.pair, path.parent, notes),
-        randomness=tuple(_read_randomness(data, own=overfit.pair.source == "trainer")),
-        resolved=tree.values,
+        trainer=trainer_section.read_trainer(top, overfit.pair, path.parent),
+        randomness=tuple(_read_randomness(data, notes, own=overfit.pair.source == "trainer")),
+        resolved=plain(tree.values),
         origins=tree.origins,
+        hidden=frozenset(tree.hidden),
+        secrets=tuple(sorted(secrets_of(tree, top.reads.paths))),
     )
-    _expect_source(config, data, problems, notes)
-    if problems:
-        raise Unusable(*dict.fromkeys(problems))
-    return replace(config, notes=tuple(notes))
+    expect_one_source(config, top, notes)
+    _expect_hold(config, problems)
+    left = unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=trainer_section.names_a_class(data))
+    if problems or left.problems:
+        told = dict.fromkeys((*left.problems, *problems))
+        raise Unusable(*(problem.hiding(config.secrets) for problem in told))
+    said = tuple(hide(note, config.secrets) for note in (*notes, *left.notes))
+    random = tuple(hide(text, config.secrets) for text in config.randomness)
+    return replace(config, notes=said, randomness=random)
 
 
 def _expect_nested(top: Section) -> None:
     """A key such as ``overfit.budget.max_steps:`` at the top level is one odd name to YAML, and would be ignored."""
     for name in map(str, top.values):
-        if name.partition(".")[0] in (*_TOP_SECTIONS, "data") and "." in name:
+        if name.partition(".")[0] in _SECTIONS and "." in name:
             top.problem(name, "a dotted key", f"nested mappings, {name.replace('.', ': {', 1)}: …}}, or an override")
 
 
@@ -120,22 +123,19 @@ def _dataset(data: Section, split: str) -> Section:
     """``data.<split>.dataset.dataset_configs[0]``."""
     dataset = data.section(split).section("dataset")
     entries = dataset.sections("dataset_configs")
-    return entries[0] if entries else Section({}, f"{dataset.path('dataset_configs')}[0]", data.problems)
+    return entries[0] if entries else replace(data, values={}, key=f"{dataset.path('dataset_configs')}[0]")
 
 
 def _has_root(data: Section) -> bool:
-    return _dataset(Section(data.values, data.key, []), "train").given("ROOT")
+    return _dataset(data.silent(), "train").given("ROOT")
 
 
 def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path, notes: list[str]) -> SplitConfig:
     section = data.section(split)
-    section.guard(("num_workers", "common_config", "dataset"))
-    section.section("dataset").guard(("dataset_configs",))
     common, dataset = section.section("common_config"), _dataset(data, split)
-    common.guard(_COMMON)
-    common.section("augs").guard(_AUGS)
-    dataset.guard((*_DATASET, "len_test"))
     entries = section.section("dataset").sections("dataset_configs")
+    if section.section("dataset").get("dataset_configs") == []:
+        section.problem("dataset.dataset_configs", "[]", "a list of one dataset, or nothing")
     if len(entries) > 1 and "_target_" not in section.values:
         notes.append(f"{section.path('dataset.dataset_configs')} has {len(entries)} entries: only the first is used")
     aspect = common.number("fix_aspect_ratio", DEFAULT_ASPECT, at_most=100)
@@ -150,9 +150,9 @@ def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path,
         remove_sky=dataset.switch("remove_sky", True),
         max_depth=dataset.number("max_depth", 2000.0, above=0),
         depth_percentile=dataset.number("depth_percentile", 98.0, above=50, at_most=100),
-        fix_img_num=common.number("fix_img_num", 2, at_least=-1, whole=True),
+        fix_img_num=_read_frames(common, data),
         aspect_ratio=aspect if aspect > 0 else DEFAULT_ASPECT,
-        augs=common.section("augs").values,
+        augs=_read_augs(common.section("augs")),
         len_train=dataset.number("len_train", None, at_least=1, whole=True),
         len_test=dataset.number("len_test", None, at_least=1, whole=True),
     )
@@ -163,10 +163,26 @@ def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path,
     return config
 
 
+def _read_frames(common: Section, data: Section) -> int:
+    """A pair has two frames. (What draws their number, 0 and below, is told of as random.)"""
+    frames = common.number("fix_img_num", 2, at_least=-1, whole=True)
+    if frames not in (-1, 0, 2) and not trainer_section.names_a_class(data):
+        common.problem("fix_img_num", f"{frames}, for a pair", "2, the frames of a pair")
+    return int(frames)
+
+
+def _read_augs(section: Section) -> dict[str, Any]:
+    """As they are. One that we do not know is read all the same where it is on: it is told of as random."""
+    for name, value in {**dict.fromkeys(randomness.AUGMENTATIONS), **section.values}.items():
+        if name in randomness.AUGMENTATIONS or randomness.is_on(str(name), value):
+            section.get(name)
+    return section.values
+
+
 def _expect_patches(split: SplitConfig, common: Section) -> None:
     """Width and height are whole numbers of patches. The two splits share their keys' problems: reported once."""
     own = common.given("img_size")
-    top = common if own else Section(common.values, "", common.problems)
+    top = common if own else replace(common, key="")
     if split.img_size % split.patch_size:
         down = split.img_size // split.patch_size * split.patch_size
         near = " or ".join(str(size) for size in (down, down + split.patch_size) if size)
@@ -176,55 +192,63 @@ def _expect_patches(split: SplitConfig, common: Section) -> None:
         common.problem("fix_aspect_ratio", found, f"at least one patch of {split.patch_size} pixels")
 
 
-def _read_randomness(data: Section, *, own: bool) -> list[str]:
+def _read_randomness(data: Section, notes: list[str], *, own: bool) -> list[str]:
     """``own``: the trainer's classes read these settings, as such trainers do."""
-    silent = Section(data.values, data.key, [])  # problems were reported when the splits were read
-    splits = [name for name in ("train", "val") if silent.given(name)]
+    silent = data.silent()
+    commons = [silent.section(name).section("common_config") for name in ("train", "val") if silent.given(name)]
+    if own:
+        notes += [note for common in commons for note in randomness.trainer_notes(common)]
     read = randomness.trainer_sentences if own else randomness.sentences
-    return [text for name in splits for text in read(silent.section(name).section("common_config"))]
+    return [text for common in commons for text in read(common)]
 
 
 def _read_workers(top: Section, data: Section) -> int:
-    count = top.number("num_workers", 0, at_least=0, at_most=1024, whole=True)
-    return int(data.section("train").number("num_workers", count, at_least=0, at_most=1024, whole=True))
+    count = top.number("num_workers", 0, **_WORKERS)
+    train, _ = (data.section(split).number("num_workers", count, **_WORKERS) for split in ("train", "val"))
+    return int(train)
 
 
 def _read_loss(top: Section) -> dict[str, Any]:
     section = top.section("loss")
     camera, depth = section.section("camera"), section.section("depth")
-    section.guard(("camera", "depth"), foreign=("point", "track"))
-    camera.guard(("weight", "loss_type"))
-    camera.number("weight", None)
+    for term in (camera, depth):
+        term.number("weight", None, at_least=0)
     camera.text("loss_type", None)
-    depth.guard(("weight", "gradient_loss_fn", "valid_range"))
-    depth.number("weight", None)
     depth.text("gradient_loss_fn", None)
-    depth.number("valid_range", None, at_most=1)
+    _read_valid_range(depth)
     loss = top.target("loss", DEFAULT_LOSS)
     return loss if section.values else {**loss, **deepcopy(_LOSS)}
 
 
+def _read_valid_range(depth: Section) -> None:
+    """The share of the errors that count: with few of them a depth passes that is wrong nearly everywhere."""
+    before, written = len(depth.problems), depth.get("valid_range")
+    share = depth.number("valid_range", None)
+    if len(depth.problems) == before and share is not None and share != 0 and not 0.5 <= share <= 1:
+        depth.problem("valid_range", shown(written))
+    if len(depth.problems) > before:
+        depth.reword(before, "the share of the errors that count, from 0.5 to 1; null or 0 leaves none out")
+
+
 def _read_optimizer(optim: Section) -> dict[str, Any]:
     section = optim.section("optimizer")
-    section.guard(("_target_", "lr", "weight_decay"))
-    section.number("lr", None, at_least=0)
-    section.number("weight_decay", None, at_least=0)
+    for name in ("lr", "weight_decay", "eps", "momentum"):
+        section.number(name, None, at_least=0)
+    section.numbers("betas", at_least=0, under=1)
     return optim.target("optimizer", DEFAULT_OPTIMIZER)
 
 
 def _read_amp(section: Section) -> AmpConfig:
-    section.guard(("enabled", "amp_dtype"))
     enabled = section.switch("enabled", False)
     return AmpConfig(enabled, section.choice("amp_dtype", "bfloat16", ("bfloat16", "float16")))
 
 
 def _read_clip(section: Section) -> tuple[ClipGroup, ...]:
-    section.guard(("configs",))
     groups = []
     for entry in section.sections("configs"):
-        entry.guard(("module_name", "max_norm", "norm_type"))
+        before = len(entry.problems)
         names = entry.texts("module_name")
-        if not names and not entry.given("module_name"):
+        if not names and len(entry.problems) == before:
             entry.problem("module_name", "nothing", "the modules that are clipped together")
         norm = entry.number("max_norm", None, above=0, infinite=True)
         if not entry.given("max_norm"):
@@ -235,7 +259,6 @@ def _read_clip(section: Section) -> tuple[ClipGroup, ...]:
 
 def _read_schedule(options: Section, name: str, notes: list[str]) -> Mapping[str, Any] | None:
     """``optim.options.<name>``: a list of ``{scheduler: {_target_: ...}}``, or one such mapping."""
-    options.guard(("lr", "weight_decay"))
     one = isinstance(options.get(name), dict)
     entries = [options.section(name)] if one else options.sections(name)
     if not entries:
@@ -244,8 +267,9 @@ def _read_schedule(options: Section, name: str, notes: list[str]) -> Mapping[str
         notes.append(f"{options.path(name)} has {len(entries)} entries: only the first is used, for all parameters")
     first = entries[0]
     if "_target_" in first.values:  # the schedule itself, without the trainer's wrapping
-        return first.values
-    first.guard(("scheduler",))
+        first.get("_target_")
+        first.hand_over()
+        return plain(first.values)  # type: ignore[no-any-return]
     if "_target_" not in first.section("scheduler").values:
         first.problem("scheduler", shown(first.get("scheduler")), "a mapping with a _target_, such as fvcore's")
         return None
@@ -253,27 +277,18 @@ def _read_schedule(options: Section, name: str, notes: list[str]) -> Mapping[str
 
 
 def _read_logging(section: Section, folder: Path) -> LoggingConfig:
-    section.guard(("log_dir", "log_freq", "log_visuals", "scalar_keys_to_log"))
     keys = section.section("scalar_keys_to_log")
     return LoggingConfig(
         log_dir=section.file("log_dir", folder),
         log_freq=section.number("log_freq", 1, at_least=1, whole=True),
         log_visuals=section.switch("log_visuals", False),
-        scalar_keys={str(split): keys.section(split).texts("keys_to_log") for split in keys.values},
+        scalar_keys={
+            split: keys.section(split).texts("keys_to_log") for split in ("train", "val") if keys.get(split) is not None
+        },
     )
 
 
-def _expect_source(config: OverfitConfig, data: Section, problems: list[Problem], notes: list[str]) -> None:
-    """What the parts of a config must agree on: the pair's source and the splits, the budget and the criteria."""
-    silent = Section(data.values, data.key, [])
-    splits = ["train", "val"] if config.val else ["train"]
-    for split in splits:
-        dataset = _dataset(silent, split)
-        if config.overfit.pair.source == "dataset" and not dataset.given("ROOT"):
-            problems.append(Problem(dataset.path("ROOT"), "nothing", "the dataset's folder, for a pair from a dataset"))
-        elif config.overfit.pair.source not in ("dataset", "trainer") and dataset.given("ROOT"):
-            source = config.overfit.pair.source
-            notes.append(f"{dataset.path('ROOT')} has no effect: overfit.pair.source is {source}")
+def _expect_hold(config: OverfitConfig, problems: list[Problem]) -> None:
     hold, planned = config.overfit.budget.hold_steps, config.planned_steps
     if hold > planned:
         found = f"{hold}, more than the {planned} steps of the run"

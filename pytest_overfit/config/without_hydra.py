@@ -110,13 +110,13 @@ class _Walk:
         """Notes a choice by override; the line that it adds to the list, where it starts with a ``+``."""
         key = override.text.partition("=")[0].lstrip("+~").strip()
         if key.partition("/")[0].partition(".")[0] == "hydra":
-            raise needs_hydra(f"override {shown(override.text)}")
+            raise needs_hydra(f"override {shown(override.told)}")
         group = key.partition("@")[0]
         value = override.value
         if not any(_is_folder(Path(folder, group)) for folder in self.folders):
             raise failed(f"Could not override '{key}'. There is no config group '{group}'")
         if override.text.startswith("++"):
-            raise failed(f"force-add of config groups is not supported: '{override.text}'")
+            raise failed(f"force-add of config groups is not supported: '{override.told}'")
         if override.delete:
             self.removed[key] = _Choice(value or None)
             return None

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from pytest_overfit.data.transform import process_view, target_shape
 from pytest_overfit.pair.index import locate_pair, read_index
+from pytest_overfit.pair.layout import FollowLinks
 from pytest_overfit.pair.readers import read_view
 
 
@@ -29,6 +30,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         segmentation_root: folder of the ADE20K labels; None removes no sky.
         img_size, patch_size, aspect_ratio: as in `target_shape`.
         remove_sky, max_depth, depth_percentile, half_pixel_depth: as in `process_view`.
+        follow_links: as in `locate_pair`.
 
     An item holds, with S = 2, float32 unless said otherwise: `images` (S, 3, H, W) RGB in 0..1, no mean and deviation;
     `depths` (S, H, W) metres, 0 = invalid; `extrinsics` (S, 3, 4) world2cam, OpenCV axes; `intrinsics` (S, 3, 3)
@@ -53,6 +55,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         max_depth: float = 2000.0,
         depth_percentile: float = 98.0,
         half_pixel_depth: bool = False,
+        follow_links: FollowLinks = False,
     ) -> None:
         self.root, self.split_file = root, split_file
         self.segmentation_root = segmentation_root
@@ -61,6 +64,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         self.max_depth = max_depth
         self.depth_percentile = depth_percentile
         self.half_pixel_depth = half_pixel_depth
+        self.follow_links = follow_links
         self._index = read_index(split_file)
 
     def __len__(self) -> int:
@@ -71,7 +75,14 @@ class PairDataset(Dataset[dict[str, Any]]):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, pair_index: int) -> dict[str, Any]:
-        pair = locate_pair(self.root, self.split_file, self.segmentation_root, pair_index, index=self._index)
+        pair = locate_pair(
+            self.root,
+            self.split_file,
+            self.segmentation_root,
+            pair_index,
+            index=self._index,
+            follow_links=self.follow_links,
+        )
         views = [
             process_view(
                 read_view(files),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -31,12 +31,21 @@ class Recorder(Observer):
         document: what is known before the run.
         planned: steps of the whole budget.
         writing: keeps what could not be written; the next time is another attempt.
+        hide: takes out of an error's text what nobody is to see.
     """
 
     wants_pictures = True
 
-    def __init__(self, report: Path, document: Document, *, planned: int, writing: Writing | None = None) -> None:
-        self.report, self.document, self.planned = report, document, planned
+    def __init__(
+        self,
+        report: Path,
+        document: Document,
+        *,
+        planned: int,
+        writing: Writing | None = None,
+        hide: Callable[[str], str] = lambda text: text,
+    ) -> None:
+        self.report, self.document, self.planned, self.hide = report, document, planned, hide
         self.writing = writing or Writing()
         self.seed = 0
         self.pictures: dict[int, Sequence[FramePicture]] = {}
@@ -71,7 +80,7 @@ class Recorder(Observer):
 
     def broke(self, error: BaseException, *, interrupted: bool = False) -> Document:
         """Writes what was known when an error, or somebody at the keyboard, ended the run."""
-        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        told = self.hide(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         self.document = replace(self.document, error=told)
         known = self.document.result or (self._so_far() if self.rows else None)
         return self._write("interrupted" if interrupted else "finished", known)

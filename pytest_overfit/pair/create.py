@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.pair.index import locate_pair, read_index, write_index
-from pytest_overfit.pair.layout import PairFiles, view_files
+from pytest_overfit.pair.layout import FollowLinks, PairFiles, view_files
 from pytest_overfit.pair.readers import read_view
 
 SPLITS = ("train.npz", "val.npz")
@@ -25,6 +25,7 @@ def create_pair(
     *,
     pair_index: int = 0,
     overwrite: bool = False,
+    follow_links: FollowLinks = False,
 ) -> PairFiles:
     """Copy pair `pair_index` of a source to `output_root`, with an index of its own.
 
@@ -43,12 +44,13 @@ def create_pair(
         output_root: the folder to create.
         pair_index: which pair of the index.
         overwrite: replace another pair in `output_root`; files that are not part of a pair are never deleted.
+        follow_links: where links in the source may lead, as in `locate_pair`; what they lead to is copied.
 
     Raises:
         PairError: the source is not sound, or `output_root` holds something else.
     """
     index = read_index(source_npz)
-    source = locate_pair(source_root, source_npz, source_seg_root, pair_index, index=index)
+    source = locate_pair(source_root, source_npz, source_seg_root, pair_index, index=index, follow_links=follow_links)
     for view in source.views:
         read_view(view)
     target = Path(output_root).absolute()

@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.files import open_regular
-from pytest_overfit.pair.layout import FloatArray, IntArray, PairFiles, ViewFiles, sequence_name, view_files
+from pytest_overfit.pair.layout import (
+    FloatArray,
+    FollowLinks,
+    IntArray,
+    PairFiles,
+    ViewFiles,
+    sequence_name,
+    view_files,
+)
 from pytest_overfit.pair.npz import read_npz
 from pytest_overfit.pair.unpickle import kind_of
 
@@ -132,6 +140,7 @@ def locate_pair(
     pair_index: int,
     *,
     index: PairIndex | None = None,
+    follow_links: FollowLinks = False,
 ) -> PairFiles:
     """The files of pair number `pair_index` of `split_file`.
 
@@ -145,10 +154,12 @@ def locate_pair(
         segmentation_root: the folder of the masks; a view without a mask there has `mask=None`.
         pair_index: which row of `pairs`.
         index: `split_file`, already read.
+        follow_links: whether a scene or a file may be a link that leads out of its folder: True, or the folders that
+            it may lead into.
 
     Raises:
-        PairError: the pair is not in the index, its ids lead nowhere or into two scenes, a name leaves its folder,
-            or a file other than a mask is missing.
+        PairError: the pair is not in the index, its ids lead nowhere or into two scenes, a name or a link leaves its
+            folder, or a file other than a mask is missing.
     """
     where, base = Path(split_file), Path(root)
     masks = None if segmentation_root is None else Path(segmentation_root)
@@ -164,7 +175,7 @@ def locate_pair(
             where=where,
             allowed="two images of one scene",
         )
-    views = tuple(_existing(view_files(base, masks, scene1, tag), base, masks) for tag in (tag1, tag2))
+    views = tuple(_existing(view_files(base, masks, scene1, tag), base, masks, follow_links) for tag in (tag1, tag2))
     return PairFiles(base, where, masks, int(pair_index), sequence_name(scene1, int(pair_index)), (views[0], views[1]))
 
 
@@ -193,28 +204,51 @@ def _refuse_unsafe_name(name: str, where: Path, key: str) -> None:
         raise PairError(f"{key} is {name[:80]!r}", where=where, allowed="one plain file name, without separators")
 
 
-def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None) -> ViewFiles:
+def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None, follow_links: FollowLinks) -> ViewFiles:
     """The same files, seen to exist inside their folders; a missing mask becomes None."""
     for path in (files.image, files.depth, files.camera):
-        _stay_inside(path, root)
+        _stay_inside(path, root, follow_links)
         with open_regular(path, error=PairError, hint=f"the index names it: check that {root} is the right root"):
             pass
     mask = files.mask
     if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
-        _stay_inside(mask, segmentation_root)
+        _stay_inside(mask, segmentation_root, follow_links)
     if mask is None or not mask.is_file():
         mask = None
     return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
 
 
-def _stay_inside(path: Path, root: Path) -> None:
+def _stay_inside(path: Path, root: Path, follow_links: FollowLinks) -> None:
+    """A PairError, unless the file really lies below its root, or where its links may lead."""
+    if follow_links is True:
+        return
+    named = list(follow_links) if follow_links else []
     try:
         real = path.resolve()
-        inside = real.is_relative_to(root.resolve())
+        inside = any(real.is_relative_to(folder.resolve()) for folder in (root, *named))
+        leads = _way_out(path, root)
     except (OSError, RuntimeError) as error:  # a loop of links
         raise PairError(f"cannot be resolved ({error})", where=path) from error
     if not inside:
-        raise PairError(f"is a link to {real}", where=path, allowed=f"a file below {root}")
+        also = f", or below {', '.join(map(str, named))}" if named else ""
+        raise PairError(
+            f"is a link to {real}",
+            where=path,
+            allowed=f"a file below {root}{also}",
+            hint=f"copy it, or allow links into that folder: overfit.pair.follow_links: [{leads}] in the config, "
+            f"--follow-links {leads} of pytest-overfit pair",
+        )
+
+
+def _way_out(path: Path, root: Path) -> Path:
+    """The folder that the first link on the way from the root to the file leads into."""
+    inside, place = root.resolve(), root
+    for part in path.relative_to(root).parts:
+        place = place / part
+        real = place.resolve()
+        if not real.is_relative_to(inside):
+            return real if real.is_dir() else real.parent
+    return path.resolve().parent
 
 
 def _names(array: npt.NDArray[Any], where: Path, key: str) -> Names:

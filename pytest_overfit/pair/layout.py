@@ -6,6 +6,7 @@ z forward); depth is z in metres and 0 means "no measurement".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,8 @@ DepthArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+
+FollowLinks: TypeAlias = bool | Sequence[Path]  # into no folder, into any, or into these and what lies below them
 
 SKY_LABEL = 2  # ADE20K-150, counted from 0
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.alone import alone
 from pytest_overfit.run.build import instantiate
@@ -50,10 +51,18 @@ def build_loss(config: OverfitConfig) -> Loss:
 
 @contextlib.contextmanager
 def at_home(config: OverfitConfig, *, group: bool = True) -> Iterator[None]:
-    """The modules of the config's repository, and the process group that a trainer's code may insist on."""
+    """The modules of the config's repository, and the process group that a trainer's code may insist on.
+
+    What cannot be built is told without the values of the config that nobody is shown.
+    """
     roots = config.import_roots or (config.path.parent,)
     with imported(*roots), alone(group and config.trainer is not None):
-        yield
+        try:
+            yield
+        except ConfigError as error:
+            if (found := hide(error.found, config.secrets)) == error.found:
+                raise
+            raise ConfigError(found, where=error.where, allowed=error.allowed, hint=error.hint) from None
 
 
 def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss, *, turn: int = 0) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,34 @@ def test_no_line_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where OpenCV is not installed nothing is said about it."""
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     assert cli._opencv_lines(Path("a.exr")) == []
+
+
+@pytest.mark.parametrize("verb", ["check", "show", "create"])
+def test_links_are_followed_where_the_command_says(
+    verb: str, pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scene on another disk is refused with the option that allows it, and with that option read."""
+    root, disk = tmp_path / "linked", tmp_path / "disk2"
+    shutil.copytree(pair_folder, root)
+    scene = next(path for path in root.iterdir() if path.is_dir() and path.name != "seg")
+    scene.rename(disk)
+    scene.symlink_to(disk)
+    whole = {
+        "check": ["check", root],
+        "show": ["show", root, "--output", tmp_path / "sheet.png"],
+        "create": [
+            "create",
+            "--source-root",
+            root,
+            "--source-seg-root",
+            root / "seg",
+            "--output-root",
+            tmp_path / "new",
+        ],
+    }[verb]
+    code, _, error = run(capsys, "pair", *whole)
+    assert code == 1
+    assert f"--follow-links {disk}" in error
+    assert run(capsys, "pair", *whole, "--follow-links", tmp_path / "elsewhere")[0] == 1
+    assert run(capsys, "pair", *whole, "--follow-links", disk)[0] == 0
+    assert run(capsys, "pair", *whole, "--follow-links")[0] == 0

@@ -196,8 +196,8 @@ def test_notes(tmp_path: Path) -> None:
         f"data.val.dataset.dataset_configs[0].len_test {effect}",
         "limit_train_batches is 800 and has no effect: an epoch repeats the one batch 10 times "
         "(overfit.steps_per_epoch)",
-        "data.train.num_workers has no effect: the one batch is drawn in the process of the test",
-        "not used by a run: logging.tensorboard_writer, distributed, cuda",
+        "7 keys that only a trainer reads: mode, optim.param_group_modifiers, optim.gradient_clip._target_, "
+        "logging.tensorboard_writer, checkpoint.save_dir, distributed, cuda",
     )
     notes = load(tmp_path, GUIDE, ["overfit.pair.source=render"]).notes
     assert "data.train.dataset.dataset_configs[0].ROOT has no effect: overfit.pair.source is render" in notes
@@ -236,8 +236,9 @@ def test_notes(tmp_path: Path) -> None:
         ("model=vggt", "model: found 'vggt', allowed: a mapping"),
         ("model._target_=VGGT",
          "model._target_: found 'VGGT', allowed: a dotted Python name, such as package.module.Name"),
-        ("loss.depth.valid_range=98", "loss.depth.valid_range: found 98, allowed: a number up to 1"),
-        ("loss.camera.weight=high", "loss.camera.weight: found 'high', allowed: a number"),
+        ("loss.depth.valid_range=98", "loss.depth.valid_range: found 98, allowed: the share of the errors that count, "
+         "from 0.5 to 1; null or 0 leaves none out"),
+        ("loss.camera.weight=high", "loss.camera.weight: found 'high', allowed: a number of at least 0"),
         ("optim.optimizer.lr=-1e-3", "optim.optimizer.lr: found -0.001, allowed: a number of at least 0"),
         ("optim.optimizer.lr=.nan", "optim.optimizer.lr: found nan, allowed: a number of at least 0"),
         ("optim.optimizer.lr=.inf", "optim.optimizer.lr: found inf, allowed: a number of at least 0"),

@@ -270,7 +270,7 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
          "pair.source: found nothing, which means render, beside a source_root, allowed: cut, to use source_root"),
         ("pair: {pair_idx: 1}",
          "pair.pair_idx: found an unknown key, allowed: source | pair_index | seed | width | height | source_root |"
-         " source_seg_root | source_npz (did you mean pair_index?)"),
+         " source_seg_root | source_npz | follow_links (did you mean pair_index?)"),
         ("probes: {gradient_every: 0}", "probes.gradient_every: found 0, allowed: a whole number of at least 1"),
     ],
 )  # fmt: skip

@@ -33,7 +33,6 @@ def test_quiet(tmp_path: Path) -> None:
     [
         ("fix_img_num=-1", "fix_img_num is -1: the number of frames is drawn at random; set it to 2"),
         ("fix_img_num=0", "fix_img_num is 0: the number of frames is drawn at random; set it to 2"),
-        ("fix_img_num=4", "fix_img_num is 4: a sample has 4 frames, a pair has two; set it to 2"),
         ("augs.scales=[0.8,1.2]", "augs.scales is [0.8, 1.2]: images are scaled by a random factor; set it to null"),
         (
             "augs.color_jitter={brightness: 0.5, p: 0.9}",

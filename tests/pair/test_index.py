@@ -11,6 +11,7 @@ import pytest
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
+from pytest_overfit.pair.layout import FollowLinks
 from pytest_overfit.pair.render import RenderedSource
 from tests.shared_data import shared_data
 
@@ -273,6 +274,41 @@ def test_linked_mask_cannot_leave_its_folder(town: RenderedSource, tmp_path: Pat
     mask.symlink_to(tmp_path / "nowhere")
     with pytest.raises(PairError, match="is a link to "):
         locate_pair(town.source_root, town.source_npz, town.source_seg_root, 0)
+
+
+@pytest.mark.parametrize("name", ["0001", "0001/aerial.jpeg.exr"])
+def test_links_are_followed_where_that_is_allowed(name: str, town: RenderedSource, tmp_path: Path) -> None:
+    """Anywhere, or into the folders that are named and no others; the error names the folder to allow."""
+    path, away = town.source_root / name, tmp_path / "disk2" / name
+    away.parent.mkdir(parents=True)
+    path.rename(away)
+    path.symlink_to(away)
+    leads = away if away.is_dir() else away.parent
+
+    def located(follow_links: FollowLinks) -> Path:
+        return locate_pair(town.source_root, town.source_npz, None, 0, follow_links=follow_links).views[0].depth
+
+    assert located(True).is_file()
+    assert located([tmp_path / "disk2"]).is_file()
+    assert located([tmp_path / "elsewhere", leads]).is_file()
+    for refused in (False, [], [tmp_path / "elsewhere"], [tmp_path / "disk"]):
+        with pytest.raises(PairError, match="is a link to ") as caught:
+            located(refused)
+        assert f"overfit.pair.follow_links: [{leads}]" in str(caught.value)
+        assert f"--follow-links {leads}" in str(caught.value)
+
+
+def test_a_link_behind_an_allowed_link_is_held_to_the_same_folders(town: RenderedSource, tmp_path: Path) -> None:
+    """What counts is where a file really lies, not where the first link leads."""
+    scene, disk, secret = town.source_root / "0001", tmp_path / "disk2", tmp_path / "secret"
+    scene.rename(disk)
+    scene.symlink_to(disk)
+    secret.mkdir()
+    (disk / "aerial.jpeg.jpg").rename(secret / "a.jpg")
+    (disk / "aerial.jpeg.jpg").symlink_to(secret / "a.jpg")
+    with pytest.raises(PairError, match=r"is a link to .*secret"):
+        locate_pair(town.source_root, town.source_npz, None, 0, follow_links=[disk])
+    assert locate_pair(town.source_root, town.source_npz, None, 0, follow_links=[disk, secret]).views[0].image.is_file()
 
 
 def test_link_loop(town: RenderedSource) -> None:
