@@ -35,7 +35,7 @@ from pytest_overfit.run.shares import measure_shares, targets_read
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Prepared, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.task import Precision, Task
-from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
+from pytest_overfit.run.update import Detached, OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 
@@ -297,7 +297,12 @@ class _Run:
 
         with optimizers_heard(heard):
             step = step and self._in_precision(step)
-            found = probe_influence(self.task, inner, seed=self.seed, step=step)
+            try:
+                found = probe_influence(self.task, inner, seed=self.seed, step=step)
+            except Detached:  # of a step that will say so itself, at once
+                if self.task.loss is None:
+                    return Supervision({}, (), note="the step has no gradient")
+                found, step = probe_influence(self.task, inner, seed=self.seed, step=None), None
             keys = targets_read(found)
             shares = measure_shares(self.task, inner, keys, seed=self.seed, step=step)
             return replace(found, shares=shares, copied=copied_target(self.task.batch, found.inputs, keys))
