@@ -38,7 +38,7 @@ from pytest_overfit.run.shares import measure_shares, targets_read
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Prepared, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.task import Precision, Task
-from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
+from pytest_overfit.run.update import Detached, OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
@@ -325,7 +325,13 @@ class _Run:
         with optimizers_heard(heard):
             step = step and self._in_precision(step)
             asked = self.about_supervision
-            found = probe_influence(self.task, inner, seed=self.seed, step=step, questions=asked)
+            probed = partial(probe_influence, self.task, inner, seed=self.seed, questions=asked)
+            try:
+                found = probed(step=step)
+            except Detached:  # of a step that will say so itself, at once
+                if self.task.loss is None:
+                    return Supervision({}, (), note="the step has no gradient")
+                found, step = probed(step=None), None
             keys = targets_read(found)
             shares = asked.ask(
                 "how much of the targets the loss reads",
