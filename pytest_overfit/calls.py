@@ -15,6 +15,7 @@ from pytest_overfit.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none,
 from pytest_overfit.places import agreed_verdict, place_of
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.terminal import keep_call, keep_interrupted, keep_run
+from pytest_overfit.verdicts import CALL, RESULT, handed, verdicts_of
 from pytest_overfit.watchers import Watchers
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
@@ -46,12 +47,22 @@ class OverfitCall:
         """
         __tracebackhide__ = True
         pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
-        verdict = self.run(pieces, settings)
-        verdict.check()
+        with verdicts_of(self.request.node, CALL).run() as run:
+            verdict = self._told(pieces, settings)
+            run.came_to(verdict)
+            verdict.check()
         return verdict
 
     def run(self, pieces: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
         """As a call with these pieces and settings, but the result is handed out whatever it is."""
+        __tracebackhide__ = True
+        with verdicts_of(self.request.node, RESULT).run() as run:
+            verdict = self._told(pieces, settings)
+            run.came_to(verdict)
+        return handed(verdict, run)
+
+    def _told(self, pieces: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
+        """What a run comes to; what it raises with the frames of the test alone."""
         __tracebackhide__ = True
         try:
             return self._run({name: pieces.get(name) for name in PIECES}, settings)

@@ -4,31 +4,79 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 import pytest
 
+from pytest_overfit.asking import spoken
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.hang import HINT
 from pytest_overfit.places import limited_stage
 from pytest_overfit.report.causes import cause_lines
+from pytest_overfit.report.text import runs_line
 
+RUN = "run"
 FINDING = pytest.StashKey[Finding]()
-SHOWN = pytest.StashKey[dict[tuple[type[BaseException], str], str]]()
+BEGUN = pytest.StashKey[bool]()  # the run of a config file has begun to train
+LONGEST = 100  # characters of a reason
 BETWEEN = frozenset({"pytest_overfit", "_pytest", "pluggy", "torch", "hydra"}) | sys.stdlib_module_names
 
 
+@dataclass
+class Faults:
+    """What keeps the items of one config file from being judged, and which item tells it.
+
+    Example:
+        >>> faults = Faults()
+        >>> faults.keep("pair", OverfitError("no such file"), "no such file")
+        >>> faults.behind("loader", OverfitError("no such file"), needs=())
+        'pair'
+    """
+
+    told: dict[tuple[type[BaseException], str], str] = field(default_factory=dict)  # error -> item
+    items: dict[str, str] = field(default_factory=dict)  # item without a verdict -> item that tells why
+    reasons: dict[str, str] = field(default_factory=dict)  # item -> what it tells
+
+    def keep(self, name: str, error: BaseException, reason: str) -> None:
+        """This item tells this error."""
+        self.told[type(error), str(error)] = self.items[name] = name
+        self.reasons[name] = reason
+
+    def behind(self, name: str, error: BaseException, needs: Sequence[str]) -> str | None:
+        """The item that has told what ended this one: the same error, or what this one needs; None: nobody yet."""
+        teller = self.told.get((type(error), str(error)), name)
+        if teller == name:
+            teller = next((self.items[need] for need in needs if need in self.items), name)
+        return None if teller == name else teller
+
+    def held(self, name: str) -> None:
+        """This item was judged: what it told before, say before a rerun, stands no longer."""
+        self.items.pop(name, None)
+        self.reasons.pop(name, None)
+        self.told = {error: teller for error, teller in self.told.items() if teller != name}
+
+
+FAULTS = pytest.StashKey[Faults]()
+
+
 def check_config(request: pytest.FixtureRequest) -> None:
-    """Everything the config names can be built: device, model, loss, optimizer, freezing."""
+    """Everything the config names is there and can be built: paths, device, model, loss, optimizer, freezing."""
 
     def build() -> str:
-        from pytest_overfit.inspections import checked_model
+        from pytest_overfit.inspections import checked_model, refuse_missing
         from pytest_overfit.places import turn_of
         from pytest_overfit.run.parts import dry_build
 
-        config, model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "model", "loss"))
+        config = request.getfixturevalue("overfit_config")
+        for split, fixture in (("train", "overfit_pair"), ("val", "overfit_val_batch")):
+            try:
+                refuse_missing(config, split)
+            except OverfitError:
+                request.getfixturevalue(fixture)  # which says so too, unless a team has one that needs no such path
+        model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("model", "loss"))
         return dry_build(config, checked_model(model), loss, turn=turn_of(request.config))
 
     _stage(request, "config", build, "device, model, loss and optimizer can be built")
@@ -60,7 +108,31 @@ def check_loader(request: pytest.FixtureRequest) -> None:
     _stage(request, "loader", inspect, "one batch with the keys and shapes expected")
 
 
+def check_run(request: pytest.FixtureRequest) -> None:
+    """The run comes to a verdict, whatever that is: the criteria say it."""
+    __tracebackhide__ = True
+
+    def judge() -> Finding:
+        verdict = request.getfixturevalue("overfit_result")
+        runs = [(run.record, run.findings) for run in verdict.runs or (verdict,)]
+        for hang in (record.hung for record, _ in runs):
+            if hang is not None:
+                raise OverfitError(f"HUNG: {hang.text()}", where=hang.where, allowed="a run that comes back", hint=HINT)
+        return Finding(RUN, True, runs_line(runs), A_VERDICT)
+
+    _report(request, _attempt(request, RUN, A_VERDICT, judge))
+
+
 STAGES: Mapping[str, Callable[..., None]] = {"config": check_config, "pair": check_pair, "loader": check_loader}
+NEEDS: Mapping[str, Sequence[str]] = {"config": (), "pair": (), "loader": ("pair",), RUN: tuple(STAGES)}
+BLOCKING = ("loader", RUN)  # after one of them has failed no run is made, and no criterion judged
+A_VERDICT = "a run that comes to a verdict"
+NEXT: Mapping[str, str] = {
+    "config": "change what is named there, or override its fixture in a conftest.py",
+    "pair": "pytest-overfit pair check DIR shows every file of a pair",
+    "loader": "look at what the loader opens, or override overfit_loader in a conftest.py",
+    RUN: "look at that line; a traceback of it stands with this item",
+}
 
 
 def criterion(name: str) -> Callable[..., None]:
@@ -75,10 +147,15 @@ def criterion(name: str) -> Callable[..., None]:
             why.extend(cause_lines(verdict.causes, most=1))
             return verdict.finding(name)  # type: ignore[no-any-return]
 
-        judged = _attempt(request, name, "a finished run", judge)
+        judged = _attempt(request, name, A_VERDICT, judge)
         _report(request, judged, why)
 
     return check
+
+
+def faults_of(node: Any) -> Faults:
+    """The faults of the config file of an item."""
+    return node.parent.stash.setdefault(FAULTS, Faults())  # type: ignore[no-any-return]
 
 
 def _stage(request: pytest.FixtureRequest, name: str, inspect: Callable[[], str], allowed: str) -> None:
@@ -87,26 +164,60 @@ def _stage(request: pytest.FixtureRequest, name: str, inspect: Callable[[], str]
 
 
 def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Callable[[], Finding]) -> Finding:
-    """A finding, also of an error. The first item that meets an error tells it; the others of its file point there."""
+    """A finding. The first item that meets an error tells it; what cannot be judged because of it is skipped."""
     __tracebackhide__ = True
+    node, faults = _node(request), faults_of(_node(request))
+    if name not in STAGES:
+        for need in BLOCKING:
+            if faults.items.get(need, name) != name:  # say a batch of zeros: what a run makes of it is an echo
+                _skip(request, name, faults.items[need], allowed)
     try:
-        return judge()
+        finding = judge()
     except (Exception, pytest.fail.Exception) as error:
-        shown_by = _node(request).parent.stash.setdefault(SHOWN, {}).setdefault((type(error), str(error)), name)
-        finding = _without_secrets(_node(request).config, _finding_of(error, name, shown_by, allowed))
-        if shown_by != name or isinstance(error, OverfitError):
-            return finding
-        _node(request).stash[FINDING] = finding
+        if (teller := faults.behind(name, error, _needs(node, name))) is not None:
+            _skip(request, name, teller, allowed)
+        finding = _without_secrets(node.config, _finding_of(error, name, allowed))
+        faults.keep(name, error, _reason(finding))
+        if isinstance(error, OverfitError):
+            _report(request, finding)
+        node.stash[FINDING] = finding
         raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+    faults.held(name)
+    return finding
 
 
-def _finding_of(error: BaseException, name: str, shown_by: str, allowed: str) -> Finding:
-    if shown_by != name:
-        return Finding(name, False, f"not judged, see ::{shown_by}", allowed)
+def _skip(request: pytest.FixtureRequest, name: str, teller: str, allowed: str) -> None:
+    __tracebackhide__ = True
+    faults = faults_of(_node(request))
+    faults.items[name] = teller
+    why = f"not judged: ::{teller} failed ({faults.reasons[teller]})"
+    _report(request, Finding(name, False, why, allowed, judged=False))
+
+
+def _needs(node: Any, name: str) -> Sequence[str]:
+    """The items without which this one is not judged. What ends a run that trains is the run's own."""
+    if name == RUN and node.parent.stash.get(BEGUN, False):
+        return ()
+    return NEEDS.get(name, (RUN, *NEEDS[RUN]))
+
+
+def _finding_of(error: BaseException, name: str, allowed: str) -> Finding:
     if isinstance(error, OverfitError):
-        return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=error.hint)
-    first_line = (str(error).splitlines() or [""])[0]
-    return Finding(name, False, f"{type(error).__name__}: {first_line}", allowed)
+        hint = error.hint or NEXT.get(name)
+        return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=hint)
+    return Finding(name, False, spoken(error), allowed, where=_line_of(error), hint=NEXT[RUN])
+
+
+def _line_of(error: BaseException) -> str | None:
+    """File and line of the user's that raised."""
+    frame = from_users_code(error.__traceback__)
+    return None if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+
+
+def _reason(finding: Finding) -> str:
+    """What is wrong, and where, on one line."""
+    text = " ".join(f"{finding.observed}{f', {finding.where}' if finding.where else ''}".split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _without_secrets(config: pytest.Config, finding: Finding) -> Finding:
@@ -133,9 +244,12 @@ def from_users_code(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _report(request: pytest.FixtureRequest, finding: Finding, why: Sequence[str] = ()) -> None:
+    __tracebackhide__ = True
     _node(request).stash[FINDING] = finding
+    if not finding.judged:
+        raise pytest.skip.Exception(finding.observed) from None
     if not finding.passed:
-        pytest.fail("\n".join([finding.text(), *why]), pytrace=False)
+        raise pytest.fail.Exception("\n".join([finding.text(), *why]), pytrace=False) from None
 
 
 def _node(request: pytest.FixtureRequest) -> Any:

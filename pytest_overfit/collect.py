@@ -34,6 +34,8 @@ SESSION = pytest.StashKey[Options]()
 SECRETS = pytest.StashKey[set[str]]()  # values of the session's configs that no text shows
 CALL = pytest.StashKey[int]()  # how many runs a test has begun
 REGRESSION = "regression"  # the item of --overfit-compare-fail
+DEFECTS = "defects"  # judged by probes: without them there is nothing to judge
+ITEMS = {**checks.STAGES, checks.RUN: checks.check_run}
 
 
 def prepare(config: pytest.Config) -> None:
@@ -258,6 +260,22 @@ def check_collected(session: pytest.Session, items: list[pytest.Item]) -> None:
         items.append(Unreached.from_parent(session, name=path.name, problem=problem))
 
 
+def put_in_order(session: pytest.Session) -> None:
+    """The items of a config in the order in which they depend on each other, in the places that they have.
+
+    Others shuffle tests, or put those first that failed: then the run would be made in whichever criterion comes first.
+    """
+    places: dict[ConfigFile, list[int]] = {}
+    for place, item in enumerate(session.items):
+        if isinstance(item, ConfigItem):
+            places.setdefault(item.config_file, []).append(place)
+    for file, theirs in places.items():
+        names = file.names()
+        in_order = sorted((session.items[place] for place in theirs), key=lambda item: names.index(item.name))
+        for place, item in zip(theirs, in_order, strict=True):
+            session.items[place] = item
+
+
 class Unreached(pytest.Item):
     """Fails in the place of a config that pytest did not reach."""
 
@@ -289,14 +307,16 @@ class ConfigFile(pytest.Module):
 
     def names(self) -> tuple[str, ...]:
         """The items of this file, in the order in which they run and are reported."""
+        settings = self.overfit_config.overfit
+        judged = [name for name in settings.criteria.names() if settings.diagnose or name != DEFECTS]
         compared = (REGRESSION,) if options_of(self.config).compare_fail else ()
-        return (*checks.STAGES, *self.overfit_config.overfit.criteria.names(), *compared)
+        return (*checks.STAGES, checks.RUN, *judged, *compared)
 
     def collect(self) -> Iterator[pytest.Item]:
         # What default fixtures build for this file once: name -> (value, error).
         self.overfit_built: dict[str, tuple[Any, BaseException | None]] = {}
         for name in self.names():
-            check = checks.STAGES.get(name) or checks.criterion(name)
+            check = ITEMS.get(name) or checks.criterion(name)
             yield ConfigItem.from_parent(self, name=name, callobj=check)
 
 

@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pytest_overfit.checks import BEGUN
 from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of, remember_secrets
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.inspections import checked_model
+from pytest_overfit.inspections import checked_model, refuse_missing
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.places import agreed_verdict, limited_stage, place_of
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.terminal import RUN, keep_interrupted, keep_run
+from pytest_overfit.terminal import RUN, keep_call, keep_interrupted, keep_run
+from pytest_overfit.verdicts import CALL, verdicts_of
 from pytest_overfit.watchers import Watchers
 
 Value = TypeVar("Value")
@@ -47,6 +49,7 @@ def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) 
             file.overfit_built[name] = (build(), None)
         except (Exception, pytest.fail.Exception) as error:  # a time-out of pytest-timeout is the latter
             file.overfit_built[name] = (None, error)
+            raise
     value, failure = file.overfit_built[name]
     if failure is not None:
         raise failure
@@ -126,6 +129,7 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
 
     @limited_stage(request, config, "pair")
     def build() -> PairFiles:
+        refuse_missing(config, "train")
         wanted = config.overfit.pair
         if wanted.source == "dataset":
             from pytest_overfit.pair.index import locate_pair
@@ -220,6 +224,7 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
 
             theirs = TrainerData(config, "val")
             return theirs.prepared(theirs.draw(0)[0])
+        refuse_missing(config, "val")
         if config.overfit.pair.source == "dataset":
             assert split.root is not None
             assert split.split_file is not None
@@ -287,6 +292,7 @@ def caller(request: pytest.FixtureRequest) -> Callable[..., OverfitResult]:
     from pytest_overfit.calls import OverfitCall
 
     call = OverfitCall(request)
+    verdicts_of(request.node, CALL)
     _hand_to_test_case(request, "overfit", call)
     return call
 
@@ -295,8 +301,9 @@ def result(request: pytest.FixtureRequest) -> OverfitResult:
     """One bounded run and its verdict, of the test's config or of what its fixtures give."""
     from pytest_overfit.calls import OverfitCall
 
-    under_config = told(lambda: config_or_none(request)) is not None
-    verdict = config_result(request) if under_config else OverfitCall(request).run({}, {})
+    if isinstance(request.node.parent, ConfigFile):
+        return config_result(request)
+    verdict = OverfitCall(request).run({}, {})
     _hand_to_test_case(request, "overfit_result", verdict)
     return verdict
 
@@ -342,6 +349,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
             config=config,
             pair=request.node.stash.get(PAIR, None),
         ) as watchers:
+            request.node.parent.stash[BEGUN] = True
             verdict = overfit_config(
                 config,
                 None if fresh else _checked(wanted),
@@ -360,6 +368,8 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         if verdict.interrupted:
             keep_interrupted(request.node, verdict, note)
             raise KeyboardInterrupt
+        if not isinstance(request.node.parent, ConfigFile):
+            keep_call(request.node, verdict, note)
         return verdict
 
     return once(request, "result", build)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError, PairError
+from pytest_overfit.suggest import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.pair.layout import PairFiles
     from pytest_overfit.run.trainer_data import TrainerData
+
+MOST_NAMES = 10_000  # of a folder
 
 
 def checked_model(model: Any) -> nn.Module:
@@ -33,6 +39,75 @@ def checked_model(model: Any) -> nn.Module:
             allowed="a torch.nn.Module, or a callable without arguments that returns one",
         )
     return built
+
+
+def refuse_missing(config: OverfitConfig, split: str) -> None:
+    """Looks at the paths of a config that the pair of a split comes from.
+
+    Args:
+        split: ``train`` or ``val``.
+
+    Raises:
+        PairError: nothing is at one of them; every key, its value, and the nearest that is there.
+    """
+    of_split = _paths(config, split)
+    missing = {path: is_folder for path, is_folder in of_split.values() if not _is_there(path, is_folder)}
+    if not missing:
+        return
+    both = {**_paths(config, "train"), **_paths(config, "val")}
+    keys = [key for key, (path, _) in both.items() if path in missing]
+    raise PairError(
+        "; ".join(f"no such {'folder' if is_folder else 'file'}: {path}" for path, is_folder in missing.items()),
+        where=f"{' and '.join(keys)} of {config.path}",
+        allowed="paths that exist",
+        hint="; ".join(dict.fromkeys(nearest_path(path) for path in missing)),
+    )
+
+
+def _paths(config: OverfitConfig, split: str) -> dict[str, tuple[Path, bool]]:
+    """Key -> the path that it names, and whether that is a folder."""
+    source, named = config.overfit.pair, config.train if split == "train" else config.val
+    if config.trainer is not None or named is None:
+        return {}
+    prefix = "overfit.pair"
+    found = {"source_root": (source.source_root, True), "source_seg_root": (source.source_seg_root, True)}
+    found["source_npz"] = (source.source_npz, False)
+    if source.source == "dataset":
+        prefix = f"data.{split}.dataset.dataset_configs.0"
+        masks = named.segmentation_root if named.remove_sky else None
+        found = {
+            "ROOT": (named.root, True),
+            "split_file": (named.split_file, False),
+            "segmentation_root": (masks, True),
+        }
+    elif source.source != "cut":
+        return {}
+    return {f"{prefix}.{key}": (path, is_folder) for key, (path, is_folder) in found.items() if path is not None}
+
+
+def _is_there(path: Path, is_folder: bool) -> bool:
+    return os.path.isdir(path) if is_folder else os.path.exists(path)  # noqa: PTH110, PTH112 - no error where one may not look
+
+
+def nearest_path(path: Path) -> str:
+    """What to do about a path that is not there: the nearest one that is, or how far it goes.
+
+    Example:
+        >>> nearest_path(Path("/no_such_folder/train.npz"))
+        '/ is there, and has no no_such_folder'
+    """
+    there, missing = path, ""
+    while not os.path.isdir(there):  # noqa: PTH112
+        there, missing = there.parent, there.name
+    rest = path.relative_to(there / missing)
+    try:
+        names = [entry.name for entry in itertools.islice(os.scandir(there), MOST_NAMES)]
+    except OSError:
+        names = []
+    guess = nearest(missing, names)
+    if guess is None:
+        return f"{there} is there, and has no {missing}"
+    return f"did you mean {there / guess / rest}?"
 
 
 def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:

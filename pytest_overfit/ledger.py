@@ -11,24 +11,27 @@ import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.asking import Answer, Otherwise, Unanswerable
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.files import open_to_append
 from pytest_overfit.options import OPTIONS, Options
+from pytest_overfit.report.writing import Writing
+from pytest_overfit.strict import LOOKING
 
 if TYPE_CHECKING:
     from pytest_overfit.document.record import Comparison, Document
     from pytest_overfit.document.recorder import Recorder
     from pytest_overfit.document.saved import Saved
-    from pytest_overfit.report.writing import Writing
     from pytest_overfit.result import OverfitResult
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -77,6 +80,7 @@ class Ledger:
         self.lines: list[str] = []
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
+        self.unsaved: OverfitError | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -129,22 +133,44 @@ class Ledger:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Pages, summaries and saved runs, out of the records of this session."""
-        if self.is_worker or not (self.rows or self.stopped or self.interrupted or self.report.is_dir()):
+        """Saved runs, pages and summaries, out of the records of this session; each in spite of the others.
+
+        Where nothing was saved that was to be saved, the exit code is 1 at least.
+        """
+        if self.is_worker:
             return
-        try:
-            documents = self._complete()
-            for line in self._publish(documents):
-                self.lines.append(line)
-        except (OSError, OverfitError) as error:
-            self.lines.append(f"the report is not complete: {error}")
+        documents: tuple[Document, ...] = ()
+        if self.rows or self.stopped or self.interrupted or self.report.is_dir():
+            documents = self._written("the report", self._complete, otherwise=())
+        if self.wanted.save is not None and not any(session.config.getoption(name, False) for name in LOOKING):
+            self._save(self.wanted.save, documents)
+            if self.unsaved is not None and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        for write in (self._write_report, self._write_step_summary, self._annotate) if documents else ():
+            self._written("the report", partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
+
+    def _written(self, what: str, write: Callable[[], Answer], *, otherwise: Otherwise) -> Answer | Otherwise:
+        """What ``write`` gives; what keeps it from that, a full disk or a mistake of ours, is a line of the summary."""
+        writing = Writing()
+
+        def look() -> Answer:
+            try:
+                return write()
+            except OverfitError as error:
+                raise Unanswerable(str(error)) from error
+
+        written = writing.attempt(what, look, otherwise=otherwise)
+        self.lines += writing.lines
+        return written
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self.lines:
             terminalreporter.write_line(line)
+        for line in str(self.unsaved).splitlines() if self.unsaved is not None else ():
+            terminalreporter.write_line(line, red=True)
 
     def _complete(self) -> tuple[Document, ...]:
         """The records of this session, those of killed workers and of runs that never began among them."""
@@ -182,7 +208,7 @@ class Ledger:
         for title in titles:
             reasons = [why for nodeid, why in self.stopped.items() if title in (nodeid, title_of(nodeid))]
             cut = title == self.interrupted
-            if title not in known and (cut or reasons or any(not check.passed for check in self._checks(title))):
+            if title not in known and (cut or reasons or any(check.missed for check in self._checks(title))):
                 yield Document(
                     id=run_id(title),
                     title=title,
@@ -195,31 +221,48 @@ class Ledger:
                     error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
                 )
 
-    def _publish(self, documents: Sequence[Document]) -> Iterator[str]:
-        if self.wanted.report is not None and documents:
+    def _write_report(self, documents: Sequence[Document]) -> None:
+        if self.wanted.report is not None:
             from pytest_overfit.publish import write_forms
 
-            yield f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}"
-        if self.wanted.step_summary is not None and documents:
+            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}")
+
+    def _write_step_summary(self, documents: Sequence[Document]) -> None:
+        if self.wanted.step_summary is not None:
             from pytest_overfit.render.summary import summary_markdown
 
             with open_to_append(self.wanted.step_summary) as file:
                 file.write(summary_markdown(documents) + "\n")
-        if self.wanted.save is not None:
-            yield self._save(self.wanted.save, documents)
+
+    def _annotate(self, documents: Sequence[Document]) -> None:
         if self.wanted.annotate:
             from pytest_overfit.render.annotations import annotations as annotate
 
-            yield from annotate(documents)
+            self.lines += annotate(documents)
 
-    def _save(self, path: Path, documents: Sequence[Document]) -> str:
+    def _save(self, path: Path, documents: Sequence[Document]) -> None:
+        """Saves the runs of this session beside those that the name already has; says why where it cannot."""
         from pytest_overfit.document.recorder import now
         from pytest_overfit.document.saved import read_saved, saved_of, write_saved
 
-        new = saved_of(path.stem, documents, when=now(), before=read_saved(path) if path.exists() else None)
-        if not new.runs:
-            return f"nothing was saved as {path.stem}: no run was finished"
-        return f"saved {len(new.runs)} run{'' if len(new.runs) == 1 else 's'}: {write_saved(path, new)}"
+        try:
+            if not saved_of(path.stem, documents, when=now()).runs:
+                raise OverfitError(
+                    "no run was finished in this session", hint="look at what failed, or at the paths, -k and -m"
+                )
+            new = saved_of(path.stem, documents, when=now(), before=read_saved(path) if path.exists() else None)
+            written = write_saved(path, new)
+        except (OSError, OverfitError) as error:
+            told = error.strerror or str(error) if isinstance(error, OSError) else error.found
+            hint = error.hint if isinstance(error, OverfitError) else f"make room, or make {path.parent} writable"
+            self.unsaved = OverfitError(
+                f"nothing was saved: {told}",
+                where=f"--overfit-save {path.stem}",
+                allowed=f"the runs of this session in {path}",
+                hint=hint,
+            )
+            return
+        self.lines.append(f"saved {len(new.runs)} run{'' if len(new.runs) == 1 else 's'}: {written}")
 
 
 def prepare(config: pytest.Config, options: Options) -> None:
@@ -244,11 +287,27 @@ def prepare(config: pytest.Config, options: Options) -> None:
                 from pytest_overfit.document.folder import refuse_unwritable
 
                 refuse_unwritable(wanted.report)
+            if wanted.save is not None:
+                _refuse_unsavable(wanted.save)
         ledger = Ledger(config, wanted, report, session)
     except OverfitError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[KEY] = ledger
     config.pluginmanager.register(ledger, "overfit_ledger")
+
+
+def _refuse_unsavable(path: Path) -> None:
+    """Looks, before anything is trained, whether runs can be saved there.
+
+    Raises:
+        OverfitError: the folder cannot be written, or what is there is no file of saved runs, or a newer one.
+    """
+    from pytest_overfit.document.folder import refuse_unwritable
+    from pytest_overfit.document.saved import read_saved
+
+    refuse_unwritable(path.parent)
+    if path.exists():
+        read_saved(path)
 
 
 def wanted_of(config: pytest.Config, options: Options) -> Wanted:

@@ -65,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
             if "WORLD_SIZE" in _environment():
                 ranks.leave_the_word(config)
             raise
+        from pytest_overfit import terminal
+
+        config.pluginmanager.register(terminal.LastWord(), "overfit_last_word")
         if explained:
             config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
     if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
@@ -113,6 +116,22 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
         from pytest_overfit import collect
 
         collect.check_collected(session, items)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the workers of pytest-xdist tell what they have
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if "pytest_overfit.collect" in _loaded():
+        from pytest_overfit import collect
+
+        collect.put_in_order(session)
+
+
+@pytest.hookimpl(trylast=True)  # after the test itself: one that has failed keeps its own error
+def pytest_runtest_call(item: pytest.Item) -> None:
+    if item.get_closest_marker("overfit") is not None or "pytest_overfit.fixtures" in _loaded():
+        from pytest_overfit import verdicts
+
+        verdicts.refuse_unjudged(item, strict=item.config.pluginmanager.hasplugin("overfit_strict"))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pytest_overfit.config.strictness import STRICT
 from pytest_overfit.errors import OverfitError
 
 JUDGED = pytest.StashKey[int]()  # criteria that the runs of a test were judged by
+UNJUDGED = pytest.StashKey[list[str]]()  # what could not be judged in the runs of a test, and why
 CUT_SHORT = pytest.StashKey[bool]()  # a run of a test was interrupted
 PASSING = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.TESTS_FAILED)
 LOOKING = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan", "setuponly")
@@ -43,8 +44,13 @@ class Strict:
         report.overfit_test = True
         report.overfit_judged = item.stash.get(JUDGED, 0)
         item.stash[JUDGED] = 0
-        problem = _problem(report, interrupted=item.stash.get(CUT_SHORT, False))
+        unjudged = item.stash.get(UNJUDGED, []) if report.when == "call" else []
+        problem = None
+        if not _is_behind_a_fault(item):  # which has failed already
+            problem = _problem(report, interrupted=item.stash.get(CUT_SHORT, False), unjudged=unjudged)
         item.stash[CUT_SHORT] = False
+        if report.when == "teardown":
+            item.stash[UNJUDGED] = []
         if problem is not None:
             report.outcome = "failed"
             report.longrepr = _shown(item, problem)
@@ -110,7 +116,15 @@ class Strict:
         return "no overfit test ran" + (f", and {left_out} tests were deselected" if left_out else "")
 
 
-def _problem(report: pytest.TestReport, *, interrupted: bool) -> OverfitError | None:
+def _is_behind_a_fault(item: pytest.Item) -> bool:
+    """Whether an item of a config is skipped because of another that has failed."""
+    from pytest_overfit.checks import faults_of
+    from pytest_overfit.collect import ConfigItem
+
+    return isinstance(item, ConfigItem) and faults_of(item).items.get(item.name, item.name) != item.name
+
+
+def _problem(report: pytest.TestReport, *, interrupted: bool, unjudged: Sequence[str]) -> OverfitError | None:
     """What is wrong with the report of an overfit test in a strict session."""
     if report.skipped and hasattr(report, "wasxfail"):
         reason = report.wasxfail.removeprefix("reason: ")
@@ -132,6 +146,13 @@ def _problem(report: pytest.TestReport, *, interrupted: bool) -> OverfitError | 
             "an overfit run was interrupted, and the test passed all the same",
             where=report.nodeid,
             allowed=f"runs that come to their end ({STRICT})",
+        )
+    if report.passed and unjudged:
+        return OverfitError(
+            f"it passed, and this was not judged: {'; '.join(unjudged)}",
+            where=report.nodeid,
+            allowed=f"runs of which everything is judged ({STRICT})",
+            hint="mend what kept it from being judged, or switch the criterion off: defects=False",
         )
     return None
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.checks import FINDING
+from pytest_overfit.asking import not_asked_lines
+from pytest_overfit.checks import FINDING, faults_of
 from pytest_overfit.collect import CALL, ConfigItem, is_overfit_test
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.properties import attach_properties
@@ -18,8 +19,9 @@ from pytest_overfit.report.causes import cause_lines
 from pytest_overfit.report.debug import TITLE, debug_lines
 from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
-from pytest_overfit.strict import CUT_SHORT, JUDGED
+from pytest_overfit.strict import CUT_SHORT, JUDGED, UNJUDGED
 from pytest_overfit.suggest import printable
+from pytest_overfit.verdicts import forget
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
@@ -36,6 +38,7 @@ class RunNote:
     times: str = ""
     debug: tuple[str, ...] = ()
     unwritten: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -55,11 +58,13 @@ class RunNote:
             seconds: spent on every phase.
             width: of the terminal.
         """
-        notes = (*verdict.record.notes, *unwritten)
+        open_ = tuple(not_asked_lines(verdict.not_asked))
+        notes = tuple(dict.fromkeys((*verdict.record.notes, *unwritten, *open_)))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record, run.findings) for run in verdict.runs or (verdict,))
         causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
-        return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten))
+        mistakes = tuple(each.text() for each in verdict.not_asked if each.ours)
+        return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten), mistakes)
 
 
 Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
@@ -73,13 +78,18 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
     if is_overfit_test(item):
         report.overfit_test = True  # type: ignore[attr-defined]
+    if report.when == "teardown":
+        forget(item)
     if report.when != "call":
         return
     attach_properties(item, report)
     _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
     if isinstance(item, ConfigItem) and FINDING in item.stash:
-        row = _row(item, item.stash[FINDING], item.config_file.stash.get(RUN, None))
+        finding = item.stash[FINDING]
+        row = _row(item, finding, item.config_file.stash.get(RUN, None))
         report.overfit = row  # type: ignore[attr-defined]
+        if report.skipped and not finding.judged:
+            report.longrepr = (str(item.path), 1, f"Skipped: {finding.observed}")
     elif CALLS in item.stash:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
         report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
@@ -118,8 +128,19 @@ def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
     """Counts what a run was judged by, for a session that must not end without; keeps the numbers of a failed one."""
     if not verdict.passed:
         _holder(item).stash[DEBUG] = run.debug
-    item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else len(verdict.findings))
+    judged = sum(finding.judged for finding in verdict.findings)
+    item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else judged)
+    item.stash.setdefault(UNJUDGED, []).extend(_unjudged(item, verdict, run))
     item.stash[CUT_SHORT] = item.stash.get(CUT_SHORT, False) or verdict.interrupted
+
+
+def _unjudged(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> list[str]:
+    """What a strict session fails a test for; of a config, what no item of its own tells."""
+    items = [each.name for each in item.session.items if each.parent is item.parent and isinstance(each, ConfigItem)]
+    unjudged = [finding for finding in verdict.findings if not finding.judged]
+    told = any(finding.name in items for finding in unjudged)
+    rest = [f"{finding.name}: {finding.observed}" for finding in unjudged if finding.name not in items]
+    return rest + ([] if told else list(run.mistakes))
 
 
 def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
@@ -142,6 +163,9 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
         line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
         reporter.write_line(line, red=verdict == "FAILED")
+        if reporter.config.getoption("verbose") == 0:
+            for mistake in call["run"]["mistakes"]:
+                reporter.write_line(printable(f"note: {mistake}"))
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
@@ -149,17 +173,33 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
             reporter.write_line(f"note: {line}")
 
 
+class LastWord:
+    """After everything else: what kept the items of a config from being judged, where, and what to do next."""
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # around pytest's own, which ends with its short summary
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+        yield
+        for title, rows in _by_title(terminalreporter).items():
+            for row in rows:
+                for line in Finding(**row["finding"]).text().splitlines() if row["fault"] else ():
+                    terminalreporter.write_line(line if line.startswith(" ") else f"{title}::{line}", red=True)
+
+
 def _write_table(
     reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
 ) -> None:
-    for line in criteria_table(findings, width=width):
-        reporter.write_line(printable(line), **({"red": True} if line.startswith("FAILED") else {}))
-    for line in _run_lines(run, debug=reporter.config.getoption("verbose") > 0) if run else ():
+    table = [printable(line) for line in criteria_table(findings, width=width)]
+    for line in table:
+        reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
+    for line in _run_lines(run, table, debug=reporter.config.getoption("verbose") > 0) if run else ():
         reporter.write_line(printable(line))
 
 
-def _run_lines(run: Mapping[str, Any], *, debug: bool) -> Iterator[str]:
-    yield from run["headlines"]
+def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool) -> Iterator[str]:
+    """How far a run went is told in the table, where there is room for all of it."""
+    for headline in run["headlines"]:
+        progress, _, place = headline.partition("; ")
+        yield place if any(line.endswith(progress) for line in table) else headline
     if run["times"]:
         yield str(run["times"])
     yield from run["causes"]
@@ -183,6 +223,7 @@ def _row(item: pytest.Item, finding: Finding, run: RunNote | None) -> Row:
         "place": names.index(finding.name) if finding.name in names else len(names),
         "finding": asdict(finding),
         "run": asdict(run) if run else None,
+        "fault": isinstance(item, ConfigItem) and item.name in faults_of(item).reasons,
     }
 
 

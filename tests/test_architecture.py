@@ -27,7 +27,7 @@ RANK = {
 SHARED = {"asking", "errors", "files", "foreign", "suggest"}
 RESULT = 7  # from this rank on rooms know the verdict of a run, which itself knows the texts of report
 GLUE = {"plugin", "collect", "checks", "fixtures", "calls", "ledger", "progress", "properties", "strict", "terminal"}
-GLUE |= {"watchers", "distribute", "ranks", "places"}
+GLUE |= {"watchers", "distribute", "ranks", "places", "verdicts"}
 WITHOUT_TORCH = (
     "config.loading",
     "config.settings",

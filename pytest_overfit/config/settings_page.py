@@ -96,7 +96,12 @@ fixture of ours.
 
 | what happened | under `--overfit-strict` |
 |---|---|
-| an overfit test was skipped: `pytest.skip`, `skip`, `skipif`, an `importorskip` in a fixture | it fails |
+| an overfit test was skipped: `pytest.skip`, `skip`, `skipif`, an `importorskip` in a fixture | it fails; not an \
+item of a config that is skipped because another one has failed: the session is red already |
+| a criterion could not be judged, or a question of the diagnosis broke by a mistake of ours | the test fails; else \
+it is a note |
+| a marked test runs nothing, and looks only at the data of the config that its marker names | it fails; else this \
+may be |
 | a test file that speaks of overfit skips itself as a whole | an error of the collection |
 | an overfit test failed as its `xfail` expects | it fails: an expected miss is still a miss. A test that \
 shows a miss on purpose says `with pytest.raises(AssertionError)` |
@@ -107,6 +112,11 @@ shows a miss on purpose says `with pytest.raises(AssertionError)` |
 | not one criterion was judged in the session: nothing collected, everything deselected, only `config`, \
 `pair` and `loader` ran, no call of `overfit` | exit code 1, and one line that says why |
 | no term has a limit: every one is switched off, in a config, marker or call | a usage error, in every session |
+
+In every session, strict or not, a test fails that judges nothing (one with the marker in which no run came to a
+verdict, one that never calls the `overfit` that it is given) or that loses a miss: an AssertionError that it
+catches, an `overfit_result` whose verdict it never asks for. A miss that is meant is expected with
+`pytest.raises(AssertionError)`, `assertRaises`, or `assert not overfit_result.passed`.
 
 Under pytest-xdist the workers fail their tests, and the controller decides whether anything was judged. Runs
 of `run_overfit(...)` outside of our fixtures are not seen.

@@ -135,7 +135,9 @@ def compare(
     """
     then = saved.of(title, call)
     if then is None:
-        return Comparison(saved.name, saved.saved, note=f"{saved.name} has no run of this test")
+        guess = nearest(title, [run.title for run in saved.runs])
+        like = f"; the nearest is {guess}" if guess else ""
+        return Comparison(saved.name, saved.saved, note=f"{saved.name} has no run of this test{like}")
     before, after = _quantities(then.seeds), _quantities(summarise(result))
     changes = [_change(name, before[name], after[name]) for name in after if name in before]
     for name, most in (allowed or {}).items():
@@ -160,8 +162,17 @@ def _refuse(name: str, changes: Mapping[str, Change]) -> None:
 def regression(comparison: Comparison) -> Finding:
     """The finding of ``--overfit-compare-fail``."""
     limited = [change for change in comparison.changes if change.allowed is not None]
+    if not limited:
+        return Finding(
+            "regression",
+            False,
+            comparison.note or "nothing to compare",
+            f"a run that {comparison.name} has",
+            where=f"saved as {comparison.name} on {comparison.saved}",
+            hint=f"save it: --overfit-save {comparison.name}; a test that was renamed or moved is another test",
+        )
     broken = [change for change in limited if change.broken]
-    shown = "; ".join(map(change_text, broken or limited)) or comparison.note or "nothing to compare"
+    shown = "; ".join(map(change_text, broken or limited))
     named = len(limited) > 1
     most = ", ".join(f"{change.quantity + ' ' if named else ''}<= {change.allowed:.4g}x" for change in limited)
     margins = [change.allowed / change.ratio for change in limited if change.allowed and change.ratio > 0]
@@ -169,7 +180,7 @@ def regression(comparison: Comparison) -> Finding:
         "regression",
         not broken,
         shown,
-        most or f"as in {comparison.name}",
+        most,
         where=f"saved as {comparison.name} on {comparison.saved}" if broken else None,
         hint="look at what changed since then, or save this run if it is meant to be so" if broken else None,
         margin=min(margins, default=None),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import FELL
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.suggest import shorten
 
 STOPS = {
     "passed": "stopped early: every limit held",
@@ -39,7 +40,7 @@ def run_headline(record: RunRecord, findings: Sequence[Finding] = ()) -> str:
         parts.append(f"{record.peak_mib:.0f} MiB peak")
     return (
         f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s ({record.step_ms:.0f} ms a step), "
-        f"{'; '.join([stop_text(record), *small_falls(findings)])}; {', '.join(parts)}"
+        f"{', '.join([stop_text(record), *small_falls(findings)])}; {', '.join(parts)}"
     )
 
 
@@ -53,11 +54,25 @@ def stop_text(record: RunRecord) -> str:
     return STOPS[record.stop] if record.hung is None else f"{STOPS[record.stop]}: {record.hung.text()}"
 
 
+def runs_line(runs: Sequence[tuple[RunRecord, Sequence[Finding]]]) -> str:
+    """How far the runs of one verdict went, without what they ran on.
+
+    Example:
+        >>> runs_line([(record, findings)])
+        '412 of 1000 steps in 21.3 s (52 ms a step), stopped early: every limit held'
+    """
+    if len(runs) == 1:
+        return run_headline(*runs[0]).partition("; ")[0]
+    steps = [record.steps for record, _ in runs]
+    seconds, planned = sum(record.seconds for record, _ in runs), runs[0][0].planned_steps
+    return f"{len(runs)} runs, {min(steps)} to {max(steps)} of {planned} steps in {seconds:.1f} s"
+
+
 def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:
     """One aligned line per criterion under a header line, none wider than ``width``.
 
     Where there is no margin to show, what was observed has the rest of the line. Texts that do not fit end in dots:
-    ``Finding.text()`` has all of them.
+    ``Finding.text()`` has all of them. Several that could not be judged for one reason are one line.
 
     Example:
         >>> print("\\n".join(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)])))
@@ -65,21 +80,36 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str
         ok       camera     loss_camera 0.0005  < 0.001  2x
     """
     header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
-    rows = [header, *(_row(finding) for finding in findings)]
+    groups = _alike(findings)
+    rows = [header, *(_row(group[0]) for group in groups if len(group) == 1)]
     name = max(len(row[1]) for row in rows)
     numbers = [row for row in rows if row[4] or row[5]]
     allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
     rest = max(20, width - len("verdict  ") - name - 2)
     observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
-    lines = []
-    for row in rows:
-        line = f"{row[0]:7}  {row[1]:{name}}  "
+
+    def line(row: Sequence[str]) -> str:
+        begin = f"{row[0]:7}  {row[1]:{name}}  "
         if row[4] or row[5]:
-            line += f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}  {row[4]:{margin}}  {row[5]}"
-        else:
-            line += _clip(row[2], rest)
-        lines.append(line.rstrip())
-    return lines
+            middle = f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}"
+            return f"{begin}{middle}  {row[4]:{margin}}  {row[5]}".rstrip()
+        return (begin + _clip(row[2], rest)).rstrip()
+
+    def skipped(group: Sequence[Finding]) -> str:
+        why, room = group[0].observed, width - len("verdict  ")
+        texts = [f"{shorten([f.name for f in group], most)}: {told}" for told in (why, why.partition(" (")[0])
+                 for most in (3, 2, 1)]  # fmt: skip
+        return f"skipped  {next((text for text in texts if len(text) <= room), _clip(texts[-1], room))}"
+
+    return [line(header), *(line(_row(g[0])) if len(g) == 1 else skipped(g) for g in groups)]
+
+
+def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Each finding alone; those that could not be judged for one reason together, where the first of them is."""
+    groups: dict[object, list[Finding]] = {}
+    for place, finding in enumerate(findings):
+        groups.setdefault(place if finding.judged else finding.observed, []).append(finding)
+    return list(groups.values())
 
 
 def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,14 +84,22 @@ def find_target(dotted: str, *, where: str) -> Any:
             raise _unimportable(dotted, where, f"importing {name} raises {type(error).__name__}: {error}") from error
         for part in parts[split:]:
             if not hasattr(found, part):
-                guess = nearest(part, dir(found))
+                guess = nearest(part, _names_in(found))
                 hint = f"did you mean {guess}?" if guess else None
                 raise _unimportable(dotted, where, f"{name} has no {part!r}", hint)
             found = getattr(found, part)
         if not callable(found):
             raise _unimportable(dotted, where, f"it is a {type(found).__name__}")
         return found
-    raise _unimportable(dotted, where, f"there is no module {parts[0]!r}")
+    guess = nearest(parts[0], {module.name for module in pkgutil.iter_modules()})
+    hint = f"did you mean {guess}?" if guess else None
+    raise _unimportable(dotted, where, f"there is no module {parts[0]!r}", hint)
+
+
+def _names_in(found: Any) -> set[str]:
+    """What a module has, submodules that nobody has imported and names that it makes on demand among it."""
+    inside = pkgutil.iter_modules(getattr(found, "__path__", ()))
+    return {*dir(found), *getattr(found, "__all__", ()), *(module.name for module in inside)}
 
 
 def _handed(value: Any) -> Any:
@@ -128,7 +137,7 @@ def _nested(value: Any, *, where: str) -> Any:
 def _unimportable(dotted: str, where: str, reason: str, hint: str | None = None) -> ConfigError:
     return ConfigError(
         f"_target_ {dotted!r} cannot be used: {reason}",
-        where=where,
+        where=f"{where}._target_",
         allowed="the dotted path of a callable that this Python can import",
         hint=hint or "a module beside the config file, in a folder of overfit.import_roots, or an installed one",
     )

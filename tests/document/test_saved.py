@@ -94,8 +94,8 @@ def test_other_seeds_are_compared_by_their_medians() -> None:
 
 def test_a_test_that_is_new_has_nothing_to_compare() -> None:
     comparison = compare(saved(), FAILING, 1, result())
-    assert comparison.note == "main has no run of this test"
-    assert regression(comparison).passed
+    assert comparison.note == "main has no run of this test; the nearest is tests/test_a.py::test_learns"
+    assert regression(comparison).missed
 
 
 def test_an_unknown_quantity_is_refused() -> None:

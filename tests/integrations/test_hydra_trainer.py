@@ -155,7 +155,7 @@ def test_exr_that_opencv_cannot_read_is_found_before_the_run(
     text = " ".join(reports["pair"].longreprtext.split())
     assert "gives no pixels for 1 .exr file(s)" in text
     assert "OpenEXR" in text or "OPENCV_IO_ENABLE_OPENEXR" in text
-    assert "not judged, see ::pair" in reports["objective"].longreprtext
+    assert "not judged: ::pair failed (" in reports["objective"].longreprtext
 
 
 def test_weights_of_a_checkpoint_are_loaded_and_what_does_not_fit_is_said(trained: Session, checkout: Path) -> None:

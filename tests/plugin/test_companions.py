@@ -121,7 +121,7 @@ def test_reruns_of_config_items_share_their_run(session: pytest.Pytester, tiny: 
         "--overfit-config", "tiny.yaml", "--reruns", "1", "-k", "camera", "-p", "no:randomly",
         "--overfit-set", "overfit.budget.max_steps=20",
     )  # fmt: skip
-    result.assert_outcomes(failed=1, deselected=13)
+    result.assert_outcomes(failed=1, deselected=14)
     result.stdout.fnmatch_lines(["*20 of 20 steps*"])
 
 
@@ -134,6 +134,6 @@ def test_a_timeout_of_a_config_ends_its_one_run(session: pytest.Pytester, tiny: 
         "--overfit-config", "tiny.yaml", "-p", "no:randomly", "--timeout", "20", "--timeout-method", "signal",
         "--overfit-set", "overfit.criteria.camera=1e-12", "--overfit-max-steps", "10000000",
     )  # fmt: skip
-    result.assert_outcomes(passed=3, failed=11)
+    result.assert_outcomes(passed=3, failed=1, skipped=11)
     assert run_folders(session.path / "overfit_logs") == {"tiny": 1}
-    result.stdout.fnmatch_lines(["*Timeout*20*", "*camera: not judged, see ::supervised*"])
+    result.stdout.fnmatch_lines(["FAILED   run *Timeout*20*", "skipped *: not judged: ::run failed*"])

@@ -31,7 +31,7 @@ def test_random_state_and_threads_are_as_before(pytester: pytest.Pytester, tiny:
         """,
     )
     result = pytester.runpytest_inprocess("test_a.py", "tiny.yaml", "test_z.py", "--overfit-set", "overfit.threads=2")
-    result.assert_outcomes(passed=16)
+    result.assert_outcomes(passed=17)
     result.stdout.fnmatch_lines(["* 2 threads, *"])
 
 
@@ -52,7 +52,7 @@ def test_one_process_needs_no_launcher(
         """
     )
     result = pytester.runpytest_inprocess("tiny.yaml", "test_one_process_needs_no_launcher.py", "-k", "camera or after")
-    result.assert_outcomes(passed=2, deselected=13)
+    result.assert_outcomes(passed=2, deselected=14)
 
 
 def test_odd_names_become_plain_folders(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
@@ -85,5 +85,5 @@ def test_every_import_mode_works(pytester: pytest.Pytester, tiny: TinyConfig, mo
     pytester.makepyfile(beside="from tests.support.tiny import Memoriser\n\nclass Mine(Memoriser): pass\n")
     pytester.makeconftest("")
     result = pytester.runpytest_inprocess("--import-mode", mode, "tiny.yaml", "-k", "camera or config")
-    result.assert_outcomes(passed=2, deselected=12)
+    result.assert_outcomes(passed=2, deselected=13)
     pytester.syspathinsert()

@@ -92,9 +92,9 @@ def test_one_config_of_the_session_serves_unmarked_tests(pytester: pytest.Pytest
     tiny("b.yaml")
     pytester.makepyfile("def test_name(overfit_config): assert overfit_config.path.name == 'a.yaml'")
     one = pytester.runpytest_inprocess(".", "--overfit-config", "a.yaml", "-k", "name")
-    one.assert_outcomes(passed=1, deselected=14)
+    one.assert_outcomes(passed=1, deselected=15)
     two = pytester.runpytest_inprocess(".", "--overfit-config", "a.yaml", "--overfit-config", "b.yaml", "-k", "name")
-    two.assert_outcomes(errors=1, deselected=28)
+    two.assert_outcomes(errors=1, deselected=30)
     two.stdout.fnmatch_lines(["*2 configs to choose from*"])
 
 

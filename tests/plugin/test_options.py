@@ -32,7 +32,7 @@ def test_ini_options_stand_in_for_the_command_line(pytester: pytest.Pytester, ti
     )
     pytester.makepyfile(test_own="def test_own(): pass")
     result = pytester.runpytest_inprocess("-k", "objective or own")
-    result.assert_outcomes(passed=1, failed=1, deselected=13)
+    result.assert_outcomes(passed=1, failed=1, deselected=14)
     result.stdout.fnmatch_lines(["*step 9 of 9*", "tensorboard --logdir *boards/tiny"])
     result = pytester.runpytest_inprocess("-k", "objective", "--overfit-set", "overfit.budget.max_steps=5")
     result.stdout.fnmatch_lines(["*step 5 of 5*"])
@@ -115,7 +115,7 @@ def test_a_required_gpu_that_is_missing_fails(pytester: pytest.Pytester, tiny: T
     result = pytester.runpytest_inprocess(
         "--overfit-config", "tiny.yaml", "-k", "config or objective", *(["--overfit-require-gpu"] * (how == "option"))
     )
-    result.assert_outcomes(failed=2, deselected=12)
+    result.assert_outcomes(failed=2, deselected=13)
     result.stdout.fnmatch_lines(["*config: a GPU is required and the run would use the CPU: no GPU used*"])
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_device_lists_what_there_is(pytester: pytest.Pytester, tiny: 
     result = pytester.runpytest_inprocess(
         "--overfit-config", "tiny.yaml", "-k", "config", "--overfit-device", "cuda:63"
     )
-    result.assert_outcomes(failed=1, deselected=13)
+    result.assert_outcomes(failed=1, deselected=14)
     result.stdout.fnmatch_lines(["*device 'cuda:63' is not there*allowed auto, cpu*"])
 
 
@@ -160,5 +160,5 @@ def test_the_usual_log_dir_that_cannot_be_written_is_replaced_and_said(
     tiny()
     (pytester.path / "overfit_logs").write_text("")
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "objective")
-    result.assert_outcomes(passed=1, deselected=13)
+    result.assert_outcomes(passed=1, deselected=14)
     result.stdout.fnmatch_lines(["note: *overfit_logs cannot be written*TensorBoard files are in *"])

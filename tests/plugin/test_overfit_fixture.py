@@ -246,7 +246,7 @@ def test_a_marker_without_config_is_not_taken_by_the_sessions_config(session: py
             overfit(net(), pair(), F.cross_entropy, optimizer=fast)
         """
     )
-    session.runpytest_inprocess("-k", "own").assert_outcomes(passed=1, deselected=14)
+    session.runpytest_inprocess("-k", "own").assert_outcomes(passed=1, deselected=15)
 
 
 def test_a_log_dir_gets_a_board_per_seed(session: pytest.Pytester) -> None:

@@ -116,7 +116,7 @@ def test_a_config_has_its_pair_and_its_checks(pytester: pytest.Pytester, tiny: T
         "--overfit-lang",
         "zh",
     )
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
     (document,) = documents(pytester.path / "report").values()
     assert document.title == "tiny.yaml"
     assert document.verdict == "passed"
@@ -282,11 +282,11 @@ def test_saved_runs_are_compared(pytester: pytest.Pytester) -> None:
 def test_a_config_gets_an_item_for_it(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """Beside its criteria, only where changes are limited."""
     tiny()
-    pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-save", "main").assert_outcomes(passed=14)
+    pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-save", "main").assert_outcomes(passed=15)
     args = ("--overfit-config", "tiny.yaml", "--overfit-compare", "main")
-    pytester.runpytest_inprocess(*args).assert_outcomes(passed=14)
+    pytester.runpytest_inprocess(*args).assert_outcomes(passed=15)
     result = pytester.runpytest_inprocess(*args, "--overfit-compare-fail", "steps:1.01x")
-    result.assert_outcomes(passed=15)
+    result.assert_outcomes(passed=16)
     result.stdout.fnmatch_lines(["ok*regression*steps *<= 1.01x*1x"])
 
 

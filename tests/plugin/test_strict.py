@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import ITEMS, outcomes
 
 CPU = ("--overfit-strict", "--overfit-device=cpu")
 SHORT = "--overfit-set=overfit.budget.max_steps=20"
@@ -84,7 +85,7 @@ def test_a_skipped_item_of_a_config_fails(pytester: pytest.Pytester, tiny: TinyC
     tiny()
     pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef overfit_model(): pytest.skip('no weights')")
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "config or camera", *CPU)
-    result.assert_outcomes(failed=2, deselected=12)
+    result.assert_outcomes(failed=2, deselected=13)
     result.stdout.fnmatch_lines(
         [
             "tiny.yaml::camera: it was skipped: no weights",
@@ -136,13 +137,14 @@ def test_a_missing_gpu_fails_a_config_that_names_no_device(
     no_gpu()
     tiny(replace=(("threads: 1", "threads: 1\n  device: cpu"),) if how == "config" else ())
     given = ", device='cpu'" if how == "marker" else ""
-    marked = f"@pytest.mark.overfit(config='tiny.yaml', max_steps=20{given})\ndef test_run(overfit_result): pass"
+    body = "def test_run(overfit_result): assert not overfit_result.passed"
+    marked = f"@pytest.mark.overfit(config='tiny.yaml', max_steps=20{given})\n{body}"
     args = ["--overfit-strict", *(["--overfit-device=cpu"] if how == "option" else [])]
     result = session(pytester, marked, args=args)
     assert result.parseoutcomes() == ({"errors": 1} if how == "nothing" else {"passed": 1})
     if how != "marker":
         result = pytester.runpytest_inprocess("--overfit-config=tiny.yaml", "-k", "config or finite", SHORT, *args)
-        result.assert_outcomes(deselected=12, **{"failed" if how == "nothing" else "passed": 2})
+        result.assert_outcomes(deselected=13, **({"failed": 1, "skipped": 1} if how == "nothing" else {"passed": 2}))
 
 
 def test_the_table_of_settings_says_who_asks_for_a_gpu(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
@@ -267,3 +269,97 @@ def test_workers_fail_and_the_controller_decides(pytester: pytest.Pytester, tiny
     nothing = session(pytester, "def test_own(): pass", args=args, workers=True)
     assert nothing.ret == pytest.ExitCode.TESTS_FAILED
     nothing.stdout.fnmatch_lines(["--overfit-strict: no criterion was judged in this session: no overfit test ran"])
+
+
+UNJUDGED = """
+import dataclasses
+import pytest_overfit.api
+from pytest_overfit.asking import NotAsked
+from pytest_overfit.judge.finding import Finding
+
+judged = pytest_overfit.api.judged
+
+def unjudged(*args, **kwargs):
+    verdict = judged(*args, **kwargs)
+    rest = [finding for finding in verdict.findings if finding.name != "defects"]
+    found = [Finding("defects", False, "a question broke", "", judged=False)] * {finding}
+    asked = tuple(NotAsked(f"question {{i}}", "IndexError", ours=True) for i in range({mistakes}))
+    return dataclasses.replace(verdict, findings=(*rest, *found), not_asked=asked)
+
+pytest_overfit.api.judged = unjudged
+"""
+
+
+@pytest.fixture
+def broken(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """A diagnosis that leaves ``defects`` unjudged, and makes mistakes of ours."""
+    import pytest_overfit.api
+
+    def make(finding: int, mistakes: int) -> None:
+        monkeypatch.setattr(pytest_overfit.api, "judged", pytest_overfit.api.judged)
+        pytester.makeconftest(UNJUDGED.format(finding=finding, mistakes=mistakes))
+
+    return make
+
+
+@pytest.mark.parametrize(("finding", "mistakes"), [(1, 0), (0, 1)])
+def test_what_was_not_judged_fails_a_call(
+    pytester: pytest.Pytester, broken: Callable[[int, int], None], finding: int, mistakes: int
+) -> None:
+    """In a strict session; else a mistake of ours is a note."""
+    broken(finding, mistakes)
+    lenient = session(pytester, LEARNS, args=())
+    lenient.assert_outcomes(passed=1)
+    if mistakes:
+        lenient.stdout.fnmatch_lines(["note: not asked: question 0: IndexError; this is a mistake of *"])
+    result = session(pytester, LEARNS)
+    result.assert_outcomes(failed=1)
+    why = "defects: a question broke" if finding else "not asked: question 0: IndexError*"
+    result.stdout.fnmatch_lines([f"test_it.py::test_learns: it passed, and this was not judged: {why}"])
+
+
+@pytest.mark.parametrize(
+    ("finding", "mistakes", "chosen", "failed"),
+    [(1, 2, "run or finite or defects", "defects"), (0, 2, "run or finite", "run"), (1, 0, "finite", "finite")],
+)
+def test_what_was_not_judged_fails_one_item(
+    pytester: pytest.Pytester,
+    tiny: TinyConfig,
+    broken: Callable[[int, int], None],
+    finding: int,
+    mistakes: int,
+    chosen: str,
+    failed: str,
+) -> None:
+    """The item ``defects`` is skipped with its reason; a strict session fails it, or who made the run without it."""
+    tiny()
+    broken(finding, mistakes)
+    args = ("--overfit-config=tiny.yaml", "-k", chosen, SHORT)
+    passed = dict.fromkeys(chosen.split(" or "), "passed")
+    skipped = {failed: "skipped"} if failed == "defects" else {}
+    assert outcomes(pytester.runpytest_inprocess(*args)) == {**passed, **skipped}
+    assert outcomes(pytester.runpytest_inprocess(*args, *CPU)) == {**passed, failed: "failed"}
+
+
+def test_many_questions_are_five_lines(
+    pytester: pytest.Pytester, tiny: TinyConfig, broken: Callable[[int, int], None]
+) -> None:
+    """And how many more."""
+    tiny()
+    broken(1, 7)
+    result = pytester.runpytest_inprocess("--overfit-config=tiny.yaml", SHORT)
+    assert sum(line.startswith("note: not asked: question ") for line in result.outlines) == 5
+    result.stdout.fnmatch_lines(["note: and 2 more questions were not asked"])
+
+
+def test_without_a_diagnosis_there_are_no_defects(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Neither an item nor a finding: config, marker and call alike; green in a strict session too."""
+    tiny()
+    off = ("--overfit-set=overfit.diagnose=false", "--overfit-config=tiny.yaml")
+    result = pytester.runpytest_inprocess(*off, *CPU)
+    result.assert_outcomes(passed=len(ITEMS) - 1)
+    assert "ok       defects" not in result.stdout.str()
+    marked = "@pytest.mark.overfit(diagnose=False)\ndef test_marked(run): run()"
+    result = session(pytester, LEARNS, marked, args=[*CPU, "-v"])
+    result.assert_outcomes(passed=2)
+    assert "ok       defects" not in result.stdout.str()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import ITEMS
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
@@ -16,7 +17,7 @@ def test_the_table_fits_the_terminal(
     tiny()
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-set=overfit.budget.max_steps=40")
     table = [line for line in result.outlines if line.startswith(("verdict ", "ok  ", "FAILED   "))]
-    assert len(table) == 15
+    assert len(table) == 1 + len(ITEMS)
     assert max(map(len, table)) <= columns
     result.stdout.fnmatch_lines(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.text import run_headline
+from pytest_overfit.report.text import criteria_table, run_headline, runs_line
 from tests.support.records import record
 
 
@@ -27,3 +27,25 @@ def test_a_finding_reads_in_three_parts() -> None:
     finding = Finding("camera", False, "loss_camera 0.04", "< 0.001", where="step 9 of 9", hint="lower the lr")
     assert finding.text() == ("camera: loss_camera 0.04, allowed < 0.001\n  where: step 9 of 9\n  next: lower the lr")
     assert Finding("camera", True, "0", "< 1").text() == "camera: 0, allowed < 1"
+
+
+def test_what_could_not_be_judged_for_one_reason_is_one_line() -> None:
+    """In the place of its first; another reason has a line of its own, and a short terminal has fewer names."""
+    why = "not judged: ::pair failed (no such file, /data/0001/a.exr)"
+    behind = [Finding(name, False, why, "", judged=False) for name in ("loader", "run", "supervised", "finite")]
+    alone = Finding("defects", False, "nothing was probed", "", judged=False)
+    findings = [Finding("pair", False, "no such file", "valid files"), *behind, alone]
+    assert criteria_table(findings) == [
+        "verdict  criterion  observed  allowed  margin  since step",
+        "FAILED   pair       no such file",
+        f"skipped  loader, run, supervised and 1 more: {why}",
+        "skipped  defects    nothing was probed",
+    ]
+    assert criteria_table(findings, width=60)[2] == "skipped  loader, run and 2 more: not judged: ::pair failed"
+
+
+def test_several_runs_are_one_line() -> None:
+    """The shortest and the longest of them."""
+    runs = [(record(steps=steps, planned_steps=600, seconds=1.0), ()) for steps in (40, 90)]
+    assert runs_line(runs) == "2 runs, 40 to 90 of 600 steps in 2.0 s"
+    assert runs_line(runs[:1]) == run_headline(runs[0][0]).partition("; ")[0]

@@ -9,9 +9,10 @@ import numpy as np
 from pytest_overfit.pair.exr import write_exr
 from pytest_overfit.pair.readers import read_depth
 from tests.sabotage.conftest import AERIAL, GROUND, Victim
-from tests.support.sessions import CRITERIA, ITEMS, expect_red, not_judged, outcomes
+from tests.support.sessions import CRITERIA, ITEMS, expect_red, not_judged, outcomes, reports_of
 
-RUN = tuple(name for name in CRITERIA if name != "supervised")
+BEHIND = ("loader", "run", *CRITERIA)
+RUN = ("run", *(name for name in CRITERIA if name != "supervised"))
 
 
 def test_the_undamaged_pair_is_green(victim: Victim) -> None:
@@ -27,19 +28,19 @@ def test_a_missing_depth_file_is_named_once(victim: Victim) -> None:
         result,
         {
             "pair": f"no such file, allowed valid files, two views that agree where: {victim.file(GROUND)}.exr",
-            "loader": "not judged",
-            **not_judged("pair"),
+            **not_judged("pair", BEHIND),
         },
         green=("config",),
     )
-    assert sum("no such file" in line for line in result.outlines if not line.startswith("FAILED")) == 1
+    short = ("FAILED", "tiny.yaml::pair")  # the table, pytest's summary, and the last word
+    assert sum("no such file" in line for line in result.outlines if not line.startswith(short)) == 1
 
 
 def test_a_truncated_depth_file_is_named(victim: Victim) -> None:
     """A download that broke off."""
     exr = victim.file(f"{GROUND}.exr")
     exr.write_bytes(exr.read_bytes()[: exr.stat().st_size // 2])
-    expect_red(victim.run(), {"pair": "allowed a complete file", **not_judged("pair")}, green=("config",))
+    expect_red(victim.run(), {"pair": "allowed a complete file", **not_judged("pair", BEHIND)}, green=("config",))
 
 
 def test_a_nan_in_the_depth_file_is_located(victim: Victim) -> None:
@@ -50,24 +51,26 @@ def test_a_nan_in_the_depth_file_is_located(victim: Victim) -> None:
     write_exr(path, depth)
     expect_red(
         victim.run(),
-        {"pair": "1 of 19200 depths are NaN, the first at column 11, row 7", **not_judged("pair")},
+        {"pair": "1 of 19200 depths are NaN, the first at column 11, row 7", **not_judged("pair", BEHIND)},
         green=("config",),
     )
 
 
 def test_depth_that_is_zero_everywhere_supervises_nothing(victim: Victim) -> None:
-    """One frame without depth: pair, loader and supervised say so; the other frame can still be memorised."""
+    """One frame without depth: the pair says so; the other frame can still be memorised."""
     path = victim.file(f"{GROUND}.exr")
     write_exr(path, np.zeros_like(read_depth(path)))
     expect_red(
         victim.run(),
         {
             "pair": f"{GROUND}: no valid depth at all",
-            "loader": "frame 1 has no valid depth",
-            "supervised": "frame 1 has 0 valid depth pixels",
+            **not_judged("pair", BEHIND),
         },
-        green=("config", *RUN),
+        green=("config",),
     )
+    alone = victim.pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "supervised or depth")
+    assert outcomes(alone) == {"supervised": "failed", "depth": "passed"}
+    assert "frame 1 has 0 valid depth pixels" in reports_of(alone)["supervised"].longreprtext
 
 
 def test_two_identical_views_are_no_pair(victim: Victim, swap: Callable[[str, str], None]) -> None:
@@ -121,8 +124,9 @@ def test_a_broken_pair_shows_in_whatever_item_runs(victim: Victim) -> None:
     """Without the pair item in the session the first item that meets the error tells it."""
     victim.file(f"{GROUND}.exr").unlink()
     result = victim.pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "camera or depth")
-    result.assert_outcomes(failed=2, deselected=len(ITEMS) - 2)
-    result.stdout.fnmatch_lines(["camera: no such file*", "depth: not judged, see ::camera*"])
+    result.assert_outcomes(failed=1, skipped=1, deselected=len(ITEMS) - 2)
+    result.stdout.fnmatch_lines(["camera: no such file*"])
+    assert "not judged: ::camera failed (no such file, " in reports_of(result)["depth"].longreprtext
 
 
 def test_a_sky_that_carries_depth_is_named(victim: Victim) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sabotage.conftest import SPLIT, Victim
 from tests.support.configs import write_tiny
-from tests.support.sessions import CRITERIA, STAGES, expect_red, not_judged, reports_of
+from tests.support.sessions import CRITERIA, RUN, STAGES, expect_red, not_judged, reports_of
 
 SHORT = "overfit.budget.max_steps=60"
 
@@ -20,7 +20,7 @@ def test_a_learning_rate_of_zero_moves_nothing(victim: Victim) -> None:
             "objective": "it did not fall: look at the learning rate, frozen modules and ::gradients",
             "monotonic": "does not fall",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "train_val", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "finite", "train_val", "defects"),
     )
 
 
@@ -35,7 +35,7 @@ def test_a_model_that_is_frozen_as_a_whole_is_named(victim: Victim) -> None:
             "finite": "no step was made",
             "supervised": "no step was made",
         },
-        green=(*STAGES, "constant_batch"),
+        green=(*STAGES, RUN, "constant_batch"),
     )
 
 
@@ -44,7 +44,7 @@ def test_a_frozen_depth_head_misses_depth_alone(victim: Victim) -> None:
     expect_red(
         victim.run("optim.frozen_module_names=[trunk]"),
         {"depth": "allowed < 0.01", "prediction": "AbsRel"},
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "camera", "train_val", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "finite", "gradients", "camera", "train_val", "defects"),
     )
 
 
@@ -53,7 +53,7 @@ def test_an_unused_parameter_is_named(victim: Victim) -> None:
     expect_red(
         victim.run(model="saboteurs.Unused"),
         {"gradients": "2 parameter tensors: no gradient arrives"},
-        green=(*STAGES, *(name for name in CRITERIA if name != "gradients")),
+        green=(*STAGES, RUN, *(name for name in CRITERIA if name != "gradients")),
     )
 
 
@@ -68,7 +68,7 @@ def test_a_flipped_sign_is_no_success(victim: Victim) -> None:
             "depth": "allowed < 0.01",
             "supervised": "objective starts at",
         },
-        green=(*STAGES, "constant_batch", "finite", "gradients", "train_val", "defects"),
+        green=(*STAGES, RUN, "constant_batch", "finite", "gradients", "train_val", "defects"),
     )
 
 
@@ -80,7 +80,7 @@ def test_a_nan_that_the_loss_scrubs_is_traced_to_its_module(victim: Victim) -> N
          "state where: first in module spoil (Spoil)",
          "gradients": "does not move",
          "monotonic": "fewer than 2 steps to compare"},
-        green=(*STAGES, "supervised", "constant_batch", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "defects"),
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
             "objective": "see ::finite for the first NaN",
             "monotonic": "objective is nan at step 23",
         },
-        green=(*STAGES, "supervised", "constant_batch", "gradients", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "gradients", "defects"),
     )
 
 
@@ -118,7 +118,7 @@ def test_confidence_alone_is_no_success(victim: Victim) -> None:
             "camera": "loss_camera 0.0408",
             "depth": "loss_reg_depth 0.02",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "train_val", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "finite", "gradients", "train_val", "defects"),
     )
 
 
@@ -127,7 +127,7 @@ def test_evaluation_mode_that_disagrees_is_found(victim: Victim) -> None:
     expect_red(
         victim.run(model="saboteurs.StaleStatistics"),
         {"train_val": "in evaluation, -1.0"},
-        green=(*STAGES, *(name for name in CRITERIA if name != "train_val")),
+        green=(*STAGES, RUN, *(name for name in CRITERIA if name != "train_val")),
     )
 
 
@@ -137,7 +137,7 @@ def test_depth_in_the_wrong_unit_is_found(victim: Victim) -> None:
     expect_red(
         result,
         {"prediction": "AbsRel", "defects": "scale: depth is 41.1 times the depth of the batch"},
-        green=(*STAGES, *(name for name in CRITERIA if name not in ("prediction", "defects"))),
+        green=(*STAGES, RUN, *(name for name in CRITERIA if name not in ("prediction", "defects"))),
     )
 
 
@@ -152,7 +152,7 @@ def test_a_term_that_the_loss_does_not_give_is_an_error(victim: Victim) -> None:
             "gradients": "no gradient arrives",
             "prediction": "rotation",
         },
-        green=(*STAGES, *(name for name in CRITERIA if name not in ("camera", "gradients", "prediction"))),
+        green=(*STAGES, RUN, *(name for name in CRITERIA if name not in ("camera", "gradients", "prediction"))),
     )
 
 
@@ -161,10 +161,10 @@ def test_a_model_that_raises_shows_its_traceback_once(victim: Victim) -> None:
     result = victim.run(model="saboteurs.Raises")
     expect_red(
         result,
-        {"supervised": "RuntimeError: the aggregator wants patches", **not_judged("supervised", CRITERIA[1:])},
+        {RUN: "RuntimeError: the aggregator wants patches", **not_judged(RUN, CRITERIA)},
         green=STAGES,
     )
-    shown = reports_of(result)["supervised"].longreprtext
+    shown = reports_of(result)[RUN].longreprtext
     assert "saboteurs.py" in shown
     assert "execute.py" not in shown
     assert result.outlines.count("E       RuntimeError: the aggregator wants patches of 16 pixels") == 1
@@ -179,7 +179,7 @@ def test_a_run_that_is_cut_short_never_passes(victim: Victim) -> None:
             "camera": "raise max_seconds; a run that was cut short proves nothing",
             "depth": "cut short by max_seconds",
         },
-        green=(*STAGES, "supervised", "constant_batch", "finite", "gradients", "defects"),
+        green=(*STAGES, RUN, "supervised", "constant_batch", "finite", "gradients", "defects"),
     )
 
 
@@ -203,7 +203,7 @@ def test_an_augmenting_loader_is_caught(victim: Victim) -> None:
         """
     )
     result = victim.run()
-    green = (*STAGES, *(name for name in CRITERIA if name != "constant_batch"))
+    green = (*STAGES, RUN, *(name for name in CRITERIA if name != "constant_batch"))
     expect_red(result, {"constant_batch": "two draws differ: images:"}, green=green)
     result.stdout.fnmatch_lines(["constant_batch: two draws differ: images: * elements differ, by up to 0.*"])
 
@@ -219,7 +219,7 @@ def test_an_augmenting_loader_is_caught(victim: Victim) -> None:
 def test_a_config_that_resamples_is_caught(victim: Victim, written: str, says: str) -> None:
     """The trainer would draw a new sample at every step, whatever the loader of the test does."""
     write_tiny(victim.pytester.path, replace=((SPLIT, written),))
-    green = (*STAGES, *(name for name in CRITERIA if name != "constant_batch"))
+    green = (*STAGES, RUN, *(name for name in CRITERIA if name != "constant_batch"))
     expect_red(victim.run(), {"constant_batch": says}, green=green)
 
 
@@ -228,7 +228,7 @@ def test_a_model_that_writes_into_its_input_is_caught(victim: Victim) -> None:
     expect_red(
         victim.run(model="saboteurs.InPlace"),
         {"constant_batch": "the batch was changed during the run"},
-        green=(*STAGES, *(name for name in CRITERIA if name != "constant_batch")),
+        green=(*STAGES, RUN, *(name for name in CRITERIA if name != "constant_batch")),
     )
 
 
@@ -245,18 +245,17 @@ def test_the_dummy_batch_of_a_failed_load_passes_nothing(victim: Victim) -> None
             return [map_tensors(torch.zeros_like, sample)]
         """
     )
-    result = victim.run(SHORT)
-    expect_red(
-        result,
-        {
-            "loader": "the dummy batch that a loader hands out after a failed load",
-            "supervised": "frame 0 has 0 valid depth pixels of 2352",
-            "objective": "objective is exactly 0 at every step and proves nothing",
-            "camera": "loss_camera is exactly 0 at every step and proves nothing",
-            "monotonic": "objective does not fall: 0 at the start, 0 at the end",
-        },
-        green=("config", "pair", "constant_batch", "finite", "defects"),
-    )
+    says = {"loader": "the dummy batch that a loader hands out after a failed load", **not_judged("loader")}
+    expect_red(victim.run(SHORT), says, green=("config", "pair"))
+    alone = ("--overfit-config", "tiny.yaml", "--deselect", "tiny.yaml::loader", f"--overfit-set={SHORT}")
+    reports = reports_of(victim.pytester.runpytest_inprocess(*alone))
+    for name, words in {
+        "supervised": "frame 0 has 0 valid depth pixels of 2352",
+        "objective": "objective is exactly 0 at every step and proves nothing",
+        "camera": "loss_camera is exactly 0 at every step and proves nothing",
+        "monotonic": "objective does not fall: 0 at the start, 0 at the end",
+    }.items():
+        assert words in reports[name].longreprtext
 
 
 def test_a_loader_that_raises_shows_its_traceback_once(victim: Victim) -> None:

@@ -1,0 +1,220 @@
+"""What a test makes of its runs: a marked test that judged nothing, and a miss that nobody saw, fail it."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import unittest
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.asking import spoken
+from pytest_overfit.errors import OverfitError
+
+if TYPE_CHECKING:
+    from pytest_overfit.result import OverfitResult
+
+CALL, RESULT = "overfit", "overfit_result"
+# What a test may look at under the config that its marker names, without a run.
+DATA = frozenset(f"overfit_{name}" for name in ("config", "pair", "dataset", "loader", "batch", "val_batch"))
+# What says whether a run has passed, and why not; ``check`` does so by what it raises.
+ASKED = frozenset({"passed", "findings", "finding", "failure_text", "causes"})
+SEVERAL = "of several tries one is enough: seeds=[0, 1, 2], pass_at_least=1"
+
+
+@dataclass
+class Run:
+    """One run that a test has asked for.
+
+    Args:
+        missed: what its verdict misses; None: it came to no verdict.
+        ended: the error that ended it before a verdict.
+        seen: the test has looked at the verdict, or expects what was raised.
+        raised: an AssertionError has told the test.
+    """
+
+    missed: tuple[str, ...] | None = None
+    ended: str = ""
+    seen: bool = False
+    raised: bool = False
+
+    def came_to(self, verdict: OverfitResult) -> None:
+        """Keeps what the run was judged to be."""
+        missed = tuple(finding.name for finding in verdict.findings if finding.missed)
+        self.missed = missed if verdict.passed else missed or ("every criterion",)
+
+    @property
+    def lost(self) -> bool:
+        """It misses something, and the test has not looked."""
+        return bool(self.missed) and not self.seen
+
+    @property
+    def judged(self) -> bool:
+        """It came to a verdict, or to an error that the test expects."""
+        return self.missed is not None or self.seen
+
+
+@dataclass
+class Verdicts:
+    """The runs of one test, and the fixtures of ours that it was given."""
+
+    fixtures: dict[str, None] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+
+    @contextmanager
+    def run(self) -> Iterator[Run]:
+        """Around a run: what it raises is seen where the test has said that it expects that."""
+        run = Run()
+        self.runs.append(run)
+        try:
+            yield run
+        except BaseException as error:
+            run.raised, run.seen, run.ended = True, _is_expected(error), spoken(error)
+            raise
+
+
+KEY = pytest.StashKey[Verdicts]()
+
+
+def verdicts_of(item: pytest.Item, fixture: str) -> Verdicts:
+    """The runs of a test that is given this fixture."""
+    kept = item.stash.setdefault(KEY, Verdicts())
+    kept.fixtures[fixture] = None
+    return kept
+
+
+def handed(verdict: OverfitResult, run: Run) -> OverfitResult:
+    """The verdict as a test gets it: whether it has asked what was judged is kept."""
+    from pytest_overfit.result import OverfitResult
+
+    class Handed(OverfitResult):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ASKED:
+                run.seen = True
+            return (
+                super().__getattribute__(name) if name.startswith("__") or name == "check" else getattr(verdict, name)
+            )
+
+        def __repr__(self) -> str:
+            return repr(verdict)
+
+        def check(self) -> None:
+            __tracebackhide__ = True
+            try:
+                verdict.check()
+            except AssertionError as error:
+                run.raised, run.seen = True, run.seen or _is_expected(error)
+                raise
+
+    Handed.__qualname__ = Handed.__name__ = OverfitResult.__name__
+    return Handed(**{each.name: getattr(verdict, each.name) for each in fields(verdict)})
+
+
+def refuse_unjudged(item: pytest.Item, *, strict: bool = False) -> None:
+    """Fails a test, whose body is done, that has judged nothing or has lost a miss; the line to add is told.
+
+    Raises:
+        pytest.fail.Exception: it is one.
+    """
+    kept = item.stash.get(KEY, None)
+    problem = _problem(item, kept or Verdicts(), strict=strict)
+    if problem is not None:
+        raise pytest.fail.Exception(str(problem), pytrace=False)
+
+
+def forget(item: pytest.Item) -> None:
+    """A rerun of the test starts its own list."""
+    if KEY in item.stash:
+        del item.stash[KEY]
+
+
+def _problem(item: pytest.Item, kept: Verdicts, *, strict: bool) -> OverfitError | None:
+    if not kept.fixtures and not _must_judge(item, strict=strict):
+        return None
+    for run in kept.runs:
+        if run.lost and run.missed is not None:
+            return _lost(item, run, run.missed)
+    if any(run.judged for run in kept.runs):
+        return None
+    ended = next((run for run in kept.runs if run.ended), None)
+    if ended is not None:
+        return OverfitError(
+            f"its run ended without a verdict, and the test passed all the same: {ended.ended}",
+            where=item.nodeid,
+            allowed="a run that comes to a verdict",
+            hint="let the error through; where it is meant: with pytest.raises(...)",
+        )
+    asked = CALL if CALL in kept.fixtures else ""
+    found = "the overfit fixture was never called" if asked else "marked overfit, and nothing was run"
+    return OverfitError(
+        f"no run came to a verdict in this test: {found}",
+        where=item.nodeid,
+        allowed="at least one run that comes to a verdict",
+        hint=_line_to_add(item, has_call=bool(asked)),
+    )
+
+
+def _lost(item: pytest.Item, run: Run, missed: Iterable[str]) -> OverfitError:
+    return OverfitError(
+        f"its run misses {', '.join(missed)}, and the test passed all the same",
+        where=item.nodeid,
+        allowed="a miss that fails the test, or that the test says it expects",
+        hint=f"let the AssertionError through; where it is meant: with pytest.raises(AssertionError); {SEVERAL}"
+        if run.raised
+        else "add the line: overfit_result.check(); where the miss is meant: assert not overfit_result.passed",
+    )
+
+
+def _must_judge(item: pytest.Item, *, strict: bool) -> bool:
+    """A test with the marker; not one with a fixture of its own in the place of ours, or that only looks at data."""
+    names = getattr(item, "fixturenames", ())
+    if item.get_closest_marker("overfit") is None or not {CALL, RESULT}.isdisjoint(names):
+        return False
+    from pytest_overfit.collect import ConfigItem, marker_layer
+
+    if isinstance(item, ConfigItem):
+        return False
+    layer = marker_layer(item)
+    return strict or layer is None or layer.config is None or DATA.isdisjoint(names)
+
+
+def _line_to_add(item: pytest.Item, *, has_call: bool) -> str:
+    from pytest_overfit.collect import marker_layer
+
+    function = getattr(item, "function", None)
+    names = [*inspect.signature(function).parameters] if function is not None else []
+    if has_call:
+        return "add the line: overfit(model, batch, loss)"
+    if isinstance(getattr(item, "instance", None), unittest.TestCase):
+        return '@pytest.mark.usefixtures("overfit") on the class, and in the test: self.overfit(model, batch, loss)'
+    layer = marker_layer(item) if item.get_closest_marker("overfit") is not None else None
+    under_config = layer is not None and layer.config is not None
+    fixture, line = (RESULT, "overfit_result.check()") if under_config else (CALL, "overfit(model, batch, loss)")
+    return f"def {getattr(item, 'originalname', item.name)}({', '.join([*names, fixture])}): {line}"
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether a ``pytest.raises`` or an ``assertRaises`` that takes this error is open now.
+
+    Nothing on the stack tells; but the object behind the ``with`` is alive, and has not been told of an error yet.
+    """
+    raises = type(pytest.raises(BaseException))
+    asserts = type(unittest.TestCase("id").assertRaises(BaseException))  # noqa: PT027 - theirs
+    for each in gc.get_objects():
+        kind = type(each)
+        wanted: Any = BaseException
+        if kind is raises:
+            info: Any = each.excinfo
+            wanted = getattr(each, "expected_exceptions", ()) or getattr(each, "expected_exception", wanted)
+            is_open = info is not None and str(info).startswith("<ExceptionInfo for raises")
+        elif kind is asserts:
+            wanted, is_open = each.expected, not hasattr(each, "exception")
+        else:
+            continue
+        if is_open and isinstance(error, wanted):
+            return True
+    return False
