@@ -126,14 +126,22 @@ class Ledger:
         """Pages, summaries and saved runs, out of the records of this session."""
         if self.is_worker or not (self.rows or self.stopped or self.interrupted or self.report.is_dir()):
             return
+        from pytest_overfit.report.writing import Writing
+
+        writing = Writing()
+        writing.attempt("the report", self._finish, otherwise=None)
+        self.lines.extend(writing.lines)
+        if self.wanted.report is None:
+            shutil.rmtree(self.report, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Whatever is asked for, as far as the folder takes it."""
         try:
             documents = self._complete()
             for line in self._publish(documents):
                 self.lines.append(line)
         except (OSError, OverfitError) as error:
             self.lines.append(f"the report is not complete: {error}")
-        if self.wanted.report is None:
-            shutil.rmtree(self.report, ignore_errors=True)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,6 +27,7 @@ SETTLE_SECONDS = 4.0  # for beats to become stale after a collective has failed
 GRACE_SECONDS = 1.5  # for a main thread to find out by itself
 LAST_SECONDS = 15.0  # after the signal; then the process ends without a report
 FAILED = "failed"
+GONE = (RuntimeError, OSError)  # what torch raises for a store or a group that is no more
 PACKAGE = str(Path(__file__).resolve().parents[2])
 WAITING = (f"torch{os.sep}distributed", f"torch{os.sep}autograd", str(Path(__file__).resolve().parent))
 
@@ -113,7 +114,7 @@ class Guard:
         """Tells all ranks that the run has ended badly; the first word counts."""
         if self.failure is None:
             self.failure, self.failed_at = failure, time.monotonic()
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*GONE):
                 if not self.store.check([FAILED]):
                     text = {"rank": failure.rank, "why": failure.why, "interrupted": failure.interrupted}
                     self.store.set(FAILED, json.dumps(text))
@@ -133,7 +134,11 @@ class Guard:
             try:
                 self._beat()
                 self._listen()
-            except Exception as error:  # the store is gone, and with it the launcher or the rank that kept it
+            except (
+                *GONE,
+                ValueError,
+                TypeError,
+            ) as error:  # the store is gone, and with it the launcher or the rank that kept it
                 if self.stopping.is_set():
                     return
                 if self.failure is None:
@@ -192,7 +197,7 @@ class Guard:
             return
         if not self.signalled:
             self.signalled = True
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*GONE):
                 self.abort()
             if self.main is not None and hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(self.main, signal.SIGTERM)
