@@ -147,6 +147,17 @@ def test_a_writer_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: py
     assert [document.verdict for document in read_report(pytester.path / "report")] == ["passed"]
 
 
+def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session ends as its tests do, without an INTERNALERROR; the records are there."""
+    monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
+    monkeypatch.setattr("pytest_overfit.publish.write_pages", lambda *args: _broken(args))
+    pytester.makepyfile(MODEL.format(full=0))
+    result = pytester.runpytest_inprocess("--overfit-report", "report")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["not written: the report: KeyError: 'broken' (*); this is a mistake*"])
+    assert [document.verdict for document in read_report(pytester.path / "report")] == ["passed"]
+
+
 def _broken(terms: object) -> None:
     raise KeyError("broken")
 

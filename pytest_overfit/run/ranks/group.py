@@ -18,7 +18,7 @@ from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
-from pytest_overfit.run.ranks.guard import SETTLE_SECONDS, Failure, Guard
+from pytest_overfit.run.ranks.guard import GONE, SETTLE_SECONDS, Failure, Guard
 from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.watchdog import Stopped
 
@@ -216,7 +216,7 @@ class Ranks:
     def leave(self, *, wait: bool = True) -> None:
         """The session is over: the first rank goes last but one, so that no launcher ends it in its report."""
         if wait and self.guard.failure is None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(RankError, *GONE):
                 self.store.set(f"left/{self.rank}", "")
                 self._await([f"left/{rank}" for rank in range(self.size)], seconds=self.guard.timeout)
         self.guard.stop()

@@ -27,11 +27,11 @@ BEAT_SECONDS = 0.5
 STALE_SECONDS = 2.0  # without a beat, once something has gone wrong: the process is gone
 SETTLE_SECONDS = 4.0  # for beats to become stale after a collective has failed
 GRACE_SECONDS = 1.5  # for a main thread to find out by itself
-HUNG_SECONDS = (
-    6.0  # the same for a run that has a limit of its own; a rank in a collective waits for the lost one to go
-)
+# The same for a run that has a limit of its own: a rank in a collective waits for the lost one to go.
+HUNG_SECONDS = 6.0
 LAST_SECONDS = 15.0  # after the signal; then the process ends without a report
 FAILED = "failed"
+GONE = (RuntimeError, OSError)  # what torch raises for a store or a group that is no more
 WAITING = (f"torch{os.sep}distributed", f"torch{os.sep}autograd", str(Path(__file__).resolve().parent))
 
 
@@ -125,7 +125,7 @@ class Guard:
         """Tells all ranks that the run has ended badly; the first word counts."""
         if self.failure is None:
             self.failure, self.failed_at = failure, time.monotonic()
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*GONE):
                 if not self.store.check([FAILED]):
                     text = {"rank": failure.rank, "why": failure.why, "interrupted": failure.interrupted}
                     self.store.set(FAILED, json.dumps(text))
@@ -145,7 +145,11 @@ class Guard:
             try:
                 self._beat()
                 self._listen()
-            except Exception as error:  # the store is gone, and with it the launcher or the rank that kept it
+            except (
+                *GONE,
+                ValueError,
+                TypeError,
+            ) as error:  # the store is gone, and with it the launcher or the rank that kept it
                 if self.stopping.is_set():
                     return
                 if self.failure is None:
@@ -207,7 +211,7 @@ class Guard:
             return
         if not self.signalled:
             self.signalled = True
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*GONE):
                 self.abort()
             if self.main is not None and hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(self.main, signal.SIGTERM)
