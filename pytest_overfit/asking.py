@@ -50,7 +50,7 @@ class NotAsked:
 class Refused(Exception):  # noqa: N818 - the answer of the user's code, never seen outside
     """The user's code raised where it was asked something that its own run did not ask of it."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(spoken(error))
         self.error = error
 

@@ -120,3 +120,46 @@ def loads(module: str, wanted: str) -> bool:
 
 def _modules(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+
+
+BLANKET = {"Exception", "BaseException"}
+CATCHES_ALL = {"asking.py"}  # the one place: see its docstring
+
+
+def blanket_handlers(source: str) -> list[int]:
+    """The lines of handlers that take whatever comes and do not raise: an error of ours instead, or the same again."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            wide = any(kind is None or (isinstance(kind, ast.Name) and kind.id in BLANKET) for kind in kinds)
+            if wide and not isinstance(node.body[-1], ast.Raise):
+                found.append(node.lineno)
+        suppresses = isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "suppress"
+        if suppresses and BLANKET & {ast.unparse(argument) for argument in node.args}:
+            found.append(node.lineno)
+    return found
+
+
+def test_one_place_catches_whatever_comes() -> None:
+    """A handler of everything elsewhere would turn a mistake of ours into an answer."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).as_posix() not in CATCHES_ALL]
+    found = {path.relative_to(PACKAGE).as_posix(): blanket_handlers(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("try:\n    f()\nexcept Exception:\n    pass", [3]),
+        ("try:\n    f()\nexcept:\n    x = 1", [3]),
+        ("try:\n    f()\nexcept (ValueError, BaseException) as e:\n    print(e)", [3]),
+        ("with contextlib.suppress(Exception, Detached):\n    f()", [1]),
+        ("with suppress(OSError):\n    f()", []),
+        ("try:\n    f()\nexcept Exception as e:\n    raise Wrong(e) from e", []),
+        ("try:\n    f()\nexcept ValueError:\n    pass", []),
+    ],
+)
+def test_a_blanket_handler_would_be_seen(source: str, lines: list[int]) -> None:
+    """The test above can fail."""
+    assert blanket_handlers(source) == lines

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.config.defaults import INSTALL_HYDRA
 from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
 from pytest_overfit.config.interpolation import Survey, dotted, expect_bounded
@@ -171,9 +172,10 @@ class _Walker:
         written = _written(parent, key) if referring else ""
         origin = self.survey.of_text(written, _path(parent, key)).origin if referring else ""
         try:
-            value = parent[key]
-        except Exception as error:  # resolvers run arbitrary code
-            return self.broken(_resolution_problem(name, error, written))
+            with users_code():  # of a resolver
+                value = parent[key]
+        except Refused as refused:
+            return self.broken(_resolution_problem(name, refused.error, written))
         secret = secret or origin == "environment" or (origin == "resolver" and isinstance(value, str))
         return self.plain(value, name, depth, secret=secret)
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.config.problems import shown
 
 _MAX_DEPTH = 64
@@ -55,8 +56,9 @@ def _scalar(text: str) -> Any:
     if not _TYPED.fullmatch(text):
         return text
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
-    except Exception:  # a lone `-`, a number of thousands of digits: text
+        with users_code():
+            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
+    except Refused:  # a lone `-`, a number of thousands of digits: text
         return text
 
 
