@@ -135,9 +135,8 @@ def blanket_handlers(source: str) -> list[int]:
             wide = any(kind is None or (isinstance(kind, ast.Name) and kind.id in BLANKET) for kind in kinds)
             if wide and not isinstance(node.body[-1], ast.Raise):
                 found.append(node.lineno)
-        suppresses = isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "suppress"
-        if suppresses and BLANKET & {ast.unparse(argument) for argument in node.args}:
-            found.append(node.lineno)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            found += [node.lineno] if BLANKET & {ast.unparse(argument) for argument in node.args} else []
     return found
 
 
