@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import evaluating
+from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import FrameRecord, Share, Supervision
 from pytest_overfit.run.shares import Asked
 from pytest_overfit.run.task import Terms, TwoViewTask
@@ -85,15 +86,16 @@ def answers_of_step(bench: Bench, found: Callable[[Optimizer], None]) -> dict[st
 
 
 def _depth_share(task: TwoViewTask, predictions: Any) -> dict[str, Share]:
-    """How many of the valid depths the loss reads: where it has a slope along them. Costs no forward pass."""
+    """How many of the valid depths the term of depth reads: where it has a slope along them. Costs no forward pass."""
     depths, masks = task.batch.get("depths"), task.batch.get("point_masks")
     if not isinstance(depths, Tensor) or not isinstance(masks, Tensor) or depths.shape != masks.shape:
         return {}
     leaf = depths.detach().clone().requires_grad_()
     try:
         with users_code(), torch.enable_grad():
-            objective = task.terms(predictions, {**task.batch, "depths": leaf})["objective"]
-            slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
+            terms = task.terms(predictions, {**task.batch, "depths": leaf})
+            term = terms[resolve_term("depth", terms) or "objective"]  # an error of gradients beside it reads them all
+            slope = torch.autograd.grad(term, leaf, allow_unused=True)[0] if term.requires_grad else None
     except Refused:  # a loss that writes into its targets
         return {}
     valid = masks.bool()

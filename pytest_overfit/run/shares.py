@@ -102,7 +102,7 @@ class Asked:
                 slope = leaf.grad  # of the step's own backward pass
             else:
                 slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
-            return None if slope is None else slope != 0
+            return None if slope is None else slope.nan_to_num(0.0) != 0
 
         return self._grid(exchanged(self.task.batch, {id(old): leaf}), look)
 
@@ -233,7 +233,7 @@ def _left_out(target: Tensor, grid: Grid, batch: Any) -> Grid:
     sure = plain.isnan() if plain.is_floating_point() else plain < 0
     if not plain.is_floating_point():
         sure = sure | _padding(plain)
-    for likely in _likely(plain, grid, batch):
+    for likely in _likely(target, grid, batch):
         if int((likely & grid).sum()) <= OTHER * int(likely.sum()):
             sure = sure | likely
     return sure
@@ -255,7 +255,7 @@ def _likely(target: Tensor, grid: Grid, batch: Any) -> Iterator[Grid]:
             yield (~chosen).reshape(-1, *[1] * (target.dim() - 1)).expand(target.shape)
     if not bool(grid.any()):
         return
-    silent = target[~grid]
+    silent = target.detach()[~grid]
     if target.is_floating_point() and silent.numel() and len(torch.unique(target)) > CLASSES:
         values, counts = torch.unique(silent, return_counts=True)
         if int(counts.max()) > 1:
