@@ -117,7 +117,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     lines = [
         "overfit.budget.max_steps=30", "optim.optimizer.lr=1e-3", "img_size=70", "overfit.seeds=[1,2]", "exp_name=a",
         "overfit.criteria.camera=0.1", "overfit.pair={source: render}", "logging.log_dir=x", "new.key.of.mine=1",
-        "data.train.dataset.dataset_configs[0].ROOT=x", "overfit.device=cpu", "max_epochs=100",
+        "data.train.num_workers=0", "overfit.device=cpu", "max_epochs=100",
     ]  # fmt: skip
     return {
         "index": Reader(
