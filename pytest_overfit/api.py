@@ -12,7 +12,6 @@ from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.diagnose.defects import judge_defects
-from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
 from pytest_overfit.diagnose.rank import Rule, find_causes
@@ -314,7 +313,7 @@ def judged(
             causes,
             allow=criteria.allow,
             missed=[finding.name for finding in findings if finding.missed],
-            unlooked=_unlooked(record, evidence, _is_inspected(settings, place)),
+            unlooked=_unlooked(record, inspected, _is_inspected(settings, place)),
             not_asked=questions.not_asked,
             doubtful=doubtful,
         )
@@ -324,13 +323,15 @@ def judged(
     return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
 
 
-def _unlooked(record: RunRecord, evidence: Evidence | None, inspected: bool) -> str:
+def _unlooked(record: RunRecord, inspected: Inspected | None, may_be: bool) -> str:
     """Why the probes have not looked, or not at everything; empty where they have."""
-    if record.stop == "interrupted" or (evidence is not None and evidence.interrupted):
+    if record.stop == "interrupted":
         return "the run was interrupted"
-    if not inspected:
+    if not may_be:
         return SHARDED
-    return "nothing was trained" if evidence is None else ""
+    if inspected is None or inspected.evidence is None:
+        return "nothing was trained"
+    return inspected.cut
 
 
 def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], needed: int | None) -> OverfitResult:

@@ -134,6 +134,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
 
 def _inspect_views(data: TrainerData) -> str:
     """The views of the first sample against the first view, as the loader gives them, before they are normalised."""
+    from pytest_overfit.data.contract import DUMMY
     from pytest_overfit.pair.check import CheckedView, check_views
 
     batch = data.draw(0)[0]
@@ -145,6 +146,8 @@ def _inspect_views(data: TrainerData) -> str:
             allowed="views with depth and cameras",
             hint="see ::loader",
         )
+    if not batch["images"].any() and not batch["depths"].any():  # what two views look like in it is an echo
+        raise PairError(DUMMY, where=f"{data.where}, the first batch", allowed="a pair that was loaded")
     arrays = [batch[key][0].float().cpu().numpy() for key in keys]
     report = check_views([CheckedView(f"view {i}", *view) for i, view in enumerate(zip(*arrays, strict=True))])
     if report.problems:

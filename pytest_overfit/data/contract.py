@@ -10,6 +10,10 @@ from torch import Tensor
 
 from pytest_overfit.data.batch import named_tensors
 
+DUMMY = (
+    "images and depths are all zero: the dummy batch that a loader hands out after a failed load; "
+    "every loss is exactly 0 on it"
+)
 REQUIRED = ("images", "depths", "extrinsics", "intrinsics", "world_points", "point_masks")
 MIN_POINTS = 100  # the camera loss needs more valid points than this in the first frame
 ORTHONORMAL = 1e-3  # how far R R^T may be from the identity
@@ -41,10 +45,7 @@ def batch_problems(batch: Mapping[str, Any], *, height: int, width: int, frames:
         return tuple(problems)  # what follows would only repeat them
     tensors = {key: batch[key].detach() for key in REQUIRED}
     if not tensors["images"].any() and not tensors["depths"].any():
-        return (
-            "images and depths are all zero: the dummy batch that a loader hands out after a failed load; "
-            "every loss is exactly 0 on it",
-        )
+        return (DUMMY,)
     return (*_image_problems(tensors["images"]), *_depth_problems(tensors), *_camera_problems(tensors))
 
 

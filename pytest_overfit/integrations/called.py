@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.asking import Refused, Unanswerable, users_code
 from pytest_overfit.run.watch import named_outputs
 
 
@@ -47,7 +47,7 @@ def called_modules(model: nn.Module, step: Callable[[], Any]) -> Any:
     try:
         with users_code():
             step()
-    except Refused:
+    except (Refused, Unanswerable):
         return model
     finally:
         for handle in handles:

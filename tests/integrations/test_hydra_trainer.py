@@ -73,8 +73,7 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
             "constant_batch",
             ["the number of frames is drawn from img_nums [2, 4]; set it to 2", "augs.aspects is", "batch-changes"],
         ),
-        ((RECORDED, f"+{ENTRY}.ROOT=nowhere"), "supervised", ["frame 0 has 0 valid depth", "why: degenerate-batch"]),
-        ((RECORDED, f"+{ENTRY}.ROOT=nowhere"), "loader", ["the dummy batch that a loader hands out"]),
+        ((RECORDED, f"+{ENTRY}.ROOT=nowhere"), "pair", ["the dummy batch that a loader hands out"]),
         (
             ("overfit.criteria.terms={loss_objective: 0.01}",),
             "loss_objective",
@@ -95,7 +94,7 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
         (("loss._target_=loss.PairLos",), "config", ["did you mean PairLoss?"]),
     ],
     ids=[
-        *("jitter", "scales", "frames and aspect", "dummy batch", "dummy batch in the loader", "loss_objective"),
+        *("jitter", "scales", "frames and aspect", "dummy batch", "loss_objective"),
         *("batch norm", "dead output", "unclipped", "freeze pattern", "misspelt target"),
     ],
 )  # fmt: skip

@@ -12,18 +12,18 @@ import pytest
 @pytest.mark.overfit(max_steps=50, accuracy={"above": 0.9})
 class TestOwn:
     @pytest.mark.overfit(seeds=(0, 1), max_steps=60)
-    def test_any(self): pass
+    def test_any(self): pytest.skip("only shown")
 
-    def test_class(self): pass
+    def test_class(self): pytest.skip("only shown")
 
 @pytest.mark.overfit(config="tiny.yaml", objective=0.5)
-def test_config(): pass
+def test_config(): pytest.skip("only shown")
 
 @pytest.mark.overfit(max_step=50)
-def test_typo(): pass
+def test_typo(): pytest.skip("only shown")
 
 @pytest.mark.overfit(max_steps="many")
-def test_wrong(): pass
+def test_wrong(): pytest.skip("only shown")
 
 def test_unmarked(): pass
 """
@@ -77,7 +77,7 @@ def test_without_any_config(pytester: pytest.Pytester) -> None:
     """A session that has only tests of its own."""
     pytester.makepyfile(test_own=TESTS.replace('config="tiny.yaml", ', ""))
     result = pytester.runpytest_inprocess("--overfit-explain", "-k", "any")
-    result.assert_outcomes(passed=1, deselected=5)
+    result.assert_outcomes(skipped=1, deselected=5)
     assert sum("overfit settings of" in line for line in result.outlines) == 1
 
 

@@ -165,12 +165,12 @@ def test_a_run_that_hung_has_failed(pytester: pytest.Pytester, tiny: TinyConfig)
         @pytest.fixture
         def overfit_result():
             hang = Record(text=lambda: "did not come back within 2 s", where="loss at a.py:7")
-            return Record(record=Record(hung=hang), runs=(), causes=(), finding=lambda name: None)
+            return Record(record=Record(hung=hang), runs=(), findings=(), causes=(), finding=lambda name: None)
         """
     )
     result = pytester.runpytest_inprocess("--overfit-config=tiny.yaml", "-k", "run or camera")
     assert outcomes(result) == {RUN: "failed", "camera": "skipped"}
-    result.stdout.fnmatch_lines(["tiny.yaml::run: did not come back within 2 s, *", "  where: loss at a.py:7"])
+    result.stdout.fnmatch_lines(["tiny.yaml::run: HUNG: did not come back within 2 s, *", "  where: loss at a.py:7"])
 
 
 def test_two_faults_are_two_failures(pytester: pytest.Pytester, in_place: Callable[..., Path]) -> None:

@@ -245,8 +245,8 @@ class Model(Memoriser):
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            f"objective: HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
-            "FAILED *objective *HUNG: did not come back within 3 s *",
+            f"run: HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
+            "FAILED *run *HUNG: did not come back within 3 s *",
             f"* of 600 steps in * HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
         ]
     )

@@ -100,7 +100,7 @@ def test_progress_shows_on_a_terminal(pytester: pytest.Pytester, tiny: TinyConfi
     if flag == "-v":
         assert any(re.fullmatch(r"tiny\.yaml::pair PASSED +\[ +\d+%\]", line) for line in terminal.lines)
     else:  # with -s pytest shows no percentage
-        assert [bool(re.fullmatch(r"tiny\.yaml [.F]{14}( +\[100%\])?", line)) for line in dots] == [True]
+        assert [bool(re.fullmatch(r"tiny\.yaml [.Fs]{15}( +\[100%\])?", line)) for line in dots] == [True]
 
 
 def test_a_narrow_terminal_cuts_the_line(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

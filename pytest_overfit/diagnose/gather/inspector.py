@@ -81,7 +81,7 @@ class Inspected:
         self.moves: tuple[Moves, ...] = ()
         self.targets: list[Tensor] = []
         self.predicted: ViewsPredicted | None = None
-        self.interrupted = False
+        self.interrupted, self.cut = False, ""
 
     def before(self, bench: Bench) -> None:
         self.bench, ask = bench, self.questions.ask
@@ -165,7 +165,7 @@ class Inspected:
         except Hung as hung:
             self._out_of_time(hung)
         except KeyboardInterrupt:
-            self.interrupted = True
+            self.interrupted, self.cut = True, "the run was interrupted"
             self.questions.leave_out("the rest of the diagnosis", "interrupted")
 
     def _limit(self, bench: Bench, whole: float) -> float:
@@ -180,10 +180,8 @@ class Inspected:
         return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
 
     def _out_of_time(self, hung: Hung) -> None:
-        self.hung = True
-        self.questions.leave_out(
-            "the rest of the diagnosis", f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
-        )
+        self.hung, self.cut = True, f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
+        self.questions.leave_out("the rest of the diagnosis", self.cut)
 
     def _search(self, bench: Bench, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
