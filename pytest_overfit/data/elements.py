@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.foreign import attributes, is_a
+from pytest_overfit.foreign import attributes, is_a, state
 
 MKLDNN: torch.layout = torch._mkldnn  # type: ignore[attr-defined]
 LEAST_BITS = 16  # of a floating-point type that torch computes with
@@ -50,7 +50,7 @@ def numbers_of(tensor: Tensor) -> Tensor | None:
     holds. They may share the memory of the tensor.
     """
     if is_wrapper(tensor):
-        held: Any = attributes(tensor).get("_local_tensor")
+        held: Any = state(tensor).get("_local_tensor")  # a slot, of the shard that this rank has
         if is_a(held, Tensor) and not is_wrapper(held):
             return numbers_of(held)
         return None if not tensor.is_nested else _plain_numbers(tensor)

@@ -139,14 +139,15 @@ def test_a_red_config_is_diagnosed_and_reported_once(tmp_path: Path, monkeypatch
 
 
 def test_what_is_sharded_is_not_probed_and_says_so(tmp_path: Path) -> None:
-    """Every limit is met, and the run is red until the criterion that nobody looked at is switched off."""
+    """Every limit is met, the defects are not asked and not green: a note, and in a strict session a failure."""
     (tmp_path / "test_it.py").write_text(TESTS)
-    with torchrun(tmp_path, "-k", "test_split", "--overfit-set=overfit.distributed.strategy=fsdp") as launch:
-        code, output = launch.finish()
-    assert code == RED
-    assert "defects: not probed: the model is sharded over ranks (strategy fsdp)" in output
-    assert "here switch it off: defects=False" in output
-    assert "1 of " in output
+    told = "not asked: the diagnosis: the model is sharded over ranks (strategy fsdp)"
+    for strict, ends in (((), GREEN), (("--overfit-strict", "--overfit-device=cpu"), RED)):
+        given = ("-vv", "-k", "test_split", "--overfit-set=overfit.distributed.strategy=fsdp", *strict)
+        with torchrun(tmp_path, *given) as launch:
+            code, output = launch.finish()
+        assert code == ends, output
+        assert f"note: {told}" in output
 
 
 def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
