@@ -16,6 +16,11 @@ def noted(evidence: Evidence) -> tuple[Op, ...]:
     return evidence.steps[0].ops if evidence.steps and evidence.steps[0].ops else evidence.probed.ops
 
 
+def rebuilt(evidence: Evidence) -> Op | None:
+    """A layer that forward builds anew, with other weights each time."""
+    return next((op for op in evidence.probed.ops if op.name == "rebuilt"), None)
+
+
 def predictions(evidence: Evidence) -> list[Output]:
     return [output for output in evidence.probed.outputs if output.gradient is not None]
 
