@@ -163,9 +163,7 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         way_out = "set overfit.probes.sensitivity: true, or overfit.criteria.supervised: false"
         checks = [("the targets were not probed: whether the loss answers to them is unknown", way_out)]
     broken = [each for each in record.supervision.not_asked if each.ours] if record.supervision else []
-    if broken:  # what our own mistake left open is held against nobody
-        checks = [*_starts_high(record, limits), *_depends_on_model(record)]
-    if broken and not checks:
+    if broken and not checks:  # what was answered counts; what a mistake of ours left open is held against nobody
         return Finding("supervised", False, broken[0].text(), allowed, where=record.name, judged=False)
     if checks:
         texts = [text for text, _ in checks]

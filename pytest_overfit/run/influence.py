@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
-from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
+from pytest_overfit.data.elements import copy_of, dressed, is_strided, numbers_of
 from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Supervision
@@ -62,7 +62,7 @@ def probe_influence(
                 else:
                     terms = scalar_terms(step(batch))
                     outputs = Heard(task.heard)
-                heard = Heard((name, copy_of(tensor.detach())) for name, tensor in outputs)
+                heard = plain_outputs(outputs)
                 return heard, {name: float(value.detach()) for name, value in terms.items()}
             finally:
                 task.heard.clear()
@@ -148,7 +148,7 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     over balanced labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are
     zero, and a third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
-    plain = numbers_of(tensor) if is_dense(tensor) else None
+    plain = numbers_of(tensor) if is_strided(tensor) else None
     if plain is None or plain.numel() == 0:
         return None
     flat = plain.reshape(-1)
@@ -164,7 +164,7 @@ def perturbed(tensor: Tensor) -> Tensor | None:
         changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
     else:
         return None
-    changed = dressed(changed.reshape(plain.shape), tensor)
+    changed = dressed(changed.reshape(plain.shape).to(tensor.dtype), tensor)
     return changed.requires_grad_() if tensor.requires_grad else changed
 
 
@@ -188,6 +188,12 @@ def _replaced(batch: Any, old: Tensor, new: Tensor) -> Any:
         return copy_of(tensor)
 
     return map_tensors(choose, batch)
+
+
+def plain_outputs(outputs: Heard) -> Heard:
+    """Copies of outputs as plain tensors without a graph, whatever their classes know to do."""
+    plain = ((name, numbers_of(tensor)) for name, tensor in outputs)
+    return Heard((name, numbers.clone()) for name, numbers in plain if numbers is not None)
 
 
 def _same_outputs(a: Heard, b: Heard) -> bool:

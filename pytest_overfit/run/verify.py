@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from pytest_overfit.asking import Questions, Unanswerable, users_code
 from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import dressed, numbers_of
 from pytest_overfit.run.bench import Bench, heard_in
 from pytest_overfit.run.bounded import Parts
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.constant import Constant, Writes
-from pytest_overfit.run.influence import perturbed, targets_of
+from pytest_overfit.run.influence import perturbed, plain_outputs, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.names import resolve_term
@@ -123,7 +124,7 @@ class _Trained:
             else:
                 predictions, terms = task.forward(batch)
                 outputs = predictions if isinstance(predictions, Heard) else heard_in(predictions)
-        heard = Heard((name, tensor.detach().clone()) for name, tensor in outputs if tensor.numel() > 1)
+        heard = Heard((name, tensor) for name, tensor in plain_outputs(outputs) if tensor.numel() > 1)
         task.heard.clear()
         return heard, {name: float(value.detach()) for name, value in terms.items()}
 
@@ -262,9 +263,10 @@ def _with_others(batch: Any, keys: Collection[str] | None) -> Any:
 def _with_far_ones(batch: Any, keys: Collection[str]) -> Any:
     """The batch with targets that are numbers far from what they are; None where none is."""
     far = {
-        id(tensor): tensor.detach() + 1.0 + tensor.detach().abs().max()
+        id(tensor): dressed((plain + 1.0 + plain.abs().max()).to(tensor.dtype), tensor)
         for key, tensor in named_tensors(batch)
         if key in keys and perturbed(tensor) is not None and tensor.is_floating_point()
+        if (plain := numbers_of(tensor)) is not None
     }
     return exchanged(batch, far) if far else None
 
