@@ -34,7 +34,8 @@ from pytest_overfit.run.update import into_training
 
 BACK = 0.5  # of its fall: a term that keeps less of it with the initial weights is back at its start
 AGAIN, ELSEWHERE = 4, 3  # further calls of a term that is not back: under the run's seed, under others
-DEAF = 0.7  # of its fall: a term that keeps more of it for other targets does not answer to them any more
+DEAF = 0.7  # of its fall: a term that keeps more of it for other targets may not answer to them any more
+CLOSE, TIMES = 0.999, 9.0  # of its fall, of its end value: one that leaves both behind still answers
 DECIDED = 0.5  # of a gradient at the start: a target that changes more of it is what the term is about
 MOST_GROUPS = 4  # of parameters that may be the loss's own: each costs one forward pass
 FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells which do
@@ -189,6 +190,15 @@ def is_kept(fall: Fall, value: float, most: float = BACK) -> bool:
     return math.isfinite(value) and fall.kept(value) > most
 
 
+def _is_deaf(fall: Fall, value: float) -> bool:
+    """Whether a term stays where it is for another target.
+
+    A loss of relations (of pairs, of triplets) is low for many targets, and yet far above its end for another one.
+    """
+    stays = is_kept(fall, value, CLOSE) or abs(value - fall.end) <= TIMES * abs(fall.end)
+    return is_kept(fall, value, DEAF) and stays
+
+
 def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall]:
     """The values nearest to the start of several calls with the initial weights.
 
@@ -236,7 +246,7 @@ def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision
             continue
         trained.end.restore()
         _, terms = trained.ask(other)
-        asked = {name: fall for name, fall in asked.items() if is_kept(fall, terms.get(name, math.inf), DEAF)}
+        asked = {name: fall for name, fall in asked.items() if _is_deaf(fall, terms.get(name, math.inf))}
         for name in asked:
             values[name].append(terms[name])
     found = {n: f for n, f in asked.items() if values[n] and trained.is_decided(n, others)}

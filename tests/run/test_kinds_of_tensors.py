@@ -218,8 +218,7 @@ def test_in_a_buffer(kind: str) -> None:
 def test_in_a_parameter(kind: str) -> None:
     """A parameter of every kind that there can be one of."""
     batch = {"x": torch.randn(6, 4), "extra": None, "y": LABELS}
-    unused = ["own"] if kind in ("empty", "nothing") else []
-    verdicts(*both(lambda: Net(parameter=KINDS[kind]()), batch, classified, unused=unused))
+    verdicts(*both(lambda: Net(parameter=KINDS[kind]()), batch, classified))
 
 
 @pytest.mark.parametrize("sparse", [torch.optim.SparseAdam, torch.optim.SGD])

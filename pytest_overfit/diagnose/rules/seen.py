@@ -57,8 +57,8 @@ def term_weights(evidence: Evidence) -> dict[str, float]:
 
 
 def learning(evidence: Evidence) -> list[ParameterRecord]:
-    """The parameters that are not declared to stay as they are."""
-    return [p for p in evidence.record.parameters if not is_declared(p.name, evidence)]
+    """The parameters that have elements and are not declared to stay as they are."""
+    return [p for p in evidence.record.parameters if p.numel and not is_declared(p.name, evidence)]
 
 
 def is_declared(name: str, evidence: Evidence) -> bool:
