@@ -13,6 +13,7 @@ from torch import Tensor
 from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.data.elements import copy_of, dressed, is_strided, numbers_of
+from pytest_overfit.foreign import contents, is_a
 from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Supervision
@@ -21,6 +22,7 @@ from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+PAIR = 2  # an input and its target
 MOST_TENSORS = 8  # of a batch: each costs one forward pass
 TARGET_NAMES = frozenset(
     {"y", "label", "labels", "target", "targets", "tgt", "gt", "ground_truth", "truth", "answer", "answers"}
@@ -170,8 +172,9 @@ def perturbed(tensor: Tensor) -> Tensor | None:
 
 def targets_of(batch: Any) -> Iterator[str]:
     """The tensors of a batch that are targets for certain: the second of a pair, or whatever is named like one."""
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        if isinstance(batch[1], Tensor):
+    parts = contents(batch) if is_a(batch, tuple, list) else []
+    if len(parts) == PAIR:
+        if is_a(parts[1], Tensor):
             yield "1"
         return
     for key, _ in named_tensors(batch):

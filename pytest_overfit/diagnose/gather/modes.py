@@ -139,7 +139,7 @@ def _first_input(call: RootCall, seed: int) -> Any:
             kept.append(args[0].detach().clone())
 
     handles = [
-        m.register_forward_pre_hook(hook)
+        nn.Module.register_forward_pre_hook(m, hook)
         for m in call.module.modules()
         if any(True for _ in m.parameters(recurse=False))
     ]
