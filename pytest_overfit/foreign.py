@@ -111,6 +111,25 @@ def items_of(mapping: Any) -> list[tuple[Any, Any]]:
         return list(state(mapping).items())
 
 
+def text_of(key: Any) -> str:
+    """A key as text; of one whose ``str`` raises, its class.
+
+    Example:
+        >>> class Key:
+        ...     def __str__(self):
+        ...         raise ValueError
+        >>> text_of(1), text_of(Key())
+        ('1', 'Key')
+    """
+    if type(key) is str:
+        return key
+    try:
+        with users_code():
+            return str(key)
+    except Refused:
+        return type(key).__name__
+
+
 def twin_of(thing: Any) -> Any:
     """A new and empty object of the same class, made without its constructor; None where the class allows none.
 

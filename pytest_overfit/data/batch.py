@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.data.elements import copy_of, is_dense, is_wrapper, numbers_of, parts_of
-from pytest_overfit.foreign import attributes, contents, defines, fill, is_a, items_of, state, twin_of
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.foreign import attributes, contents, defines, fill, is_a, items_of, state, text_of, twin_of
 
 _Nest = TypeVar("_Nest")
+DEEPEST = 64  # levels of a nest
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], nest: _Nest) -> _Nest:
@@ -52,7 +54,7 @@ def named_tensors(nest: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named_tensors(nest: Any, prefix: str, within: frozenset[int]) -> Iterator[tuple[str, Tensor]]:
-    if id(nest) in within:  # an object that holds itself
+    if id(nest) in within or len(within) > DEEPEST:  # an object that holds itself
         return
     for key, child in _children(nest):
         if is_a(child, Tensor):
@@ -163,6 +165,7 @@ class _Rebuild:
         self.of_tensor, self.of_leaf = of_tensor, of_leaf
         self.twins: dict[int, Any] = {}  # of objects with attributes: stores of a graph know each other
         self.links: list[tuple[Any, str, Any]] = []
+        self.depth = 0
 
     def whole(self, nest: Any) -> Any:
         """The rebuilt nest, in which a weak reference to one of its objects refers to that one's twin."""
@@ -179,6 +182,20 @@ class _Rebuild:
             return PackedSequence(self.of_tensor(nest.data), nest.batch_sizes.clone(), *order)
         if id(nest) in self.twins:
             return self.twins[id(nest)]
+        if self.depth > DEEPEST:
+            raise OverfitError(
+                f"a {type(nest).__name__} in the batch holds itself, or lies more than {DEEPEST} levels deep",
+                where="batch",
+                allowed=f"containers in containers, at most {DEEPEST} levels deep",
+                hint="leave it out of the batch, or hand over a flat one",
+            )
+        self.depth += 1
+        try:
+            return self._container(nest)
+        finally:
+            self.depth -= 1
+
+    def _container(self, nest: Any) -> Any:
         if is_a(nest, tuple):
             return self._tuple(nest)
         if is_a(nest, list):
@@ -258,7 +275,7 @@ def _is_record(thing: Any) -> bool:
 
 def _children(nest: Any) -> Iterator[tuple[str, Any]]:
     if is_a(nest, Mapping):
-        yield from ((str(key), value) for key, value in items_of(nest))
+        yield from ((text_of(key), value) for key, value in items_of(nest))
     elif is_a(nest, tuple):
         values = contents(nest)
         names = getattr(type(nest), "_fields", ())

@@ -17,6 +17,12 @@ from pytest_overfit.foreign import attributes, is_a, state
 
 MKLDNN: torch.layout = torch._mkldnn  # type: ignore[attr-defined]
 LEAST_BITS = 16  # of a floating-point type that torch computes with
+WIDER = {  # types that torch stores, and hardly computes with
+    torch.uint16: torch.int32,
+    torch.uint32: torch.int64,
+    torch.uint64: torch.int64,
+    torch.complex32: torch.complex64,
+}
 
 
 def is_dense(thing: Any) -> bool:
@@ -32,6 +38,19 @@ def is_dense(thing: Any) -> bool:
         with torch._C.DisableTorchFunctionSubclass():
             return _is_plain(thing)
     return _is_plain(thing)
+
+
+def is_strided(thing: Any) -> bool:
+    """Whether a tensor has one number in each place of its shape, of whatever type: ``numbers_of`` gives them.
+
+    Example:
+        >>> is_strided(torch.eye(2).to(torch.uint16)), is_dense(torch.eye(2).to(torch.uint16))
+        (True, False)
+    """
+    if not is_a(thing, Tensor) or is_wrapper(thing) or is_lazy(thing):
+        return False
+    with torch._C.DisableTorchFunctionSubclass():
+        return _is_strided(thing)
 
 
 def is_wrapper(tensor: Tensor) -> bool:
@@ -111,11 +130,15 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
-        and (not tensor.is_floating_point() or torch.finfo(tensor.dtype).bits >= LEAST_BITS)
-    )
+    return _is_strided(tensor) and not _is_narrow(tensor) and tensor.dtype not in WIDER
+
+
+def _is_strided(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+
+
+def _is_narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < LEAST_BITS
 
 
 def _plain_numbers(tensor: Tensor) -> Tensor | None:
@@ -133,8 +156,7 @@ def _plain_numbers(tensor: Tensor) -> Tensor | None:
         tensor = tensor.dequantize()
     if type(tensor) is not Tensor:
         tensor = tensor.as_subclass(Tensor)
-    narrow = tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < LEAST_BITS
-    return tensor.float() if narrow else tensor
+    return tensor.float() if _is_narrow(tensor) else tensor.to(WIDER.get(tensor.dtype, tensor.dtype))
 
 
 def _coalesced(tensor: Tensor) -> Tensor:

@@ -187,7 +187,8 @@ class Output:
 class Floor:
     """The loss with its predictions replaced by free numbers and minimised over them.
 
-    ``reached`` is the lowest objective, ``below`` whether it would have gone on falling; ``low`` and ``high`` are the
+    ``reached`` is the lowest objective, ``elsewhere`` that of a search from random numbers where the first one stayed
+    above the limit, ``below`` whether it would have gone on falling; ``low`` and ``high`` are the
     range of the best predictions by output name; ``unread`` are outputs whose value changes nothing.
     """
 
@@ -200,6 +201,7 @@ class Floor:
     unread: tuple[str, ...] = ()
     reads_weights: bool = False  # the loss reads parameters of the model beside its outputs
     terms: Mapping[str, float] = field(default_factory=dict)
+    elsewhere: float | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
     """
     held = [p for p in record.parameters if _declared(p, frozen)]
-    trainable = [p for p in record.parameters if p.trainable and not _declared(p, frozen)]
+    trainable = [p for p in record.parameters if p.trainable and p.numel and not _declared(p, frozen)]
     learning = [p for p in trainable if not _declared(p, unused)]
     found = _nothing_to_train(record, trainable) or _not_learning(record, learning, held)
     if found:
@@ -150,7 +150,7 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         checks += (
             _answers_targets(record, record.supervision, limits)
             if record.supervision.frames
-            else _answers_batch(record, record.supervision)
+            else _answers_batch(record, record.supervision, limits)
         )
         checks += [
             *_reads_enough(record.supervision, settings),
@@ -163,9 +163,7 @@ def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[st
         way_out = "set overfit.probes.sensitivity: true, or overfit.criteria.supervised: false"
         checks = [("the targets were not probed: whether the loss answers to them is unknown", way_out)]
     broken = [each for each in record.supervision.not_asked if each.ours] if record.supervision else []
-    if broken:  # what our own mistake left open is held against nobody
-        checks = [*_starts_high(record, limits), *_depends_on_model(record)]
-    if broken and not checks:
+    if broken and not checks:  # what was answered counts; what a mistake of ours left open is held against nobody
         return Finding("supervised", False, broken[0].text(), allowed, where=record.name, judged=False)
     if checks:
         texts = [text for text, _ in checks]
@@ -309,13 +307,19 @@ def _has_teacher(record: RunRecord) -> bool:
     return len(groups) > 1 and any(not any(group) for group in groups.values()) and any(map(any, groups.values()))
 
 
-def _answers_batch(record: RunRecord, supervision: Supervision) -> list[tuple[str, str]]:
-    """Of any batch: the loss answers to it at all, and to what is certainly a target."""
+def _answers_batch(record: RunRecord, supervision: Supervision, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
+    """Of any batch: the loss answers to it at all, as does a term with a limit, and to what is certainly a target."""
     if not supervision.answers:
         return []
     if len(supervision.unread) == len(supervision.answers):
         way_out = "the loss reads nothing of its batch: a constant, another batch, or a prediction compared with itself"
         return [(f"the loss does not answer when {' or '.join(supervision.unread)} change", way_out)]
+    terms = [term for name in limits if (term := resolve_term(name, record.curves))]
+    known = [term for term in terms if any(term in answer for answer in supervision.answers.values())]
+    if known and not any(answer.get(term) for answer in supervision.answers.values() for term in known):
+        way_out = "a term of the weights alone shows no learning: state a limit on one that compares the predictions"
+        told = f"{' and '.join(known)}, which alone {'has a limit' if len(known) == 1 else 'have limits'}"
+        return [(f"{told}, {_does(known)} not answer when {' or '.join(supervision.answers)} change", way_out)]
     deaf = [target for target in supervision.targets if target in supervision.unread]
     read = [name for name in supervision.answers if name not in (*supervision.inputs, *supervision.unread)]
     if not deaf or read or _has_teacher(record):  # a batch may carry targets that this task does not read
@@ -326,6 +330,10 @@ def _answers_batch(record: RunRecord, supervision: Supervision) -> list[tuple[st
             "look at what is compared with what; a tensor that is no target is best left out of the batch",
         )
     ]
+
+
+def _does(names: Sequence[str]) -> str:
+    return "does" if len(names) == 1 else "do"
 
 
 def _reads_enough(supervision: Supervision, settings: Supervised) -> list[tuple[str, str]]:

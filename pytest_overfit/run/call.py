@@ -68,7 +68,7 @@ class CallTask:
             return hear
 
         named = listened_to(self.given)
-        handles = [module.register_forward_hook(listener(name)) for name, module in named]
+        handles = [nn.Module.register_forward_hook(module, listener(name)) for name, module in named]
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import is_strided, numbers_of
 
 MOST_COLUMNS = 4096  # of an input that are looked through
 MOST_WANTED = 64  # columns of a target
@@ -26,7 +27,8 @@ def copied_target(batch: Any, inputs: Collection[str], targets: Collection[str])
 
     A target that is the whole input (an autoencoder's) is meant.
     """
-    tensors = {key: tensor.detach() for key, tensor in named_tensors(batch) if _is_dense(tensor)}
+    plain = {key: numbers_of(tensor) for key, tensor in named_tensors(batch) if is_strided(tensor)}
+    tensors = {key: _real(t) for key, t in plain.items() if t is not None and t.dim() > 0 and len(t) > 1}
     for target in (key for key in targets if key in tensors and key not in inputs):
         for key in (key for key in inputs if key in tensors):
             wanted, given = tensors[target], tensors[key]
@@ -64,12 +66,6 @@ def _found(given: Tensor, wanted: Collection[Tensor]) -> list[int]:
     return columns if chance < CHANCE else []
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and not tensor.is_nested
-        and not tensor.is_meta
-        and not tensor.is_quantized
-        and tensor.dim() > 0
-        and len(tensor) > 1
-    )
+def _real(tensor: Tensor) -> Tensor:
+    """The real and the imaginary parts of complex numbers as columns."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
-from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
+from pytest_overfit.data.elements import copy_of, dressed, is_strided, numbers_of
+from pytest_overfit.foreign import contents, is_a
 from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Supervision
@@ -21,6 +22,7 @@ from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+PAIR = 2  # an input and its target
 MOST_TENSORS = 8  # of a batch: each costs one forward pass
 TARGET_NAMES = frozenset(
     {"y", "label", "labels", "target", "targets", "tgt", "gt", "ground_truth", "truth", "answer", "answers"}
@@ -62,7 +64,7 @@ def probe_influence(
                 else:
                     terms = scalar_terms(step(batch))
                     outputs = Heard(task.heard)
-                heard = Heard((name, copy_of(tensor.detach())) for name, tensor in outputs)
+                heard = plain_outputs(outputs)
                 return heard, {name: float(value.detach()) for name, value in terms.items()}
             finally:
                 task.heard.clear()
@@ -148,7 +150,7 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     over balanced labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are
     zero, and a third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
-    plain = numbers_of(tensor) if is_dense(tensor) else None
+    plain = numbers_of(tensor) if is_strided(tensor) else None
     if plain is None or plain.numel() == 0:
         return None
     flat = plain.reshape(-1)
@@ -164,14 +166,15 @@ def perturbed(tensor: Tensor) -> Tensor | None:
         changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
     else:
         return None
-    changed = dressed(changed.reshape(plain.shape), tensor)
+    changed = dressed(changed.reshape(plain.shape).to(tensor.dtype), tensor)
     return changed.requires_grad_() if tensor.requires_grad else changed
 
 
 def targets_of(batch: Any) -> Iterator[str]:
     """The tensors of a batch that are targets for certain: the second of a pair, or whatever is named like one."""
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        if isinstance(batch[1], Tensor):
+    parts = contents(batch) if is_a(batch, tuple, list) else []
+    if len(parts) == PAIR:
+        if is_a(parts[1], Tensor):
             yield "1"
         return
     for key, _ in named_tensors(batch):
@@ -188,6 +191,12 @@ def _replaced(batch: Any, old: Tensor, new: Tensor) -> Any:
         return copy_of(tensor)
 
     return map_tensors(choose, batch)
+
+
+def plain_outputs(outputs: Heard) -> Heard:
+    """Copies of outputs as plain tensors without a graph, whatever their classes know to do."""
+    plain = ((name, numbers_of(tensor)) for name, tensor in outputs)
+    return Heard((name, numbers.clone()) for name, numbers in plain if numbers is not None)
 
 
 def _same_outputs(a: Heard, b: Heard) -> bool:

@@ -6,7 +6,7 @@ Else single elements are exchanged, two of them where both answer, more where on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.data.elements import copy_of, dressed, is_dense, is_strided, numbers_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Share, Supervision
 from pytest_overfit.run.snapshot import Snapshot
@@ -94,7 +95,7 @@ class Asked:
 
     def slopes(self, old: Tensor) -> Grid | None:
         """Where the objective has a slope along a target of numbers; None where it has none at all."""
-        leaf = old.detach().clone().requires_grad_()
+        leaf = copy_of(old).requires_grad_()
 
         def look(outputs: Heard, terms: Terms) -> Grid | None:
             objective = terms["objective"]
@@ -102,7 +103,7 @@ class Asked:
                 slope = leaf.grad  # of the step's own backward pass
             else:
                 slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
-            return None if slope is None else slope.nan_to_num(0.0) != 0
+            return None if slope is None or (plain := numbers_of(slope)) is None else plain.nan_to_num(0.0) != 0
 
         return self._grid(exchanged(self.task.batch, {id(old): leaf}), look)
 
@@ -158,15 +159,14 @@ def exchanged(batch: Any, news: Mapping[int, Tensor]) -> Any:
     def choose(tensor: Tensor) -> Tensor:
         if id(tensor) in news:
             return news[id(tensor)]
-        twin = tensor.detach().clone()
-        return twin.requires_grad_() if tensor.requires_grad else twin
+        return copy_of(tensor)
 
     return map_tensors(choose, batch)
 
 
 def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """(elements that answer, elements that count, whether single ones were tried), None where it cannot be asked."""
-    numbers = target.is_floating_point()
+    numbers = is_dense(target) and target.is_floating_point()
     grid = asked.slopes(target) if numbers else asked.places(target)
     if grid is not None:
         left_out = _left_out(target, grid, batch)
@@ -182,7 +182,10 @@ def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | 
 
 def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """Single elements exchanged for another value of the same tensor."""
-    flat = target.detach().reshape(-1)
+    values = numbers_of(target)
+    if values is None:
+        return None
+    flat = values.reshape(-1)
     nothing = torch.zeros(target.shape, dtype=torch.bool, device=target.device)
     places = (~_left_out(target, nothing, batch)).reshape(-1).nonzero().reshape(-1)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:MANY]
@@ -195,7 +198,8 @@ def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | 
         other = (low if value == high else high) if high != low else (value * 0.9 if value else value + 0.1)
         changed = flat.clone()
         changed[place] = other
-        moved += asked.moves(exchanged(batch, {id(target): changed.reshape(target.shape)}))
+        other_target = dressed(changed.reshape(target.shape).to(target.dtype), target)
+        moved += asked.moves(exchanged(batch, {id(target): other_target}))
         tried += 1
         if tried == moved == FEW:
             break
@@ -204,11 +208,8 @@ def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | 
 
 def _is_measurable(tensor: Tensor) -> bool:
     return (
-        tensor.layout is torch.strided
-        and not tensor.is_nested
+        is_strided(tensor)
         and not tensor.is_complex()
-        and not tensor.is_quantized
-        and not tensor.is_meta
         and tensor.dtype is not torch.bool
         and 1 < tensor.numel() <= MOST_ELEMENTS
     )
@@ -229,20 +230,21 @@ def _left_out(target: Tensor, grid: Grid, batch: Any) -> Grid:
 
     What is only a likely mark counts where (nearly) nothing that it marks answers.
     """
-    plain = target.detach()
+    plain = numbers_of(target)
+    if plain is None:
+        return torch.zeros(target.shape, dtype=torch.bool, device=target.device)
     sure = plain.isnan() if plain.is_floating_point() else plain < 0
     if not plain.is_floating_point():
         sure = sure | _padding(plain)
-    for likely in _likely(target, grid, batch):
+    others = [numbers_of(t) for _, t in named_tensors(batch) if t is not target and is_strided(t)]
+    for likely in _likely(plain, grid, [other for other in others if other is not None and not other.is_complex()]):
         if int((likely & grid).sum()) <= OTHER * int(likely.sum()):
             sure = sure | likely
     return sure
 
 
-def _likely(target: Tensor, grid: Grid, batch: Any) -> Iterator[Grid]:
-    for _, other in named_tensors(batch):
-        if other is target or other.layout is not torch.strided or other.is_nested or other.is_complex():
-            continue
+def _likely(target: Tensor, grid: Grid, others: Sequence[Tensor]) -> Iterator[Grid]:
+    for other in others:
         if _is_flags(other) and (flags := _spread(other, target)) is not None:
             yield from (flags == 0, flags != 0) if bool(grid.any()) else (flags == 0,)
         elif not other.is_floating_point() and target.dim() > 1 and tuple(other.shape) == tuple(target.shape[:1]):

@@ -251,6 +251,8 @@ def _all_modules(root: nn.Module) -> Iterator[nn.Module]:
         if is_a(thing, nn.Module):
             yield thing
             queue.extend(attributes(thing).values())
+            if is_a(thing, torch.jit.ScriptModule):  # its modules and tensors are C++'s
+                queue.extend(thing.children())
         else:
             queue.extend(contents(thing))
 
@@ -259,6 +261,8 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and tensors kept as plain attributes or in plain containers."""
     seen: set[int] = set()
     values = list(attributes(module).values())
+    if is_a(module, torch.jit.ScriptModule):
+        values += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     while values:
         value = values.pop()
         if is_a(value, Tensor):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import contents, defines, is_a
+from pytest_overfit.foreign import contents, defines, is_a, text_of
 from pytest_overfit.run.names import OBJECTIVE_NAMES
 
 Terms = dict[str, Tensor]
@@ -129,7 +129,7 @@ def scalar_terms(result: Any) -> Terms:
                 allowed=f"a scalar tensor under one of the keys {', '.join(OBJECTIVE_NAMES)}",
             )
         result = result[name]
-    objective = _as_scalar(result)
+    objective = _as_scalar(result, "the objective")
     if objective is None:
         raise OverfitError(
             f"the loss returned {_described(result)}",
@@ -137,18 +137,30 @@ def scalar_terms(result: Any) -> Terms:
             allowed="a scalar, a mapping of scalars with objective, or (scalar, mapping)",
             hint="reduce it: .mean()" if isinstance(result, Tensor) else "return what is differentiated",
         )
-    terms = {str(key): _as_scalar(value) for key, value in given.items() if key not in OBJECTIVE_NAMES}
+    others = [(text_of(key), value) for key, value in given.items() if key not in OBJECTIVE_NAMES]
+    terms = {name: _as_scalar(value, f"the term {name}") for name, value in others}
     return {"objective": objective, **{name: value for name, value in terms.items() if value is not None}}
 
 
-def _as_scalar(value: Any) -> Tensor | None:
+def _as_scalar(value: Any, what: str) -> Tensor | None:
     if isinstance(value, Tensor):
+        if value.numel() == 1 and value.is_meta:
+            raise _no_number(f"{what} is on the meta device: it has no value", "compute it of tensors with values")
+        if value.numel() == 1 and value.is_complex():
+            raise _no_number(f"{what} is complex ({value.dtype})", "return a real number of it: .abs() or .real")
         if value.dim() == 0:  # as it is: a reshape would be one more node of the graph at every step
             return value
         return value.reshape(()) if value.numel() == 1 else None
     if isinstance(value, (bool, str, bytes)) or not defines(value, "__float__"):
         return None
-    return torch.tensor(float(value))
+    try:
+        return torch.tensor(float(value))
+    except OverflowError as error:
+        raise _no_number(f"{what} is a number beyond every float", "scale it, or leave it out") from error
+
+
+def _no_number(observed: str, hint: str) -> OverfitError:
+    return OverfitError(observed, where="loss", allowed="real numbers with a value", hint=hint)
 
 
 def _described(value: Any) -> str:

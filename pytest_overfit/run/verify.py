@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from pytest_overfit.asking import Questions, Unanswerable, users_code
 from pytest_overfit.data.batch import named_tensors
+from pytest_overfit.data.elements import dressed, numbers_of
 from pytest_overfit.run.bench import Bench, heard_in
 from pytest_overfit.run.bounded import Parts
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.constant import Constant, Writes
-from pytest_overfit.run.influence import perturbed, targets_of
+from pytest_overfit.run.influence import perturbed, plain_outputs, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.names import resolve_term
@@ -33,7 +34,8 @@ from pytest_overfit.run.update import into_training
 
 BACK = 0.5  # of its fall: a term that keeps less of it with the initial weights is back at its start
 AGAIN, ELSEWHERE = 4, 3  # further calls of a term that is not back: under the run's seed, under others
-DEAF = 0.7  # of its fall: a term that keeps more of it for other targets does not answer to them any more
+DEAF = 0.7  # of its fall: a term that keeps more of it for other targets may not answer to them any more
+CLOSE, TIMES = 0.999, 9.0  # of its fall, of its end value: one that leaves both behind still answers
 DECIDED = 0.5  # of a gradient at the start: a target that changes more of it is what the term is about
 MOST_GROUPS = 4  # of parameters that may be the loss's own: each costs one forward pass
 FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells which do
@@ -123,7 +125,7 @@ class _Trained:
             else:
                 predictions, terms = task.forward(batch)
                 outputs = predictions if isinstance(predictions, Heard) else heard_in(predictions)
-        heard = Heard((name, tensor.detach().clone()) for name, tensor in outputs if tensor.numel() > 1)
+        heard = Heard((name, tensor) for name, tensor in plain_outputs(outputs) if tensor.numel() > 1)
         task.heard.clear()
         return heard, {name: float(value.detach()) for name, value in terms.items()}
 
@@ -188,6 +190,15 @@ def is_kept(fall: Fall, value: float, most: float = BACK) -> bool:
     return math.isfinite(value) and fall.kept(value) > most
 
 
+def _is_deaf(fall: Fall, value: float) -> bool:
+    """Whether a term stays where it is for another target.
+
+    A loss of relations (of pairs, of triplets) is low for many targets, and yet far above its end for another one.
+    """
+    stays = is_kept(fall, value, CLOSE) or abs(value - fall.end) <= TIMES * abs(fall.end)
+    return is_kept(fall, value, DEAF) and stays
+
+
 def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall]:
     """The values nearest to the start of several calls with the initial weights.
 
@@ -235,7 +246,7 @@ def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision
             continue
         trained.end.restore()
         _, terms = trained.ask(other)
-        asked = {name: fall for name, fall in asked.items() if is_kept(fall, terms.get(name, math.inf), DEAF)}
+        asked = {name: fall for name, fall in asked.items() if _is_deaf(fall, terms.get(name, math.inf))}
         for name in asked:
             values[name].append(terms[name])
     found = {n: f for n, f in asked.items() if values[n] and trained.is_decided(n, others)}
@@ -262,9 +273,10 @@ def _with_others(batch: Any, keys: Collection[str] | None) -> Any:
 def _with_far_ones(batch: Any, keys: Collection[str]) -> Any:
     """The batch with targets that are numbers far from what they are; None where none is."""
     far = {
-        id(tensor): tensor.detach() + 1.0 + tensor.detach().abs().max()
+        id(tensor): dressed((plain + 1.0 + plain.abs().max()).to(tensor.dtype), tensor)
         for key, tensor in named_tensors(batch)
         if key in keys and perturbed(tensor) is not None and tensor.is_floating_point()
+        if (plain := numbers_of(tensor)) is not None
     }
     return exchanged(batch, far) if far else None
 

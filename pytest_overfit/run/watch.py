@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pytest_overfit.data.batch import DEEPEST
 from pytest_overfit.data.elements import is_dense, numbers_of
-from pytest_overfit.foreign import contents, is_a, items_of
+from pytest_overfit.foreign import contents, is_a, items_of, text_of
 from pytest_overfit.run.record import NonFinite, ParameterRecord
 
 ABSENT = -1.0  # in place of the norm of a gradient that is not there
@@ -137,6 +138,12 @@ def parameter_records(
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     records = []
     for name, parameter in model.named_parameters():
+        if is_lazy(parameter):  # of a lazy module that was never called: how many elements it has is not known
+            used = id(parameter) in held
+            records.append(
+                ParameterRecord(name, 1, parameter.requires_grad, frozen_by.get(name), used, None, 0.0, True)
+            )
+            continue
         before, now = initial(parameter), _all_numbers(parameter)
         then = None if before is None else _all_numbers(before).to(now.device)
         change = torch.ones(1) if then is None or then.shape != now.shape else _change(now, then)
@@ -155,10 +162,13 @@ def parameter_records(
     return tuple(records)
 
 
-def named_outputs(predictions: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
+def named_outputs(predictions: Any, prefix: str = "", within: frozenset[int] = frozenset()) -> list[tuple[str, Tensor]]:
     """The floating-point tensors of a prediction nest with dotted names (``pose_enc_list.3``).
 
-    Sparse, nested and quantised ones, and those on the meta device, are left out.
+    Sparse, nested and quantised ones, and those on the meta device, are left out, as is what holds itself.
+
+    Args:
+        within: the ids of the containers around it.
     """
     if is_a(predictions, Tensor):
         real = is_dense(predictions) and predictions.is_floating_point()
@@ -169,7 +179,13 @@ def named_outputs(predictions: Any, prefix: str = "") -> list[tuple[str, Tensor]
         items = list(enumerate(contents(predictions)))
     else:
         return []
-    return [found for key, value in items for found in named_outputs(value, f"{prefix}.{key}" if prefix else str(key))]
+    if id(predictions) in within or len(within) > DEEPEST:
+        return []
+    inside, found = within | {id(predictions)}, []
+    for key, value in items:
+        name = text_of(key)
+        found += named_outputs(value, f"{prefix}.{name}" if prefix else name, inside)
+    return found
 
 
 def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | None:
@@ -189,7 +205,7 @@ def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | Non
 
     try:
         for name, module in model.named_modules():
-            handles.append(module.register_forward_hook(watch(name)))
+            handles.append(nn.Module.register_forward_hook(module, watch(name)))
         with torch.no_grad():
             forward()
     finally:

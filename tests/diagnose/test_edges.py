@@ -200,6 +200,33 @@ def test_a_floor_that_the_run_went_through_is_none(lowest: float, found: list[st
     assert ids(loss.floor(replace(evidence, probed=probed))) == found
 
 
+@pytest.mark.parametrize(
+    ("lowest", "elsewhere", "observed", "change"),
+    [
+        (0.3, None, "found is 0.2 (limit 0.1)", "state a limit above it: objective=0.22"),
+        (0.3, 0.201, "found is 0.2 (limit 0.1)", "state a limit above it: objective=0.22"),
+        (0.3, 0.15, "found is 0.15 (limit 0.1), from another start 0.2", "look at the loss: it has several minima"),
+        (0.3, 0.4, "found is 0.2 (limit 0.1), from another start 0.4", "look at the loss: it has several minima"),
+        (0.12, None, "found is 0.2 (limit 0.1), and the run itself was at 0.12", "look at the loss"),
+    ],
+)
+def test_a_minimum_of_a_search_is_no_floor(lowest: float, elsewhere: float | None, observed: str, change: str) -> None:
+    """A limit above it is advised only where nothing was lower and another start ends at the same place."""
+    evidence = replace(FAILED, record=replace(RECORD, curves={"objective": (1.0, lowest, 0.3)}))
+    evidence = replace(evidence, limits={"objective": Limit(below=0.1)})
+    probed = Probed(floor=Floor(0.2, 1.0, 100, False, elsewhere=elsewhere))
+    cause = next(loss.floor(replace(evidence, probed=probed)))
+    assert cause.observed == f"the best that a search over free predictions {observed}"
+    assert cause.advice.startswith(change)
+
+
+def test_a_search_from_another_start_that_gets_below_the_limit_refutes_a_floor() -> None:
+    """The loss can get there."""
+    evidence = replace(FAILED, record=RECORD, limits={"objective": Limit(below=0.1)})
+    probed = Probed(floor=Floor(0.2, 1.0, 100, False, elsewhere=0.05))
+    assert ids(loss.floor(replace(evidence, probed=probed))) == []
+
+
 @pytest.mark.parametrize(("last", "found"), [(-0.1, ["loss-sign"]), (0.1, []), (float("nan"), [])])
 def test_an_objective_without_a_floor(last: float, found: list[str]) -> None:
     """Below zero, and falling; NaN is neither."""

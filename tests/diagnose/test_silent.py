@@ -153,3 +153,60 @@ def test_classes_scrambled_by_a_reshape_in_a_run_that_passes() -> None:
 
     result = learn(model, (images, labels), loss, objective=0.3)
     assert names(result)[:1] == ["target-mismatch"]
+
+
+class Builds(nn.Module):
+    """Two layers and dropout, and a module that forward builds between them."""
+
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.last, self.drop, self.build = nn.Linear(8, 32), nn.Linear(32, 3), nn.Dropout(0.1), build
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.drop(self.build()(self.first(x))))  # type: ignore[no-any-return]
+
+
+def filtered() -> nn.Module:
+    """A layer whose weights are put in by hand, the same ones each time."""
+    layer = nn.Linear(32, 32, bias=False)
+    layer.weight = nn.Parameter(torch.eye(32), requires_grad=False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("build", "found"),
+    [
+        (nn.Tanh, ""),
+        (lambda: nn.Softmax(-1), ""),
+        (nn.ReLU, ""),
+        (lambda: nn.Dropout(0.1), "dropout (p=0.1) goes on in evaluation mode"),
+        (lambda: nn.Sequential(nn.GELU(), nn.Identity()), ""),
+        (filtered, ""),
+        (lambda: nn.Linear(32, 32), "Linear is built anew in every forward pass"),
+        (lambda: nn.Sequential(nn.Linear(32, 32), nn.ReLU()), "Linear is built anew in every forward pass"),
+    ],
+    ids=["tanh", "softmax", "relu", "dropout", "several", "a fixed filter", "linear", "linear among others"],
+)
+def test_a_layer_that_forward_builds(build: Any, found: str) -> None:
+    """Only what has weights of its own, others each time, is a new layer; the dropout is by itself."""
+    torch.manual_seed(0)
+    batch = (torch.randn(6, 8), torch.arange(6) % 3)
+    causes = learn(Builds(build), batch, nn.CrossEntropyLoss(), objective=0.2).causes
+    said = [cause.observed for cause in causes if cause.id == "stochastic"]
+    assert len(said) == bool(found)
+    assert all(text.startswith(found) for text in said)
+
+
+def test_a_criterion_that_forward_builds_beside_dropout() -> None:
+    """As the models of transformers do that return their own loss."""
+
+    class Labelled(Builds):
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            logits = super().forward(x)
+            return {"loss": nn.CrossEntropyLoss()(logits, labels), "logits": logits}
+
+    torch.manual_seed(0)
+    batch = {"x": torch.randn(6, 8), "labels": torch.arange(6) % 3}
+    result = learn(Labelled(nn.Tanh), batch, None, objective=0.2)
+    assert result.passed
+    assert not names(result)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_overfit.asking import NotAsked
 from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.run.record import (
@@ -234,6 +235,37 @@ def test_a_pass_that_proves_nothing_is_found(changes: dict[str, Any], says: str)
 def test_an_honest_pass_is_none_of_these(changes: dict[str, Any]) -> None:
     """Half of a fall, a factor between step and loss, a head beside the model, a tensor that is no target."""
     assert judge_supervised(record(supervision=supervision(**changes)), Supervised(), LIMITS).passed
+
+
+BROKEN = NotAsked("what the loss answers to", "IndexError: 3", ours=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"falls": {"objective": Fall(1.1, 0.004, 0.004)}}, "objective falls without the weights"),
+        ({"agreement": Agreement(0.003, 2.1, 1.0, 1.0)}, "the step reports 0.003"),
+        ({"shares": {"y": Share(1, 40)}}, "the loss reads little of y"),
+        ({"copied": "1 stands in 0: column 4"}, "1 stands in 0: column 4"),
+        ({"image_difference": 0.0}, "the two images are the same"),
+    ],
+)
+def test_what_was_answered_counts_where_another_question_broke(changes: dict[str, Any], says: str) -> None:
+    """A mistake of ours leaves its own question open, and no other."""
+    told = supervision(**{"answers": {}, "not_asked": (BROKEN,), **changes})
+    finding = judge_supervised(record(supervision=told), Supervised(), LIMITS)
+    assert finding.judged
+    assert not finding.passed
+    assert finding.observed.startswith(says)
+
+
+def test_what_broke_alone_is_not_judged() -> None:
+    """Nothing is held against the user, and nothing is passed."""
+    for answers in ({}, record().supervision.answers):  # type: ignore[union-attr]
+        told = supervision(answers=answers, not_asked=(BROKEN,))
+        finding = judge_supervised(record(supervision=told), Supervised(), LIMITS)
+        assert not finding.judged
+        assert "what the loss answers to" in finding.observed
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pytest_overfit.run.call import as_one_module
 from pytest_overfit.run.snapshot import Snapshot
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Sparse (CSR|BSR|CSC)", "ignore:.*uantiz", "ignore:.*nested", "ignore:.*onverting"
+    "ignore:Sparse (CSR|BSR|CSC)", "ignore:.*uantiz", "ignore:.*nested", "ignore:.*onverting", "ignore:ComplexHalf"
 )
 
 ALLOWED = ["degenerate-batch", "input-ignored"]  # an input of ones, or that nothing is read of, would be blamed
@@ -82,6 +82,10 @@ KINDS: dict[str, Callable[[], Tensor]] = {
     "float8": eye(lambda t: t.to(torch.float8_e4m3fn)),
     "bool": eye(lambda t: t.bool()),
     "uint8": eye(lambda t: t.to(torch.uint8)),
+    "uint16": eye(lambda t: t.to(torch.uint16)),
+    "uint32": eye(lambda t: t.to(torch.uint32)),
+    "uint64": eye(lambda t: t.to(torch.uint64)),
+    "complex32": eye(lambda t: t.to(torch.complex32)),
     "int": eye(lambda t: t.long()),
     "empty": lambda: torch.zeros(6, 0),
     "nothing": lambda: torch.zeros(0),
@@ -90,7 +94,21 @@ KINDS: dict[str, Callable[[], Tensor]] = {
     "class that refuses": eye(lambda t: t.as_subclass(Strict)),
     "wrapper": eye(Around),
 }
-NOT_TRAINED = {"quantised", "meta", "bool", "uint8", "int", "float8", "mkldnn", "nested", "jagged"}
+NOT_TRAINED = {
+    "quantised",
+    "meta",
+    "bool",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "complex32",
+    "int",
+    "float8",
+    "mkldnn",
+    "nested",
+    "jagged",
+}
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -106,7 +124,7 @@ def dense(tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided:
         return tensor.to_dense()
     if tensor.is_complex():
-        return tensor.real
+        return tensor.real.float()
     if tensor.numel() < 2:
         return tensor.sum().expand(6, 6)
     return tensor.float().as_subclass(Tensor)
@@ -200,8 +218,7 @@ def test_in_a_buffer(kind: str) -> None:
 def test_in_a_parameter(kind: str) -> None:
     """A parameter of every kind that there can be one of."""
     batch = {"x": torch.randn(6, 4), "extra": None, "y": LABELS}
-    unused = ["own"] if kind in ("empty", "nothing") else []
-    verdicts(*both(lambda: Net(parameter=KINDS[kind]()), batch, classified, unused=unused))
+    verdicts(*both(lambda: Net(parameter=KINDS[kind]()), batch, classified))
 
 
 @pytest.mark.parametrize("sparse", [torch.optim.SparseAdam, torch.optim.SGD])
@@ -286,3 +303,46 @@ def test_a_frozen_parameter_that_is_infinite_from_the_start() -> None:
 
     batch = {"x": torch.randn(6, 4), "extra": None, "y": LABELS}
     verdicts(*both(Masked, batch, classified))
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32, torch.uint64])
+def test_labels_of_a_type_that_torch_hardly_computes_with(kind: torch.dtype) -> None:
+    """They are asked as others are: what throws most of them away is told."""
+    batch = (torch.randn(8, 4), (torch.arange(8) % 3).to(kind))
+    verdicts(*both(Net, batch, lambda m, b: F.cross_entropy(m(b[0]), b[1].long())))
+    thrown = run_overfit(Net, batch, lambda m, b: F.cross_entropy(m(b[0])[:1], b[1].long()[:1]), optimizer=adam)
+    assert "the loss reads little of 1: 12% of 8 elements" in thrown.failure_text()
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.complex32])
+def test_a_complex_target(kind: torch.dtype) -> None:
+    """Its real part is what is predicted."""
+    target = torch.randn(6, 3, dtype=torch.complex64).to(kind)
+    batch = {"x": torch.randn(6, 4), "y": target}
+    verdicts(*both(Net, batch, lambda m, b: (m(b["x"]) - b["y"].to(torch.complex64).real).square().mean()))
+
+
+class Refusing(Tensor):
+    """As an output that carries names or boxes: it cannot be compared, copied or detached by torch's functions."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("equal", "clone", "detach"):
+            raise TypeError(f"{func.__name__} is not for {cls.__name__}")
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+
+
+def test_an_output_that_refuses_to_be_compared() -> None:
+    """The prediction itself is of a class of its own."""
+
+    class Boxed(Net):
+        def forward(self, x: Tensor, extra: Tensor | None = None) -> Any:
+            return super().forward(x).as_subclass(Refusing)
+
+    batch = {"x": torch.randn(6, 4), "y": LABELS}
+    model_loss = lambda m, b: F.cross_entropy(m(b["x"]).as_subclass(Tensor), b["y"])  # noqa: E731
+    result = run_overfit(Boxed, batch, model_loss, optimizer=adam, diagnose=False)
+    assert result.passed, result.failure_text()
+    supervised = next(finding for finding in result.findings if finding.name == "supervised")
+    assert supervised.judged
+    assert supervised.passed

@@ -314,6 +314,25 @@ def confidence_that_goes_to_zero() -> dict[str, Any]:
     }
 
 
+# What has a limit answers to nothing but the weights.
+
+
+def penalty_alone(**more: Any) -> dict[str, Any]:
+    def loss(model: Any, batch: Any) -> Any:
+        fit = F.cross_entropy(model(batch[0]), batch[1])
+        reg = sum(p.square().sum() for p in model.parameters())
+        return {"objective": fit + reg, "reg": reg, "size": reg.sqrt()}
+
+    return {
+        "model": net, "data": labelled(), "loss": loss, "optimizer": adam(1e-2), "objective": False,
+        "reg": 0.5, **more,
+    }  # fmt: skip
+
+
+def two_penalties_alone() -> dict[str, Any]:
+    return penalty_alone(size=0.7)
+
+
 # Most of the target is thrown away.
 
 
@@ -421,6 +440,8 @@ CASES: tuple[tuple[Program, str], ...] = (
     (metric_of_the_learning_rate, "progress rises without the weights: back at the initial weights it is 0.9"),
     *((program, "alone, which change no output: ") for program in SWITCHED_OFF),
     (confidence_that_goes_to_zero, "objective does not answer to the target any more: for another one it is 0.0"),
+    (penalty_alone, "reg, which alone has a limit, does not answer when 0 or 1 change"),
+    (two_penalties_alone, "reg and size, which alone have limits, do not answer when 0 or 1 change"),
     *((program, "the loss reads little of 1: ") for program in THROWN_AWAY),
     (target_as_a_column_of_the_input, "1 stands in 0: columns 8, 9, 10"),
     (class_as_columns_of_the_input, "1 stands in 0: columns 8, 9, 10"),
@@ -634,7 +655,69 @@ def numbers_that_are_nearly_alike() -> dict[str, Any]:
     return {"model": net, "data": (measured(12)[0], target), "loss": F.mse_loss, "optimizer": adam(1e-2)}
 
 
+def penalty_beside_the_fit() -> dict[str, Any]:
+    def loss(model: Any, batch: Any) -> Any:
+        fit = F.cross_entropy(model(batch[0]), batch[1])
+        reg = sum(p.square().sum() for p in model.parameters())
+        return {"objective": fit + 1e-5 * reg, "reg": reg, "fit": fit}
+
+    return {
+        "model": net, "data": labelled(), "loss": loss, "optimizer": adam(1e-2), "objective": False,
+        "reg": {"above": 30.0}, "fit": 0.01,
+    }  # fmt: skip
+
+
+class Paired(nn.Module):
+    """Vectors of samples against vectors of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 32))
+        self.words, self.scale = nn.EmbeddingBag(50, 32), nn.Parameter(torch.tensor(2.6))
+
+    def forward(self, x: Tensor, words: Tensor) -> Tensor:
+        return self.scale.exp() * F.normalize(self.samples(x), dim=-1) @ F.normalize(self.words(words), dim=-1).T
+
+
+def samples_and_their_words(count: int) -> Program:
+    def program() -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(count)
+
+        def loss(model: Any, batch: Any) -> Any:
+            scores, places = model(*batch), torch.arange(count)
+            return (F.cross_entropy(scores, places) + F.cross_entropy(scores.T, places)) / 2
+
+        words = torch.randint(0, 50, (count, 6), generator=generator)
+        return {"model": Paired, "data": (torch.randn(count, 8, generator=generator), words), "loss": loss}
+
+    program.__name__ = f"{count}_samples_and_their_words"
+    return program
+
+
+def hardest_triplets() -> dict[str, Any]:
+    def loss(model: Any, batch: Any) -> Any:
+        vectors = F.normalize(model(batch[0]), dim=-1)
+        apart, same = torch.cdist(vectors, vectors), batch[1][:, None] == batch[1][None]
+        return F.relu((apart * same).amax(1) - (apart + 10 * same).amin(1) + 0.3).mean()
+
+    return {"model": net, "data": labelled(), "loss": loss, "optimizer": adam(1e-2)}
+
+
+def parameter_without_elements() -> dict[str, Any]:
+    class Prompted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.prompt = net(), nn.Parameter(torch.empty(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)  # type: ignore[no-any-return]
+
+    return {"model": Prompted, "data": labelled(), "loss": CE}
+
+
 HONEST: tuple[Program, ...] = (
+    *(samples_and_their_words(count) for count in (3, 4, 8, 32)), hardest_triplets, parameter_without_elements,
+    penalty_beside_the_fit,
     average_over_the_steps, sum_of_parts_after_the_update, dropout_in_a_step, weight_of_a_penalty_that_warms_up,
     auxiliary_term_that_fades, head_outside_of_the_model, learned_uncertainty, noise_of_a_generator_of_its_own,
     hardest_third_of_the_samples, one_of_several_targets, depth_with_few_measurements, padded_words,

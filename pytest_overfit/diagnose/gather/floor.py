@@ -131,6 +131,13 @@ def find_floor(
             direct = torch.autograd.grad(first["objective"], parameters, allow_unused=True) if parameters else ()
         reads_weights = any(g is not None and bool((g != 0).any()) for g in direct)
         best, curve = _minimise(terms, leaves, limit, until, scale)
+        elsewhere = None
+        if curve and limit is not None and limit < min(curve) and time.perf_counter() < until:
+            kept = [leaf.detach().clone() for leaf in leaves]
+            elsewhere = _from_elsewhere(terms, leaves, limit, until, scale)
+            with torch.no_grad():
+                for leaf, value in zip(leaves, kept, strict=True):
+                    leaf.copy_(value)
         names = {place[2].removeprefix("output."): leaf.detach() for place, leaf in free.leaves.items()}
     if not curve:
         return None
@@ -145,7 +152,20 @@ def find_floor(
         unread=unread,
         reads_weights=reads_weights,
         terms=best,
+        elsewhere=elsewhere,
     )
+
+
+def _from_elsewhere(
+    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float, until: float, scale: float
+) -> float | None:
+    """The lowest objective of a search that starts at random numbers; None where it had no time to end."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for leaf in leaves:
+            leaf.copy_(scale * torch.randn(leaf.shape, generator=generator))
+    _, curve = _minimise(terms, leaves, limit, until, scale)
+    return min(curve) if len(curve) == STEPS or (curve and min(curve) < limit) else None
 
 
 def _minimise(

@@ -72,7 +72,7 @@ def _moved(call: RootCall, changed: dict[int, Tensor], samples: int) -> tuple[fl
 
             return heard
 
-        return [module.register_forward_hook(hook(name)) for name, module in call.module.named_modules()]
+        return [nn.Module.register_forward_hook(module, hook(name)) for name, module in call.module.named_modules()]
 
     def exchanged(tensor: Tensor) -> Tensor:
         return changed.get(id(tensor), tensor)

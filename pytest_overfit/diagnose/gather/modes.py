@@ -43,6 +43,8 @@ def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: 
         random_evaluation = ask(question, lambda: _randomness(calls, training=False), otherwise=0.0)
         if random_evaluation > 0:
             ops = ask("what is random in evaluation mode", lambda: _dropping(bench, calls, questions), otherwise=())
+            question = "layers that are built in every forward pass"
+            ops = (*ops, *ask(question, lambda: _rebuilt(bench, calls, questions), otherwise=()))
         permuted = ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
     return replace(
         found,
@@ -96,6 +98,24 @@ def _dropping(bench: Bench, calls: list[RootCall], questions: Questions) -> tupl
     return tuple(replace(op, name="random_in_evaluation") for op in xray.ops if op.name == "random")
 
 
+def _rebuilt(bench: Bench, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
+    """Layers that are built in the forward pass, and have other weights under another seed."""
+    xray = XRay(bench.task.model, bench.task.batch, None, questions)
+    passes: list[dict[tuple[str, str], float]] = []
+    for seed in (1, 2):
+        for call in calls[:1]:
+            with evaluating_mode(call.module), xray.watching([], modules=False, operations=False):
+                call.again(seed=seed)
+        built = [event for event in xray.layers_built() if event.numbers["in_forward"]]
+        passes.append({(event.line, event.notes["kind"]): event.numbers["size"] for event in built})
+    first, second = passes
+    return tuple(
+        Op("rebuilt", "", line, (), "", {}, {"by": kind})
+        for (line, kind), size in first.items()
+        if second.get((line, kind), size) != size
+    )
+
+
 def _permutes(calls: list[RootCall]) -> bool:
     """Whether chance turns the order of an input before the first layer with parameters sees it."""
     for call in calls:
@@ -119,7 +139,7 @@ def _first_input(call: RootCall, seed: int) -> Any:
             kept.append(args[0].detach().clone())
 
     handles = [
-        m.register_forward_pre_hook(hook)
+        nn.Module.register_forward_pre_hook(m, hook)
         for m in call.module.modules()
         if any(True for _ in m.parameters(recurse=False))
     ]

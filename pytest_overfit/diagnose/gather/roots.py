@@ -103,7 +103,7 @@ def root_calls(named: list[tuple[str, nn.Module]], found: list[RootCall]) -> Ite
 
         return hook
 
-    handles = [module.register_forward_pre_hook(keep(name), with_kwargs=True) for name, module in named]
+    handles = [nn.Module.register_forward_pre_hook(module, keep(name), with_kwargs=True) for name, module in named]
     try:
         yield
     finally:

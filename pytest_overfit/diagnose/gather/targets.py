@@ -22,10 +22,11 @@ def origin_of(batch: Any, tensor: Tensor) -> Mapping[str, str]:
     """
     if tensor.numel() < 3 or tensor.numel() > MOST:
         return {}
-    for key, held in dense_tensors(batch):
+    alike = [(key, held) for key, held in dense_tensors(batch) if held.is_complex() == tensor.is_complex()]
+    for key, held in alike:
         if held is tensor or (held.numel() == tensor.numel() and _same(held.reshape(-1), tensor.reshape(-1))):
             return {"origin": key}
-    for key, held in dense_tensors(batch):
+    for key, held in alike if not tensor.is_complex() else ():
         if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor)):
             return {"origin": key, "turned": turned}
     return {}

@@ -224,7 +224,7 @@ def same_numbers(bench: Bench) -> contextlib.AbstractContextManager[Any]:
         def seed(module: nn.Module, args: Any) -> None:
             seed_everything(bench.seed)
 
-        handles = [module.register_forward_pre_hook(seed) for module in _roots(bench)]
+        handles = [nn.Module.register_forward_pre_hook(module, seed) for module in _roots(bench)]
         try:
             yield
         finally:

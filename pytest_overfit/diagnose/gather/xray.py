@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.asking import Questions
@@ -69,6 +70,7 @@ class XRay:
         self.reached: set[int] = set()
         self.foreign: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
         self.kept: list[Tensor] = []
+        self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
         self.foreign_held = 0
         self.graph: dict[str, None] = {}
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
@@ -122,7 +124,9 @@ class XRay:
             source = self.sources.get(id(source), source)
             if source.grad_fn is not None and self.nodes:
                 connected = source.grad_fn in self.nodes
-        self.nodes, self.sources, self.kept = set(), {}, []
+        with self.questions.asking("the layers that a step builds"):
+            self.events += self.layers_built()
+        self.nodes, self.sources, self.kept, self.built = set(), {}, [], []
         foreign = tuple(shape for shape, alive in self.foreign.values() if alive() is not None)
         return Step(
             number=number,
@@ -139,6 +143,17 @@ class XRay:
             outside=tuple(self.outside),
         )
 
+    def layers_built(self) -> list[Event]:
+        """The modules built so far that have parameters of their own: a criterion or an activation has none."""
+        found = []
+        for line, module, in_model in self.built:
+            own = [p for p in module._parameters.values() if p is not None and id(p) not in self.parameters]
+            if own and not any(is_lazy(p) for p in own):
+                sizes = [float(n.detach().double().abs().sum()) for p in own if (n := numbers_of(p)) is not None]
+                numbers = {"in_forward": float(in_model), "size": sum(sizes)}
+                found.append(Event("new_module", line, numbers, {"kind": type(module).__name__}))
+        return found
+
     # What is heard, one method per ear.
 
     def _called(self, kind: str, frame: FrameType) -> None:
@@ -154,9 +169,9 @@ class XRay:
                     on = float(bool(frame.f_locals.get("mode", True)))
                     self.events.append(Event("mode", line, {"train": on, "whole": float(whole)}))
             elif kind == "new_module":
-                if line:
-                    kinds = {"kind": type(frame.f_locals.get("self")).__name__}
-                    self.events.append(Event("new_module", line, {"in_forward": float(self.in_model)}, kinds))
+                made = frame.f_locals.get("self")
+                if line and isinstance(made, nn.Module):
+                    self.built.append((line, made, self.in_model))  # it has no parameters before its __init__ is over
             elif line or kind not in ("zero_grad",):
                 self.events.append(Event(kind, line, {"in_forward": float(self.in_model)}))
 

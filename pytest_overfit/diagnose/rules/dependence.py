@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence
-from pytest_overfit.diagnose.rules.seen import noted, proof
+from pytest_overfit.diagnose.rules.seen import noted, proof, rebuilt
 from pytest_overfit.judge.finding import number
 from pytest_overfit.suggest import shorten
 
@@ -95,13 +95,12 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
 
 def noisy(evidence: Evidence) -> Iterator[Cause]:
     """The forward pass is too random."""
-    built = [event for _, event in evidence.events("new_module") if event.numbers.get("in_forward")]
-    if built and evidence.probed.random_training > 0:
+    built = rebuilt(evidence)
+    if built is not None:
         yield Cause(
             "stochastic",
-            built[0].line or "forward",
-            f"{built[0].notes.get('kind', 'a layer')} is built anew in every forward pass, with other weights each "
-            "time",
+            built.line or "forward",
+            f"{built.notes['by']} is built anew in every forward pass, with other weights each time",
             "build it once, in __init__",
             "shown",
             {"spread": evidence.probed.random_training},
@@ -123,7 +122,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             f"{drop.notes['by']} (p={number(drop.numbers.get('p', 0))}) goes on in evaluation mode: two passes "
             f"differ by {number(still)} of the output's size"
             + proof(attempt, "with the same random numbers at every step"),
-            "pass training=self.training, or use nn.Dropout",
+            "pass training=self.training, or an nn.Dropout that __init__ builds",
             "proven" if proven else "shown",
             {"spread": still},
             certain=True,

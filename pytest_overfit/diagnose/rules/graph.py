@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
-from pytest_overfit.diagnose.rules.seen import learning, proof
+from pytest_overfit.diagnose.rules.seen import learning, proof, rebuilt
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.record import ParameterRecord
 from pytest_overfit.suggest import shorten
@@ -227,8 +227,7 @@ def not_registered(evidence: Evidence) -> Iterator[Cause]:
     first = next((step for step in evidence.steps if step.foreign), None)
     if first is None:
         return
-    built = [event for _, event in evidence.events("new_module") if event.numbers.get("in_forward")]
-    if built:
+    if rebuilt(evidence) is not None:
         return
     kinds = ", ".join(first.outside)
     yield Cause(

@@ -13,6 +13,8 @@ from pytest_overfit.diagnose.rules.seen import (
 )
 from pytest_overfit.judge.finding import number
 
+SAME = 0.05  # of a floor: two searches that lie closer have found the same one
+
 
 def activated_twice(evidence: Evidence) -> Iterator[Cause]:
     """Probabilities where a loss wants logits."""
@@ -107,7 +109,7 @@ def clamped(evidence: Evidence) -> Iterator[Cause]:
 
 
 def floor(evidence: Evidence) -> Iterator[Cause]:
-    """No prediction whatever brings the loss below its limit."""
+    """No prediction that a search finds brings the loss below its limit."""
     if not _has_floor(evidence):
         return
     found, limit = evidence.probed.floor, evidence.limit_of_objective()
@@ -116,18 +118,32 @@ def floor(evidence: Evidence) -> Iterator[Cause]:
     if found.reads_weights:  # what is left is the weights' own part: see weight-decay
         return
     smoothing = max((op.numbers.get("smoothing", 0.0) for op in noted(evidence)), default=0.0)
+    reached = found.reached
+    ends = [reached] if found.elsewhere is None else sorted((reached, found.elsewhere))
+    own = min((value for value in evidence.objective if value < (1 - SAME) * ends[0]), default=None)
+    said = f"the best that a search over free predictions found is {number(ends[0])} (limit {number(limit)})"
+    if ends[-1] > (1 + SAME) * ends[0]:
+        said += f", from another start {number(ends[-1])}"
+    if own is not None:
+        said += f", and the run itself was at {number(own)}"
+    local = own is not None or ends[-1] > (1 + SAME) * ends[0]  # a floor is where every search ends
+    if smoothing:
+        said += f"; label smoothing is {number(smoothing)}"
+    if local:
+        way_out = "look at the loss: it has several minima, so this is no floor, and a limit above it may hide a fault"
+    elif smoothing:
+        way_out = f"train this test without label smoothing, or state objective={number(1.1 * reached)}"
+    else:
+        way_out = f"state a limit above it: objective={number(1.1 * reached)}"
     near = bool(evidence.objective) and min(evidence.objective) < 1.5 * found.reached + 0.02 * evidence.objective[0]
     yield Cause(
         "loss-floor",
         LOSS,
-        f"over free predictions the objective gets to {number(found.reached)} at best (limit {number(limit)}), "
-        "whatever the model returns" + (f"; label smoothing is {number(smoothing)}" if smoothing else ""),
-        f"state a limit above it: objective={number(1.1 * found.reached)}"
-        if not smoothing
-        else f"train this test without label smoothing, or state objective={number(1.1 * found.reached)}",
+        said,
+        way_out,
         "shown",
         {"floor": found.reached, "limit": limit},
-        weight=0.86 if near else 0.5,
+        weight=0.86 if near and not local else 0.5,
     )
 
 
@@ -136,6 +152,8 @@ def _has_floor(evidence: Evidence) -> bool:
     if found is None or limit is None or limit <= 0 or found.steps < 50 or evidence.learned:
         return False
     if any(value < limit for value in evidence.objective):  # the run has been where the search did not get
+        return False
+    if found.elsewhere is not None and found.elsewhere <= limit:
         return False
     return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
 

@@ -16,6 +16,11 @@ def noted(evidence: Evidence) -> tuple[Op, ...]:
     return evidence.steps[0].ops if evidence.steps and evidence.steps[0].ops else evidence.probed.ops
 
 
+def rebuilt(evidence: Evidence) -> Op | None:
+    """A layer that forward builds anew, with other weights each time."""
+    return next((op for op in evidence.probed.ops if op.name == "rebuilt"), None)
+
+
 def predictions(evidence: Evidence) -> list[Output]:
     return [output for output in evidence.probed.outputs if output.gradient is not None]
 
@@ -52,8 +57,8 @@ def term_weights(evidence: Evidence) -> dict[str, float]:
 
 
 def learning(evidence: Evidence) -> list[ParameterRecord]:
-    """The parameters that are not declared to stay as they are."""
-    return [p for p in evidence.record.parameters if not is_declared(p.name, evidence)]
+    """The parameters that have elements and are not declared to stay as they are."""
+    return [p for p in evidence.record.parameters if p.numel and not is_declared(p.name, evidence)]
 
 
 def is_declared(name: str, evidence: Evidence) -> bool:
