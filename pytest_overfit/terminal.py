@@ -21,7 +21,7 @@ from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
 from pytest_overfit.strict import CUT_SHORT, JUDGED, UNJUDGED
 from pytest_overfit.suggest import printable
-from pytest_overfit.verdicts import forget
+from pytest_overfit.verdicts import forget, glanced_miss, hidden_miss, refuse, told_by
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
@@ -74,8 +74,13 @@ CALLS = pytest.StashKey[list[Row]]()
 DEBUG = pytest.StashKey[tuple[str, ...]]()  # of the latest run that failed, until a report has shown it
 
 
-def attach(item: pytest.Item, report: pytest.TestReport) -> None:
+def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    told_by(item, error)
+    hides = report.skipped and (not hasattr(report, "wasxfail") or isinstance(error, pytest.xfail.Exception))
+    if hides and (problem := hidden_miss(item)) is not None:
+        refuse(item, report, problem)
     if is_overfit_test(item):
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "teardown":
@@ -92,7 +97,10 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
             report.longrepr = (str(item.path), 1, f"Skipped: {finding.observed}")
     elif CALLS in item.stash:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
-        report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
+        glanced = glanced_miss(item) if report.passed else None
+        note = glanced.found if glanced is not None else ""
+        more = {"outcome": report.outcome, "glanced": note}
+        report.overfit_calls = [{**row, **more} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
         del item.stash[CALLS], item.stash[CALL]  # a rerun of the test starts its own list
 
 
@@ -163,6 +171,8 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
         line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
         reporter.write_line(line, red=verdict == "FAILED")
+        if call["glanced"] and not call["passed"]:
+            reporter.write_line(printable(f"note: {call['glanced']}"))
         if reporter.config.getoption("verbose") == 0:
             for mistake in call["run"]["mistakes"]:
                 reporter.write_line(printable(f"note: {mistake}"))
