@@ -149,7 +149,7 @@ def criterion(name: str) -> Callable[..., None]:
         def judge() -> Finding:
             verdict = request.getfixturevalue("overfit_result")
             why.extend(cause_lines(verdict.causes, most=1))
-            return verdict.finding(name)  # type: ignore[no-any-return]
+            return told_here(request.node, verdict.finding(name))
 
         judged = _attempt(request, name, A_VERDICT, judge)
         _report(request, judged, why)
@@ -200,6 +200,12 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
         raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
     faults.held(name)
     return finding
+
+
+def told_here(node: Any, finding: Finding) -> Finding:
+    """Missed where the item that tells the fault behind it is not in this session, say for -k: something is red."""
+    siblings = (item.name for item in node.session.items if item.parent is node.parent)
+    return finding if finding.echo_of is None or finding.echo_of in siblings else replace(finding, judged=True)
 
 
 def ends_session(error: BaseException) -> bool:

@@ -119,10 +119,13 @@ class Strict:
 
 def _is_behind_a_fault(item: pytest.Item) -> bool:
     """Whether an item of a config is skipped because of another that has failed."""
-    from pytest_overfit.checks import faults_of
+    from pytest_overfit.checks import FINDING, faults_of
     from pytest_overfit.collect import ConfigItem
 
-    return isinstance(item, ConfigItem) and faults_of(item).items.get(item.name, item.name) != item.name
+    if not isinstance(item, ConfigItem):
+        return False
+    echoes = FINDING in item.stash and item.stash[FINDING].echo_of is not None
+    return echoes or faults_of(item).items.get(item.name, item.name) != item.name
 
 
 def _problem(report: pytest.TestReport, *, interrupted: bool, unjudged: Sequence[str]) -> OverfitError | None:

@@ -145,7 +145,7 @@ def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
 def _unjudged(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> list[str]:
     """What a strict session fails a test for; of a config, what no item of its own tells."""
     items = [each.name for each in item.session.items if each.parent is item.parent and isinstance(each, ConfigItem)]
-    unjudged = [finding for finding in verdict.findings if not finding.judged]
+    unjudged = [finding for finding in verdict.findings if not finding.judged and finding.echo_of is None]
     told = any(finding.name in items for finding in unjudged)
     rest = [f"{finding.name}: {finding.observed}" for finding in unjudged if finding.name not in items]
     return rest + ([] if told else list(run.mistakes))

@@ -395,3 +395,26 @@ def test_a_fixture_that_is_not_there_is_named(pytester: pytest.Pytester, tiny: T
     result.stdout.fnmatch_lines(
         ["*::config: fixture 'no_such_fixture' not found, allowed *", "*where: *conftest.py:3, overfit_model"]
     )
+
+
+NAN = ("tests.support.tiny.Memoriser", "tests.support.tiny.NanCamera")
+SCRUBS = ("pytest_overfit.reference.MultitaskLoss", "tests.support.saboteurs.ScrubbingLoss")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--overfit-strict", "--overfit-device=cpu"], ["finite"]),
+        (["-k", "objective"], ["objective"]),
+        (["-k", "objective or monotonic"], ["objective", "monotonic"]),
+        (["-k", "objective or finite"], ["finite"]),
+    ],
+)
+def test_something_is_red_however_a_config_is_run(
+    pytester: pytest.Pytester, tiny: TinyConfig, args: list[str], expected: list[str]
+) -> None:
+    """Where the item that tells the fault is left out, those that it kept from being judged are red."""
+    tiny(replace=(NAN, SCRUBS))
+    result = pytester.runpytest_inprocess("tiny.yaml", *args)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [name for name, outcome in outcomes(result).items() if outcome == "failed"] == expected

@@ -93,6 +93,11 @@ def not_judged(by: str, names: tuple[str, ...] = (RUN, *CRITERIA)) -> dict[str, 
     return dict.fromkeys(names, f"{NOT_JUDGED}::{by} failed (")
 
 
+def echoes(of: str, *judged: str) -> dict[str, str]:
+    """What every criterion says that a run did not come to, but for those that were ``judged``."""
+    return dict.fromkeys([name for name in CRITERIA if name not in (of, *judged)], f"{NOT_JUDGED}see {of} (")
+
+
 def start_pytest(*args: str, folder: Path, tty: int | None = None, **environment: str) -> subprocess.Popen[str]:
     """``python -m pytest`` of the interpreter of this process, in a process group of its own.
 
