@@ -167,6 +167,8 @@ def refuse_unjudged(item: pytest.Item, *, strict: bool = False) -> None:
     Raises:
         pytest.fail.Exception: it is one.
     """
+    if _expects_failure(item):  # unittest has caught what was raised, and fails a test that does not
+        return
     kept = item.stash.get(KEY, None)
     problem = _problem(item, kept or Verdicts(), strict=strict)
     if problem is not None:
@@ -183,7 +185,7 @@ def told_by(item: pytest.Item, error: BaseException | None) -> None:
 def hidden_miss(item: pytest.Item) -> OverfitError | None:
     """What is wrong with a test that skips itself, or calls itself an expected failure, after a run has missed."""
     missed = next((run.missed for run in item.stash[KEY].runs if run.missed), None) if KEY in item.stash else None
-    if missed is None:
+    if missed is None or _expects_failure(item):
         return None
     return OverfitError(
         f"its run misses {', '.join(missed)}, and the test has skipped itself since",
@@ -224,6 +226,12 @@ def forget(item: pytest.Item) -> None:
     """A rerun of the test starts its own list."""
     if KEY in item.stash:
         del item.stash[KEY]
+
+
+def _expects_failure(item: pytest.Item) -> bool:
+    """Whether it is a test with ``@unittest.expectedFailure``, on itself or on its class."""
+    marked = (getattr(item, "obj", None), getattr(item, "cls", None))
+    return any(getattr(each, "__unittest_expecting_failure__", False) for each in marked)
 
 
 def _problem(item: pytest.Item, kept: Verdicts, *, strict: bool) -> OverfitError | None:

@@ -323,3 +323,26 @@ def test_it(overfit):
     pytester.makepyfile(test_it=f"{HEAD}\n\n{body}\n")
     result = pytester.runpytest_subprocess("--reruns=1", "-p", "no:randomly")
     assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
+
+
+EXPECTED = {
+    "raises": "def test_it(overfit):\n    with pytest.raises(AssertionError): overfit(**MISS)",
+    "xfail": "@pytest.mark.xfail(strict=True)\ndef test_it(overfit): overfit(**MISS)",
+    "unittest": "@pytest.mark.usefixtures('overfit')\nclass TestIt(unittest.TestCase):\n    @unittest.expectedFailure\n"
+    "    def test_it(self): self.overfit(**MISS)",
+}
+
+
+@pytest.mark.parametrize("how", [*EXPECTED, "failed"])
+def test_a_ci_service_hears_of_the_test_and_not_of_the_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A miss that is expected is no error of a session that exits 0."""
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    result = session(pytester, EXPECTED.get(how, "def test_it(overfit): overfit(**MISS)"))
+    head = summary.read_text(encoding="utf-8").splitlines()[0]
+    assert result.ret == int(how == "failed")
+    assert ("::error" in result.stdout.str()) == (how == "failed")
+    assert head == f"## pytest-overfit: {'1 of 1 run failed' if how == 'failed' else '1 run missed as expected'}"

@@ -32,7 +32,7 @@ def test_a_model_that_is_frozen_as_a_whole_is_named(victim: Victim) -> None:
             **echoes("gradients", "constant_batch", "defects"),
             "gradients": "all 4 parameter tensors are frozen, allowed all that is trainable learns, nothing else "
             "moves where: frozen by '*' (4 tensors)",
-            "defects": "not judged: ",
+            "defects": "not asked: nothing was trained",
         },
         green=(*STAGES, RUN, "constant_batch"),
     )
