@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_overfit.asking import not_asked_lines
 from pytest_overfit.checks import FINDING, faults_of
-from pytest_overfit.collect import CALL, ConfigItem, is_overfit_test
+from pytest_overfit.collect import CALL, SECRETS, ConfigItem, is_overfit_test, without_secrets
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.properties import attach_properties
 from pytest_overfit.report.causes import cause_lines
@@ -85,8 +86,26 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "teardown":
         forget(item)
-    if report.when != "call":
-        return
+    if report.when == "call":
+        _attach_runs(item, report)
+    if is_overfit_test(item) and item.config.stash.get(SECRETS, set()):
+        hide = partial(without_secrets, item.config)
+        report.longrepr, report.sections = _hidden(report.longrepr, hide), _hidden(report.sections, hide)
+
+
+def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
+    """A traceback as pytest keeps it, or lists of texts, without what nobody is shown."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_hidden(each, hide) for each in value)
+    if type(value).__module__ == "_pytest._code.code":
+        for name, each in vars(value).items():
+            object.__setattr__(value, name, _hidden(each, hide))
+    return value
+
+
+def _attach_runs(item: pytest.Item, report: pytest.TestReport) -> None:
     attach_properties(item, report)
     _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
     if isinstance(item, ConfigItem) and FINDING in item.stash:

@@ -418,3 +418,36 @@ def test_something_is_red_however_a_config_is_run(
     result = pytester.runpytest_inprocess("tiny.yaml", *args)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [name for name, outcome in outcomes(result).items() if outcome == "failed"] == expected
+
+
+def test_a_traceback_shows_no_secret(
+    pytester: pytest.Pytester, tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on the screen nor in JUnit, in an exception, what it was raised from, or what the model printed."""
+    monkeypatch.setenv("HUB_TOKEN", "hf_q8Zr-5521")
+    pytester.makepyfile(
+        leaky="""
+        from tests.support.tiny import Memoriser
+
+        class Leaky(Memoriser):
+            def __init__(self, token):
+                super().__init__()
+                self.token = token
+
+            def forward(self, images):
+                print("with", self.token)
+                try:
+                    raise KeyError(self.token)
+                except KeyError as error:
+                    raise RuntimeError(f"bad token {self.token}") from error
+        """
+    )
+    tiny(
+        replace=(("{_target_: tests.support.tiny.Memoriser}", "{_target_: leaky.Leaky, token: '${oc.env:HUB_TOKEN}'}"),)
+    )
+    pytester.syspathinsert()
+    result = pytester.runpytest_inprocess("tiny.yaml", "--junitxml=junit.xml", "-l")
+    result.stdout.fnmatch_lines(["*RuntimeError: bad token [*][*][*]", "*FAILED*::run - RuntimeError: bad token [*]*"])
+    assert [name for name, outcome in outcomes(result).items() if outcome == "failed"] == [RUN]
+    shown = result.stdout.str() + result.stderr.str() + (pytester.path / "junit.xml").read_text(encoding="utf-8")
+    assert "hf_q8Zr" not in shown
