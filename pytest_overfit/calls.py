@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.checks import from_users_code
+from pytest_overfit.checks import SKIPS, from_users_code, is_skip_of_fixture, refused_skip
 from pytest_overfit.collect import layers_of, settings_of
 from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
@@ -68,6 +68,10 @@ class OverfitCall:
             return self._run({name: pieces.get(name) for name in PIECES}, settings)
         except OverfitError as error:
             told = str(error)
+        except SKIPS as error:
+            if is_skip_of_fixture(error):
+                raise
+            told = str(refused_skip(error, "run"))
         except Exception as error:
             raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
         raise pytest.fail.Exception(told, pytrace=False)

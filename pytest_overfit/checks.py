@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+import unittest
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.asking import spoken
+from pytest_overfit.asking import Mistake, spoken
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.inspections import not_none
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.hang import HINT
 from pytest_overfit.places import limited_stage
@@ -22,6 +25,7 @@ RUN = "run"
 FINDING = pytest.StashKey[Finding]()
 BEGUN = pytest.StashKey[bool]()  # the run of a config file has begun to train
 LONGEST = 100  # characters of a reason
+SKIPS = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 BETWEEN = frozenset({"pytest_overfit", "_pytest", "pluggy", "torch", "hydra"}) | sys.stdlib_module_names
 
 
@@ -76,7 +80,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
                 refuse_missing(config, split)
             except OverfitError:
                 request.getfixturevalue(fixture)  # which says so too, unless a team has one that needs no such path
-        model, loss = (request.getfixturevalue(f"overfit_{name}") for name in ("model", "loss"))
+        model, loss = request.getfixturevalue("overfit_model"), given(request, "overfit_loss")
         return dry_build(config, checked_model(model), loss, turn=turn_of(request.config))
 
     _stage(request, "config", build, "device, model, loss and optimizer can be built")
@@ -88,7 +92,7 @@ def check_pair(request: pytest.FixtureRequest) -> None:
     def inspect() -> str:
         from pytest_overfit.inspections import inspect_pair
 
-        config, files = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "pair"))
+        config, files = request.getfixturevalue("overfit_config"), given(request, "overfit_pair")
         with limited_stage(request, config, "pair"):
             return inspect_pair(config, files)
 
@@ -101,7 +105,7 @@ def check_loader(request: pytest.FixtureRequest) -> None:
     def inspect() -> str:
         from pytest_overfit.inspections import inspect_loader
 
-        config, loader = (request.getfixturevalue(f"overfit_{name}") for name in ("config", "loader"))
+        config, loader = request.getfixturevalue("overfit_config"), given(request, "overfit_loader")
         with limited_stage(request, config, "loader"):
             return inspect_loader(config, loader)
 
@@ -145,12 +149,21 @@ def criterion(name: str) -> Callable[..., None]:
         def judge() -> Finding:
             verdict = request.getfixturevalue("overfit_result")
             why.extend(cause_lines(verdict.causes, most=1))
-            return verdict.finding(name)  # type: ignore[no-any-return]
+            return told_here(request.node, verdict.finding(name))
 
         judged = _attempt(request, name, A_VERDICT, judge)
         _report(request, judged, why)
 
     return check
+
+
+def given(request: pytest.FixtureRequest, fixture: str) -> Any:
+    """What a fixture gives under a config.
+
+    Raises:
+        OverfitError: nothing.
+    """
+    return not_none(request.getfixturevalue(fixture), fixture)
 
 
 def faults_of(node: Any) -> Faults:
@@ -173,17 +186,56 @@ def _attempt(request: pytest.FixtureRequest, name: str, allowed: str, judge: Cal
                 _skip(request, name, faults.items[need], allowed)
     try:
         finding = judge()
-    except (Exception, pytest.fail.Exception) as error:
+    except BaseException as raised:
+        if ends_session(raised) or is_skip_of_fixture(raised):
+            raise
+        error = refused_skip(raised, name) or raised
         if (teller := faults.behind(name, error, _needs(node, name))) is not None:
             _skip(request, name, teller, allowed)
         finding = _without_secrets(node.config, _finding_of(error, name, allowed))
         faults.keep(name, error, _reason(finding))
-        if isinstance(error, OverfitError):
-            _report(request, finding)
+        if isinstance(error, OverfitError) or not isinstance(error, (Exception, pytest.fail.Exception)):
+            _report(request, finding)  # no hook around an item expects a SystemExit or a GeneratorExit
         node.stash[FINDING] = finding
         raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
     faults.held(name)
     return finding
+
+
+def told_here(node: Any, finding: Finding) -> Finding:
+    """Missed where the item that tells the fault behind it is not in this session, say for -k: something is red."""
+    siblings = (item.name for item in node.session.items if item.parent is node.parent)
+    return finding if finding.echo_of is None or finding.echo_of in siblings else replace(finding, judged=True)
+
+
+def ends_session(error: BaseException) -> bool:
+    """Whether it is no fault of user code: Ctrl-C, ``pytest.exit``, a signal of the watchdog, a mistake of ours."""
+    from pytest_overfit.run.watchdog import Stopped
+
+    return isinstance(error, (KeyboardInterrupt, pytest.exit.Exception, Stopped, Mistake))
+
+
+def is_skip_of_fixture(error: BaseException) -> bool:
+    """Whether a fixture of the user's skips whoever asks for it, say for want of a device."""
+    if not isinstance(error, SKIPS):
+        return False
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    calls = [place for place, name in enumerate(frames) if name == "call_fixture_func"]
+    asked = [name for name in names[calls[-1] + 1 :] if not name.startswith("_pytest")] if calls else []
+    return bool(asked) and asked[0].partition(".")[0] != "pytest_overfit"
+
+
+def refused_skip(error: BaseException, what: str) -> OverfitError | None:
+    """A run that its own model, loss or data skips is judged by nobody: an error; None: it is no skip."""
+    if not isinstance(error, SKIPS):
+        return None
+    return OverfitError(
+        f"the {what} was skipped from inside: {error}",
+        where=_line_of(error),
+        allowed="a model, a loss and data that do not end the test",
+        hint="skip where it is collected or set up: with a marker, or in a fixture",
+    )
 
 
 def _skip(request: pytest.FixtureRequest, name: str, teller: str, allowed: str) -> None:
@@ -205,12 +257,19 @@ def _finding_of(error: BaseException, name: str, allowed: str) -> Finding:
     if isinstance(error, OverfitError):
         hint = error.hint or NEXT.get(name)
         return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=hint)
-    return Finding(name, False, spoken(error), allowed, where=_line_of(error), hint=NEXT[RUN])
+    if isinstance(error, pytest.FixtureLookupError):
+        asking = error.fixturestack[-1].func.__code__ if error.fixturestack else None
+        place = f"{asking.co_filename}:{asking.co_firstlineno}, {asking.co_name}" if asking else None
+        hint = "define it in a conftest.py, or mend its name; pytest --fixtures lists those that there are"
+        return Finding(name, False, f"fixture {error.argname!r} not found", "fixtures that exist", place, hint)
+    where = _line_of(error)
+    hint = NEXT[RUN] if where else "look at what the config and the fixtures of conftest.py give; a traceback is above"
+    return Finding(name, False, spoken(error), allowed, where=where, hint=hint)
 
 
 def _line_of(error: BaseException) -> str | None:
-    """File and line of the user's that raised."""
-    frame = from_users_code(error.__traceback__)
+    """File and line of the user's that raised; None where no frame is theirs."""
+    frame = _users_frame(error.__traceback__)
     return None if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
 
 
@@ -237,10 +296,13 @@ def _without_secrets(config: pytest.Config, finding: Finding) -> Finding:
 
 def from_users_code(trace: TracebackType | None) -> TracebackType | None:
     """A traceback from the first frame on that is neither ours nor in between; all of it where there is no such."""
-    frame = trace
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
-        frame = frame.tb_next
-    return frame or trace
+    return _users_frame(trace) or trace
+
+
+def _users_frame(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        trace = trace.tb_next
+    return trace
 
 
 def _report(request: pytest.FixtureRequest, finding: Finding, why: Sequence[str] = ()) -> None:

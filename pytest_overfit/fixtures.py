@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.checks import BEGUN
+from pytest_overfit.checks import BEGUN, ends_session, given
 from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of, remember_secrets
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.inspections import checked_model, refuse_missing
+from pytest_overfit.inspections import checked_model, not_none, refuse_missing
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.places import agreed_verdict, limited_stage, place_of
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.terminal import RUN, keep_call, keep_interrupted, keep_run
 from pytest_overfit.verdicts import CALL, verdicts_of
 from pytest_overfit.watchers import Watchers
@@ -47,8 +49,9 @@ def once(request: pytest.FixtureRequest, name: str, build: Callable[[], Value]) 
     if name not in file.overfit_built:
         try:
             file.overfit_built[name] = (build(), None)
-        except (Exception, pytest.fail.Exception) as error:  # a time-out of pytest-timeout is the latter
-            file.overfit_built[name] = (None, error)
+        except BaseException as error:  # a time-out of pytest-timeout is one too
+            if not ends_session(error):
+                file.overfit_built[name] = (None, error)
             raise
     value, failure = file.overfit_built[name]
     if failure is not None:
@@ -165,7 +168,7 @@ def dataset(config: OverfitConfig, split: SplitConfig, files: Any, *, split_file
     """The Dataset of one split over the files of the pair; the trainer's own object where it has one."""
     from pytest_overfit.data.dataset import PairDataset
 
-    if not isinstance(files, PairFiles):
+    if not isinstance(not_none(files, "overfit_pair"), PairFiles):
         return files.source
 
     return PairDataset(
@@ -187,9 +190,9 @@ def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
     """The DataLoader of the one pair, or what stands for it."""
     from pytest_overfit.data.loader import build_loader
 
-    if not isinstance(files, PairFiles):
+    if not isinstance(not_none(files, "overfit_pair"), PairFiles):
         return files
-    return build_loader(data, pair_index=files.pair_index, num_workers=config.num_workers)
+    return build_loader(not_none(data, "overfit_dataset"), pair_index=files.pair_index, num_workers=config.num_workers)
 
 
 def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
@@ -199,7 +202,7 @@ def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: A
 
     @limited_stage(request, config, "loader")
     def build() -> Sample:
-        if isinstance(train_loader, TrainerData):
+        if isinstance(not_none(train_loader, "overfit_loader"), TrainerData):
             return draw_sample(train_loader)
         drawn, differences = draw_batch(train_loader)
         return Sample(drawn, None, differences, draws=LOADER_DRAWS)
@@ -315,17 +318,17 @@ def _hand_to_test_case(request: pytest.FixtureRequest, name: str, value: object)
         setattr(instance, name, value)
 
 
-def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult:
+def config_result(request: pytest.FixtureRequest, **passed: Any) -> OverfitResult:
     """One bounded run under the test's config and its verdict, TensorBoard files and live progress included.
 
     Args:
-        given: model, loss, optimizer or step in place of the fixture of that name.
+        passed: model, loss, optimizer or step in place of the fixture of that name.
     """
     config = config_or_none(request)
     assert config is not None
 
     def value(name: str) -> Any:
-        return given[name] if given.get(name) is not None else request.getfixturevalue(f"overfit_{name}")
+        return passed[name] if passed.get(name) is not None else request.getfixturevalue(f"overfit_{name}")
 
     def build() -> OverfitResult:
         from pytest_overfit.api import overfit_config
@@ -334,7 +337,7 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
 
         wanted = value("model")
         fresh = wanted is request.node.stash.get(DEFAULT_MODEL, None) and len(config.overfit.seeds) > 1
-        train = request.getfixturevalue("overfit_batch")
+        train, loss = given(request, "overfit_batch"), not_none(value("loss"), "overfit_loss")
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
         drawn: Sample = request.node.stash.get(DRAWN, Sample(train))
         notes = request.node.stash.get(MODEL_NOTES, ()) if wanted is request.node.stash.get(DEFAULT_MODEL, None) else ()
@@ -349,15 +352,14 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
             config=config,
             pair=request.node.stash.get(PAIR, None),
         ) as watchers:
-            request.node.parent.stash[BEGUN] = True
             verdict = overfit_config(
                 config,
                 None if fresh else _checked(wanted),
                 sample,
-                loss=value("loss"),
+                loss=loss,
                 optimizer=value("optimizer"),
                 step=value("step"),
-                observers=watchers.of_seed,
+                observers=lambda seed: [*watchers.of_seed(seed), Beginning(request.node.parent)],
                 rules=request.getfixturevalue("overfit_causes"),
                 place=place,
             )
@@ -373,6 +375,16 @@ def config_result(request: pytest.FixtureRequest, **given: Any) -> OverfitResult
         return verdict
 
     return once(request, "result", build)
+
+
+class Beginning(Observer):
+    """Keeps that the run of a config file has come to its training: what ends it from then on is its own fault."""
+
+    def __init__(self, file: pytest.Collector) -> None:
+        self.file = file
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.file.stash[BEGUN] = self.file.stash.get(BEGUN, False) or name == TRAINING
 
 
 def _checked(model: Any) -> Any:

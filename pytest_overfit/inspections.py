@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 10_000  # of a folder
 
+GIVEN: Mapping[str, str] = {
+    "overfit_pair": "the files of a pair, pytest_overfit.PairFiles",
+    "overfit_dataset": "a torch.utils.data.Dataset of one sample",
+    "overfit_loader": "a DataLoader, or what else hands out batches",
+    "overfit_batch": "a mapping of tensors: images, depths, extrinsics, intrinsics, ...",
+    "overfit_loss": "a callable, loss(predictions, batch)",
+}
+
 
 def checked_model(model: Any) -> nn.Module:
     """The module itself, or the one that a factory returns.
@@ -39,6 +47,22 @@ def checked_model(model: Any) -> nn.Module:
             allowed="a torch.nn.Module, or a callable without arguments that returns one",
         )
     return built
+
+
+def not_none(value: Any, fixture: str) -> Any:
+    """What a fixture of ours, or one in its place, has given.
+
+    Raises:
+        OverfitError: nothing: most likely it does not return what it makes.
+    """
+    if value is None:
+        raise OverfitError(
+            "the fixture gives None",
+            where=fixture,
+            allowed=GIVEN[fixture],
+            hint=f"return it at the end of `def {fixture}(...)` in your conftest.py",
+        )
+    return value
 
 
 def refuse_missing(config: OverfitConfig, split: str) -> None:

@@ -77,6 +77,7 @@ class Ledger:
             self.saved = read_saved(wanted.compare)
         self.rows: list[Mapping[str, Any]] = []
         self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
+        self.tests: dict[str, bool] = {}  # tests that are no items of a config -> none of their reports has failed
         self.lines: list[str] = []
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
@@ -123,8 +124,15 @@ class Ledger:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
+        if title_of(report.nodeid) == report.nodeid:
+            self.tests[report.nodeid] = self.tests.get(report.nodeid, True) and not report.failed
         if getattr(report, "overfit_test", False) and report.failed:
             self.stopped.setdefault(report.nodeid, self._without_secrets(_reason(report)))
+
+    @property
+    def expected(self) -> set[str]:
+        """Tests that came to their end without a failure: what their runs missed was expected."""
+        return {nodeid for nodeid, held in self.tests.items() if held}
 
     def _without_secrets(self, text: str) -> str:
         from pytest_overfit.collect import without_secrets
@@ -232,13 +240,13 @@ class Ledger:
             from pytest_overfit.render.summary import summary_markdown
 
             with open_to_append(self.wanted.step_summary) as file:
-                file.write(summary_markdown(documents) + "\n")
+                file.write(summary_markdown(documents, expected=self.expected) + "\n")
 
     def _annotate(self, documents: Sequence[Document]) -> None:
         if self.wanted.annotate:
             from pytest_overfit.render.annotations import annotations as annotate
 
-            self.lines += annotate(documents)
+            self.lines += annotate(documents, expected=self.expected)
 
     def _save(self, path: Path, documents: Sequence[Document]) -> None:
         """Saves the runs of this session beside those that the name already has; says why where it cannot."""

@@ -135,12 +135,12 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     outcome = yield
     if "pytest_overfit.fixtures" in _loaded():
         from pytest_overfit import terminal
 
-        terminal.attach(item, outcome.get_result())
+        terminal.attach(item, call, outcome.get_result())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

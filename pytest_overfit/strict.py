@@ -11,6 +11,7 @@ import pytest
 
 from pytest_overfit.config.strictness import STRICT
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.verdicts import glanced_miss, refuse
 
 JUDGED = pytest.StashKey[int]()  # criteria that the runs of a test were judged by
 UNJUDGED = pytest.StashKey[list[str]]()  # what could not be judged in the runs of a test, and why
@@ -48,13 +49,13 @@ class Strict:
         problem = None
         if not _is_behind_a_fault(item):  # which has failed already
             problem = _problem(report, interrupted=item.stash.get(CUT_SHORT, False), unjudged=unjudged)
+        if problem is None and report.passed and report.when == "call":
+            problem = glanced_miss(item)
         item.stash[CUT_SHORT] = False
         if report.when == "teardown":
             item.stash[UNJUDGED] = []
         if problem is not None:
-            report.outcome = "failed"
-            report.longrepr = _shown(item, problem)
-            vars(report).pop("wasxfail", None)
+            refuse(item, report, problem)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, None]:
@@ -118,10 +119,13 @@ class Strict:
 
 def _is_behind_a_fault(item: pytest.Item) -> bool:
     """Whether an item of a config is skipped because of another that has failed."""
-    from pytest_overfit.checks import faults_of
+    from pytest_overfit.checks import FINDING, faults_of
     from pytest_overfit.collect import ConfigItem
 
-    return isinstance(item, ConfigItem) and faults_of(item).items.get(item.name, item.name) != item.name
+    if not isinstance(item, ConfigItem):
+        return False
+    echoes = FINDING in item.stash and item.stash[FINDING].echo_of is not None
+    return echoes or faults_of(item).items.get(item.name, item.name) != item.name
 
 
 def _problem(report: pytest.TestReport, *, interrupted: bool, unjudged: Sequence[str]) -> OverfitError | None:
@@ -160,14 +164,6 @@ def _problem(report: pytest.TestReport, *, interrupted: bool, unjudged: Sequence
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ") or "no reason given"
-
-
-def _shown(item: pytest.Item, problem: OverfitError) -> Any:
-    """The problem as pytest shows a failure without a traceback."""
-    try:
-        raise pytest.fail.Exception(str(problem), pytrace=False)
-    except pytest.fail.Exception:
-        return item.repr_failure(pytest.ExceptionInfo.from_current())
 
 
 def _speaks_of_overfit(path: Path) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_overfit.asking import not_asked_lines
 from pytest_overfit.checks import FINDING, faults_of
-from pytest_overfit.collect import CALL, ConfigItem, is_overfit_test
+from pytest_overfit.collect import CALL, SECRETS, ConfigItem, is_overfit_test, without_secrets
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.properties import attach_properties
 from pytest_overfit.report.causes import cause_lines
@@ -21,7 +22,7 @@ from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
 from pytest_overfit.strict import CUT_SHORT, JUDGED, UNJUDGED
 from pytest_overfit.suggest import printable
-from pytest_overfit.verdicts import forget
+from pytest_overfit.verdicts import forget, glanced_miss, hidden_miss, refuse, told_by
 
 if TYPE_CHECKING:
     from pytest_overfit.result import OverfitResult
@@ -74,14 +75,37 @@ CALLS = pytest.StashKey[list[Row]]()
 DEBUG = pytest.StashKey[tuple[str, ...]]()  # of the latest run that failed, until a report has shown it
 
 
-def attach(item: pytest.Item, report: pytest.TestReport) -> None:
+def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    told_by(item, error)
+    hides = report.skipped and (not hasattr(report, "wasxfail") or isinstance(error, pytest.xfail.Exception))
+    if hides and (problem := hidden_miss(item)) is not None:
+        refuse(item, report, problem)
     if is_overfit_test(item):
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "teardown":
         forget(item)
-    if report.when != "call":
-        return
+    if report.when == "call":
+        _attach_runs(item, report)
+    if is_overfit_test(item) and item.config.stash.get(SECRETS, set()):
+        hide = partial(without_secrets, item.config)
+        report.longrepr, report.sections = _hidden(report.longrepr, hide), _hidden(report.sections, hide)
+
+
+def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
+    """A traceback as pytest keeps it, or lists of texts, without what nobody is shown."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_hidden(each, hide) for each in value)
+    if type(value).__module__ == "_pytest._code.code":
+        for name, each in vars(value).items():
+            object.__setattr__(value, name, _hidden(each, hide))
+    return value
+
+
+def _attach_runs(item: pytest.Item, report: pytest.TestReport) -> None:
     attach_properties(item, report)
     _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
     if isinstance(item, ConfigItem) and FINDING in item.stash:
@@ -92,7 +116,10 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
             report.longrepr = (str(item.path), 1, f"Skipped: {finding.observed}")
     elif CALLS in item.stash:
         # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
-        report.overfit_calls = [{**row, "outcome": report.outcome} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
+        glanced = glanced_miss(item) if report.passed else None
+        note = glanced.found if glanced is not None else ""
+        more = {"outcome": report.outcome, "glanced": note}
+        report.overfit_calls = [{**row, **more} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
         del item.stash[CALLS], item.stash[CALL]  # a rerun of the test starts its own list
 
 
@@ -137,7 +164,7 @@ def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
 def _unjudged(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> list[str]:
     """What a strict session fails a test for; of a config, what no item of its own tells."""
     items = [each.name for each in item.session.items if each.parent is item.parent and isinstance(each, ConfigItem)]
-    unjudged = [finding for finding in verdict.findings if not finding.judged]
+    unjudged = [finding for finding in verdict.findings if not finding.judged and finding.echo_of is None]
     told = any(finding.name in items for finding in unjudged)
     rest = [f"{finding.name}: {finding.observed}" for finding in unjudged if finding.name not in items]
     return rest + ([] if told else list(run.mistakes))
@@ -163,6 +190,8 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
         line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
         reporter.write_line(line, red=verdict == "FAILED")
+        if call["glanced"] and not call["passed"]:
+            reporter.write_line(printable(f"note: {call['glanced']}"))
         if reporter.config.getoption("verbose") == 0:
             for mistake in call["run"]["mistakes"]:
                 reporter.write_line(printable(f"note: {mistake}"))

@@ -8,6 +8,7 @@ import unittest
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +17,14 @@ from pytest_overfit.asking import spoken
 from pytest_overfit.errors import OverfitError
 
 if TYPE_CHECKING:
+    from pytest_overfit.judge.finding import Finding
     from pytest_overfit.result import OverfitResult
 
 CALL, RESULT = "overfit", "overfit_result"
 # What a test may look at under the config that its marker names, without a run.
 DATA = frozenset(f"overfit_{name}" for name in ("config", "pair", "dataset", "loader", "batch", "val_batch"))
-# What says whether a run has passed, and why not; ``check`` does so by what it raises.
-ASKED = frozenset({"passed", "findings", "finding", "failure_text", "causes"})
+# What says why a run has not passed; ``check`` does so by what it raises, findings where one that missed is among them.
+ASKED = frozenset({"failure_text", "causes"})
 SEVERAL = "of several tries one is enough: seeds=[0, 1, 2], pass_at_least=1"
 
 
@@ -35,12 +37,16 @@ class Run:
         ended: the error that ended it before a verdict.
         seen: the test has looked at the verdict, or expects what was raised.
         raised: an AssertionError has told the test.
+        glanced: the test has asked whether it passed, and may have let it be.
+        error: what ended it, until a report has shown it.
     """
 
     missed: tuple[str, ...] | None = None
     ended: str = ""
     seen: bool = False
     raised: bool = False
+    glanced: bool = False
+    error: BaseException | None = None
 
     def came_to(self, verdict: OverfitResult) -> None:
         """Keeps what the run was judged to be."""
@@ -50,7 +56,7 @@ class Run:
     @property
     def lost(self) -> bool:
         """It misses something, and the test has not looked."""
-        return bool(self.missed) and not self.seen
+        return bool(self.missed) and not self.seen and not self.glanced
 
     @property
     def judged(self) -> bool:
@@ -73,7 +79,7 @@ class Verdicts:
         try:
             yield run
         except BaseException as error:
-            run.raised, run.seen, run.ended = True, _is_expected(error), spoken(error)
+            run.raised, run.seen, run.ended, run.error = True, _is_expected(error), spoken(error), error
             raise
 
 
@@ -95,6 +101,12 @@ def handed(verdict: OverfitResult, run: Run) -> OverfitResult:
         def __getattribute__(self, name: str) -> Any:
             if name in ASKED:
                 run.seen = True
+            if name == "passed":
+                run.glanced = True
+            if name == "findings":
+                return _findings_of(verdict, run)
+            if name == "finding":
+                return partial(_finding_of, verdict, run)
             return (
                 super().__getattribute__(name) if name.startswith("__") or name == "check" else getattr(verdict, name)
             )
@@ -107,11 +119,46 @@ def handed(verdict: OverfitResult, run: Run) -> OverfitResult:
             try:
                 verdict.check()
             except AssertionError as error:
-                run.raised, run.seen = True, run.seen or _is_expected(error)
+                run.raised, run.seen, run.error = True, run.seen or _is_expected(error), error
                 raise
 
     Handed.__qualname__ = Handed.__name__ = OverfitResult.__name__
     return Handed(**{each.name: getattr(verdict, each.name) for each in fields(verdict)})
+
+
+class _Findings(tuple["Finding", ...]):
+    """Findings of a run, which is seen once the test has gone through all of them, or has taken one that missed.
+
+    ``any(finding.passed for finding in findings)`` ends at the first that passes, and has not seen the others.
+    """
+
+    run: Run
+
+    def __iter__(self) -> Iterator[Finding]:
+        yield from super().__iter__()
+        self.run.seen = True
+
+    def __reversed__(self) -> Iterator[Finding]:
+        yield from super().__getitem__(slice(None, None, -1))
+        self.run.seen = True
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        chosen = found if isinstance(place, slice) else (found,)
+        self.run.seen |= any(finding.missed for finding in chosen)
+        return found
+
+
+def _findings_of(verdict: OverfitResult, run: Run) -> _Findings:
+    findings = _Findings(verdict.findings)
+    findings.run = run
+    return findings
+
+
+def _finding_of(verdict: OverfitResult, run: Run, name: str) -> Finding:
+    finding = verdict.finding(name)
+    run.seen |= finding.missed
+    return finding
 
 
 def refuse_unjudged(item: pytest.Item, *, strict: bool = False) -> None:
@@ -120,16 +167,71 @@ def refuse_unjudged(item: pytest.Item, *, strict: bool = False) -> None:
     Raises:
         pytest.fail.Exception: it is one.
     """
+    if _expects_failure(item):  # unittest has caught what was raised, and fails a test that does not
+        return
     kept = item.stash.get(KEY, None)
     problem = _problem(item, kept or Verdicts(), strict=strict)
     if problem is not None:
         raise pytest.fail.Exception(str(problem), pytrace=False)
 
 
+def told_by(item: pytest.Item, error: BaseException | None) -> None:
+    """A report of the test, or of a subtest of it, shows this error: the run that it comes from is told."""
+    for run in item.stash[KEY].runs if KEY in item.stash else ():
+        if error is not None and run.error is error:
+            run.seen = True
+
+
+def hidden_miss(item: pytest.Item) -> OverfitError | None:
+    """What is wrong with a test that skips itself, or calls itself an expected failure, after a run has missed."""
+    missed = next((run.missed for run in item.stash[KEY].runs if run.missed), None) if KEY in item.stash else None
+    if missed is None or _expects_failure(item):
+        return None
+    return OverfitError(
+        f"its run misses {', '.join(missed)}, and the test has skipped itself since",
+        where=item.nodeid,
+        allowed="a test that decides before its run whether it is skipped",
+        hint="let the AssertionError through; where the miss is known: @pytest.mark.xfail on the test",
+    )
+
+
+def glanced_miss(item: pytest.Item) -> OverfitError | None:
+    """What a strict session has against a test that has read ``passed``, which is False, and passed all the same.
+
+    Whether it asserted that, or printed it, cannot be told.
+    """
+    runs = item.stash[KEY].runs if KEY in item.stash else ()
+    missed = next((run.missed for run in runs if run.missed and run.glanced and not run.seen), None)
+    if missed is None:
+        return None
+    return OverfitError(
+        f"its run misses {', '.join(missed)}, and the test has read .passed and passed all the same",
+        where=item.nodeid,
+        allowed="a miss that fails the test, or that the test names",
+        hint=f"overfit_result.check(); where it is meant: assert overfit_result.finding({missed[0]!r}).missed",
+    )
+
+
+def refuse(item: pytest.Item, report: pytest.TestReport, problem: OverfitError) -> None:
+    """Turns a report into a failure, shown as pytest shows one without a traceback."""
+    try:
+        raise pytest.fail.Exception(str(problem), pytrace=False)
+    except pytest.fail.Exception:
+        report.longrepr = item.repr_failure(pytest.ExceptionInfo.from_current())
+    report.outcome = "failed"
+    vars(report).pop("wasxfail", None)
+
+
 def forget(item: pytest.Item) -> None:
     """A rerun of the test starts its own list."""
     if KEY in item.stash:
         del item.stash[KEY]
+
+
+def _expects_failure(item: pytest.Item) -> bool:
+    """Whether it is a test with ``@unittest.expectedFailure``, on itself or on its class."""
+    marked = (getattr(item, "obj", None), getattr(item, "cls", None))
+    return any(getattr(each, "__unittest_expecting_failure__", False) for each in marked)
 
 
 def _problem(item: pytest.Item, kept: Verdicts, *, strict: bool) -> OverfitError | None:
@@ -165,7 +267,8 @@ def _lost(item: pytest.Item, run: Run, missed: Iterable[str]) -> OverfitError:
         allowed="a miss that fails the test, or that the test says it expects",
         hint=f"let the AssertionError through; where it is meant: with pytest.raises(AssertionError); {SEVERAL}"
         if run.raised
-        else "add the line: overfit_result.check(); where the miss is meant: assert not overfit_result.passed",
+        else "add the line: overfit_result.check(); where the miss is meant: "
+        f"assert overfit_result.finding({next(iter(missed))!r}).missed",
     )
 
 

@@ -115,8 +115,10 @@ shows a miss on purpose says `with pytest.raises(AssertionError)` |
 
 In every session, strict or not, a test fails that judges nothing (one with the marker in which no run came to a
 verdict, one that never calls the `overfit` that it is given) or that loses a miss: an AssertionError that it
-catches, an `overfit_result` whose verdict it never asks for. A miss that is meant is expected with
-`pytest.raises(AssertionError)`, `assertRaises`, or `assert not overfit_result.passed`.
+catches (also where it skips itself then), an `overfit_result` whose miss it never looks at. A miss that is meant is
+expected with `pytest.raises(AssertionError)`, `assertRaises`, or `assert overfit_result.finding("objective").missed`.
+`assert not overfit_result.passed` cannot be told from `print(overfit_result.passed)`: it is a note, and red where the
+session is strict.
 
 Under pytest-xdist the workers fail their tests, and the controller decides whether anything was judged. Runs
 of `run_overfit(...)` outside of our fixtures are not seen.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.agreement import judge_generates, judge_prediction, judge_train_val
+from pytest_overfit.judge.echoes import without_echoes
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.hang import judge_hung
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
@@ -48,4 +49,5 @@ def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tupl
             )
         return judges[name]()
 
-    return tuple(judge_one(name) for name in criteria.names() if name != "defects")  # diagnose judges that
+    findings = [judge_one(name) for name in criteria.names() if name != "defects"]  # diagnose judges that
+    return without_echoes(record, findings, limits)

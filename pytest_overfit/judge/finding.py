@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ECHO = "not judged: see "  # the criterion that tells the fault, and its words
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -33,6 +35,12 @@ class Finding:
     def missed(self) -> bool:
         """It was judged, and does not hold."""
         return self.judged and not self.passed
+
+    @property
+    def echo_of(self) -> str | None:
+        """The criterion that is missed for the fault that kept this one from being judged."""
+        _, echo, teller = self.observed.partition(ECHO)
+        return teller.partition(" ")[0] if echo and not self.judged else None
 
     def text(self) -> str:
         """Observed against allowed; where; what to try next."""

@@ -34,13 +34,18 @@ def combine(verdicts: Sequence[Verdict], *, needed: int | None = None) -> tuple[
 def _worst(name: str, verdicts: Sequence[Verdict], needed: int) -> Finding:
     """The finding of the seed that did worst; it fails where fewer seeds than needed hold it."""
     of_name = [(seed, finding) for seed, findings in verdicts for finding in findings if finding.name == name]
-    holding = sum(not finding.missed for _, finding in of_name)
-    seed, worst = min(of_name, key=lambda item: (not item[1].missed, item[1].passed, _margin(item[1])))
+    holding = sum(not finding.missed and finding.echo_of is None for _, finding in of_name)
+    seed, worst = min(of_name, key=lambda item: (*_rank(item[1]), _margin(item[1])))
     passed = worst.judged and holding >= needed and any(finding.passed for _, finding in of_name)
     alike = worst.passed and worst.margin is None
     told = worst.observed if alike else f"seed {seed}: {worst.observed}"
     steps = [finding.steps_to_pass for _, finding in of_name if finding.steps_to_pass is not None]
     return replace(worst, passed=passed, observed=told, steps_to_pass=max(steps, default=None))
+
+
+def _rank(finding: Finding) -> tuple[bool, bool, bool]:
+    """The worst first; what only echoes a fault of its run says less than what another run was judged by."""
+    return finding.echo_of is not None, not finding.missed, finding.passed
 
 
 def _margin(finding: Finding) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import Finding
@@ -23,35 +23,49 @@ WORDS = words("en")
 STATES = {"running": "Not finished", "killed": "Killed", "interrupted": "Interrupted", "not_run": "Not run"}
 
 
-def summary_markdown(documents: Sequence[Document], *, most_bytes: int = MOST_BYTES) -> str:
+def summary_markdown(
+    documents: Sequence[Document], *, expected: Container[str] = (), most_bytes: int = MOST_BYTES
+) -> str:
     """The verdict of all runs, then one section for each, those that failed first.
 
     More than ``MOST_SECTIONS`` runs that passed are one table. What does not fit into ``most_bytes`` is left out, and
     the last line says what that was.
 
+    Args:
+        expected: titles of finished runs that missed what their test expects them to miss.
+
     Example:
         >>> print(summary_markdown(documents).splitlines()[0])                  # doctest: +SKIP
         ## pytest-overfit: 1 of 3 runs failed
     """
-    failed = [document for document in documents if document.verdict == "failed"]
+    missed = [document for document in documents if document.verdict == "failed"]
+    meant = [document for document in missed if document.state == "finished" and document.title in expected]
+    failed = [document for document in missed if document not in meant]
     passed = [document for document in documents if document.verdict == "passed"]
     parts = [(document.title, _section(document)) for document in failed]
+    parts += [(document.title, _section(document, "missed as expected")) for document in meant]
     if len(passed) <= MOST_SECTIONS:
         parts += [(document.title, _section(document)) for document in passed]
     else:
         parts.append((f"the table of {len(passed)} runs that passed", _compact(passed, most_bytes // 2)))
-    return _fitted(_headline(documents, len(failed)), parts, most_bytes)
+    return _fitted(_headline(documents, len(failed), len(meant)), parts, most_bytes)
 
 
-def _headline(documents: Sequence[Document], failed: int) -> str:
+def _headline(documents: Sequence[Document], failed: int, meant: int) -> str:
     if not documents:
         return "## pytest-overfit: no run"
     runs = f"{len(documents)} run{'' if len(documents) == 1 else 's'}"
-    return f"## pytest-overfit: {f'{failed} of {runs} failed' if failed else f'{runs} passed'}"
+    if failed:
+        told = f"{failed} of {runs} failed"
+    elif meant == len(documents):
+        told = f"{runs} missed as expected"
+    else:
+        told = f"{len(documents) - meant} of {runs} passed" if meant else f"{runs} passed"
+    return f"## pytest-overfit: {told}{f', {meant} missed as expected' if 0 < meant < len(documents) else ''}"
 
 
-def _section(document: Document) -> str:
-    mark = "passed" if document.verdict == "passed" else "FAILED"
+def _section(document: Document, missed: str = "FAILED") -> str:
+    mark = "passed" if document.verdict == "passed" else missed
     call = f", call {document.call}" if document.call > 1 else ""
     return "\n\n".join([f"### {mark}: {text(document.title)}{call}", *_body(document)])
 

@@ -96,6 +96,13 @@ class TwoViewTask:
     def predict(self, batch: Mapping[str, Any]) -> Any:
         with self.precision.autocast(self.device):
             predictions = (self.caller or self.model)(images=batch["images"])
+            if predictions is None:
+                raise OverfitError(
+                    "the model returned None",
+                    where=f"forward of {type(self.model).__name__}",
+                    allowed="a mapping of predictions",
+                    hint="return it at the end of forward",
+                )
         return _as_float32(predictions) if self.precision.enabled else predictions
 
     def terms(self, predictions: Any, batch: Mapping[str, Any]) -> Terms:

@@ -137,7 +137,7 @@ def test_a_missing_gpu_fails_a_config_that_names_no_device(
     no_gpu()
     tiny(replace=(("threads: 1", "threads: 1\n  device: cpu"),) if how == "config" else ())
     given = ", device='cpu'" if how == "marker" else ""
-    body = "def test_run(overfit_result): assert not overfit_result.passed"
+    body = "def test_run(overfit_result): assert overfit_result.finding('objective').missed"
     marked = f"@pytest.mark.overfit(config='tiny.yaml', max_steps=20{given})\n{body}"
     args = ["--overfit-strict", *(["--overfit-device=cpu"] if how == "option" else [])]
     result = session(pytester, marked, args=args)

@@ -38,6 +38,7 @@ PASS = dict(max_steps=500, diagnose=False)
 """
 MISSED = "@pytest.mark.overfit(objective=1e-30, max_steps=3, diagnose=False)\n"
 LOST = "its run misses objective, and the test passed all the same"
+HIDDEN = "its run misses objective, and the test has skipped itself since"
 NOTHING = "no run came to a verdict in this test: marked overfit, and nothing was run"
 UNCALLED = "no run came to a verdict in this test: the overfit fixture was never called"
 
@@ -91,9 +92,38 @@ RED = {
     ),
     "never checked": (
         MISSED + "def test_it(overfit_result): assert overfit_result is not None", LOST,
-        "add the line: overfit_result.check(); where the miss is meant: assert not overfit_result.passed",
+        "add the line: overfit_result.check(); where the miss is meant: assert overfit_result.finding('objective').missed",
     ),
     "printed": (MISSED + "def test_it(overfit_result): print(overfit_result, overfit_result.record.steps)", LOST, "add*"),
+    "one criterion that passed": (
+        MISSED + "def test_it(overfit_result): assert overfit_result.finding('finite').passed", LOST, "add*"
+    ),
+    "any criterion that passed": (
+        MISSED + "def test_it(overfit_result): assert any(f.passed for f in overfit_result.findings)", LOST, "add*"
+    ),
+    "any criterion from behind": (
+        MISSED + "def test_it(overfit_result): assert any(f.passed for f in reversed(overfit_result.findings))", LOST, "add*"
+    ),
+    "a criterion by its place": (
+        MISSED + "def test_it(overfit_result): assert overfit_result.findings[2].passed", LOST, "add*"
+    ),
+    "skips itself after a miss": (
+        "def test_it(overfit):\n    try: overfit(**MISS)\n    except AssertionError: pytest.skip('known')", HIDDEN, "let*"
+    ),
+    "expects to fail after a miss": (
+        "def test_it(overfit):\n    try: overfit(**MISS)\n    except AssertionError: pytest.xfail('known')", HIDDEN, "let*"
+    ),
+    "skips itself on a result": (
+        MISSED + "def test_it(overfit_result):\n    if not overfit_result.passed: pytest.skip('known')", HIDDEN, "let*"
+    ),
+    "a fixture that skips after a miss": (
+        "@pytest.fixture\ndef trained(overfit):\n    try: return overfit(**MISS)\n"
+        "    except AssertionError: pytest.skip('known')\n\ndef test_it(trained): pass", HIDDEN, "let*",
+    ),
+    "unittest that skips after a miss": (
+        "@pytest.mark.usefixtures('overfit')\nclass TestIt(unittest.TestCase):\n    def test_it(self):\n"
+        "        try: self.overfit(**MISS)\n        except AssertionError: self.skipTest('known')", HIDDEN, "let*",
+    ),
     "a check that is caught": (
         MISSED + "def test_it(overfit_result):\n    with contextlib.suppress(AssertionError): overfit_result.check()",
         LOST, "let the AssertionError through; *",
@@ -122,7 +152,8 @@ def test_a_test_that_proves_nothing_fails(pytester: pytest.Pytester, how: str) -
     """What was seen, what is allowed, the line to add."""
     body, seen, line = RED[how]
     result = session(pytester, body)
-    assert result.parseoutcomes() == {"failed": 1}
+    assert {"failed": 1, "errors": 1}.items() >= result.parseoutcomes().items()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"test_it.py::*test_it*: {seen}", "  allowed: *", f"  next: {line}"])
 
 
@@ -148,7 +179,15 @@ GREEN = {
         "        with self.assertRaisesRegex(AssertionError, 'objective'): self.overfit(**MISS)"
     ),
     "expected by its verdict": MISSED + "def test_it(overfit_result): assert not overfit_result.passed",
-    "expected by one criterion": MISSED + "def test_it(overfit_result): assert overfit_result.finding('finite').passed",
+    "expected by one criterion": MISSED
+    + "def test_it(overfit_result): assert overfit_result.finding('objective').missed",
+    "expected by all criteria": (
+        MISSED
+        + "def test_it(overfit_result): assert [f.name for f in overfit_result.findings if f.missed] == ['objective']"
+    ),
+    "expected by the first criterion": MISSED
+    + "def test_it(overfit_result): assert min(overfit_result.findings, key=lambda f: f.passed).missed",
+    "expected by its text": MISSED + "def test_it(overfit_result): assert 'objective' in overfit_result.failure_text()",
     "an expected error": (
         "def test_it(overfit):\n    with pytest.raises(pytest.fail.Exception, match='objectve'): overfit(objectve=1)"
     ),
@@ -169,6 +208,45 @@ GREEN = {
 def test_a_test_that_says_what_it_wants_passes(pytester: pytest.Pytester, how: str) -> None:
     """Green models, and misses that are meant."""
     assert session(pytester, GREEN[how]).parseoutcomes() == {"passed": 1}
+
+
+@pytest.mark.parametrize("line", ["print({})", "assert {} or True", "assert not {}"])
+def test_a_verdict_that_is_read_alone_is_noted(pytester: pytest.Pytester, line: str) -> None:
+    """Whether the test asserts it or prints it cannot be told; in a strict session the miss has to be named."""
+    body = f"{MISSED}def test_it(overfit_result): {line.format('overfit_result.passed')}"
+    told = "its run misses objective, and the test has read .passed and passed all the same"
+    result = session(pytester, body)
+    assert result.parseoutcomes() == {"passed": 1}
+    result.stdout.fnmatch_lines([f"note: {told}"])
+    strict = session(pytester, body, "--overfit-strict", "--overfit-device=cpu")
+    assert strict.parseoutcomes() == {"failed": 1}
+    strict.stdout.fnmatch_lines([f"*test_it: {told}", "  next: *assert overfit_result.finding('objective').missed"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def test_it(overfit, subtests):\n    with subtests.test('a'): overfit(**MISS)\n    with subtests.test('b'): pass",
+        "@pytest.mark.usefixtures('overfit')\nclass TestIt(unittest.TestCase):\n    def test_it(self):\n"
+        "        with self.subTest('a'): self.overfit(**MISS)",
+        MISSED + "def test_it(overfit_result, subtests):\n    with subtests.test('a'): overfit_result.check()",
+    ],
+)
+def test_a_miss_that_a_subtest_reports_is_not_lost(pytester: pytest.Pytester, body: str) -> None:
+    """The subtest has failed with it."""
+    pytest.importorskip("pytest", minversion="9.0")
+    result = session(pytester, body)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "the test passed all the same" not in result.stdout.str()
+
+
+def test_a_subtest_that_catches_its_miss_has_lost_it(pytester: pytest.Pytester) -> None:
+    """An open subtest alone says nothing."""
+    pytest.importorskip("pytest", minversion="9.0")
+    body = (
+        "def test_it(overfit, subtests):\n    with subtests.test('a'), contextlib.suppress(Exception): overfit(**MISS)"
+    )
+    session(pytester, body).stdout.fnmatch_lines([f"*test_it: {LOST}"])
 
 
 @pytest.mark.parametrize(
@@ -245,3 +323,26 @@ def test_it(overfit):
     pytester.makepyfile(test_it=f"{HEAD}\n\n{body}\n")
     result = pytester.runpytest_subprocess("--reruns=1", "-p", "no:randomly")
     assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
+
+
+EXPECTED = {
+    "raises": "def test_it(overfit):\n    with pytest.raises(AssertionError): overfit(**MISS)",
+    "xfail": "@pytest.mark.xfail(strict=True)\ndef test_it(overfit): overfit(**MISS)",
+    "unittest": "@pytest.mark.usefixtures('overfit')\nclass TestIt(unittest.TestCase):\n    @unittest.expectedFailure\n"
+    "    def test_it(self): self.overfit(**MISS)",
+}
+
+
+@pytest.mark.parametrize("how", [*EXPECTED, "failed"])
+def test_a_ci_service_hears_of_the_test_and_not_of_the_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A miss that is expected is no error of a session that exits 0."""
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    result = session(pytester, EXPECTED.get(how, "def test_it(overfit): overfit(**MISS)"))
+    head = summary.read_text(encoding="utf-8").splitlines()[0]
+    assert result.ret == int(how == "failed")
+    assert ("::error" in result.stdout.str()) == (how == "failed")
+    assert head == f"## pytest-overfit: {'1 of 1 run failed' if how == 'failed' else '1 run missed as expected'}"

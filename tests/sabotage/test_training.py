@@ -6,7 +6,7 @@ import pytest
 
 from tests.sabotage.conftest import SPLIT, Victim
 from tests.support.configs import write_tiny
-from tests.support.sessions import CRITERIA, RUN, STAGES, expect_red, not_judged, reports_of
+from tests.support.sessions import CRITERIA, RUN, STAGES, echoes, expect_red, not_judged, reports_of
 
 SHORT = "overfit.budget.max_steps=60"
 
@@ -29,11 +29,10 @@ def test_a_model_that_is_frozen_as_a_whole_is_named(victim: Victim) -> None:
     expect_red(
         victim.run('optim.frozen_module_names=["*"]'),
         {
+            **echoes("gradients", "constant_batch", "defects"),
             "gradients": "all 4 parameter tensors are frozen, allowed all that is trainable learns, nothing else "
             "moves where: frozen by '*' (4 tensors)",
-            "objective": "no step was made, allowed < 0.01 for 5 steps in a row next: see ::gradients",
-            "finite": "no step was made",
-            "supervised": "no step was made",
+            "defects": "not asked: nothing was trained",
         },
         green=(*STAGES, RUN, "constant_batch"),
     )
@@ -76,10 +75,9 @@ def test_a_nan_that_the_loss_scrubs_is_traced_to_its_module(victim: Victim) -> N
     """Tensor and module, though every loss term is finite."""
     expect_red(
         victim.run(model="tiny.NanCamera", loss="saboteurs.ScrubbingLoss"),
-        {"finite": "prediction pose_enc is not finite at step 1, allowed finite losses, predictions, gradients and "
-         "state where: first in module spoil (Spoil)",
-         "gradients": "does not move",
-         "monotonic": "fewer than 2 steps to compare"},
+        {**echoes("finite", "supervised", "constant_batch", "defects"),
+         "finite": "prediction pose_enc is not finite at step 1, allowed finite losses, predictions, gradients and "
+         "state where: first in module spoil (Spoil)"},
         green=(*STAGES, RUN, "supervised", "constant_batch", "defects"),
     )  # fmt: skip
 
@@ -90,9 +88,8 @@ def test_a_nan_in_the_middle_names_term_and_step(victim: Victim) -> None:
     expect_red(
         result,
         {
+            **echoes("finite", "supervised", "constant_batch", "gradients", "defects"),
             "finite": "loss term objective is not finite at step 23",
-            "objective": "see ::finite for the first NaN",
-            "monotonic": "objective is nan at step 23",
         },
         green=(*STAGES, RUN, "supervised", "constant_batch", "gradients", "defects"),
     )

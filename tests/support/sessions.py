@@ -81,7 +81,7 @@ def expect_red(result: pytest.RunResult, red: dict[str, str], *, green: tuple[st
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     passed = {name for name, report in reports.items() if report.passed}
     assert passed == set(green), {name: reports[name].longreprtext for name in reports}
-    skipped = {name for name, words in red.items() if words.startswith(NOT_JUDGED)}
+    skipped = {name for name, words in red.items() if words.startswith((NOT_JUDGED, "not asked: "))}
     assert {name for name, report in reports.items() if report.skipped} == skipped
     assert {name for name, report in reports.items() if report.failed} == set(ITEMS) - set(green) - skipped
     for name, words in red.items():
@@ -91,6 +91,11 @@ def expect_red(result: pytest.RunResult, red: dict[str, str], *, green: tuple[st
 def not_judged(by: str, names: tuple[str, ...] = (RUN, *CRITERIA)) -> dict[str, str]:
     """What every item says that is skipped because another has failed."""
     return dict.fromkeys(names, f"{NOT_JUDGED}::{by} failed (")
+
+
+def echoes(of: str, *judged: str) -> dict[str, str]:
+    """What every criterion says that a run did not come to, but for those that were ``judged``."""
+    return dict.fromkeys([name for name in CRITERIA if name not in (of, *judged)], f"{NOT_JUDGED}see {of} (")
 
 
 def start_pytest(*args: str, folder: Path, tty: int | None = None, **environment: str) -> subprocess.Popen[str]:
