@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -85,6 +86,15 @@ def open_to_append(path: Path) -> IO[str]:
     if hasattr(os, "set_blocking"):
         os.set_blocking(handle, True)
     return os.fdopen(handle, "a", encoding="utf-8")
+
+
+def expect_name(path: Path) -> None:
+    """Raises OSError or ValueError where no file can be called so; whether there is one does not matter."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise
 
 
 def _refuse_odd(found: os.stat_result, path: Path | str, error: type[OverfitError]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pytest_overfit.document.record import Change, Comparison, Curve, Document
 from pytest_overfit.document.tree import read_tree
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.report.folders import shown_path
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.suggest import nearest
 
@@ -214,11 +216,12 @@ def read_saved(path: Path) -> Saved:
     Raises:
         OverfitError: it is not there, or no such file.
     """
-    if not path.exists():
-        names = sorted(file.stem for file in path.parent.glob("*.json"))
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on names that are too long
+        folder = path.parent if os.path.isdir(path.parent) else None  # noqa: PTH112
+        names = sorted(file.stem for file in folder.glob("*.json")) if folder else []
         raise OverfitError(
             f"nothing was saved as {path.stem!r}",
-            where=str(path.parent),
+            where=shown_path(path.parent),
             allowed=f"one of {', '.join(names)}" if names else "a name that --overfit-save NAME wrote",
         )
     allowed = "what --overfit-save NAME wrote"
