@@ -231,7 +231,38 @@ def read_saved(path: Path) -> Saved:
         raise OverfitError(error.errors()[0]["msg"], where=str(path), allowed=allowed) from None
     if found.version != VERSION:
         raise OverfitError(f"version {found.version}", where=str(path), allowed=f"version {VERSION}: save it again")
+    for run in found.runs:
+        if problem := _problem_of(run):
+            raise OverfitError(f"{run.title}: {problem}", where=path, allowed=allowed)
     return found
+
+
+def _problem_of(run: SavedRun) -> str:
+    """What no run can have been saved with, and a comparison would take for a number."""
+    seeds = [seed.seed for seed in run.seeds]
+    steps = [seed.steps_to_pass for seed in run.seeds if seed.steps_to_pass is not None]
+    numbers = {
+        **{f"seed {seed.seed}, {name}": value for seed in run.seeds for name, value in seed.final.items()},
+        **{
+            f"seed {seed.seed}, {GRADIENT}/{name}": value
+            for seed in run.seeds
+            for name, value in seed.grad_norms.items()
+        },
+        **{
+            f"the curve of {name}": value for name, curve in run.curves.items() for value in curve.values if _odd(value)
+        },
+    }
+    odd = [f"{name} is {value}" for name, value in numbers.items() if _odd(value)]
+    uneven = [name for name, curve in run.curves.items() if len(curve.steps) != len(curve.values)]
+    if not seeds or len({*seeds}) < len(seeds):
+        return "no seed" if not seeds else "one seed twice"
+    if min(steps, default=1) < 1:
+        return f"{min(steps)} steps to pass"
+    return odd[0] if odd else f"a curve of {uneven[0]} with more steps than values, or fewer" if uneven else ""
+
+
+def _odd(value: float) -> bool:
+    return not math.isfinite(value)
 
 
 def write_saved(path: Path, saved: Saved) -> Path:
@@ -279,7 +310,7 @@ def _quantities(seeds: Sequence[SavedSeed]) -> dict[str, dict[int, float]]:
         for name, value in seed.final.items():
             found.setdefault(name, {})[seed.seed] = value
         if seed.grad_norms:
-            total = math.sqrt(sum(value * value for value in seed.grad_norms.values()))
+            total = math.hypot(*seed.grad_norms.values())
             found.setdefault(GRADIENT, {})[seed.seed] = total
         for name, value in seed.grad_norms.items():
             found.setdefault(f"{GRADIENT}/{name}", {})[seed.seed] = value
