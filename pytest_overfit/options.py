@@ -222,14 +222,14 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
 
     Example:
         >>> unknown_name("overfit_sed", ["overfit_set", "overfit_device"], "ini key")
-        'overfit_sed: found an unknown ini key, allowed: overfit_set | overfit_device (did you mean overfit_set?)'
+        'overfit_sed: found an unknown ini key; did you mean overfit_set? allowed: overfit_set | overfit_device'
     """
     from pytest_overfit.suggest import nearest
 
     names = list(known)
     near = nearest(name, names)
-    hint = f" (did you mean {near}?)" if near else ""
-    return f"{name}: found an unknown {what}, allowed: {' | '.join(names)}{hint}"
+    hint = f"did you mean {near}? " if near else ""
+    return f"{name}: found an unknown {what}; {hint}allowed: {' | '.join(names)}"
 
 
 def absolute(path: str, folder: Path) -> Path:
