@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pytest_overfit.document.folder import write_text
 from pytest_overfit.document.record import Change, Comparison, Curve, Document
-from pytest_overfit.document.tree import read_tree
+from pytest_overfit.document.tree import read_tree, wide_integer
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.folders import shown_path
@@ -231,6 +231,8 @@ def read_saved(path: Path) -> Saved:
         raise OverfitError(error.errors()[0]["msg"], where=str(path), allowed=allowed) from None
     if found.version != VERSION:
         raise OverfitError(f"version {found.version}", where=str(path), allowed=f"version {VERSION}: save it again")
+    if (wide := wide_integer(found)) is not None:
+        raise OverfitError(f"{wide}: a whole number beyond 64 bits", where=path, allowed=allowed)
     for run in found.runs:
         if problem := _problem_of(run):
             raise OverfitError(f"{run.title}: {problem}", where=path, allowed=allowed)

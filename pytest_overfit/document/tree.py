@@ -6,8 +6,10 @@ JSON, and of a key that stands twice the second value.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,27 @@ def read_tree(path: Path, *, allowed: str, hint: str | None = None) -> Any:
         return parse_tree(data)
     except NotATree as error:
         raise OverfitError(str(error), where=path, allowed=allowed, hint=hint) from None
+
+
+def wide_integer(value: Any, place: str = "") -> str | None:
+    """Where a record holds an integer beyond 64 bits, which it may have out of a text of digits; None: nowhere.
+
+    Example:
+        >>> wide_integer({"a": (1, 10**400)})
+        'a.1'
+    """
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**64 else place
+    if dataclasses.is_dataclass(value):
+        inside: Iterable[tuple[Any, Any]] = vars(value).items()
+    elif isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, (tuple, list)) and value and not isinstance(value[0], (float, str)):  # long ones are curves
+        inside = enumerate(value)
+    else:
+        return None
+    found = (wide_integer(each, f"{place}.{name}" if place else str(name)) for name, each in inside)
+    return next((each for each in found if each is not None), None)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -168,6 +168,7 @@ IMPOSSIBLE = {
     "no steps": (("seeds", 0, "steps_to_pass"), 0, "0 steps to pass"),
     "digits": (("seeds", 0, "steps_to_pass"), 10**4000, "a whole number of 4001 digits"),
     "a seed of digits": (("seeds", 0, "seed"), 10**400, "a whole number of 401 digits"),
+    "digits in a text": (("seeds", 0, "steps_to_pass"), "1" * 400, "steps_to_pass: a whole number beyond 64 bits"),
     "text of infinity": (("seeds", 0, "final", "objective"), "1e400", "objective is inf"),
     "the word": (("seeds", 0, "final", "objective"), "Infinity", "objective is inf"),
     "no number": (("seeds", 0, "final", "objective"), "nan", "objective is nan"),
