@@ -44,10 +44,7 @@ def prepare(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: a config is wrong (exit code 4).
     """
-    try:
-        options = options_of(config)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from error
+    options = options_of(config)
     folder = config.invocation_params.dir
     explicit = config.args_source is config.ArgsSource.ARGS
     plain = [path for argument in config.args if (path := config_of_argument(argument, folder)) is not None]
@@ -92,12 +89,19 @@ def refuse_log_folders(config: pytest.Config, asked: Sequence[tuple[str, Path | 
 
 
 def options_of(config: pytest.Config) -> Options:
-    """The options of this session, resolved once."""
+    """The options of this session, resolved once.
+
+    Raises:
+        pytest.UsageError: a value of the ini file is wrong (exit code 4).
+    """
     if SESSION not in config.stash:
         ini_dir = config.inipath.parent if config.inipath else config.rootpath
-        config.stash[SESSION] = resolve_options(
-            config.getoption, config.getini, invocation_dir=config.invocation_params.dir, ini_dir=ini_dir
-        )
+        try:
+            config.stash[SESSION] = resolve_options(
+                config.getoption, config.getini, invocation_dir=config.invocation_params.dir, ini_dir=ini_dir
+            )
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
     return config.stash[SESSION]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -87,10 +88,37 @@ def open_to_append(path: Path) -> IO[str]:
     return os.fdopen(handle, "a", encoding="utf-8")
 
 
+def expect_name(path: Path) -> None:
+    """Raises OSError or ValueError where no file can be called so; whether there is one does not matter."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise
+
+
 def _refuse_odd(found: os.stat_result, path: Path | str, error: type[OverfitError]) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_one, name in _KINDS if is_one(found.st_mode)), "a special file")
+    if kind := _odd(found):
         raise error(kind, where=path, allowed="a regular file")
+
+
+def odd_kind(path: Path) -> str | None:
+    """What is at a path, where that is no regular file; None where it is one, or nothing is there.
+
+    Example:
+        >>> odd_kind(Path.cwd())
+        'a directory'
+    """
+    try:
+        return _odd(path.stat())
+    except (OSError, ValueError):
+        return None
+
+
+def _odd(found: os.stat_result) -> str | None:
+    if stat.S_ISREG(found.st_mode):
+        return None
+    return next((name for is_one, name in _KINDS if is_one(found.st_mode)), "a special file")
 
 
 @contextlib.contextmanager

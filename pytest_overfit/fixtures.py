@@ -14,7 +14,7 @@ from pytest_overfit.checks import BEGUN, ends_session, given
 from pytest_overfit.collect import CONFIGS, ConfigFile, as_session, marker_layer, options_of, remember_secrets
 from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.inspections import checked_model, not_none, refuse_missing
+from pytest_overfit.inspections import checked_model, hinted, look_at, not_none, refuse_missing
 from pytest_overfit.options import absolute
 from pytest_overfit.pair.layout import PairFiles
 from pytest_overfit.places import agreed_verdict, limited_stage, place_of
@@ -141,7 +141,8 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
             assert split.root is not None
             assert split.split_file is not None
             where = (split.root, split.split_file, split.segmentation_root)
-            return locate_pair(*where, wanted.pair_index, follow_links=wanted.follow_links)
+            with hinted(look_at(split.root, split.split_file)):
+                return locate_pair(*where, wanted.pair_index, follow_links=wanted.follow_links)
         from pytest_overfit.pair.create import create_pair
 
         folder = tmp_path_factory.mktemp("overfit_pair")
@@ -151,14 +152,15 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
             source = render_source(folder / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
             return create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair")
         assert wanted.source_root is not None
-        return create_pair(
-            wanted.source_root,
-            wanted.source_seg_root,
-            wanted.source_npz or wanted.source_root / "train.npz",
-            folder / "pair",
-            pair_index=wanted.pair_index,
-            follow_links=wanted.follow_links,
-        )
+        with hinted(f"look at that file; the source is {wanted.source_root}"):
+            return create_pair(
+                wanted.source_root,
+                wanted.source_seg_root,
+                wanted.source_npz or wanted.source_root / "train.npz",
+                folder / "pair",
+                pair_index=wanted.pair_index,
+                follow_links=wanted.follow_links,
+            )
 
     request.node.stash[PAIR] = files = once(request, "pair", build)
     return files

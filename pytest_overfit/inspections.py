@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +136,29 @@ def nearest_path(path: Path) -> str:
     return f"did you mean {there / guess / rest}?"
 
 
+@contextmanager
+def hinted(hint: str) -> Iterator[None]:
+    """What to do next about an error of a file that does not say so itself."""
+    try:
+        yield
+    except PairError as error:
+        raise PairError(error.found, where=error.where, allowed=error.allowed, hint=error.hint or hint) from None
+
+
+def look_at(root: Path, split_file: Path) -> str:
+    """What shows more of a pair: the command, where its index is where that looks for it.
+
+    Example:
+        >>> look_at(Path("my pair"), Path("my pair/train.npz"))
+        "pytest-overfit pair check 'my pair' shows every file of it"
+    """
+    from pytest_overfit.pair.create import SPLITS
+
+    if split_file != root / SPLITS[0]:
+        return f"look at that file; the pair is in {root}, its index is {split_file}"
+    return f"pytest-overfit pair check {shlex.quote(str(root))} shows every file of it"
+
+
 def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
     """One line about a pair that holds: its files, or the views of the batch that a trainer's own classes make of it.
 
@@ -147,12 +172,14 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
         return _inspect_views(files)
     split = config.train
     limits: dict[str, Any] = {"max_depth": split.max_depth, "depth_percentile": split.depth_percentile}
-    report = check_pair(files, remove_sky=split.remove_sky, **limits)
+    with hinted(look_at(files.root, files.split_file)):
+        report = check_pair(files, remove_sky=split.remove_sky, **limits)
     if report.problems:
         hint = f"pytest-overfit pair check {files.root} shows the numbers"
         if not split.remove_sky and not check_pair(files, remove_sky=True, **limits).problems:
             hint = "set remove_sky: true: the sky carries depth, and without it the pair holds (cause: sky, proven)"
-        raise PairError("; ".join(report.problems), where=files.seq_name, hint=hint)
+        where = " and ".join(map(str, report.missing)) or files.seq_name
+        raise PairError("; ".join(report.problems), where=where, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
 
 

@@ -14,13 +14,15 @@ from pytest_overfit.errors import ConfigError
 CONFIG_SUFFIXES = (".yaml", ".yml")
 LANGUAGES = ("en", "zh")
 STORAGE = ".overfit"
+MOST_DIGITS = 19
 
 
 def steps(text: str) -> int:
     """``--overfit-max-steps``."""
-    if not text.strip().isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: a whole number of at least 1")
-    return int(text)
+    number = _whole(text.strip())
+    if not number:
+        raise argparse.ArgumentTypeError(f"found {text!r:.120}, allowed: a whole number of at least 1")
+    return number
 
 
 def seconds(text: str) -> float:
@@ -42,11 +44,16 @@ def seeds(text: str) -> tuple[int, ...]:
         (0, 1, 2)
     """
     parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < 2**32]
+    numbers = [number for part in parts if (number := _whole(part)) is not None and number < 2**32]
     if len(numbers) < len(parts) or len({*numbers}) < len(numbers):
         allowed = f"distinct whole numbers from 0 to {2**32 - 1}, such as 0,1,2"
-        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: {allowed}")
+        raise argparse.ArgumentTypeError(f"found {text!r:.120}, allowed: {allowed}")
     return tuple(numbers)
+
+
+def _whole(text: str) -> int | None:
+    """The number that digits spell, few enough of them for Python to convert."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -215,14 +222,14 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
 
     Example:
         >>> unknown_name("overfit_sed", ["overfit_set", "overfit_device"], "ini key")
-        'overfit_sed: found an unknown ini key, allowed: overfit_set | overfit_device (did you mean overfit_set?)'
+        'overfit_sed: found an unknown ini key; did you mean overfit_set? allowed: overfit_set | overfit_device'
     """
     from pytest_overfit.suggest import nearest
 
     names = list(known)
     near = nearest(name, names)
-    hint = f" (did you mean {near}?)" if near else ""
-    return f"{name}: found an unknown {what}, allowed: {' | '.join(names)}{hint}"
+    hint = f"did you mean {near}? " if near else ""
+    return f"{name}: found an unknown {what}; {hint}allowed: {' | '.join(names)}"
 
 
 def absolute(path: str, folder: Path) -> Path:
@@ -235,7 +242,13 @@ def absolute(path: str, folder: Path) -> Path:
 def config_of_argument(argument: str, folder: Path) -> Path | None:
     """The config file that a plain pytest argument names (``a.yaml``, ``a.yaml::camera``), or None."""
     path = absolute(argument.split("::")[0], folder)
-    return path if path.suffix in CONFIG_SUFFIXES and not path.is_dir() else None
+    return path if path.suffix in CONFIG_SUFFIXES and not _is_folder(path) else None
+
+
+def _is_folder(path: Path) -> bool:
+    import os
+
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises on names that are too long
 
 
 def arguments_with(arguments: Sequence[str], configs: Options, *, explicit: bool, folder: Path) -> list[str]:
@@ -247,6 +260,6 @@ def arguments_with(arguments: Sequence[str], configs: Options, *, explicit: bool
     kept = list(arguments) if explicit or not configs.given else []
     folders = [absolute(argument.split("::")[0], folder) for argument in kept]
     for path in configs.configs:
-        if not any(path == place or (place in path.parents and place.is_dir()) for place in folders):
+        if not any(path == place or (place in path.parents and _is_folder(place)) for place in folders):
             kept.append(str(path))
     return kept

@@ -17,7 +17,7 @@ from pytest_overfit.config.defaults import INSTALL_HYDRA
 from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
 from pytest_overfit.config.interpolation import Survey, dotted, expect_bounded
 from pytest_overfit.config.overrides import Override, apply, not_given, parse_override
-from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
 from pytest_overfit.config.secret import Secret, is_from_environment, is_secret_key
 from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
 from pytest_overfit.config.without_hydra import composed_without_hydra
@@ -182,6 +182,9 @@ class _Walker:
     def plain(self, value: Any, name: str, depth: int, *, secret: bool) -> Any:
         from omegaconf import DictConfig, ListConfig
 
+        for number in value if isinstance(value, DictConfig) else (value,):  # out of a resolver: the rest was measured
+            if is_wide(number):
+                return self.broken(Problem(name, wide(number), WITHIN_BITS))
         if isinstance(value, DictConfig):
             return {key: self.child(value, key, f"{name}.{key!s}", depth + 1, secret=secret) for key in value}
         if isinstance(value, ListConfig):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_overfit.config.problems import Problem, Unusable, did_you_mean
+from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, did_you_mean
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.files import read_regular
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # 3 seconds; the largest example has 232
+_BASE_60 = re.compile(r"(?:\d[\d_]?:){100}")
 MAX_INTERPOLATIONS = 10_000  # of one file; OmegaConf reads 6,000 a second where they are nested
 
 
@@ -93,6 +94,8 @@ def parse(text: str, *, empty: bool = False) -> DictConfig:
         if text.count("${") > MAX_INTERPOLATIONS:
             found = f"{text.count('${')} interpolations"
             raise Unusable(Problem("", found, f"at most {MAX_INTERPOLATIONS} in a file"))
+        if _BASE_60.search(text):  # the time to read one grows with its square
+            raise Unusable(Problem("", "a number of a hundred digits to the base 60", WITHIN_BITS))
         if "*" in text:  # aliases: a few lines can expand to gigabytes
             _expect_bounded(text)
         tree = OmegaConf.create(text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pytest_overfit.config.files import MAX_NODES
-from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
 
 MAX_TEXT = 1_000_000
 _DEEPEST = 64
@@ -99,7 +99,7 @@ def scan(text: str) -> tuple[str | Interpolation, ...]:
 
 
 def expect_bounded(tree: Any) -> Survey:
-    """The survey of a composed tree, before any of it is resolved.
+    """The survey of a composed tree, before any of it is resolved; its integers can be written.
 
     Example:
         >>> from omegaconf import OmegaConf
@@ -110,12 +110,13 @@ def expect_bounded(tree: Any) -> Survey:
         pytest_overfit.config.problems.Unusable: ...
 
     Raises:
-        Unusable: its interpolations expand to more than a config can have.
+        Unusable: its interpolations expand to more than a config can have, or an integer is too wide.
     """
     from omegaconf import OmegaConf
 
     raw = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(raw, dict)
+    _expect_narrow(raw, ())
     survey = Survey(raw)
     total = Cost(0, 0)
     for path, text in _texts(raw, ()):
@@ -123,6 +124,15 @@ def expect_bounded(tree: Any) -> Survey:
             total += survey.cost(path)
             survey.expect(total, path)
     return survey
+
+
+def _expect_narrow(node: Any, path: Path) -> None:
+    if isinstance(node, (Mapping, list)):
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            _expect_narrow(key, path)
+            _expect_narrow(value, (*path, str(key)))
+    elif is_wide(node):
+        raise Unusable(Problem(dotted(path), wide(node), WITHIN_BITS))
 
 
 def _texts(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
@@ -151,6 +161,10 @@ class Survey:
     secrets: set[str] = field(default_factory=set)
     known: dict[Path, Cost] = field(default_factory=dict)
     inside: list[Path] = field(default_factory=list)
+    read: list[Path] = field(default_factory=list)  # whose text is looked at, to find the key that it names
+    measured: dict[tuple[Interpolation, Path], Cost] = field(default_factory=dict)
+    told: dict[tuple[Interpolation, Path], str | None] = field(default_factory=dict)
+    again: int = 0  # how often text that came out of interpolations is read as text with some
 
     def expect(self, cost: Cost, path: Path) -> Cost:
         if cost.values > MAX_NODES or cost.signs > MAX_TEXT:
@@ -191,6 +205,11 @@ class Survey:
         return total
 
     def _of_interpolation(self, found: Interpolation, path: Path) -> Cost:
+        if (found, path) not in self.measured:  # one in another is asked for twice at every level
+            self.measured[found, path] = self._measure(found, path)
+        return self.measured[found, path]
+
+    def _measure(self, found: Interpolation, path: Path) -> Cost:
         name = found.resolver
         if name is None:
             return self._of_reference(found.parts, path)
@@ -204,9 +223,18 @@ class Survey:
         if name in _SELECTING:
             return inner + self._of_reference((_first(written or ""),), path)
         if name in _READING:
-            again = Cost(0, 0) if written is None or "${" not in written else self.of_text(_unquoted(written), path)
+            again = Cost(0, 0) if written is None or "${" not in written else self._of_read(_unquoted(written), path)
             return inner + again + Cost(inner.signs, 1 + inner.signs // 2)
         return inner + Cost(1, 1, "" if name in _HARMLESS else "resolver")
+
+    def _of_read(self, text: str, path: Path) -> Cost:
+        if self.again > _DEEPEST:  # a variable that holds `${oc.decode:${oc.env:ITSELF}}`
+            raise Unusable(Problem(dotted(path), "interpolations that lead to each other without end", _ALLOWED))
+        self.again += 1
+        try:
+            return self.of_text(text, path)
+        finally:
+            self.again -= 1
 
     def _of_reference(self, parts: Sequence[str | Interpolation], path: Path) -> Cost:
         inner = self._of_parts([part for part in parts if not isinstance(part, str)], path)
@@ -234,8 +262,7 @@ class Survey:
                 parts = scan(node)
                 if len(parts) != 1 or isinstance(parts[0], str) or parts[0].resolver is not None or hops > _DEEPEST:
                     return path if count else None
-                key = self._text(parts[0].parts, path)
-                onward = None if key is None else self._target(key, path)
+                onward = self._onward(parts[0].parts, path)
                 return None if onward is None else self._walk((*onward, *names[count:]), hops + 1)
             if isinstance(node, Mapping) and not any(str(each) == name for each in node):
                 return None
@@ -245,6 +272,17 @@ class Survey:
                 return None
             path = (*path, name)
         return path
+
+    def _onward(self, parts: Sequence[str | Interpolation], path: Path) -> Path | None:
+        """Where the one reference at a path leads; None where that is to itself."""
+        if path in self.read:
+            return None
+        self.read.append(path)
+        try:
+            key = self._text(parts, path)
+            return None if key is None else self._target(key, path)
+        finally:
+            self.read.pop()
 
     def node(self, path: Path) -> Any:
         """The raw value at a path that is there."""
@@ -264,6 +302,11 @@ class Survey:
         return None if None in told else "".join(map(str, told))
 
     def _text_of(self, found: Interpolation, path: Path) -> str | None:
+        if (found, path) not in self.told:
+            self.told[found, path] = self._tell(found, path)
+        return self.told[found, path]
+
+    def _tell(self, found: Interpolation, path: Path) -> str | None:
         name = found.resolver
         inner = self._text(found.parts if name is None else found.arguments, path)
         if inner is None or (name is not None and name not in _ENVIRONMENT | _SELECTING | _READING):
@@ -273,12 +316,18 @@ class Survey:
         if name in _ENVIRONMENT:
             return os.environ.get(_first(inner), _rest(inner))
         target = self._target(inner if name is None else _first(inner), path)
-        if target is None or target in self.inside:
+        if target is None or target in self.inside or target in self.read:
             return _rest(inner) if name else None
         node = self.node(target)
         if isinstance(node, (Mapping, list)):
             return None
-        return self._text(scan(node), target) if isinstance(node, str) else str(node)
+        if not isinstance(node, str):
+            return str(node)
+        self.read.append(target)
+        try:
+            return self._text(scan(node), target)
+        finally:
+            self.read.pop()
 
 
 def dotted(path: Path) -> str:

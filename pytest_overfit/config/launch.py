@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pytest_overfit.errors import ConfigError
 
+_MOST_DIGITS = 19
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -54,9 +55,9 @@ def launched(environ: Mapping[str, str]) -> Launch | None:
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name]
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise ConfigError(
-            f"found {text!r}",
+            f"found {text!r:.120}",
             where=f"environment variable {name}",
             allowed="a whole number",
             hint="start the ranks with torchrun, or unset it",

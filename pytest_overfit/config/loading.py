@@ -79,6 +79,8 @@ def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settin
         raise Unusable(Problem("", str(error), "a path")) from error
     try:
         return build_config(location, compose_tree(location, overrides, ini, settings))
+    except RecursionError as error:
+        raise Unusable(Problem("", "values that lead to each other without end", "a plain tree of settings")) from error
     except Unusable as error:
         given = [text.partition("=")[2] for text in (*overrides, *ini) if told_override(text) != text]
         raise Unusable(*(problem.hiding(given) for problem in error.problems)) from error

@@ -6,6 +6,7 @@ up to the root of its repository are that folder's candidates, the nearest first
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,7 +55,8 @@ def find_import_roots(folder: Path, tree: Any) -> tuple[Path, ...]:
 
 def provides(folder: Path, name: str) -> bool:
     """Whether a folder has a module or a package of this name."""
-    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+    files = (folder / f"{name}.py", folder / name / "__init__.py")
+    return any(os.path.isfile(file) for file in files)  # noqa: PTH113 - Path.is_file raises on names that are too long
 
 
 def find_path(text: str, folder: Path) -> Path | None:

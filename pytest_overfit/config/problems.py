@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.suggest import nearest
 
+MOST_BITS = 64
+WITHIN_BITS = f"whole numbers of at most {MOST_BITS} bits"
 _LONGEST_VALUE = 120
 _TYPO_RATIO = 0.85
 
@@ -68,8 +71,28 @@ def shown(value: object) -> str:
     """A value as it is quoted in a message: text in quotes, None as null, long ones cut."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = (
+            wide(value) if isinstance(value, int) else f"a {type(value).__name__} with a number of thousands of digits"
+        )
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def is_wide(value: object) -> bool:
+    """Whether a value is an integer that no setting can have, and that Python may refuse to write."""
+    return isinstance(value, int) and value.bit_length() > MOST_BITS
+
+
+def wide(value: Any) -> str:
+    """How a message calls such an integer.
+
+    Example:
+        >>> wide(2**64)
+        'a whole number of 65 bits'
+    """
+    return f"a whole number of {value.bit_length()} bits"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_overfit.config.compose import BROKEN
 from pytest_overfit.config.problems import Problem, did_you_mean, shown
 from pytest_overfit.config.secret import plain
+from pytest_overfit.files import expect_name
 
 _BOUNDS = ("at_least", "above", "at_most", "under")
 _WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
@@ -201,9 +202,11 @@ class Section:
             return None
         self.reads.paths.add(str(value))
         try:
-            return folder / Path(value).expanduser()
-        except RuntimeError as error:
-            self.problem(name, f"{shown(value)}: {error}", "a path")
+            found = folder / Path(value).expanduser()
+            expect_name(found)
+            return found
+        except (RuntimeError, OSError, ValueError) as error:  # no home; too long; a zero byte
+            self.problem(name, f"{shown(value)}: {getattr(error, 'strerror', None) or error}", "a path")
             return None
 
     def target(self, name: str, default: str) -> dict[str, Any]:

@@ -83,6 +83,25 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+def masked_name(name: str, secrets: Iterable[str]) -> str:
+    """A name of runs and folders: what of it came out of the environment is ``***`` everywhere.
+
+    Example:
+        >>> masked_name(Secret("run-abc"), {"abc", "run-abc"}), masked_name(Secret("abc"), {"abc"})
+        ('run-***', '***')
+
+    Args:
+        secrets: of the whole config, short ones and the name itself among them.
+    """
+    if not isinstance(name, Secret):
+        return name
+    text = str.__str__(name)
+    parts = sorted({each for each in map(str.__str__, secrets) if each and each in text}, key=len, reverse=True)
+    inner = re.compile("|".join(re.escape(part) for part in parts if part != text) or "(?!)")
+    shown, count = inner.subn(HIDDEN, text)
+    return shown if count else HIDDEN
+
+
 def secrets_of(tree: Tree, paths: Iterable[str]) -> set[str]:
     """The values that no text may hold; of those that were read as paths, and of parts of them, texts may speak."""
     told = [*paths, *(value for key, value in _leaves(tree.values, "") if PATH_KEY.search(key))]

@@ -81,11 +81,13 @@ _FILE = """
   read; the keys that only a trainer reads are one line.
 - A pair has one source: settings of another one beside `overfit.pair.source` are an error, unless the command line or
   a marker states the source.
-- `${...}` may expand to at most 100,000 values and 1,000,000 signs, 64 deep; a file has at most 10,000 of them.
+- `${...}` may expand to at most 10,000 values and 1,000,000 signs, 64 deep; a file has at most 10,000 of them.
+- Whole numbers have at most 64 bits, in a file, an override and what `${...}` comes to.
 - `overfit.pair.follow_links`: `false`, `true` (anywhere), or the folders that links out of the pair's may lead into.
 - What came out of the environment (`${oc.env:...}`, texts of other resolvers, an override that is a variable's value)
   and texts whose key ends in token, password, secret, credential or key are shown as `***` in tables, notes, records
-  and errors. Paths among them are named in the problems of their files.
+  and errors. Paths among them are named in the problems of their files. An `exp_name` with such a part is masked
+  everywhere: `run-${oc.env:JOB}` is the run `run-***`, and its log folder is `run`.
 """
 _STRICT = """
 ## Strict sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def read_checkpoint(top: Section, settings: OverfitSettings, folder: Path, probl
         if text is None:
             return CheckpointConfig(None, strict)
         path, key = find_path(text, folder) or folder / text, RESUME
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         problems.append(Problem(key, f"{shown(str(path))}: no such file", "a checkpoint that is there", FROM_SCRATCH))
     return CheckpointConfig(path, strict, key)
 

@@ -30,7 +30,7 @@ from pytest_overfit.config.schema import (
     OverfitSettings,
     SplitConfig,
 )
-from pytest_overfit.config.secret import hide, plain, secrets_of
+from pytest_overfit.config.secret import Secret, hide, masked_name, plain, secrets_of
 from pytest_overfit.config.source import expect_one_source
 from pytest_overfit.config.unread import unread
 
@@ -40,6 +40,12 @@ _LOSS: dict[str, Any] = {
     "camera": {"weight": 5.0, "loss_type": "l1"},
     "depth": {"weight": 1.0, "gradient_loss_fn": "grad", "valid_range": 0.98},
 }
+
+
+def _name(top: Section, tree: Tree, default: str) -> str:
+    """The name of the run, and of its log folder."""
+    text: str = top.text("exp_name", default)
+    return masked_name(top.get("exp_name"), tree.secrets) if isinstance(top.get("exp_name"), Secret) else text
 
 
 def build_config(path: Path, tree: Tree) -> OverfitConfig:
@@ -67,7 +73,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     optim = top.section("optim")
     config = OverfitConfig(
         path=path,
-        exp_name=top.text("exp_name", path.stem),
+        exp_name=_name(top, tree, path.stem),
         img_size=sizes[0],
         patch_size=sizes[1],
         seed=top.number("seed_value", 42, at_least=0, at_most=2**32 - 1, whole=True),

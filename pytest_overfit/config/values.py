@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.config.problems import shown
+from pytest_overfit.config.problems import WITHIN_BITS, is_wide, shown, wide
 
 _MAX_DEPTH = 64
+_LONGEST_BASE_60 = 100
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'", re.DOTALL)
 _KEY = re.compile(r"[^\s,:\[\]{}'\"][^,:\[\]{}]*(?=:)")
 # What can be anything else than text; only this is shown to YAML, to which a *, & or # would be syntax.
@@ -55,11 +56,16 @@ def _scalar(text: str) -> Any:
 
     if not _TYPED.fullmatch(text):
         return text
+    if text.count(":") >= _LONGEST_BASE_60:
+        raise ValueError("a number of a hundred digits to the base 60")
     try:
         with users_code():
-            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
+            value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
     except Refused:  # a lone `-`, a number of thousands of digits: text
         return text
+    if is_wide(value):
+        raise ValueError(f"{wide(value)}, where {WITHIN_BITS} are read")
+    return value
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from pytest_overfit.document.record import VERSION, Document
-from pytest_overfit.document.tree import NotATree, parse_tree
+from pytest_overfit.document.tree import NotATree, parse_tree, wide_integer
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.result import OverfitResult
 
@@ -106,6 +106,8 @@ def from_json(text: str | bytes, *, where: str = "the text") -> Document:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:MOST_PROBLEMS]]
         raise _wrong("; ".join(problems), where) from None
+    if (place := wide_integer(document)) is not None:
+        raise _wrong(f"{place}: a whole number beyond 64 bits", where)
     return document if document.result is None else replace(document, result=_shared(document.result))
 
 

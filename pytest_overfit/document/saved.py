@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from pytest_overfit.document.folder import write_text
 from pytest_overfit.document.record import Change, Comparison, Curve, Document
-from pytest_overfit.document.tree import read_tree
+from pytest_overfit.document.tree import read_tree, wide_integer
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.report.folders import shown_path
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.suggest import nearest
 
@@ -214,11 +216,12 @@ def read_saved(path: Path) -> Saved:
     Raises:
         OverfitError: it is not there, or no such file.
     """
-    if not path.exists():
-        names = sorted(file.stem for file in path.parent.glob("*.json"))
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on names that are too long
+        folder = path.parent if os.path.isdir(path.parent) else None  # noqa: PTH112
+        names = sorted(file.stem for file in folder.glob("*.json")) if folder else []
         raise OverfitError(
             f"nothing was saved as {path.stem!r}",
-            where=str(path.parent),
+            where=shown_path(path.parent),
             allowed=f"one of {', '.join(names)}" if names else "a name that --overfit-save NAME wrote",
         )
     allowed = "what --overfit-save NAME wrote"
@@ -228,7 +231,40 @@ def read_saved(path: Path) -> Saved:
         raise OverfitError(error.errors()[0]["msg"], where=str(path), allowed=allowed) from None
     if found.version != VERSION:
         raise OverfitError(f"version {found.version}", where=str(path), allowed=f"version {VERSION}: save it again")
+    if (wide := wide_integer(found)) is not None:
+        raise OverfitError(f"{wide}: a whole number beyond 64 bits", where=path, allowed=allowed)
+    for run in found.runs:
+        if problem := _problem_of(run):
+            raise OverfitError(f"{run.title}: {problem}", where=path, allowed=allowed)
     return found
+
+
+def _problem_of(run: SavedRun) -> str:
+    """What no run can have been saved with, and a comparison would take for a number."""
+    seeds = [seed.seed for seed in run.seeds]
+    steps = [seed.steps_to_pass for seed in run.seeds if seed.steps_to_pass is not None]
+    numbers = {
+        **{f"seed {seed.seed}, {name}": value for seed in run.seeds for name, value in seed.final.items()},
+        **{
+            f"seed {seed.seed}, {GRADIENT}/{name}": value
+            for seed in run.seeds
+            for name, value in seed.grad_norms.items()
+        },
+        **{
+            f"the curve of {name}": value for name, curve in run.curves.items() for value in curve.values if _odd(value)
+        },
+    }
+    odd = [f"{name} is {value}" for name, value in numbers.items() if _odd(value)]
+    uneven = [name for name, curve in run.curves.items() if len(curve.steps) != len(curve.values)]
+    if not seeds or len({*seeds}) < len(seeds):
+        return "no seed" if not seeds else "one seed twice"
+    if min(steps, default=1) < 1:
+        return f"{min(steps)} steps to pass"
+    return odd[0] if odd else f"a curve of {uneven[0]} with more steps than values, or fewer" if uneven else ""
+
+
+def _odd(value: float) -> bool:
+    return not math.isfinite(value)
 
 
 def write_saved(path: Path, saved: Saved) -> Path:
@@ -276,7 +312,7 @@ def _quantities(seeds: Sequence[SavedSeed]) -> dict[str, dict[int, float]]:
         for name, value in seed.final.items():
             found.setdefault(name, {})[seed.seed] = value
         if seed.grad_norms:
-            total = math.sqrt(sum(value * value for value in seed.grad_norms.values()))
+            total = math.hypot(*seed.grad_norms.values())
             found.setdefault(GRADIENT, {})[seed.seed] = total
         for name, value in seed.grad_norms.items():
             found.setdefault(f"{GRADIENT}/{name}", {})[seed.seed] = value

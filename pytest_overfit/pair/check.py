@@ -6,14 +6,17 @@ Works on plain arrays, so that it can judge a pair on disk (`check_pair`) or the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.files import odd_kind
 from pytest_overfit.pair.depth import clean_depth
 from pytest_overfit.pair.geometry import Agreement, view_agreement
 from pytest_overfit.pair.layout import PairFiles, RawView
@@ -65,11 +68,15 @@ class PairCheck:
 
 @dataclass(frozen=True)
 class PairReport:
-    """Numbers and verdicts; `agreements` holds the first frame looked up in the second, and the reverse."""
+    """Numbers and verdicts; `agreements` holds the first frame looked up in the second, and the reverse.
+
+    `missing` are the masks that should be there; then there are no agreements.
+    """
 
     frames: tuple[FrameStats, ...]
     agreements: tuple[Agreement, ...]
     checks: tuple[PairCheck, ...]
+    missing: tuple[Path, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -79,7 +86,9 @@ class PairReport:
     def headline(self) -> str:
         """One line, such as `valid 86.6 % and 52.8 %, geometry contradicts in 0.2 %`."""
         shares = " and ".join(f"{100 * frame.ratio:.1f} %" for frame in self.frames)
-        worst = max((contradiction(agreement) for agreement in self.agreements), default=float("nan"))
+        if not self.agreements:
+            return f"valid {shares}, geometry not judged"
+        worst = max(contradiction(agreement) for agreement in self.agreements)
         return f"valid {shares}, geometry contradicts in {100 * worst:.1f} %"
 
 
@@ -106,7 +115,7 @@ def check_pair(
         checked_view(view, remove_sky=remove_sky, max_depth=max_depth, depth_percentile=depth_percentile)
         for view in raw
     ]
-    without_mask = [view.files.tag for view in raw if remove_sky and view.labels is None]
+    without_mask = {view.files.tag: view.files.no_mask for view in raw if remove_sky and view.labels is None}
     return check_views(views, without_mask=without_mask)
 
 
@@ -119,7 +128,9 @@ def checked_view(
     return CheckedView(view.files.tag, view.image, depth, view.camera.intrinsics, view.camera.world2cam)
 
 
-def check_views(views: Sequence[CheckedView], *, without_mask: Sequence[str] = ()) -> PairReport:
+def check_views(
+    views: Sequence[CheckedView], *, without_mask: Mapping[str, Path | None] = MappingProxyType({})
+) -> PairReport:
     """Judge frames as arrays.
 
     Example:
@@ -129,7 +140,8 @@ def check_views(views: Sequence[CheckedView], *, without_mask: Sequence[str] = (
 
     Args:
         views: two or more frames; each one is judged against the first.
-        without_mask: names of the frames whose sky cannot be removed although it should be.
+        without_mask: names of the frames whose sky cannot be removed although it should be, and where their masks are
+            looked for. Then sky may carry depth, and the agreement of the views is not judged.
 
     Raises:
         PairError: fewer than two frames.
@@ -142,11 +154,12 @@ def check_views(views: Sequence[CheckedView], *, without_mask: Sequence[str] = (
     agreements: list[Agreement] = []
     for view in views[1:]:
         checks += [_check_images(views[0], view), _check_poses(views[0], view)]
-        if all(check.problem is None for check in checks[: len(views)]):
+        if not without_mask and all(check.problem is None for check in checks[: len(views)]):
             both = [view_agreement(views[0], view), view_agreement(view, views[0])]
             agreements += both
             checks.append(_check_geometry(views[0].name, view.name, both))
-    return PairReport(frames, tuple(agreements), tuple(checks))
+    missing = tuple(path for path in without_mask.values() if path is not None)
+    return PairReport(frames, tuple(agreements), tuple(checks), missing)
 
 
 def contradiction(agreement: Agreement) -> float:
@@ -180,12 +193,15 @@ def _check_valid(view: CheckedView, frame: FrameStats) -> PairCheck:
     return PairCheck(name, observed)
 
 
-def _check_masks(without_mask: Sequence[str]) -> PairCheck:
+def _check_masks(without_mask: Mapping[str, Path | None]) -> PairCheck:
     if not without_mask:
         return PairCheck("sky masks", "present, or sky is not removed")
     names = " and ".join(without_mask)
+    found = [f"{path} is {odd_kind(path) or 'not there'}" for path in without_mask.values() if path is not None]
+    where = f" ({', '.join(found)})" if found else ""
     problem = (
-        f"remove_sky is on, but {names} has no mask: its sky keeps a bogus depth; add the mask or set remove_sky: false"
+        f"remove_sky is on, but {names} has no mask{where}: its sky keeps a bogus "
+        "depth; add the mask or set remove_sky: false"
     )
     return PairCheck("sky masks", f"missing for {names}", problem)
 

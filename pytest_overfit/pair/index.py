@@ -214,7 +214,7 @@ def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None, foll
     if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
         _stay_inside(mask, segmentation_root, follow_links)
     if mask is None or not mask.is_file():
-        mask = None
+        return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, None, no_mask=mask)
     return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
 
 

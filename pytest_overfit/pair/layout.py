@@ -40,7 +40,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class ViewFiles:
-    """The files of one view; `mask` is None where the source has no segmentation for it."""
+    """The files of one view; `mask` is None where the source has no segmentation for it, `no_mask` its right place."""
 
     scene: str
     tag: str
@@ -48,6 +48,7 @@ class ViewFiles:
     depth: Path
     camera: Path
     mask: Path | None
+    no_mask: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.files import expect_name
 
 DEFAULT_FOLDER = "overfit_logs"
 LEAST_BYTES = 2**16  # of room, for anything to be written at all
 LONGEST = 80  # characters of the name of a log folder
+LONGEST_BELOW = 200  # of what is written below a folder that is asked for: runs, their names, their pictures
+LONGEST_SHOWN = 300
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 
 
@@ -39,18 +42,30 @@ def refuse_unwritable(folder: Path, setting: str | None = None) -> None:
     Raises:
         OverfitError: it cannot be made, or is read-only or full.
     """
-    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     try:
+        expect_name(folder / ("x" * LONGEST_BELOW))
+        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file" if there.is_file() else "no such folder")
         _write_into(there)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a zero byte in the name is the latter
         raise OverfitError(
-            error.strerror or str(error),
-            where=f"{setting}: {folder}" if setting else folder,
+            getattr(error, "strerror", None) or str(error),
+            where=f"{setting}: {shown_path(folder)}" if setting else shown_path(folder),
             allowed="a folder that can be written",
             hint="name another folder, or make room in this one",
         ) from None
+
+
+def shown_path(path: Path) -> str:
+    """A path as a message holds it: a very long one cut, signs that no screen shows as their escapes.
+
+    Example:
+        >>> shown_path(Path("a" * 1000)) == "a" * LONGEST_SHOWN + "..."
+        True
+    """
+    text = str(path) if str(path).isprintable() else repr(str(path))[1:-1]
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _write_into(folder: Path) -> None:

@@ -53,7 +53,7 @@ def contact_sheet(views: tuple[ShownView, ShownView], *, title: str, subtitle: s
     Raises:
         PairError: no view has a valid depth.
     """
-    without_mask = [view.arrays.name for view in views if view.sky and view.labels is None]
+    without_mask = {view.arrays.name: None for view in views if view.sky and view.labels is None}
     report = check_views([view.arrays for view in views], without_mask=without_mask)
     scale = depth_range(views)
     rows = [_row(views, number, scale, report) for number in (0, 1)]

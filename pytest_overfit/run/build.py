@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,12 +58,21 @@ def instantiate(
         place = f"{where}: {error.where}" if error.where else where
         raise ConfigError(error.found, where=place, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:  # the target is the user's: whatever it raises is a problem of this section
-        raise ConfigError(
-            f"{node['_target_']} cannot be built: {type(error).__name__}: {error}{_root_of(error)}",
-            where=where,
-            allowed="arguments that it accepts",
-            hint=f"the section gives it {', '.join(given) or 'no arguments'}",
-        ) from error
+        found = f"{node['_target_']} cannot be built: {type(error).__name__}: {error}{_root_of(error)}"
+        if (line := _users_line(error)) is not None:
+            hint = "look at that line: the call itself went through"
+            raise ConfigError(found, where=f"{where}, at {line}", allowed="code that builds it", hint=hint) from error
+        hint = f"the section gives it {', '.join(given) or 'no arguments'}"
+        raise ConfigError(found, where=where, allowed="arguments that it accepts", hint=hint) from error
+
+
+def _users_line(error: BaseException) -> str | None:
+    """The innermost line of the user's own behind a call; None where the call itself, or a library, refuses it."""
+    from pytest_overfit.run.watchdog import is_library
+
+    frames = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    lines = [f"{path}:{number}" for path, number in frames if not is_library(path)]
+    return lines[-1] if lines else None
 
 
 def find_target(dotted: str, *, where: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,10 +81,24 @@ def test_problems_exit_with_1(pair_folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_missing_mask(pair_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a mask the check fails while the sky is to be removed; the sky that stays is found by itself."""
-    (pair_folder / "seg" / "0002" / "ground.jpeg.png").unlink()
-    code, out, _ = run(capsys, "pair", "check", pair_folder, "--img-size", 112)
-    assert code == 1
-    assert "problem: remove_sky is on, but ground.jpeg has no mask" in out
+    path = pair_folder / "seg" / "0002" / "ground.jpeg.png"
+    path.unlink()
+    for kind in ("not there", "a directory", "a named pipe (FIFO)", "a socket"):
+        with contextlib.ExitStack() as closing:
+            if kind == "a directory":
+                path.mkdir()
+                closing.callback(path.rmdir)
+            elif kind == "a named pipe (FIFO)":
+                os.mkfifo(path)
+                closing.callback(path.unlink)
+            elif kind == "a socket":
+                closing.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+                closing.callback(path.unlink)
+            code, out, _ = run(capsys, "pair", "check", pair_folder, "--img-size", 112)
+        assert code == 1
+        assert f"problem: remove_sky is on, but ground.jpeg has no mask ({path} is {kind}): its sky keeps" in out
+        assert "contradict" not in out  # an echo: sky is where no other view has it
+        assert out.endswith("\n1 problem(s)\n")
     code, out, _ = run(capsys, "pair", "check", pair_folder, "--img-size", 112, "--no-remove-sky")
     assert code == 1
     assert "has no mask" not in out

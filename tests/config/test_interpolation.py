@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from pytest_overfit.config.compose import compose_tree
-from pytest_overfit.config.interpolation import MAX_TEXT, Interpolation, Survey, scan
+from pytest_overfit.config.interpolation import MAX_TEXT, Cost, Interpolation, Survey, scan
+from pytest_overfit.config.problems import Unusable
 
 from .helpers import load, problems, problems_in, write
 
@@ -149,3 +151,50 @@ def test_a_count_takes_each_value_once() -> None:
     assert total == len(lines)
     assert len(survey.known) == len(lines)
     assert total < MAX_TEXT < sys.maxsize
+
+
+LOOPS = (
+    "x: ${oc.create:${x}}",
+    "x: ${oc.decode:${x}}",
+    "x: ${oc.select:${x}}",
+    "x: ${oc.select:x}",
+    "x: ${oc.dict.values:x}",
+    "x: ${oc.env:NOT_THERE,${x}}",
+    "x: ${${x}}",
+    "x: ${x.y}",
+    "x: ${${x.y}.z}",
+    "x: {a: '${oc.create:${x.a}}'}",
+    "x: {a: '${oc.dict.values:x}'}",
+    "x: ['${oc.create:${x[0]}}']",
+    "x: ${oc.create:${y}}\ny: ${oc.decode:${x}}",
+    "x: ${oc.select:y}\ny: ${oc.create:${x}}",
+    "x: ${y.a}\ny: ${x.a}",
+    "x: ${oc.create:${y.a}}\ny: ${oc.create:${x.a}}",
+    "x: ${oc.decode:${oc.env:LOOP}}",
+)
+
+
+@pytest.mark.parametrize("text", LOOPS)
+def test_what_leads_to_itself_is_a_problem(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through resolvers, keys of keys, sections and lists, in a file and as overrides: never the end of the stack."""
+    monkeypatch.setenv("LOOP", "${oc.decode:${oc.env:LOOP}}")
+    assert any(": x" in line for line in problems_in(tmp_path, f"{text}\n"))
+    overrides = [line.replace(": ", "=", 1) for line in text.splitlines()]
+    assert any(": x" in line for line in problems(write(tmp_path, "z: 1\n"), overrides))
+
+
+@pytest.mark.parametrize("opening", ["${", "${oc.decode:", "${oc.env:NOT_THERE,"])
+def test_one_in_another_is_asked_for_once(opening: str) -> None:
+    """Every level asked its inside twice: thirty levels were a thousand million questions."""
+    asked = 0
+
+    class Counting(Survey):
+        def _measure(self, found: Interpolation, path: tuple[str, ...]) -> Cost:
+            nonlocal asked
+            asked += 1
+            assert asked < 1000
+            return super()._measure(found, path)
+
+    with suppress(Unusable):
+        Counting({"y": "1", "x": opening * 30 + "y" + "}" * 30}).cost(("x",))
+    assert asked

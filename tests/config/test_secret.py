@@ -88,7 +88,7 @@ def test_tables_and_notes_show_stars(tmp_path: Path) -> None:
     rows = {row.setting: row.value for row in explain_config(config)}
     assert (rows["exp_name"], rows["optim.optimizer.lr"]) == ("***", "***")
     assert TOKEN not in "".join((*config.notes, *config.randomness, repr(explain_config(config))))
-    assert (config.exp_name, config.optimizer["lr"]) == (TOKEN, 1e-4)
+    assert (config.exp_name, config.optimizer["lr"]) == ("***", 1e-4)
     assert config.model["deep"] == [{"t": TOKEN}]
     assert {type(config.model["hub"]), type(config.model["deep"][0]["t"]), type(config.exp_name)} == {str}
 
@@ -137,3 +137,33 @@ def test_short_values_are_hidden_by_their_key_alone() -> None:
     assert hide("a\\nb", ["a\nb" + "c" * 9]) == "a\\nb"
     assert repr([Secret("x")]) == "[***]"
     assert told_override("seed_value=1") == "seed_value=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("run-${oc.env:HUB_TOKEN}", "run-***"),
+        ("${oc.env:SHORT}-${oc.env:HUB_TOKEN}-b", "***-***-b"),
+        ("run-${oc.env:SHORT}", "run-***"),
+        ("${oc.env:HUB_TOKEN}", "***"),
+        ("${oc.env:SHORT}", "***"),
+        ("${mine}_x", "***_x"),
+        ("run-${img_size}", "run-56"),
+        ("run-7q", "run-7q"),
+    ],
+)
+def test_a_name_out_of_the_environment_is_masked(
+    tmp_path: Path, text: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the name of the log folder, is printed, and is in the record: what of it is nobody's business is stars."""
+    monkeypatch.setenv("SHORT", "7q")
+    config = load(tmp_path, f"img_size: 56\nmine: ${{oc.env:HUB_TOKEN}}\nexp_name: {text}\n")
+    assert config.exp_name == name
+    assert type(config.exp_name) is str
+    assert TOKEN not in "".join(map(str, explain_config(config)))
+
+
+def test_a_name_that_an_override_has_out_of_the_environment(tmp_path: Path) -> None:
+    """The shell put it there; a name of one's own is shown."""
+    assert load(tmp_path, "img_size: 56\n", [f"exp_name={TOKEN}"]).exp_name == "***"
+    assert load(tmp_path, "img_size: 56\n", ["exp_name=mine"]).exp_name == "mine"

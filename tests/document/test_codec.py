@@ -125,3 +125,12 @@ def test_a_cut_record_is_refused() -> None:
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(OverfitError):
             from_json(text[: int(len(text) * share)])
+
+
+@pytest.mark.parametrize("value", [10**400, "9" * 400, "-" + "9" * 400, 2**64])
+def test_integers_are_bounded_however_they_are_spelt(value: object) -> None:
+    """One that no float holds would be an OverflowError to whoever divides by it."""
+    tree = json.loads(to_json(document(result())))
+    tree["overfit"]["result"]["record"]["steps"] = value
+    with pytest.raises(OverfitError, match="beyond 64 bits"):
+        from_json(json.dumps(tree))

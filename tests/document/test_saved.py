@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +160,39 @@ def test_a_change_is_broken_only_beyond_what_is_allowed() -> None:
     assert not change.broken
     assert replace(change, ratio=1.5001).broken
     assert not replace(change, allowed=None).broken
+
+
+IMPOSSIBLE = {
+    "no seeds": (("seeds",), [], "no seed"),
+    "a seed twice": (("seeds",), "twice", "one seed twice"),
+    "no steps": (("seeds", 0, "steps_to_pass"), 0, "0 steps to pass"),
+    "digits": (("seeds", 0, "steps_to_pass"), 10**4000, "a whole number of 4001 digits"),
+    "a seed of digits": (("seeds", 0, "seed"), 10**400, "a whole number of 401 digits"),
+    "digits in a text": (("seeds", 0, "steps_to_pass"), "1" * 400, "steps_to_pass: a whole number beyond 64 bits"),
+    "text of infinity": (("seeds", 0, "final", "objective"), "1e400", "objective is inf"),
+    "the word": (("seeds", 0, "final", "objective"), "Infinity", "objective is inf"),
+    "no number": (("seeds", 0, "final", "objective"), "nan", "objective is nan"),
+    "a gradient": (("seeds", 0, "grad_norms", "a.weight"), "-inf", "grad_norm/a.weight is -inf"),
+    "a curve": (("curves", "objective", "values", 0), "inf", "the curve of objective is inf"),
+    "an uneven curve": (("curves", "objective", "values"), [1.0], "a curve of objective with more steps than values"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_no_run_was_saved_with_is_refused(tmp_path: Path, name: str) -> None:
+    """An infinite loss, or no seed, would let every later run pass: such a file is none of ours."""
+    path, value, said = IMPOSSIBLE[name]
+    written = write_saved(tmp_path / "main.json", saved())
+    tree = json.loads(written.read_text())
+    *way, last = path
+    node = tree["runs"][0]
+    for key in way:
+        node = node[key]
+    node[last] = node[last] * 2 if value == "twice" else value
+    written.write_text(json.dumps(tree))
+    with pytest.raises(OverfitError, match=said) as error:
+        read_saved(written)
+    assert error.value.allowed == "what --overfit-save NAME wrote"
+    written.write_text(written.read_text().replace('"1e400"', "1e400"))
+    with pytest.raises(OverfitError):
+        read_saved(written)

@@ -17,6 +17,14 @@ HOSTILE = {
     "deep mappings": (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
     "digits": (b'{"overfit": {"version": ' + b"9" * 5000 + b"}}", "digits"),
     "negative digits": (b"[-" + b"9" * 5000 + b"]", "digits"),
+    "hundreds of digits": (
+        b'{"overfit": {"version": ' + b"9" * 400 + b"}}",
+        "a whole number of 400 digits, beyond 64 bits",
+    ),
+    "65 bits": (str(2**64).encode(), "20 digits, beyond 64 bits"),
+    "64 bits and a sign": (str(-(2**63) - 1).encode(), "19 digits, beyond 64 bits"),
+    "no float": (b'{"overfit": {"version": 1e400}}', "the number 1e400, which is beyond every float"),
+    "no float below": (b"[-1" + b"0" * 400 + b".0]", "beyond every float"),
     "NaN": (b'{"overfit": {"version": NaN}}', "the token NaN"),
     "infinity": (b"[-Infinity]", "the token -Infinity"),
     "a key twice": (b'{"overfit": {"version": 1, "version": 1}}', "the key 'version' twice in one mapping"),
@@ -75,3 +83,10 @@ def test_sound_texts_are_read(tmp_path: Path) -> None:
     }
     saved = Saved("main", "2026-01-01", ())
     assert read_saved(write_saved(tmp_path / "main.json", saved)) == saved
+
+
+def test_the_widest_numbers_are_read() -> None:
+    """A memory in bytes, a seed of 64 bits, the largest float."""
+    assert parse_tree(f"[{2**64 - 1}, {-(2**63)}, 1.7976931348623157e308]".encode()) == [
+        2**64 - 1, -(2**63), 1.7976931348623157e308,
+    ]  # fmt: skip

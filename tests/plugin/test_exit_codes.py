@@ -117,3 +117,26 @@ def test_junit_has_a_testcase_per_item(pytester: pytest.Pytester, tiny: TinyConf
     assert failures.keys() == {"camera", "prediction"}
     assert "next: " in str(failures["camera"])
     assert "step 40 of 40" in str(failures["camera"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--overfit-config", "tiny.yaml", "--overfit-set", "seed_value=0x" + "f" * 4000),
+        ("--overfit-config", "tiny.yaml", "--overfit-set", "img_size=1:" + "30:" * 3000 + "30"),
+        ("--overfit-config", "tiny.yaml", "--overfit-set", "a=${oc.create:${a}}"),
+        ("--overfit-max-steps", "9" * 4000),
+        ("--overfit-max-steps", "9" * 5000),
+        ("--overfit-seeds", "9" * 5000),
+        ("--overfit-config", "tiny.yaml", "-o", "overfit_max_steps=" + "9" * 5000),
+        ("--overfit-report", "report", "-o", "overfit_seeds=" + "9" * 5000),
+        ("--overfit-log-dir", "logs", "-o", "overfit_seeds=many"),
+    ],
+)
+def test_what_no_setting_can_be_is_4(pytester: pytest.Pytester, tiny: TinyConfig, arguments: tuple[str, ...]) -> None:
+    """Numbers of thousands of digits, and values that lead to themselves: a usage error, not an error of ours."""
+    tiny()
+    pytester.makepyfile(test_own="raise SystemError('was imported')")
+    result = pytester.runpytest_inprocess(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()

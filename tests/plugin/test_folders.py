@@ -222,3 +222,31 @@ def run(overfit, before, net, *args, **keywords):
         if all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True)):
             pathlib.Path("restored").touch()
 """
+
+
+TOO_LONG = {"name": "9" * 5000, "path": "a/" * 2100 + "a"}
+OPTIONS = (
+    "--overfit-report=@", "--overfit-log-dir=@", "--overfit-config=@.yaml", "@.yaml", "@.yaml::camera",
+    "--overfit-save=@", "--overfit-compare=@", "-o overfit_storage=@ --overfit-save=main",
+    "-o overfit_storage=@ --overfit-compare=main", "-o overfit_report=@", "-o overfit_log_dir=@",
+    "-o overfit_config=@.yaml",
+)  # fmt: skip
+KEYS = (
+    "logging.log_dir=@", "overfit.import_roots=[@]", "overfit.pair.follow_links=[@]", "overfit.checkpoint=@",
+    "overfit.pair.source_root=@", "checkpoint.resume_checkpoint_path=@", "model._target_=@.b",
+    "data.train.dataset.dataset_configs[0].ROOT=@", "data.train.dataset.dataset_configs[0].split_file=@",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [*TOO_LONG.values(), "a\0b"], ids=[*TOO_LONG, "zero byte"])
+@pytest.mark.parametrize("asked", [*OPTIONS, *KEYS])
+def test_what_no_path_can_be_is_4(pytester: pytest.Pytester, tiny: TinyConfig, asked: str, bad: str) -> None:
+    """Every option, ini key and key that names a file or a folder: a usage error, and nothing runs."""
+    tiny()
+    pytester.makepyfile("def test_a(): assert False, 'it ran'")
+    given = asked.split() if asked in OPTIONS else ["--overfit-config=tiny.yaml", "--overfit-set", asked]
+    result = pytester.runpytest_inprocess(*(each.replace("@", bad) for each in given))
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in said
+    assert "it ran" not in said

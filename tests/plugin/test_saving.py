@@ -97,3 +97,20 @@ def test_a_session_that_only_looks_saves_nothing(pytester: pytest.Pytester) -> N
 def test_a_run_that_misses_is_saved_too(pytester: pytest.Pytester) -> None:
     """It came to its end."""
     assert session(pytester, "--overfit-save=main", "-k", "miss").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    "change",
+    [('"objective": ', '"objective": 1e400, "was": '), ('"steps_to_pass": ', '"steps_to_pass": 1' + "0" * 4000)],
+)
+def test_a_baseline_that_lets_everything_pass_is_refused(pytester: pytest.Pytester, change: tuple[str, str]) -> None:
+    """Exit code 4, and nothing ran: a loss of infinity is not what a run was saved with."""
+    session(pytester, "--overfit-save=main", "-k", "learns").assert_outcomes(passed=1, deselected=2)
+    path = pytester.path / ".overfit" / "main.json"
+    text = path.read_text()
+    assert '"objective": ' in text
+    path.write_text(text.replace(*change, 1))
+    result = pytester.runpytest_inprocess(*LIMIT)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*main.json: *", "*allowed: what --overfit-save NAME wrote"])
+    assert not (pytester.path / "ran").exists()

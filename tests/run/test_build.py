@@ -57,6 +57,42 @@ def test_a_target_that_cannot_be_built_names_its_section(node: dict[str, object]
     assert says in str(caught.value)
 
 
+OWN = """
+import torch
+
+class Model(torch.nn.Module):
+    def __init__(self, size=3):
+        super().__init__()
+        helper(size)
+
+def helper(size):
+    if size == 4:
+        torch.nn.Linear(3, -2)
+    if size == 5:
+        torch.nn.Linear(3)
+    raise ValueError("no weights")
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "line", "kind"), [(3, 14, "ValueError"), (4, 11, "RuntimeError"), (5, 13, "TypeError")]
+)
+def test_what_a_constructor_raises_is_no_matter_of_arguments(tmp_path: Path, size: int, line: int, kind: str) -> None:
+    """The line of the user's own is named, the innermost one; arguments only where the call itself refuses them."""
+    (tmp_path / "own_model.py").write_text(OWN, encoding="utf-8")
+    with imported(tmp_path), pytest.raises(ConfigError) as caught:
+        instantiate({"_target_": "own_model.Model", "size": size}, where="model")
+    assert str(caught.value).startswith(
+        f"model, at {tmp_path / 'own_model.py'}:{line}: own_model.Model cannot be built: {kind}"
+    )
+    assert "argument" not in str(caught.value).partition("\n")[2]
+    assert "next: look at that line" in str(caught.value)
+    with imported(tmp_path), pytest.raises(ConfigError) as caught:
+        instantiate({"_target_": "own_model.Model", "sice": size}, where="model")
+    assert str(caught.value).startswith("model: own_model.Model cannot be built: TypeError")
+    assert "next: the section gives it sice" in str(caught.value)
+
+
 def test_a_module_that_breaks_on_import_says_what_is_missing(tmp_path: Path) -> None:
     """The missing package inside the user's module is named, not the module itself."""
     (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from pytest_overfit.pair.exr import write_exr
 from pytest_overfit.pair.readers import read_depth
@@ -112,11 +113,28 @@ def test_an_inverted_pose_is_found_by_geometry(victim: Victim) -> None:
 
 def test_a_missing_sky_mask_is_named(victim: Victim) -> None:
     """The sky's bogus depth would be taken for real."""
-    (victim.pair / "seg" / "0000" / f"{GROUND}.png").unlink()
+    path = victim.pair / "seg" / "0000" / f"{GROUND}.png"
+    path.unlink()
+    result = victim.run()
     expect_red(
-        victim.run(),
-        {"pair": f"remove_sky is on, but {GROUND} has no mask"},
+        result,
+        {"pair": f"remove_sky is on, but {GROUND} has no mask ({path} is not there)"},
         green=("config", "loader", "supervised", *RUN),
+    )
+    result.stdout.fnmatch_lines([f"  where: {path}"])
+    assert "is cam2world stored" not in result.stdout.str()  # an echo: sky is where no other view has it
+
+
+@pytest.mark.parametrize(
+    "name", ["0000/{GROUND}.jpg", "0000/{GROUND}.npz", "0000/{GROUND}.exr", "seg/0000/{GROUND}.png", "train.npz"]
+)
+def test_garbage_names_the_file_and_the_folder(victim: Victim, name: str) -> None:
+    """The next step can be pasted as it is."""
+    path = victim.pair / name.replace("{GROUND}", GROUND)
+    path.write_bytes(b"garbage")
+    result = victim.run()
+    result.stdout.fnmatch_lines(
+        [f"  where: {path}*", f"  next: pytest-overfit pair check {victim.pair} shows every file of it"]
     )
 
 
