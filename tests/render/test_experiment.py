@@ -128,11 +128,14 @@ def test_a_failed_run_names_problem_cause_and_next_step() -> None:
     source = experiment_record(document)
     assert_well_formed(source)
     assert "## Causes" in headings(source)
-    missed = [finding for finding in document.findings if not finding.passed]
     told = items(source)
+    missed = [finding for finding in document.findings if finding.missed]
+    assert [finding.name for finding in missed] == ["finite"]
     for finding in missed:
         assert f"{finding.name}: {finding.observed}, allowed {finding.allowed}" in told
         assert f"where: {finding.where}" in told
+    for finding in document.findings:
+        assert finding.judged or f"{finding.name} (not judged): {finding.observed}" in told
     cause = document.result.causes[0]
     assert cause.id == "lr-high"
     assert f"lr-high (proven by a trial): {cause.observed}" in told

@@ -37,8 +37,9 @@ def test_a_run_that_failed() -> None:
     values = dict(user_properties(document))
     assert values["overfit.verdict"] == "failed"
     assert values["overfit.causes"] == ", ".join(cause.id for cause in document.result.causes)
-    finding = document.result.finding("objective")
-    assert values["overfit.objective"] == f"FAILED: {finding.observed}, allowed {finding.allowed}"
+    finding = document.result.finding("finite")
+    assert values["overfit.finite"] == f"FAILED: {finding.observed}, allowed {finding.allowed}"
+    assert values["overfit.objective"] == f"not judged: {document.result.finding('objective').observed}"
     assert "overfit.margin" not in values
 
 
