@@ -303,8 +303,11 @@ def _line_to_add(item: pytest.Item, *, has_call: bool) -> str:
 def _is_expected(error: BaseException) -> bool:
     """Whether a ``pytest.raises`` or an ``assertRaises`` that takes this error is open now.
 
-    Nothing on the stack tells; but the object behind the ``with`` is alive, and has not been told of an error yet.
+    Nothing on the stack tells of a ``with``; but the object behind it is alive, and has not been told of an error yet.
+    The call form of pytest before 8.4 has no such object: it stands on the stack.
     """
+    if _is_called_for(error):
+        return True
     raises = type(pytest.raises(BaseException))
     asserts = type(unittest.TestCase("id").assertRaises(BaseException))  # noqa: PT027 - theirs
     for each in gc.get_objects():
@@ -320,4 +323,14 @@ def _is_expected(error: BaseException) -> bool:
             continue
         if is_open and isinstance(error, wanted):
             return True
+    return False
+
+
+def _is_called_for(error: BaseException) -> bool:
+    """Whether ``pytest.raises(kind, function)`` is calling what has raised."""
+    code, frame = pytest.raises.__code__, inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is code and isinstance(error, frame.f_locals.get("expected_exception", ())):
+            return True
+        frame = frame.f_back
     return False

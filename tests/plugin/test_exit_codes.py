@@ -137,6 +137,6 @@ def test_what_no_setting_can_be_is_4(pytester: pytest.Pytester, tiny: TinyConfig
     """Numbers of thousands of digits, and values that lead to themselves: a usage error, not an error of ours."""
     tiny()
     pytester.makepyfile(test_own="raise SystemError('was imported')")
-    result = pytester.runpytest_inprocess(*arguments)
+    result = pytester.runpytest_subprocess(*arguments)  # pytest 7 warns of its own parser within a process
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
