@@ -148,7 +148,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if spread or "pytest_overfit.collect" in _loaded():
         from pytest_overfit import terminal
 
-        terminal.write_summary(terminalreporter)
+        terminal.write(terminalreporter)
 
 
 @pytest.hookimpl(optionalhook=True)

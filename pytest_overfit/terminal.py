@@ -17,9 +17,10 @@ from pytest_overfit.collect import CALL, SECRETS, ConfigItem, is_overfit_test, w
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.properties import attach_properties
 from pytest_overfit.report.causes import cause_lines
-from pytest_overfit.report.debug import TITLE, debug_lines
+from pytest_overfit.report.debug import TITLE
 from pytest_overfit.report.progress import time_line
 from pytest_overfit.report.text import call_line, criteria_table, run_headline
+from pytest_overfit.report.writing import Writing
 from pytest_overfit.strict import CUT_SHORT, JUDGED, UNJUDGED
 from pytest_overfit.suggest import printable
 from pytest_overfit.verdicts import forget, glanced_miss, hidden_miss, refuse, told_by
@@ -49,7 +50,7 @@ class RunNote:
         unwritten: Sequence[str],
         *,
         seconds: Mapping[str, float],
-        width: int,
+        debug: tuple[str, ...],
     ) -> RunNote:
         """What is to be said of the runs of a verdict.
 
@@ -57,13 +58,13 @@ class RunNote:
             folder: holds the runs of one name.
             unwritten: what was not written, or not where it was asked for.
             seconds: spent on every phase.
-            width: of the terminal.
+            debug: the numbers of a run that failed.
         """
         open_ = tuple(not_asked_lines(verdict.not_asked))
         notes = tuple(dict.fromkeys((*verdict.record.notes, *unwritten, *open_)))
         board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
         headlines = tuple(run_headline(run.record, run.findings) for run in verdict.runs or (verdict,))
-        causes, debug = tuple(cause_lines(verdict.causes)), tuple(debug_lines(verdict, width=width))
+        causes = tuple(cause_lines(verdict.causes))
         mistakes = tuple(each.text() for each in verdict.not_asked if each.ours)
         return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten), mistakes)
 
@@ -174,6 +175,14 @@ def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) ->
     """Puts a run that Ctrl-C ended aside for the summary: its item never gets a report."""
     rows = [_row(item, finding, run) for finding in verdict.findings]
     item.config.stash.setdefault(INTERRUPTED, []).extend(rows)
+
+
+def write(reporter: pytest.TerminalReporter) -> None:
+    """The summary; where a mistake of ours breaks it off, a line says so, and the session ends as its tests do."""
+    writing = Writing()
+    writing.attempt("the rest of the summary", lambda: write_summary(reporter), otherwise=None)
+    for line in writing.lines:
+        reporter.write_line(line)
 
 
 def write_summary(reporter: pytest.TerminalReporter) -> None:

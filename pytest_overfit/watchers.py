@@ -16,6 +16,7 @@ from pytest_overfit.ledger import KEY
 from pytest_overfit.places import RECORDER
 from pytest_overfit.progress import PhaseClock, progress_for
 from pytest_overfit.properties import keep_properties
+from pytest_overfit.report.debug import debug_lines
 from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
 from pytest_overfit.report.tensorboard import TensorBoardLog
 from pytest_overfit.report.writing import Guarded, Writing
@@ -118,12 +119,18 @@ class Watchers:
         document = Document("", place, "", "finished", "", "", call=self.call, result=verdict)
         if ledger is not None and self.recorder is not None:
             verdict, comparison = ledger.compared(place, self.call, verdict)
-            limits = limits_of(self.criteria.limits(), verdict.record)
-            document = self.recorder.end(verdict, comparison=comparison, limits=limits, pair=self._pair(verdict))
+            recorder, judged = self.recorder, verdict
+
+            def ended() -> Document:
+                limits = limits_of(self.criteria.limits(), judged.record)
+                return recorder.end(judged, comparison=comparison, limits=limits, pair=self._pair(judged))
+
+            document = self.writing.attempt("the record", ended, otherwise=document)
         for (writer, guard), run in zip(self.logs, verdict.runs or (verdict,), strict=False):
             guard.write(partial(writer.on_result, run))
         if self.request.config.getini("overfit_properties"):
-            keep_properties(self.request.node, document)
+            keep = partial(keep_properties, self.request.node, document)
+            self.writing.attempt("the properties of the JUnit report", keep, otherwise=None)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:
@@ -131,8 +138,10 @@ class Watchers:
         config = self.request.config
         shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
         width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
+        look = partial(debug_lines, verdict, width=width)
+        debug = self.writing.attempt("the numbers of the run", lambda: tuple(look()), otherwise=())
         unwritten = (*((self.elsewhere,) if self.elsewhere else ()), *self.writing.lines)
-        return RunNote.of(verdict, self.folder, unwritten, seconds=self.clock.seconds, width=width)
+        return RunNote.of(verdict, self.folder, unwritten, seconds=self.clock.seconds, debug=debug)
 
     def _recorder(self) -> Recorder | None:
         ledger = self.request.config.stash.get(KEY, None)

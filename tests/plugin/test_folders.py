@@ -158,6 +158,28 @@ def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pyte
     assert [document.verdict for document in read_report(pytester.path / "report")] == ["passed"]
 
 
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("pytest_overfit.watchers.keep_properties", "note: not written: the properties of the JUnit report"),
+        ("pytest_overfit.watchers.debug_lines", "note: not written: the numbers of the run"),
+        ("pytest_overfit.document.recorder.Recorder.end", "note: not written: the record"),
+        ("pytest_overfit.terminal._reports", "not written: the rest of the summary"),
+    ],
+)
+def test_a_text_of_ours_that_breaks(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, place: str, what: str
+) -> None:
+    """Whatever is said of a run after its verdict: a line, and the test passes."""
+    monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
+    monkeypatch.setattr(place, lambda *args, **kwargs: _broken(args))
+    pytester.makepyfile(MODEL.format(full=0))
+    result = pytester.runpytest_inprocess("--overfit-report", "report")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines([f"{what}: KeyError: 'broken' (*); this is a mistake*"])
+
+
 def _broken(terms: object) -> None:
     raise KeyError("broken")
 
