@@ -240,11 +240,11 @@ class _Run:
             )
         generated = self.prepared.generated
         with restored_process(), evaluating(self.task.model):
-            if wanted:
-                return generated(self.task.batch, True)
-            return self.questions.ask(
+            said = generated(self.task.batch, True) if wanted else None
+            ahead = self.questions.ask(
                 "what the decoder predicts", lambda: generated(self.task.batch, False), otherwise=None
             )
+        return ahead if said is None else said if ahead is None else replace(said, ahead=ahead.ahead)
 
     def _bench(self, plan: Plan) -> Bench:
         start = self.snapshot

@@ -29,7 +29,7 @@ TARGET_NAMES = frozenset(
 )
 
 
-Heed = tuple[Heard, dict[str, float]]
+Answer = tuple[Heard, dict[str, float]]  # what the models returned, and the terms as numbers
 
 
 def probe_influence(
@@ -52,7 +52,7 @@ def probe_influence(
     if not named:
         return Supervision({}, (), note="the batch holds no tensor")
 
-    def call(batch: Any) -> Heed:
+    def call(batch: Any) -> Answer:
         with restored_process(), task.listening():
             seed_everything(seed)
             task.heard.clear()
@@ -70,7 +70,7 @@ def probe_influence(
                 task.heard.clear()
                 snapshot.restore()
 
-    def other(batch: Any) -> Heed:
+    def other(batch: Any) -> Answer:
         with users_code():
             return call(batch)
 
@@ -86,7 +86,9 @@ def probe_influence(
     return replace(found, targets=targets, finite=finite, padding=padding)
 
 
-def _answers(batch: Any, named: Sequence[tuple[str, Tensor]], sound: Heed, other: Callable[[Any], Heed]) -> Supervision:
+def _answers(
+    batch: Any, named: Sequence[tuple[str, Tensor]], sound: Answer, other: Callable[[Any], Answer]
+) -> Supervision:
     outputs, base = sound
     answers: dict[str, dict[str, float]] = {}
     inputs, unread, skipped = [], [], []
@@ -111,7 +113,7 @@ def _answers(batch: Any, named: Sequence[tuple[str, Tensor]], sound: Heed, other
     return Supervision(answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note)
 
 
-def _padding_read(batch: Any, base: dict[str, float], other: Callable[[Any], Heed]) -> int:
+def _padding_read(batch: Any, base: dict[str, float], other: Callable[[Any], Answer]) -> int:
     """How many labels stand under an ``attention_mask`` of 0 and are read by the loss all the same.
 
     They get the label of a token that counts; a loss that leaves them out does not notice.

@@ -22,7 +22,7 @@ from pytest_overfit.run.bench import Bench, heard_in
 from pytest_overfit.run.bounded import Parts
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.constant import Constant, Writes
-from pytest_overfit.run.influence import perturbed, plain_outputs, targets_of
+from pytest_overfit.run.influence import Answer, perturbed, plain_outputs, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.names import resolve_term
@@ -39,8 +39,6 @@ CLOSE, TIMES = 0.999, 9.0  # of its fall, of its end value: one that leaves both
 DECIDED = 0.5  # of a gradient at the start: a target that changes more of it is what the term is about
 MOST_GROUPS = 4  # of parameters that may be the loss's own: each costs one forward pass
 FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells which do
-
-Answer = tuple[Heard, dict[str, float]]
 
 
 def verify(

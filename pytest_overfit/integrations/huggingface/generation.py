@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.asking import Refused, users_code
+from pytest_overfit.asking import users_code
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.record import Generated
 
@@ -19,15 +18,16 @@ TOKENS = ("input_ids", "attention_mask", "labels", "position_ids", "token_type_i
 
 
 def said_again(model: Any, batch: Any, generates: bool) -> Generated | None:
-    """What a trained model generates, where it is to, and which tokens a decoder predicts from the true ones.
+    """What a trained model generates, or, where it is not to, which tokens a decoder predicts from the true ones.
 
     Example:
         >>> said_again(trained_gpt2, batch, generates=False)                    # doctest: +SKIP
         Generated(right=0, total=0, prompt=1, first_wrong='', ahead=(0.0, 1.0, 0.04))
     """
-    said = generate_again(model, batch) if generates else None
+    if generates:
+        return generate_again(model, batch)
     ahead = predicted_ahead(model, batch)
-    return said if not ahead else replace(said or Generated(), ahead=ahead)
+    return Generated(ahead=ahead) if ahead else None
 
 
 def predicted_ahead(model: Any, batch: Any) -> tuple[float, ...]:
@@ -35,17 +35,17 @@ def predicted_ahead(model: Any, batch: Any) -> tuple[float, ...]:
 
     Empty for other models. A decoder that has memorised its batch has (0, 1, 0), or nearly so; (0, 0, 1) says that its
     labels were shifted twice.
+
+    Raises:
+        Refused: the model wants more than its batch has without labels.
     """
     able = getattr(model, "can_generate", None)
     decodes = callable(able) and able() and not model.config.is_encoder_decoder
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
     if not decodes or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 4:
         return ()
-    try:
-        with torch.no_grad(), users_code():
-            logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
-    except Refused:  # a model that wants more than its batch has; it is asked for nothing then
-        return ()
+    with torch.no_grad(), users_code():
+        logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
     if logits.shape[:2] != ids.shape:
         return ()
     mask, labels = batch.get("attention_mask"), batch.get("labels")
