@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from transformers import BatchEncoding, Trainer
+from transformers import BatchEncoding, GPT2LMHeadModel, Trainer
 
 from pytest_overfit import OverfitError, run_overfit
 from pytest_overfit.integrations.huggingface.generation import generate_again
@@ -190,3 +190,21 @@ def test_a_frozen_body_is_the_cause(tmp_path: Path) -> None:
     model.transformer.ln_f.requires_grad_(True)
     result = run_overfit(trainer(tmp_path, model), max_steps=300)
     assert result.causes[0].id == "frozen"
+
+
+def test_a_decoder_that_needs_its_labels_is_not_asked_what_it_predicts() -> None:
+    """It refuses its batch without them: that is told, and never reads as no prediction."""
+
+    class Strict(GPT2LMHeadModel):  # type: ignore[no-untyped-call]
+        def forward(self, *args: Any, labels: Any = None, **kwargs: Any) -> Any:
+            if labels is None:
+                raise ValueError("labels are wanted")
+            return super().forward(*args, labels=labels, **kwargs)
+
+    ids = tokens()
+    model = Strict(gpt2().config)
+    result = run_overfit(model, {"input_ids": ids, "labels": ids}, optimizer=adam(1e-2), max_steps=3, diagnose=False)
+    assert result.record.generated is None
+    (kept,) = [each for each in result.not_asked if each.question == "what the decoder predicts"]
+    assert kept.why.endswith("ValueError: labels are wanted")
+    assert not kept.ours
