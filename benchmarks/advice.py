@@ -42,7 +42,7 @@ def rates(factor: float) -> tuple[str, ...]:
 
 def depth_in_millimetres(folder: Path) -> None:
     """The second view's depth becomes a thousand times as large."""
-    from pytest_overfit.pair.exr import read_exr, write_exr
+    from pytest_overfit.two_view.pair.exr import read_exr, write_exr
 
     path = sorted(folder.glob("*/*.exr"))[1]
     write_exr(path, np.asarray(read_exr(path) * 1000, np.float32))
@@ -108,8 +108,8 @@ def run(failure: Failure, config: Path, folder: Path) -> dict[str, Any]:
     """One failure in a process of its own."""
     settings = list(failure.settings)
     if failure.damage is not None:
-        from pytest_overfit.pair.create import create_pair  # not before pytest: it rewrites what it imports
-        from pytest_overfit.pair.render import render_source
+        from pytest_overfit.two_view.pair.create import create_pair  # not before pytest: it rewrites what it imports
+        from pytest_overfit.two_view.pair.synthetic import render_source
 
         source = render_source(folder / "source", width=320, height=240)
         pair = create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair").root

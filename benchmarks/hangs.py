@@ -237,7 +237,7 @@ data:
     common_config: {fix_img_num: 2, fix_aspect_ratio: 0.92}
   val: *split
 model: {_target_: conftest.Net}
-loss: {_target_: pytest_overfit.reference.MultitaskLoss}
+loss: {_target_: pytest_overfit.two_view.reference.MultitaskLoss}
 optim:
   optimizer: {_target_: torch.optim.AdamW, lr: 0.05, weight_decay: 0.0}
 overfit:

@@ -80,9 +80,9 @@ class Place:
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the files that are left."""
-        from pytest_overfit.document.folder import RUNS, read_document, read_report
-        from pytest_overfit.document.saved import read_saved
         from pytest_overfit.errors import OverfitError
+        from pytest_overfit.report.record.folder import RUNS, read_document, read_report
+        from pytest_overfit.report.record.saved import read_saved
 
         try:
             documents = read_report(self.folder / "report")
@@ -112,8 +112,8 @@ class Place:
 
     def state(self) -> str:
         """What the record says."""
-        from pytest_overfit.document.folder import read_report
         from pytest_overfit.errors import OverfitError
+        from pytest_overfit.report.record.folder import read_report
 
         try:
             return ", ".join(document.state for document in read_report(self.folder / "report")) or "absent"

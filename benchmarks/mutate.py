@@ -68,14 +68,14 @@ class Count:
 def readers(folder: Path) -> dict[str, Reader]:
     """All readers, with sound files made in `folder`."""
     from pytest_overfit.config.loading import load_config
-    from pytest_overfit.document.folder import read_document
-    from pytest_overfit.document.saved import compare, read_saved
     from pytest_overfit.errors import OverfitError
-    from pytest_overfit.pair.index import locate_pair, read_index
-    from pytest_overfit.pair.readers import read_camera, read_depth, read_image, read_labels
-    from pytest_overfit.pair.render import render_source
-    from pytest_overfit.render.experiment import experiment_record
-    from pytest_overfit.render.summary import summary_markdown
+    from pytest_overfit.report.ci.summary import summary_markdown
+    from pytest_overfit.report.markdown.experiment import experiment_record
+    from pytest_overfit.report.record.folder import read_document
+    from pytest_overfit.report.record.saved import compare, read_saved
+    from pytest_overfit.two_view.pair.index import locate_pair, read_index
+    from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
+    from pytest_overfit.two_view.pair.synthetic import render_source
 
     source = render_source(folder / "town", seed=1, width=64, height=48)
     views = locate_pair(source.source_root, source.source_npz, source.source_seg_root, 0).views

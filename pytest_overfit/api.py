@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
@@ -16,6 +15,7 @@ from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
 from pytest_overfit.diagnose.rank import Rule, find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
@@ -253,7 +253,7 @@ def in_its_place(
             return judged(record, settings, None, Questions(), (), place)
 
     def shared(seed: int) -> OverfitResult:
-        from pytest_overfit.document.codec import result_from_json, result_to_json
+        from pytest_overfit.report.record.codec import result_from_json, result_to_json
 
         assert ranks is not None
         with ranks.run(name, settings.distributed, seconds=limit):

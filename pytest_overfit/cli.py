@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.options import LANGUAGES
+from pytest_overfit.report.markdown.translations import LANGUAGES
 
 if TYPE_CHECKING:
-    from pytest_overfit.pair.layout import FollowLinks, PairFiles
+    from pytest_overfit.two_view.pair.layout import FollowLinks, PairFiles
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 _DEFAULT_SOURCE = "aerialmegadepth/cropped"
@@ -99,7 +99,7 @@ def _add_report(topics: Any) -> None:
 
 
 def _report(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
-    from pytest_overfit.publish import render_again
+    from pytest_overfit.report.publish import render_again
 
     report, documents = render_again(options.record, output=options.output, lang=options.lang)
     for document in documents:
@@ -145,8 +145,8 @@ def _create(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _rendered_pair(options: argparse.Namespace) -> PairFiles:
-    from pytest_overfit.pair.create import create_pair
-    from pytest_overfit.pair.render import render_source
+    from pytest_overfit.two_view.pair.create import create_pair
+    from pytest_overfit.two_view.pair.synthetic import render_source
 
     with tempfile.TemporaryDirectory(prefix="pytest-overfit-") as folder:
         source = render_source(folder, seed=options.seed or 0)
@@ -161,7 +161,7 @@ def _rendered_pair(options: argparse.Namespace) -> PairFiles:
 
 
 def _cut_pair(options: argparse.Namespace) -> PairFiles:
-    from pytest_overfit.pair.create import create_pair
+    from pytest_overfit.two_view.pair.create import create_pair
 
     root = options.source_root or Path(_DEFAULT_SOURCE)
     return create_pair(
@@ -176,8 +176,8 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
 
 
 def _create_config(options: argparse.Namespace, pair: PairFiles) -> None:
-    from pytest_overfit.pair.create import CONFIG_NAME
-    from pytest_overfit.pair.template import write_config
+    from pytest_overfit.two_view.pair.create import CONFIG_NAME
+    from pytest_overfit.two_view.pair.template import write_config
 
     path = pair.root / CONFIG_NAME if options.create_config == Path() else options.create_config
     if write_config(pair, path, overwrite=options.overwrite, style=options.config_style):
@@ -187,9 +187,9 @@ def _create_config(options: argparse.Namespace, pair: PairFiles) -> None:
 
 
 def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
-    from pytest_overfit.pair.check import check_pair
-    from pytest_overfit.pair.create import SEGMENTATION, SPLITS
-    from pytest_overfit.pair.index import locate_pair
+    from pytest_overfit.two_view.pair.check import check_pair
+    from pytest_overfit.two_view.pair.create import SEGMENTATION, SPLITS
+    from pytest_overfit.two_view.pair.index import locate_pair
 
     root, split, masks = options.folder, options.folder / SPLITS[0], options.folder / SEGMENTATION
     pair = locate_pair(root, split, masks, 0, follow_links=_followed(options))
@@ -208,12 +208,12 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
 
 
 def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from pytest_overfit.pair.create import SEGMENTATION, SPLITS
-    from pytest_overfit.pair.index import locate_pair
+    from pytest_overfit.two_view.pair.create import SEGMENTATION, SPLITS
+    from pytest_overfit.two_view.pair.index import locate_pair
 
     try:
-        from pytest_overfit.report.pair_panels import views_of_batch, views_on_disk
-        from pytest_overfit.report.pair_sheet import contact_sheet, save_sheet
+        from pytest_overfit.two_view.pictures.pair_panels import views_of_batch, views_on_disk
+        from pytest_overfit.two_view.pictures.pair_sheet import contact_sheet, save_sheet
     except ImportError as error:  # OpenCV without the system libraries that it needs
         raise OverfitError(f"no picture can be drawn: {error}", hint="opencv-python-headless needs fewer") from error
 
@@ -245,7 +245,7 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:
     """What the loader hands to a model: the shape of every key, and the valid depth of every image in metres."""
-    from pytest_overfit.data import PairDataset, build_loader
+    from pytest_overfit.two_view.data import PairDataset, build_loader
 
     dataset = PairDataset(
         options.folder,

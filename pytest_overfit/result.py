@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_overfit.asking import NotAsked, not_asked_lines
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.asking import NotAsked, not_asked_lines
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.causes import cause_lines, failure_text
-from pytest_overfit.report.text import criteria_table, run_headline
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.failure import cause_lines, failure_text
+from pytest_overfit.text.table import criteria_table, run_headline
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.asking import (
+from pytest_overfit.errors.asking import (
     Mistake,
     NotAsked,
     Questions,

@@ -16,7 +16,7 @@ from benchmarks.zoo.case import Setup, fixed, mlp, smooth_images
 from benchmarks.zoo.dense import classify, labelled, regress, targets
 from benchmarks.zoo.registry import CASES
 from benchmarks.zoo.vision import adam, labelled_images
-from pytest_overfit.reference.pose import encode_pose
+from pytest_overfit.two_view.reference.pose import encode_pose
 
 Batch = dict[str, Any]
 Optimizer = torch.optim.Optimizer

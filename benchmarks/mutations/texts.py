@@ -21,7 +21,8 @@ VALUES = (
     "${a:${b}}",
     "${exp_name}${exp_name}", "???", "\t", "\x07", "\ufeff", "a: b: c", "é", "\U0001f600", "a\u2028b", "./x", "/",
     "~nobody/x",
-    "pytest_overfit.reference.TwoViewModel", "os.system", "torch.nn.Linear", "no.such.Thing", "[" * 200 + "]" * 200,
+    "pytest_overfit.two_view.reference.TwoViewModel", "os.system", "torch.nn.Linear", "no.such.Thing",
+    "[" * 200 + "]" * 200,
     "{a: " * 100 + "1" + "}" * 100, "-9223372036854775809", "18446744073709551616", "1e18", "-0.0", "{<<: {a: 1}}",
     "yes please",
 )  # fmt: skip

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.asking import Refused, users_code
 from pytest_overfit.config.defaults import INSTALL_HYDRA
 from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
 from pytest_overfit.config.interpolation import Survey, dotted, expect_bounded
@@ -21,6 +20,7 @@ from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, is_wi
 from pytest_overfit.config.secret import Secret, is_from_environment, is_secret_key
 from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
 from pytest_overfit.config.without_hydra import composed_without_hydra
+from pytest_overfit.errors.asking import Refused, users_code
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -10,7 +10,7 @@ from pytest_overfit.config.causes import IDS
 from pytest_overfit.config.criteria import LIMIT_ALIASES, Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.suggest import nearest
+from pytest_overfit.errors.suggest import nearest
 
 Record = TypeVar("Record")
 NOTHING_ASKED = "no limit on any term: nothing asks for learning"

@@ -11,7 +11,7 @@ from pytest_overfit.config.keywords import COMMAND_LINE, SETTINGS, keyword_of
 from pytest_overfit.config.schema import AmpConfig, OverfitConfig, OverfitSettings
 from pytest_overfit.config.secret import HIDDEN, hide
 from pytest_overfit.config.settings import Resolved
-from pytest_overfit.suggest import printable
+from pytest_overfit.errors.suggest import printable
 
 _OVERRIDE = "override "
 _SHORTEST = 12  # signs of a value that are always shown

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.suggest import nearest
+from pytest_overfit.errors.suggest import nearest
 
 MOST_BITS = 64
 WITHIN_BITS = f"whole numbers of at most {MOST_BITS} bits"

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_overfit.config.compose import BROKEN
 from pytest_overfit.config.problems import Problem, did_you_mean, shown
 from pytest_overfit.config.secret import plain
-from pytest_overfit.files import expect_name
+from pytest_overfit.untrusted.files import expect_name
 
 _BOUNDS = ("at_least", "above", "at_most", "under")
 _WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pytest_overfit.config.criteria import Criteria, Monotonic
 from pytest_overfit.config.trainer import CheckpointConfig, TrainerConfig
 
-DEFAULT_MODEL = "pytest_overfit.reference.TwoViewTransformer"
-DEFAULT_LOSS = "pytest_overfit.reference.MultitaskLoss"
+DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
+DEFAULT_LOSS = "pytest_overfit.two_view.reference.MultitaskLoss"
 DEFAULT_OPTIMIZER = "torch.optim.AdamW"
 DEFAULT_ASPECT = 0.92
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_overfit.config.problems import Problem, misspelt, one_letter_off, shown
 from pytest_overfit.config.reading import Reads
-from pytest_overfit.suggest import nearest, shorten
+from pytest_overfit.errors.suggest import nearest, shorten
 
 # Keys of a VGGT-style trainer that change nothing about one sample or its loss: told in one line, whatever their value.
 _TRAINERS = re.compile(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.asking import REPORT, NotAsked
 from pytest_overfit.diagnose.cause import GROUPS, Cause
+from pytest_overfit.errors.asking import REPORT, NotAsked
 from pytest_overfit.judge.finding import Finding
 
 ALLOWED = "no mistake that is certain"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pytest_overfit.asking import Questions
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rules import (
@@ -29,6 +28,7 @@ from pytest_overfit.diagnose.rules import (
     two_view,
     units,
 )
+from pytest_overfit.errors.asking import Questions
 
 Rule = Callable[[Evidence], Iterable[Cause]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.asking import Refused, Unanswerable, users_code
+from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
 from pytest_overfit.run.watch import named_outputs
 
 

@@ -1,0 +1,1 @@
+"""A record of a run as findings, criterion by criterion. Pure."""

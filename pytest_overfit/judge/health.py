@@ -6,10 +6,10 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 
 from pytest_overfit.config.criteria import Limit, Supervised
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import BatchRecord, ParameterRecord, RunRecord, Supervision
-from pytest_overfit.suggest import shorten
 
 # Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
 TARGETS_OF = {"camera": ("extrinsics", "intrinsics"), "depth": ("depths",)}

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.files import expect_name
+from pytest_overfit.untrusted.files import expect_name
 
 DEFAULT_FOLDER = "overfit_logs"
 LEAST_BYTES = 2**16  # of room, for anything to be written at all

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_overfit.asking import REPORT, Questions, Unanswerable
+from pytest_overfit.errors.asking import REPORT, Questions, Unanswerable
 from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_overfit.data.prepare import split_samples
 from pytest_overfit.run.task import scalar_terms
+from pytest_overfit.two_view.data.prepare import split_samples
 
 
 class Accumulated:

@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Questions
 from pytest_overfit.config.schema import OverfitSettings
-from pytest_overfit.data.batch import fingerprint, freeze_batch
-from pytest_overfit.data.elements import is_dense
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import defines
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.run.batch import fingerprint, freeze_batch
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.copied import copied_target
 from pytest_overfit.run.device import choose_device_for, choose_threads
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.influence import probe_influence, without
 from pytest_overfit.run.isolation import isolated, restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, evaluating, fit
@@ -42,6 +41,7 @@ from pytest_overfit.run.update import Detached, OwnUpdate, PlainUpdate, Update, 
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.untrusted.objects import defines
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks

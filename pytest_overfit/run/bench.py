@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import users_code
+from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper

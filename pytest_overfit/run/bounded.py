@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytest_overfit.data.batch import fingerprint
+from pytest_overfit.run.batch import fingerprint
 from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.device import describe_device, peak_mib
 from pytest_overfit.run.loop import Curves

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.suggest import nearest
+from pytest_overfit.errors.suggest import nearest
 
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_overfit.data.batch import fingerprint, named_tensors
+from pytest_overfit.run.batch import fingerprint, named_tensors
 from pytest_overfit.run.update import Around, Row, Update
 
 MOST_ELEMENTS = 4_000_000  # of a batch on the CPU that is looked at though no version says so

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.data.elements import is_strided, numbers_of
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.elements import is_strided, numbers_of
 
 MOST_COLUMNS = 4096  # of an input that are looked through
 MOST_WANTED = 64  # columns of a target

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Questions, users_code
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.schema import AmpConfig, OverfitConfig
-from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.errors.asking import Questions, users_code
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.accumulate import Accumulated, inner_loss
+from pytest_overfit.run.batch import fingerprint, freeze_batch
 from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.columns import is_extra
@@ -40,7 +41,6 @@ from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
-from pytest_overfit.suggest import shorten
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.asking import Questions, Refused, users_code
-from pytest_overfit.data.batch import map_tensors, named_tensors
-from pytest_overfit.data.elements import copy_of, dressed, is_strided, numbers_of
-from pytest_overfit.foreign import contents, is_a
+from pytest_overfit.errors.asking import Questions, Refused, users_code
+from pytest_overfit.run.batch import map_tensors, named_tensors
 from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.elements import copy_of, dressed, is_strided, numbers_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Supervision
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
+from pytest_overfit.untrusted.objects import contents, is_a
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 PAIR = 2  # an input and its target

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.reference.pose import decode_pose
 from pytest_overfit.run.record import FramePrediction
+from pytest_overfit.two_view.reference.pose import decode_pose
 
 # In units of the mean distance to the scene. The first camera is the origin up to rounding; a shift that small has no
 # direction.

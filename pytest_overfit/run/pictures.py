@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pytest_overfit.pair.layout import Camera
-from pytest_overfit.reference.pose import decode_pose
 from pytest_overfit.run.metrics import depth_of, pose_of
+from pytest_overfit.two_view.pair.layout import Camera
+from pytest_overfit.two_view.reference.pose import decode_pose
 
 
 @dataclass(frozen=True)

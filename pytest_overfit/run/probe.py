@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Questions, Refused, users_code
+from pytest_overfit.errors.asking import Questions, Refused, users_code
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.names import resolve_term

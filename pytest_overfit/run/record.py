@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pytest_overfit.asking import NotAsked
+from pytest_overfit.errors.asking import NotAsked
 
 StopReason = Literal[
     "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"

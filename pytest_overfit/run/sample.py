@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from pytest_overfit.data.batch import compare_batches, freeze_batch, is_carrier
-from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import attributes, defines, is_a
+from pytest_overfit.run.batch import compare_batches, freeze_batch, is_carrier
+from pytest_overfit.two_view.data.normalize import normalize_batch
+from pytest_overfit.untrusted.objects import attributes, defines, is_a
 
 Batch = Mapping[str, Any]
 DRAWS = 4  # of data in memory; a loader with workers takes its time to start

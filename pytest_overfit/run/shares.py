@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.data.batch import map_tensors, named_tensors
-from pytest_overfit.data.elements import copy_of, dressed, is_dense, is_strided, numbers_of
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.batch import map_tensors, named_tensors
+from pytest_overfit.run.elements import copy_of, dressed, is_dense, is_strided, numbers_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.record import Share, Supervision
 from pytest_overfit.run.snapshot import Snapshot

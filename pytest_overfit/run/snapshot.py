@@ -23,11 +23,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 
-from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.data.elements import copy_of, is_dense, is_wrapper
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import attributes, contents, defines, is_a, state
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.elements import copy_of, is_dense, is_wrapper
 from pytest_overfit.run.optim import follow_device
+from pytest_overfit.untrusted.objects import attributes, contents, defines, is_a, state
 
 CONTAINERS = (dict, OrderedDict, list, set, deque)
 HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")

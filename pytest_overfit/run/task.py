@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import contents, defines, is_a, text_of
 from pytest_overfit.run.names import OBJECTIVE_NAMES
+from pytest_overfit.untrusted.objects import contents, defines, is_a, text_of
 
 Terms = dict[str, Tensor]
 
@@ -69,8 +69,8 @@ class Task(Protocol):
 class TwoViewTask:
     """A two-view model under a criterion: ``model(images=...)``, then ``criterion(predictions, batch)`` -> terms.
 
-    ``batch`` and ``val_batch`` are frozen batches on the device (see ``pytest_overfit.data``). ``caller`` is called in
-    place of the model, where something stands around it.
+    ``batch`` and ``val_batch`` are frozen batches on the device (``run.batch``). ``caller`` is called in place of the
+    model, where something stands around it.
     """
 
     model: nn.Module

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from pytest_overfit.asking import Unanswerable, users_code
+from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.call import count_positional
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms

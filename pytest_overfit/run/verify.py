@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import Questions, Unanswerable, users_code
-from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.data.elements import dressed, numbers_of
+from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.bench import Bench, heard_in
 from pytest_overfit.run.bounded import Parts
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.constant import Constant, Writes
+from pytest_overfit.run.elements import dressed, numbers_of
 from pytest_overfit.run.influence import Answer, perturbed, plain_outputs, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pytest_overfit.data.batch import DEEPEST
-from pytest_overfit.data.elements import is_dense, numbers_of
-from pytest_overfit.foreign import contents, is_a, items_of, text_of
+from pytest_overfit.run.batch import DEEPEST
+from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.record import NonFinite, ParameterRecord
+from pytest_overfit.untrusted.objects import contents, is_a, items_of, text_of
 
 ABSENT = -1.0  # in place of the norm of a gradient that is not there
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.cli import main
-from pytest_overfit.pair.render import RenderedSource, render_source
+from pytest_overfit.two_view.pair.synthetic import RenderedSource, render_source
 
 
 @pytest.fixture(scope="session")

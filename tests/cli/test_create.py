@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_overfit.cli import main
-from pytest_overfit.pair.index import read_index
-from pytest_overfit.pair.render import RenderedSource
+from pytest_overfit.two_view.pair.index import read_index
+from pytest_overfit.two_view.pair.synthetic import RenderedSource
 from tests.cli.support import files_in, run
 from tests.shared_data import shared_data
 

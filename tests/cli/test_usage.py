@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.cli import main
-from pytest_overfit.pair.render import RenderedSource
+from pytest_overfit.two_view.pair.synthetic import RenderedSource
 from tests.cli.support import run
 
 

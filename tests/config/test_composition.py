@@ -38,7 +38,7 @@ def test_groups_and_packages(tmp_path: Path) -> None:
     text = "defaults:\n  - optim/optimizer: sgd\n  - weights@loss.camera: three\n  - _self_\nexp_name: g\n"
     config = load(tmp_path, text)
     assert config.optimizer == {"_target_": "torch.optim.SGD", "lr": 0.5}
-    assert config.loss == {"_target_": "pytest_overfit.reference.MultitaskLoss", "camera": {"weight": 3.0}}
+    assert config.loss == {"_target_": "pytest_overfit.two_view.reference.MultitaskLoss", "camera": {"weight": 3.0}}
 
 
 def test_group_choice_by_override(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_rows_of_a_config(tmp_path: Path) -> None:
     )
     rows = {row.setting: tuple(row[1:]) for row in explain_config(config)}
     assert rows["seed_value"] == ("7", "a.yaml")
-    assert rows["model._target_"] == ("pytest_overfit.reference.TwoViewTransformer", "default")
+    assert rows["model._target_"] == ("pytest_overfit.two_view.reference.TwoViewTransformer", "default")
     assert rows["optim.optimizer.lr"] == ("0.001", "command line")
     assert rows["overfit.seeds"] == ("7 (seed_value)", "a.yaml")
     assert rows["overfit.device"] == ("cpu", "ini")

@@ -162,9 +162,9 @@ def test_logging_and_the_rest(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     """A config that says next to nothing is the embedded default: rendered pair, reference model and loss."""
     config = load(tmp_path, "max_epochs: 3\n")
-    assert config.model == {"_target_": "pytest_overfit.reference.TwoViewTransformer"}
+    assert config.model == {"_target_": "pytest_overfit.two_view.reference.TwoViewTransformer"}
     assert config.loss == {
-        "_target_": "pytest_overfit.reference.MultitaskLoss",
+        "_target_": "pytest_overfit.two_view.reference.MultitaskLoss",
         "camera": {"weight": 5.0, "loss_type": "l1"},
         "depth": {"weight": 1.0, "gradient_loss_fn": "grad", "valid_range": 0.98},
     }

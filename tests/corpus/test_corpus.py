@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.codec import to_json
-from pytest_overfit.document.folder import read_document
 from pytest_overfit.errors import OverfitError, PairError
-from pytest_overfit.pair.index import locate_pair, read_index
-from pytest_overfit.pair.readers import read_depth
+from pytest_overfit.report.record.codec import to_json
+from pytest_overfit.report.record.folder import read_document
+from pytest_overfit.two_view.pair.index import locate_pair, read_index
+from pytest_overfit.two_view.pair.readers import read_depth
 from tests.document.runs import document
 
 HERE = Path(__file__).parent

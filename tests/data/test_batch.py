@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from pytest_overfit.data.batch import (
+from pytest_overfit.run.batch import (
     Difference,
     compare_batches,
     fingerprint,

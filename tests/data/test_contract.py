@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.data.contract import batch_problems
+from pytest_overfit.two_view.data.contract import batch_problems
 
 HEIGHT, WIDTH = 20, 30
 Spoil = Callable[[dict[str, Any]], object]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit.data.batch import fingerprint
-from pytest_overfit.data.contract import batch_problems
-from pytest_overfit.data.dataset import PairDataset
-from pytest_overfit.data.loader import build_loader
 from pytest_overfit.errors import ConfigError, PairError
+from pytest_overfit.run.batch import fingerprint
+from pytest_overfit.two_view.data.contract import batch_problems
+from pytest_overfit.two_view.data.dataset import PairDataset
+from pytest_overfit.two_view.data.loader import build_loader
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch, golden_dataset
 

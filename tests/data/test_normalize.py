@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.data.normalize import normalize_batch
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.reference.pose import encode_pose, quaternion_to_rotation
+from pytest_overfit.two_view.data.normalize import normalize_batch
+from pytest_overfit.two_view.reference.pose import encode_pose, quaternion_to_rotation
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch
 

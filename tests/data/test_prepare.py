@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit.data.prepare import prepare_batch, repeat_batch, split_samples
+from pytest_overfit.two_view.data.prepare import prepare_batch, repeat_batch, split_samples
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch
 

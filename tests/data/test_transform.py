@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.data.transform import (
+from pytest_overfit.errors import ConfigError, PairError
+from pytest_overfit.two_view.data.transform import (
     ViewArrays,
     nearest_indices,
     process_view,
     target_shape,
     unproject,
 )
-from pytest_overfit.errors import ConfigError, PairError
-from pytest_overfit.pair.depth import clean_depth
-from pytest_overfit.pair.index import locate_pair
-from pytest_overfit.pair.layout import Camera, RawView, ViewFiles
-from pytest_overfit.pair.readers import read_view
+from pytest_overfit.two_view.pair.index import locate_pair
+from pytest_overfit.two_view.pair.layout import Camera, RawView, ViewFiles
+from pytest_overfit.two_view.pair.readers import read_view
+from pytest_overfit.two_view.pair.trusted_depth import clean_depth
 from tests.shared_data import GOLDEN, golden
 
 POSE = np.eye(4)
@@ -222,7 +222,7 @@ def test_principal_point_outside(pp: tuple[float, float]) -> None:
 
 def test_no_torch() -> None:
     """The transform works without torch."""
-    code = "import sys, pytest_overfit.data.transform; sys.exit('torch' in sys.modules)"
+    code = "import sys, pytest_overfit.two_view.data.transform; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    meta = code.replace("pytest_overfit.data.transform", "pytest_overfit.data.batch")
+    meta = code.replace("pytest_overfit.two_view.data.transform", "pytest_overfit.run.batch")
     assert subprocess.run([sys.executable, "-c", meta], check=False).returncode == 1

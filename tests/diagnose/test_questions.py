@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit import api as package
-from pytest_overfit.asking import Answer, NotAsked, Otherwise, Questions
-from pytest_overfit.document.codec import from_json, to_json
-from pytest_overfit.document.record import Document
+from pytest_overfit.errors.asking import Answer, NotAsked, Otherwise, Questions
+from pytest_overfit.report.record.codec import from_json, to_json
+from pytest_overfit.report.record.document import Document
 
 Run = Callable[[], OverfitResult]
 

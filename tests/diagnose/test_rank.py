@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_overfit.asking import NotAsked
 from pytest_overfit.diagnose.cause import Cause, Strength
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rank import find_causes
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
 

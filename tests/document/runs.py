@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.document.record import Document, SettingRow
+from pytest_overfit.report.record.document import Document, SettingRow
 from tests.support.documents import finished
 
 PASSING, FAILING = "tests/test_a.py::test_learns", "tests/test_a.py::test_lr"

@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pytest_overfit.document.codec import from_json, json_schema, result_from_json, result_to_json, to_json
-from pytest_overfit.document.record import Change, Comparison, Document, Pair, PairView
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.report.record.codec import from_json, json_schema, result_from_json, result_to_json, to_json
+from pytest_overfit.report.record.document import Change, Comparison, Document, Pair, PairView
 from tests.document.runs import document, result
 
 
@@ -86,7 +86,7 @@ def test_every_field_and_every_number_survives() -> None:
 
 
 def test_the_published_schema_is_this_one() -> None:
-    """docs/record-1.schema.json; `python -m pytest_overfit.document.codec > docs/record-1.schema.json` writes it."""
+    """Written by `python -m pytest_overfit.report.record.codec > docs/record-1.schema.json`."""
     published = Path(__file__).parents[2] / "docs" / "record-1.schema.json"
     assert json.loads(published.read_text(encoding="utf-8")) == json_schema()
 

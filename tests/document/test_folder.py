@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.document.folder import (
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.report.record.folder import (
     latest_session,
     read_document,
     read_report,
@@ -18,7 +19,6 @@ from pytest_overfit.document.folder import (
     run_id,
     write_document,
 )
-from pytest_overfit.errors import OverfitError
 from tests.document.runs import FAILING, document, result
 from tests.support.documents import SESSION
 

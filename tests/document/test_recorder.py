@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document import recorder as recorders
-from pytest_overfit.document.folder import read_document
-from pytest_overfit.document.recorder import Recorder
+from pytest_overfit.report.record import recorder as recorders
+from pytest_overfit.report.record.folder import read_document
+from pytest_overfit.report.record.recorder import Recorder
 from tests.document.runs import document, result
 
 

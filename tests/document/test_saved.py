@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.record import Change
-from pytest_overfit.document.saved import (
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.report.record.document import Change
+from pytest_overfit.report.record.saved import (
     POINTS,
     Saved,
     SavedRun,
@@ -25,7 +26,6 @@ from pytest_overfit.document.saved import (
     saved_of,
     write_saved,
 )
-from pytest_overfit.errors import ConfigError, OverfitError
 from tests.document.runs import FAILING, PASSING, document, result
 
 

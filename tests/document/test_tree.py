@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.folder import read_document
-from pytest_overfit.document.saved import Saved, read_saved, write_saved
-from pytest_overfit.document.tree import MOST_CONTAINERS, MOST_VALUES, NotATree, parse_tree
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.report.record.folder import read_document
+from pytest_overfit.report.record.json_tree import MOST_CONTAINERS, MOST_VALUES, NotATree, parse_tree
+from pytest_overfit.report.record.saved import Saved, read_saved, write_saved
 
 HOSTILE = {
     "deep lists": (b"[" * 200_000 + b"]" * 200_000, "nested too deeply"),

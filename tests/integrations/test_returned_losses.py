@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitError, run_overfit
-from pytest_overfit.data.batch import fingerprint, freeze_batch
+from pytest_overfit.run.batch import fingerprint, freeze_batch
 
 Targets = list[dict[str, Tensor]]
 

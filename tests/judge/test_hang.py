@@ -5,8 +5,8 @@ from __future__ import annotations
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.hang import judge_hung
-from pytest_overfit.report.text import run_headline
 from pytest_overfit.run.record import Hang
+from pytest_overfit.text.table import run_headline
 from tests.support.records import record
 
 HANG = Hang(2.0, 4.0, "training", "loss at test_a.py:7: q.get()", ("loss at test_a.py:7: q.get()",))

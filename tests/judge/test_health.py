@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.asking import NotAsked
 from pytest_overfit.config.criteria import Limit, Supervised
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.run.record import (
     Agreement,

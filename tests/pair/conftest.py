@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.pair.index import locate_pair
-from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.pair.render import RenderedSource, render_source
+from pytest_overfit.two_view.pair.index import locate_pair
+from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.synthetic import RenderedSource, render_source
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import numpy as np
 import OpenEXR
 from PIL import Image
 
-from pytest_overfit.pair.index import locate_pair
-from pytest_overfit.pair.layout import ViewFiles
-from pytest_overfit.pair.render import RenderedSource
+from pytest_overfit.two_view.pair.index import locate_pair
+from pytest_overfit.two_view.pair.layout import ViewFiles
+from pytest_overfit.two_view.pair.synthetic import RenderedSource
 
 COMPRESSIONS = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.check import (
+from pytest_overfit.two_view.pair.check import (
     CheckedView,
     PairReport,
     check_pair,
@@ -19,11 +19,11 @@ from pytest_overfit.pair.check import (
     checked_view,
     contradiction,
 )
-from pytest_overfit.pair.geometry import view_agreement
-from pytest_overfit.pair.index import locate_pair
-from pytest_overfit.pair.layout import FloatArray, PairFiles, RawView
-from pytest_overfit.pair.readers import read_view
-from pytest_overfit.pair.render import RenderedSource, render_views
+from pytest_overfit.two_view.pair.index import locate_pair
+from pytest_overfit.two_view.pair.layout import FloatArray, PairFiles, RawView
+from pytest_overfit.two_view.pair.readers import read_view
+from pytest_overfit.two_view.pair.reprojection import view_agreement
+from pytest_overfit.two_view.pair.synthetic import RenderedSource, render_views
 from tests.shared_data import shared_data
 
 REAL = [f"real {number}" for number in range(5)]

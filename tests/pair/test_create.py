@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.create import create_pair
-from pytest_overfit.pair.index import read_index, write_index
-from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.pair.readers import read_view
-from pytest_overfit.pair.render import RenderedSource
-from pytest_overfit.pair.template import write_config
+from pytest_overfit.two_view.pair.create import create_pair
+from pytest_overfit.two_view.pair.index import read_index, write_index
+from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.readers import read_view
+from pytest_overfit.two_view.pair.synthetic import RenderedSource
+from pytest_overfit.two_view.pair.template import write_config
 from tests.pair.support import write_depth
 from tests.shared_data import shared_data
 
@@ -239,7 +239,7 @@ def test_interruption_leaves_nothing_half_written(
     if stage == "copy":
         monkeypatch.setattr(shutil, "copyfile", copy)
     elif stage == "index":
-        monkeypatch.setattr("pytest_overfit.pair.create.write_index", write)
+        monkeypatch.setattr("pytest_overfit.two_view.pair.create.write_index", write)
     else:
         monkeypatch.setattr(Path, "rename", stop)
     with pytest.raises(PairError if error is OSError else error):

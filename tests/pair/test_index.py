@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
-from pytest_overfit.pair.layout import FollowLinks
-from pytest_overfit.pair.render import RenderedSource
+from pytest_overfit.two_view.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
+from pytest_overfit.two_view.pair.layout import FollowLinks
+from pytest_overfit.two_view.pair.synthetic import RenderedSource
 from tests.shared_data import shared_data
 
 TAGS = ["aerial.jpeg", "ground.jpeg"]

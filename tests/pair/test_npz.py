@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.npz import read_npz
-from pytest_overfit.pair.unpickle import Budget
+from pytest_overfit.two_view.pair.npz import read_npz
+from pytest_overfit.two_view.pair.unpickle import Budget
 from tests.pair.support import npy_bytes, npy_header, npz_bytes
 
 RECORD = np.dtype([("id", "<i8"), ("name", "<U5"), ("score", ">f4")])
@@ -204,7 +204,7 @@ def test_bound_on_all_arrays_together(tmp_path: Path) -> None:
 
 def test_pickles_of_one_file_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pickle of one array unfolds to is not there for the next one."""
-    monkeypatch.setattr("pytest_overfit.pair.npz.Budget", lambda: Budget(5 * 2**18))
+    monkeypatch.setattr("pytest_overfit.two_view.pair.npz.Budget", lambda: Budget(5 * 2**18))
     path = tmp_path / "a.npz"
     names = npy_bytes(np.array([f"{number:05}" for number in range(2000)], dtype=object))
     path.write_bytes(npz_bytes(dict.fromkeys("abc", names)))

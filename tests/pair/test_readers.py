@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair import exr, readers
-from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
+from pytest_overfit.two_view.pair import exr, readers
+from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
 from tests.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
 from tests.shared_data import shared_data
 
@@ -345,7 +345,7 @@ def test_principal_point_outside(town_pair: PairFiles) -> None:
 
 def test_real_views() -> None:
     """The real frames read with the published sizes, ranges and labels."""
-    from pytest_overfit.pair.index import locate_pair
+    from pytest_overfit.two_view.pair.index import locate_pair
 
     root, seg = shared_data("real_rgbd", "cropped"), shared_data("real_rgbd", "cropped_seg")
     view = read_view(locate_pair(root, root / "train.npz", seg, 0).views[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.report.debug import TITLE
+from pytest_overfit.text.numbers import TITLE
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import ITEMS, reports_of
 

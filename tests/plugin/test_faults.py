@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.checks import Faults
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.inspections import nearest_path
-from pytest_overfit.pair.create import create_pair
-from pytest_overfit.pair.render import render_source
+from pytest_overfit.plugin.items import Faults
+from pytest_overfit.two_view.inspections import nearest_path
+from pytest_overfit.two_view.pair.create import create_pair
+from pytest_overfit.two_view.pair.synthetic import render_source
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import CRITERIA, ITEMS, RUN, outcomes, reports_of
 
@@ -74,7 +74,11 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str, tuple[str, ...]]] = {
     "loss": (
         (("MultitaskLoss", "MultiTaskLoss"),),
         "config",
-        ("'pytest_overfit.reference.MultiTaskLoss' cannot", "where: loss._target_", "did you mean MultitaskLoss[?]"),
+        (
+            "reference.MultiTaskLoss' cannot",
+            "where: loss._target_",
+            "did you mean MultitaskLoss[?]",
+        ),
     ),
     "missing EXR": ((), "pair", ("pair: no such file", f"where: *{EXR}", "next: the index names it: *")),
     "broken EXR": ((), "pair", (f"where: *{EXR}", "next: pytest-overfit pair check *")),
@@ -197,7 +201,7 @@ def test_a_path_that_nobody_reads_may_be_wrong(pytester: pytest.Pytester, in_pla
         """
         import pytest
         from pathlib import Path
-        from pytest_overfit.pair.index import locate_pair
+        from pytest_overfit.two_view.pair.index import locate_pair
 
         @pytest.fixture
         def overfit_pair():
@@ -398,7 +402,7 @@ def test_a_fixture_that_is_not_there_is_named(pytester: pytest.Pytester, tiny: T
 
 
 NAN = ("tests.support.tiny.Memoriser", "tests.support.tiny.NanCamera")
-SCRUBS = ("pytest_overfit.reference.MultitaskLoss", "tests.support.saboteurs.ScrubbingLoss")
+SCRUBS = ("pytest_overfit.two_view.reference.MultitaskLoss", "tests.support.saboteurs.ScrubbingLoss")
 
 
 @pytest.mark.parametrize(

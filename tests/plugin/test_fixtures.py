@@ -133,7 +133,7 @@ def test_a_loss_of_ones_own(pytester: pytest.Pytester, tiny: TinyConfig) -> None
     pytester.makeconftest(
         """
         import pytest
-        from pytest_overfit.reference.loss import MultitaskLoss
+        from pytest_overfit.two_view.reference.loss import MultitaskLoss
 
         @pytest.fixture
         def overfit_loss():
@@ -198,8 +198,8 @@ def test_a_pair_of_ones_own(pytester: pytest.Pytester, tiny: TinyConfig) -> None
     pytester.makeconftest(
         """
         import pytest
-        from pytest_overfit.pair.create import create_pair
-        from pytest_overfit.pair.render import render_source
+        from pytest_overfit.two_view.pair.create import create_pair
+        from pytest_overfit.two_view.pair.synthetic import render_source
 
         @pytest.fixture(scope="session")
         def overfit_pair(tmp_path_factory):

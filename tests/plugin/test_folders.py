@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.folder import read_report
+from pytest_overfit.report.record.folder import read_report
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import HANGS, start_pytest
 
@@ -137,7 +137,7 @@ def test_a_folder_that_vanishes(pytester: pytest.Pytester, lost: str) -> None:
 def test_a_writer_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake of ours in a writer is a line that asks for a report; the verdict stands, and the record has it."""
     monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
-    monkeypatch.setattr("pytest_overfit.report.tensorboard.guide_names", _broken)
+    monkeypatch.setattr("pytest_overfit.report.board.tensorboard.guide_names", _broken)
     pytester.makepyfile(MODEL.format(full=0))
     result = pytester.runpytest_inprocess("--overfit-report", "report", "--overfit-log-dir", "logs")
     result.assert_outcomes(passed=1)
@@ -150,7 +150,7 @@ def test_a_writer_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: py
 def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session ends as its tests do, without an INTERNALERROR; the records are there."""
     monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
-    monkeypatch.setattr("pytest_overfit.publish.write_pages", lambda *args: _broken(args))
+    monkeypatch.setattr("pytest_overfit.report.publish.write_pages", lambda *args: _broken(args))
     pytester.makepyfile(MODEL.format(full=0))
     result = pytester.runpytest_inprocess("--overfit-report", "report")
     assert result.ret == pytest.ExitCode.OK
@@ -161,10 +161,10 @@ def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("place", "what"),
     [
-        ("pytest_overfit.watchers.keep_properties", "note: not written: the properties of the JUnit report"),
-        ("pytest_overfit.watchers.debug_lines", "note: not written: the numbers of the run"),
-        ("pytest_overfit.document.recorder.Recorder.end", "note: not written: the record"),
-        ("pytest_overfit.terminal._reports", "not written: the rest of the summary"),
+        ("pytest_overfit.plugin.watchers.keep_properties", "note: not written: the properties of the JUnit report"),
+        ("pytest_overfit.plugin.watchers.debug_lines", "note: not written: the numbers of the run"),
+        ("pytest_overfit.report.record.recorder.Recorder.end", "note: not written: the record"),
+        ("pytest_overfit.plugin.terminal._reports", "not written: the rest of the summary"),
     ],
 )
 def test_a_text_of_ours_that_breaks(
@@ -188,8 +188,8 @@ INTERRUPTED = {
     "the probe before the run": ("pytest_overfit.run.any_model.probe_influence", None),
     "the inspector after the run": ("pytest_overfit.diagnose.gather.inspector.Inspected.trained", None),
     "the rules": ("pytest_overfit.api.find_causes", None),
-    "a writer": ("pytest_overfit.report.tensorboard.TensorBoardLog.on_result", None),
-    "the record": ("pytest_overfit.document.recorder.Recorder.end", None),
+    "a writer": ("pytest_overfit.report.board.tensorboard.TensorBoardLog.on_result", None),
+    "the record": ("pytest_overfit.report.record.recorder.Recorder.end", None),
 }
 
 
@@ -215,7 +215,7 @@ def test_ctrl_c_outside_of_the_loop(pytester: pytest.Pytester, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "place", ["pytest_overfit.pair.create.create_pair", "pytest_overfit.run.execute.probe_supervision"]
+    "place", ["pytest_overfit.two_view.pair.create.create_pair", "pytest_overfit.run.execute.probe_supervision"]
 )
 def test_ctrl_c_under_a_config(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tiny: TinyConfig, place: str

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.folder import read_report
-from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import number
+from pytest_overfit.report.record.document import Document
+from pytest_overfit.report.record.folder import read_report
 from tests.plugin.conftest import TinyConfig
 from tests.shared_data import shared_data
 from tests.support.sessions import read_scalars

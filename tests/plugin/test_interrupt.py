@@ -76,7 +76,7 @@ def test_a_second_ctrl_c_ends_it_too(pytester: pytest.Pytester, tiny: TinyConfig
     pytester.makeconftest(
         """
         import os, pathlib, signal
-        from pytest_overfit.report.tensorboard import TensorBoardLog
+        from pytest_overfit.report.board.tensorboard import TensorBoardLog
 
         def on_result(self, result):
             pathlib.Path("second").touch()

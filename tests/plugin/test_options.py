@@ -63,7 +63,7 @@ def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: T
     pytester.makepyfile(
         """
         import pytest
-        from pytest_overfit.collect import layers_of
+        from pytest_overfit.plugin.collection import layers_of
         from pytest_overfit.config.settings import resolve_settings
 
         def seen(settings):

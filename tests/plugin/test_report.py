@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.document.folder import read_report
-from pytest_overfit.document.record import Document
+from pytest_overfit.report.record.document import Document
+from pytest_overfit.report.record.folder import read_report
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import HANGS, STAGES, start_pytest
 
@@ -202,7 +202,7 @@ def test_dies(overfit):
     overfit(model, data, step=step, optimizer=optimizer, max_steps=100_000, objective=1e-9)
 """
 )
-OFTEN = "import pytest_overfit.document.recorder as recorder\nrecorder.WRITE_SECONDS = 0.05\n"
+OFTEN = "import pytest_overfit.report.record.recorder as recorder\nrecorder.WRITE_SECONDS = 0.05\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

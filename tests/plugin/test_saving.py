@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import pytest_overfit.document.saved
+import pytest_overfit.report.record.saved
 
 TEST = """
 import pytest
@@ -81,7 +81,7 @@ def test_a_full_disk_fails_the_session(pytester: pytest.Pytester, monkeypatch: p
     def full(path: Path, text: str) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pytest_overfit.document.saved, "write_text", full)
+    monkeypatch.setattr(pytest_overfit.report.record.saved, "write_text", full)
     result = session(pytester, "--overfit-save=main", "--overfit-report=report", "-k", "learns")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(

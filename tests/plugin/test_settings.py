@@ -143,7 +143,7 @@ def test_the_marker_lists_every_setting(pytester: pytest.Pytester) -> None:
 
 def test_every_option_has_its_ini_twin(pytester: pytest.Pytester) -> None:
     """But for the one that only shows, and the one that only writes; two ini keys are for whole repositories."""
-    from pytest_overfit.options import INI, OPTIONS
+    from pytest_overfit.plugin.options import INI, OPTIONS
 
     twins = {name[2:].replace("-", "_") for name in OPTIONS} - {"overfit_explain", "overfit_save"}
     assert twins == INI.keys() - {"overfit_storage", "overfit_properties"}

@@ -274,7 +274,7 @@ def test_workers_fail_and_the_controller_decides(pytester: pytest.Pytester, tiny
 UNJUDGED = """
 import dataclasses
 import pytest_overfit.api
-from pytest_overfit.asking import NotAsked
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.finding import Finding
 
 judged = pytest_overfit.api.judged

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.reference.pose import encode_pose
+from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.shared_data import golden
 
 TERMS = ("loss_camera", "loss_T", "loss_R", "loss_FL", "loss_conf_depth", "loss_reg_depth", "loss_grad_depth")

@@ -10,7 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.reference.pose import decode_pose, encode_pose, quaternion_to_rotation, rotation_to_quaternion
+from pytest_overfit.two_view.reference.pose import (
+    decode_pose,
+    encode_pose,
+    quaternion_to_rotation,
+    rotation_to_quaternion,
+)
 from tests.shared_data import GOLDEN, golden
 
 HEIGHT, WIDTH = 100, 200

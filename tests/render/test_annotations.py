@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.render.annotations import annotations as annotate
-from pytest_overfit.render.annotations import escape_data, escape_property
+from pytest_overfit.report.ci.annotations import annotations as annotate
+from pytest_overfit.report.ci.annotations import escape_data, escape_property
+from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record

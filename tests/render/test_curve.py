@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pytest_overfit.config.criteria import Limit
-from pytest_overfit.render.curve import HEIGHT, WIDTH, limit_value, text_curve
+from pytest_overfit.report.markdown.curve import HEIGHT, WIDTH, limit_value, text_curve
 
 HALVING = [2.0**-step for step in range(16)]
 

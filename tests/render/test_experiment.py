@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_overfit.config.criteria import Limit
-from pytest_overfit.document.record import Change, Comparison, Pair, PairView
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.render.experiment import experiment_record
-from pytest_overfit.render.summary import summary_markdown
+from pytest_overfit.report.ci.summary import summary_markdown
+from pytest_overfit.report.markdown.experiment import experiment_record
+from pytest_overfit.report.record.document import Change, Comparison, Pair, PairView
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FreezeMatch
 from tests.support.documents import broken, finished, healthy, two_view, unstarted

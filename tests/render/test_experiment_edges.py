@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.document.record import Pair, PairView
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.render.experiment import experiment_record
-from pytest_overfit.render.tables import loss_rows
+from pytest_overfit.report.markdown.experiment import experiment_record
+from pytest_overfit.report.markdown.tables import loss_rows
+from pytest_overfit.report.record.document import Pair, PairView
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FreezeMatch, NonFinite
 from tests.support.documents import finished, healthy, unstarted

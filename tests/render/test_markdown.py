@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.render.markdown import block, code, line, plain, table, text
+from pytest_overfit.report.markdown.escape import block, code, line, plain, table, text
 from tests.support.markdown import assert_well_formed, blocks, parse, shown, tables
 
 HOSTILE = (

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.asking import NotAsked
-from pytest_overfit.document.record import Document
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.render.experiment import experiment_record
-from pytest_overfit.render.properties import user_properties
-from pytest_overfit.render.summary import summary_markdown
-from pytest_overfit.report.text import call_line, criteria_table
+from pytest_overfit.report.ci.junit import user_properties
+from pytest_overfit.report.ci.summary import summary_markdown
+from pytest_overfit.report.markdown.experiment import experiment_record
+from pytest_overfit.report.record.document import Document
+from pytest_overfit.text.table import call_line, criteria_table
 from tests.render.pages import page_of, text_of
 from tests.support.documents import broken, healthy
 from tests.support.markdown import assert_well_formed, items, tables

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_overfit.document.record import Document
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.render.properties import user_properties
+from pytest_overfit.report.ci.junit import user_properties
+from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record

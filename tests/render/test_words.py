@@ -8,7 +8,7 @@ import string
 import pytest
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.render.words import LANGUAGES, words
+from pytest_overfit.report.markdown.translations import LANGUAGES, words
 
 
 def fields_of(template: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.board import LimitLines, chart_layout, code_block, hyperparameters, verdict_metrics
+from pytest_overfit.report.board.layout import LimitLines, chart_layout, code_block, hyperparameters, verdict_metrics
 from pytest_overfit.result import OverfitResult
 from tests.support.records import record
 

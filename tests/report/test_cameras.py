@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pytest_overfit.pair.layout import Camera
-from pytest_overfit.reference.pose import encode_pose
-from pytest_overfit.report.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
 from pytest_overfit.run.pictures import FramePicture, take_pictures
+from pytest_overfit.two_view.pair.layout import Camera
+from pytest_overfit.two_view.pictures.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
+from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.support.batches import two_view_batch
 
 

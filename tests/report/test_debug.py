@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from pytest_overfit import run_overfit
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Tensor, Term
-from pytest_overfit.report.debug import debug_lines, shares_of_objective
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.numbers import debug_lines, shares_of_objective
 from tests.support.records import parameter, record
 
 
@@ -176,10 +176,10 @@ def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     """The quick config, a few steps of it: every key of the guide's batch, every term of its loss."""
     from pytest_overfit.api import overfit_config
     from pytest_overfit.config.loading import load_config
-    from pytest_overfit.fixtures import dataset, loader
-    from pytest_overfit.pair.create import create_pair
-    from pytest_overfit.pair.render import render_source
+    from pytest_overfit.plugin.fixtures import dataset, loader
     from pytest_overfit.run.sample import Sample, draw_batch
+    from pytest_overfit.two_view.pair.create import create_pair
+    from pytest_overfit.two_view.pair.synthetic import render_source
 
     quick = Path(__file__).resolve().parents[2] / "example_configs" / "quick.yaml"
     config = load_config(quick, ["overfit.budget.max_steps=6", "overfit.diagnose_seconds=0.5"])

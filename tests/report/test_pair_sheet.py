@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.pair.check import CheckedView
-from pytest_overfit.pair.index import locate_pair
-from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.pair.render import render_source
-from pytest_overfit.report.drawing import INVALID, clipped, text_width, wrapped
-from pytest_overfit.report.pair_panels import (
+from pytest_overfit.two_view.pair.check import CheckedView
+from pytest_overfit.two_view.pair.index import locate_pair
+from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.synthetic import render_source
+from pytest_overfit.two_view.pictures.drawing import INVALID, clipped, text_width, wrapped
+from pytest_overfit.two_view.pictures.pair_panels import (
     OCCLUDED,
     SKY,
     ShownView,
@@ -33,7 +33,7 @@ from pytest_overfit.report.pair_panels import (
     views_of_batch,
     views_on_disk,
 )
-from pytest_overfit.report.pair_sheet import PANEL, contact_sheet, save_sheet
+from pytest_overfit.two_view.pictures.pair_sheet import PANEL, contact_sheet, save_sheet
 
 RED = (250, 10, 20)
 

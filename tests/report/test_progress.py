@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.report.progress import duration, phase_line, progress_line, time_line
+from pytest_overfit.text.progress import duration, phase_line, progress_line, time_line
 
 ROW = {"objective": 0.312345, "loss_camera": 0.02, "loss_reg_depth": 0.05, "lr": 1e-3}
 

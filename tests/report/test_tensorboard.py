@@ -9,8 +9,8 @@ import pytest
 from pytest_overfit.api import overfit_config
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.report.board import hyperparameters
-from pytest_overfit.report.tensorboard import TensorBoardLog, guide_names
+from pytest_overfit.report.board.layout import hyperparameters
+from pytest_overfit.report.board.tensorboard import TensorBoardLog, guide_names
 from pytest_overfit.run.sample import Sample
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board, read_scalars
@@ -76,7 +76,7 @@ def test_limits_are_lines_of_few_points(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_leaves_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is closed, and the curve and its limit are there."""
-    monkeypatch.setattr("pytest_overfit.report.tensorboard.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("pytest_overfit.report.board.tensorboard.FLUSH_SECONDS", 0.0)
     log = TensorBoardLog(tmp_path, limits={"objective": Limit(0.01)})
     log.on_steps(0, [{"objective": 2.0}] * 5)
     log.on_steps(5, [{"objective": 1.0}] * 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.text import criteria_table, run_headline, runs_line
+from pytest_overfit.text.table import criteria_table, run_headline, runs_line
 from tests.support.records import record
 
 

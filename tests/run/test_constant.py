@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import fingerprint
+from pytest_overfit.run.batch import fingerprint
 from pytest_overfit.run.constant import Constant, Writes
 from pytest_overfit.run.update import Row
 

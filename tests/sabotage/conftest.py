@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.pair.create import create_pair
-from pytest_overfit.pair.render import render_source
+from pytest_overfit.two_view.pair.create import create_pair
+from pytest_overfit.two_view.pair.synthetic import render_source
 from tests.support.configs import write_tiny
 from tests.support.sessions import keep_modules, own_plugins_only
 

@@ -234,7 +234,7 @@ def test_the_dummy_batch_of_a_failed_load_passes_nothing(victim: Victim) -> None
     victim.pytester.makeconftest(
         """
         import pytest, torch
-        from pytest_overfit.data.batch import map_tensors
+        from pytest_overfit.run.batch import map_tensors
 
         @pytest.fixture
         def overfit_loader(overfit_dataset):

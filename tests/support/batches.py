@@ -8,7 +8,7 @@ import torch
 
 
 def two_view_batch(height: int = 42, width: int = 56) -> dict[str, Any]:
-    """Two cameras above a slanted plane; shapes, units and axes as `pytest_overfit.data` gives them."""
+    """Two cameras above a slanted plane; shapes, units and axes as `pytest_overfit.two_view.data` gives them."""
     generator = torch.Generator().manual_seed(0)
     ramp = torch.linspace(0.8, 1.2, height)[:, None].expand(height, width)
     depths = torch.stack([ramp, ramp.flip(0)])[None].contiguous()

@@ -20,17 +20,17 @@ from benchmarks.zoo.registry import CASES
 from pytest_overfit.api import overfit_config, run_overfit, settings_of_call
 from pytest_overfit.config.explain import explain_config
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.document.folder import run_id
-from pytest_overfit.document.record import Document, Pair, PairView, SettingRow, limits_of
-from pytest_overfit.fixtures import dataset, loader
-from pytest_overfit.pair.create import create_pair
-from pytest_overfit.pair.layout import PairFiles
-from pytest_overfit.pair.render import render_source
-from pytest_overfit.report.pictures import panels
+from pytest_overfit.plugin.fixtures import dataset, loader
+from pytest_overfit.report.record.document import Document, Pair, PairView, SettingRow, limits_of
+from pytest_overfit.report.record.folder import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.sample import Sample, draw_batch
+from pytest_overfit.two_view.pair.create import create_pair
+from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.synthetic import render_source
+from pytest_overfit.two_view.pictures.frames import panels
 from tests.support.configs import write_tiny
 
 SESSION = "session-of-this-test"

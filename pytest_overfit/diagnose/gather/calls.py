@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 Told = Callable[[str, FrameType], None]
-OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.data.")
+OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.two_view.data.")
 # What calls back, so that the user's line is further up.
 BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
            "lightning.pytorch.", "transformers.trainer", "accelerate.")  # fmt: skip

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import Unanswerable
 from pytest_overfit.diagnose.gather.tensors import tensors_in
+from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 
 

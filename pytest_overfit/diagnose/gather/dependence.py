@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.diagnose.evidence import Probed
 from pytest_overfit.diagnose.gather.mixing import look_at_mixing
 from pytest_overfit.diagnose.gather.order import copied, look_at_order
 from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.run.influence import perturbed
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import users_code
 from pytest_overfit.diagnose.evidence import Floor
 from pytest_overfit.diagnose.gather.tensors import is_real
+from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.task import Task
 
 STEPS = 400

@@ -12,10 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import Questions
 from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.data.elements import is_dense, numbers_of
 from pytest_overfit.diagnose.evidence import Evidence, Group, Moves, Probed, Step, Term
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
@@ -33,9 +30,12 @@ from pytest_overfit.diagnose.gather.terms import count_unread_samples, look_at_t
 from pytest_overfit.diagnose.gather.watch import Watched, children_alike
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.diagnose.views import ViewsPredicted
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES

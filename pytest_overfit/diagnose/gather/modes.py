@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_overfit.asking import Questions, Refused
 from pytest_overfit.diagnose.evidence import Op, Probed
 from pytest_overfit.diagnose.gather.dependence import evaluating_mode
 from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.errors.asking import Questions, Refused
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves

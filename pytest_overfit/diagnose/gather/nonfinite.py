@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from pytest_overfit.asking import Questions, Refused, users_code
 from pytest_overfit.diagnose.evidence import LOSS, Op
 from pytest_overfit.diagnose.gather.capture import StepTask
 from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.errors.asking import Questions, Refused, users_code
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord

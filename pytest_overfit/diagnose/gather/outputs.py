@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pytest_overfit.data.elements import numbers_of
 from pytest_overfit.diagnose.evidence import Output
 from pytest_overfit.diagnose.gather.tensors import final_operation, is_real, spread
+from pytest_overfit.run.elements import numbers_of
 from pytest_overfit.run.task import Heard
 
 MOST_OUTPUTS = 12

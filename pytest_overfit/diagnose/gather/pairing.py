@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.data.batch import map_tensors
 from pytest_overfit.diagnose.gather.mixing import MOVED
 from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.tensors import dense_tensors, is_real
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.task import Heard, Terms
 
 Forward = Callable[[Any], tuple[Heard, Terms]]

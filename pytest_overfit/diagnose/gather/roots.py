@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import users_code
-from pytest_overfit.data.elements import copy_of, dressed, is_dense, numbers_of
 from pytest_overfit.diagnose.gather.tensors import is_real, tensors_in
-from pytest_overfit.foreign import contents, is_a
+from pytest_overfit.errors.asking import users_code
+from pytest_overfit.run.elements import copy_of, dressed, is_dense, numbers_of
 from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.untrusted.objects import contents, is_a
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from pytest_overfit.asking import Questions
 from pytest_overfit.diagnose.evidence import Attempt, Evidence
 from pytest_overfit.diagnose.gather import trials
 from pytest_overfit.diagnose.gather.trials import Change, attempt
 from pytest_overfit.diagnose.rules.rates import odd_schedule
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import Several

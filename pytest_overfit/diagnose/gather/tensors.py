@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.data.elements import is_dense, numbers_of
-from pytest_overfit.foreign import contents, is_a, state
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.untrusted.objects import contents, is_a, state
 
 MOST_ELEMENTS = 200_000  # of one look: a larger tensor is looked at in strides
 _THROUGH = ("View", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "Slice", "Select", "Index", "Clone",

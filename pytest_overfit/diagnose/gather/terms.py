@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import map_tensors
-from pytest_overfit.data.elements import is_dense
 from pytest_overfit.diagnose.evidence import Term
 from pytest_overfit.diagnose.gather.tensors import graph_nodes
+from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.influence import perturbed
 from pytest_overfit.run.task import Heard, Terms
 

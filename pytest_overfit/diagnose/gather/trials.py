@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Unanswerable
-from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.diagnose.evidence import Attempt
 from pytest_overfit.diagnose.gather.capture import StepTask
+from pytest_overfit.errors.asking import Unanswerable
+from pytest_overfit.run.batch import map_tensors, named_tensors
 from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_overfit.asking import Questions
-from pytest_overfit.data.elements import is_dense
 from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
 from pytest_overfit.diagnose.gather.tensors import is_real, size_of
 from pytest_overfit.diagnose.gather.xray import XRay
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
 
 CLOSE = 3  # steps of the user's own that are watched closely; of ours, one

@@ -16,16 +16,16 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.asking import Questions
-from pytest_overfit.data.batch import named_tensors
-from pytest_overfit.data.elements import is_dense, numbers_of
 from pytest_overfit.diagnose.evidence import LOSS, Event, Module, Op, Step
 from pytest_overfit.diagnose.gather.calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.gather.operations import LOSSES, describe, is_noted
 from pytest_overfit.diagnose.gather.padding import padding_of
 from pytest_overfit.diagnose.gather.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
-from pytest_overfit.foreign import is_a
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.update import optimizers_heard
+from pytest_overfit.untrusted.objects import is_a
 
 MOST_OPS = 400
 MASKING = ("masked_fill", "full", "full_like", "fill", "where", "triu", "tril", "index_fill", "new_full", "tensor")

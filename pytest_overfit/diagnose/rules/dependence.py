@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence
 from pytest_overfit.diagnose.rules.seen import noted, proof, rebuilt
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 
 def ignored(evidence: Evidence) -> Iterator[Cause]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
 from pytest_overfit.diagnose.rules.seen import learning, proof, rebuilt
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.record import ParameterRecord
-from pytest_overfit.suggest import shorten
 
 CUTTING = ("detach", "data", "item", "numpy", "tolist", "argmax", "fresh", "detach_", "multinomial", "one_hot", "gt",
            "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "long", "int")  # fmt: skip

@@ -13,8 +13,8 @@ from pytest_overfit.diagnose.rules.seen import (
     learning,
     passed_with,
 )
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
 SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})

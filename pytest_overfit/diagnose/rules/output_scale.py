@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Module
 from pytest_overfit.diagnose.rules.seen import best_of, learning, predictions
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 
 def scaled_away(evidence: Evidence) -> Iterator[Cause]:

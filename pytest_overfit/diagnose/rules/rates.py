@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Group, Moves
 from pytest_overfit.diagnose.rules.seen import passes, proof, term_weights
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 

@@ -12,8 +12,8 @@ from pytest_overfit.diagnose.rules.seen import (
     line_of,
     passed_with,
 )
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 
 def never_stepped(evidence: Evidence) -> Iterator[Cause]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Module
 from pytest_overfit.diagnose.rules.seen import best_of, noted, predictions, proof
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 FLAT = 1e-5  # deviation over the samples relative to the size: they are all alike
 REACHED = 0.1  # of the loss: a floor over free predictions from which the model is what is missing

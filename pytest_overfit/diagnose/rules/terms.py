@@ -11,9 +11,9 @@ from pytest_overfit.diagnose.rules.seen import (
     noted,
     term_weights,
 )
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.suggest import shorten
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
 NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it

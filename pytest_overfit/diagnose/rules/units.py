@@ -9,8 +9,8 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import LOSS, Evidence, Op
 from pytest_overfit.diagnose.rules.graph import NEARLY_NOTHING
 from pytest_overfit.diagnose.rules.seen import learning, noted, proof
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.suggest import shorten
 
 ALL = 0.95  # of the units of a layer: so many that fire for no sample
 AT_BOUNDS = 0.6  # of the outputs of a squashing function

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.asking import users_code
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.record import Generated
 
 IGNORED = -100  # the label of a token that the loss leaves out

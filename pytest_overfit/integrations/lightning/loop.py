@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.foreign import defines
 from pytest_overfit.integrations.lightning.optimizers import Scheduled
 from pytest_overfit.integrations.lightning.trainer import Trainer, missing_told
 from pytest_overfit.run.call import count_positional
 from pytest_overfit.run.update import Detached
+from pytest_overfit.untrusted.objects import defines
 
 RESULTS = ("loss",)  # of a mapping that training_step returns: no term beside the objective
 

@@ -179,7 +179,7 @@ class Ranks:
 
     def agreed_batch(self, batch: Value) -> Value:
         """The first rank's batch where the ranks have drawn different ones, as they do without a seed."""
-        from pytest_overfit.data.batch import fingerprint, freeze_batch
+        from pytest_overfit.run.batch import fingerprint, freeze_batch
 
         if len({*self.gather(fingerprint(batch))}) == 1:
             return batch

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.batch import map_tensors, named_tensors
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.batch import map_tensors, named_tensors
 from pytest_overfit.run.record import NonFinite
 
 

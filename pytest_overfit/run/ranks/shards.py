@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.asking import Refused, users_code
-from pytest_overfit.data.batch import map_tensors, named_tensors
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.batch import map_tensors, named_tensors
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, into_training

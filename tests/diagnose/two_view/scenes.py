@@ -17,7 +17,7 @@ from pytest_overfit.diagnose.rules import two_view
 from pytest_overfit.diagnose.views import (
     ViewsPredicted,
 )
-from pytest_overfit.pair.render import render_views
+from pytest_overfit.two_view.pair.synthetic import render_views
 
 Batch = dict[str, Any]
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.data.dataset import PairDataset
-from pytest_overfit.data.normalize import normalize_batch
+from pytest_overfit.two_view.data.dataset import PairDataset
+from pytest_overfit.two_view.data.normalize import normalize_batch
 from tests.diagnose.two_view.scenes import (
     Batch,
     causes,

@@ -1,0 +1,394 @@
+"""The records of a session: where its runs write them, and what the whole session makes of them at its end.
+
+One process writes pages and summaries: under pytest-xdist the controller, whose workers write records alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
+from pytest_overfit.plugin.options import OPTIONS, Options
+from pytest_overfit.plugin.strict import LOOKING
+from pytest_overfit.report.writing import Writing
+from pytest_overfit.untrusted.files import open_to_append
+
+if TYPE_CHECKING:
+    from pytest_overfit.report.record.document import Comparison, Document
+    from pytest_overfit.report.record.recorder import Recorder
+    from pytest_overfit.report.record.saved import Saved
+    from pytest_overfit.result import OverfitResult
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+ANNOTATED = "GITHUB_ACTIONS"
+OF_THE_REPORT = (
+    "--overfit-report", "--overfit-save", "--overfit-compare", "--overfit-compare-fail", "--overfit-lang",
+    "--overfit-log-dir", "--overfit-explain",
+)  # fmt: skip
+KEY = pytest.StashKey["Ledger"]()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to become of the records; empty where nobody asked for any."""
+
+    report: Path | None = None
+    lang: str = "en"
+    save: Path | None = None
+    compare: Path | None = None
+    allowed: Mapping[str, float] | None = None
+    step_summary: Path | None = None
+    annotate: bool = False
+
+    @property
+    def anything(self) -> bool:
+        return any((self.report, self.save, self.compare, self.step_summary, self.annotate))
+
+
+class Ledger:
+    """The hooks of a session whose runs are recorded.
+
+    Args:
+        report: folder of the report; a temporary one where only summaries were asked for.
+        session: tells its records from those of an earlier session in the same folder.
+    """
+
+    def __init__(self, config: pytest.Config, wanted: Wanted, report: Path, session: str) -> None:
+        self.config, self.wanted, self.report, self.session = config, wanted, report, session
+        self.saved: Saved | None = None
+        if wanted.compare is not None:
+            from pytest_overfit.report.record.saved import read_saved
+
+            self.saved = read_saved(wanted.compare)
+        self.rows: list[Mapping[str, Any]] = []
+        self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
+        self.tests: dict[str, bool] = {}  # tests that are no items of a config -> none of their reports has failed
+        self.lines: list[str] = []
+        self.running: str | None = None
+        self.interrupted: str | None = None  # title of the config whose item was running then
+        self.unsaved: OverfitError | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        return hasattr(self.config, "workerinput")
+
+    def begin(self, document: Document, planned: int, writing: Writing) -> Recorder:
+        """The observer that writes the record of a run from now on."""
+        from pytest_overfit.report.record.recorder import Recorder
+
+        hide = self._without_secrets
+        return Recorder(self.report, document, planned=planned, writing=writing, hide=hide)
+
+    def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
+        """The verdict beside the saved run; with limits on what may have changed, one finding more."""
+        if self.saved is None or verdict.interrupted:
+            return verdict, None
+        from pytest_overfit.report.record.saved import compare, regression
+
+        comparison = compare(self.saved, title, call, verdict, self.wanted.allowed)
+        if self.wanted.allowed:
+            verdict = replace(verdict, findings=(*verdict.findings, regression(comparison)))
+        return verdict, comparison
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker writes into the folder of its controller."""
+        node.workerinput["overfit_ledger"] = (str(self.report), self.session)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running = nodeid
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.running = None
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C before the run of a config, while its pair is built: there is no record yet, and no report."""
+        if self.running is not None and title_of(self.running) != self.running:
+            self.interrupted = title_of(self.running)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if row := getattr(report, "overfit", None):
+            self.rows.append(row)
+        if title_of(report.nodeid) == report.nodeid:
+            self.tests[report.nodeid] = self.tests.get(report.nodeid, True) and not report.failed
+        if getattr(report, "overfit_test", False) and report.failed:
+            self.stopped.setdefault(report.nodeid, self._without_secrets(_reason(report)))
+
+    @property
+    def expected(self) -> set[str]:
+        """Tests that came to their end without a failure: what their runs missed was expected."""
+        return {nodeid for nodeid, held in self.tests.items() if held}
+
+    def _without_secrets(self, text: str) -> str:
+        from pytest_overfit.plugin.collection import without_secrets
+
+        return without_secrets(self.config, text)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Saved runs, pages and summaries, out of the records of this session; each in spite of the others.
+
+        Where nothing was saved that was to be saved, the exit code is 1 at least.
+        """
+        if self.is_worker:
+            return
+        documents: tuple[Document, ...] = ()
+        if self.rows or self.stopped or self.interrupted or self.report.is_dir():
+            documents = self._written("the report", self._complete, otherwise=())
+        if self.wanted.save is not None and not any(session.config.getoption(name, False) for name in LOOKING):
+            self._save(self.wanted.save, documents)
+            if self.unsaved is not None and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        for write in (self._write_report, self._write_step_summary, self._annotate) if documents else ():
+            self._written("the report", partial(write, documents), otherwise=None)
+        if self.wanted.report is None:
+            shutil.rmtree(self.report, ignore_errors=True)
+
+    def _written(self, what: str, write: Callable[[], Answer], *, otherwise: Otherwise) -> Answer | Otherwise:
+        """What ``write`` gives; what keeps it from that, a full disk or a mistake of ours, is a line of the summary."""
+        writing = Writing()
+
+        def look() -> Answer:
+            try:
+                return write()
+            except OverfitError as error:
+                raise Unanswerable(str(error)) from error
+
+        written = writing.attempt(what, look, otherwise=otherwise)
+        self.lines += writing.lines
+        return written
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.lines:
+            terminalreporter.write_line(line)
+        for line in str(self.unsaved).splitlines() if self.unsaved is not None else ():
+            terminalreporter.write_line(line, red=True)
+
+    def _complete(self) -> tuple[Document, ...]:
+        """The records of this session, those of killed workers and of runs that never began among them."""
+        from pytest_overfit.report.record.folder import read_report, write_document
+
+        found = []
+        for document in read_report(self.report, session=self.session):
+            changed = replace(document, checks=self._checks(document.title))
+            if document.state == "running":
+                changed = replace(changed, state="killed", error=self.stopped.get(document.title, document.error))
+            found.append(changed)
+            if changed != document:
+                write_document(self.report, changed)
+        for document in self._without_run({document.title for document in found}):
+            found.append(document)
+            write_document(self.report, document)
+        return tuple(sorted(found, key=lambda document: (document.title, document.call)))
+
+    def _checks(self, title: str) -> tuple[Any, ...]:
+        """What was found of a config, its pair and its loader before the run."""
+        from pytest_overfit.judge.finding import Finding
+        from pytest_overfit.plugin.items import STAGES
+
+        findings = [Finding(**row["finding"]) for row in self.rows if row["title"] == title]
+        before = {finding.name: finding for finding in findings if finding.name in STAGES}
+        return tuple(before[name] for name in STAGES if name in before)
+
+    def _without_run(self, known: set[str]) -> Iterator[Document]:
+        from pytest_overfit.report.record.document import Document
+        from pytest_overfit.report.record.folder import run_id
+        from pytest_overfit.report.record.recorder import now
+
+        asked = [row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped]
+        titles = dict.fromkeys([*asked, *([self.interrupted] if self.interrupted else ())])
+        for title in titles:
+            reasons = [why for nodeid, why in self.stopped.items() if title in (nodeid, title_of(nodeid))]
+            cut = title == self.interrupted
+            if title not in known and (cut or reasons or any(check.missed for check in self._checks(title))):
+                yield Document(
+                    id=run_id(title),
+                    title=title,
+                    session=self.session,
+                    state="interrupted" if cut else "not_run",
+                    started=now(),
+                    written=now(),
+                    checks=self._checks(title),
+                    environment=environment(),
+                    error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
+                )
+
+    def _write_report(self, documents: Sequence[Document]) -> None:
+        if self.wanted.report is not None:
+            from pytest_overfit.report.publish import write_forms
+
+            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}")
+
+    def _write_step_summary(self, documents: Sequence[Document]) -> None:
+        if self.wanted.step_summary is not None:
+            from pytest_overfit.report.ci.summary import summary_markdown
+
+            with open_to_append(self.wanted.step_summary) as file:
+                file.write(summary_markdown(documents, expected=self.expected) + "\n")
+
+    def _annotate(self, documents: Sequence[Document]) -> None:
+        if self.wanted.annotate:
+            from pytest_overfit.report.ci.annotations import annotations as annotate
+
+            self.lines += annotate(documents, expected=self.expected)
+
+    def _save(self, path: Path, documents: Sequence[Document]) -> None:
+        """Saves the runs of this session beside those that the name already has; says why where it cannot."""
+        from pytest_overfit.report.record.recorder import now
+        from pytest_overfit.report.record.saved import read_saved, saved_of, write_saved
+
+        try:
+            if not saved_of(path.stem, documents, when=now()).runs:
+                raise OverfitError(
+                    "no run was finished in this session", hint="look at what failed, or at the paths, -k and -m"
+                )
+            new = saved_of(path.stem, documents, when=now(), before=read_saved(path) if path.exists() else None)
+            written = write_saved(path, new)
+        except (OSError, OverfitError) as error:
+            told = error.strerror or str(error) if isinstance(error, OSError) else error.found
+            hint = error.hint if isinstance(error, OverfitError) else f"make room, or make {path.parent} writable"
+            self.unsaved = OverfitError(
+                f"nothing was saved: {told}",
+                where=f"--overfit-save {path.stem}",
+                allowed=f"the runs of this session in {path}",
+                hint=hint,
+            )
+            return
+        self.lines.append(f"saved {len(new.runs)} run{'' if len(new.runs) == 1 else 's'}: {written}")
+
+
+def prepare(config: pytest.Config, options: Options) -> None:
+    """Registers the ledger of a session where somebody wants records.
+
+    Raises:
+        pytest.UsageError: the folder cannot be written, or nothing was saved under the name to compare with.
+    """
+    given = getattr(config, "workerinput", {}).get("overfit_ledger")
+    try:
+        wanted = wanted_of(config, options)
+        if not wanted.anything:
+            return
+        if given:
+            report, session = Path(given[0]), given[1]
+        else:
+            report, session = (
+                wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}",
+                uuid.uuid4().hex,
+            )
+            if wanted.report is not None:
+                from pytest_overfit.report.record.folder import refuse_unwritable
+
+                refuse_unwritable(wanted.report)
+            if wanted.save is not None:
+                _refuse_unsavable(wanted.save)
+        ledger = Ledger(config, wanted, report, session)
+    except OverfitError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[KEY] = ledger
+    config.pluginmanager.register(ledger, "overfit_ledger")
+
+
+def _refuse_unsavable(path: Path) -> None:
+    """Looks, before anything is trained, whether runs can be saved there.
+
+    Raises:
+        OverfitError: the folder cannot be written, or what is there is no file of saved runs, or a newer one.
+    """
+    from pytest_overfit.report.record.folder import refuse_unwritable
+    from pytest_overfit.report.record.saved import read_saved
+
+    refuse_unwritable(path.parent)
+    if path.exists():
+        read_saved(path)
+
+
+def wanted_of(config: pytest.Config, options: Options) -> Wanted:
+    """What the options, the ini file and the CI service ask for.
+
+    Raises:
+        ConfigError: a name of saved runs, or a limit on a change, is none.
+    """
+    summary = os.environ.get(STEP_SUMMARY)
+    saved: dict[str, Any] = {}
+    if options.save or options.compare or options.compare_fail:
+        from pytest_overfit.report.record.saved import parse_allowed, path_of
+
+        if options.compare_fail and not options.compare:
+            raise ConfigError(
+                f"found {options.compare_fail[0]!r} alone",
+                where="--overfit-compare-fail",
+                allowed="beside --overfit-compare NAME",
+            )
+        saved["allowed"] = parse_allowed(options.compare_fail)
+        saved["save"] = path_of(options.storage, options.save) if options.save else None
+        saved["compare"] = path_of(options.storage, options.compare) if options.compare else None
+    return Wanted(
+        report=options.report,
+        lang=options.lang,
+        **saved,
+        step_summary=Path(summary) if summary else None,
+        annotate=os.environ.get(ANNOTATED) == "true",
+    )
+
+
+def title_of(nodeid: str) -> str:
+    """The config file of one of its items; any other test is a title of its own."""
+    path, _, _ = nodeid.partition("::")
+    return path if path.endswith((".yaml", ".yml")) else nodeid
+
+
+def command_of(item: pytest.Item, title: str) -> str:
+    """The command that repeats the run of an item, from the folder that pytest was started in; secrets as ``***``."""
+    left_out = (*OF_THE_REPORT, "--overfit-config") if title_of(title) == title and "::" not in title else OF_THE_REPORT
+    from pytest_overfit.config.secret import told_override
+    from pytest_overfit.plugin.collection import without_secrets
+
+    given = iter([str(argument) for argument in item.config.invocation_params.args])
+    kept: list[str] = []
+    for argument in given:
+        name, equals, _ = argument.partition("=")
+        if name in OPTIONS:
+            value = [] if equals or OPTIONS[name].get("action") == "store_true" else [next(given, "")]
+            if name == "--overfit-set":
+                argument = f"{name}={told_override(argument.partition('=')[2])}" if equals else name
+                value = [told_override(text) for text in value]
+            kept += [] if name in left_out else [argument, *value]
+    path, _, rest = title.partition("::")
+    with suppress(ValueError):  # another drive
+        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
+    kept = [without_secrets(item.config, argument) for argument in kept]
+    return shlex.join(["pytest", f"{path}::{rest}" if rest else path, *kept])
+
+
+def environment() -> dict[str, str]:
+    """What the run ran on; nothing of the environment's variables."""
+    return {
+        "pytest-overfit": version("pytest-overfit"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "pytest": pytest.__version__,
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """What a failed report says, without the frames it came through."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longreprtext).strip() or report.outcome

@@ -1,5 +1,0 @@
-"""Documents as HTML: an overview, and a page per run with curves, pictures, causes and numbers."""
-
-from pytest_overfit.render.page.write import write_pages
-
-__all__ = ["write_pages"]

@@ -1,0 +1,1 @@
+"""The TensorBoard files of a run."""

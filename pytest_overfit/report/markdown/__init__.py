@@ -1,0 +1,1 @@
+"""The experiment record of a run, and what else is Markdown."""

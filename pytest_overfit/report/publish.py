@@ -1,0 +1,81 @@
+"""Every form of a report that is made of its records: pages, experiment records, the schema, the summary."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.report.ci.summary import summary_markdown
+from pytest_overfit.report.markdown.experiment import experiment_record
+from pytest_overfit.report.page import write_pages
+from pytest_overfit.report.record.document import Document
+from pytest_overfit.report.record.folder import (
+    RECORD,
+    RUNS,
+    folder_of,
+    latest_session,
+    read_document,
+    read_report,
+    write_document,
+    write_schema,
+    write_text,
+)
+
+
+def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
+    """Writes every form beside the records and returns the page to open first.
+
+    Example:
+        >>> write_forms(Path("overfit_report"), read_report(Path("overfit_report")))     # doctest: +SKIP
+        PosixPath('overfit_report/index.html')
+    """
+    write_schema(report)
+    for document in documents:
+        write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))
+    write_text(report / "summary.md", summary_markdown(documents))
+    return write_pages(report, documents)
+
+
+def render_again(path: Path, *, output: Path | None = None, lang: str = "en") -> tuple[Path, tuple[Document, ...]]:
+    """Every form again, of the folder of a report or of one record of it; returns the page to open first.
+
+    Args:
+        path: a ``record.json``, its folder, or the folder of a whole report, whose last session is taken.
+        output: another folder to write to, records and pictures included; None: where the records are.
+
+    Raises:
+        OverfitError: there is no record, one is broken, or the folder cannot be written.
+    """
+    source, documents = _found(path)
+    report = output or source
+    if report is None:
+        raise OverfitError(
+            "a record outside of a report", where=str(path), allowed="a folder to write to", hint="add --output DIR"
+        )
+    try:
+        for document in documents if output else ():
+            write_document(report, document)
+            for name in document.pictures:
+                picture = (path if path.is_dir() else path.parent) / name
+                picture = picture if source is None else folder_of(source, document) / name
+                if picture.is_file():
+                    shutil.copyfile(picture, folder_of(report, document) / name)
+        return write_forms(report, documents, lang=lang), documents
+    except OSError as error:
+        told = error.strerror or str(error)
+        raise OverfitError(told, where=str(report), allowed="a folder that can be written") from None
+
+
+def _found(path: Path) -> tuple[Path | None, tuple[Document, ...]]:
+    """The folder of the report, and the documents that are asked for."""
+    if path.is_dir() and not (path / RECORD).is_file():
+        documents = latest_session(read_report(path))
+        if not documents:
+            raise OverfitError("no record", where=str(path), allowed="what `pytest --overfit-report DIR` wrote")
+        return path, documents
+    document = read_document(path)
+    folder = path if path.is_dir() else path.parent
+    within = folder.name == document.id and folder.parent.name == RUNS
+    return (folder.parent.parent if within else None), (document,)

@@ -1,0 +1,197 @@
+"""A run as lines of text: the headline, the table of criteria, and one line per call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.limits import FELL
+from pytest_overfit.run.record import RunRecord
+
+STOPS = {
+    "passed": "stopped early: every limit held",
+    "max_steps": "used its whole step budget",
+    "max_seconds": "CUT SHORT by max_seconds",
+    "hung": "HUNG",
+    "non_finite": "stopped at the first non-finite value",
+    "interrupted": "INTERRUPTED",
+    "no_trainable_parameters": "not trained: no parameter is trainable",
+    "detached": "not trained: the objective has no gradient",
+}
+
+
+def run_headline(record: RunRecord, findings: Sequence[Finding] = ()) -> str:
+    """How far the run went, how fast, on what; and which of its findings were met by a small fall.
+
+    Example:
+        >>> run_headline(record)
+        '412 of 1000 steps in 21.3 s (52 ms a step), stopped early: every limit held; cpu, 1 thread, seed 42'
+    """
+    threads = record.environment.get("threads", "")
+    parts = [record.device] if record.device else []
+    if threads and record.device == "cpu":
+        parts.append(f"{threads} thread{'' if threads == '1' else 's'}")
+    if record.environment.get("precision", "float32") != "float32":
+        parts.append(record.environment["precision"])
+    parts.append(f"seed {record.seed}")
+    if record.peak_mib is not None:
+        parts.append(f"{record.peak_mib:.0f} MiB peak")
+    return (
+        f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s ({record.step_ms:.0f} ms a step), "
+        f"{', '.join([stop_text(record), *small_falls(findings)])}; {', '.join(parts)}"
+    )
+
+
+def stop_text(record: RunRecord) -> str:
+    """Why a run has ended.
+
+    Example:
+        >>> stop_text(record)
+        'HUNG: did not come back within 2 s (training): loss at test_model.py:7: queue.get()'
+    """
+    return STOPS[record.stop] if record.hung is None else f"{STOPS[record.stop]}: {record.hung.text()}"
+
+
+def runs_line(runs: Sequence[tuple[RunRecord, Sequence[Finding]]]) -> str:
+    """How far the runs of one verdict went, without what they ran on.
+
+    Example:
+        >>> runs_line([(record, findings)])
+        '412 of 1000 steps in 21.3 s (52 ms a step), stopped early: every limit held'
+    """
+    if len(runs) == 1:
+        return run_headline(*runs[0]).partition("; ")[0]
+    steps = [record.steps for record, _ in runs]
+    seconds, planned = sum(record.seconds for record, _ in runs), runs[0][0].planned_steps
+    return f"{len(runs)} runs, {min(steps)} to {max(steps)} of {planned} steps in {seconds:.1f} s"
+
+
+def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:
+    """One aligned line per criterion under a header line, none wider than ``width``.
+
+    Where there is no margin to show, what was observed has the rest of the line. Texts that do not fit end in dots:
+    ``Finding.text()`` has all of them. Several that could not be judged for one reason are one line.
+
+    Example:
+        >>> print("\\n".join(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)])))
+        verdict  criterion  observed            allowed  margin  since step
+        ok       camera     loss_camera 0.0005  < 0.001  2x
+    """
+    header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
+    groups = _alike(findings)
+    rows = [header, *(_row(group[0]) for group in groups if len(group) == 1)]
+    name = max(len(row[1]) for row in rows)
+    numbers = [row for row in rows if row[4] or row[5]]
+    allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
+    rest = max(20, width - len("verdict  ") - name - 2)
+    observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
+
+    def line(row: Sequence[str]) -> str:
+        begin = f"{row[0]:7}  {row[1]:{name}}  "
+        if row[4] or row[5]:
+            middle = f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}"
+            return f"{begin}{middle}  {row[4]:{margin}}  {row[5]}".rstrip()
+        return (begin + _clip(row[2], rest)).rstrip()
+
+    def skipped(group: Sequence[Finding]) -> str:
+        why, room = group[0].observed, width - len("verdict  ")
+        texts = [f"{shorten([f.name for f in group], most)}: {told}" for told in (why, why.partition(" (")[0])
+                 for most in (3, 2, 1)]  # fmt: skip
+        return f"skipped  {next((text for text in texts if len(text) <= room), _clip(texts[-1], room))}"
+
+    return [line(header), *(line(_row(g[0])) if len(g) == 1 else skipped(g) for g in groups)]
+
+
+def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Each finding alone; those that could not be judged for one reason together, where the first of them is."""
+    groups: dict[object, list[Finding]] = {}
+    for place, finding in enumerate(findings):
+        groups.setdefault(place if finding.judged else finding.observed, []).append(finding)
+    return list(groups.values())
+
+
+def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
+    """One call of ``overfit`` in one line: steps, time, the tightest limit, what was missed or declared.
+
+    Example:
+        >>> call_line([Finding("objective", True, "objective 0.0088", "< 0.01 for 5 steps", margin=1.14)], [record])
+        '412 of 1000 steps in 21.3 s; objective 0.0088 < 0.01 (1.1x)'
+    """
+    steps, planned = max(record.steps for record in records), records[0].planned_steps
+    parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
+    if missed := [finding.name for finding in findings if finding.missed]:
+        parts.append(f"missed {', '.join(missed)}")
+    if unjudged := [finding.name for finding in findings if not finding.judged]:
+        parts.append(f"not judged: {', '.join(unjudged)}")
+    if closest := tightest(findings):
+        margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
+        shown = closest.observed.partition(" (")[0].partition(";")[0]
+        parts.append(f"{shown} {closest.allowed.partition(' for ')[0]}{margin}")
+    parts += small_falls(findings)
+    parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
+    return "; ".join(parts)
+
+
+def small_falls(findings: Sequence[Finding]) -> list[str]:
+    """Of every limit that was met by a fall of less than half: how small that was.
+
+    Example:
+        >>> small_falls([Finding("objective", True, "objective 0.009; fell by only 14%", "< 0.01")])
+        ['objective fell by only 14%']
+    """
+    return [
+        f"{finding.name} {text}"
+        for finding in findings
+        if finding.passed
+        for text in finding.observed.split("; ")
+        if text.startswith(FELL)
+    ]
+
+
+def tightest(findings: Sequence[Finding]) -> Finding | None:
+    """The finding with the smallest margin: of upper limits where there are any, since a metric saturates at its best.
+
+    A term that is within its limit and proves nothing all the same has a text of its own.
+
+    Example:
+        >>> tightest([Finding("a", True, "", "< 1", margin=9.0), Finding("b", True, "", "< 1", margin=2.0)]).name
+        'b'
+    """
+    limited = [f for f in findings if f.margin is not None and (f.passed or f.margin < 1)]
+    upper = [finding for finding in limited if finding.allowed.startswith("<")]
+    stated = [finding for finding in findings if finding.steps_to_pass is not None]
+    return min(upper or limited, key=lambda f: f.margin or 0.0, default=None) or next(iter(stated), None)
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    return (
+        "ok" if finding.passed else "FAILED" if finding.judged else "skipped",
+        finding.name,
+        finding.observed,
+        finding.allowed.partition(" for ")[0],
+        margin_text(finding.margin),
+        "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
+    )
+
+
+def margin_text(margin: float | None) -> str:
+    """A margin as tables show it.
+
+    Example:
+        >>> margin_text(2.04), margin_text(float("inf")), margin_text(None)
+        ('2x', 'below 0', '')
+    """
+    if margin is None:
+        return ""
+    return "below 0" if math.isinf(margin) else f"{margin:.2g}x"
+
+
+def _clip(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    if len(line) <= width:
+        return line
+    cut = line[: width - 3]
+    opened = cut.rfind(" (")
+    return (cut[:opened] if opened > cut.rfind(")") else cut).rstrip(" ,;(") + "..."

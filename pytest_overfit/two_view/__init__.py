@@ -1,0 +1,1 @@
+"""The application: two views of a scene in, depth, confidence and cameras out."""

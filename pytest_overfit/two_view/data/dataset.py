@@ -1,0 +1,112 @@
+"""Pairs of a split as samples of a torch Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from pytest_overfit.two_view.data.transform import process_view, target_shape
+from pytest_overfit.two_view.pair.index import locate_pair, read_index
+from pytest_overfit.two_view.pair.layout import FollowLinks
+from pytest_overfit.two_view.pair.readers import read_view
+
+
+class PairDataset(Dataset[dict[str, Any]]):
+    """Every pair of a split file, each one sample of two views, without augmentation.
+
+    Example:
+        >>> dataset = PairDataset("single_pair_data", "single_pair_data/train.npz", "single_pair_data/seg")
+        >>> dataset[0]["images"].shape
+        torch.Size([2, 3, 476, 518])
+
+    Args:
+        root: folder of the scenes.
+        split_file: the index of pairs, a path of its own (not below `root`).
+        segmentation_root: folder of the ADE20K labels; None removes no sky.
+        img_size, patch_size, aspect_ratio: as in `target_shape`.
+        remove_sky, max_depth, depth_percentile, half_pixel_depth: as in `process_view`.
+        follow_links: as in `locate_pair`.
+
+    An item holds, with S = 2, float32 unless said otherwise: `images` (S, 3, H, W) RGB in 0..1, no mean and deviation;
+    `depths` (S, H, W) metres, 0 = invalid; `extrinsics` (S, 3, 4) world2cam, OpenCV axes; `intrinsics` (S, 3, 3)
+    pixels; `cam_points`, `world_points` (S, H, W, 3) metres; `point_masks` (S, H, W) bool; `seq_name` str; `ids` (S,)
+    int64, the place of the view in the pair.
+
+    Raises:
+        ConfigError: `img_size`, `aspect_ratio` and `patch_size` do not fit together.
+        PairError: a file is missing, unreadable or inconsistent. There is no dummy sample: a failed load is an error.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split_file: str | Path,
+        segmentation_root: str | Path | None = None,
+        *,
+        img_size: int = 518,
+        patch_size: int = 14,
+        aspect_ratio: float = 0.92,
+        remove_sky: bool = True,
+        max_depth: float = 2000.0,
+        depth_percentile: float = 98.0,
+        half_pixel_depth: bool = False,
+        follow_links: FollowLinks = False,
+    ) -> None:
+        self.root, self.split_file = root, split_file
+        self.segmentation_root = segmentation_root
+        self.shape = target_shape(img_size, aspect_ratio, patch_size)
+        self.remove_sky = remove_sky
+        self.max_depth = max_depth
+        self.depth_percentile = depth_percentile
+        self.half_pixel_depth = half_pixel_depth
+        self.follow_links = follow_links
+        self._index = read_index(split_file)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # Python's fallback would go on until an IndexError, and a pair that is not there is a PairError.
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, pair_index: int) -> dict[str, Any]:
+        pair = locate_pair(
+            self.root,
+            self.split_file,
+            self.segmentation_root,
+            pair_index,
+            index=self._index,
+            follow_links=self.follow_links,
+        )
+        views = [
+            process_view(
+                read_view(files),
+                shape=self.shape,
+                remove_sky=self.remove_sky,
+                max_depth=self.max_depth,
+                depth_percentile=self.depth_percentile,
+                half_pixel_depth=self.half_pixel_depth,
+            )
+            for files in pair.views
+        ]
+        images = np.stack([view.image.transpose(2, 0, 1) for view in views])
+        return {
+            "images": torch.from_numpy(images).float() / 255,
+            "depths": _stack([view.depth for view in views]),
+            "extrinsics": _stack([view.extrinsics for view in views]),
+            "intrinsics": _stack([view.intrinsics for view in views]),
+            "cam_points": _stack([view.cam_points for view in views]),
+            "world_points": _stack([view.world_points for view in views]),
+            "point_masks": _stack([view.point_mask for view in views]),
+            "seq_name": pair.seq_name,
+            "ids": torch.arange(len(views)),
+        }
+
+
+def _stack(arrays: list[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(arrays))

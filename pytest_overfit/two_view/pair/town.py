@@ -1,0 +1,173 @@
+"""A small town out of a seed: houses, a wall, trees, and the colours of their surfaces.
+
+World axes: x east, y north, z up, in metres. Every colour depends on the world point only, never on the viewer, so
+that two views of one point agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_overfit.two_view.pair.layout import ByteArray, Camera, FloatArray, IntArray
+from pytest_overfit.two_view.pair.raycast import GROUND, SKY, Ball, Hits, Solid, house, trace
+
+SUN = np.array([-0.45, -0.55, 0.70]) / np.linalg.norm([-0.45, -0.55, 0.70])
+LABEL_WALL, LABEL_BUILDING, LABEL_SKY, LABEL_TREE, LABEL_ROAD = 0, 1, 2, 4, 6
+
+
+@dataclass(frozen=True)
+class Town:
+    """`bodies` with one `tint` (N, 3) in 0..1 and one ADE20K `label` (N,) each; `noise` (256, 256) in 0..1."""
+
+    bodies: tuple[Solid | Ball, ...]
+    tints: FloatArray
+    labels: IntArray
+    noise: FloatArray
+
+
+def build_town(rng: np.random.Generator) -> Town:
+    """Houses on three sides of a square, a few small things on it, and a wall that closes the horizon."""
+    bodies: list[Solid | Ball] = []
+    tints: list[FloatArray] = []
+    labels: list[int] = []
+
+    def add(body: Solid | Ball, label: int, tint: FloatArray) -> None:
+        bodies.append(body)
+        tints.append(tint)
+        labels.append(label)
+
+    def add_house(x: float, y: float, yaw: float, tall: float) -> None:
+        size = (rng.uniform(6.5, 8.5), rng.uniform(6.5, 9.0), tall)
+        ridge = rng.uniform(1.5, 3.0) if rng.random() < 0.7 else 0.0
+        tint = np.array([0.80, 0.70, 0.58]) * rng.uniform(0.75, 1.2, 3)
+        add(house(np.array([x, y, 0.0]), size, yaw, ridge), LABEL_BUILDING, np.clip(tint, 0.2, 0.95))
+
+    for x in (-15.0, -5.0, 5.0, 15.0):
+        add_house(x + rng.uniform(-0.8, 0.8), rng.uniform(13.0, 18.0), rng.uniform(-0.2, 0.2), rng.uniform(5.0, 9.0))
+    for side in (-1.0, 1.0):
+        for y in (-8.0, 3.0):
+            add_house(side * rng.uniform(16.0, 19.0), y + rng.uniform(-1, 1), rng.uniform(-0.3, 0.3), rng.uniform(4, 7))
+    for x, y in rng.permutation([(-6.0, 2.0), (0.0, 5.0), (6.0, 1.0)])[:2]:
+        size = (rng.uniform(1.8, 3.0), rng.uniform(1.8, 3.0), rng.uniform(1.6, 2.8))
+        spot = np.array([x + rng.uniform(-1.5, 1.5), y + rng.uniform(-1.5, 1.5), 0.0])
+        add(house(spot, size, rng.uniform(0, 1.5), 0.8), LABEL_BUILDING, rng.uniform(0.35, 0.9, 3))
+    for x, y in ((-9.5, -3.0), (9.5, -2.0), (-10.0, 8.0), (10.0, 8.5)):
+        spot = np.array([x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), 0.0])
+        top = rng.uniform(2.6, 3.4)
+        add(house(spot, (0.4, 0.4, top), 0.3), LABEL_TREE, np.array([0.36, 0.26, 0.18]))
+        leaf = np.array([0.28, 0.46, 0.20]) * rng.uniform(0.8, 1.25, 3)
+        add(Ball(spot + np.array([0.0, 0.0, top + 0.6]), rng.uniform(1.2, 1.8)), LABEL_TREE, leaf)
+    add(house(np.array([0.0, 27.0, 0.0]), (90.0, 1.0, 4.0), 0.0), LABEL_WALL, np.array([0.62, 0.58, 0.52]))
+    for side in (-1.0, 1.0):
+        add(house(np.array([side * 30.0, -3.0, 0.0]), (1.0, 62.0, 4.0), 0.0), LABEL_WALL, np.array([0.60, 0.57, 0.50]))
+    return Town(tuple(bodies), np.array(tints), np.array(labels, dtype=np.int64), rng.random((256, 256)))
+
+
+def smooth_noise(table: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """The periodic noise `table` (256, 256), read bilinearly at (x, y): one lattice cell per unit, in 0..1."""
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    dx, dy = x - column, y - row
+    left, right, top, bottom = column & 255, (column + 1) & 255, row & 255, (row + 1) & 255
+    upper = table[top, left] * (1 - dx) + table[top, right] * dx
+    lower = table[bottom, left] * (1 - dx) + table[bottom, right] * dx
+    return np.asarray(upper * (1 - dy) + lower * dy, dtype=np.float64)
+
+
+def _grain(town: Town, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Two octaves of noise at about 2.5 m and 0.7 m, around 1."""
+    return 0.66 + 0.4 * smooth_noise(town.noise, x * 0.4, y * 0.4) + 0.28 * smooth_noise(town.noise, x * 1.4, y * 1.4)
+
+
+def _ground_colour(town: Town, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Paving (3, N) in two tones with joints, grass outside of the square."""
+    checker = (np.floor(x / 3.0) + np.floor(y / 3.0)) % 2
+    joint = (np.minimum(np.mod(x, 3.0), np.mod(y, 3.0)) < 0.22).astype(np.float64)
+    tone = 0.62 + 0.16 * checker - 0.18 * joint
+    paving = np.array([1.0, 0.95, 0.87])[:, None] * tone
+    grass = np.array([0.42, 0.52, 0.28])[:, None] * np.ones_like(x)
+    edge = np.hypot(x / 1.15, y + 2.0) + 5.0 * smooth_noise(town.noise, x * 0.15 + 40.0, y * 0.15)
+    return np.where(edge < 15.5, paving, grass) * _grain(town, x, y)
+
+
+def _solid_colour(town: Town, index: int, face: IntArray, points: FloatArray) -> FloatArray:
+    """Colours (3, N) of `points` (3, N) on a solid: walls with windows, roofs with ribs."""
+    solid = town.bodies[index]
+    assert isinstance(solid, Solid)
+    x, y, z = solid.axes @ (points - solid.centre[:, None])
+    along = np.where(face < 2, y, x) + 11.0 * index
+    roof = face >= 5
+    colour = town.tints[index][:, None] * _grain(town, np.where(roof, x + 7.0 * index, along), np.where(roof, y, z))
+    if town.labels[index] == LABEL_BUILDING:
+        window = (np.mod(along, 2.6) > 1.4) & (np.mod(z, 2.8) > 1.1) & (np.mod(z, 2.8) < 2.3) & ~roof
+        colour = np.where(window, np.array([0.20, 0.26, 0.34])[:, None], colour)
+        ribs = 0.8 + 0.25 * (np.mod(y, 1.2) < 0.6)
+        tiles = np.array([0.72, 0.36, 0.26])[:, None] * ribs * _grain(town, x + 7.0 * index, y)
+        colour = np.where(roof, tiles, colour)
+    return np.asarray(colour, dtype=np.float64)
+
+
+def surface_colour(town: Town, hits: Hits, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Albedo (3, H, W) at the world `points` (3, H, W) that rays met, and the cosine to the sun (H, W), 0..1."""
+    albedo = np.zeros_like(points)
+    facing = np.zeros(hits.depth.shape)
+    here = hits.body == GROUND
+    albedo[:, here] = _ground_colour(town, points[0][here], points[1][here])
+    facing[here] = SUN[2]
+    for index in np.unique(hits.body[hits.body >= 0]):
+        here = hits.body == index
+        spot, body = points[:, here], town.bodies[index]
+        if isinstance(body, Solid):
+            face = hits.face[here]
+            albedo[:, here] = _solid_colour(town, int(index), face, spot)
+            facing[here] = (body.normals @ SUN)[face]
+        else:
+            albedo[:, here] = town.tints[index][:, None] * _grain(
+                town, spot[0] * 3 + spot[2] * 2, spot[1] * 3 - spot[2]
+            )
+            facing[here] = SUN @ (spot - body.centre[:, None]) / body.radius
+    return albedo, np.maximum(facing, 0.0)
+
+
+def sky_colour(town: Town, ray: FloatArray) -> FloatArray:
+    """Blue (3, H, W) that pales towards the horizon, with clouds that only depend on the direction."""
+    up = np.clip(ray[2] / np.sqrt((ray * ray).sum(axis=0)), 0.0, 1.0)
+    cloud = smooth_noise(town.noise, ray[0] * 9.0, up * 25.0) * smooth_noise(town.noise, ray[0] * 21.0, up * 50.0)
+    pale = np.clip(1.0 - 2.2 * up, 0.0, 1.0) * 0.7 + 0.5 * cloud
+    blue, white = np.array([0.36, 0.56, 0.88])[:, None, None], np.array([0.93, 0.95, 0.97])[:, None, None]
+    return np.asarray(blue + (white - blue) * np.clip(pale, 0.0, 1.0), dtype=np.float64)
+
+
+def labels_of(town: Town, hits: Hits) -> ByteArray:
+    """ADE20K-150 labels (H, W) uint8, counted from 0."""
+    table = np.concatenate([town.labels, [LABEL_SKY, LABEL_ROAD]]).astype(np.uint8)  # index -2 is SKY, -1 is GROUND
+    assert (SKY, GROUND) == (-2, -1)
+    return np.asarray(table[hits.body])
+
+
+def look_at(eye: FloatArray, target: FloatArray, focal: float, width: int, height: int) -> Camera:
+    """A camera at `eye` that looks at `target` (world metres), upright, focal length in pixels, OpenCV axes."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, eye
+    centre = (width - 1) / 2, (height - 1) / 2
+    return Camera(np.array([[focal, 0.0, centre[0]], [0.0, focal, centre[1]], [0.0, 0.0, 1.0]]), pose)
+
+
+def cameras(rng: np.random.Generator, width: int, height: int) -> tuple[Camera, Camera]:
+    """One camera in the air that looks down at the square, and one that stands at its southern end."""
+    side = rng.choice([-1.0, 1.0])
+    bearing, tilt = side * rng.uniform(0.3, 0.55), rng.uniform(0.60, 0.70)
+    target = np.array([rng.uniform(-1, 1), rng.uniform(1.5, 3.0), 2.0])
+    away = np.array([np.sin(bearing) * np.cos(tilt), -np.cos(bearing) * np.cos(tilt), np.sin(tilt)])
+    aerial = look_at(target + rng.uniform(37.0, 40.0) * away, target, 1.30 * width, width, height)
+    foot = np.array([rng.uniform(-3, 3), rng.uniform(-19.0, -17.0), rng.uniform(2.6, 3.2)])
+    ground = look_at(foot, np.array([rng.uniform(-2, 2), 8.0, rng.uniform(4.0, 5.0)]), 1.05 * width, width, height)
+    return aerial, ground
+
+
+__all__ = ["SUN", "Town", "build_town", "cameras", "labels_of", "look_at", "sky_colour", "smooth_noise"]
+__all__ += ["surface_colour", "trace"]

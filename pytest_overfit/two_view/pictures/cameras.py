@@ -1,0 +1,236 @@
+"""The scene from the side, with the frusta of the true and of the predicted cameras in two colours.
+
+World axes are those of the cameras (OpenCV: x right, y down, z forward); the view is orthographic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from pytest_overfit.two_view.pair.layout import ByteArray, Camera, FloatArray
+from pytest_overfit.two_view.pair.reprojection import unproject
+from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.pictures import FramePicture
+
+TRUE: Colour = (22, 130, 72)
+PREDICTED: Colour = (226, 88, 12)
+WIDTH, HEIGHT, BORDER = 800, 600, 84
+LEGEND = 74  # pixels at the top that nothing is drawn in
+POINTS = 60_000  # of the scene per frame
+SMOOTH = 4  # lines are drawn at fractions of 1/16 of a pixel
+
+
+@dataclass(frozen=True)
+class View:
+    """An orthographic look at the world: `axes` (3, 3) has right, down and forward as rows."""
+
+    axes: FloatArray
+    centre: FloatArray
+    scale: float
+
+    def pixels(self, points: FloatArray) -> FloatArray:
+        """Pixels (N, 2) of world points (N, 3), as columns and rows."""
+        flat = (points - self.centre) @ self.axes[:2].T
+        return np.asarray(flat * self.scale + [WIDTH / 2, (HEIGHT + LEGEND) / 2], dtype=np.float64)
+
+
+def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
+    """(600, 800, 3) uint8 RGB; None where the frames have no cameras.
+
+    Example:
+        >>> cameras_panel(pictures).shape
+        (600, 800, 3)
+
+    The true cameras are drawn broad and green, the predicted ones thin and orange over them. How far each predicted
+    camera is off stands beside the legend: degrees, and normalised units.
+    """
+    known = [(picture, picture.camera) for picture in pictures if picture.camera is not None]
+    if not known:
+        return None
+    points, colours = _scene(known)
+    centres = np.stack([camera.cam2world[:3, 3] for _, camera in known])
+    extent = _extent(np.concatenate([points, centres]))
+    length = _length(centres, extent)
+    truth = [frustum(camera, picture.image.shape[:2], length) for picture, camera in known]
+    guess = [
+        None if (camera := picture.predicted_camera) is None else frustum(camera, picture.image.shape[:2], length)
+        for picture, _ in known
+    ]
+    near = [corners for corners in guess if corners is not None and _is_near(corners, centres, extent)]
+    view = _choose_view([camera for _, camera in known], points, np.concatenate([*truth, *near]))
+    canvas = blank(WIDTH, HEIGHT)
+    _draw_points(canvas, view, points, colours)
+    for corners in truth:
+        _draw_frustum(canvas, view, corners, TRUE, thickness=4)
+    for predicted in guess:
+        if predicted is not None:
+            _draw_frustum(canvas, view, predicted, PREDICTED, thickness=2)
+    return _with_text(canvas, view, known, (truth, guess))
+
+
+def frustum(camera: Camera, size: tuple[int, int], length: float) -> FloatArray:
+    """Centre, four corners of the image at a depth of `length`, and a point above it: (6, 3) in the world.
+
+    Example:
+        >>> frustum(Camera(np.array([[10.0, 0, 9.5], [0, 10, 9.5], [0, 0, 1]]), np.eye(4)), (20, 20), 2.0)[1].tolist()
+        [-2.0, -2.0, 2.0]
+    """
+    height, width = size
+    k = camera.intrinsics
+    left, right = (-0.5 - k[0, 2]) / k[0, 0], (width - 0.5 - k[0, 2]) / k[0, 0]
+    top, bottom = (-0.5 - k[1, 2]) / k[1, 1], (height - 0.5 - k[1, 2]) / k[1, 1]
+    rays = [(0, 0, 0), (left, top, 1), (right, top, 1), (right, bottom, 1), (left, bottom, 1)]
+    rays.append(((left + right) / 2, top - 0.35 * (bottom - top), 1))
+    local = np.clip(np.asarray(rays, dtype=np.float64), -3, 3) * length  # a field of view that was never learnt
+    return np.asarray(local @ camera.cam2world[:3, :3].T + camera.cam2world[:3, 3], dtype=np.float64)
+
+
+def camera_errors(true: Camera, predicted: Camera) -> tuple[float, float]:
+    """Degrees between two orientations, and the distance of the two positions.
+
+    Example:
+        >>> camera_errors(camera, camera)
+        (0.0, 0.0)
+    """
+    turn = predicted.cam2world[:3, :3].T @ true.cam2world[:3, :3]
+    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
+    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    return degrees, float(np.linalg.norm(predicted.cam2world[:3, 3] - true.cam2world[:3, 3]))
+
+
+def _scene(known: Sequence[tuple[FramePicture, Camera]]) -> tuple[FloatArray, ByteArray]:
+    """World points (N, 3) of the true depth, and their colours."""
+    points, colours = [], []
+    for picture, camera in known:
+        rows, columns = np.nonzero(picture.valid & (picture.truth > 0))
+        some = np.random.default_rng(0).permutation(len(rows))[:POINTS]  # every n-th would show as stripes
+        rows, columns = rows[some], columns[some]
+        points.append(unproject(picture.truth, camera.intrinsics, camera.world2cam, rows, columns).T)
+        colours.append(picture.image[rows, columns])
+    return np.concatenate(points), np.concatenate(colours)
+
+
+def _extent(points: FloatArray) -> float:
+    low, high = np.percentile(points, [2, 98], axis=0)
+    return max(float(np.linalg.norm(high - low)), 1e-6)
+
+
+def _length(centres: FloatArray, extent: float) -> float:
+    """Frusta of cameras that stand close together are shorter, down to what can still be read."""
+    apart = [float(np.linalg.norm(a - b)) for a, b in combinations(centres, 2)]
+    return float(np.clip(0.7 * min(apart, default=np.inf), 0.07 * extent, 0.16 * extent))
+
+
+def _is_near(corners: FloatArray, centres: FloatArray, extent: float) -> bool:
+    """Whether a predicted camera may widen the view: one that is far off would shrink everything else to a dot."""
+    return bool(np.linalg.norm(corners[0] - centres, axis=1).min() < 0.6 * extent)
+
+
+def _choose_view(cameras: Sequence[Camera], points: FloatArray, frusta: FloatArray) -> View:
+    """From behind and above, at the angle that best shows the cameras apart and none of them end-on."""
+    up = _direction([-camera.cam2world[:3, 1] for camera in cameras])
+    level = np.eye(3) - np.outer(up, up)
+    around = [level @ camera.cam2world[:3, 2] for camera in cameras]
+    ahead = _direction([*around, *(level @ axis for axis in np.eye(3))], first=len(around))
+    candidates = [_axes(up, ahead, *angles) for angles in product(np.radians(range(-75, 76, 15)), np.radians([20, 35]))]
+    axes = max(candidates, key=lambda each: _clarity(each, cameras))
+    shown = np.concatenate([points[:: max(1, len(points) // 4000)] @ axes[:2].T, frusta @ axes[:2].T])
+    weight = len(shown) - len(frusta)
+    low, high = np.percentile(shown[:weight], [1, 99], axis=0) if weight else (shown.min(0), shown.max(0))
+    low, high = np.minimum(low, shown[weight:].min(0)), np.maximum(high, shown[weight:].max(0))
+    room = np.array([WIDTH - 2 * BORDER, HEIGHT - LEGEND - 2 * BORDER])
+    middle = (low + high) / 2
+    return View(axes, middle @ axes[:2], float((room / np.maximum(high - low, 1e-9)).min()))
+
+
+def _direction(vectors: Sequence[FloatArray], first: int | None = None) -> FloatArray:
+    """The mean direction of the `first` vectors; where they cancel out, that of the longest of all."""
+    mean = np.mean(vectors[:first], axis=0)
+    longest = max(vectors, key=lambda vector: float(np.linalg.norm(vector)))
+    chosen = mean if np.linalg.norm(mean) > 1e-3 else longest
+    return np.asarray(chosen / np.linalg.norm(chosen), dtype=np.float64)
+
+
+def _axes(up: FloatArray, ahead: FloatArray, azimuth: float, elevation: float) -> FloatArray:
+    side = np.cross(ahead, up)
+    level = np.cos(azimuth) * ahead + np.sin(azimuth) * side
+    forward = np.cos(elevation) * level - np.sin(elevation) * up
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(forward, right), forward])
+
+
+def _clarity(axes: FloatArray, cameras: Sequence[Camera]) -> float:
+    """How far apart the cameras are on the picture, against in space, and how much of their direction shows."""
+    side = [float(np.linalg.norm(axes[:2] @ camera.cam2world[:3, 2])) for camera in cameras]
+    apart = [
+        float(np.linalg.norm(axes[:2] @ shift) / max(float(np.linalg.norm(shift)), 1e-9))
+        for a, b in combinations(cameras, 2)
+        for shift in [a.cam2world[:3, 3] - b.cam2world[:3, 3]]
+    ]
+    return min(side) + min(apart, default=0.0)
+
+
+def _draw_points(canvas: Panel, view: View, points: FloatArray, colours: ByteArray) -> None:
+    """The far ones first, a little faded so that the lines stand out."""
+    order = np.argsort(-(points @ view.axes[2]))
+    at = np.rint(view.pixels(points[order])).astype(np.int64)
+    faded = (0.6 * colours[order] + 0.4 * 255).astype(np.uint8)
+    for dv, du in product((0, 1), repeat=2):
+        rows, columns = at[:, 1] + dv, at[:, 0] + du
+        inside = (rows >= LEGEND) & (rows < HEIGHT) & (columns >= 0) & (columns < WIDTH)
+        canvas[rows[inside], columns[inside]] = faded[inside]
+
+
+def _draw_frustum(canvas: Panel, view: View, corners: FloatArray, colour: Colour, *, thickness: int) -> None:
+    flat = np.clip(view.pixels(corners), -4 * WIDTH, 4 * WIDTH)
+    at = [tuple(point) for point in np.rint(flat * 2**SMOOTH).astype(np.int64).tolist()]
+    edges = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (1, 5), (5, 2)]
+    for a, b in edges:
+        cv2.line(canvas, at[a], at[b], colour, thickness, cv2.LINE_AA, SMOOTH)
+    cv2.circle(canvas, at[0], (thickness + 1) * 2**SMOOTH, colour, cv2.FILLED, cv2.LINE_AA, SMOOTH)
+
+
+def _with_text(
+    canvas: Panel,
+    view: View,
+    known: Sequence[tuple[FramePicture, Camera]],
+    frusta: tuple[Sequence[FloatArray], Sequence[FloatArray | None]],
+) -> Panel:
+    canvas[:LEGEND] = 255
+    pen = Pen(canvas)
+    for line, (colour, name) in enumerate(((TRUE, "ground truth"), (PREDICTED, "prediction"))):
+        pen.swatch((20, 16 + 27 * line), colour, name, size=18)
+    for line, ((picture, camera), corners) in enumerate(zip(known[:2], frusta[1], strict=False)):
+        if picture.predicted_camera is None or corners is None:
+            text = f"frame {picture.frame}: no camera predicted"
+        else:
+            degrees, distance = camera_errors(camera, picture.predicted_camera)
+            text = f"frame {picture.frame}: {degrees:.3g} degrees off, {distance:.3g} of the scene's scale off"
+            x, y = view.pixels(corners[:1])[0]
+            text += "" if 0 <= x < WIDTH and LEGEND <= y < HEIGHT else ", not in the picture"
+        pen.text((220, 15 + 27 * line), text, size=18, colour=FAINT)
+    _label_frames(pen, view, [picture.frame for picture, _ in known], frusta[0])
+    return pen.panel
+
+
+def _label_frames(pen: Pen, view: View, frames: Sequence[int], truth: Sequence[FloatArray]) -> None:
+    """Beside each centre, on the side that the camera looks away from; one below the other where they would meet."""
+    taken: list[tuple[float, float]] = []
+    for frame, corners in zip(frames, truth, strict=True):
+        x, y = view.pixels(corners[:1])[0]
+        away = view.pixels(corners[1:5]).mean(0)[0] > x
+        for other_x, other_y in sorted(taken, key=lambda at: at[1]):
+            if abs(x - other_x) < 90 and abs(y - other_y) < 22:
+                y = other_y + 22
+        taken.append((x, y))
+        anchor, shift = ("rm", -12) if away else ("lm", 12)
+        pen.text((x + shift, y), f"frame {frame}", size=18, anchor=anchor, halo=(255, 255, 255), colour=INK)
