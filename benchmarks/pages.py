@@ -27,7 +27,7 @@ from PIL import Image
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.page import write_pages
+from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of, run_id, write_document
 from pytest_overfit.result import OverfitResult

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.report.ci.summary import summary_markdown
 from pytest_overfit.report.markdown.experiment import experiment_record
-from pytest_overfit.report.page import write_pages
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import (
     RECORD,
@@ -23,6 +23,8 @@ from pytest_overfit.report.record.folder import (
     write_text,
 )
 
+PAGES_NEED = ("jinja2", "bokeh")
+
 
 def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
     """Writes every form beside the records and returns the page to open first.
@@ -30,11 +32,23 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     Example:
         >>> write_forms(Path("overfit_report"), read_report(Path("overfit_report")))     # doctest: +SKIP
         PosixPath('overfit_report/index.html')
+
+    Raises:
+        OverfitError: what the pages need is not installed; every other form has been written.
     """
     write_schema(report)
     for document in documents:
         write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))
     write_text(report / "summary.md", summary_markdown(documents))
+    if missing := [name for name in PAGES_NEED if find_spec(name) is None]:
+        raise OverfitError(
+            f"pages need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            where=str(report),
+            allowed="records and summary.md, which are written",
+            hint='pip install "pytest-overfit[pages]"',
+        )
+    from pytest_overfit.report.page.write import write_pages
+
     return write_pages(report, documents)
 
 

@@ -96,6 +96,7 @@ def test_the_schema_can_refuse() -> None:
     tree = json.loads(to_json(document(result())))
     for change in ({"verdicts": 1}, {"title": 3}, {"state": "fine"}):
         assert schema_errors(json.dumps({"overfit": {**tree["overfit"], **change}}))
+    assert schema_errors(json.dumps({"overfit": tree["overfit"]}))
     del tree["overfit"]["id"]
     assert schema_errors(json.dumps(tree))
 
@@ -117,6 +118,25 @@ def test_what_is_no_record_is_refused(text: str, told: str) -> None:
         from_json(text, where="a.json")
     assert str(caught.value).startswith(f"a.json: {told}")
     assert "allowed: a record.json of pytest-overfit, version 1" in str(caught.value)
+
+
+def test_evidence_of_another_release_costs_nobody_the_record() -> None:
+    """It is an object without promises: verdict, findings, causes and curves are read all the same."""
+    before = document(result(lr=1e-6, seeds=(0, 1)))
+    tree = json.loads(to_json(before))
+    assert tree["verdict"] == before.verdict == "failed"
+    for each in (tree["overfit"]["result"], *tree["overfit"]["result"]["runs"]):
+        each["evidence"] = {"of_tomorrow": [1, 2], "interrupted": True}
+    assert schema_errors(json.dumps(tree)) == []
+    after = from_json(json.dumps(tree))
+    assert before.result is not None
+    assert after.result is not None
+    assert (after.verdict, after.findings, after.result.causes) == ("failed", before.findings, before.result.causes)
+    assert after.result.evidence is not None
+    assert after.result.evidence.interrupted
+    tree["overfit"]["result"]["causes"] = 3
+    with pytest.raises(OverfitError):
+        from_json(json.dumps(tree))
 
 
 def test_a_cut_record_is_refused() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.report.page import write_pages
+from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Change, Comparison, Curve, Document
 from pytest_overfit.report.record.folder import folder_of
 from pytest_overfit.result import OverfitResult

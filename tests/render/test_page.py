@@ -13,10 +13,10 @@ import pytest
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.report.page import write_pages
 from pytest_overfit.report.page.coverage import by_module, problems_of
 from pytest_overfit.report.page.images import pictures_of
 from pytest_overfit.report.page.sentences import badge, sentence, steps_to_pass
+from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document, PairView, SettingRow
 from pytest_overfit.report.record.folder import folder_of, write_document
 from tests.render.pages import page_of, plain, text_of, write_pictures

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import number
-from pytest_overfit.report.page import write_pages
+from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of, write_document
 from tests.render.pages import compared, write_pictures

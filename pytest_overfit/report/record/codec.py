@@ -6,13 +6,15 @@ JSON has no NaN and no infinity: they are the texts "NaN", "Infinity" and "-Infi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.report.record.document import VERSION, Document
 from pytest_overfit.report.record.json_tree import NotATree, parse_tree, wide_integer
@@ -25,11 +27,12 @@ MOST_PROBLEMS = 5
 
 
 class _File(BaseModel):
-    """A document in its file."""
+    """A document in its file, and its verdict for whoever reads no more than that."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings", extra="forbid", title="pytest-overfit record")
 
     overfit: Document
+    verdict: Literal["passed", "failed"] | None = None  # files of 0.1 have none
 
 
 class _Verdict(BaseModel):
@@ -41,17 +44,15 @@ class _Verdict(BaseModel):
 
 
 class _Schema(GenerateJsonSchema):
-    """Numbers may be no numbers, and what the evidence shares with its result is not written."""
+    """Numbers may be no numbers. What the causes rest on is an object, and no more is promised."""
 
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         return {"anyOf": [{"type": "number"}, {"enum": list(NO_NUMBERS)}]}
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        made = super().dataclass_schema(schema)
-        if schema["cls"].__name__ == "Evidence":
-            made["properties"] = {name: kept for name, kept in made["properties"].items() if name not in REPEATED}
-            made["required"] = [name for name in made.get("required", ()) if name not in REPEATED]
-        return made
+        if schema["cls"] is Evidence:
+            return {"type": "object", "title": "Evidence", "description": "No promises: it may change at any time."}
+        return super().dataclass_schema(schema)
 
 
 def to_json(document: Document) -> str:
@@ -63,7 +64,7 @@ def to_json(document: Document) -> str:
     """
     evidence = {"evidence": REPEATED}
     left_out: Any = {"overfit": {"result": {**evidence, "runs": {"__all__": evidence}}}}
-    return _File(overfit=document).model_dump_json(exclude=left_out)
+    return _File(overfit=document, verdict=document.verdict).model_dump_json(exclude=left_out)
 
 
 def result_to_json(result: OverfitResult) -> bytes:
@@ -96,13 +97,12 @@ def from_json(text: str | bytes, *, where: str = "the text") -> Document:
         raise _wrong("JSON of another kind", where)
     if inner.get("version") != VERSION:
         raise _wrong(f"a record of version {inner.get('version')!r:.40}", where)
-    result = inner.get("result")
-    if isinstance(result, dict):
-        for run in (result, *(run for run in _listed(result.get("runs")) if isinstance(run, dict))):
-            if isinstance(run.get("evidence"), dict):
-                run["evidence"] = {**run["evidence"], **{name: run.get(name) for name in REPEATED}}
+    results = [*_results(inner)]
+    for each in results:
+        if isinstance(each.get("evidence"), dict):
+            each["evidence"] = {**each["evidence"], **{name: each.get(name) for name in REPEATED}}
     try:
-        document = _File.model_validate(tree, strict=False).overfit
+        document = _validated(tree, results)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:MOST_PROBLEMS]]
         raise _wrong("; ".join(problems), where) from None
@@ -111,9 +111,33 @@ def from_json(text: str | bytes, *, where: str = "the text") -> Document:
     return document if document.result is None else replace(document, result=_shared(document.result))
 
 
+def _results(inner: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The result of a document and those of its seeds."""
+    result = inner.get("result")
+    if isinstance(result, dict):
+        runs = result.get("runs")
+        yield from (result, *(run for run in (runs if isinstance(runs, list) else ()) if isinstance(run, dict)))
+
+
+def _validated(tree: Any, results: list[dict[str, Any]]) -> Document:
+    """The document; evidence of another release is left out, since nobody was promised any of it."""
+    try:
+        return _File.model_validate(tree, strict=False).overfit
+    except ValidationError as error:
+        if not all("evidence" in item["loc"] for item in error.errors()):
+            raise
+    for each in results:
+        if isinstance(told := each.get("evidence"), dict):
+            shared = {name: each.get(name) for name in ("findings", *REPEATED)}
+            each["evidence"] = {**shared, "limits": {}, "interrupted": told.get("interrupted") is True}
+    return _File.model_validate(tree, strict=False).overfit
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a record file."""
     made = _File.model_json_schema(schema_generator=_Schema, mode="serialization")
+    made["properties"]["verdict"] = {"enum": ["passed", "failed"], "title": "Verdict"}
+    made["required"] = ["overfit", "verdict"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **made}
 
 
@@ -121,10 +145,6 @@ def _shared(result: OverfitResult) -> OverfitResult:
     """Evidence that holds the very record of its result."""
     evidence = result.evidence and replace(result.evidence, record=result.record)
     return replace(result, evidence=evidence, runs=tuple(map(_shared, result.runs)))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _wrong(found: str, where: str) -> OverfitError:
