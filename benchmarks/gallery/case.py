@@ -36,6 +36,11 @@ class Bug:
     healthy: Callable[[int], Setup]
     shows: Callable[[Setup], Any] | None = None
 
+    @property
+    def case(self) -> str:
+        """What the bug is called in the table of all rows."""
+        return f"{self.family}/{self.name}"
+
 
 def is_held_out(family: str) -> bool:
     """A third of the families, whatever else the gallery holds: no tool may be tuned on them."""

@@ -1,18 +1,23 @@
-"""Detection, naming, false alarms and cost of the plugin over the gallery."""
+"""Runs of the plugin over the cases of the gallery, in one process or several, and their rows for the table."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.gallery.case import Bug, is_held_out
-from benchmarks.gallery.causes import GROUPS, group_of
+import torch
+
+from benchmarks.gallery.case import Bug
 from benchmarks.gallery.families import FAMILIES
+from benchmarks.gallery.registry import CASES
+from benchmarks.gallery.table import Key, Kind, Right, Row, Verdict
 from benchmarks.gallery.verify import run_plain
 from benchmarks.zoo.case import Setup, run
 
@@ -33,15 +38,6 @@ class Seen:
         return self.raised or ", ".join(self.missed) or "passed"
 
 
-@dataclass(frozen=True)
-class Row:
-    """All runs of one bug, and the seconds of a plain loop of the same setup with its first seed."""
-
-    bug: Bug
-    seen: tuple[Seen, ...]
-    plain_seconds: float
-
-
 def judge(setup: Setup, seed: int) -> Seen:
     """One run of the plugin over a setup, as a user would call it."""
     started = time.perf_counter()
@@ -59,106 +55,60 @@ def judge(setup: Setup, seed: int) -> Seen:
     return Seen(result.passed, causes, missed, "", time.perf_counter() - started)
 
 
-def measure(bugs: Sequence[Bug], seeds: int, *, peers: bool = False) -> int:
-    """Runs everything and prints it; 1 where nothing was chosen."""
-    rows = [_row(bug, seeds) for bug in bugs]
-    families = sorted({bug.family for bug in bugs}) if len(bugs) < 20 else sorted(FAMILIES)
-    alarms = {family: [judge(FAMILIES[family](seed), seed) for seed in range(seeds)] for family in families}
-    named = any(seen.causes for row in rows for seen in row.seen)
-
-    print(f"{len(bugs)} bugs over {len({bug.family for bug in bugs})} families, {seeds} seeds\n")
-    print(f"{'':22}{'bugs':>5}{'breaking':>13}{'silent':>13}" + (f"{'first':>13}{'in three':>13}" if named else ""))
-    for title, chosen in _parts(rows):
-        if chosen:
-            print(f"{title:22}{len(chosen):5}" + "".join(f"{cell:>13}" for cell in _cells(chosen, named)))
-    if not named:
-        print("no causes were given: detection only")
-    _print_alarms(alarms)
-    ratios = sorted(row.seen[0].seconds / row.plain_seconds for row in rows if row.plain_seconds > 0)
-    if ratios:
-        mean = sum(row.seen[0].seconds for row in rows) / len(rows)
-        plain = sum(row.plain_seconds for row in rows) / len(rows)
-        print(f"\nseconds per case {mean:.2f}, a plain loop {plain:.2f}; median ratio {ratios[len(ratios) // 2]:.2f}")
-    _print_misses(rows, named)
-    if peers:
-        from benchmarks.gallery.peers import compare
-
-        compare(bugs, families)
-    return 0 if rows else 1
+def judge_all(keys: Sequence[Key], jobs: int = 1) -> dict[Key, Seen]:
+    """One run of every case and seed. Several processes share the cases; none shares the clock of a busy core."""
+    if jobs == 1:
+        return {key: judge_case(key) for key in keys}
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return dict(zip(keys, pool.map(judge_case, keys), strict=True))
 
 
-def _row(bug: Bug, seeds: int) -> Row:
-    seen = tuple(judge(bug.build(seed), seed) for seed in range(seeds))
+def judge_case(key: Key) -> Seen:
+    """One run of a bug, or of a healthy family."""
+    case, seed = key
+    bug = CASES[case]
+    return judge((FAMILIES[case] if bug is None else bug.build)(seed), seed)
+
+
+def row_of(key: Key, seen: Seen) -> Row:
+    """What the table keeps of a run."""
+    case, seed = key
+    bug = CASES[case]
+    kind: Kind = "healthy" if bug is None else bug.kind
+    by = seen.raised.partition(":")[0] or " ".join(seen.missed)
+    return Row(case, seed, kind, _verdict(bug, seen), by, " ".join(seen.causes[:3]), _right(bug, seen))
+
+
+def _verdict(bug: Bug | None, seen: Seen) -> Verdict:
+    if seen.raised:
+        return "raised"
+    if bug is None:
+        return "passed" if seen.passed else "blamed"
+    return "missed" if seen.passed else "detected"
+
+
+def _right(bug: Bug | None, seen: Seen) -> Right:
+    if bug is None:
+        return ""
+    if first_is_right(bug, seen):
+        return "first"
+    return "in three" if in_three(bug, seen) else "no"
+
+
+def first_is_right(bug: Bug, seen: Seen) -> bool:
+    """The best cause is one of those that count as right."""
+    return seen.causes[:1] != () and seen.causes[0] in bug.causes
+
+
+def in_three(bug: Bug, seen: Seen) -> bool:
+    """One of the three best is."""
+    return any(cause in bug.causes for cause in seen.causes[:3])
+
+
+def plain_seconds(bug: Bug) -> float:
+    """The seconds of a plain loop of the same setup with its first seed."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run_plain(bug.build(0))
-    return Row(bug, seen, time.perf_counter() - started)
-
-
-def _parts(rows: Sequence[Row]) -> Iterable[tuple[str, list[Row]]]:
-    """All rows, the held-out third and the rest, then group by group of the best cause."""
-    yield "all", list(rows)
-    yield "held-out third", [row for row in rows if row.bug.held_out]
-    yield "the other two", [row for row in rows if not row.bug.held_out]
-    for group in GROUPS:
-        yield group, [row for row in rows if group_of(row.bug.causes[0]) == group]
-
-
-def _cells(rows: Sequence[Row], named: bool) -> list[str]:
-    cells = [_share([row for row in rows if row.bug.kind == kind], _detected) for kind in ("breaking", "silent")]
-    if named:
-        cells += [_share(rows, _first), _share(rows, _in_three)]
-    return cells
-
-
-def _share(rows: Sequence[Row], good: Callable[[Bug, Seen], bool]) -> str:
-    """Of the runs, those for which ``good`` holds."""
-    runs = [(row.bug, seen) for row in rows for seen in row.seen]
-    hits = sum(good(bug, seen) for bug, seen in runs)
-    return f"{hits}/{len(runs)} {100 * hits / len(runs):.0f}%" if runs else "-"
-
-
-def _detected(bug: Bug, seen: Seen) -> bool:
-    return not seen.passed
-
-
-def _first(bug: Bug, seen: Seen) -> bool:
-    return seen.causes[:1] != () and seen.causes[0] in bug.causes
-
-
-def _in_three(bug: Bug, seen: Seen) -> bool:
-    return any(cause in bug.causes for cause in seen.causes[:3])
-
-
-def _print_alarms(alarms: dict[str, list[Seen]]) -> None:
-    """Healthy families that were not passed, with what was held against them."""
-    runs = sum(len(seen) for seen in alarms.values())
-    false = sum(not each.passed for seen in alarms.values() for each in seen)
-    held_out = sum(not each.passed for family, seen in alarms.items() if is_held_out(family) for each in seen)
-    print(f"\nfalse alarms: {false} of {runs} runs of {len(alarms)} healthy families ({held_out} held out)")
-    for family, seen in alarms.items():
-        for seed, each in enumerate(seen):
-            if not each.passed:
-                print(f"  {family} seed {seed}: {each.said}; {', '.join(each.causes)}")
-
-
-def _print_misses(rows: Sequence[Row], named: bool) -> None:
-    """Bugs that some seed did not detect, and, where causes are given, those that no seed names first."""
-    print("\nmisses")
-    for row in rows:
-        passed = sum(seen.passed for seen in row.seen)
-        right = sum(_first(row.bug, seen) for seen in row.seen)
-        if not passed and (not named or right == len(row.seen)):
-            continue
-        bug, seen = row.bug, row.seen
-        answers = sorted({" > ".join(each.causes[:3]) or "no cause" for each in seen}) if named else []
-        told = "; ".join([*sorted({each.said for each in seen}), *answers])
-        print(
-            f"  {bug.kind:8} {bug.family}/{bug.name}  expected {', '.join(bug.causes)} ({bug.where})\n"
-            f"           passed {passed}, right first {right} of {len(seen)} seeds; {told}"
-        )
-    raised = sorted({f"{row.bug.name}: {seen.raised}" for row in rows for seen in row.seen if seen.raised})
-    print(f"\nraised ({len(raised)})")
-    for text in raised:
-        print(f"  {text}")
+    return time.perf_counter() - started

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from benchmarks.gallery.__main__ import main as gallery
 from benchmarks.gallery.case import Bug, is_held_out
 from benchmarks.gallery.causes import GROUPS, IDS, group_of
 from benchmarks.gallery.families import FAMILIES
-from benchmarks.gallery.measure import judge
-from benchmarks.gallery.registry import BUGS
+from benchmarks.gallery.measure import Seen, judge, judge_all, row_of
+from benchmarks.gallery.registry import BUGS, CASES, PLACES
+from benchmarks.gallery.table import TABLE, read, sample, write
 from benchmarks.gallery.verify import run_plain, verify
 
 FAST = (
@@ -97,3 +100,72 @@ def test_judge_reads_a_result_and_an_exception() -> None:
     raised = judge(replace(setup, step=lambda model, batch: 1 / 0), 0)
     assert not raised.passed
     assert raised.raised.startswith("ZeroDivisionError: division by zero")
+
+
+def test_the_table_has_every_case() -> None:
+    """With the seeds that are run by default, and nothing that is no case."""
+    table = read(TABLE)
+    assert set(table) == {(case, seed) for case in CASES for seed in range(3)}
+    assert all(row.kind == ("healthy" if (bug := CASES[row.case]) is None else bug.kind) for row in table.values())
+
+
+def test_a_sample_has_every_kind_and_file() -> None:
+    """Forty cases: what the gate runs."""
+    chosen = sample(list(CASES), 40, PLACES)
+    assert len(set(chosen)) == 40
+    for part in (0, -1):
+        assert {PLACES[case].split()[part] for case in chosen} == {place.split()[part] for place in PLACES.values()}
+
+
+def test_rows_are_what_runs_said() -> None:
+    """Of a bug and of a healthy family, in two processes as in one."""
+    keys = [(named("missing_step").case, 0), ("mlp_classification", 0)]
+    rows = [row_of(key, seen) for key, seen in judge_all(keys).items()]
+    assert rows == [row_of(key, seen) for key, seen in judge_all(keys, jobs=2).items()]
+    assert [(row.key, row.kind, row.verdict, row.right) for row in rows] == [
+        (keys[0], "breaking", "detected", "first"),
+        (keys[1], "healthy", "passed", ""),
+    ]
+    assert rows == [read(TABLE)[key] for key in keys]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> list[str]:
+    """The gallery of one bug and its family, beside a table of its own that agrees."""
+    arguments = ["--seeds", "1", "--only", named("missing_step").case, "--table", str(tmp_path / "table.csv")]
+    assert gallery([*arguments, "--write-table"]) == 0
+    return arguments
+
+
+def test_the_command_ends_well_beside_rows_that_are_equal_or_got_better(
+    call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And names those that got better."""
+    assert gallery(call) == 0
+    path = Path(call[-1])
+    write([replace(row, verdict="missed", by="", right="no", causes="") for row in read(path).values()], path)
+    capsys.readouterr()
+    assert gallery(call) == 0
+    assert f"better {named('missing_step').case} seed 0" in capsys.readouterr().out
+
+
+def test_the_command_fails_on_a_row_that_got_worse(
+    call: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a plugin that has gone blind."""
+    monkeypatch.setattr("benchmarks.gallery.measure.judge", lambda setup, seed: Seen(True, (), (), "", 0.0))
+    capsys.readouterr()
+    assert gallery(call) == 1
+    assert f"worse  {named('missing_step').case} seed 0" in capsys.readouterr().out
+
+
+def test_the_command_fails_on_a_table_that_has_other_cases(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An entry whose case is gone, and no entry at all; --write-table mends both."""
+    path = Path(call[-1])
+    write([*read(path).values(), replace(read(path)[named("missing_step").case, 0], case="none/such")], path)
+    assert gallery(call) == 1
+    assert "worse  none/such seed 0" in capsys.readouterr().out
+    path.unlink()
+    assert gallery(call) == 1
+    assert gallery([*call, "--write-table"]) == 0
+    assert gallery(call) == 0
