@@ -17,11 +17,10 @@ from pytest_overfit.diagnose.rank import Rule, find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
-from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
-from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.judge.hang import unjudged
 from pytest_overfit.judge.seeds import combine
+from pytest_overfit.judge.stopped import unjudged
+from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.bounded import Outcome, hung_record
@@ -204,10 +203,7 @@ def overfit_config(
     limits = criteria.limits()
 
     def accept(outcome: Outcome) -> bool:
-        looked = _looked_at(outcome)
-        return (criteria.train_val is None or judge_train_val(looked, criteria.train_val, limits).passed) and (
-            criteria.prediction is None or judge_prediction(looked, criteria.prediction).passed
-        )
+        return accepts(_looked_at(outcome), criteria)
 
     def run(seed: int, dog: Watchdog) -> OverfitResult:
         seeded = replace(config, seed=seed)
@@ -278,7 +274,7 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALON
 
 def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:
     """What the numbers of a record say; defects are judged by its causes."""
-    return judge(record, replace(settings.criteria, defects=False), hold_steps=settings.budget.hold_steps)
+    return judge(record, settings.criteria, hold_steps=settings.budget.hold_steps)
 
 
 def _is_inspected(settings: OverfitSettings, place: Place) -> bool:

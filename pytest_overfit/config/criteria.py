@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pytest_overfit.config.criteria_registry import entries
+from pytest_overfit.errors.suggest import nearest
 
 STOCHASTIC_WINDOW = 25  # steps
-# The names that a VGGT-style trainer logs for the three headline limits.
-LIMIT_ALIASES = {"loss_objective": "objective", "loss_camera": "camera", "loss_depth": "depth"}
 
 
 @dataclass(frozen=True)
@@ -54,59 +56,12 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
 
 
-@dataclass(frozen=True)
-class Monotonic:
-    """The running median over ``window`` steps does not end above its best by more than a ``tolerance`` share.
-
-    A climb that is recovered is told and fails nothing; ``strict`` asks it of every step. A climb by less than a
-    ``floor`` share of the fall so far is the noise of a last stretch. Another thread count alone gave a healthy run
-    with momentum one of 2.5 %, so for any model the floor is wider than for the two-view recipe.
-    """
-
-    window: int = 21
-    tolerance: float = 0.25
-    floor: float = 0.003
-    strict: bool = False
-
-
-@dataclass(frozen=True)
-class Supervised:
-    """Every frame has at least a ``min_valid_ratio`` of valid pixels, every target one of elements that the loss reads.
-
-    Elements that the data themselves mark as left out (a label of -100, padding, a mask) do not count as elements.
-    """
-
-    min_valid_ratio: float = 0.05
-    min_target_ratio: float = 0.25
-
-
-@dataclass(frozen=True)
-class TrainVal:
-    """Evaluation and training loss agree to this relative tolerance."""
-
-    tolerance: float = 0.1
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Limits of the predictions themselves, per frame; None: not judged.
-
-    ``abs_rel``: mean |pred - gt| / gt, at most; ``delta_1_25``: share of pixels within a factor 1.25, at least;
-    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, at most.
-    """
-
-    abs_rel: float | None = 0.05
-    delta_1_25: float | None = 0.95
-    rotation_deg: float | None = 1.0
-    translation_deg: float | None = 2.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, eq=False)
 class Criteria:
     """``overfit.criteria``: what must hold. None or False: switched off, and not collected as a test.
 
-    ``defects``: no probe finds a mistake that is certain, whatever the loss has reached. ``generates``: a language
-    model gives the memorised sequences back, token by token.
+    Every registered criterion is a keyword and an attribute; what is not given has its default, that of a run under a
+    config where ``in_config`` says so. ``terms`` has the limits of further terms of the loss.
 
     Five are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
     get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that its stated
@@ -115,28 +70,74 @@ class Criteria:
     meant here.
 
     Example:
-        >>> Criteria(camera=None, terms={"loss_T": Limit(0.001)}).names()[3:6]
-        ('gradients', 'objective', 'depth')
+        >>> Criteria(monotonic=False, terms={"loss_T": Limit(0.001)}).names()[3:]
+        ('gradients', 'objective', 'loss_T', 'defects')
     """
 
-    objective: Limit | None = Limit(0.01, stated=False)
-    camera: Limit | None = Limit(0.001, stated=False)
-    depth: Limit | None = Limit(0.01, stated=False)
-    terms: Mapping[str, Limit] = field(default_factory=dict)
-    monotonic: Monotonic | None = Monotonic()
-    finite: bool = True
-    gradients: bool = True
-    supervised: Supervised | None = Supervised()
-    constant_batch: bool = True
-    train_val: TrainVal | None = None
-    prediction: Prediction | None = Prediction()
-    generates: bool = False
-    unused: tuple[str, ...] = ()
-    frozen: tuple[str, ...] = ()
-    unbounded: bool = False
-    stochastic: bool = False
-    defects: bool = True
-    allow: tuple[str, ...] = ()
+    given: Mapping[str, Any]
+    terms: Mapping[str, Limit]
+    unused: tuple[str, ...]
+    frozen: tuple[str, ...]
+    unbounded: bool
+    stochastic: bool
+    allow: tuple[str, ...]
+    in_config: bool
+
+    def __init__(
+        self,
+        *,
+        given: Mapping[str, Any] | None = None,
+        terms: Mapping[str, Limit] | None = None,
+        unused: tuple[str, ...] = (),
+        frozen: tuple[str, ...] = (),
+        unbounded: bool = False,
+        stochastic: bool = False,
+        allow: tuple[str, ...] = (),
+        in_config: bool = False,
+        **settings: Any,
+    ) -> None:
+        for name in settings:
+            if name not in entries():
+                guess = nearest(name, entries())
+                raise TypeError(f"no criterion is named {name!r}" + (f"; did you mean {guess!r}?" if guess else ""))
+        values = {
+            "given": {**(given or {}), **settings},
+            "terms": dict(terms or {}),
+            "unused": unused,
+            "frozen": frozen,
+            "unbounded": unbounded,
+            "stochastic": stochastic,
+            "allow": allow,
+            "in_config": in_config,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """The setting of a criterion; None or False where it is off."""
+        if name.startswith("_") or name not in entries():
+            raise AttributeError(f"no criterion is named {name!r}")
+        return self.setting(name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Criteria) and self._values() == other._values()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _values(self) -> tuple[Any, ...]:
+        settings = {name: self.setting(name) or None for name in entries()}
+        return settings, self.terms, self.unused, self.frozen, self.unbounded, self.stochastic, self.allow
+
+    def setting(self, name: str) -> Any:
+        """What a registered criterion is set to."""
+        entry, given = entries()[name], name in self.given
+        value = self.given.get(name)
+        if given and value is not True:
+            return value
+        if not given and entry.config_only and not self.in_config:
+            return None
+        criterion = entry.load()
+        return criterion.switched_on(self.in_config) if given else criterion.default(self.in_config)
 
     def limits(self) -> dict[str, Limit]:
         """Every term with a limit, by criterion name: objective, camera and depth first; only those that are on.
@@ -144,11 +145,11 @@ class Criteria:
         Under ``stochastic`` a limit without a window of its own is judged on a mean.
 
         Example:
-            >>> list(Criteria(camera=None, terms={"loss_T": Limit(0.001)}).limits())
-            ['objective', 'depth', 'loss_T']
+            >>> list(Criteria(camera=Limit(0.1), terms={"loss_T": Limit(0.001)}).limits())
+            ['objective', 'camera', 'loss_T']
         """
-        named = {"objective": self.objective, "camera": self.camera, "depth": self.depth, **self.terms}
-        limits = {name: limit for name, limit in named.items() if limit is not None}
+        named = {**{name: self.setting(name) for name, entry in entries().items() if entry.limit}, **self.terms}
+        limits = {name: limit for name, limit in named.items() if isinstance(limit, Limit)}
         if not self.stochastic:
             return limits
         return {
@@ -160,14 +161,14 @@ class Criteria:
         """Whether anything here can only be reached by a model that has learnt: a limit, predictions, tokens.
 
         Example:
-            >>> Criteria(objective=None, camera=None, depth=None, prediction=None).asks_for_learning()
+            >>> Criteria(objective=None).asks_for_learning()
             False
         """
-        return bool(self.limits()) or self.prediction is not None or self.generates
+        return bool(self.limits()) or any(entries()[name].load().learning for name in self.names() if name in entries())
 
     def names(self) -> tuple[str, ...]:
         """The criteria that are switched on, in the order in which they are reported; terms by their own name."""
-        before = ("supervised", "constant_batch", "finite", "gradients", "objective", "camera", "depth")
-        after = ("monotonic", "train_val", "prediction", "generates", "defects")
-        on = {name: getattr(self, name) not in (None, False) for name in (*before, *after)}
-        return (*(name for name in before if on[name]), *self.terms, *(name for name in after if on[name]))
+        order = list(entries())
+        first = max(order.index(name) for name, entry in entries().items() if entry.limit) + 1
+        on = {name: self.setting(name) not in (None, False) for name in order}
+        return (*(n for n in order[:first] if on[n]), *self.terms, *(n for n in order[first:] if on[n]))

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any
 
 from pytest_overfit.config.causes import IDS
-from pytest_overfit.config.criteria import LIMIT_ALIASES, Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
+from pytest_overfit.config.criteria import Criteria, Limit
+from pytest_overfit.config.criteria_registry import BESIDE, Entry, entries, limit_aliases
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.errors.suggest import nearest
 
-Record = TypeVar("Record")
 NOTHING_ASKED = "no limit on any term: nothing asks for learning"
 LEARNING = "a limit of the objective or of a term of the loss"
+CONFIG_ONLY = "only a run under a config has what it compares with"
 
 
-def read_criteria(section: Section, default: Criteria, two_view: bool) -> Criteria:
-    names = [field.name for field in fields(Criteria)]
+def read_criteria(section: Section, default: Criteria, in_config: bool) -> Criteria:
+    """Every registered criterion, the limits of further terms, and what is declared to be meant."""
     terms = {name for name in map(str, section.values) if name.startswith("loss_")}
-    section.only([*names, *sorted(terms)])
+    section.only([*entries(), *BESIDE, *sorted(terms)])
     _adopt_aliases(section)
-    if two_view and default.train_val is None and as_switch(section.get("train_val")) not in (None, False):
-        section.problem("train_val", shown(section.get("train_val")), "false: the config has no data.val")
-    for name in () if two_view else ("train_val", "prediction"):
-        if as_switch(section.get(name)) not in (None, False):
-            section.problem(
-                name, shown(section.get(name)), "false: only a run under a config has what it compares with"
-            )
-    if two_view and as_switch(section.get("generates")) not in (None, False):
-        section.problem("generates", shown(section.get("generates")), "false: a two-view model generates no tokens")
-    floor, trend = 0 if two_view else None, default.monotonic or Monotonic()
+    for name, entry in entries().items():
+        if as_switch(section.get(name)) not in (None, False) and (why := _refused(entry, default, in_config)):
+            section.problem(name, shown(section.get(name)), f"false: {why}")
     criteria = Criteria(
-        objective=_limit(section, "objective", default.objective),
-        camera=_limit(section, "camera", default.camera, floor=floor),
-        depth=_limit(section, "depth", default.depth, floor=floor),
-        terms=_read_terms(section, terms - set(LIMIT_ALIASES)),
-        monotonic=_optional(
-            section, "monotonic", default.monotonic, trend, lambda inner: _read_monotonic(inner, trend)
-        ),
-        finite=_on(section, "finite"),
-        gradients=_on(section, "gradients"),
-        supervised=_optional(section, "supervised", default.supervised, Supervised(), _read_supervised),
-        constant_batch=_on(section, "constant_batch"),
-        train_val=_optional(section, "train_val", default.train_val, TrainVal(), _read_train_val),
-        prediction=_optional(section, "prediction", default.prediction, Prediction(), _read_prediction),
-        generates=section.switch("generates", False),
+        given={name: _read(section, entry, default, in_config) for name, entry in entries().items()},
+        in_config=in_config,
+        terms=_read_terms(section, terms - {*limit_aliases()}),
         unused=section.texts("unused"),
         frozen=section.texts("frozen"),
         unbounded=section.switch("unbounded", False),
         stochastic=section.switch("stochastic", False),
-        defects=_on(section, "defects"),
         allow=_read_allowed(section),
     )
     stated = criteria.objective is not None and as_switch(section.values.get("objective", True)) is not True
@@ -63,9 +45,59 @@ def read_criteria(section: Section, default: Criteria, two_view: bool) -> Criter
     return criteria
 
 
+def _refused(entry: Entry, default: Criteria, in_config: bool) -> str:
+    """Why a criterion cannot be on in this run; empty where it can."""
+    if entry.config_only and not in_config:
+        return "" if entry.limit else CONFIG_ONLY
+    criterion = entry.load()
+    if in_config and criterion.condition and default.setting(entry.name) in (None, False):
+        return f"the config has no {criterion.condition}"
+    return criterion.refused_in_config if in_config else criterion.refused
+
+
+def _read(section: Section, entry: Entry, default: Criteria, in_config: bool) -> Any:
+    """The setting of one criterion."""
+    name, elsewhere = entry.name, entry.config_only and not in_config
+    absent = default.setting(name)
+    if entry.limit:
+        return _limit(section, name, absent, floor=entry.load().floor if in_config else None)
+    if elsewhere or name not in section.values:
+        return absent
+    criterion, value = entry.load(), as_switch(section.values[name])
+    if value is None or value is False:
+        return criterion.off()
+    on = criterion.switched_on(in_config)
+    if on is True:
+        return section.switch(name, True)
+    if isinstance(on, Limit):
+        return _limit(section, name, on)
+    if isinstance(value, dict):
+        setting = _read_setting(section.section(name), absent or on)
+        if criterion.check is not None and (problem := criterion.check(setting)):
+            section.section(name).problem("", *problem)
+        return setting
+    if value is not True and section.get(name) is not None:
+        section.problem(name, shown(value), "true, false, or a mapping of its settings")
+    return on
+
+
+def _read_setting(section: Section, default: Any) -> Any:
+    """A mapping as the dataclass of its criterion: numbers within the bounds of their fields, and switches."""
+    section.only(field.name for field in fields(default))
+    values = {}
+    for field in fields(default):
+        before, bounds = getattr(default, field.name), dict(field.metadata)
+        if isinstance(before, bool):
+            values[field.name] = section.switch(field.name, before)
+            continue
+        null = None if bounds.pop("optional", False) and field.name in section.values else before
+        values[field.name] = section.number(field.name, null, **bounds)
+    return type(default)(**values)
+
+
 def _adopt_aliases(section: Section) -> None:
     """``loss_camera`` is the trainer's name of ``camera``: the same limit, which cannot be given twice."""
-    for alias, name in LIMIT_ALIASES.items():
+    for alias, name in limit_aliases().items():
         if alias not in section.values:
             continue
         if name in section.values:
@@ -113,67 +145,6 @@ def _read_limit(section: Section, floor: float | None) -> Limit | None:
         section.problem("above", shown(above), f"a number under below, {shown(below)}")
     window = section.number("window", 1, at_least=1, whole=True)
     return None if below is None and above is None else Limit(below, above, relative, window)
-
-
-def _on(section: Section, name: str) -> bool:
-    """A switch for which null means off, as for every criterion."""
-    return name not in section.values or (section.values[name] is not None and section.switch(name, True))
-
-
-def _optional(
-    section: Section, name: str, absent: Record | None, default: Record, read: Callable[[Section], Record]
-) -> Record | None:
-    """A criterion that is a switch, or a mapping of its settings; ``absent`` where the section does not say."""
-    if name not in section.values:
-        return absent
-    value = as_switch(section.values[name])
-    if value is None or value is False:
-        return None
-    if value is True:
-        return default
-    if isinstance(value, dict):
-        return read(section.section(name))
-    if section.get(name) is not None:
-        section.problem(name, shown(value), "true, false, or a mapping of its settings")
-    return default
-
-
-def _read_monotonic(section: Section, default: Monotonic) -> Monotonic:
-    section.only(field.name for field in fields(Monotonic))
-    return Monotonic(
-        window=section.number("window", default.window, at_least=1, whole=True),
-        tolerance=section.number("tolerance", default.tolerance, at_least=0),
-        floor=section.number("floor", default.floor, at_least=0, at_most=1),
-        strict=section.switch("strict", default.strict),
-    )
-
-
-def _read_supervised(section: Section) -> Supervised:
-    default = Supervised()
-    section.only(field.name for field in fields(Supervised))
-    return Supervised(
-        min_valid_ratio=section.number("min_valid_ratio", default.min_valid_ratio, at_least=0, at_most=1),
-        min_target_ratio=section.number("min_target_ratio", default.min_target_ratio, at_least=0, at_most=1),
-    )
-
-
-def _read_train_val(section: Section) -> TrainVal:
-    section.only(["tolerance"])
-    return TrainVal(section.number("tolerance", 0.1, at_least=0))
-
-
-def _read_prediction(section: Section) -> Prediction:
-    section.only(field.name for field in fields(Prediction))
-    default, bounds = Prediction(), {"delta_1_25": (0, 1), "rotation_deg": (0, 180), "translation_deg": (0, 180)}
-    limits = {}
-    for field in fields(Prediction):
-        low, high = bounds.get(field.name, (0, None))
-        absent = field.name not in section.values
-        value = getattr(default, field.name) if absent else None
-        limits[field.name] = section.number(field.name, value, at_least=low, at_most=high)
-    if all(value is None for value in limits.values()):
-        section.problem("", "every limit null", "at least one limit, or prediction: false")
-    return Prediction(**limits)
 
 
 def _read_allowed(section: Section) -> tuple[str, ...]:

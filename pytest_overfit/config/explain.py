@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-from pytest_overfit.config.criteria import LIMIT_ALIASES, Limit
-from pytest_overfit.config.keywords import COMMAND_LINE, SETTINGS, keyword_of
-from pytest_overfit.config.schema import AmpConfig, OverfitConfig, OverfitSettings
+from pytest_overfit.config.criteria_registry import limit_aliases
+from pytest_overfit.config.keywords import COMMAND_LINE, keys, keyword_of, table_of_settings, word
+from pytest_overfit.config.schema import OverfitConfig, OverfitSettings
 from pytest_overfit.config.secret import HIDDEN, hide
 from pytest_overfit.config.settings import Resolved
 from pytest_overfit.errors.suggest import printable
@@ -61,19 +60,18 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
     pinned = {name: _lookup(config.overfit, name) for name in _PAIR}
     probes = {name: _lookup(config.overfit, name) for name in _PROBES}
     values = {
-        **{name: _word(value) for name, value in pinned.items()},
+        **{name: word(value) for name, value in pinned.items()},
         **{name: value_text(name, value) for name, value in _values(config.overfit)},
-        **{name: _word(value) for name, value in probes.items()},
+        **{name: word(value) for name, value in probes.items()},
     }
-    keys = {setting.name: setting.key for setting in SETTINGS}
     overfit = config.overfit
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
         "seeds": (overfit.seeds or None, f"{config.seed} (seed_value)", "seed_value"),
-        "amp": (overfit.amp, f"{_amp(config.amp)} (optim.amp)", "optim.amp"),
+        "amp": (overfit.amp, f"{word(config.amp)} (optim.amp)", "optim.amp"),
     }
     for name, value in values.items():
-        key = keys.get(name) or (f"criteria.{name}" if name in LIMIT_ALIASES.values() else name)
+        key = keys().get(name, name)
         key = f"criteria.terms.{name}" if name in overfit.criteria.terms else key
         given, stand_in, origin = borrowed.get(name, (value, "", ""))
         if given is None:
@@ -123,15 +121,13 @@ def value_text(name: str, value: Any) -> str:
             "pass_at_least": "all",
             "diagnose_seconds": "three times all steps, at least 2",
         }.get(name, "off")
-    return _amp(value) if isinstance(value, AmpConfig) else _word(value)
+    return word(value)
 
 
 def _values(settings: OverfitSettings) -> Iterator[tuple[str, Any]]:
-    for setting in SETTINGS:
+    for setting in table_of_settings():
         yield setting.name, _lookup(settings, setting.key)
-    criteria = settings.criteria
-    yield from ((name, limit) for name, limit in (("camera", criteria.camera), ("depth", criteria.depth)))
-    yield from criteria.terms.items()
+    yield from settings.criteria.terms.items()
 
 
 def _lookup(record: Any, key: str) -> Any:
@@ -153,9 +149,9 @@ def _trainer_values(config: OverfitConfig) -> Iterator[tuple[str, str]]:
     for key in _TRAINER:
         section, _, name = key.rpartition(".")
         if key in known:
-            yield key, _word(known[key])
+            yield key, word(known[key])
         elif name in sections[section]:
-            yield key, _word(sections[section][name])
+            yield key, word(sections[section][name])
     for name, schedule in (("lr", config.lr_schedule), ("weight_decay", config.weight_decay_schedule)):
         if schedule is not None:
             yield f"optim.options.{name}", str(schedule.get("_target_"))
@@ -176,28 +172,7 @@ def _first_given(config: OverfitConfig, key: str) -> str:
 def _names_of(key: str) -> tuple[str, ...]:
     """The key of a limit, and its second name in a config."""
     head, _, name = key.rpartition(".")
-    aliases = [alias for alias, meant in LIMIT_ALIASES.items() if head == "overfit.criteria" and meant == name]
+    aliases = [alias for alias, meant in limit_aliases().items() if head == "overfit.criteria" and meant == name]
     if key.startswith("overfit.criteria.terms."):
         aliases.append(f"{keyword_of(key.removeprefix('overfit.'))}")
     return (key, *(f"overfit.criteria.{alias}" for alias in aliases))
-
-
-def _amp(amp: AmpConfig) -> str:
-    return amp.dtype if amp.enabled else "off"
-
-
-def _word(value: Any) -> str:
-    """On and off for switches, numbers as people write them, the settings of a record one after the other."""
-    if isinstance(value, bool) or value is None:
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Limit):
-        return value.text()
-    if isinstance(value, (tuple, list)):
-        return ", ".join(map(_word, value)) or "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_word(item)}" for name, item in value.items())
-    if is_dataclass(value):
-        return _word({field.name: getattr(value, field.name) for field in fields(value)})
-    return str(value)

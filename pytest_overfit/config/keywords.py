@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
-from pytest_overfit.config.schema import OverfitSettings
+from pytest_overfit.config.criteria import Limit
+from pytest_overfit.config.criteria_registry import entries
+from pytest_overfit.config.criterion import Criterion
+from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 
 MARKER = "@pytest.mark.overfit"
 COMMAND_LINE = "command line"
 INI = "ini"
 DEFAULT = "default"
 LIMIT = "a number (below it), {below: number, above: number, relative: true, window: steps}, or false"
-_CRITERION = "true, false, or a mapping"
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,7 @@ class Setting:
     option: str = ""
 
 
-SETTINGS = (
-    Setting("objective", "criteria.objective", "a limit", "< 0.01", "limit of the loss that is minimised"),
+_SETTINGS = (
     Setting("max_steps", "budget.max_steps", "a whole number of at least 1", "1000", "the most steps of a run",
             "max_epochs x steps_per_epoch", option="--overfit-max-steps"),
     Setting("max_seconds", "budget.max_seconds", "a number above 0", "none",
@@ -58,27 +62,6 @@ SETTINGS = (
     Setting("deterministic", "deterministic", "true or false", "on", "deterministic kernels where torch has them"),
     Setting("keep_trained", "keep_trained", "true or false", "off",
             "leave the trained parameters in the model after the run"),
-    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
-            "window 21, tolerance 0.25, floor 0.05, strict off",
-            "the running median of every limited term falls, and does not end above its best while above its limit",
-            "window 21, tolerance 0.25, floor 0.003, strict off"),
-    Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
-    Setting("gradients", "criteria.gradients", "true or false", "on",
-            "every trainable parameter gets a gradient, is in an optimizer and moves"),
-    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio and min_target_ratio",
-            "min_valid_ratio 0.05, min_target_ratio 0.25",
-            "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has this "
-            "share of valid pixels, a target this share of elements that the loss reads"),
-    Setting("constant_batch", "criteria.constant_batch", "true or false", "on",
-            "two draws of a loader are equal, and the batch of every step is what it was"),
-    Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",
-            "evaluation and training loss agree", "tolerance 0.1 with a data.val"),
-    Setting("prediction", "criteria.prediction",
-            f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg", "off",
-            "the predictions themselves are near the truth",
-            "abs_rel 0.05, delta_1_25 0.95, rotation_deg 1, translation_deg 2"),
-    Setting("generates", "criteria.generates", "true or false", "off",
-            "a language model of transformers gives the memorised sequences back, greedily from their first token"),
     Setting("unused", "criteria.unused", "text, or a list of text", "none",
             "globs over parameters that get no gradient on purpose"),
     Setting("frozen", "criteria.frozen", "text, or a list of text", "none",
@@ -87,8 +70,6 @@ SETTINGS = (
             "the objective has no floor; its limit has to be stated"),
     Setting("stochastic", "criteria.stochastic", "true or false", "off",
             "forward passes or draws are random: limits hold for a windowed mean"),
-    Setting("defects", "criteria.defects", "true or false", "on",
-            "no probe finds a mistake that is certain, whatever the loss has reached"),
     Setting("allow", "criteria.allow", "text, or a list of text", "none",
             "ids of causes (docs/causes.md) that are meant here"),
     Setting("diagnose", "diagnose", "true or false", "on",
@@ -102,18 +83,83 @@ SETTINGS = (
     Setting("fsdp_modules", "distributed.modules", "text, or a list of text", "none",
             "under torchrun: globs over the modules that FSDP2 shards each on its own; none: the model's blocks"),
 )  # fmt: skip
+_CRITERIA_AT = next(place for place, setting in enumerate(_SETTINGS) if setting.name == "unused")
 # Of the marker alone.
 CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")
 
-KEYS = {setting.name: setting.key for setting in SETTINGS}
 TERMS = "criteria.terms"
-# Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name.
-NO_TERMS = ({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - KEYS.keys()
+
+
+@functools.cache
+def table_of_settings() -> tuple[Setting, ...]:
+    """Every keyword: the objective's limit, what a run may do, the other criteria, what is declared to be meant."""
+    criteria = {name: _row_of(entry.load()) for name, entry in entries().items()}
+    objective = criteria.pop("objective")
+    return (objective, *_SETTINGS[:_CRITERIA_AT], *criteria.values(), *_SETTINGS[_CRITERIA_AT:])
+
+
+@functools.cache
+def keys() -> Mapping[str, str]:
+    """The key of every keyword. The modules of the criteria are not imported.
+
+    Example:
+        >>> keys()["camera"], keys()["max_steps"]
+        ('criteria.camera', 'budget.max_steps')
+    """
+    criteria = {name: f"criteria.{name}" for name in entries()}
+    others = {setting.name: setting.key for setting in _SETTINGS}
+    ordered = [*list(others)[:_CRITERIA_AT], *criteria, *list(others)[_CRITERIA_AT:]]
+    return {name: {**others, **criteria}[name] for name in dict.fromkeys(("objective", *ordered))}
+
+
+@functools.cache
+def no_terms() -> frozenset[str]:
+    """Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name."""
+    return frozenset({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - keys().keys()
+
+
+def _row_of(criterion: Criterion) -> Setting:
+    """A criterion as a row of the table."""
+    kind = "true or false"
+    if isinstance(criterion.setting, Limit):
+        kind = "a limit"
+    elif is_dataclass(criterion.setting):
+        *first, last = [field.name for field in fields(criterion.setting)]
+        kind = "true, false, or a mapping of " + " and ".join([*([", ".join(first)] if first else []), last])
+    without, under = (word(criterion.default(in_config)) for in_config in (False, True))
+    if criterion.condition:
+        under = f"{word(criterion.switched_on(True))} with a {criterion.condition}"
+    key = f"criteria.{criterion.name}"
+    return Setting(criterion.name, key, kind, without, criterion.help, "" if under == without else under)
+
+
+def word(value: Any) -> str:
+    """On and off for switches, numbers as people write them, the settings of a record one after the other.
+
+    Example:
+        >>> word(False), word(0.25), word(Limit(0.01)), word((1, 2))
+        ('off', '0.25', '< 0.01', '1, 2')
+    """
+    if isinstance(value, bool) or value is None:
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Limit):
+        return value.text()
+    if isinstance(value, AmpConfig):
+        return value.dtype if value.enabled else "off"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(word, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {word(item)}" for name, item in value.items())
+    if is_dataclass(value):
+        return word({field.name: getattr(value, field.name) for field in fields(value)})
+    return str(value)
 
 
 def keyword_of(key: str) -> str:
     """The keyword of a dotted key below ``overfit:``; the key itself where it has none."""
-    names = {dotted: name for name, dotted in KEYS.items()}
+    names = {dotted: name for name, dotted in keys().items()}
     if key in names:
         return names[key]
     head, _, rest = key.partition(".")
@@ -122,6 +168,6 @@ def keyword_of(key: str) -> str:
 
 def marker_text() -> str:
     """The text of ``pytest --markers``."""
-    lines = [f"  {setting.name:<18}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
+    lines = [f"  {setting.name:<18}{setting.help}: {setting.kind}" for setting in (CONFIG, *table_of_settings())]
     head = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run (docs/settings.md)"
     return "\n".join([head, *lines, f"  {'TERM':<18}limit of the loss term of that name: {LIMIT}"])

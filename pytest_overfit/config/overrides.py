@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.criteria import LIMIT_ALIASES
+from pytest_overfit.config.criteria_registry import limit_aliases
 from pytest_overfit.config.files import MAX_INTERPOLATIONS, first_line
 from pytest_overfit.config.interpolation import expect_bounded
 from pytest_overfit.config.problems import Problem, Unusable, shown
@@ -182,7 +182,7 @@ def _spelt_as_in(tree: DictConfig, parts: tuple[str, ...]) -> tuple[str, ...]:
 def _second_name(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The other name of a limit below ``criteria``, if it has one, and what stands behind the limit's name."""
     first, rest = parts[0], parts[1:]
-    names = {**LIMIT_ALIASES, **{name: alias for alias, name in LIMIT_ALIASES.items()}}
+    names = {**limit_aliases(), **{name: alias for alias, name in limit_aliases().items()}}
     if first in names:
         return (names[first],), rest
     if first == "terms" and rest and rest[0].startswith("loss_"):

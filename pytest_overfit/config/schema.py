@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_overfit.config.criteria import Criteria, Monotonic
+from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.trainer import CheckpointConfig, TrainerConfig
 
 DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
@@ -175,7 +175,7 @@ class OverfitSettings:
     amp: AmpConfig | None = None
     keep_trained: bool = False
     budget: Budget = Budget()
-    criteria: Criteria = field(default_factory=Criteria)
+    criteria: Criteria = field(default_factory=lambda: Criteria(in_config=True))
     probes: Probes = Probes()
     diagnose: bool = True
     diagnose_seconds: float | None = None
@@ -190,7 +190,7 @@ ANY_MODEL = OverfitSettings(
     threads="keep",
     budget=Budget(max_steps=1000),
     probes=Probes(gradient_every=10),
-    criteria=Criteria(camera=None, depth=None, prediction=None, monotonic=Monotonic(floor=0.05)),
+    criteria=Criteria(),
 )
 
 

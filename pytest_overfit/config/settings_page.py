@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.keywords import CONFIG, LIMIT, SETTINGS, Setting
+from pytest_overfit.config.keywords import CONFIG, LIMIT, Setting, table_of_settings
 
 _HEAD = """\
 # Settings
@@ -134,8 +134,8 @@ def settings_page() -> str:
         >>> settings_page().splitlines()[0]
         '# Settings'
     """
-    keywords = "".join(_row(setting) for setting in SETTINGS)
-    options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
+    keywords = "".join(_row(setting) for setting in table_of_settings())
+    options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in table_of_settings() if item.option)
     return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _SECONDS, _OPTIONS, options, _FILE, _STRICT))
 
 

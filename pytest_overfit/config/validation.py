@@ -13,7 +13,8 @@ from typing import Any
 
 from pytest_overfit.config import randomness, trainer_section
 from pytest_overfit.config.compose import Tree
-from pytest_overfit.config.criteria import Criteria, TrainVal
+from pytest_overfit.config.criteria import Criteria
+from pytest_overfit.config.criteria_registry import entries
 from pytest_overfit.config.overfit_section import read_overfit
 from pytest_overfit.config.places import find_import_roots
 from pytest_overfit.config.problems import Problem, Unusable, shown
@@ -121,8 +122,9 @@ def _expect_nested(top: Section) -> None:
 
 def _default_criteria(loss: Mapping[str, Any], *, has_val: bool) -> Criteria:
     """Without the terms that the loss leaves out; with the agreement of the splits where there are two."""
-    off: dict[str, Any] = {name: None for name in ("camera", "depth") if name in loss and loss[name] is None}
-    return Criteria(train_val=TrainVal() if has_val else None, **off)
+    limits = [name for name, entry in entries().items() if entry.limit]
+    off = {name: None for name in limits if name in loss and loss[name] is None}
+    return Criteria(in_config=True, given={**off, "train_val": has_val})
 
 
 def _dataset(data: Section, split: str) -> Section:

@@ -15,7 +15,7 @@ import pytest
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Mistake, spoken
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.judge.hang import HINT
+from pytest_overfit.judge.stopped import HINT
 from pytest_overfit.plugin.processes import limited_stage
 from pytest_overfit.text.failure import cause_lines
 from pytest_overfit.text.table import runs_line

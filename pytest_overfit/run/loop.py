@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.keywords import SETTINGS
+from pytest_overfit.config.keywords import keys
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
@@ -197,7 +197,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     for criterion, limit in plan.limits.items():
         name = resolve_term(criterion, row)
         if name is None:
-            guess = nearest(criterion, [*terms, *(setting.name for setting in SETTINGS)])
+            guess = nearest(criterion, [*terms, *keys()])
             raise OverfitError(
                 f"the loss gives no term {criterion!r}",
                 where=f"the limit on {criterion}",

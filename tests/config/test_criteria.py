@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criteria import Criteria, Limit, TrainVal
+from pytest_overfit.config.criteria import Criteria, Limit
+from pytest_overfit.judge.train_val import TrainVal
 
 
 def test_names_of_criteria() -> None:
     """The criteria that are on are listed in the order of the report, terms after the headline limits."""
-    criteria = Criteria(camera=None, finite=False, terms={"loss_T": Limit(0.001)}, train_val=TrainVal(), monotonic=None)
+    criteria = Criteria(
+        in_config=True, camera=None, finite=False, terms={"loss_T": Limit(0.001)}, train_val=TrainVal(), monotonic=None
+    )
     assert criteria.names() == (
         "supervised", "constant_batch", "gradients", "objective", "depth", "loss_T", "train_val", "prediction",
         "defects",
     )  # fmt: skip
-    assert Criteria(defects=False).names() == Criteria().names()[:-1]
+    assert Criteria(in_config=True, defects=False).names() == Criteria(in_config=True).names()[:-1]
 
 
 def test_limits() -> None:
     """The limits that are on come by criterion name: objective, camera, depth, then the terms."""
-    criteria = Criteria(camera=None, terms={"loss_T": Limit(0.002), "a": Limit(-1.5)}, depth=Limit(0.5))
+    criteria = Criteria(in_config=True, camera=None, terms={"loss_T": Limit(0.002), "a": Limit(-1.5)}, depth=Limit(0.5))
     below = [(name, limit.below) for name, limit in criteria.limits().items()]
     assert below == [("objective", 0.01), ("depth", 0.5), ("loss_T", 0.002), ("a", -1.5)]
-    assert Criteria(objective=None, camera=None, depth=None).limits() == {}
+    assert Criteria(in_config=True, objective=None, camera=None, depth=None).limits() == {}

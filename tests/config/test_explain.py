@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_overfit.config.explain import Row, explain_config, explain_lines, explain_settings
-from pytest_overfit.config.keywords import MARKER, SETTINGS
+from pytest_overfit.config.keywords import MARKER, table_of_settings
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, layer_of_overrides, resolve_settings
@@ -24,7 +24,7 @@ def test_the_page_is_rendered_from_the_table() -> None:
 def test_the_table_states_the_true_defaults(tmp_path: Path) -> None:
     """What the table calls a default is what a run without a word gets."""
     without = {row.setting: row.value for row in explain_settings(resolve_settings([], where="x"))}
-    assert without == {setting.name: setting.default for setting in SETTINGS}
+    assert without == {setting.name: setting.default for setting in table_of_settings()}
     config = load_config(write(tmp_path, "exp_name: x\n"))
     assert config.overfit == OverfitSettings()
     under = {row.setting: row.value for row in explain_config(config)}
@@ -33,7 +33,7 @@ def test_the_table_states_the_true_defaults(tmp_path: Path) -> None:
         "seeds": "42 (seed_value)",
         "amp": "off (optim.amp)",
     }
-    for setting in SETTINGS:
+    for setting in table_of_settings():
         stated = "off" if setting.name == "train_val" else setting.in_config or setting.default
         assert under[f"overfit.{setting.key}"] == borrowed.get(setting.name, stated)
 
@@ -45,8 +45,8 @@ def test_rows_of_a_run_without_a_config() -> None:
     rows = explain_settings(resolve_settings([ini, marker], where="x"))
     assert [row for row in rows if row.source != "default"] == [
         ("seeds", "1, 2", "ini"),
-        ("unused", "a, b.*", MARKER),
         ("camera", "< 1", MARKER),
+        ("unused", "a, b.*", MARKER),
         ("accuracy", "> 0.9", MARKER),
     ]
 

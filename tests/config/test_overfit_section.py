@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
+from pytest_overfit.config.criteria import Criteria, Limit
 from pytest_overfit.config.schema import AmpConfig, Budget, OverfitSettings, PairSource, Probes
+from pytest_overfit.judge.monotonic import Monotonic
+from pytest_overfit.judge.supervised import Supervised
+from pytest_overfit.judge.train_val import TrainVal
+from pytest_overfit.two_view.frame_criteria import Prediction
 
 from .helpers import load, problems_in
 
@@ -78,6 +82,7 @@ def test_every_key(tmp_path: Path) -> None:
         keep_trained=True,
         budget=Budget(50, 9.5, 2),
         criteria=Criteria(
+            in_config=True,
             objective=Limit(0.5),
             camera=Limit(0.01),
             depth=Limit(3.0),
@@ -106,7 +111,7 @@ def test_defaults(tmp_path: Path) -> None:
     """Without the section everything is at its default, and train_val is on exactly where there is a val split."""
     assert load(tmp_path, "exp_name: x\n").overfit == OverfitSettings()
     with_val = load(tmp_path, "data: {val: {common_config: {fix_aspect_ratio: 1}}}\n").overfit
-    assert with_val.criteria == Criteria(train_val=TrainVal())
+    assert with_val.criteria == Criteria(in_config=True, train_val=TrainVal())
 
 
 @pytest.mark.parametrize(
@@ -157,31 +162,35 @@ def test_off(tmp_path: Path, off: str) -> None:
     found = criteria(
         tmp_path, f"{{objective: {off}, finite: {off}, monotonic: {off}, prediction: {off}, defects: {off}}}"
     )
-    assert found == Criteria(objective=None, finite=False, monotonic=None, prediction=None, defects=False)
+    assert found == Criteria(
+        in_config=True, objective=None, finite=False, monotonic=None, prediction=None, defects=False
+    )
 
 
 def test_off_by_override(tmp_path: Path) -> None:
     """On the command line `off` is text to Hydra, and still means off."""
     config = load(tmp_path, "exp_name: x\n", ["overfit.criteria.camera=off", "overfit.criteria.gradients=off"])
-    assert config.overfit.criteria == Criteria(camera=None, gradients=False)
+    assert config.overfit.criteria == Criteria(in_config=True, camera=None, gradients=False)
 
 
 def test_on(tmp_path: Path) -> None:
     """On, and an empty mapping, mean the defaults."""
     text = "{objective: on, monotonic: true, supervised: {}, finite: yes, defects: on}"
-    assert criteria(tmp_path, text) == Criteria()
+    assert criteria(tmp_path, text) == Criteria(in_config=True)
 
 
 def test_trainers_names(tmp_path: Path) -> None:
     """The trainer's log names of the three headline limits mean these limits, not further terms."""
     found = criteria(tmp_path, "{loss_objective: 0.1, loss_camera: 0.2, loss_depth: off, loss_reg_depth: 0.3}")
-    assert found == Criteria(objective=Limit(0.1), camera=Limit(0.2), depth=None, terms={"loss_reg_depth": Limit(0.3)})
+    assert found == Criteria(
+        in_config=True, objective=Limit(0.1), camera=Limit(0.2), depth=None, terms={"loss_reg_depth": Limit(0.3)}
+    )
 
 
 def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
     """A loss with `camera: null` has no camera criterion by default; asking for it brings it back."""
     loss = "loss: {camera: null, depth: {weight: 1.0}}\n"
-    assert criteria(tmp_path, "{}", loss) == Criteria(camera=None)
+    assert criteria(tmp_path, "{}", loss) == Criteria(in_config=True, camera=None)
     assert criteria(tmp_path, "{camera: 0.1}", loss).camera == Limit(0.1)
 
 
@@ -190,9 +199,9 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
     [
         (
             "criteria: {objectve: 0.1}",
-            "criteria.objectve: found an unknown key, allowed: objective | camera | depth | terms | monotonic |"
-            " finite | gradients | supervised | constant_batch | train_val | prediction | generates | unused | frozen |"
-            " unbounded | stochastic | defects | allow (did you mean objective?)",
+            "criteria.objectve: found an unknown key, allowed: supervised | constant_batch | finite |"
+            " gradients | objective | camera | depth | monotonic | train_val | prediction | generates | defects |"
+            " terms | unused | frozen | unbounded | stochastic | allow (did you mean objective?)",
         ),
         ("criteria: {objective: low}",
          "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),

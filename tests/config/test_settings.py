@@ -5,18 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit, Monotonic
-from pytest_overfit.config.keywords import MARKER, SETTINGS
+from pytest_overfit.config.criteria import Criteria, Limit
+from pytest_overfit.config.keywords import MARKER, table_of_settings
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, OverfitSettings
 from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.judge.monotonic import Monotonic
 
 from .helpers import write
 
@@ -54,7 +54,7 @@ def test_nothing_said_is_the_default() -> None:
     found = resolved()
     assert found.settings == ANY_MODEL
     assert {*found.sources.values()} == {"default"}
-    assert [*found.sources] == [setting.name for setting in SETTINGS]
+    assert [*found.sources] == [setting.name for setting in table_of_settings()]
 
 
 @pytest.mark.parametrize("strongest", [None, "ini", "command line", MARKER, CALL])
@@ -188,8 +188,7 @@ def test_every_keyword_arrives() -> None:
         loss_depth=2,
         accuracy={"above": 0.9},
     )
-    wanted = replace(
-        ANY_MODEL.criteria,
+    wanted = Criteria(
         objective=Limit(0.5),
         camera=Limit(-1.0),
         depth=Limit(2.0),
@@ -349,5 +348,5 @@ def test_nothing_asks_for_learning(keywords: Mapping[str, Any]) -> None:
 
 def test_whether_a_limit_was_stated_is_known() -> None:
     """A default is one that nobody has chosen for this loss."""
-    assert not resolved().settings.criteria.objective.stated  # type: ignore[union-attr]
-    assert resolved(layer_of_keywords(CALL, {"objective": 0.01})).settings.criteria.objective.stated  # type: ignore[union-attr]
+    assert not resolved().settings.criteria.objective.stated
+    assert resolved(layer_of_keywords(CALL, {"objective": 0.01})).settings.criteria.objective.stated

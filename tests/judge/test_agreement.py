@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria, Limit, Prediction, TrainVal
-from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
-from pytest_overfit.judge.criteria import judge
+from pytest_overfit.config.criteria import Criteria, Limit
+from pytest_overfit.judge.train_val import TrainVal, judge_train_val
+from pytest_overfit.judge.verdict import judge
 from pytest_overfit.run.record import Evaluation, FramePrediction
+from pytest_overfit.two_view.frame_criteria import Prediction, judge_prediction
 from tests.support.records import record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}
@@ -93,7 +94,7 @@ def test_judge_gives_one_finding_per_criterion_in_order() -> None:
 
     The last, defects, takes more than a record to judge.
     """
-    criteria = Criteria(train_val=TrainVal(), camera=None)
+    criteria = Criteria(in_config=True, train_val=TrainVal(), camera=None)
     findings = judge(record(), criteria)
     assert [*(finding.name for finding in findings), "defects"] == list(criteria.names())
     assert "camera" not in criteria.names()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.judge.agreement import judge_generates
-from pytest_overfit.judge.criteria import judge
+from pytest_overfit.judge.generates import judge_generates
+from pytest_overfit.judge.verdict import judge
 from pytest_overfit.run.record import Generated
 from tests.support.records import record
 
@@ -36,5 +36,5 @@ def test_the_first_wrong_token_is_where() -> None:
 
 def test_it_is_judged_where_it_is_asked_for() -> None:
     """Off by default."""
-    names = [[f.name for f in judge(record(), Criteria(generates=on))] for on in (False, True)]
+    names = [[f.name for f in judge(record(), Criteria(in_config=True, generates=on))] for on in (False, True)]
     assert ["generates" in each for each in names] == [False, True]

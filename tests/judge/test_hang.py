@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.judge.criteria import judge
-from pytest_overfit.judge.hang import judge_hung
+from pytest_overfit.judge.stopped import judge_hung
+from pytest_overfit.judge.verdict import judge
 from pytest_overfit.run.record import Hang
 from pytest_overfit.text.table import run_headline
 from tests.support.records import record
@@ -14,7 +14,7 @@ HANG = Hang(2.0, 4.0, "training", "loss at test_a.py:7: q.get()", ("loss at test
 
 def test_one_fault_is_one_failure() -> None:
     """The first limit says what hangs and where; the others point there and are neither passed nor missed."""
-    findings = judge(record(stop="hung", hung=HANG), Criteria())
+    findings = judge(record(stop="hung", hung=HANG), Criteria(in_config=True))
     missed = [finding for finding in findings if finding.missed]
     assert [finding.name for finding in missed] == ["objective"]
     assert (

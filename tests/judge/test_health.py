@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit, Supervised
+from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors.asking import NotAsked
-from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
+from pytest_overfit.judge.constant_batch import judge_constant_batch
+from pytest_overfit.judge.finite import judge_finite
+from pytest_overfit.judge.gradients import judge_gradients
+from pytest_overfit.judge.supervised import Supervised, judge_supervised
 from pytest_overfit.run.record import (
     Agreement,
     BatchRecord,

@@ -1,18 +1,19 @@
-"""The criteria that need no limit: finite numbers, living gradients, real supervision, one constant sample."""
+"""The criterion of real supervision: the loss answers to model and targets, and falls by the weights."""
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit, Supervised
+from pytest_overfit.config.criteria import Limit
+from pytest_overfit.config.criteria_registry import entries
+from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.record import BatchRecord, ParameterRecord, RunRecord, Supervision
+from pytest_overfit.run.record import RunRecord, Supervision
 
-# Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
-TARGETS_OF = {"camera": ("extrinsics", "intrinsics"), "depth": ("depths",)}
 MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
@@ -28,116 +29,17 @@ SWITCHED_OFF = (
     "look for what the training switches the term off with (a weight, a mask, a confidence): bound it from below, or "
     "return the term without it too and state the limit on that"
 )
-ALL_LEARN = "all that is trainable learns, nothing else moves"
-
-Problem = tuple[str, str, str]  # observed, where, what to try next
 
 
-def judge_finite(record: RunRecord) -> Finding:
-    """Is every loss term, prediction, gradient, parameter and optimizer state finite at every step?"""
-    allowed = "finite losses, predictions, gradients and state"
-    bad = record.non_finite
-    if bad is None:
-        if record.steps == 0:
-            return Finding("finite", False, "no step was made", allowed, hint="see ::gradients and ::objective")
-        return Finding("finite", True, f"{record.steps} steps, all finite", allowed)
-    return Finding(
-        "finite",
-        False,
-        f"{bad.what} is not finite at step {bad.step}",
-        allowed,
-        where=f"first in module {bad.module}"
-        if bad.module
-        else f"step {bad.step}, {record.device}, seed {record.seed}",
-        hint="a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
-        if bad.what.startswith("prediction")
-        else "lower the learning rate, clip gradients, or guard the square root, logarithm or division that made it",
-    )
+@dataclass(frozen=True)
+class Supervised:
+    """Every frame has at least a ``min_valid_ratio`` of valid pixels, every target one of elements that the loss reads.
 
-
-def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Sequence[str] = ()) -> Finding:
-    """Does every trainable parameter get a finite, non-zero gradient, sit in an optimizer and move?
-
-    Args:
-        unused: globs of parameters that are declared to get no gradient.
-        frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
+    Elements that the data themselves mark as left out (a label of -100, padding, a mask) do not count as elements.
     """
-    held = [p for p in record.parameters if _declared(p, frozen)]
-    trainable = [p for p in record.parameters if p.trainable and p.numel and not _declared(p, frozen)]
-    learning = [p for p in trainable if not _declared(p, unused)]
-    found = _nothing_to_train(record, trainable) or _not_learning(record, learning, held)
-    if found:
-        observed, where, hint = found
-        return Finding("gradients", False, observed, ALL_LEARN, where=where, hint=hint)
-    still = len(record.parameters) - len(trainable)
-    declared = [
-        f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
-    ]
-    shown = f"; declared: {', '.join(declared)}" if declared else ""
-    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
 
-
-def _nothing_to_train(record: RunRecord, trainable: Sequence[ParameterRecord]) -> Problem | None:
-    if record.stop == "detached":
-        return (
-            "the objective is not connected to the model: it has no gradient",
-            "step 1",
-            "look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
-        )
-    if trainable:
-        return None
-    if not record.parameters:
-        return "the model has no parameters", record.name, "pass the module that is trained"
-    patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
-    return (
-        f"all {len(record.parameters)} parameter tensors are frozen",
-        f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
-        "remove the patterns from optim.frozen_module_names, or freeze less",
-    )
-
-
-def _not_learning(
-    record: RunRecord, learning: Sequence[ParameterRecord], held: Sequence[ParameterRecord]
-) -> Problem | None:
-    """The first way in which a parameter does not learn that should, or moves that should not."""
-    rates = record.learning_rate
-    problems = (
-        _problem(
-            "not in the optimizer",
-            [p for p in learning if not p.in_optimizer],
-            "build the optimizer from the model that is trained, after its last module was replaced",
-        ),
-        _problem(
-            "no gradient arrives",
-            [p for p in learning if p.max_grad is None and not p.moved],  # gradients are sampled: moving proves one
-            "connect them to the loss (detach, no_grad, an unused head?), freeze them, or declare them unused",
-        ),
-        _problem(
-            "the gradient is zero at every step",
-            [p for p in learning if p.max_grad == 0.0],
-            "look for a dead activation, a clamp, or a zero factor behind them",
-        ),
-        _problem(
-            "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
-            [p for p in learning if p.max_grad and p.in_optimizer and p.moved == 0.0],
-            _still_hint(record),
-        ),
-        _problem(
-            "frozen, yet moves",
-            # Without a gradient and outside of every optimizer it moves on purpose: the teacher of a moving average.
-            [p for p in record.parameters if p.moved > 0.0 and (p in held or _frozen_in_vain(p))],
-            "take frozen parameters out of the optimizer, or freeze before it is built",
-        ),
-    )
-    return next((problem for problem in problems if problem), None)
-
-
-def _frozen_in_vain(parameter: ParameterRecord) -> bool:
-    return not parameter.trainable and (parameter.in_optimizer or parameter.frozen_by is not None)
-
-
-def _declared(parameter: ParameterRecord, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns)
+    min_valid_ratio: float = bounded(0.05, at_least=0, at_most=1)
+    min_target_ratio: float = bounded(0.25, at_least=0, at_most=1)
 
 
 def judge_supervised(record: RunRecord, settings: Supervised, limits: Mapping[str, Limit]) -> Finding:
@@ -192,71 +94,6 @@ def _seen(supervision: Supervision | None) -> str:
     return "; ".join(parts)
 
 
-def judge_constant_batch(record: RunRecord, *, may_differ: bool = False) -> Finding:
-    """Did the loader hand out one sample, and is it byte-identical at the end?
-
-    Args:
-        may_differ: two draws are declared to be different ones; one of them is trained on all the same.
-    """
-    allowed = "one sample, the same bytes at every step"
-    batch = record.batch
-    if batch is None:
-        return Finding("constant_batch", False, "the batch was not fingerprinted", allowed)
-    if batch.randomness:
-        return Finding(
-            "constant_batch",
-            False,
-            "; ".join(batch.randomness),
-            allowed,
-            where="config",
-            hint="switch it off: one sample means the same pixels at every step",
-        )
-    if batch.redraw_differences and not may_differ:
-        return Finding(
-            "constant_batch",
-            False,
-            "two draws differ: " + "; ".join(batch.redraw_differences),
-            allowed,
-            where="the loader",
-            hint="switch off augmentation, shuffling and random sampling for this test, or pass one batch of it",
-        )
-    if changed := _changed(batch):
-        observed, where = changed
-        hint = "the model, the loss or the step writes into its batch: look for in-place operations"
-        return Finding("constant_batch", False, observed, allowed, where=where, hint=hint)
-    drawn = f", drawn {batch.draws} times" if batch.draws > 1 else ""
-    declared = "; two draws differ, declared stochastic" if batch.redraw_differences else ""
-    return Finding("constant_batch", True, f"sha256 {batch.fingerprint_start[:12]}{drawn}{declared}", allowed)
-
-
-def _changed(batch: BatchRecord) -> tuple[str, str] | None:
-    """(observed, where) of a batch that was another one during the run; None where it never was."""
-    if batch.fingerprint_start != batch.fingerprint_end:
-        where = f"{batch.fingerprint_start[:12]} became {batch.fingerprint_end[:12]}"
-        return "the batch was changed during the run", where
-    if batch.changed_at is not None:
-        return (
-            "the batch was changed during the run, and put back before its end",
-            f"seen after step {batch.changed_at}",
-        )
-    if batch.written is not None:
-        return f"{batch.written} is changed within a step, and put back before its end", "every step that was looked at"
-    return None
-
-
-def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> Problem | None:
-    if not culprits:
-        return None
-    return f"{len(culprits)} parameter tensors: {what}", shorten(p.name for p in culprits), hint
-
-
-def _still_hint(record: RunRecord) -> str:
-    if record.stop == "non_finite":
-        return "see ::finite: the run stopped before an update"
-    rates = record.learning_rate
-    return "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps"
-
-
 def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name, limit in limits.items():
@@ -287,7 +124,8 @@ def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mappin
         term = resolve_term(name, record.curves)
         if term is None:
             continue
-        targets = [t for t in TARGETS_OF.get(name, tuple(supervision.answers)) if t in supervision.answers]
+        wanted = (entries()[name].load().targets if name in entries() else ()) or supervision.answers
+        targets = [target for target in wanted if target in supervision.answers]
         silent = [t for t in targets if not supervision.answers[t].get(term)]
         if targets and len(silent) == len(targets):
             found.append(
@@ -407,3 +245,20 @@ def _enough_to_see(supervision: Supervision, settings: Supervised) -> list[tuple
             )
         )
     return found
+
+
+def _no_depth(record: RunRecord) -> bool:
+    """Whether a mean over no depth at all made the loss NaN: there the data tell the fault."""
+    seen = record.supervision.frames if record.supervision else ()
+    return began_broken(record) and any(frame.valid == 0 for frame in seen)
+
+
+SUPERVISED = Criterion(
+    "supervised",
+    "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has this "
+    "share of valid pixels, a target this share of elements that the loss reads",
+    Supervised(),
+    lambda record, setting, criteria: judge_supervised(record, setting, criteria.limits()),
+    tells=_no_depth,
+    echoes=lambda record: began_broken(record) or record.stop == "detached" or not record.steps,
+)

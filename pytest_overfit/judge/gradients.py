@@ -1,0 +1,123 @@
+"""The criterion of living gradients: every trainable parameter learns, nothing else moves."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from pytest_overfit.config.criterion import Criterion
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.stopped import began_broken
+from pytest_overfit.run.record import ParameterRecord, RunRecord
+
+ALL_LEARN = "all that is trainable learns, nothing else moves"
+
+Problem = tuple[str, str, str]  # observed, where, what to try next
+
+
+def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Sequence[str] = ()) -> Finding:
+    """Does every trainable parameter get a finite, non-zero gradient, sit in an optimizer and move?
+
+    Args:
+        unused: globs of parameters that are declared to get no gradient.
+        frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
+    """
+    held = [p for p in record.parameters if _declared(p, frozen)]
+    trainable = [p for p in record.parameters if p.trainable and p.numel and not _declared(p, frozen)]
+    learning = [p for p in trainable if not _declared(p, unused)]
+    found = _nothing_to_train(record, trainable) or _not_learning(record, learning, held)
+    if found:
+        observed, where, hint = found
+        return Finding("gradients", False, observed, ALL_LEARN, where=where, hint=hint)
+    still = len(record.parameters) - len(trainable)
+    declared = [
+        f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
+    ]
+    shown = f"; declared: {', '.join(declared)}" if declared else ""
+    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
+
+
+def _nothing_to_train(record: RunRecord, trainable: Sequence[ParameterRecord]) -> Problem | None:
+    if record.stop == "detached":
+        return (
+            "the objective is not connected to the model: it has no gradient",
+            "step 1",
+            "look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
+        )
+    if trainable:
+        return None
+    if not record.parameters:
+        return "the model has no parameters", record.name, "pass the module that is trained"
+    patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
+    return (
+        f"all {len(record.parameters)} parameter tensors are frozen",
+        f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
+        "remove the patterns from optim.frozen_module_names, or freeze less",
+    )
+
+
+def _not_learning(
+    record: RunRecord, learning: Sequence[ParameterRecord], held: Sequence[ParameterRecord]
+) -> Problem | None:
+    """The first way in which a parameter does not learn that should, or moves that should not."""
+    rates = record.learning_rate
+    problems = (
+        _problem(
+            "not in the optimizer",
+            [p for p in learning if not p.in_optimizer],
+            "build the optimizer from the model that is trained, after its last module was replaced",
+        ),
+        _problem(
+            "no gradient arrives",
+            [p for p in learning if p.max_grad is None and not p.moved],  # gradients are sampled: moving proves one
+            "connect them to the loss (detach, no_grad, an unused head?), freeze them, or declare them unused",
+        ),
+        _problem(
+            "the gradient is zero at every step",
+            [p for p in learning if p.max_grad == 0.0],
+            "look for a dead activation, a clamp, or a zero factor behind them",
+        ),
+        _problem(
+            "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
+            [p for p in learning if p.max_grad and p.in_optimizer and p.moved == 0.0],
+            _still_hint(record),
+        ),
+        _problem(
+            "frozen, yet moves",
+            # Without a gradient and outside of every optimizer it moves on purpose: the teacher of a moving average.
+            [p for p in record.parameters if p.moved > 0.0 and (p in held or _frozen_in_vain(p))],
+            "take frozen parameters out of the optimizer, or freeze before it is built",
+        ),
+    )
+    return next((problem for problem in problems if problem), None)
+
+
+def _frozen_in_vain(parameter: ParameterRecord) -> bool:
+    return not parameter.trainable and (parameter.in_optimizer or parameter.frozen_by is not None)
+
+
+def _declared(parameter: ParameterRecord, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns)
+
+
+def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> Problem | None:
+    if not culprits:
+        return None
+    return f"{len(culprits)} parameter tensors: {what}", shorten(p.name for p in culprits), hint
+
+
+def _still_hint(record: RunRecord) -> str:
+    if record.stop == "non_finite":
+        return "see ::finite: the run stopped before an update"
+    rates = record.learning_rate
+    return "set a learning rate above 0" if rates and not any(rates) else "check that the optimizer steps"
+
+
+GRADIENTS = Criterion(
+    "gradients",
+    "every trainable parameter gets a gradient, is in an optimizer and moves",
+    judge=lambda record, setting, criteria: judge_gradients(record, unused=criteria.unused, frozen=criteria.frozen),
+    tells=lambda record: record.stop in ("detached", "no_trainable_parameters"),
+    echoes=began_broken,
+)

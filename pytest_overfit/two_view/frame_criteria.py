@@ -1,0 +1,130 @@
+"""What a two-view model has to reach: its camera and its depth by their losses, and the predictions frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from pytest_overfit.config.criteria import Limit
+from pytest_overfit.config.criterion import Criterion, bounded
+from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.judge.stopped import UNFINISHED
+from pytest_overfit.run.record import FramePrediction, RunRecord
+
+NOTHING_PREDICTED = "every limit null", "at least one limit, or prediction: false"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Limits of the predictions themselves, per frame; None: not judged.
+
+    ``abs_rel``: mean |pred - gt| / gt, at most; ``delta_1_25``: share of pixels within a factor 1.25, at least;
+    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, at most.
+    """
+
+    abs_rel: float | None = bounded(0.05, at_least=0, optional=True)
+    delta_1_25: float | None = bounded(0.95, at_least=0, at_most=1, optional=True)
+    rotation_deg: float | None = bounded(1.0, at_least=0, at_most=180, optional=True)
+    translation_deg: float | None = bounded(2.0, at_least=0, at_most=180, optional=True)
+
+
+def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
+    """Do predicted depth and camera match the ground truth, frame by frame?"""
+    allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in _limits(settings))
+    if not record.predictions or all(_empty(frame) for frame in record.predictions):
+        keys = ", ".join(record.prediction_keys) or "none"
+        return Finding(
+            "prediction",
+            False,
+            "the model predicts neither depth nor pose_enc",
+            allowed,
+            where=f"keys of the prediction: {keys}",
+            hint="switch it off with overfit.criteria.prediction: false",
+        )
+    misses = [miss for frame in record.predictions for miss in _misses(frame, settings)]
+    if misses:
+        return Finding(
+            "prediction",
+            False,
+            "; ".join(misses),
+            allowed,
+            where=f"step {record.steps}, {record.device}, seed {record.seed}",
+            hint="the loss is low only where it looks: check its valid_range, masks and weights"
+            if record.stop == "passed"
+            else "see the loss criteria: the run did not reach its limits",
+        )
+    if record.stop in UNFINISHED:
+        return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
+    return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
+
+
+def describe_frame(frame: FramePrediction) -> str:
+    """One frame in one line.
+
+    Example:
+        >>> describe_frame(FramePrediction(0, abs_rel=0.0123, delta_1_25=0.998, mae_metres=0.41))
+        'frame 0: AbsRel 0.0123, delta<1.25 0.998, 0.41 m off'
+    """
+    parts = []
+    if frame.abs_rel is not None:
+        parts.append(f"AbsRel {number(frame.abs_rel)}")
+    if frame.delta_1_25 is not None:
+        parts.append(f"delta<1.25 {number(frame.delta_1_25)}")
+    if frame.mae_metres is not None:
+        parts.append(f"{number(frame.mae_metres)} m off")
+    if frame.rotation_deg is not None:
+        parts.append(f"rotation {number(frame.rotation_deg)} deg")
+    if frame.translation_deg is not None:
+        parts.append(f"translation {number(frame.translation_deg)} deg")
+    return f"frame {frame.frame}: " + ", ".join(parts)
+
+
+def _empty(frame: FramePrediction) -> bool:
+    return frame.abs_rel is None and frame.rotation_deg is None
+
+
+def _misses(frame: FramePrediction, settings: Prediction) -> Iterator[str]:
+    for what, sign, limit, unit, key in _limits(settings):
+        value: float | None = getattr(frame, key)
+        if value is not None and not (value > limit if sign == ">" else value < limit):
+            metres = f" ({number(frame.mae_metres)} m off)" if key == "abs_rel" and frame.mae_metres is not None else ""
+            yield f"frame {frame.frame} {what} {number(value)}{unit}{metres}"
+
+
+def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:
+    """(what, sign, limit, unit, field) of every limit that is set."""
+    rows = (
+        ("AbsRel", "<", settings.abs_rel, "", "abs_rel"),
+        ("delta<1.25", ">", settings.delta_1_25, "", "delta_1_25"),
+        ("rotation", "<", settings.rotation_deg, " deg", "rotation_deg"),
+        ("translation", "<", settings.translation_deg, " deg", "translation_deg"),
+    )
+    return [(what, sign, limit, unit, key) for what, sign, limit, unit, key in rows if limit is not None]
+
+
+def _asks_nothing(settings: Prediction) -> tuple[str, str] | None:
+    limits = [getattr(settings, field.name) for field in fields(Prediction)]
+    return NOTHING_PREDICTED if all(limit is None for limit in limits) else None
+
+
+CAMERA = Criterion(
+    "camera",
+    "limit of the camera's loss",
+    Limit(0.001, stated=False),
+    on=False,
+    floor=0,
+    targets=("extrinsics", "intrinsics"),
+)
+DEPTH = Criterion(
+    "depth", "limit of the depth's loss", Limit(0.01, stated=False), on=False, floor=0, targets=("depths",)
+)
+PREDICTION = Criterion(
+    "prediction",
+    "the predictions themselves are near the truth",
+    Prediction(),
+    lambda record, setting, criteria: judge_prediction(record, setting),
+    on=False,
+    check=_asks_nothing,
+    learning=True,
+    awaited=True,
+)
