@@ -26,13 +26,13 @@ from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.bounded import Outcome, hung_record
 from pytest_overfit.run.execute import run_config
 from pytest_overfit.run.isolation import isolated
-from pytest_overfit.run.parts import Loss, build_model
 from pytest_overfit.run.phases import WARM_UP
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
 from pytest_overfit.run.watchdog import Hung, Watchdog
+from pytest_overfit.trainer.build import Loss, build_model
 
 ALONE = Place()
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"

@@ -21,7 +21,7 @@ from pytest_overfit.report.page.images import pictures_of
 from pytest_overfit.report.page.write import _write_changed
 from pytest_overfit.report.record.folder import read_document, read_report
 from pytest_overfit.report.record.saved import read_saved
-from pytest_overfit.run.checkpoint import load_checkpoint
+from pytest_overfit.trainer.checkpoint import load_checkpoint
 from pytest_overfit.two_view.pair.index import read_index
 from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
 from pytest_overfit.untrusted.files import native_output, open_regular, open_to_append, read_regular

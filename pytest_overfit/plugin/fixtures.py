@@ -126,7 +126,7 @@ def pair(request: pytest.FixtureRequest, config: OverfitConfig, tmp_path_factory
     Under a trainer's own data class there are no files to point at: what hands out its batches.
     """
     if config.trainer is not None:
-        from pytest_overfit.run.trainer_data import TrainerData
+        from pytest_overfit.two_view.data.trainer_data import TrainerData
 
         return once(request, "trainer_data", lambda: TrainerData(config))
 
@@ -200,7 +200,7 @@ def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
 def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
     from pytest_overfit.run.sample import LOADER_DRAWS, Sample, draw_batch
-    from pytest_overfit.run.trainer_data import TrainerData, draw_sample
+    from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 
     @limited_stage(request, config, "loader")
     def build() -> Sample:
@@ -225,7 +225,7 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
         if split is None:
             return None
         if config.trainer is not None:
-            from pytest_overfit.run.trainer_data import TrainerData
+            from pytest_overfit.two_view.data.trainer_data import TrainerData
 
             theirs = TrainerData(config, "val")
             return theirs.prepared(theirs.draw(0)[0])
@@ -246,7 +246,7 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
 
 def model(request: pytest.FixtureRequest) -> Any:
     """The config's model; without a config there is none until somebody gives one."""
-    from pytest_overfit.run.parts import build_model
+    from pytest_overfit.trainer.build import build_model
 
     config = told(lambda: config_or_none(request))
     if config is None:
@@ -268,7 +268,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def loss(request: pytest.FixtureRequest) -> Any:
     """The config's loss; without a config the model returns its own."""
-    from pytest_overfit.run.parts import build_loss
+    from pytest_overfit.trainer.build import build_loss
 
     config = told(lambda: config_or_none(request))
     return None if config is None else build_loss(config)

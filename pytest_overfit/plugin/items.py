@@ -71,7 +71,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
 
     def build() -> str:
         from pytest_overfit.plugin.processes import turn_of
-        from pytest_overfit.run.parts import dry_build
+        from pytest_overfit.trainer.build import dry_build
         from pytest_overfit.two_view.inspections import checked_model, refuse_missing
 
         config = request.getfixturevalue("overfit_config")

@@ -10,7 +10,7 @@ from pytest_overfit.errors.asking import REPORT, Questions, Unanswerable
 from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
-    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.two_view.frame_picture import FramePicture
 
 Written = TypeVar("Written")
 Otherwise = TypeVar("Otherwise")

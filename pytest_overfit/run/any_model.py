@@ -16,10 +16,10 @@ from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import fingerprint, freeze_batch
-from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.call import CallTask, as_loss, as_one_module, count_positional
 from pytest_overfit.run.constant import Constant
+from pytest_overfit.run.context import Inspector, RunContext
 from pytest_overfit.run.copied import copied_target
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.elements import is_dense
@@ -246,7 +246,7 @@ class _Run:
             )
         return ahead if said is None else said if ahead is None else replace(said, ahead=ahead.ahead)
 
-    def _bench(self, plan: Plan) -> Bench:
+    def _bench(self, plan: Plan) -> RunContext:
         start = self.snapshot
         before = [(p, start.value(p)) for p in self.task.model.parameters()]
         if any(value is None or value.device != p.device for p, value in before):
@@ -257,7 +257,7 @@ class _Run:
         step = None
         if self.subject.step is not None:
             step = self._in_precision(own_step(self.subject.step, self.task.given, self.handed))
-        return Bench(
+        return RunContext(
             task=self.task,
             plan=plan,
             seed=self.seed,

@@ -14,24 +14,19 @@ from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.schema import AmpConfig, OverfitConfig
 from pytest_overfit.errors.asking import Questions, users_code
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.run.accumulate import Accumulated, inner_loss
 from pytest_overfit.run.batch import fingerprint, freeze_batch
-from pytest_overfit.run.bench import Bench, Inspector
 from pytest_overfit.run.bounded import Outcome, Parts, make_record, read_every
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.constant import Constant
+from pytest_overfit.run.context import Inspector, RunContext
 from pytest_overfit.run.device import choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating, fit
 from pytest_overfit.run.memory import memory_errors_told
-from pytest_overfit.run.metrics import compare_predictions, confidence_of
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, check_declarations, collect_optimizers, freeze
-from pytest_overfit.run.parts import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
 from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
-from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.run.place import Place
-from pytest_overfit.run.probe import answers_of_step, probe_supervision
 from pytest_overfit.run.record import Evaluation, RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
@@ -41,6 +36,11 @@ from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.trainer.accumulation import Accumulated, inner_loss
+from pytest_overfit.trainer.build import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE, Loss, at_home, build_loss, schedule_of
+from pytest_overfit.two_view.frame_picture import take_pictures
+from pytest_overfit.two_view.metrics import compare_predictions, confidence_of
+from pytest_overfit.two_view.target_probe import answers_of_step, probe_supervision
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks
@@ -163,7 +163,7 @@ class _Run:
         )
         self.outcome: Outcome | None = None
         self.loss_names: tuple[str, ...] = ()
-        self.bench: Bench | None = None
+        self.bench: RunContext | None = None
         self.constant: Constant | None = None
 
     def train(
@@ -227,7 +227,7 @@ class _Run:
             inspector.trained(bench, curves)
         return curves
 
-    def _answers_of_step(self, bench: Bench) -> dict[str, dict[str, float]]:
+    def _answers_of_step(self, bench: RunContext) -> dict[str, dict[str, float]]:
         def found(optimizer: Optimizer) -> None:
             self.snapshot.add(optimizer)
             bench.start.add(optimizer)
@@ -247,7 +247,7 @@ class _Run:
 
     def _bench(
         self, plan: Plan, subject: Subject, optimizers: list[Optimizer], own: Callable[[Any], Any] | None
-    ) -> Bench:
+    ) -> RunContext:
         start = Snapshot()  # of the state now: on the device, and frozen as the config says
         for thing in (self.task.model, *optimizers):
             start.add(thing)
@@ -262,7 +262,7 @@ class _Run:
                 return PlainUpdate(task, optimizers, watch, clip=self.clip, frozen=self.parts.frozen)
             return OwnUpdate(task, own, optimizers, watch, found)
 
-        return Bench(
+        return RunContext(
             task=self.task,
             plan=plan,
             seed=self.config.seed,

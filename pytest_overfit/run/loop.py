@@ -20,17 +20,17 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.run.columns import HYPER, is_extra
-from pytest_overfit.run.metrics import confidence_of
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
-from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
+from pytest_overfit.trainer.schedules import Schedule
+from pytest_overfit.two_view.metrics import confidence_of
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.two_view.frame_picture import FramePicture
 
 
 class Observer:

@@ -12,8 +12,8 @@ from torch import nn
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.suggest import nearest, shorten
-from pytest_overfit.run.build import instantiate
 from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.trainer.instantiate import instantiate
 
 if TYPE_CHECKING:
     from pytest_overfit.config.criteria import Criteria

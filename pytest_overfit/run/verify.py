@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.batch import named_tensors
-from pytest_overfit.run.bench import Bench, heard_in
 from pytest_overfit.run.bounded import Parts
 from pytest_overfit.run.call import listened_to
 from pytest_overfit.run.constant import Constant, Writes
+from pytest_overfit.run.context import RunContext, heard_in
 from pytest_overfit.run.elements import dressed, numbers_of
 from pytest_overfit.run.influence import Answer, perturbed, plain_outputs, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
@@ -42,7 +42,7 @@ FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells w
 
 
 def verify(
-    bench: Bench, curves: Curves, parts: Parts, constant: Constant, questions: Questions, *, sharded: bool
+    bench: RunContext, curves: Curves, parts: Parts, constant: Constant, questions: Questions, *, sharded: bool
 ) -> None:
     """Adds to the parts of a run what is asked once it has passed; the state is left as it was.
 
@@ -76,7 +76,7 @@ def verify(
 class _Trained:
     """The trained model, to be asked with other weights and batches; everything comes back in the end."""
 
-    def __init__(self, bench: Bench, sharded: bool) -> None:
+    def __init__(self, bench: RunContext, sharded: bool) -> None:
         if sharded:
             raise Unanswerable("the weights are spread over ranks")
         self.bench = bench
@@ -160,7 +160,7 @@ class _Trained:
         yield from ([p] for p in own[:MOST_GROUPS])
 
 
-def _falls(bench: Bench, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
+def _falls(bench: RunContext, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
     first, last = curves.steps[0], curves.steps[-1]
     named = [name for criterion in bench.plan.limits if (name := resolve_term(criterion, first)) and name in last]
     falls = {name: Fall(first[name], last[name], first[name]) for name in named if first[name] != last[name]}
@@ -220,7 +220,7 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
 
 
 def _without_them(
-    trained: _Trained, bench: Bench, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
+    trained: _Trained, bench: RunContext, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
 ) -> dict[str, Fall]:
     """What the trained model's terms are for other targets: of a loss that is switched off they stay low."""
     trained.end.restore()
@@ -251,7 +251,7 @@ def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision
     return {n: replace(f, exchanged=max(values[n], key=lambda v: -f.kept(v))) for n, f in found.items()}
 
 
-def _with_other_targets(bench: Bench) -> Any:
+def _with_other_targets(bench: RunContext) -> Any:
     """The batch with its targets exchanged, or with everything exchanged where none is a target for certain."""
     batch = bench.task.batch
     other = _with_others(batch, set(targets_of(batch)) or None)
@@ -279,7 +279,7 @@ def _with_far_ones(batch: Any, keys: Collection[str]) -> Any:
     return exchanged(batch, far) if far else None
 
 
-def _agreement(bench: Bench, curves: Curves, sharded: bool) -> Agreement:
+def _agreement(bench: RunContext, curves: Curves, sharded: bool) -> Agreement:
     """The step's objective and the loss, at the end and with the initial weights."""
     name = "objective"
     reported = max(row[name] for row in curves.steps[-bench.plan.hold_steps :])
@@ -290,7 +290,7 @@ def _agreement(bench: Bench, curves: Curves, sharded: bool) -> Agreement:
     return Agreement(reported, loss, curves.steps[0][name], start_loss)
 
 
-def _written(bench: Bench, constant: Constant, sharded: bool) -> str | None:
+def _written(bench: RunContext, constant: Constant, sharded: bool) -> str | None:
     """The tensor of the batch that one more call gives other elements, though they are put back before its end."""
     with _Trained(bench, sharded) as trained, Writes(constant.tensors) as writes:
         trained.ask()

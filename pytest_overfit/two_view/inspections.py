@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pytest_overfit.config.schema import OverfitConfig
-    from pytest_overfit.run.trainer_data import TrainerData
+    from pytest_overfit.two_view.data.trainer_data import TrainerData
     from pytest_overfit.two_view.pair.layout import PairFiles
 
 MOST_NAMES = 10_000  # of a folder

@@ -11,7 +11,7 @@ from pytest_overfit.config.explain import explain_config
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.config.secret import Secret, hide, told_override
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.run.parts import build_model
+from pytest_overfit.trainer.build import build_model
 
 from .helpers import load, write
 

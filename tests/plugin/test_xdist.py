@@ -51,7 +51,7 @@ def test_workers_beyond_the_cores_take_turns(pytester: pytest.Pytester, tiny: Ti
 
         @pytest.fixture
         def overfit_loss(overfit_config):
-            from pytest_overfit.run.parts import build_loss
+            from pytest_overfit.trainer.build import build_loss
             loss = build_loss(overfit_config)
 
             def timed(predictions, batch):

@@ -13,10 +13,10 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, freeze
-from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.two_view.frame_picture import FramePicture
 from pytest_overfit.two_view.reference.loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera

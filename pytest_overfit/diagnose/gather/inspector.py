@@ -33,8 +33,8 @@ from pytest_overfit.diagnose.views import ViewsPredicted
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.batch import named_tensors
-from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
@@ -83,7 +83,7 @@ class Inspected:
         self.predicted: ViewsPredicted | None = None
         self.interrupted, self.cut = False, ""
 
-    def before(self, bench: Bench) -> None:
+    def before(self, bench: RunContext) -> None:
         self.bench, ask = bench, self.questions.ask
         self.samples = ask("the samples of the batch", lambda: samples_of(bench.task.batch), otherwise=None)
         self.alike = ask("modules that start alike", lambda: children_alike(bench.task.model), otherwise=())
@@ -94,7 +94,7 @@ class Inspected:
         )
         return update if self.watched is None else self.watched
 
-    def trained(self, bench: Bench, curves: Curves) -> None:
+    def trained(self, bench: RunContext, curves: Curves) -> None:
         """Asks the trained model; where it is not finite any more, the one of the start."""
         if self.watched is not None:
             self.groups = self.questions.ask("the parameter groups", self.watched.as_groups, otherwise=())
@@ -111,7 +111,7 @@ class Inspected:
         self._aside(bench, look, seconds, optimizers=not finite)  # asking updates nothing, going back to the start does
         self.probed = self.found
 
-    def after(self, bench: Bench, record: RunRecord) -> None:
+    def after(self, bench: RunContext, record: RunRecord) -> None:
         findings = self.judge(record)
         declared, batch, ask = self.criteria, bench.task.batch, self.questions.ask
         inputs, targets = _roles(record.supervision)
@@ -149,7 +149,7 @@ class Inspected:
         self._aside(bench, lambda: self._search(bench, record, until), left, optimizers=True)
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
 
-    def _aside(self, bench: Bench, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
+    def _aside(self, bench: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
         """Looks for so many seconds, and puts the state back as it is now.
 
         Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
@@ -168,14 +168,14 @@ class Inspected:
             self.interrupted, self.cut = True, "the run was interrupted"
             self.questions.leave_out("the rest of the diagnosis", "interrupted")
 
-    def _limit(self, bench: Bench, whole: float) -> float:
+    def _limit(self, bench: RunContext, whole: float) -> float:
         """The seconds of the diagnosis of a run that takes so many with all its steps."""
         if self.seconds is not None:
             return self.seconds
         own, left = max(LEAST_SECONDS, 3 * whole), bench.dog.left()
         return own if left is None else min(own, max(LEAST_LIMITED, left))
 
-    def _limited(self, bench: Bench, seconds: float) -> contextlib.AbstractContextManager[None]:
+    def _limited(self, bench: RunContext, seconds: float) -> contextlib.AbstractContextManager[None]:
         stated = self.seconds is not None or bench.dog.left() is not None
         return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
 
@@ -183,7 +183,7 @@ class Inspected:
         self.hung, self.cut = True, f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
         self.questions.leave_out("the rest of the diagnosis", self.cut)
 
-    def _search(self, bench: Bench, record: RunRecord, until: float) -> None:
+    def _search(self, bench: RunContext, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
         assert self.evidence is not None
         ask = self.questions.ask
@@ -209,7 +209,7 @@ class Inspected:
         if record.stop in missed:
             make_trials(bench, self.evidence, until=until, learned=learned, questions=self.questions)
 
-    def _first_step_again(self, bench: Bench) -> tuple[Step, ...]:
+    def _first_step_again(self, bench: RunContext) -> tuple[Step, ...]:
         """The steps that were seen, the first of them looked at thoroughly."""
         seen = () if self.watched is None else tuple(self.watched.steps)
         with bench.at_start():
@@ -223,10 +223,10 @@ class Inspected:
             self.watched.first_bad, self.watched.huge = again.first_bad, again.huge
         return (*again.steps, *seen[1:])
 
-    def bench_loss(self, bench: Bench) -> Any:
+    def bench_loss(self, bench: RunContext) -> Any:
         return bench.task if bench.task.repeatable else (StepTask(bench.task, bench.step) if bench.step else None)
 
-    def _floor(self, bench: Bench, until: float) -> Any:
+    def _floor(self, bench: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None
         seconds = max(0.5, min(4.0, 0.3 * (until - time.perf_counter())))
         targets = [t for t in self.probed.tensors if t.is_target and t.dtype.startswith("float")]
@@ -241,7 +241,7 @@ class Inspected:
                 scale=min(scale, 1e6),
             )
 
-    def _ask(self, bench: Bench, curves: Curves) -> Probed:
+    def _ask(self, bench: RunContext, curves: Curves) -> Probed:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
         self.found = Probed()
         task = self.bench_loss(bench)
@@ -260,7 +260,7 @@ class Inspected:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
         self.found = replace(self.found, **answers)
 
-    def _forward(self, bench: Bench, on: Bench, curves: Curves) -> list[RootCall]:
+    def _forward(self, bench: RunContext, on: RunContext, curves: Curves) -> list[RootCall]:
         """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
         named = listened_to(getattr(bench.task, "given", bench.task.model))
         xray = XRay(bench.task.model, bench.task.batch, self.samples, self.questions)
@@ -283,7 +283,9 @@ class Inspected:
             self._ask_loss(on, heard, terms, gated, calls)
         return calls
 
-    def _ask_loss(self, on: Bench, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]) -> None:
+    def _ask_loss(
+        self, on: RunContext, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[RootCall]
+    ) -> None:
         """What of the outputs, of the samples and of the weights the loss reads."""
         batch, ask = on.task.batch, self.questions.ask
         self._know(training=float(terms["objective"].detach()))
@@ -340,7 +342,7 @@ class Inspected:
     def reordered(self) -> bool:
         return self.watched is not None and self.watched.xray.reordered
 
-    def _pairing(self, on: Bench) -> tuple[bool | None, str]:
+    def _pairing(self, on: RunContext) -> tuple[bool | None, str]:
         def forward(batch: Any) -> tuple[Heard, Terms]:
             seed_everything(on.seed)
             return on.forward(batch)
@@ -375,7 +377,7 @@ def _passed_on(batch: Any, calls: list[RootCall]) -> set[int]:
 
 
 @contextlib.contextmanager
-def bench_aside(bench: Bench, now: Snapshot) -> Iterator[None]:
+def bench_aside(bench: RunContext, now: Snapshot) -> Iterator[None]:
     """The state as it is now, and the random generators, come back after the block."""
     from pytest_overfit.run.isolation import restored_process
 

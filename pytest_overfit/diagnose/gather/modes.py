@@ -16,7 +16,7 @@ from pytest_overfit.diagnose.gather.dependence import evaluating_mode
 from pytest_overfit.diagnose.gather.roots import RootCall
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.errors.asking import Questions, Refused
-from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 
@@ -24,7 +24,9 @@ SETTLE = 200  # forward passes that bring running statistics up to date
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
 
-def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: Curves, questions: Questions) -> Probed:
+def look(
+    bench: RunContext, task: Any, found: Probed, calls: list[RootCall], curves: Curves, questions: Questions
+) -> Probed:
     """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
     model, ask = bench.task.model, questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
@@ -58,7 +60,7 @@ def look(bench: Bench, task: Any, found: Probed, calls: list[RootCall], curves: 
     )
 
 
-def _loss(bench: Bench, task: Any) -> float | None:
+def _loss(bench: RunContext, task: Any) -> float | None:
     """The objective in evaluation mode; None where it is no number there."""
     with evaluating_mode(bench.task.model):
         seed_everything(bench.seed)
@@ -66,7 +68,7 @@ def _loss(bench: Bench, task: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _settled(bench: Bench, task: Any) -> float | None:
+def _settled(bench: RunContext, task: Any) -> float | None:
     """The same after running statistics have caught up with the trained weights: only what stays is a gap."""
     layers = [m for m in bench.task.model.modules() if getattr(m, "running_mean", None) is not None]
     if layers:
@@ -89,7 +91,7 @@ def _randomness(calls: list[RootCall], *, training: bool) -> float:
     return largest
 
 
-def _dropping(bench: Bench, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
+def _dropping(bench: RunContext, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
     """Dropout that goes on in evaluation mode, with the line that calls it."""
     xray = XRay(bench.task.model, bench.task.batch, None, questions)
     for call in calls[:1]:
@@ -98,7 +100,7 @@ def _dropping(bench: Bench, calls: list[RootCall], questions: Questions) -> tupl
     return tuple(replace(op, name="random_in_evaluation") for op in xray.ops if op.name == "random")
 
 
-def _rebuilt(bench: Bench, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
+def _rebuilt(bench: RunContext, calls: list[RootCall], questions: Questions) -> tuple[Op, ...]:
     """Layers that are built in the forward pass, and have other weights under another seed."""
     xray = XRay(bench.task.model, bench.task.batch, None, questions)
     passes: list[dict[tuple[str, str], float]] = []

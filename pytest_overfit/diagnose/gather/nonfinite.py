@@ -15,7 +15,7 @@ from pytest_overfit.diagnose.evidence import LOSS, Op
 from pytest_overfit.diagnose.gather.capture import StepTask
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.errors.asking import Questions, Refused, users_code
-from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.update import Again
@@ -26,7 +26,7 @@ _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def locate(
-    bench: Bench, record: RunRecord, seen: Op | None, until: float, questions: Questions
+    bench: RunContext, record: RunRecord, seen: Op | None, until: float, questions: Questions
 ) -> tuple[Op | None, Op | None]:
     """(the forward operation, the backward operation) that first gave a number that is none; None where neither did."""
     assert record.non_finite is not None
@@ -55,7 +55,7 @@ def locate(
         return seen, None if seen is not None else _backward(bench, task)
 
 
-def _backward(bench: Bench, task: Any) -> Op | None:
+def _backward(bench: RunContext, task: Any) -> Op | None:
     """The operation whose gradient is NaN, as anomaly detection names it, with the line of its forward call."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

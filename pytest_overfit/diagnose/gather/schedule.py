@@ -17,8 +17,8 @@ from pytest_overfit.diagnose.gather.trials import Change, attempt
 from pytest_overfit.diagnose.rules.rates import odd_schedule
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import number
-from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import Several
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.phases import TRIAL
 
 Hopeless = Callable[[Sequence[float]], bool]
@@ -27,7 +27,7 @@ USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagr
 
 
 def make_trials(
-    bench: Bench, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
+    bench: RunContext, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
 ) -> None:
     """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
     steps = bench.plan.max_steps
@@ -65,7 +65,7 @@ def spoken(change: Change) -> str:
     return f"{change.name} ({change.detail})" if change.detail else change.name
 
 
-def _told(bench: Bench, trial: str, what: str, *, until: float, hopeless: Hopeless) -> Hopeless:
+def _told(bench: RunContext, trial: str, what: str, *, until: float, hopeless: Hopeless) -> Hopeless:
     """``hopeless``, which is asked now and then, as the moment to say how far a trial is; its start is said at once."""
 
     def tell(steps: int) -> None:
@@ -94,7 +94,7 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
     return enough
 
 
-def candidates(bench: Bench, evidence: Evidence) -> Iterator[Change]:
+def candidates(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
     """The changes worth a trial, the likeliest first."""
     ops = {op.name for op in (*evidence.probed.ops, *(op for step in evidence.steps for op in step.ops))}
     groups = evidence.groups
@@ -143,7 +143,7 @@ def candidates(bench: Bench, evidence: Evidence) -> Iterator[Change]:
         yield Change("fresh weights", applied=trials.fresh_weights)
 
 
-def _data(bench: Bench, evidence: Evidence) -> Iterator[Change]:
+def _data(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
     tensors = [t for t in evidence.probed.tensors if t.dtype.startswith(("float", "bfloat")) and t.finite]
     odd = [
         t.key

@@ -16,7 +16,7 @@ from pytest_overfit.diagnose.evidence import Attempt
 from pytest_overfit.diagnose.gather.capture import StepTask
 from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.batch import map_tensors, named_tensors
-from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
@@ -41,16 +41,16 @@ class Change:
     """
 
     name: str
-    applied: Callable[[Bench], contextlib.AbstractContextManager[Any]] | None = None
-    update: Callable[[Bench, GradientWatch], Update] | None = None
-    task: Callable[[Bench], Any] | None = None
+    applied: Callable[[RunContext], contextlib.AbstractContextManager[Any]] | None = None
+    update: Callable[[RunContext, GradientWatch], Update] | None = None
+    task: Callable[[RunContext], Any] | None = None
     was: float | None = None
     value: float | None = None
     detail: str = ""
 
 
 def attempt(
-    bench: Bench, change: Change, *, steps: int, seconds: float, hopeless: Callable[[Sequence[float]], bool]
+    bench: RunContext, change: Change, *, steps: int, seconds: float, hopeless: Callable[[Sequence[float]], bool]
 ) -> Attempt:
     """Makes one trial.
 
@@ -86,7 +86,7 @@ def attempt(
     )
 
 
-def _fit(bench: Bench, update: Update, plan: Plan, watch: GradientWatch) -> Curves:
+def _fit(bench: RunContext, update: Update, plan: Plan, watch: GradientWatch) -> Curves:
     from pytest_overfit.run.loop import fit
 
     return fit(bench.task, update, plan, watch=watch)
@@ -112,7 +112,7 @@ class _Enough(Around):
 # What can be changed.
 
 
-def rate(factor: float, *, group: int | None = None) -> Callable[[Bench], contextlib.AbstractContextManager[Any]]:
+def rate(factor: float, *, group: int | None = None) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
     """Every learning rate times a factor at the moment of the step, so that schedules stay what they are."""
     return lambda bench: _stepped(lambda optimizer: _scaled(optimizer, factor, group))
 
@@ -150,7 +150,7 @@ def _put_all_back(kept: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         group.update(old)
 
 
-def fixed_rates(rates: dict[int, float]) -> Callable[[Bench], contextlib.AbstractContextManager[Any]]:
+def fixed_rates(rates: dict[int, float]) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
     """Group i of every optimizer steps with ``rates[i]``, whatever a schedule says."""
 
     def change(optimizer: Optimizer) -> Callable[[], None]:
@@ -163,7 +163,7 @@ def fixed_rates(rates: dict[int, float]) -> Callable[[Bench], contextlib.Abstrac
     return lambda bench: _stepped(change)
 
 
-def settings(**values: Any) -> Callable[[Bench], contextlib.AbstractContextManager[Any]]:
+def settings(**values: Any) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
     """Settings of every group that has them, for the length of every step."""
 
     def change(optimizer: Optimizer) -> Callable[[], None]:
@@ -175,22 +175,22 @@ def settings(**values: Any) -> Callable[[Bench], contextlib.AbstractContextManag
     return lambda bench: _stepped(change)
 
 
-def plain_update(bench: Bench, watch: GradientWatch) -> Update:
+def plain_update(bench: RunContext, watch: GradientWatch) -> Update:
     """Zero, forward, backward, step: ours, with the optimizers of the run."""
     return PlainUpdate(
         bench.task, bench.optimizers, watch, clip=GradientClipper(bench.task.model, ()), frozen=bench.frozen
     )
 
 
-def own_loss(bench: Bench) -> Any:
+def own_loss(bench: RunContext) -> Any:
     """The loss inside the user's step, where the run has no other."""
     return StepTask(bench.task, bench.step) if bench.step is not None and not bench.task.repeatable else bench.task
 
 
-def all_parameters(lr: float) -> Callable[[Bench, GradientWatch], Update]:
+def all_parameters(lr: float) -> Callable[[RunContext, GradientWatch], Update]:
     """Our step and an AdamW of ours over every parameter that is trainable now."""
 
-    def make(bench: Bench, watch: GradientWatch) -> Update:
+    def make(bench: RunContext, watch: GradientWatch) -> Update:
         optimizer = torch.optim.AdamW(
             [p for p in bench.task.model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0
         )
@@ -201,7 +201,7 @@ def all_parameters(lr: float) -> Callable[[Bench, GradientWatch], Update]:
     return make
 
 
-def unfrozen(bench: Bench) -> contextlib.AbstractContextManager[Any]:
+def unfrozen(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     """Every parameter is trainable."""
 
     @contextlib.contextmanager
@@ -216,7 +216,7 @@ def unfrozen(bench: Bench) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def same_numbers(bench: Bench) -> contextlib.AbstractContextManager[Any]:
+def same_numbers(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     """The random generators start every forward pass alike: dropout and noise become the same at every step."""
 
     @contextlib.contextmanager
@@ -234,7 +234,7 @@ def same_numbers(bench: Bench) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def _roots(bench: Bench) -> Iterator[nn.Module]:
+def _roots(bench: RunContext) -> Iterator[nn.Module]:
     given = getattr(bench.task, "given", bench.task.model)
     if isinstance(given, nn.Module):
         yield given
@@ -242,7 +242,7 @@ def _roots(bench: Bench) -> Iterator[nn.Module]:
         yield from (given.values() if hasattr(given, "values") else given)
 
 
-def fresh_weights(bench: Bench) -> contextlib.AbstractContextManager[Any]:
+def fresh_weights(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     """Every module that can initialise itself does so."""
 
     @contextlib.contextmanager
@@ -256,7 +256,7 @@ def fresh_weights(bench: Bench) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def full_precision(bench: Bench) -> contextlib.AbstractContextManager[Any]:
+def full_precision(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     """The model and its batch in float32."""
 
     @contextlib.contextmanager
@@ -269,10 +269,10 @@ def full_precision(bench: Bench) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def on_batch(change: Callable[[str, Tensor], Tensor]) -> Callable[[Bench], Any]:
+def on_batch(change: Callable[[str, Tensor], Tensor]) -> Callable[[RunContext], Any]:
     """The run's task over a batch whose tensors are changed by key."""
 
-    def make(bench: Bench) -> Any:
+    def make(bench: RunContext) -> Any:
         batch = bench.task.batch
         keys = {id(tensor): key for key, tensor in named_tensors(batch)}
         task: Any = bench.task
@@ -281,7 +281,7 @@ def on_batch(change: Callable[[str, Tensor], Tensor]) -> Callable[[Bench], Any]:
     return make
 
 
-def standardised(keys: Sequence[str]) -> Callable[[Bench], Any]:
+def standardised(keys: Sequence[str]) -> Callable[[RunContext], Any]:
     """These tensors with zero mean and unit deviation: per column where they are (B, D), else as a whole."""
 
     def change(key: str, tensor: Tensor) -> Tensor:

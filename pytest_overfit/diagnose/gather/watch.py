@@ -16,7 +16,7 @@ from pytest_overfit.diagnose.evidence import Group, Moves, Op, Step
 from pytest_overfit.diagnose.gather.tensors import is_real, size_of
 from pytest_overfit.diagnose.gather.xray import XRay
 from pytest_overfit.errors.asking import Questions
-from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
 
@@ -35,7 +35,7 @@ class Watched(Around):
     """
 
     def __init__(
-        self, inner: Update, bench: Bench, samples: int | None, questions: Questions, *, thorough: bool = False
+        self, inner: Update, bench: RunContext, samples: int | None, questions: Questions, *, thorough: bool = False
     ) -> None:
         super().__init__(inner)
         self.bench, self.questions, self.thorough = bench, questions, thorough

@@ -22,7 +22,7 @@ from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
     from pytest_overfit.config.criteria import Limit
-    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.two_view.frame_picture import FramePicture
 
 FLUSH_SECONDS = 2.0
 

@@ -18,7 +18,7 @@ from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.record import Hang, RunRecord
 
 if TYPE_CHECKING:
-    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.two_view.frame_picture import FramePicture
 
 WRITE_SECONDS = 5.0  # between two writes of a run that goes on
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pytest_overfit.run.bench import Bench
 from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.loop import Plan
 from pytest_overfit.run.ranks.group import Ranks
 from pytest_overfit.run.ranks.sharding import mapped, spread
@@ -40,7 +40,7 @@ class Shared:
     note: str
 
 
-def shared_task(ranks: Ranks, bench: Bench, *, unused: bool = False) -> Shared:
+def shared_task(ranks: Ranks, bench: RunContext, *, unused: bool = False) -> Shared:
     """The task of a run as this rank trains it: DDP around its models, and this rank's part of the batch. A collective.
 
     A train step of the user's own cannot be tried without training: it gets the whole batch on every rank.

@@ -18,7 +18,7 @@ from pytest_overfit.two_view.pair.reprojection import unproject
 from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank
 
 if TYPE_CHECKING:
-    from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.two_view.frame_picture import FramePicture
 
 TRUE: Colour = (22, 130, 72)
 PREDICTED: Colour = (226, 88, 12)

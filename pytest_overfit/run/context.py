@@ -30,7 +30,7 @@ NEVER = 10**9
 
 
 @dataclass
-class Bench:
+class RunContext:
     """The live parts of one run.
 
     Args:
@@ -97,7 +97,7 @@ class Bench:
         seed_everything(self.seed)
         return fit(self.task, update, plan, watch=watch)
 
-    def on(self, task: Task) -> Bench:
+    def on(self, task: Task) -> RunContext:
         """The same run of another task."""
         return replace(self, task=task)
 
@@ -112,14 +112,14 @@ def heard_in(predictions: Any) -> Heard:
 class Inspector(Protocol):
     """Somebody who looks into a run."""
 
-    def before(self, bench: Bench) -> None:
+    def before(self, bench: RunContext) -> None:
         """Before the first step; the state has to be left as it was."""
 
     def watch(self, update: Update) -> Update:
         """The update that the loop is to call, in place of the one it would."""
 
-    def trained(self, bench: Bench, curves: Curves) -> None:
+    def trained(self, bench: RunContext, curves: Curves) -> None:
         """The model is as it was trained; the state has to be left as it was."""
 
-    def after(self, bench: Bench, record: RunRecord) -> None:
+    def after(self, bench: RunContext, record: RunRecord) -> None:
         """The record stands, and the state may be any: what was trained is not needed any more."""

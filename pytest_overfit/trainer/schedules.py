@@ -178,7 +178,7 @@ def build_schedule(node: Mapping[str, Any], *, where: str) -> Schedule:
     Raises:
         ConfigError: the ``_target_`` cannot be built or does not give a finite number at 0, at 0.5 and just before 1.
     """
-    from pytest_overfit.run.build import instantiate
+    from pytest_overfit.trainer.instantiate import instantiate
 
     schedule: Schedule = instantiate(_serve_locally(node), where=where, plain=True)
     for point in (0.0, 0.5, NEARLY_DONE):

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_overfit.config.trainer import CheckpointConfig
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run.checkpoint import load_checkpoint
+from pytest_overfit.trainer.checkpoint import load_checkpoint
 
 
 def saved(tmp_path: Path, content: Any) -> CheckpointConfig:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.run.imports import imported
+from pytest_overfit.trainer.imports import imported
 
 
 def write(folder: Path, **modules: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.run.accumulate import Accumulated, inner_loss
+from pytest_overfit.trainer.accumulation import Accumulated, inner_loss
 
 
 def masked_mean(predictions: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Any]:

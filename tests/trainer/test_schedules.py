@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run import schedule as module
-from pytest_overfit.run.schedule import build_schedule
+from pytest_overfit.trainer import schedules as module
+from pytest_overfit.trainer.schedules import build_schedule
 
 FVCORE = "fvcore.common.param_scheduler."
 

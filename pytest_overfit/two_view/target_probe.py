@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytest_overfit.errors.asking import Questions, Refused, users_code
-from pytest_overfit.run.bench import Bench
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import FrameRecord, Share, Supervision
@@ -64,7 +64,7 @@ def _answers(task: TwoViewTask, predictions: Any, base: Terms) -> dict[str, dict
     return answers
 
 
-def answers_of_step(bench: Bench, found: Callable[[Optimizer], None]) -> dict[str, dict[str, float]]:
+def answers_of_step(bench: RunContext, found: Callable[[Optimizer], None]) -> dict[str, dict[str, float]]:
     """How the terms that a step of the user's reports answer to each target: it makes the verdict, not the loss.
 
     Args:

@@ -13,16 +13,16 @@ from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.run.alone import alone
-from pytest_overfit.run.build import instantiate
-from pytest_overfit.run.checkpoint import load_checkpoint
 from pytest_overfit.run.device import choose_device_for
-from pytest_overfit.run.imports import imported
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
 from pytest_overfit.run.sample import Batch
-from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.trainer.checkpoint import load_checkpoint
+from pytest_overfit.trainer.imports import imported
+from pytest_overfit.trainer.instantiate import instantiate
+from pytest_overfit.trainer.process_group import alone
+from pytest_overfit.trainer.schedules import Schedule, build_schedule
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
 LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run.build import instantiate
-from pytest_overfit.run.imports import imported
+from pytest_overfit.trainer.imports import imported
+from pytest_overfit.trainer.instantiate import instantiate
 
 
 def test_a_section_is_called_with_its_other_keys() -> None:
