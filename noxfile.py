@@ -20,10 +20,7 @@ from merged import merged
 nox.options.sessions = ["lint", "tests"]
 OVERLAYS = {"7.4": ["pytest-7.4"], "8.0": ["pytest-8.0"], "8.4": ["pytest-8.4"], "newest": []}
 PYTHONS = {"3.10": ["python-3.10"], "3.12": [], "3.13": []}
-TORCH_FREE = (
-    *("tests/config", "tests/judge", "tests/pair", "tests/report/test_text.py"),
-    *("tests/data/test_transform.py", "tests/data/test_shared_data.py", "tests/trainer/test_schedules.py"),
-)
+TORCH_FREE = (Path(__file__).parent / "tests" / "torch_free.txt").read_text(encoding="utf-8").split()
 WITH_TORCH = ("torch", "accelerate", "pytorch-lightning")  # requirements that need it, or are it
 
 
@@ -87,3 +84,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "--strict")
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """What takes too long for every change: the whole gallery, its own check, and the suite under the lowest pytest."""
+    session.notify("tests(7.4)")
+    install(session, ".[test]", overlays=[])
+    session.run("python", "-m", "benchmarks.gallery", "--seeds", "3")
+    session.run("python", "-m", "benchmarks.gallery", "--seeds", "3", "--verify")

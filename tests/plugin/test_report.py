@@ -309,12 +309,21 @@ def test_what_cannot_be_compared_is_a_usage_error(pytester: pytest.Pytester, arg
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
 def test_junit_has_the_numbers(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
-    """As properties of the test case; an ini key leaves them out."""
+    """As properties of the test case."""
     pytester.makepyfile(test_own=TESTS)
-    pytester.runpytest_subprocess("-k", "test_lr", "--junitxml", "junit.xml", *workers)
+    session = pytester.runpytest_subprocess if workers else pytester.runpytest_inprocess
+    session("-k", "test_lr", "--junitxml", "junit.xml", *workers).assert_outcomes(failed=1)
     text = (pytester.path / "junit.xml").read_text()
     assert '<property name="overfit.verdict" value="failed"' in text
     assert 'value="lr-low' in text
     assert '<property name="overfit.objective" value=' in text
-    pytester.runpytest_subprocess("-k", "test_lr", "--junitxml", "junit.xml", "-o", "overfit_properties=false")
-    assert "overfit.verdict" not in (pytester.path / "junit.xml").read_text()
+
+
+def test_an_ini_key_leaves_the_numbers_out_of_junit(pytester: pytest.Pytester) -> None:
+    """They are there without it."""
+    pytester.makepyfile(test_own=TESTS)
+    for value in ("true", "false"):
+        args = ("-k", "test_learns", "--junitxml", f"{value}.xml", "-o", f"overfit_properties={value}")
+        pytester.runpytest_inprocess(*args).assert_outcomes(passed=1)
+    has = {value: "overfit.verdict" in (pytester.path / f"{value}.xml").read_text() for value in ("true", "false")}
+    assert has == {"true": True, "false": False}
