@@ -125,8 +125,8 @@ class _Keeper(Observer):
     def __init__(self) -> None:
         self.pictures: Pictures = ()
 
-    def on_pictures(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def on_pictures(self, pictures: Any) -> None:
+        self.pictures = pictures.frames
 
 
 def _trained(title: str, *overrides: str) -> tuple[Document, Pictures]:

@@ -15,8 +15,8 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair import exr, readers
 from pytest_overfit.two_view.pair.layout import PairFiles
 from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
-from tests.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
 from tests.shared_data import shared_data
+from tests.two_view.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
 
 DEPTH = np.linspace(0.5, 80, 30 * 40, dtype=np.float32).reshape(30, 40)
 COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)

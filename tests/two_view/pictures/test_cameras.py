@@ -22,7 +22,7 @@ def pictures_of(shift: float = 0.0, **predictions: Any) -> tuple[FramePicture, .
     batch = two_view_batch()
     pose = encode_pose(batch["extrinsics"], batch["intrinsics"], (42, 56))
     pose[..., 0] += shift
-    return take_pictures({"pose_enc": pose, **predictions}, batch)
+    return take_pictures({"pose_enc": pose, **predictions}, batch).frames
 
 
 def count(panel: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
