@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pytest_overfit.run.metrics import depth_of, pose_of
-from pytest_overfit.two_view.pair.layout import Camera
+from pytest_overfit.two_view.pair.pair_files import Camera
 from pytest_overfit.two_view.reference.pose import decode_pose
 
 

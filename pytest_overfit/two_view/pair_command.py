@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_overfit.errors import OverfitError
 
 if TYPE_CHECKING:
-    from pytest_overfit.two_view.pair.layout import FollowLinks, PairFiles
+    from pytest_overfit.two_view.pair.pair_files import FollowLinks, PairFiles
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
 _DEFAULT_SOURCE = "aerialmegadepth/cropped"

@@ -16,7 +16,7 @@ from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pytest_overfit.two_view.pair.layout import ByteArray, Camera, FloatArray
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
 from pytest_overfit.two_view.pair.reprojection import unproject
 from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.check import CheckedView, checked_view
-from pytest_overfit.two_view.pair.layout import SKY_LABEL, ByteArray, PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, ByteArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import TOLERANCE, Lookup, look_up
 from pytest_overfit.two_view.pictures.drawing import INVALID, Colour, Panel, coloured

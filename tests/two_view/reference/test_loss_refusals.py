@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.two_view.reference.cases import make_batch, noisy
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.two_view.reference.cases import TERMS, leaves, make_batch, noisy, perfect
 
 
