@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.errors import OverfitError
-
 if TYPE_CHECKING:
     from pytest_overfit.two_view.pair.pair_files import FollowLinks, PairFiles
 
@@ -168,12 +166,8 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
 def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from pytest_overfit.two_view.pair.create import SEGMENTATION, SPLITS
     from pytest_overfit.two_view.pair.index import locate_pair
-
-    try:
-        from pytest_overfit.two_view.pictures.pair_panels import views_of_batch, views_on_disk
-        from pytest_overfit.two_view.pictures.pair_sheet import contact_sheet, save_sheet
-    except ImportError as error:  # OpenCV without the system libraries that it needs
-        raise OverfitError(f"no picture can be drawn: {error}", hint="opencv-python-headless needs fewer") from error
+    from pytest_overfit.two_view.pictures.pair_panels import views_of_batch, views_on_disk
+    from pytest_overfit.two_view.pictures.pair_sheet import contact_sheet, save_sheet
 
     output = options.output or options.folder / _SHEET_NAME
     if output.suffix.lower() != ".png":
