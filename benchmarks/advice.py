@@ -42,7 +42,7 @@ def rates(factor: float) -> tuple[str, ...]:
 
 def depth_in_millimetres(folder: Path) -> None:
     """The second view's depth becomes a thousand times as large."""
-    from pytest_overfit.two_view.pair.exr import read_exr, write_exr
+    from pytest_overfit.two_view.pair.exr_depth import read_exr, write_exr
 
     path = sorted(folder.glob("*/*.exr"))[1]
     write_exr(path, np.asarray(read_exr(path) * 1000, np.float32))

@@ -23,7 +23,7 @@ from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.two_view.inspections import checked_model, hinted, look_at, not_none, refuse_missing
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 
 Value = TypeVar("Value")
 DRAWN = pytest.StashKey[Any]()  # the Sample of the default batch, without its validation batch

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
-    from pytest_overfit.two_view.pair.layout import PairFiles
+    from pytest_overfit.two_view.pair.pair_files import PairFiles
 
 UNKNOWN_WIDTH = 80
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pytest_overfit.errors.asking import REPORT, Questions, Unanswerable
-from pytest_overfit.run.observer import Observer
-
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
+from pytest_overfit.run.observer import Observer, Pictures
 
 Written = TypeVar("Written")
 Otherwise = TypeVar("Otherwise")
@@ -72,7 +69,7 @@ class Guarded(Observer):
     def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         self.write(lambda: self.writer.on_numbers(step, numbers))
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+    def on_pictures(self, pictures: Pictures) -> None:
         self.write(lambda: self.writer.on_pictures(pictures))
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
+
+class Pictures(Protocol):
+    """What there is to see at the end of a run: it draws itself."""
+
+    def panels(self) -> Mapping[str, Any]:
+        """Name -> (H, W, 3) uint8 RGB."""
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Writes every panel as a PNG file into a folder, which is made; the names of the files."""
 
 
 class Observer:
@@ -29,8 +37,8 @@ class Observer:
     def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         """Measured now and then, after ``step`` steps: ``update_norm/<group>``, ``confidence/<mean|min|max>``."""
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """The frames at the end of the run, where the config or the observer asks for them."""
+    def on_pictures(self, pictures: Pictures) -> None:
+        """What it shows at the end of the run, where the config or the observer asks for them."""
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
         """A phase begins or has more to say: warm-up, training, probes, ``trial 3/9``; the most seconds it may take."""

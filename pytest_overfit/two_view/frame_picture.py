@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pytest_overfit.two_view.metrics import depth_of, pose_of
-from pytest_overfit.two_view.pair.layout import Camera
+from pytest_overfit.two_view.pair.pair_files import Camera
 from pytest_overfit.two_view.reference.pose import decode_pose
 
 
@@ -33,11 +34,34 @@ class FramePicture:
     predicted_camera: Camera | None = None
 
 
-def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> tuple[FramePicture, ...]:
+@dataclass(frozen=True)
+class FramePictures:
+    """The frames of one sample, as an observer is given them. Drawing imports the drawing library."""
+
+    frames: tuple[FramePicture, ...]
+
+    def panels(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Name -> (H, W, 3) uint8 RGB."""
+        from pytest_overfit.two_view.pictures.frames import picture_panels
+
+        return picture_panels(self.frames)
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Writes every panel as a PNG file; their names.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        from pytest_overfit.two_view.pictures.frames import write_pictures
+
+        return write_pictures(folder, self.frames)
+
+
+def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> FramePictures:
     """The frames of the first sample, with what the model says of them."""
     given = predictions if isinstance(predictions, Mapping) else {}
     depth, confidence, pose = depth_of(given), given.get("depth_conf"), pose_of(given)
-    return tuple(
+    frames = (
         FramePicture(
             frame=frame,
             image=(image.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().cpu().numpy(),
@@ -50,6 +74,7 @@ def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> tuple[FramePict
         )
         for frame, image in enumerate(batch["images"][0])
     )
+    return FramePictures(tuple(frames))
 
 
 def _predicted_camera(pose: Tensor, size: tuple[int, int]) -> Camera | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.two_view.data.trainer_data import TrainerData
-    from pytest_overfit.two_view.pair.layout import PairFiles
+    from pytest_overfit.two_view.pair.pair_files import PairFiles
 
 MOST_NAMES = 10_000  # of a folder
 
@@ -166,7 +166,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
         PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
     """
     from pytest_overfit.two_view.pair.check import check_pair
-    from pytest_overfit.two_view.pair.layout import PairFiles
+    from pytest_overfit.two_view.pair.pair_files import PairFiles
 
     if not isinstance(files, PairFiles):
         return _inspect_views(files)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_overfit import cli
+from pytest_overfit.two_view import pair_command
 from tests.cli.support import run
 from tests.shared_data import shared_data
 
@@ -142,20 +142,19 @@ def test_line_about_opencv(result: Any, line: str, before: str | None, monkeypat
     """One line says whether cv2.imread reads the depth; the environment is as before."""
     fake = _OpenCV(result)
     monkeypatch.setitem(sys.modules, "cv2", fake)
-    monkeypatch.setattr(cli, "find_spec", lambda name: name)
     monkeypatch.delenv("OPENCV_IO_ENABLE_OPENEXR", raising=False)
     if before is not None:
         monkeypatch.setenv("OPENCV_IO_ENABLE_OPENEXR", before)
-    (text,) = cli._opencv_lines(Path("a.exr"))
+    (text,) = pair_command._opencv_lines(Path("a.exr"))
     assert text.startswith(line)
     assert fake.switch == "1"
     assert os.environ.get("OPENCV_IO_ENABLE_OPENEXR") == before
 
 
 def test_no_line_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where OpenCV is not installed nothing is said about it."""
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
-    assert cli._opencv_lines(Path("a.exr")) == []
+    """Where OpenCV cannot be imported nothing is said about it."""
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert pair_command._opencv_lines(Path("a.exr")) == []
 
 
 @pytest.mark.parametrize("verb", ["check", "show", "create"])

@@ -156,7 +156,7 @@ def test_ours(entry: Entry) -> None:
 
 def test_a_misspelt_criterion_is_an_error() -> None:
     """The record knows its keywords."""
-    with pytest.raises(TypeError, match="no criterion is named 'monotonc'; did you mean 'monotonic'?"):
+    with pytest.raises(TypeError, match=r"no criterion is named 'monotonc'; did you mean 'monotonic'\?"):
         Criteria(monotonc=False)
     with pytest.raises(AttributeError, match="no criterion is named 'monotonc'"):
         _ = Criteria().monotonc

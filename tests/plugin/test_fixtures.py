@@ -133,7 +133,7 @@ def test_a_loss_of_ones_own(pytester: pytest.Pytester, tiny: TinyConfig) -> None
     pytester.makeconftest(
         """
         import pytest
-        from pytest_overfit.two_view.reference.loss import MultitaskLoss
+        from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 
         @pytest.fixture
         def overfit_loss():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_overfit.api import overfit_config
@@ -117,3 +119,23 @@ def test_the_file_of_a_real_run_is_complete(tmp_path: Path) -> None:
     started = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     verdict = hyperparameters(result, limits)["verdict"]
     assert str(verdict).encode() in started
+
+
+class Checkerboard:
+    """Pictures of another application, which draw themselves."""
+
+    def panels(self) -> dict[str, Any]:
+        return {"board/small": np.zeros((2, 3, 3), np.uint8)}
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        raise AssertionError("TensorBoard has a file of its own")
+
+
+def test_any_pictures_that_draw_themselves_are_shown(tmp_path: Path) -> None:
+    """A log asks pictures for their panels, and knows nothing of what they show."""
+    log = TensorBoardLog(tmp_path)
+    log.on_steps(0, [{"objective": 1.0}])
+    log.on_pictures(Checkerboard())
+    log.close()
+    image = open_board(tmp_path).Images("board/small")[0]
+    assert (image.step, image.width, image.height) == (1, 3, 2)

@@ -11,13 +11,12 @@ import torch
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
-from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.observer import Observer, Pictures
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
-from pytest_overfit.two_view.frame_picture import FramePicture
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
 
@@ -47,7 +46,7 @@ class Listener(Observer):
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
         self.phases.append((name, detail, seconds_left))
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+    def on_pictures(self, pictures: Pictures) -> None:
         raise AssertionError("the loop itself shows no pictures")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pytest_overfit.two_view.pair.exr import write_exr
+from pytest_overfit.two_view.pair.exr_depth import write_exr
 from pytest_overfit.two_view.pair.readers import read_depth
 from tests.sabotage.conftest import AERIAL, GROUND, Victim
 from tests.support.sessions import CRITERIA, ITEMS, expect_red, not_judged, outcomes, reports_of

@@ -28,7 +28,7 @@ from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample, draw_batch
 from pytest_overfit.two_view.frame_picture import FramePicture
 from pytest_overfit.two_view.pair.create import create_pair
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source
 from pytest_overfit.two_view.pictures.frames import panels
 from tests.support.configs import write_tiny
@@ -125,8 +125,8 @@ class _Keeper(Observer):
     def __init__(self) -> None:
         self.pictures: Pictures = ()
 
-    def on_pictures(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def on_pictures(self, pictures: Any) -> None:
+        self.pictures = pictures.frames
 
 
 def _trained(title: str, *overrides: str) -> tuple[Document, Pictures]:

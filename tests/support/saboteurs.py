@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.support.tiny import Memoriser
 

@@ -18,11 +18,10 @@ from pytest_overfit.report.board.layout import (
 )
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.observer import Observer, Pictures
 
 if TYPE_CHECKING:
     from pytest_overfit.config.criteria import Limit
-    from pytest_overfit.two_view.frame_picture import FramePicture
 
 FLUSH_SECONDS = 2.0
 
@@ -99,10 +98,8 @@ class TensorBoardLog(Observer):
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        from pytest_overfit.two_view.pictures.frames import picture_panels  # OpenCV: not in every run
-
-        for name, panel in picture_panels(pictures).items():
+    def on_pictures(self, pictures: Pictures) -> None:
+        for name, panel in pictures.panels().items():
             self.writer.add_image(name, panel, self.step, dataformats="HWC")
         self._flush()
 

@@ -7,18 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_overfit.report.record.document import Comparison, Document, State
 from pytest_overfit.report.record.folder import folder_of, write_document
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.columns import columns_of, curves_of
-from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.observer import Observer, Pictures
 from pytest_overfit.run.record import Hang, RunRecord
-
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
 
 WRITE_SECONDS = 5.0  # between two writes of a run that goes on
 
@@ -48,7 +45,7 @@ class Recorder(Observer):
         self.report, self.document, self.planned, self.hide = report, document, planned, hide
         self.writing = writing or Writing()
         self.seed = 0
-        self.pictures: dict[int, Sequence[FramePicture]] = {}
+        self.pictures: dict[int, Pictures] = {}
         self._begin()
         self._write("running")
 
@@ -66,7 +63,7 @@ class Recorder(Observer):
     def on_val(self, step: int, terms: Mapping[str, float]) -> None:
         self.val.append((step, terms))
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
+    def on_pictures(self, pictures: Pictures) -> None:
         self.pictures[self.seed] = pictures
 
     def close(self) -> None:
@@ -92,14 +89,10 @@ class Recorder(Observer):
 
     def _pictures(self, seed: int) -> tuple[str, ...]:
         """Writes the pictures of one seed; their names."""
-        if not self.pictures.get(seed):
+        if seed not in self.pictures:
             return ()
-        from pytest_overfit.two_view.pictures.frames import write_pictures
-
-        folder = folder_of(self.report, self.document)
-        return self.writing.attempt(
-            f"pictures in {folder}", lambda: write_pictures(folder, self.pictures[seed]), otherwise=()
-        )
+        folder, shown = folder_of(self.report, self.document), self.pictures[seed]
+        return self.writing.attempt(f"pictures in {folder}", lambda: shown.write(folder), otherwise=())
 
     def _begin(self) -> None:
         self.rows: list[Mapping[str, float]] = []

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from pytest_overfit.two_view.data.transform import process_view, target_shape
 from pytest_overfit.two_view.pair.index import locate_pair, read_index
-from pytest_overfit.two_view.pair.layout import FollowLinks
+from pytest_overfit.two_view.pair.pair_files import FollowLinks
 from pytest_overfit.two_view.pair.readers import read_view
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.layout import PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import Agreement, view_agreement
 from pytest_overfit.two_view.pair.trusted_depth import clean_depth

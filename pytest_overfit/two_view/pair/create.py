@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.index import locate_pair, read_index, write_index
-from pytest_overfit.two_view.pair.layout import FollowLinks, PairFiles, view_files
+from pytest_overfit.two_view.pair.pair_files import FollowLinks, PairFiles, view_files
 from pytest_overfit.two_view.pair.readers import read_view
 
 SPLITS = ("train.npz", "val.npz")

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.layout import (
+from pytest_overfit.two_view.pair.npz import read_npz
+from pytest_overfit.two_view.pair.pair_files import (
     FloatArray,
     FollowLinks,
     IntArray,
@@ -20,7 +21,6 @@ from pytest_overfit.two_view.pair.layout import (
     sequence_name,
     view_files,
 )
-from pytest_overfit.two_view.pair.npz import read_npz
 from pytest_overfit.two_view.pair.unpickle import kind_of
 from pytest_overfit.untrusted.files import open_regular
 

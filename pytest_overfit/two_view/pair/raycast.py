@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_overfit.two_view.pair.layout import BoolArray, Camera, FloatArray, IntArray
+from pytest_overfit.two_view.pair.pair_files import BoolArray, Camera, FloatArray, IntArray
 
 GROUND, SKY = -1, -2
 

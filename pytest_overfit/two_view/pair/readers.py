@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.exr import MAX_PIXELS, read_exr
-from pytest_overfit.two_view.pair.layout import ByteArray, Camera, DepthArray, FloatArray, RawView, ViewFiles
+from pytest_overfit.two_view.pair.exr_depth import MAX_PIXELS, read_exr
 from pytest_overfit.two_view.pair.npz import read_npz
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, DepthArray, FloatArray, RawView, ViewFiles
 from pytest_overfit.untrusted.files import read_regular
 
 MAX_IMAGE_BYTES = 256 * 2**20

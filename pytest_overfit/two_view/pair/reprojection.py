@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pytest_overfit.two_view.pair.layout import FloatArray
+from pytest_overfit.two_view.pair.pair_files import FloatArray
 
 TOLERANCE = 0.03  # relative depth difference that still counts as one surface
 _WINDOW = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))

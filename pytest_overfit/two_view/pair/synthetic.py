@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.layout import (
+from pytest_overfit.two_view.pair.pair_files import (
     SKY_LABEL,
     ByteArray,
     Camera,
@@ -119,7 +119,7 @@ def _bogus_depth(town: Town, width: int, height: int) -> DepthArray:
 
 
 def _write_view(view: RawView) -> None:
-    from pytest_overfit.two_view.pair.exr import write_exr
+    from pytest_overfit.two_view.pair.exr_depth import write_exr
 
     files = view.files
     assert view.labels is not None

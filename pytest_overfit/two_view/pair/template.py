@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.create import CONFIG_NAME, SEGMENTATION, SPLITS
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.untrusted.files import read_regular
 
 MOST_BYTES = 2**20

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_overfit.two_view.pair.layout import ByteArray, Camera, FloatArray, IntArray
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray, IntArray
 from pytest_overfit.two_view.pair.raycast import GROUND, SKY, Ball, Hits, Solid, house, trace
 
 SUN = np.array([-0.45, -0.55, 0.70]) / np.linalg.norm([-0.45, -0.55, 0.70])

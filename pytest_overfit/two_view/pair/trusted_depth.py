@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_overfit.two_view.pair.layout import SKY_LABEL, ByteArray, DepthArray
+from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, ByteArray, DepthArray
 
 MIN_FOR_PERCENTILE = 100  # with fewer valid depths no outliers are cut off
 

@@ -1,1 +1,1 @@
-"""Pictures of pairs and of predictions, as arrays of colours. OpenCV and Pillow, no torch."""
+"""Pictures of pairs and of predictions, as arrays of colours. Pillow, no torch."""

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from pytest_overfit.two_view.pair.layout import ByteArray, Camera, FloatArray
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
 from pytest_overfit.two_view.pair.reprojection import unproject
-from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank
+from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank, draw_lines
 
 if TYPE_CHECKING:
     from pytest_overfit.two_view.frame_picture import FramePicture
@@ -25,7 +24,6 @@ PREDICTED: Colour = (226, 88, 12)
 WIDTH, HEIGHT, BORDER = 800, 600, 84
 LEGEND = 74  # pixels at the top that nothing is drawn in
 POINTS = 60_000  # of the scene per frame
-SMOOTH = 4  # lines are drawn at fractions of 1/16 of a pixel
 
 
 @dataclass(frozen=True)
@@ -192,11 +190,8 @@ def _draw_points(canvas: Panel, view: View, points: FloatArray, colours: ByteArr
 
 def _draw_frustum(canvas: Panel, view: View, corners: FloatArray, colour: Colour, *, thickness: int) -> None:
     flat = np.clip(view.pixels(corners), -4 * WIDTH, 4 * WIDTH)
-    at = [tuple(point) for point in np.rint(flat * 2**SMOOTH).astype(np.int64).tolist()]
     edges = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (1, 5), (5, 2)]
-    for a, b in edges:
-        cv2.line(canvas, at[a], at[b], colour, thickness, cv2.LINE_AA, SMOOTH)
-    cv2.circle(canvas, at[0], (thickness + 1) * 2**SMOOTH, colour, cv2.FILLED, cv2.LINE_AA, SMOOTH)
+    draw_lines(canvas, [flat[[a, b]] for a, b in edges], flat[0], colour, width=thickness)
 
 
 def _with_text(

@@ -1,17 +1,16 @@
-"""What every picture is made of: colour scales, text, swatches, and PNG files. OpenCV and Pillow, no torch.
+"""What every picture is made of: colour scales, lines, text, swatches, and PNG files. Pillow, no torch.
 
 A panel is (H, W, 3) uint8 RGB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +22,14 @@ INVALID: Colour = (96, 96, 96)
 INK: Colour = (32, 36, 42)
 FAINT: Colour = (104, 110, 120)
 PAPER: Colour = (255, 255, 255)
+FINE = 4  # lines are drawn on so many times the pixels, and averaged
+# Every 15th colour of Google's Turbo (A. Mikhailov, 2019), from blue over green to red.
+_TURBO = np.frombuffer(
+    bytes.fromhex(
+        "30123b3f3e9c4666dd458cfd2fb2f41ad4d022ebaa52fa7a8bff4bb7f735dbe236f5c53afea130f9751de84b0cce2d04a916017a0403"
+    ),
+    np.uint8,
+).reshape(-1, 3)
 
 
 def coloured(values: npt.NDArray[Any], low: float, high: float, valid: npt.NDArray[np.bool_] | None = None) -> Panel:
@@ -34,8 +41,9 @@ def coloured(values: npt.NDArray[Any], low: float, high: float, valid: npt.NDArr
     """
     finite = np.isfinite(values)
     share = np.clip((np.where(finite, values, low) - low) / max(high - low, 1e-12), 0, 1)
-    bgr = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    panel: Panel = np.ascontiguousarray(bgr[..., ::-1])
+    places = np.linspace(0, 1, len(_TURBO))
+    channels = [np.interp(share, places, channel) for channel in _TURBO.T]
+    panel: Panel = np.stack(channels, axis=-1).round().astype(np.uint8)
     panel[~(finite if valid is None else valid & finite)] = INVALID
     return panel
 
@@ -49,8 +57,29 @@ def fitted(panel: Panel, width: int, height: int) -> tuple[Panel, float]:
     """The panel as large as fits, and the factor it was scaled by. Pixels stay sharp where it grows."""
     scale = min(width / panel.shape[1], height / panel.shape[0])
     size = max(1, round(panel.shape[1] * scale)), max(1, round(panel.shape[0] * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(panel, size, interpolation=how), dtype=np.uint8), scale
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(panel).resize(size, how), dtype=np.uint8), scale
+
+
+def draw_lines(
+    panel: Panel, lines: Sequence[npt.NDArray[np.float64]], dot: npt.NDArray[np.float64], colour: Colour, *, width: int
+) -> None:
+    """Smooth lines (2, 2) from (x, y) to (x, y) with round ends, and a broader dot; pixel centres lie at integers."""
+    mask = Image.new("L", (panel.shape[1] * FINE, panel.shape[0] * FINE))
+    pen = ImageDraw.Draw(mask)
+    for line in lines:
+        at = (line + 0.5) * FINE
+        pen.line(at.ravel().tolist(), fill=255, width=width * FINE)
+        for x, y in at:
+            _disc(pen, (x, y), width * FINE / 2)
+    _disc(pen, ((dot + 0.5) * FINE).tolist(), (width + 1) * FINE)
+    share = np.asarray(mask.reduce(FINE))[..., None] / 255
+    panel[:] = np.rint(share * colour + (1 - share) * panel)
+
+
+def _disc(pen: ImageDraw.ImageDraw, centre: Sequence[float], radius: float) -> None:
+    x, y = centre
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
 
 
 def colour_bar(width: int, height: int, low: float, high: float, label: Callable[[float], str], *, size: int) -> Panel:

@@ -5,16 +5,17 @@ A panel has the size of its view and is (H, W, 3) uint8 RGB. Depth is z in metre
 
 from __future__ import annotations
 
+import colorsys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.check import CheckedView, checked_view
-from pytest_overfit.two_view.pair.layout import SKY_LABEL, ByteArray, PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, ByteArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import TOLERANCE, Lookup, look_up
 from pytest_overfit.two_view.pictures.drawing import INVALID, Colour, Panel, coloured
@@ -137,8 +138,8 @@ def points_panel(source: ShownView, target: ShownView, found: Lookup, *, scale: 
     """
     height, width = target.arrays.depth.shape
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    grey = cv2.cvtColor(cv2.resize(target.arrays.image, size, interpolation=how), cv2.COLOR_RGB2GRAY)
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    grey = np.asarray(Image.fromarray(target.arrays.image).resize(size, how).convert("L"))
     panel: Panel = np.repeat((110 + 0.4 * grey[..., None]).astype(np.uint8), 3, axis=2)
     every = max(1, round((found.valid / DOTS) ** 0.5))  # on a grid: scattered dots would hide what is beneath
     visible = np.nonzero(~(found.excess >= TOLERANCE) & (found.rows % every == 0) & (found.columns % every == 0))[0]
@@ -175,10 +176,10 @@ def median_error(found: Lookup) -> float:
 
 def _palette() -> ByteArray:
     """(256, 3) colours, soft and far apart for neighbouring numbers; the sky's own for the sky."""
-    hue = (np.arange(256) * 47 + 20) % 180
-    saturation, value = 90 + 40 * (np.arange(256) % 3), 225 - 35 * (np.arange(256) % 2)
-    hsv = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)[None]
-    palette = np.array(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0], dtype=np.uint8)
+    hues = [(label * 47 + 20) % 180 / 180 for label in range(256)]
+    tones = [((90 + 40 * (label % 3)) / 255, (225 - 35 * (label % 2)) / 255) for label in range(256)]
+    colours = [colorsys.hsv_to_rgb(hue, *tone) for hue, tone in zip(hues, tones, strict=True)]
+    palette: ByteArray = (255 * np.array(colours)).round().astype(np.uint8)
     palette[SKY_LABEL] = SKY
     return palette
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.check import PairReport, check_views
-from pytest_overfit.two_view.pair.layout import SKY_LABEL
+from pytest_overfit.two_view.pair.pair_files import SKY_LABEL
 from pytest_overfit.two_view.pair.reprojection import Agreement, Lookup, view_agreement
 from pytest_overfit.two_view.pictures.drawing import (
     FAINT,

@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_overfit.two_view.reference.loss import MultitaskLoss
-    from pytest_overfit.two_view.reference.model import TwoViewTransformer
+    from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
     from pytest_overfit.two_view.reference.pose import (
         decode_pose,
         encode_pose,
         quaternion_to_rotation,
         rotation_to_quaternion,
     )
+    from pytest_overfit.two_view.reference.two_view_transformer import TwoViewTransformer
 
 __all__ = [
     "MultitaskLoss",
@@ -28,7 +28,7 @@ __all__ = [
     "rotation_to_quaternion",
 ]
 
-_HOMES = {"MultitaskLoss": "loss", "TwoViewTransformer": "model"}
+_HOMES = {"MultitaskLoss": "multitask_loss", "TwoViewTransformer": "two_view_transformer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.layout import DepthArray
+from pytest_overfit.two_view.pair.pair_files import DepthArray
 from pytest_overfit.untrusted.files import native_output, read_regular
 
 MAX_PIXELS = 64 * 2**20

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
-from tests.reference.cases import make_batch, noisy
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
+from tests.two_view.reference.cases import make_batch, noisy
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair import exr, readers
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair import exr_depth, readers
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
-from tests.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
 from tests.shared_data import shared_data
+from tests.two_view.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
 
 DEPTH = np.linspace(0.5, 80, 30 * 40, dtype=np.float32).reshape(30, 40)
 COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
@@ -115,7 +115,7 @@ def test_file_over_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(readers, "MAX_IMAGE_BYTES", 100)
     assert _error(read_image, path) == f"{path.stat().st_size} bytes\n  allowed: at most 100 bytes"
     depth = write_depth(tmp_path / "a.exr", DEPTH)
-    monkeypatch.setattr(exr, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(exr_depth, "MAX_FILE_BYTES", 100)
     assert _error(read_depth, depth) == f"{depth.stat().st_size} bytes\n  allowed: at most 100 bytes"
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.layout import FloatArray, RawView
+from pytest_overfit.two_view.pair.pair_files import FloatArray, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.synthetic import render_source, render_views
 from pytest_overfit.two_view.pair.town import LABEL_ROAD
-from tests.pair.support import source_views
+from tests.two_view.pair.support import source_views
 
 SKY = 2
 

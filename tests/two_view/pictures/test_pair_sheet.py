@@ -15,7 +15,7 @@ from PIL import Image
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.check import CheckedView
 from pytest_overfit.two_view.pair.index import locate_pair
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source
 from pytest_overfit.two_view.pictures.drawing import INVALID, clipped, text_width, wrapped
 from pytest_overfit.two_view.pictures.pair_panels import (

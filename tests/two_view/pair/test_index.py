@@ -11,7 +11,7 @@ import pytest
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
-from pytest_overfit.two_view.pair.layout import FollowLinks
+from pytest_overfit.two_view.pair.pair_files import FollowLinks
 from pytest_overfit.two_view.pair.synthetic import RenderedSource
 from tests.shared_data import shared_data
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_overfit.two_view.frame_picture import FramePicture, take_pictures
-from pytest_overfit.two_view.pair.layout import Camera
+from pytest_overfit.two_view.pair.pair_files import Camera
 from pytest_overfit.two_view.pictures.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.support.batches import two_view_batch
@@ -22,7 +22,7 @@ def pictures_of(shift: float = 0.0, **predictions: Any) -> tuple[FramePicture, .
     batch = two_view_batch()
     pose = encode_pose(batch["extrinsics"], batch["intrinsics"], (42, 56))
     pose[..., 0] += shift
-    return take_pictures({"pose_enc": pose, **predictions}, batch)
+    return take_pictures({"pose_enc": pose, **predictions}, batch).frames
 
 
 def count(panel: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> int:

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.npz import read_npz
 from pytest_overfit.two_view.pair.unpickle import Budget
-from tests.pair.support import npy_bytes, npy_header, npz_bytes
+from tests.two_view.pair.support import npy_bytes, npy_header, npz_bytes
 
 RECORD = np.dtype([("id", "<i8"), ("name", "<U5"), ("score", ">f4")])
 DTYPES = st.one_of(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.two_view.reference.model import TwoViewTransformer
+from pytest_overfit.two_view.reference.two_view_transformer import TwoViewTransformer
 
 Predictions = dict[str, Tensor | list[Tensor]]
 

@@ -21,7 +21,7 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.index import read_index
 from pytest_overfit.two_view.pair.readers import read_camera
 from pytest_overfit.two_view.pair.unpickle import UNFOLDED_BYTES, Budget, load_array
-from tests.pair.support import npy_bytes, npz_bytes, object_npy
+from tests.two_view.pair.support import npy_bytes, npz_bytes, object_npy
 
 REFUSED = "the pickle asks for"
 

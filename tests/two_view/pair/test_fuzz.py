@@ -14,7 +14,7 @@ import pytest
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.index import read_index, write_index
 from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
-from tests.pair.support import (
+from tests.two_view.pair.support import (
     COMPRESSIONS,
     image_bytes,
     mutate,

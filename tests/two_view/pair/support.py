@@ -15,7 +15,7 @@ import OpenEXR
 from PIL import Image
 
 from pytest_overfit.two_view.pair.index import locate_pair
-from pytest_overfit.two_view.pair.layout import ViewFiles
+from pytest_overfit.two_view.pair.pair_files import ViewFiles
 from pytest_overfit.two_view.pair.synthetic import RenderedSource
 
 COMPRESSIONS = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.two_view.pair.index import locate_pair
-from pytest_overfit.two_view.pair.layout import PairFiles
+from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.synthetic import RenderedSource, render_source
 
 

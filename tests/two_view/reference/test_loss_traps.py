@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from pytest_overfit.two_view.reference.loss import MultitaskLoss
-from tests.reference.cases import TERMS, leaves, make_batch, noisy, perfect
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
+from tests.two_view.reference.cases import TERMS, leaves, make_batch, noisy, perfect
 
 
 def test_dummy_batch_gives_exactly_zero() -> None:

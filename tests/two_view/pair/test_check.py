@@ -20,7 +20,7 @@ from pytest_overfit.two_view.pair.check import (
     contradiction,
 )
 from pytest_overfit.two_view.pair.index import locate_pair
-from pytest_overfit.two_view.pair.layout import FloatArray, PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import FloatArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import view_agreement
 from pytest_overfit.two_view.pair.synthetic import RenderedSource, render_views

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.two_view.reference.loss import MultitaskLoss, _select_quantile, _sort_quantile
-from tests.reference.cases import TERMS, golden_case, leaves, make_batch, noisy, perfect, target_pose
+from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss, _select_quantile, _sort_quantile
 from tests.shared_data import GOLDEN
+from tests.two_view.reference.cases import TERMS, golden_case, leaves, make_batch, noisy, perfect, target_pose
 
 
 @pytest.mark.parametrize("name", GOLDEN)
