@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.plugin.items import Faults
+from pytest_overfit.plugin.faults import Faults
 from pytest_overfit.two_view.inspections import nearest_path
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.synthetic import render_source
