@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +13,12 @@ from pytest_overfit.plugin.options import INI, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from pathlib import Path
 
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.result import OverfitResult
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
+ASKING = ("config", "explain", "strict", "log_dir", "report", "save", "compare", "compare_fail")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,71 +32,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)  # after the conftests, which may add options of their own
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
     names = [arg.partition("=")[0] for arg in args[: args.index("--") if "--" in args else None]]
-    odd = [name for name in names if name.startswith("--overfit") and name not in OPTIONS]
-    if odd:
-        from pytest_overfit.plugin import collection as collect
+    if any(name.startswith("--overfit") and name not in OPTIONS for name in names):
+        from pytest_overfit.plugin.configure import refuse_options
 
         _, unknown = parser.parse_known_and_unknown_args(args)
-        collect.refuse_options([text.partition("=")[0] for text in unknown if text.startswith("--overfit")])
+        refuse_options([text.partition("=")[0] for text in unknown if text.startswith("--overfit")])
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "WORLD_SIZE" in _environment():
-        from pytest_overfit.plugin import ranks
-
-        ranks.prepare(config)
-    odd = [name for name in ini_names(config) if name.startswith("overfit") and name not in INI]
-    given = config.getoption("overfit_config") or config.getini("overfit_config")
-    explained = config.getoption("overfit_explain")
     text = MARKER
     if config.getoption("markers"):
         from pytest_overfit.config.keywords import marker_text
 
         text = marker_text()
     config.addinivalue_line("markers", text)
-    if config.getoption("overfit_strict") or config.getini("overfit_strict"):
-        from pytest_overfit.plugin import strict
+    keys = [name for name in ini_names(config) if name.startswith("overfit")]
+    asked = any(config.getoption(f"overfit_{name}") for name in ASKING)
+    named = any(".yaml" in argument or ".yml" in argument for argument in config.args)
+    served = "WORLD_SIZE" in os.environ or any(map(os.environ.get, ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS")))
+    if keys or asked or named or served:
+        from pytest_overfit.plugin.configure import configure
 
-        config.pluginmanager.register(strict.Strict(), "overfit_strict")
-    if odd or given or explained or any(".yaml" in argument or ".yml" in argument for argument in config.args):
-        from pytest_overfit.plugin import collection as collect
-
-        try:
-            collect.refuse_ini(config, odd)
-            collect.prepare(config)
-        except pytest.UsageError:
-            if "WORLD_SIZE" in _environment():
-                ranks.leave_the_word(config)
-            raise
-        from pytest_overfit.plugin import terminal
-
-        config.pluginmanager.register(terminal.LastWord(), "overfit_last_word")
-        if explained:
-            config.pluginmanager.register(collect.Explanation(), "overfit_explanation")
-    if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
-        from pytest_overfit.plugin import collection as collect
-
-        collect.refuse_log_folders(config)
-    if is_recorded(config):
-        from pytest_overfit.plugin import collection as collect
-        from pytest_overfit.plugin import session as ledger
-
-        ledger.prepare(config, collect.options_of(config))
-
-
-def is_recorded(config: pytest.Config) -> bool:
-    """Whether anybody wants records of the runs: an option, the ini file, the CI service, or an xdist controller.
-
-    Of several ranks the first one writes them.
-    """
-    ranked: Any = config.pluginmanager.getplugin("overfit_ranks")
-    if ranked is not None and not ranked.launch.is_first:
-        return False
-    asked = any(config.getoption(f"overfit_{name}") for name in ("report", "save", "compare", "compare_fail"))
-    written = any(config.getini(f"overfit_{name}") for name in ("report", "compare", "compare_fail"))
-    environment = _environment()
-    served = bool(environment.get("GITHUB_STEP_SUMMARY")) or environment.get("GITHUB_ACTIONS") == "true"
-    return asked or written or served
+        configure(config, [name for name in keys if name not in INI])
 
 
 def ini_names(config: pytest.Config) -> list[str]:
@@ -103,82 +63,41 @@ def ini_names(config: pytest.Config) -> list[str]:
     return list(dict.fromkeys([*(kept.get("_inicfg") or kept.get("inicfg") or ()), *overridden]))
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix not in (".yaml", ".yml") or "pytest_overfit.plugin.collection" not in _loaded():
-        return None
-    from pytest_overfit.plugin import collection as collect
-
-    return collect.collect_file(file_path, parent)
-
-
-@pytest.hookimpl(trylast=True)  # after -k and its like: what is added here must not be deselected
-def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    if "pytest_overfit.plugin.collection" in _loaded():
-        from pytest_overfit.plugin import collection as collect
-
-        collect.check_collected(session, items)
-
-
-@pytest.hookimpl(tryfirst=True)  # before the workers of pytest-xdist tell what they have
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if "pytest_overfit.plugin.collection" in _loaded():
-        from pytest_overfit.plugin import collection as collect
-
-        collect.put_in_order(session)
+def is_used() -> bool:
+    """Whether this process has a config, or any test of it has asked for a fixture of ours."""
+    return "pytest_overfit.plugin.requester" in sys.modules
 
 
 @pytest.hookimpl(trylast=True)  # after the test itself: one that has failed keeps its own error
 def pytest_runtest_call(item: pytest.Item) -> None:
-    if item.get_closest_marker("overfit") is not None or "pytest_overfit.plugin.fixtures" in _loaded():
-        from pytest_overfit.plugin import outcomes as verdicts
+    if is_used() or item.get_closest_marker("overfit") is not None:
+        from pytest_overfit.plugin.unchecked import fail_unchecked
 
-        verdicts.refuse_unjudged(item, strict=item.config.pluginmanager.hasplugin("overfit_strict"))
+        fail_unchecked(item, strict=item.config.pluginmanager.hasplugin("overfit_strict"))
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     outcome = yield
-    if "pytest_overfit.plugin.fixtures" in _loaded():
-        from pytest_overfit.plugin import terminal
+    if is_used():
+        from pytest_overfit.plugin.item_reports import attach
 
-        terminal.attach(item, call, outcome.get_result())
+        attach(item, call, outcome.get_result())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    spread = terminalreporter.config.getoption("dist", "no") != "no"  # the controller of pytest-xdist runs nothing
-    if spread or "pytest_overfit.plugin.collection" in _loaded():
-        from pytest_overfit.plugin import terminal
+    if is_used() or terminalreporter.config.getoption("dist", "no") != "no":  # whose controller runs nothing
+        from pytest_overfit.plugin.terminal import write
 
-        terminal.write(terminalreporter)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    if "pytest_overfit.plugin.collection" in _loaded():
-        from pytest_overfit.plugin import distribution as distribute
-
-        return distribute.make_scheduler(config, log)
-    return None
-
-
-def _environment() -> Mapping[str, str]:
-    import os
-
-    return os.environ
-
-
-def _loaded() -> Mapping[str, object]:
-    import sys
-
-    return sys.modules
+        write(terminalreporter)
 
 
 @pytest.fixture
 def overfit_config(request: pytest.FixtureRequest) -> OverfitConfig:
     """The config of this test: its file's, its marker's, or the only one of the command line."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin.requester import config_of, requester_of
 
-    return fixtures.config_of(request)
+    return config_of(requester_of(request))
 
 
 @pytest.fixture
@@ -189,57 +108,58 @@ def overfit_pair(
 
     Where ``data.train`` names a trainer's own class, what hands out its batches.
     """
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.pair(request, overfit_config, tmp_path_factory)
+    folder = partial(tmp_path_factory.mktemp, "overfit_pair")
+    return fixtures.pair(requester.requester_of(request), overfit_config, folder)
 
 
 @pytest.fixture
 def overfit_dataset(overfit_config: OverfitConfig, overfit_pair: Any) -> Any:
     """The training ``torch.utils.data.Dataset`` of the pair."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.two_view.from_config import dataset_of
 
-    return fixtures.dataset(overfit_config, overfit_config.train, overfit_pair)
+    return dataset_of(overfit_config, overfit_config.train, overfit_pair)
 
 
 @pytest.fixture
 def overfit_loader(overfit_config: OverfitConfig, overfit_pair: Any, overfit_dataset: Any) -> Any:
     """The training ``DataLoader``: one batch of one pair."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.two_view.from_config import loader_of
 
-    return fixtures.loader(overfit_config, overfit_pair, overfit_dataset)
+    return loader_of(overfit_config, overfit_pair, overfit_dataset)
 
 
 @pytest.fixture
 def overfit_batch(request: pytest.FixtureRequest) -> Any:
     """The one batch: of the config's loader, normalised, on the CPU; override it for a model without a config."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.batch_or_error(request)
+    return fixtures.batch(requester.requester_of(request))
 
 
 @pytest.fixture
 def overfit_val_batch(overfit_config: OverfitConfig, request: pytest.FixtureRequest) -> Mapping[str, Any] | None:
     """The validation batch, normalised; None where the config has no validation split."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.val_batch(request, overfit_config)
+    return fixtures.val_batch(requester.requester_of(request), overfit_config)
 
 
 @pytest.fixture
 def overfit_model(request: pytest.FixtureRequest) -> Any:
     """The model under test, or a factory; override it in a conftest to put your own under the config, or under none."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.model(request)
+    return fixtures.model(requester.requester_of(request))
 
 
 @pytest.fixture
 def overfit_loss(request: pytest.FixtureRequest) -> Any:
     """The loss: ``loss(predictions, batch)`` under a config, ``loss(model, batch)`` without one."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.loss(request)
+    return fixtures.loss(requester.requester_of(request))
 
 
 @pytest.fixture
@@ -267,14 +187,14 @@ def overfit(request: pytest.FixtureRequest) -> Callable[..., OverfitResult]:
     What is not passed comes from the fixtures ``overfit_model``, ``overfit_batch``, ``overfit_loss``,
     ``overfit_optimizer`` and ``overfit_step``. Keywords are those of the marker.
     """
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import overfit_fixture, requester
 
-    return fixtures.caller(request)
+    return requester.hand_over(request, overfit_fixture.OverfitCall(requester.requester_of(request)))
 
 
 @pytest.fixture
 def overfit_result(request: pytest.FixtureRequest) -> OverfitResult:
     """The verdict of one bounded run; all criteria of one config file share one run."""
-    from pytest_overfit.plugin import fixtures
+    from pytest_overfit.plugin import overfit_fixture, requester
 
-    return fixtures.result(request)
+    return requester.hand_over(request, overfit_fixture.overfit_result(requester.requester_of(request)))

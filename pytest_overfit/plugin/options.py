@@ -15,6 +15,8 @@ from pytest_overfit.report.markdown.translations import LANGUAGES
 CONFIG_SUFFIXES = (".yaml", ".yml")
 STORAGE = ".overfit"
 MOST_DIGITS = 19
+# Options of pytest that run no test.
+LOOKING = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan", "setuponly")
 
 
 def steps(text: str) -> int:

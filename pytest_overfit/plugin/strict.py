@@ -11,13 +11,11 @@ import pytest
 
 from pytest_overfit.config.strictness import STRICT
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.plugin.outcomes import glanced_miss, refuse
+from pytest_overfit.plugin.options import LOOKING
+from pytest_overfit.plugin.state import ItemState, is_overfit_test, item_state
+from pytest_overfit.plugin.unchecked import fail_report, glanced_miss
 
-JUDGED = pytest.StashKey[int]()  # criteria that the runs of a test were judged by
-UNJUDGED = pytest.StashKey[list[str]]()  # what could not be judged in the runs of a test, and why
-CUT_SHORT = pytest.StashKey[bool]()  # a run of a test was interrupted
 PASSING = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.TESTS_FAILED)
-LOOKING = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan", "setuponly")
 
 
 class Strict:
@@ -38,24 +36,20 @@ class Strict:
         """An overfit test that was skipped, missed as expected, or cut short has failed."""
         outcome = yield
         report = outcome.get_result()
-        from pytest_overfit.plugin.collection import is_overfit_test
-
         if not is_overfit_test(item):
             return
+        state = item_state(item)
         report.overfit_test = True
-        report.overfit_judged = item.stash.get(JUDGED, 0)
-        item.stash[JUDGED] = 0
-        unjudged = item.stash.get(UNJUDGED, []) if report.when == "call" else []
+        report.overfit_judged, state.judged = state.judged, 0
+        unjudged = state.unjudged if report.when == "call" else []
         problem = None
-        if not _is_behind_a_fault(item):  # which has failed already
-            problem = _problem(report, interrupted=item.stash.get(CUT_SHORT, False), unjudged=unjudged)
+        if not _is_behind_a_fault(item.name, state):  # which has failed already
+            problem = _problem(report, interrupted=state.interrupted, unjudged=unjudged)
         if problem is None and report.passed and report.when == "call":
             problem = glanced_miss(item)
-        item.stash[CUT_SHORT] = False
-        if report.when == "teardown":
-            item.stash[UNJUDGED] = []
+        state.interrupted = False
         if problem is not None:
-            refuse(item, report, problem)
+            fail_report(item, report, problem)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, None]:
@@ -117,15 +111,12 @@ class Strict:
         return "no overfit test ran" + (f", and {left_out} tests were deselected" if left_out else "")
 
 
-def _is_behind_a_fault(item: pytest.Item) -> bool:
+def _is_behind_a_fault(name: str, state: ItemState) -> bool:
     """Whether an item of a config is skipped because of another that has failed."""
-    from pytest_overfit.plugin.collection import ConfigItem
-    from pytest_overfit.plugin.items import FINDING, faults_of
-
-    if not isinstance(item, ConfigItem):
+    if state.file is None:
         return False
-    echoes = FINDING in item.stash and item.stash[FINDING].echo_of is not None
-    return echoes or faults_of(item).items.get(item.name, item.name) != item.name
+    echoes = state.finding is not None and state.finding.echo_of is not None
+    return echoes or state.file.faults.items.get(name, name) != name
 
 
 def _problem(report: pytest.TestReport, *, interrupted: bool, unjudged: Sequence[str]) -> OverfitError | None:

@@ -1,180 +1,20 @@
-"""What a session shows at its end: one table per run, and one line per call."""
+"""What a session shows: at its start the settings of ``--overfit-explain``, at its end a table per run."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from pytest_overfit.errors.asking import not_asked_lines
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import printable
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.plugin.collection import CALL, SECRETS, ConfigItem, is_overfit_test, without_secrets
-from pytest_overfit.plugin.items import FINDING, faults_of
-from pytest_overfit.plugin.outcomes import forget, glanced_miss, hidden_miss, refuse, told_by
-from pytest_overfit.plugin.properties import attach_properties
-from pytest_overfit.plugin.strict import CUT_SHORT, JUDGED, UNJUDGED
+from pytest_overfit.plugin.config_file import node_id
+from pytest_overfit.plugin.requester import layers_of, marker_layer, markers_of
+from pytest_overfit.plugin.state import Row, SessionState, file_state, session_state
 from pytest_overfit.report.writing import Writing
-from pytest_overfit.text.failure import cause_lines
-from pytest_overfit.text.numbers import TITLE
-from pytest_overfit.text.progress import time_line
-from pytest_overfit.text.table import call_line, criteria_table, run_headline
-
-if TYPE_CHECKING:
-    from pytest_overfit.result import OverfitResult
-
-
-@dataclass(frozen=True)
-class RunNote:
-    """What the summary says of a run besides its findings; plain text, so that it travels from an xdist worker."""
-
-    headlines: tuple[str, ...]
-    notes: tuple[str, ...]
-    board: str | None
-    causes: tuple[str, ...] = ()
-    times: str = ""
-    debug: tuple[str, ...] = ()
-    unwritten: tuple[str, ...] = ()
-    mistakes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        verdict: OverfitResult,
-        folder: Path | None,
-        unwritten: Sequence[str],
-        *,
-        seconds: Mapping[str, float],
-        debug: tuple[str, ...],
-    ) -> RunNote:
-        """What is to be said of the runs of a verdict.
-
-        Args:
-            folder: holds the runs of one name.
-            unwritten: what was not written, or not where it was asked for.
-            seconds: spent on every phase.
-            debug: the numbers of a run that failed.
-        """
-        open_ = tuple(not_asked_lines(verdict.not_asked))
-        notes = tuple(dict.fromkeys((*verdict.record.notes, *unwritten, *open_)))
-        board = None if folder is None else f"tensorboard --logdir {shlex.quote(str(folder))}"
-        headlines = tuple(run_headline(run.record, run.findings) for run in verdict.runs or (verdict,))
-        causes = tuple(cause_lines(verdict.causes))
-        mistakes = tuple(each.text() for each in verdict.not_asked if each.ours)
-        return cls(headlines, notes, board, causes, time_line(seconds), debug, tuple(unwritten), mistakes)
-
-
-Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
-RUN = pytest.StashKey[RunNote]()
-INTERRUPTED = pytest.StashKey[list[Row]]()
-CALLS = pytest.StashKey[list[Row]]()
-DEBUG = pytest.StashKey[tuple[str, ...]]()  # of the latest run that failed, until a report has shown it
-
-
-def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-    """Puts the finding of an item, or the calls of a test, onto its report, as plain values that xdist can send."""
-    error = call.excinfo.value if call.excinfo is not None else None
-    told_by(item, error)
-    hides = report.skipped and (not hasattr(report, "wasxfail") or isinstance(error, pytest.xfail.Exception))
-    if hides and (problem := hidden_miss(item)) is not None:
-        refuse(item, report, problem)
-    if is_overfit_test(item):
-        report.overfit_test = True  # type: ignore[attr-defined]
-    if report.when == "teardown":
-        forget(item)
-    if report.when == "call":
-        _attach_runs(item, report)
-    if is_overfit_test(item) and item.config.stash.get(SECRETS, set()):
-        hide = partial(without_secrets, item.config)
-        report.longrepr, report.sections = _hidden(report.longrepr, hide), _hidden(report.sections, hide)
-
-
-def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
-    """A traceback as pytest keeps it, or lists of texts, without what nobody is shown."""
-    if isinstance(value, str):
-        return hide(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_hidden(each, hide) for each in value)
-    if type(value).__module__ == "_pytest._code.code":
-        for name, each in vars(value).items():
-            object.__setattr__(value, name, _hidden(each, hide))
-    return value
-
-
-def _attach_runs(item: pytest.Item, report: pytest.TestReport) -> None:
-    attach_properties(item, report)
-    _attach_debug(_holder(item), report, shared=isinstance(item, ConfigItem))
-    if isinstance(item, ConfigItem) and FINDING in item.stash:
-        finding = item.stash[FINDING]
-        row = _row(item, finding, item.config_file.stash.get(RUN, None))
-        report.overfit = row  # type: ignore[attr-defined]
-        if report.skipped and not finding.judged:
-            report.longrepr = (str(item.path), 1, f"Skipped: {finding.observed}")
-    elif CALLS in item.stash:
-        # A call that a test expects to miss, say to show that its gate can fail, is no failure of the test.
-        glanced = glanced_miss(item) if report.passed else None
-        note = glanced.found if glanced is not None else ""
-        more = {"outcome": report.outcome, "glanced": note}
-        report.overfit_calls = [{**row, **more} for row in item.stash[CALLS]]  # type: ignore[attr-defined]
-        del item.stash[CALLS], item.stash[CALL]  # a rerun of the test starts its own list
-
-
-def _attach_debug(holder: pytest.Item | pytest.Collector, report: pytest.TestReport, *, shared: bool) -> None:
-    """A section with the numbers of the run, on the first report that fails; ``shared`` among the items of a file."""
-    if DEBUG not in holder.stash:
-        return
-    lines: tuple[str, ...] = holder.stash[DEBUG]
-    if report.failed:
-        report.sections.append((TITLE, "\n".join(lines)))
-    if report.failed or not shared:
-        del holder.stash[DEBUG]
-
-
-def _holder(item: pytest.Item) -> pytest.Item | pytest.Collector:
-    """Whose run it is: that of the file for all items of a config, else that of the test."""
-    return item.config_file if isinstance(item, ConfigItem) else item
-
-
-def keep_call(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
-    """Keeps what one call of ``overfit`` came to for the summary."""
-    row = {
-        "test": item.nodeid,
-        "passed": verdict.passed,
-        "line": call_line(verdict.findings, [r.record for r in verdict.runs or (verdict,)]),
-        "findings": [asdict(finding) for finding in verdict.findings],
-        "run": asdict(run),
-    }
-    item.stash.setdefault(CALLS, []).append(row)
-
-
-def keep_run(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
-    """Counts what a run was judged by, for a session that must not end without; keeps the numbers of a failed one."""
-    if not verdict.passed:
-        _holder(item).stash[DEBUG] = run.debug
-    judged = sum(finding.judged for finding in verdict.findings)
-    item.stash[JUDGED] = item.stash.get(JUDGED, 0) + (0 if verdict.interrupted else judged)
-    item.stash.setdefault(UNJUDGED, []).extend(_unjudged(item, verdict, run))
-    item.stash[CUT_SHORT] = item.stash.get(CUT_SHORT, False) or verdict.interrupted
-
-
-def _unjudged(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> list[str]:
-    """What a strict session fails a test for; of a config, what no item of its own tells."""
-    items = [each.name for each in item.session.items if each.parent is item.parent and isinstance(each, ConfigItem)]
-    unjudged = [finding for finding in verdict.findings if not finding.judged and finding.echo_of is None]
-    told = any(finding.name in items for finding in unjudged)
-    rest = [f"{finding.name}: {finding.observed}" for finding in unjudged if finding.name not in items]
-    return rest + ([] if told else list(run.mistakes))
-
-
-def keep_interrupted(item: pytest.Item, verdict: OverfitResult, run: RunNote) -> None:
-    """Puts a run that Ctrl-C ended aside for the summary: its item never gets a report."""
-    rows = [_row(item, finding, run) for finding in verdict.findings]
-    item.config.stash.setdefault(INTERRUPTED, []).extend(rows)
+from pytest_overfit.text.table import criteria_table
 
 
 def write(reporter: pytest.TerminalReporter) -> None:
@@ -211,7 +51,7 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
             reporter.write_line(f"note: {line}")
 
 
-class LastWord:
+class LastLines:
     """After everything else: what kept the items of a config from being judged, where, and what to do next."""
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # around pytest's own, which ends with its short summary
@@ -253,22 +93,52 @@ def _reports(reporter: pytest.TerminalReporter) -> list[Any]:
     return [report for found in reporter.stats.values() for report in found]
 
 
-def _row(item: pytest.Item, finding: Finding, run: RunNote | None) -> Row:
-    """A row of the table that belongs to an item's file; of a marked test, to the test itself."""
-    names = item.config_file.names() if isinstance(item, ConfigItem) else ()
-    return {
-        "title": item.nodeid.rpartition("::")[0] if names else item.nodeid,
-        "place": names.index(finding.name) if finding.name in names else len(names),
-        "finding": asdict(finding),
-        "run": asdict(run) if run else None,
-        "fault": isinstance(item, ConfigItem) and item.name in faults_of(item).reasons,
-    }
-
-
 def _by_title(reporter: pytest.TerminalReporter) -> dict[str, list[Row]]:
-    interrupted = reporter.config.stash.get(INTERRUPTED, [])
+    interrupted = session_state(reporter.config).interrupted
     rows: list[Row] = [*(report.overfit for report in _reports(reporter) if hasattr(report, "overfit")), *interrupted]
     tables: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["title"], row["place"])):
         tables.setdefault(row["title"], []).append(row)
     return tables
+
+
+class Explanation:
+    """The hooks of ``--overfit-explain``: a table per config, and one per test with the marker."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """The controller of pytest-xdist collects nothing: it knows the configs alone."""
+        reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+        if session.config.getoption("dist", "no") != "no" and reporter:
+            for line in self.pytest_report_collectionfinish(session.config, []):
+                reporter.write_line(line)
+
+    def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+        """One table after the other."""
+        from pytest_overfit.config.explain import explain_config, explain_lines
+
+        width, session = config.get_terminal_writer().fullwidth, session_state(config)
+        tables = [
+            explain_lines(node_id(path, session.root), explain_config(loaded), width, loaded.notes)
+            for path, loaded in session.configs.items()
+        ]
+        marked = [item for item in items if file_state(item) is None and item.get_closest_marker("overfit")]
+        tables += [_explain_test(item, session, width) for item in marked]
+        return [line for table in tables for line in table]
+
+
+def _explain_test(item: pytest.Item, session: SessionState, width: int) -> list[str]:
+    """The table of a test, without what its call may add; what is wrong in place of the rows."""
+    from pytest_overfit.config.explain import explain_config, explain_lines, explain_settings
+
+    markers, notes = markers_of(item), tuple[str, ...]()
+    try:
+        layer = marker_layer(markers)
+        if layer is None or layer.config is None:
+            rows = explain_settings(session.resolved(layers_of(session.options, markers), item.nodeid))
+        else:
+            config = session.load(layer, item.path.parent)
+            rows, notes = explain_config(config), config.notes
+    except OverfitError as error:
+        return [*explain_lines(item.nodeid, [], width)[:1], *(f"  {line}" for line in str(error).splitlines())]
+    return explain_lines(item.nodeid, rows, width, notes)

@@ -32,6 +32,13 @@ class Launched:
         output, _ = self.process.communicate(timeout=HANGS)
         return self.process.returncode, output
 
+    def ends_red(self, folder: Path) -> str:
+        """What was printed by a launch that ended with a failure and left none of its ranks behind."""
+        code, output = self.finish()
+        assert code == RED, output
+        assert workers_of(folder) == []
+        return output
+
     def is_gone(self) -> bool:
         """Whether no process of the launch is left, and nobody listens on its port."""
         with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ import torch
 
 from pytest_overfit.config.launch import Launch, launched
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.plugin.processes import worker_number
+from pytest_overfit.plugin.requester import worker_number
 from pytest_overfit.run import device
 from pytest_overfit.run.device import choose_device, choose_threads
 from pytest_overfit.run.place import Place

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.support import RED, SMALL, TIMEOUT, torchrun, wait_for, workers_of
+from tests.distributed.support import SMALL, TIMEOUT, torchrun, wait_for
 from tests.support.sessions import REPOSITORY
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
@@ -53,12 +53,10 @@ def test_a_rank_that_is_killed_is_named(lost: int, tmp_path: Path) -> None:
     with torchrun(tmp_path, TIMEOUT) as launch:
         wait_for(tmp_path / f"trains{lost}")
         os.kill(int((tmp_path / f"rank{lost}.pid").read_text()), signal.SIGKILL)
-        code, output = launch.finish()
-        assert code == RED
+        output = launch.ends_red(tmp_path)
         head = "torchrun: rank 1 of 2" if lost == 1 else "overfit on rank 1: rank 0"
         assert re.search(rf"{head} died: no sign of life for .* last seen in step \d+", output), output
         assert output.count("1 failed") == lost
-        assert workers_of(tmp_path) == []
         assert launch.is_gone()
 
 
@@ -67,11 +65,9 @@ def test_a_rank_that_hangs_is_named_with_the_line_it_hangs_in(tmp_path: Path) ->
     (tmp_path / "test_it.py").write_text(at_forty("import time; time.sleep(10**6)"))
     with torchrun(tmp_path, "--overfit-set=overfit.distributed.timeout=30") as launch:
         wait_for(tmp_path / "trains1")
-        code, output = launch.finish()
-        assert code == RED
+        output = launch.ends_red(tmp_path)
         assert re.search(r"torchrun: rank 1 of 2 hangs: .* in step \d+, loss at test_it.py:\d+", output), output
         assert "overfit.distributed.timeout" in output
-        assert workers_of(tmp_path) == []
         assert launch.is_gone()
 
 
@@ -80,20 +76,16 @@ def test_a_rank_that_hangs_is_lost_once_the_run_is_over_its_seconds(tmp_path: Pa
     (tmp_path / "test_it.py").write_text(at_forty("import time; time.sleep(10**6)"))
     with torchrun(tmp_path, "--overfit-max-seconds=20") as launch:
         wait_for(tmp_path / "trains1")
-        code, output = launch.finish()
-    assert code == RED
+        output = launch.ends_red(tmp_path)
     assert re.search(r"rank 1 of 2 hangs: .*, loss at test_it.py:\d+; the run had 20 s \(max_seconds\)", output), output
-    assert workers_of(tmp_path) == []
 
 
 def test_an_error_of_one_rank_ends_both(tmp_path: Path) -> None:
     """The first rank, which reports, says what the other one raised."""
     (tmp_path / "test_it.py").write_text(at_forty("raise ValueError('only here')"))
     with torchrun(tmp_path, TIMEOUT) as launch:
-        code, output = launch.finish()
-    assert code == RED
+        output = launch.ends_red(tmp_path)
     assert "torchrun: rank 1 of 2 failed: ValueError: only here" in output
-    assert workers_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("wrong", ["01", "1"])
@@ -109,6 +101,5 @@ def test_a_wrong_config_is_told_once(wrong: str, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SMALL + ENDLESS.replace("AT_FORTY", "pass"))
     config = REPOSITORY / "example_configs" / "quick.yaml"
     with torchrun(tmp_path, TIMEOUT, f"--overfit-config={config}", "test_it.py") as launch:
-        code, output = launch.finish()
-    assert code == RED
+        output = launch.ends_red(tmp_path)
     assert output.count("did you mean threads?") == 1

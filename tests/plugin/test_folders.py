@@ -161,8 +161,8 @@ def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("place", "what"),
     [
-        ("pytest_overfit.plugin.watchers.keep_properties", "note: not written: the properties of the JUnit report"),
-        ("pytest_overfit.plugin.watchers.debug_lines", "note: not written: the numbers of the run"),
+        ("pytest_overfit.plugin.observers.keep_properties", "note: not written: the properties of the JUnit report"),
+        ("pytest_overfit.plugin.observers.debug_lines", "note: not written: the numbers of the run"),
         ("pytest_overfit.report.record.recorder.Recorder.end", "note: not written: the record"),
         ("pytest_overfit.plugin.terminal._reports", "not written: the rest of the summary"),
     ],

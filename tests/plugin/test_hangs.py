@@ -42,6 +42,12 @@ def within(name):
         frame = frame.f_back
     return frame is not None
 """
+HANGS_IN = """
+def bad(model, data):
+    if within("{file}"):
+        hang()
+    return loss(model, data)
+"""
 HERE = 1 + NET.splitlines().index("    time.sleep(1e6)  # here")
 
 
@@ -49,6 +55,16 @@ def session(pytester: pytest.Pytester, test: str, *args: str) -> pytest.RunResul
     """A session of its own over one file."""
     pytester.makepyfile(test_it=NET + test)
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *args, "test_it.py", timeout=PATIENCE)
+
+
+def config_session(pytester: pytest.Pytester, tiny: TinyConfig, module: str) -> pytest.RunResult:
+    """A session of its own over the tiny config, with the ``Model`` of a module."""
+    tiny(replace=(("tests.support.tiny.Memoriser", "stuck.Model"),))
+    pytester.makepyfile(stuck=module)
+    command = ("-p", "no:cacheprovider", "--overfit-config", "tiny.yaml", *LIMIT)
+    result = pytester.runpytest_subprocess(*command, timeout=PATIENCE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    return result
 
 
 def text_of(result: pytest.RunResult) -> str:
@@ -142,12 +158,8 @@ def test_a_diagnosis_that_hangs_leaves_the_verdict(pytester: pytest.Pytester) ->
     """The criteria are judged as they were, and the report says what was not asked, and where it hung."""
     result = session(
         pytester,
-        """
-def bad(model, data):
-    if within("trials.py"):
-        hang()
-    return loss(model, data)
-
+        HANGS_IN.format(file="trials.py")
+        + """
 def test_misses(overfit):
     overfit(net, batch(), bad, max_steps=3, diagnose_seconds=3)
 """,
@@ -166,12 +178,8 @@ def test_a_probe_that_hangs_is_not_none_found(pytester: pytest.Pytester) -> None
     """Every limit is met, and the defects are not judged: skipped is no pass for ``--overfit-strict``."""
     result = session(
         pytester,
-        """
-def bad(model, data):
-    if within("inspector.py"):
-        hang()
-    return loss(model, data)
-
+        HANGS_IN.format(file="inspector.py")
+        + """
 def test_learns(overfit):
     result = overfit(net, batch(), bad, diagnose_seconds=3)
     assert result.passed
@@ -207,16 +215,11 @@ def test_hangs(overfit):
 
 def test_a_model_of_a_config_that_hangs_when_it_is_built(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """What comes before the run has the limit too: it fails with the line, once, and no run is made."""
-    tiny(replace=(("tests.support.tiny.Memoriser", "stuck.Model"),))
-    Path("stuck.py").write_text(
+    module = (
         "import time, torch\nclass Model(torch.nn.Module):\n    def __init__(self):\n"
-        "        open('built', 'a').write('x')\n        time.sleep(1e6)\n",
-        encoding="utf-8",
+        "        open('built', 'a').write('x')\n        time.sleep(1e6)\n"
     )
-    result = pytester.runpytest_subprocess(
-        "-p", "no:cacheprovider", "--overfit-config", "tiny.yaml", *LIMIT, timeout=PATIENCE
-    )
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result = config_session(pytester, tiny, module)
     result.stdout.fnmatch_lines(
         ["config: HUNG: did not come back within 3 s (model): __init__ at stuck.py:5: *", "*where: model"]
     )
@@ -225,10 +228,7 @@ def test_a_model_of_a_config_that_hangs_when_it_is_built(pytester: pytest.Pytest
 
 def test_the_validation_of_a_config_that_hangs(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """The run is red, its first limit says where, and the others are not judged."""
-    tiny(replace=(("tests.support.tiny.Memoriser", "stuck.Model"),))
-    Path("stuck.py").write_text(
-        NET
-        + """
+    module = """
 from tests.support.tiny import Memoriser
 
 class Model(Memoriser):
@@ -236,13 +236,8 @@ class Model(Memoriser):
         if within("loop.py") and not self.training:
             hang()
         return super().forward(*args, **kwargs)
-""",
-        encoding="utf-8",
-    )
-    result = pytester.runpytest_subprocess(
-        "-p", "no:cacheprovider", "--overfit-config", "tiny.yaml", *LIMIT, timeout=PATIENCE
-    )
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+"""
+    result = config_session(pytester, tiny, NET + module)
     result.stdout.fnmatch_lines(
         [
             f"run: HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",

@@ -63,7 +63,7 @@ def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: T
     pytester.makepyfile(
         """
         import pytest
-        from pytest_overfit.plugin.collection import layers_of
+        from pytest_overfit.plugin.requester import layers_of, requester_of
         from pytest_overfit.config.settings import resolve_settings
 
         def seen(settings):
@@ -75,7 +75,9 @@ def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: T
 
         @pytest.mark.overfit(device="mps")
         def test_any(request):
-            assert seen(resolve_settings(layers_of(request.node), where="").settings) == (2.5, (0, 2), "mps")
+            asks = requester_of(request)
+            layers = layers_of(asks.session.options, asks.markers)
+            assert seen(resolve_settings(layers, where="").settings) == (2.5, (0, 2), "mps")
             pytest.skip("nothing to run")
         """
     )

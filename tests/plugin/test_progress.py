@@ -23,9 +23,9 @@ LINE = re.compile(
     r"[\d.]+ steps/s"
 )
 OFTEN = """
-import pytest_overfit.plugin.live_progress
+import pytest_overfit.plugin.screen
 
-pytest_overfit.plugin.live_progress.LOG_SECONDS = {seconds}
+pytest_overfit.plugin.screen.LOG_SECONDS = {seconds}
 """
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.plugin.conftest import TinyConfig
+
 HEAD = """
 import contextlib
 import unittest
@@ -141,9 +143,9 @@ RED = {
 }  # fmt: skip
 
 
-def session(pytester: pytest.Pytester, body: str, *args: str) -> pytest.RunResult:
+def session(pytester: pytest.Pytester, body: str, *args: str, head: str = HEAD) -> pytest.RunResult:
     """A session on one test."""
-    pytester.makepyfile(test_it=f"{HEAD}\n\n{body}\n")
+    pytester.makepyfile(test_it=f"{head}\n\n{body}\n")
     return pytester.runpytest_inprocess(*args)
 
 
@@ -283,29 +285,22 @@ def test_one_honest_test_hides_nothing(pytester: pytest.Pytester) -> None:
     assert result.parseoutcomes() == {"passed": 1, "failed": 2}
 
 
-def test_a_marker_that_names_a_config_may_be_for_data(pytester: pytest.Pytester, tiny: object) -> None:
+def test_a_marker_that_names_a_config_may_be_for_data(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """What the config builds can be looked at without a run; not in a strict session."""
-    assert callable(tiny)
     tiny()
-    pytester.makepyfile(
-        "import pytest\n\n@pytest.mark.overfit(config='tiny.yaml')\n"
-        "def test_it(overfit_batch): assert 'images' in overfit_batch"
-    )
-    assert pytester.runpytest_inprocess().parseoutcomes() == {"passed": 1}
-    strict = pytester.runpytest_inprocess("--overfit-strict", "--overfit-device=cpu")
+    body = "@pytest.mark.overfit(config='tiny.yaml')\ndef test_it(overfit_batch): assert 'images' in overfit_batch"
+    assert session(pytester, body, head="import pytest").parseoutcomes() == {"passed": 1}
+    strict = session(pytester, body, "--overfit-strict", "--overfit-device=cpu", head="import pytest")
     assert strict.parseoutcomes() == {"failed": 1}
     strict.stdout.fnmatch_lines([f"*::test_it: {NOTHING}"])
 
 
-def test_a_lost_miss_of_a_config_is_in_the_summary(pytester: pytest.Pytester, tiny: object) -> None:
+def test_a_lost_miss_of_a_config_is_in_the_summary(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """As that of a call."""
-    assert callable(tiny)
     tiny()
-    pytester.makepyfile(
-        "import pytest\n\n@pytest.mark.overfit(config='tiny.yaml', max_steps=20)\n"
-        "def test_it(overfit_result): assert not overfit_result.passed"
-    )
-    result = pytester.runpytest_inprocess()
+    body = "def test_it(overfit_result): assert not overfit_result.passed"
+    marker = "@pytest.mark.overfit(config='tiny.yaml', max_steps=20)"
+    result = session(pytester, f"{marker}\n{body}", head="import pytest")
     result.stdout.fnmatch_lines(["missed * test_*::test_it: 20 of 20 steps*missed objective, camera*"])
 
 

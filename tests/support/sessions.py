@@ -72,6 +72,11 @@ def outcomes(result: pytest.RunResult) -> dict[str, str]:
     return {name: report.outcome for name, report in reports_of(result).items()}
 
 
+def failed_items(result: pytest.RunResult) -> list[str]:
+    """Names of the items that failed, in the order in which they ran."""
+    return [name for name, outcome in outcomes(result).items() if outcome == "failed"]
+
+
 def expect_red(result: pytest.RunResult, red: dict[str, str], *, green: tuple[str, ...] = ()) -> None:
     """The session failed, exactly the items ``green`` passed, and each item of ``red`` says the words given.
 

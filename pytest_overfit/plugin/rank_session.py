@@ -44,7 +44,7 @@ def prepare(config: pytest.Config) -> None:
     config.pluginmanager.register(RankSession(config, launch), "overfit_ranks")
 
 
-def leave_the_word(config: pytest.Config) -> None:
+def leave_first(config: pytest.Config) -> None:
     """Before a usage error is told: another rank waits for the first one to tell it, and is ended by the launcher then.
 
     One that is still there after a while is wrong alone, and speaks for itself.

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -16,25 +16,9 @@ from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.text.progress import phase_line, progress_line
 
-if TYPE_CHECKING:
-    pass
-
 REFRESH_SECONDS = 0.2  # between two looks of a terminal's line
 LOG_SECONDS = 10.0  # between two lines of a log, and before the first
 ROOM_FOR_CTRL_C = 2  # the terminal echoes ^C behind the line
-
-
-class Screen(Protocol):
-    """Where progress shows."""
-
-    def wants(self, now: float, *, begins: bool) -> bool:
-        """Whether a text is to be written now; ``begins``: it is the first of its phase."""
-
-    def write(self, text: str) -> None:
-        """Shows a text in place of the one before."""
-
-    def close(self) -> None:
-        """Leaves everything as if nothing had been shown."""
 
 
 class TerminalLine:
@@ -51,9 +35,11 @@ class TerminalLine:
         self.before = ""
 
     def wants(self, now: float, *, begins: bool) -> bool:
+        """Whether a text is to be written now; ``begins``: it is the first of its phase."""
         return begins or now - self.written >= REFRESH_SECONDS
 
     def write(self, text: str) -> None:
+        """Shows a text in place of the one before."""
         self.written = time.monotonic()
         with self.capture.global_and_fixture_disabled():  # the terminal's width is known only with its stdout in place
             columns = shutil.get_terminal_size().columns
@@ -65,6 +51,7 @@ class TerminalLine:
         self.width = max(self.width, len(text), len(self.before))
 
     def close(self) -> None:
+        """Leaves everything as if nothing had been shown."""
         if not self.width:
             return
         with self.capture.global_and_fixture_disabled():
@@ -99,6 +86,9 @@ class LogLines:
 
     def close(self) -> None:
         """What is in a log stays there."""
+
+
+Screen = TerminalLine | LogLines
 
 
 class Progress(Observer):
@@ -139,28 +129,26 @@ class Progress(Observer):
         self.screen.close()
 
 
-def progress_for(config: pytest.Config, title: str, planned: int) -> list[Progress]:
-    """Live progress unless it would be noise: in an xdist worker, in quiet sessions."""
+def screen_of(config: pytest.Config) -> Screen | None:
+    """Where live progress of a session shows; nowhere where it would be noise: in an xdist worker, a quiet session."""
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None or hasattr(config, "workerinput") or config.getoption("verbose") < 0:
-        return []
+        return None
     if config.pluginmanager.getplugin("capturemanager") is None:
-        return []
+        return None
     watched = reporter.isatty and not any(name in os.environ for name in ("CI", "BUILD_NUMBER"))
-    return [Progress(TerminalLine(config) if watched else LogLines(config), title, planned)]
+    return TerminalLine(config) if watched else LogLines(config)
 
 
 @contextlib.contextmanager
-def showing(config: pytest.Config, title: str, phase: str) -> Iterator[None]:
+def showing(screen: Screen | None, title: str, phase: str) -> Iterator[None]:
     """Live progress of a phase that no observer is told of: the pair, the loader."""
-    shown = progress_for(config, title, 0)
-    try:
-        for progress in shown:
-            progress.on_phase(phase, "", None)
+    if screen is None:
         yield
-    finally:
-        for progress in shown:
-            progress.close()
+        return
+    with contextlib.closing(Progress(screen, title, 0)) as progress:
+        progress.on_phase(phase, "", None)
+        yield
 
 
 class PhaseClock(Observer):

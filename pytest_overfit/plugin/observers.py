@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.config.schema import LoggingConfig
-from pytest_overfit.plugin.collection import CALL, ConfigFile, options_of
-from pytest_overfit.plugin.live_progress import PhaseClock, progress_for
-from pytest_overfit.plugin.processes import RECORDER
-from pytest_overfit.plugin.properties import keep_properties
-from pytest_overfit.plugin.session import KEY
-from pytest_overfit.plugin.terminal import RunNote
+from pytest_overfit.errors.asking import not_asked_lines
+from pytest_overfit.plugin.item_reports import keep_properties
+from pytest_overfit.plugin.provenance import command_of, environment
+from pytest_overfit.plugin.requester import Requester
+from pytest_overfit.plugin.screen import PhaseClock, Progress
+from pytest_overfit.plugin.state import RunNote
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
 from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
 from pytest_overfit.report.writing import Guarded, Writing
+from pytest_overfit.text.failure import cause_lines
 from pytest_overfit.text.numbers import debug_lines
+from pytest_overfit.text.progress import time_line
+from pytest_overfit.text.table import run_headline
 
 if TYPE_CHECKING:
     from pytest_overfit.config.criteria import Criteria
@@ -28,12 +32,9 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
-    from pytest_overfit.two_view.pair.pair_files import PairFiles
-
-UNKNOWN_WIDTH = 80
 
 
-class Watchers:
+class RunObservers:
     """Who follows the runs of one verdict.
 
     Args:
@@ -41,32 +42,33 @@ class Watchers:
         planned: steps of the whole budget.
         criteria: what the runs are judged by.
         explained: the resolved settings.
-        config: of a run under one; with its pair.
+        config: of a run under one.
     """
 
     def __init__(
         self,
-        request: pytest.FixtureRequest,
+        requester: Requester,
         title: str,
         planned: int,
         *,
         criteria: Criteria,
         explained: Callable[[], Sequence[Row]],
         config: OverfitConfig | None = None,
-        pair: PairFiles | None = None,
     ) -> None:
-        self.request, self.title, self.planned, self.config = request, title, planned, config
-        self.criteria, self.explained, self.pair = criteria, explained, pair
+        self.requester, self.session, self.records = requester, requester.session, requester.records
+        self.title, self.planned, self.config = title, planned, config
+        self.criteria, self.explained = criteria, explained
         self.closing, self.line = contextlib.ExitStack(), contextlib.ExitStack()
         self.logs: list[tuple[TensorBoardLog, Guarded]] = []
         self.writing = Writing()
         self.folder: Path | None = None
         self.elsewhere: str | None = None
         self.recorder: Recorder | None = None
-        self.call = request.node.stash[CALL] = request.node.stash.get(CALL, 0) + 1
+        requester.state.begun += 1
+        self.call = requester.state.begun
         self.clock = PhaseClock()
 
-    def __enter__(self) -> Watchers:
+    def __enter__(self) -> RunObservers:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -83,9 +85,10 @@ class Watchers:
         self.line.close()
         for writer, guard in self.logs:
             guard.write(writer.finish)
-        observers: list[Any] = [self.clock, *progress_for(self.request.config, self.title, self.planned)]
-        for line in observers:
-            self.line.callback(line.close)
+        observers: list[Any] = [self.clock]
+        self.line.callback(self.clock.close)
+        if (screen := self.session.screen()) is not None:
+            observers.append(self.line.enter_context(contextlib.closing(Progress(screen, self.title, self.planned))))
         log_dir = self._log_dir()
         if log_dir is not None:
             files = f"TensorBoard files in {log_dir}"
@@ -115,10 +118,10 @@ class Watchers:
         from pytest_overfit.report.record.document import Document, limits_of
 
         self.line.close()
-        ledger, place = self.request.config.stash.get(KEY, None), self._place()
-        document = Document("", place, "", "finished", "", "", call=self.call, result=verdict)
-        if ledger is not None and self.recorder is not None:
-            verdict, comparison = ledger.compared(place, self.call, verdict)
+        title = self.requester.title
+        document = Document("", title, "", "finished", "", "", call=self.call, result=verdict)
+        if self.records is not None and self.recorder is not None:
+            verdict, comparison = self.records.compared(title, self.call, verdict)
             recorder, judged = self.recorder, verdict
 
             def ended() -> Document:
@@ -128,57 +131,57 @@ class Watchers:
             document = self.writing.attempt("the record", ended, otherwise=document)
         for (writer, guard), run in zip(self.logs, verdict.runs or (verdict,), strict=False):
             guard.write(partial(writer.on_result, run))
-        if self.request.config.getini("overfit_properties"):
-            keep = partial(keep_properties, self.request.node, document)
+        if self.session.properties:
+            keep = partial(keep_properties, self.requester.state, document)
             self.writing.attempt("the properties of the JUnit report", keep, otherwise=None)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        config = self.request.config
-        shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
-        width = config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
-        look = partial(debug_lines, verdict, width=width)
+        look = partial(debug_lines, verdict, width=self.session.width())
         debug = self.writing.attempt("the numbers of the run", lambda: tuple(look()), otherwise=())
         unwritten = (*((self.elsewhere,) if self.elsewhere else ()), *self.writing.lines)
-        return RunNote.of(verdict, self.folder, unwritten, seconds=self.clock.seconds, debug=debug)
+        runs, not_asked = verdict.runs or (verdict,), verdict.not_asked
+        return RunNote(
+            tuple(run_headline(run.record, run.findings) for run in runs),
+            tuple(dict.fromkeys((*verdict.record.notes, *unwritten, *not_asked_lines(not_asked)))),
+            board=None if self.folder is None else f"tensorboard --logdir {shlex.quote(str(self.folder))}",
+            causes=tuple(cause_lines(verdict.causes)),
+            times=time_line(self.clock.seconds),
+            debug=debug,
+            unwritten=unwritten,
+            mistakes=tuple(each.text() for each in not_asked if each.ours),
+        )
 
     def _recorder(self) -> Recorder | None:
-        ledger = self.request.config.stash.get(KEY, None)
-        if ledger is None or self.recorder is not None:
+        if self.records is None or self.recorder is not None:
             return self.recorder
-        from pytest_overfit.plugin.session import command_of, environment
         from pytest_overfit.report.record.document import Document, SettingRow
         from pytest_overfit.report.record.folder import run_id
         from pytest_overfit.report.record.recorder import now
 
-        title = self._place()
+        title = self.requester.title
         document = Document(
             id=run_id(title, self.call),
             title=title,
             call=self.call,
-            session=ledger.session,
+            session=self.records.session,
             state="running",
             started=now(),
             written=now(),
             settings=tuple(SettingRow(*row) for row in self.explained()),
             pair=self._pair(None),
-            command=command_of(self.request.node, title),
+            command=command_of(self.session, title),
             environment=environment(),
         )
-        self.recorder = ledger.begin(document, self.planned, self.writing)
-        self.request.node.stash[RECORDER] = self.recorder
+        self.recorder = self.requester.state.recorder = self.records.begin(document, self.planned, self.writing)
         return self.recorder
-
-    def _place(self) -> str:
-        """The config file, or the test, as pytest names it."""
-        node = self.request.node
-        return str(node.parent.nodeid if isinstance(node.parent, ConfigFile) else node.nodeid)
 
     def _pair(self, verdict: OverfitResult | None) -> Any:
         from pytest_overfit.report.record.document import Pair, PairView
 
-        if self.pair is None:
+        files = None if self.config is None else self.requester.state.pair
+        if files is None:
             return None
         supervision = verdict.record.supervision if verdict else None
         frames = {frame.frame: frame for frame in supervision.frames} if supervision else {}
@@ -189,22 +192,20 @@ class Watchers:
                 frames[number].valid if number in frames else None,
                 frames[number].total if number in frames else None,
             )
-            for number, view in enumerate(self.pair.views)
+            for number, view in enumerate(files.views)
         ]
-        return Pair(self.pair.seq_name, tuple(views))
+        return Pair(files.seq_name, tuple(views))
 
     def _log_dir(self) -> Path | None:
         """--overfit-log-dir, else the config's, else a folder where pytest was started; without a config none."""
-        ranked: Any = self.request.config.pluginmanager.getplugin("overfit_ranks")
-        if ranked is not None and not ranked.launch.is_first:
+        if not self.session.writes:
             return None
-        options = options_of(self.request.config)
-        given = options.log_dir
+        options = self.session.options
         if self.config is None:
-            return given or options.ini_log_dir
-        return given or self.config.logging.log_dir or self.request.config.invocation_params.dir / DEFAULT_FOLDER
+            return options.log_dir or options.ini_log_dir
+        return options.log_dir or self.config.logging.log_dir or self.session.folder / DEFAULT_FOLDER
 
     def _run_name(self) -> str:
         """The experiment's name for a config file, the test's id for a test."""
-        in_file = self.config is not None and isinstance(self.request.node.parent, ConfigFile)
-        return self.title if in_file else str(self.request.node.nodeid)
+        in_file = self.config is not None and self.requester.file is not None
+        return self.title if in_file else self.requester.nodeid

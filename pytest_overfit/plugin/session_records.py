@@ -6,16 +6,12 @@ One process writes pages and summaries: under pytest-xdist the controller, whose
 from __future__ import annotations
 
 import os
-import platform
-import shlex
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +19,8 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
-from pytest_overfit.plugin.options import OPTIONS, Options
-from pytest_overfit.plugin.strict import LOOKING
+from pytest_overfit.plugin.options import LOOKING, Options
+from pytest_overfit.plugin.state import STAGES, SessionState, session_state
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.untrusted.files import open_to_append
 
@@ -36,11 +32,6 @@ if TYPE_CHECKING:
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 ANNOTATED = "GITHUB_ACTIONS"
-OF_THE_REPORT = (
-    "--overfit-report", "--overfit-save", "--overfit-compare", "--overfit-compare-fail", "--overfit-lang",
-    "--overfit-log-dir", "--overfit-explain",
-)  # fmt: skip
-KEY = pytest.StashKey["Ledger"]()
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class Wanted:
         return any((self.report, self.save, self.compare, self.step_summary, self.annotate))
 
 
-class Ledger:
+class SessionRecords:
     """The hooks of a session whose runs are recorded.
 
     Args:
@@ -68,8 +59,8 @@ class Ledger:
         session: tells its records from those of an earlier session in the same folder.
     """
 
-    def __init__(self, config: pytest.Config, wanted: Wanted, report: Path, session: str) -> None:
-        self.config, self.wanted, self.report, self.session = config, wanted, report, session
+    def __init__(self, state: SessionState, wanted: Wanted, report: Path, session: str) -> None:
+        self.state, self.wanted, self.report, self.session = state, wanted, report, session
         self.saved: Saved | None = None
         if wanted.compare is not None:
             from pytest_overfit.report.record.saved import read_saved
@@ -83,16 +74,11 @@ class Ledger:
         self.interrupted: str | None = None  # title of the config whose item was running then
         self.unsaved: OverfitError | None = None
 
-    @property
-    def is_worker(self) -> bool:
-        return hasattr(self.config, "workerinput")
-
     def begin(self, document: Document, planned: int, writing: Writing) -> Recorder:
         """The observer that writes the record of a run from now on."""
         from pytest_overfit.report.record.recorder import Recorder
 
-        hide = self._without_secrets
-        return Recorder(self.report, document, planned=planned, writing=writing, hide=hide)
+        return Recorder(self.report, document, planned=planned, writing=writing, hide=self.state.hide)
 
     def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
         """The verdict beside the saved run; with limits on what may have changed, one finding more."""
@@ -108,7 +94,7 @@ class Ledger:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """A worker writes into the folder of its controller."""
-        node.workerinput["overfit_ledger"] = (str(self.report), self.session)
+        node.workerinput["overfit_records"] = (str(self.report), self.session)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.running = nodeid
@@ -127,17 +113,12 @@ class Ledger:
         if title_of(report.nodeid) == report.nodeid:
             self.tests[report.nodeid] = self.tests.get(report.nodeid, True) and not report.failed
         if getattr(report, "overfit_test", False) and report.failed:
-            self.stopped.setdefault(report.nodeid, self._without_secrets(_reason(report)))
+            self.stopped.setdefault(report.nodeid, self.state.hide(_reason(report)))
 
     @property
     def expected(self) -> set[str]:
         """Tests that came to their end without a failure: what their runs missed was expected."""
         return {nodeid for nodeid, held in self.tests.items() if held}
-
-    def _without_secrets(self, text: str) -> str:
-        from pytest_overfit.plugin.collection import without_secrets
-
-        return without_secrets(self.config, text)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -145,7 +126,7 @@ class Ledger:
 
         Where nothing was saved that was to be saved, the exit code is 1 at least.
         """
-        if self.is_worker:
+        if self.state.is_worker:
             return
         documents: tuple[Document, ...] = ()
         if self.rows or self.stopped or self.interrupted or self.report.is_dir():
@@ -200,13 +181,13 @@ class Ledger:
     def _checks(self, title: str) -> tuple[Any, ...]:
         """What was found of a config, its pair and its loader before the run."""
         from pytest_overfit.judge.finding import Finding
-        from pytest_overfit.plugin.items import STAGES
 
         findings = [Finding(**row["finding"]) for row in self.rows if row["title"] == title]
         before = {finding.name: finding for finding in findings if finding.name in STAGES}
         return tuple(before[name] for name in STAGES if name in before)
 
     def _without_run(self, known: set[str]) -> Iterator[Document]:
+        from pytest_overfit.plugin.provenance import environment
         from pytest_overfit.report.record.document import Document
         from pytest_overfit.report.record.folder import run_id
         from pytest_overfit.report.record.recorder import now
@@ -273,52 +254,47 @@ class Ledger:
         self.lines.append(f"saved {len(new.runs)} run{'' if len(new.runs) == 1 else 's'}: {written}")
 
 
-def prepare(config: pytest.Config, options: Options) -> None:
-    """Registers the ledger of a session where somebody wants records.
+def prepare(config: pytest.Config) -> None:
+    """Registers the records of a session where somebody wants them.
 
     Raises:
         pytest.UsageError: the folder cannot be written, or nothing was saved under the name to compare with.
     """
-    given = getattr(config, "workerinput", {}).get("overfit_ledger")
+    given = getattr(config, "workerinput", {}).get("overfit_records")
+    state = session_state(config)
     try:
-        wanted = wanted_of(config, options)
+        wanted = wanted_of(state.options)
         if not wanted.anything:
             return
+        report, session = wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}", uuid.uuid4().hex
         if given:
             report, session = Path(given[0]), given[1]
         else:
-            report, session = (
-                wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}",
-                uuid.uuid4().hex,
-            )
-            if wanted.report is not None:
-                from pytest_overfit.report.record.folder import refuse_unwritable
-
-                refuse_unwritable(wanted.report)
-            if wanted.save is not None:
-                _refuse_unsavable(wanted.save)
-        ledger = Ledger(config, wanted, report, session)
+            _refuse_unwritable(wanted)
+        records = SessionRecords(state, wanted, report, session)
     except OverfitError as error:
         raise pytest.UsageError(str(error)) from error
-    config.stash[KEY] = ledger
-    config.pluginmanager.register(ledger, "overfit_ledger")
+    config.pluginmanager.register(records, "overfit_records")
 
 
-def _refuse_unsavable(path: Path) -> None:
-    """Looks, before anything is trained, whether runs can be saved there.
+def _refuse_unwritable(wanted: Wanted) -> None:
+    """Looks, before anything is trained, whether the report and the saved runs can be written.
 
     Raises:
-        OverfitError: the folder cannot be written, or what is there is no file of saved runs, or a newer one.
+        OverfitError: a folder cannot be written, or what is there is no file of saved runs, or a newer one.
     """
-    from pytest_overfit.report.record.folder import refuse_unwritable
-    from pytest_overfit.report.record.saved import read_saved
+    for folder in (wanted.report, wanted.save.parent if wanted.save else None):
+        if folder is not None:
+            from pytest_overfit.report.record.folder import refuse_unwritable
 
-    refuse_unwritable(path.parent)
-    if path.exists():
-        read_saved(path)
+            refuse_unwritable(folder)
+    if wanted.save is not None and wanted.save.exists():
+        from pytest_overfit.report.record.saved import read_saved
+
+        read_saved(wanted.save)
 
 
-def wanted_of(config: pytest.Config, options: Options) -> Wanted:
+def wanted_of(options: Options) -> Wanted:
     """What the options, the ini file and the CI service ask for.
 
     Raises:
@@ -351,41 +327,6 @@ def title_of(nodeid: str) -> str:
     """The config file of one of its items; any other test is a title of its own."""
     path, _, _ = nodeid.partition("::")
     return path if path.endswith((".yaml", ".yml")) else nodeid
-
-
-def command_of(item: pytest.Item, title: str) -> str:
-    """The command that repeats the run of an item, from the folder that pytest was started in; secrets as ``***``."""
-    left_out = (*OF_THE_REPORT, "--overfit-config") if title_of(title) == title and "::" not in title else OF_THE_REPORT
-    from pytest_overfit.config.secret import told_override
-    from pytest_overfit.plugin.collection import without_secrets
-
-    given = iter([str(argument) for argument in item.config.invocation_params.args])
-    kept: list[str] = []
-    for argument in given:
-        name, equals, _ = argument.partition("=")
-        if name in OPTIONS:
-            value = [] if equals or OPTIONS[name].get("action") == "store_true" else [next(given, "")]
-            if name == "--overfit-set":
-                argument = f"{name}={told_override(argument.partition('=')[2])}" if equals else name
-                value = [told_override(text) for text in value]
-            kept += [] if name in left_out else [argument, *value]
-    path, _, rest = title.partition("::")
-    with suppress(ValueError):  # another drive
-        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
-    kept = [without_secrets(item.config, argument) for argument in kept]
-    return shlex.join(["pytest", f"{path}::{rest}" if rest else path, *kept])
-
-
-def environment() -> dict[str, str]:
-    """What the run ran on; nothing of the environment's variables."""
-    return {
-        "pytest-overfit": version("pytest-overfit"),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "pytest": pytest.__version__,
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-    }
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -1,0 +1,126 @@
+"""Before a session collects: options and ini keys are checked, configs are loaded, hooks are registered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.plugin import rank_session
+from pytest_overfit.plugin.options import INI, OPTIONS, arguments_with, config_of_argument, unknown_name
+from pytest_overfit.plugin.state import SessionState, session_state
+
+
+def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
+    """Registers whatever the options, the ini file and the environment ask for.
+
+    Args:
+        odd_keys: keys of the ini file that look like ours, and are none.
+
+    Raises:
+        pytest.UsageError: something is wrong with them (exit code 4).
+    """
+    if "WORLD_SIZE" in os.environ:
+        rank_session.prepare(config)
+    register = config.pluginmanager.register
+    if config.getoption("overfit_strict") or config.getini("overfit_strict"):
+        from pytest_overfit.plugin.strict import Strict
+
+        register(Strict(), "overfit_strict")
+    explained, given = config.getoption("overfit_explain"), config.getoption("overfit_config")
+    named = any(".yaml" in argument or ".yml" in argument for argument in config.args)
+    if odd_keys or explained or given or config.getini("overfit_config") or named:
+        try:
+            _refuse_ini(config, odd_keys)
+            _load(config)
+        except pytest.UsageError:
+            rank_session.leave_first(config)
+            raise
+        from pytest_overfit.plugin.config_file import ConfigCollection
+        from pytest_overfit.plugin.terminal import Explanation, LastLines
+
+        register(ConfigCollection(session_state(config)), "overfit_configs")
+        register(LastLines(), "overfit_last_lines")
+        if explained:
+            register(Explanation(), "overfit_explanation")
+    if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
+        _refuse_log_folders(session_state(config))
+    if _is_recorded(config):
+        from pytest_overfit.plugin import session_records
+
+        session_records.prepare(config)
+
+
+def refuse_options(names: Sequence[str]) -> None:
+    """One usage error (exit code 4) for every option of these names: nobody knows them."""
+    if names:
+        raise pytest.UsageError("\n".join(unknown_name(name, OPTIONS, "option") for name in names))
+
+
+def _load(config: pytest.Config) -> None:
+    """Loads every config before anything is collected, reports all their problems, and sets the paths to collect."""
+    from pytest_overfit.config.loading import load_configs
+
+    session = session_state(config)
+    options, folder = session.options, session.folder
+    explicit = config.args_source is config.ArgsSource.ARGS
+    plain = [path for argument in config.args if (path := config_of_argument(argument, folder)) is not None]
+    files = tuple(dict.fromkeys((*options.configs, *plain)))
+    try:
+        loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
+    asked = [(f"{path}, logging.log_dir", each.logging.log_dir) for path, each in zip(files, loaded, strict=True)]
+    _refuse_log_folders(session, asked)
+    session.configs.update(zip(files, session.adopted(loaded), strict=True))
+    config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
+
+
+def _refuse_log_folders(session: SessionState, asked: Sequence[tuple[str, Path | None]] = ()) -> None:
+    """One usage error where a folder that somebody asked for cannot take a log: the folder, and what names it.
+
+    Args:
+        asked: settings of configs and their folders, where no option names another one.
+    """
+    if session.is_worker or not session.writes:
+        return
+    from pytest_overfit.report.folders import refuse_unwritable
+
+    options = session.options
+    named = options.log_dir or (options.ini_log_dir if not asked else None)
+    setting = "--overfit-log-dir" if options.log_dir else "ini key overfit_log_dir"
+    try:
+        for place, folder in [(setting, named)] if named else asked:
+            if folder is not None:
+                refuse_unwritable(folder, place)
+    except OverfitError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _refuse_ini(config: pytest.Config, names: Sequence[str]) -> None:
+    """One usage error for every ini key of these names that nobody registered."""
+    place = config.inipath.name if config.inipath else "ini file"
+    if wrong := [name for name in names if not _is_registered(config, name)]:
+        raise pytest.UsageError("\n".join(f"{place}: {unknown_name(name, INI, 'ini key')}" for name in wrong))
+
+
+def _is_registered(config: pytest.Config, name: str) -> bool:
+    try:
+        config.getini(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_recorded(config: pytest.Config) -> bool:
+    """Whether anybody wants records of the runs: an option, the ini file, or the CI service.
+
+    Of several ranks the first one writes them.
+    """
+    asked = any(config.getoption(f"overfit_{name}") for name in ("report", "save", "compare", "compare_fail"))
+    written = any(config.getini(f"overfit_{name}") for name in ("report", "compare", "compare_fail"))
+    served = bool(os.environ.get("GITHUB_STEP_SUMMARY")) or os.environ.get("GITHUB_ACTIONS") == "true"
+    return (asked or written or served) and session_state(config).writes

@@ -1,0 +1,266 @@
+"""``overfit`` and ``overfit_result``: what a test passes, its fixtures give and its settings say, as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.config.settings import layer_of_keywords
+from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.plugin.faults import SKIPS, from_users_code, is_skip_of_fixture, refused_skip
+from pytest_overfit.plugin.fixtures import NothingGiven, once
+from pytest_overfit.plugin.item_reports import keep_run
+from pytest_overfit.plugin.observers import RunObservers
+from pytest_overfit.plugin.requester import Requester, config_or_none, given, layers_of, own_config, place_of
+from pytest_overfit.plugin.state import FileState
+from pytest_overfit.plugin.tracked_result import tracked, tracked_result
+from pytest_overfit.plugin.unchecked import CALL, RESULT
+from pytest_overfit.result import OverfitResult
+from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.phases import TRAINING
+
+if TYPE_CHECKING:
+    from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.run.place import Place
+
+PIECES = ("model", "batch", "loss", "optimizer", "step")
+
+
+class OverfitCall:
+    """``overfit(model, data, loss)`` in a test.
+
+    Whatever is not passed comes from the fixture of that name. Under a config the config's pair is the data.
+    """
+
+    def __init__(self, requester: Requester) -> None:
+        self.requester = requester
+        requester.state.fixtures.add(CALL)
+
+    def __call__(
+        self,
+        model: Any = None,
+        data: Any = None,
+        loss: Any = None,
+        *,
+        optimizer: Any = None,
+        step: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> OverfitResult:
+        """Trains, judges, and fails the test with every missed criterion.
+
+        Raises:
+            AssertionError: a criterion is missed; all of them are named.
+        """
+        __tracebackhide__ = True
+        pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        with tracked(self.requester.state.runs) as run:
+            verdict = _told(self.requester, pieces, settings)
+            run.came_to(verdict)
+            verdict.check()
+        return verdict
+
+
+def overfit_result(requester: Requester) -> OverfitResult:
+    """One bounded run and its verdict, whatever that is: of the test's config, or of what its fixtures give."""
+    __tracebackhide__ = True
+    nothing = dict.fromkeys(PIECES)
+    if requester.file is not None:
+        return _run_config(requester, nothing)
+    requester.state.fixtures.add(RESULT)
+    with tracked(requester.state.runs) as run:
+        verdict = _told(requester, nothing, {})
+        run.came_to(verdict)
+    return tracked_result(verdict, run)
+
+
+def _told(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
+    """What a run comes to; what it raises with the frames of the test alone."""
+    __tracebackhide__ = True
+    try:
+        return _run(requester, passed, settings)
+    except OverfitError as error:
+        told = str(error)
+    except SKIPS as error:
+        if is_skip_of_fixture(error):
+            raise
+        told = str(refused_skip(error, "run"))
+    except Exception as error:
+        raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+    raise pytest.fail.Exception(told, pytrace=False)
+
+
+def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
+    __tracebackhide__ = True
+    where = f"overfit(...) in {requester.nodeid}"
+    if passed["batch"] is not None and own_config(requester) is not None:
+        raise ConfigError(
+            "data beside a config",
+            where=where,
+            allowed="a config, whose pair is the data, or data of your own",
+            hint="leave the config out of the marker, or override the overfit_batch fixture",
+        )
+    alone = passed["batch"] is None and not _brings_data(passed["model"])
+    if alone and config_or_none(requester) is not None:
+        if settings:
+            raise ConfigError(
+                f"settings beside a config: {', '.join(settings)}",
+                where=where,
+                allowed="settings in the marker, in the config or on the command line",
+            )
+        return _run_config(requester, passed)
+    requester.state.without_config = True
+    return _run_model(requester, passed, settings)
+
+
+def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mapping[str, Any]) -> OverfitResult:
+    """One bounded run without a config."""
+    from pytest_overfit.api import overfit_model
+    from pytest_overfit.config.explain import explain_settings
+    from pytest_overfit.run.subject import Subject
+
+    __tracebackhide__ = True
+    session = requester.session
+    layers = [*layers_of(session.options, requester.markers), layer_of_keywords("overfit(...)", keywords)]
+    resolved = session.resolved(layers, requester.nodeid)
+    settings = resolved.settings
+    pieces = {name: _piece(requester, passed, name) for name in PIECES if name != "batch"}
+    pieces["batch"] = _batch(requester, pieces["model"]) if passed["batch"] is None else passed["batch"]
+    place = place_of(requester, settings.distributed)
+    observers = RunObservers(
+        requester,
+        requester.name,
+        settings.budget.max_steps or 0,
+        criteria=settings.criteria,
+        explained=lambda: explain_settings(resolved),
+    )
+
+    def train() -> OverfitResult:
+        return overfit_model(
+            Subject(*(pieces[name] for name in PIECES)),
+            settings,
+            name=requester.nodeid,
+            observers=observers.of_seed,
+            rules=requester.fixture("overfit_causes"),
+            place=place,
+        )
+
+    return _observed(requester, observers, place, train)
+
+
+def _run_config(requester: Requester, passed: Mapping[str, Any]) -> OverfitResult:
+    """One bounded run under the test's config; that of a config file is made once for all of its items."""
+    config = config_or_none(requester)
+    assert config is not None
+    return once(requester, "result", lambda: _train_config(requester, config, passed))
+
+
+def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[str, Any]) -> OverfitResult:
+    from pytest_overfit.api import overfit_config
+    from pytest_overfit.config.explain import explain_config
+    from pytest_overfit.run.sample import Sample
+    from pytest_overfit.two_view.inspections import not_none
+
+    state, model = requester.state, _piece(requester, passed, "model")
+    is_default = state.model is not None and model is state.model
+    fresh = is_default and len(config.overfit.seeds) > 1
+    batch = given(requester, "overfit_batch")
+    loss = not_none(_piece(requester, passed, "loss"), "overfit_loss")
+    val = requester.fixture("overfit_val_batch") if config.val is not None else None
+    drawn = state.sample or Sample(batch)
+    notes = state.model_notes if is_default and not fresh else ()
+    sample = replace(drawn, train=batch, val=val, notes=(*notes, *drawn.notes))
+    place = place_of(requester, config.overfit.distributed)
+    observers = RunObservers(
+        requester,
+        config.exp_name,
+        config.planned_steps,
+        criteria=config.overfit.criteria,
+        explained=lambda: explain_config(config),
+        config=config,
+    )
+    in_file = () if requester.file is None else (TrainingBegins(requester.file),)
+
+    def train() -> OverfitResult:
+        return overfit_config(
+            config,
+            None if fresh else _checked(model),
+            sample,
+            loss=loss,
+            optimizer=_piece(requester, passed, "optimizer"),
+            step=_piece(requester, passed, "step"),
+            observers=lambda seed: [*observers.of_seed(seed), *in_file],
+            rules=requester.fixture("overfit_causes"),
+            place=place,
+        )
+
+    return _observed(requester, observers, place, train)
+
+
+def _observed(
+    requester: Requester, observers: RunObservers, place: Place, train: Callable[[], OverfitResult]
+) -> OverfitResult:
+    """The verdict of a run, written down and kept for the summary. Ctrl-C goes on once that is done."""
+    __tracebackhide__ = True
+    with observers:
+        verdict = _agreed(place, observers.end(train()))
+    keep_run(requester, verdict, observers.note(verdict))
+    if verdict.interrupted:
+        raise KeyboardInterrupt
+    return verdict
+
+
+def _agreed(place: Place, verdict: OverfitResult) -> OverfitResult:
+    """The first rank's verdict where there are several: it alone compares with saved runs."""
+    if place.ranks is None:
+        return verdict
+    from pytest_overfit.report.record.codec import result_from_json, result_to_json
+
+    return place.ranks.share(verdict, result_to_json, result_from_json)
+
+
+class TrainingBegins(Observer):
+    """Keeps that the run of a config file has come to its training: what ends it from then on is its own fault."""
+
+    def __init__(self, file: FileState) -> None:
+        self.file = file
+
+    def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
+        self.file.training |= name == TRAINING
+
+
+def _piece(requester: Requester, passed: Mapping[str, Any], name: str) -> Any:
+    """What a test has passed, or its fixture gives."""
+    return requester.fixture(f"overfit_{name}") if passed[name] is None else passed[name]
+
+
+def _batch(requester: Requester, model: Any) -> Any:
+    """That of the fixture; nothing where there is none and the model may bring data of its own."""
+    from pytest_overfit.integrations.adapt import may_bring_data
+    from pytest_overfit.run.subject import NOT_GIVEN
+
+    try:
+        return requester.fixture("overfit_batch")
+    except NothingGiven:
+        if may_bring_data(model):
+            return NOT_GIVEN
+        raise
+
+
+def _brings_data(model: Any) -> bool:
+    """Whether what a test passes is trained on data of its own, whatever configs there are."""
+    if model is None:
+        return False
+    from pytest_overfit.integrations.adapt import home_of, may_bring_data
+
+    return home_of(model) is not None and may_bring_data(model)
+
+
+def _checked(model: Any) -> Any:
+    """A factory as it is, a module checked."""
+    from pytest_overfit.run.subject import is_factory
+    from pytest_overfit.two_view.inspections import checked_model
+
+    return model if is_factory(model) else checked_model(model)

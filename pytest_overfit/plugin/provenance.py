@@ -1,0 +1,58 @@
+"""What a record says of where it comes from: the command that repeats its run, and what that ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.plugin.options import OPTIONS
+from pytest_overfit.plugin.state import SessionState
+
+OF_THE_REPORT = (
+    "--overfit-report", "--overfit-save", "--overfit-compare", "--overfit-compare-fail", "--overfit-lang",
+    "--overfit-log-dir", "--overfit-explain",
+)  # fmt: skip
+
+
+def command_of(session: SessionState, title: str) -> str:
+    """The command that repeats a run, from the folder that pytest was started in; secrets as ``***``.
+
+    Args:
+        title: the config file, or the test.
+    """
+    from pytest_overfit.config.secret import told_override
+
+    left_out = OF_THE_REPORT if "::" in title else (*OF_THE_REPORT, "--overfit-config")
+    given = iter(session.arguments)
+    kept: list[str] = []
+    for argument in given:
+        name, equals, _ = argument.partition("=")
+        if name in OPTIONS:
+            value = [] if equals or OPTIONS[name].get("action") == "store_true" else [next(given, "")]
+            if name == "--overfit-set":
+                argument = f"{name}={told_override(argument.partition('=')[2])}" if equals else name
+                value = [told_override(text) for text in value]
+            kept += [] if name in left_out else [argument, *value]
+    path, _, rest = title.partition("::")
+    with suppress(ValueError):  # another drive
+        path = Path(os.path.relpath(session.root / path, session.folder)).as_posix()
+    return shlex.join(["pytest", f"{path}::{rest}" if rest else path, *map(session.hide, kept)])
+
+
+def environment() -> Mapping[str, str]:
+    """What a run runs on; nothing of the environment's variables."""
+    return {
+        "pytest-overfit": version("pytest-overfit"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "pytest": pytest.__version__,
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }

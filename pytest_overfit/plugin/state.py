@@ -1,0 +1,269 @@
+"""What this plugin keeps while pytest runs: one record per session, one per config file, one per test."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.config.settings import Layer, Resolved, resolve_settings
+from pytest_overfit.config.strictness import strict_config, strict_settings
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.plugin.faults import Faults
+from pytest_overfit.plugin.options import Options, absolute, resolve_options
+from pytest_overfit.plugin.screen import Screen, screen_of
+
+if TYPE_CHECKING:
+    from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.judge.finding import Finding
+    from pytest_overfit.plugin.rank_session import RankSession
+    from pytest_overfit.plugin.tracked_result import TrackedRun
+    from pytest_overfit.report.record.recorder import Recorder
+    from pytest_overfit.run.sample import Sample
+    from pytest_overfit.two_view.pair.pair_files import PairFiles
+
+STAGES = ("config", "pair", "loader")  # items of a config file that come before its run
+UNKNOWN_WIDTH = 80
+Row = Mapping[str, Any]  # title of a table, place in it, finding and run as plain values
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """What the summary says of a run besides its findings; plain text, so that it travels from an xdist worker.
+
+    Args:
+        board: the command that shows its TensorBoard files.
+        debug: the numbers of a run that failed.
+        unwritten: what was not written, or not where it was asked for; among the notes too.
+        mistakes: of ours.
+    """
+
+    headlines: tuple[str, ...]
+    notes: tuple[str, ...]
+    board: str | None
+    causes: tuple[str, ...] = ()
+    times: str = ""
+    debug: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+
+
+@dataclass
+class FileState:
+    """What the items of one config file share.
+
+    Args:
+        nodeid: of the file.
+        config: that the file holds.
+        items: names of its items, in the order in which they run and are reported.
+        selected: those that are in this session.
+        built: name -> value and error of what is built once.
+        training: its run has begun to train.
+        note: on its run.
+        properties: of its run, for the reports of its items.
+        debug: the numbers of its run where it failed, until a report has shown them.
+    """
+
+    nodeid: str
+    config: OverfitConfig
+    items: tuple[str, ...]
+    selected: tuple[str, ...] = ()
+    built: dict[str, tuple[Any, BaseException | None]] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    training: bool = False
+    note: RunNote | None = None
+    properties: list[tuple[str, str]] = field(default_factory=list)
+    debug: tuple[str, ...] | None = None
+
+
+@dataclass
+class ItemState:
+    """What a test keeps from its setup to its teardown; a rerun begins with a new one.
+
+    Args:
+        file: of an item of a config file.
+        fixtures: those of ours that give a result, as far as the test was given them.
+        runs: that it has asked for.
+        without_config: its runs are under no config.
+        pair, sample: behind the default batch; without the validation batch.
+        model, model_notes: the default model, and what was told while it was built.
+        recorder: writes the record of its latest run.
+        begun: how many runs it has begun.
+        calls: rows for the summary, one per call of ``overfit``.
+        finding: of an item of a config file.
+        judged: criteria that its runs were judged by.
+        unjudged: what could not be judged in its runs, and why.
+        interrupted: one of its runs was.
+        properties, debug: as in `FileState`.
+    """
+
+    file: FileState | None = None
+    fixtures: set[str] = field(default_factory=set)
+    runs: list[TrackedRun] = field(default_factory=list)
+    without_config: bool = False
+    pair: PairFiles | None = None
+    sample: Sample | None = None
+    model: object = None
+    model_notes: tuple[str, ...] = ()
+    recorder: Recorder | None = None
+    begun: int = 0
+    calls: list[Row] = field(default_factory=list)
+    finding: Finding | None = None
+    judged: int = 0
+    unjudged: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    properties: list[tuple[str, str]] = field(default_factory=list)
+    debug: tuple[str, ...] | None = None
+
+
+@dataclass
+class SessionState:
+    """What a session keeps, and what it knows of the process that it runs in.
+
+    Args:
+        options: of the command line and the ini file.
+        folder: that pytest was started in; ``root``: its rootdir; ``arguments``: what it was started with.
+        is_worker: of pytest-xdist.
+        ranks: where a launcher has started this process as one of several.
+        properties: the numbers of a run are put into the JUnit report.
+        native: nobody else asks for the stacks of a process that hangs.
+        screen: opens where live progress shows; None where it shows nowhere.
+        width: of the terminal.
+        stderr: a descriptor past the capture of pytest, for a last word.
+        configs: of the session, by file.
+        reached: the files of these that pytest has collected.
+        secrets: values of configs that no text shows.
+        interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
+    """
+
+    options: Options
+    folder: Path
+    root: Path
+    arguments: tuple[str, ...]
+    is_worker: bool
+    ranks: RankSession | None
+    properties: bool
+    native: bool
+    screen: Callable[[], Screen | None]
+    width: Callable[[], int]
+    stderr: Callable[[], int]
+    configs: dict[Path, OverfitConfig] = field(default_factory=dict)
+    reached: set[Path] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
+    interrupted: list[Row] = field(default_factory=list)
+
+    @property
+    def writes(self) -> bool:
+        """Of several ranks the first one writes."""
+        return self.ranks is None or self.ranks.launch.is_first
+
+    def hide(self, text: str) -> str:
+        """A text with ``***`` for what the configs of this session have out of the environment."""
+        from pytest_overfit.config.secret import hide
+
+        return hide(text, self.secrets)
+
+    def adopted(self, loaded: Sequence[OverfitConfig]) -> list[OverfitConfig]:
+        """Configs as this session runs them: a strict one asks for more, and what they hide is hidden from now on."""
+        self.secrets.update(*(each.secrets for each in loaded))
+        return [strict_config(each) for each in loaded] if self.options.strict else list(loaded)
+
+    def load(self, layer: Layer, folder: Path) -> OverfitConfig:
+        """The config that a marker names, relative to the folder of its test.
+
+        Raises:
+            ConfigError: it is wrong, or does not fit to what the marker says besides.
+        """
+        from pytest_overfit.config.loading import load_config
+
+        assert layer.config is not None
+        path, options = absolute(layer.config, folder), self.options
+        return self.adopted([load_config(path, options.overrides, ini=options.ini_overrides, settings=[layer])])[0]
+
+    def resolved(self, layers: Sequence[Layer], nodeid: str) -> Resolved:
+        """The settings of a test's run without a config, as this session runs it.
+
+        Raises:
+            ConfigError: the layers do not fit together.
+        """
+        resolved = resolve_settings(layers, where=nodeid)
+        return strict_settings(resolved) if self.options.strict else resolved
+
+
+SESSION = pytest.StashKey[SessionState]()
+ITEM = pytest.StashKey[ItemState]()
+
+
+def session_state(config: pytest.Config) -> SessionState:
+    """The state of the session, begun when it is first asked for.
+
+    Raises:
+        pytest.UsageError: a value of the ini file is wrong (exit code 4).
+    """
+    if SESSION not in config.stash:
+        folder, plugins = config.invocation_params.dir, config.pluginmanager
+        ini_dir = config.inipath.parent if config.inipath else config.rootpath
+        try:
+            options = resolve_options(config.getoption, config.getini, invocation_dir=folder, ini_dir=ini_dir)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+        timed = plugins.hasplugin("faulthandler") and float(config.getini("faulthandler_timeout") or 0) > 0
+        config.stash[SESSION] = SessionState(
+            options,
+            folder=folder,
+            root=config.rootpath,
+            arguments=tuple(str(argument) for argument in config.invocation_params.args),
+            is_worker=hasattr(config, "workerinput"),
+            ranks=plugins.getplugin("overfit_ranks"),
+            properties=bool(config.getini("overfit_properties")),
+            native=not timed,
+            screen=functools.partial(screen_of, config),
+            width=functools.partial(_width, config),
+            stderr=functools.cache(functools.partial(_stderr, config)),
+        )
+    return config.stash[SESSION]
+
+
+def item_state(item: pytest.Item) -> ItemState:
+    """The state of a test, begun when it is first asked for."""
+    if ITEM not in item.stash:
+        item.stash[ITEM] = ItemState(file_state(item))
+    return item.stash[ITEM]
+
+
+def file_state(item: pytest.Item) -> FileState | None:
+    """The state of an item's config file; None of any other test."""
+    found = getattr(item.parent, "overfit_state", None)
+    return found if isinstance(found, FileState) else None
+
+
+def forget(item: pytest.Item) -> None:
+    """The test is over: nothing of it is kept, and a rerun begins anew."""
+    if ITEM in item.stash:
+        del item.stash[ITEM]
+
+
+def is_overfit_test(item: pytest.Item) -> bool:
+    """Whether a test is one of ours: an item of a config, one with the marker, or one that uses a fixture of ours."""
+    names = getattr(item, "fixturenames", ())
+    uses = any(name == "overfit" or name.startswith("overfit_") for name in names)
+    return uses or file_state(item) is not None or item.get_closest_marker("overfit") is not None
+
+
+def _width(config: pytest.Config) -> int:
+    shown = config.pluginmanager.hasplugin("terminalreporter")  # not in a worker of pytest-xdist
+    return config.get_terminal_writer().fullwidth if shown else UNKNOWN_WIDTH
+
+
+def _stderr(config: pytest.Config) -> int:
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+        number = os.dup(2)
+    config.add_cleanup(lambda: os.close(number))
+    return number
