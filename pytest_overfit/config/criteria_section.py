@@ -52,7 +52,7 @@ def _refused(entry: Entry, default: Criteria, in_config: bool) -> str:
     criterion = entry.load()
     if in_config and criterion.condition and default.setting(entry.name) in (None, False):
         return f"the config has no {criterion.condition}"
-    return criterion.refused_in_config if in_config else criterion.refused
+    return ""
 
 
 def _read(section: Section, entry: Entry, default: Criteria, in_config: bool) -> Any:

@@ -42,8 +42,6 @@ class Criterion:
         condition: when it is on under a config all the same, for the docs; else it cannot be switched on there.
         check: (what is wrong, what is allowed) of a setting that was read; None where it can be used.
         floor: what a limit in a config may not reach.
-        refused: why it cannot be on without a config.
-        refused_in_config: why it cannot be on under one.
         learning: only a model that has learnt can meet it.
         awaited: a run that reaches its limits goes on until this holds too.
         targets: of a limit: the keys of the batch that its term must answer to; none: any target.
@@ -61,8 +59,6 @@ class Criterion:
     condition: str = ""
     check: Callable[[Any], tuple[str, str] | None] | None = None
     floor: float | None = None
-    refused: str = ""
-    refused_in_config: str = ""
     learning: bool = False
     awaited: bool = False
     targets: tuple[str, ...] = ()

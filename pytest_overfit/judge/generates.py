@@ -33,6 +33,5 @@ GENERATES = Criterion(
     judge=lambda record, setting, criteria: judge_generates(record),
     on=False,
     on_in_config=False,
-    refused_in_config="a two-view model generates no tokens",
     learning=True,
 )

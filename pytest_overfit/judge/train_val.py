@@ -75,6 +75,5 @@ TRAIN_VAL = Criterion(
     on=False,
     on_in_config=False,
     condition="data.val",
-    refused="only a run under a config has what it compares with",
     awaited=True,
 )

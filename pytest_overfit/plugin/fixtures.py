@@ -56,7 +56,8 @@ def batch(requester: Requester) -> Any:
 
     What a second draw differs in is kept for the verdict.
     """
-    from pytest_overfit.run.sample import LOADER_DRAWS, Sample, draw_batch
+    from pytest_overfit.run.sample import LOADER_DRAWS, Sample
+    from pytest_overfit.two_view.data.loader import draw_batch
     from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
     from pytest_overfit.two_view.inspections import not_none
 

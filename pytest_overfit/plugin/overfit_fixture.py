@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.place import Place
 
-PIECES = ("model", "batch", "loss", "optimizer", "step")
+PIECES = ("model", "batch", "loss", "optimizer", "step")  # each has a fixture
+PASSED = ("val_data", "schedule")  # by the call alone; a config has its own
 
 
 class OverfitCall:
@@ -47,15 +48,18 @@ class OverfitCall:
         *,
         optimizer: Any = None,
         step: Callable[..., Any] | None = None,
+        val_data: Any = None,
+        schedule: Any = None,
         **settings: Any,
     ) -> OverfitResult:
-        """Trains, judges, and fails the test with every missed criterion.
+        """Trains, judges, and fails the test with every missed criterion. The arguments are those of ``run_overfit``.
 
         Raises:
             AssertionError: a criterion is missed; all of them are named.
         """
         __tracebackhide__ = True
         pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        pieces |= {"val_data": val_data, "schedule": schedule}
         with tracked(self.requester.state.runs) as run:
             verdict = _told(self.requester, pieces, settings)
             run.came_to(verdict)
@@ -66,7 +70,7 @@ class OverfitCall:
 def overfit_result(requester: Requester) -> OverfitResult:
     """One bounded run and its verdict, whatever that is: of the test's config, or of what its fixtures give."""
     __tracebackhide__ = True
-    nothing = dict.fromkeys(PIECES)
+    nothing = dict.fromkeys((*PIECES, *PASSED))
     if requester.file is not None:
         return _run_config(requester, nothing)
     requester.state.fixtures.add(RESULT)
@@ -104,9 +108,9 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
         )
     alone = passed["batch"] is None and not _brings_data(passed["model"])
     if alone and config_or_none(requester) is not None:
-        if settings:
+        if beside := [*settings, *(name for name in PASSED if passed[name] is not None)]:
             raise ConfigError(
-                f"settings beside a config: {', '.join(settings)}",
+                f"settings beside a config: {', '.join(beside)}",
                 where=where,
                 allowed="settings in the marker, in the config or on the command line",
             )
@@ -117,7 +121,7 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
 
 def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mapping[str, Any]) -> OverfitResult:
     """One bounded run without a config."""
-    from pytest_overfit.api import overfit_model
+    from pytest_overfit.api import run_subject, schedules_of
     from pytest_overfit.config.explain import explain_settings
     from pytest_overfit.run.subject import Subject
 
@@ -126,8 +130,14 @@ def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mappin
     layers = [*layers_of(session.options, requester.markers), layer_of_keywords("overfit(...)", keywords)]
     resolved = session.resolved(layers, requester.nodeid)
     settings = resolved.settings
-    pieces = {name: _piece(requester, passed, name) for name in PIECES if name != "batch"}
-    pieces["batch"] = _batch(requester, pieces["model"]) if passed["batch"] is None else passed["batch"]
+    model, loss, optimizer, step = (_piece(requester, passed, name) for name in PIECES if name != "batch")
+    data = _batch(requester, model) if passed["batch"] is None else passed["batch"]
+    subject = Subject(
+        *(model, data, loss, optimizer, step),
+        name=requester.nodeid,
+        val_data=passed["val_data"],
+        schedules=schedules_of(passed["schedule"]),
+    )
     place = place_of(requester, settings.distributed)
     observers = RunObservers(
         requester,
@@ -138,10 +148,9 @@ def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mappin
     )
 
     def train() -> OverfitResult:
-        return overfit_model(
-            Subject(*(pieces[name] for name in PIECES)),
+        return run_subject(
+            subject,
             settings,
-            name=requester.nodeid,
             observers=observers.of_seed,
             rules=requester.fixture("overfit_causes"),
             place=place,
@@ -158,7 +167,7 @@ def _run_config(requester: Requester, passed: Mapping[str, Any]) -> OverfitResul
 
 
 def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[str, Any]) -> OverfitResult:
-    from pytest_overfit.api import overfit_config
+    from pytest_overfit.api import run_config
     from pytest_overfit.config.explain import explain_config
     from pytest_overfit.run.sample import Sample
     from pytest_overfit.two_view.inspections import not_none
@@ -184,7 +193,7 @@ def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[s
     in_file = () if requester.file is None else (TrainingBegins(requester.file),)
 
     def train() -> OverfitResult:
-        return overfit_config(
+        return run_config(
             config,
             None if fresh else _checked(model),
             sample,

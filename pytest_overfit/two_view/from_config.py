@@ -77,7 +77,7 @@ def val_batch_of(config: OverfitConfig, split: SplitConfig, cut_pair: Callable[[
     Raises:
         PairError: a file of it is missing, or cannot be read.
     """
-    from pytest_overfit.run.sample import draw_batch
+    from pytest_overfit.two_view.data.loader import draw_batch
 
     refuse_missing(config, "val")
     if config.overfit.pair.source == "dataset":
