@@ -71,6 +71,8 @@ def compare(table: Mapping[Key, Row], rows: Iterable[Row], expected: Iterable[Ke
     """Every row that is not as its entry, and every expected one that was not run; the worse ones first.
 
     A row without an entry is worse: nobody has said yet that it is right. So is an expected key without a row.
+    Further causes come and go with the seconds that trials get: all 834 rows twice, on a machine that did two and then
+    fifteen things at once (2026-11-28), gave four other rows and none that was worse.
     """
     ran = {row.key: row for row in rows}
     changes = [Change(_difference(table.get(key), row), key, table.get(key), row) for key, row in ran.items()]
