@@ -108,7 +108,7 @@ class RunObservers:
         Raises:
             OSError: neither the folder nor a temporary one can be written.
         """
-        folder, self.elsewhere = run_folder(log_dir, self._run_name())
+        folder, self.elsewhere = run_folder(log_dir, self.title if self.requester.file else self.requester.nodeid)
         self.folder = folder.parent
         logging = self.config.logging if self.config else LoggingConfig()
         return TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys, limits=self.criteria.limits())
@@ -204,8 +204,3 @@ class RunObservers:
         if self.config is None:
             return options.log_dir or options.ini_log_dir
         return options.log_dir or self.config.logging.log_dir or self.session.folder / DEFAULT_FOLDER
-
-    def _run_name(self) -> str:
-        """The experiment's name for a config file, the test's id for a test."""
-        in_file = self.config is not None and self.requester.file is not None
-        return self.title if in_file else self.requester.nodeid

@@ -214,20 +214,15 @@ def _observed(
     """The verdict of a run, written down and kept for the summary. Ctrl-C goes on once that is done."""
     __tracebackhide__ = True
     with observers:
-        verdict = _agreed(place, observers.end(train()))
+        verdict = observers.end(train())
+        if place.ranks is not None:  # the first one alone compares with saved runs
+            from pytest_overfit.report.record.codec import result_from_json, result_to_json
+
+            verdict = place.ranks.share(verdict, result_to_json, result_from_json)
     keep_run(requester, verdict, observers.note(verdict))
     if verdict.interrupted:
         raise KeyboardInterrupt
     return verdict
-
-
-def _agreed(place: Place, verdict: OverfitResult) -> OverfitResult:
-    """The first rank's verdict where there are several: it alone compares with saved runs."""
-    if place.ranks is None:
-        return verdict
-    from pytest_overfit.report.record.codec import result_from_json, result_to_json
-
-    return place.ranks.share(verdict, result_to_json, result_from_json)
 
 
 class TrainingBegins(Observer):

@@ -59,13 +59,9 @@ class FileState:
     """What the items of one config file share.
 
     Args:
-        nodeid: of the file.
-        config: that the file holds.
-        items: names of its items, in the order in which they run and are reported.
-        selected: those that are in this session.
+        items: names of its items, in the order in which they run and are reported; ``selected``: those of this session.
         built: name -> value and error of what is built once.
         training: its run has begun to train.
-        note: on its run.
         properties: of its run, for the reports of its items.
         debug: the numbers of its run where it failed, until a report has shown them.
     """
@@ -87,19 +83,15 @@ class ItemState:
     """What a test keeps from its setup to its teardown; a rerun begins with a new one.
 
     Args:
-        file: of an item of a config file.
+        file, finding: of an item of a config file.
         fixtures: those of ours that give a result, as far as the test was given them.
-        runs: that it has asked for.
         without_config: its runs are under no config.
         pair, sample: behind the default batch; without the validation batch.
         model, model_notes: the default model, and what was told while it was built.
         recorder: writes the record of its latest run.
         begun: how many runs it has begun.
         calls: rows for the summary, one per call of ``overfit``.
-        finding: of an item of a config file.
-        judged: criteria that its runs were judged by.
-        unjudged: what could not be judged in its runs, and why.
-        interrupted: one of its runs was.
+        judged: criteria that its runs were judged by; ``unjudged``: what could not be judged, and why.
         properties, debug: as in `FileState`.
     """
 
@@ -133,11 +125,9 @@ class SessionState:
         ranks: where a launcher has started this process as one of several.
         properties: the numbers of a run are put into the JUnit report.
         native: nobody else asks for the stacks of a process that hangs.
-        screen: opens where live progress shows; None where it shows nowhere.
-        width: of the terminal.
+        screen: where live progress shows; None where it shows nowhere.
         stderr: a descriptor past the capture of pytest, for a last word.
-        configs: of the session, by file.
-        reached: the files of these that pytest has collected.
+        reached: the files of configs that pytest has collected.
         secrets: values of configs that no text shows.
         interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
     """
