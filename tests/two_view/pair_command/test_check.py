@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pytest_overfit.two_view import pair_command
-from tests.cli.support import run
 from tests.shared_data import shared_data
+from tests.two_view.pair_command.support import run
 
 
 def test_check_prints_the_guides_numbers(pair_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

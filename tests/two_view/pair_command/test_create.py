@@ -12,8 +12,8 @@ import pytest
 from pytest_overfit.cli import main
 from pytest_overfit.two_view.pair.index import read_index
 from pytest_overfit.two_view.pair.synthetic import RenderedSource
-from tests.cli.support import files_in, run
 from tests.shared_data import shared_data
+from tests.two_view.pair_command.support import files_in, run
 
 
 def test_create_prints_the_pair_and_the_next_command(

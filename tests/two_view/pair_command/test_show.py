@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.cli import main
-from tests.cli.support import files_in, run, size_of
 from tests.shared_data import shared_data
+from tests.two_view.pair_command.support import files_in, run, size_of
 
 
 def test_show_draws_a_sheet_into_the_folder(pair_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
