@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
 SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result
@@ -30,7 +29,7 @@ def judge_limit(
     unbounded: bool = False,
 ) -> Finding:
     """Is the term within its limit for the last ``hold_steps`` steps of a run that was not cut short?"""
-    term = resolve_term(name, record.curves)
+    term = record.terms.get(name)
     allowed = f"{limit.text()} for {hold_steps} steps in a row"
     if not record.curves:
         return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), limit))
@@ -99,7 +98,7 @@ def unproven(record: RunRecord, limits: Mapping[str, Limit], hold_steps: int) ->
         return None
     bounded: dict[str, Limit] = {}
     for name, limit in limits.items():
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         if name != "objective" and term is not None and min(record.curves[term]) >= 0:
             bounded[term] = limit
     if not bounded:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 SMALL_CLIMB = 0.05  # a share of the fall that may be noise
@@ -48,7 +47,7 @@ def judge_monotonic(
     curves = [
         (term, record.curves[term], limit)
         for name, limit in limits.items()
-        if (term := resolve_term(name, record.curves)) and len(record.curves[term]) >= 2 and limit.below is not None
+        if (term := record.terms.get(name)) and len(record.curves.get(term, ())) >= 2 and limit.below is not None
     ]
     if not curves and record.steps >= 2:
         return Finding("monotonic", True, "no term with an upper limit to follow", allowed)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from pytest_overfit.config.criteria_registry import entries
 from pytest_overfit.judge.finding import ECHO, Finding
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
 HINT = "mend what that line waits for; raise max_seconds where it is merely slow"
@@ -40,7 +39,7 @@ def _tells(record: RunRecord, name: str, limits: Container[str]) -> bool:
 
 def _is_echo(record: RunRecord, name: str, limits: Container[str]) -> bool:
     if name in limits:  # a term that the loss does not give is a fault of its own
-        return not record.curves or resolve_term(name, record.curves) is not None
+        return not record.curves or record.terms.get(name) is not None
     return name in entries() and entries()[name].load().echoes(record)
 
 

@@ -11,7 +11,6 @@ from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import began_broken
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord, Supervision
 
 MIN_VALID_PIXELS = 100
@@ -97,7 +96,7 @@ def _seen(supervision: Supervision | None) -> str:
 def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name, limit in limits.items():
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         curve = record.curves.get(term or "", ())
         if curve and limit.holds(1.0 if limit.relative else curve[0]):
             shown = f"below its limit {number(limit.below)}" if limit.above is None and limit.below else limit.text()
@@ -121,7 +120,7 @@ def _depends_on_model(record: RunRecord) -> list[tuple[str, str]]:
 def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name in limits:
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         if term is None:
             continue
         wanted = (entries()[name].load().targets if name in entries() else ()) or supervision.answers
@@ -152,7 +151,7 @@ def _answers_batch(record: RunRecord, supervision: Supervision, limits: Mapping[
     if len(supervision.unread) == len(supervision.answers):
         way_out = "the loss reads nothing of its batch: a constant, another batch, or a prediction compared with itself"
         return [(f"the loss does not answer when {' or '.join(supervision.unread)} change", way_out)]
-    terms = [term for name in limits if (term := resolve_term(name, record.curves))]
+    terms = [term for name in limits if (term := record.terms.get(name))]
     known = [term for term in terms if any(term in answer for answer in supervision.answers.values())]
     if known and not any(answer.get(term) for answer in supervision.answers.values() for term in known):
         way_out = "a term of the weights alone shows no learning: state a limit on one that compares the predictions"

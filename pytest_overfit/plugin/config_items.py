@@ -26,6 +26,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
     requester, allowed = requester_of(request), "device, model, loss and optimizer can be built"
 
     def judge() -> Finding:
+        from pytest_overfit.integrations.adapt import module_of
         from pytest_overfit.trainer.build import dry_build
         from pytest_overfit.two_view.inspections import checked_model, refuse_missing
 
@@ -35,7 +36,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
                 refuse_missing(config, split)
             except OverfitError:
                 requester.fixture(fixture)  # which says so too, unless a team has one that needs no such path
-        model, loss = requester.fixture("overfit_model"), given(requester, "overfit_loss")
+        model, loss = module_of(requester.fixture("overfit_model")), given(requester, "overfit_loss")
         built = dry_build(config, checked_model(model), loss, turn=turn_of(requester.session))
         return Finding("config", True, built, allowed)
 

@@ -123,7 +123,8 @@ def loss(requester: Requester) -> Any:
     from pytest_overfit.trainer.build import build_loss
 
     config = told(lambda: config_or_none(requester))
-    return None if config is None else build_loss(config)
+    requester.state.loss = built = None if config is None else build_loss(config)
+    return built
 
 
 def _nothing_given(what: str) -> OverfitError:

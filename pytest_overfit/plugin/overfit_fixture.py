@@ -169,6 +169,7 @@ def _run_config(requester: Requester, passed: Mapping[str, Any]) -> OverfitResul
 def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[str, Any]) -> OverfitResult:
     from pytest_overfit.api import run_config
     from pytest_overfit.config.explain import explain_config
+    from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.sample import Sample
     from pytest_overfit.two_view.inspections import not_none
 
@@ -177,6 +178,8 @@ def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[s
     fresh = is_default and len(config.overfit.seeds) > 1
     batch = given(requester, "overfit_batch")
     loss = not_none(_piece(requester, passed, "loss"), "overfit_loss")
+    if home_of(model) is not None and loss is state.loss:
+        loss = None  # an object of another library brings its own
     val = requester.fixture("overfit_val_batch") if config.val is not None else None
     drawn = state.sample or Sample(batch)
     notes = state.model_notes if is_default and not fresh else ()
@@ -263,8 +266,9 @@ def _brings_data(model: Any) -> bool:
 
 
 def _checked(model: Any) -> Any:
-    """A factory as it is, a module checked."""
+    """A factory, or an object of a library that is known, as it is; a module checked."""
+    from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.subject import is_factory
     from pytest_overfit.two_view.inspections import checked_model
 
-    return model if is_factory(model) else checked_model(model)
+    return model if is_factory(model) or home_of(model) is not None else checked_model(model)

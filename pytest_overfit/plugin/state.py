@@ -87,7 +87,7 @@ class ItemState:
         fixtures: those of ours that give a result, as far as the test was given them.
         without_config: its runs are under no config.
         pair, sample: behind the default batch; without the validation batch.
-        model, model_notes: the default model, and what was told while it was built.
+        model, model_notes, loss: the defaults, and what was told while that model was built.
         recorder: writes the record of its latest run.
         begun: how many runs it has begun.
         calls: rows for the summary, one per call of ``overfit``.
@@ -103,6 +103,7 @@ class ItemState:
     sample: Sample | None = None
     model: object = None
     model_notes: tuple[str, ...] = ()
+    loss: object = None
     recorder: Recorder | None = None
     begun: int = 0
     calls: list[Row] = field(default_factory=list)
