@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_overfit.api import overfit_config, run_overfit
+    from pytest_overfit.api import run_config, run_overfit
     from pytest_overfit.config.criteria import Criteria, Limit
     from pytest_overfit.config.loading import load_config
     from pytest_overfit.config.schema import Budget
@@ -34,7 +34,7 @@ __all__ = [
     "PairError",
     "RunRecord",
     "load_config",
-    "overfit_config",
+    "run_config",
     "run_overfit",
 ]
 
@@ -51,7 +51,7 @@ _HOMES = {
     "PairError": "errors",
     "RunRecord": "run.record",
     "load_config": "config.loading",
-    "overfit_config": "api",
+    "run_config": "api",
     "run_overfit": "api",
 }
 

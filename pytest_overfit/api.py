@@ -23,21 +23,15 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.hang import unjudged
 from pytest_overfit.judge.seeds import combine
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.any_model import run_any_model
-from pytest_overfit.run.bounded import Outcome, hung_record
-from pytest_overfit.run.execute import run_config
-from pytest_overfit.run.isolation import isolated
-from pytest_overfit.run.phases import WARM_UP
+from pytest_overfit.run.bounded import Outcome
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
-from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
-from pytest_overfit.run.watchdog import Hung, Watchdog
-from pytest_overfit.trainer.build import Loss, build_model
+from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory
 
 ALONE = Place()
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
-DEFAULT_STEPS = 1000
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -51,6 +45,8 @@ def run_overfit(
     *,
     optimizer: Any = None,
     step: Callable[..., Any] | None = None,
+    val_data: Any = None,
+    schedule: Schedule | Mapping[str, Schedule] | None = None,
     criteria: Criteria | Mapping[str, Any] | None = None,
     budget: Budget | Mapping[str, Any] | None = None,
     rules: Any = (),
@@ -84,6 +80,10 @@ def run_overfit(
             AdamW with a learning rate of 1e-3 and no weight decay.
         step: the user's own train step (forward, backward, update), called with as many of (model, batch, optimizer)
             as it takes; it returns what a loss returns.
+        val_data: a batch, or what gives one as ``data`` does: evaluated on now and then, and compared with training
+            where ``train_val=True`` asks for it.
+        schedule: the learning rate as a function of the progress from 0 to 1, in place of the optimizer's own; or a
+            mapping of such functions, ``{"lr": ..., "weight_decay": ...}``.
         criteria: limits by term name and the switches, as a mapping of the settings below or a ``Criteria`` record.
         budget: ``max_steps``, ``max_seconds``, ``hold_steps``, as a mapping or a ``Budget`` record.
         rules: functions from ``Evidence`` to causes, asked beside ours (docs/causes.md).
@@ -95,9 +95,30 @@ def run_overfit(
         OverfitError: what was given cannot be used, a limit is on a term that the loss does not give, or memory ran
             out. Whatever the model, the loss or the step raise comes through as it is.
     """
-    return overfit_model(
-        Subject(model, data, loss, optimizer, step), settings_of_call(criteria, budget, settings), name="", rules=rules
-    )
+    subject = Subject(model, data, loss, optimizer, step, val_data=val_data, schedules=schedules_of(schedule))
+    return run_subject(subject, settings_of_call(criteria, budget, settings), rules=rules)
+
+
+def schedules_of(given: Any) -> dict[str, Schedule]:
+    """Hyper-parameter -> its schedule; a bare callable is the learning rate's.
+
+    Example:
+        >>> list(schedules_of(lambda progress: 0.1 * (1 - progress)))
+        ['lr']
+
+    Raises:
+        OverfitError: it is neither a callable nor a mapping of such.
+    """
+    schedules = dict(given) if isinstance(given, Mapping) else {} if given is None else {"lr": given}
+    if wrong := [value for value in schedules.values() if not callable(value)]:
+        raise OverfitError(
+            f"a {type(wrong[0]).__name__} where a schedule is wanted",
+            where="schedule",
+            allowed="a function of the progress from 0 to 1 that gives the learning rate, or a mapping of such "
+            "functions by hyper-parameter: lr, weight_decay",
+            hint="a scheduler of torch.optim.lr_scheduler belongs into a step of your own",
+        )
+    return schedules
 
 
 def settings_of_call(
@@ -131,18 +152,62 @@ def settings_of_call(
     return settings
 
 
-def overfit_model(
+def run_config(
+    config: OverfitConfig,
+    model: Any = None,
+    sample: Sample | None = None,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    step: Callable[..., Any] | None = None,
+    rules: Any = (),
+    observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
+    place: Place = ALONE,
+) -> OverfitResult:
+    """Trains what a config names on its one sample, once per seed, and judges it by the config's criteria.
+
+    Example:
+        >>> run_config(load_config("quick.yaml")).passed                             # doctest: +SKIP
+        True
+
+    Args:
+        model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed. A
+            LightningModule and a ``transformers.Trainer`` bring their own step, loss and optimizer.
+        sample: batches as the model gets them; None: drawn from the data that the config names.
+        loss: ``loss(predictions, batch)``, in place of the config's.
+        optimizer, step: as of ``run_overfit``, in place of the config's.
+        rules: of the user's own, asked for causes beside ours.
+        observers: who follows the run of a seed.
+        place: of this process among those that share its machine, or its run.
+
+    Raises:
+        ConfigError: what the config names cannot be built.
+        OverfitError: as ``run_overfit``.
+    """
+    from pytest_overfit.trainer.subject import adapter_of, settings_of, subject_of
+    from pytest_overfit.two_view.application import TWO_VIEW
+    from pytest_overfit.two_view.sample import sample_of
+
+    drawn = sample_of(config) if sample is None else sample
+    subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
+    adapter = adapter_of(config, adapt, TWO_VIEW)
+    settings = settings_of(config)
+    return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place)
+
+
+def run_subject(
     subject: Subject,
     settings: OverfitSettings,
     *,
-    name: str,
+    adapter: Adapter = adapt,
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     rules: Any = (),
     place: Place = ALONE,
 ) -> OverfitResult:
-    """Runs what the user handed over, once per seed, and judges it by the settings' criteria.
+    """Runs a subject, once per seed, and judges it by the settings' criteria: the path of every way of asking.
 
     Args:
+        adapter: makes a subject that can be run out of this one.
         observers: who follows the run of a seed.
         rules: of the user's own, asked for causes beside ours.
         place: of this process among those that share its machine, or its run.
@@ -155,53 +220,21 @@ def overfit_model(
             allowed="a factory called with the parameters: every seed builds a new model",
         )
 
-    def run(seed: int, dog: Watchdog) -> OverfitResult:
+    def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
-        inspected = inspect(settings, questions, place)
-        record = run_any_model(
-            subject,
-            settings,
-            seed=seed,
-            name=name,
-            observers=(*observers(seed), *place.observers),
-            inspector=inspected,
-            adapter=adapt,
-            place=place,
-            dog=dog,
-            questions=questions,
-        )
-        return judged(record, settings, inspected, questions, asked, place)
+        inspector = inspect(settings, questions, place)
+        callbacks = Callbacks((*observers(seed), *place.observers), inspector, _accept(settings), adapter)
+        record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
+        if record.stop == "hung":
+            return judged(record, settings, None, Questions(), (), place)
+        return judged(record, settings, inspector, questions, asked, place)
 
-    planned = settings.budget.max_steps or DEFAULT_STEPS
-    return _over_seeds(seeds, in_its_place(run, place, settings, name, planned), settings.pass_at_least)
+    return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 
 
-def overfit_config(
-    config: OverfitConfig,
-    model: Any,
-    sample: Sample,
-    *,
-    loss: Loss | None = None,
-    optimizer: Any = None,
-    step: Callable[..., Any] | None = None,
-    observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
-    rules: Any = (),
-    place: Place = ALONE,
-) -> OverfitResult:
-    """Trains a model on one sample under a config, once per seed, and judges it by the config's criteria.
-
-    Example:
-        >>> config = load_config("quick.yaml")                                       # doctest: +SKIP
-        >>> overfit_config(config, build_model(config), sample).passed               # doctest: +SKIP
-        True
-
-    Args:
-        model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed.
-        loss, optimizer, step: in place of what the config names; see ``run_config``.
-        rules: of the user's own, asked for causes beside ours.
-    """
-    criteria, asked = config.overfit.criteria, checked(rules)
-    limits = criteria.limits()
+def _accept(settings: OverfitSettings) -> Callable[[Outcome], bool]:
+    """Whether a model whose limits have held agrees with its evaluation mode, and with the ground truth."""
+    criteria, limits = settings.criteria, settings.criteria.limits()
 
     def accept(outcome: Outcome) -> bool:
         looked = _looked_at(outcome)
@@ -209,57 +242,24 @@ def overfit_config(
             criteria.prediction is None or judge_prediction(looked, criteria.prediction).passed
         )
 
-    def run(seed: int, dog: Watchdog) -> OverfitResult:
-        seeded = replace(config, seed=seed)
-        told: list[str] = []
-        with isolated(seed=seed):
-            built = build_model(seeded, tell=told.append) if model is None else Subject(model, sample).build()
-        questions = Questions()
-        inspected = inspect(config.overfit, questions, place)
-        record = run_config(
-            seeded,
-            Subject(built, replace(sample, notes=(*told, *sample.notes)), loss, optimizer, step),
-            limits=limits,
-            accept=accept,
-            observers=(*observers(seed), *place.observers),
-            inspector=inspected,
-            place=place,
-            dog=dog,
-            questions=questions,
-        )
-        return judged(record, config.overfit, inspected, questions, asked, place)
-
-    seeds = config.overfit.seeds or (config.seed,)
-    placed = in_its_place(run, place, config.overfit, config.exp_name, config.planned_steps)
-    return _over_seeds(seeds, placed, config.overfit.pass_at_least)
+    return accept
 
 
-def in_its_place(
-    run: Callable[[int, Watchdog], OverfitResult], place: Place, settings: OverfitSettings, name: str, planned: int
+def _together(
+    run_seed: Callable[[int], OverfitResult], place: Place, settings: OverfitSettings, name: str
 ) -> Callable[[int], OverfitResult]:
-    """The run of a seed in its place and within its limit: code that does not come back ends it with a verdict.
-
-    All ranks begin and end it together, with the first rank's verdict on all; they look after each other.
-    """
+    """The run of a seed, which all ranks begin and end together, with the first rank's verdict on all."""
     ranks, limit = place.ranks, settings.budget.max_seconds
-
-    def alone(seed: int) -> OverfitResult:
-        dog = Watchdog(place.last)
-        try:
-            with place.taken(settings), dog.limited(limit if ranks is None else None, what=WARM_UP):
-                return run(seed, dog)
-        except Hung as hung:
-            record = hung_record(hung.hang, hung.curves, name=name, seed=seed, planned_steps=planned)
-            return judged(record, settings, None, Questions(), (), place)
+    if ranks is None:
+        return run_seed
 
     def shared(seed: int) -> OverfitResult:
         from pytest_overfit.report.record.codec import result_from_json, result_to_json
 
-        assert ranks is not None
         with ranks.run(name, settings.distributed, seconds=limit):
-            return ranks.share(alone(seed), result_to_json, result_from_json)
+            return ranks.share(run_seed(seed), result_to_json, result_from_json)
 
-    return alone if ranks is None else shared
+    return shared
 
 
 def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALONE) -> Inspected | None:

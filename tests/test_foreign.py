@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
 from pytest_overfit.run.batch import fingerprint, freeze_batch, map_tensors, named_tensors
-from pytest_overfit.run.snapshot import Snapshot, reachable
+from pytest_overfit.run.reachable import reachable
+from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.untrusted.objects import attributes, contents, defines, fill, is_a, items_of, state, twin_of
 
 LABELS = torch.arange(6) % 3

@@ -29,7 +29,7 @@ def test_public_names_are_pinned() -> None:
         "PairError",
         "RunRecord",
         "load_config",
-        "overfit_config",
+        "run_config",
         "run_overfit",
     ]
 

@@ -24,13 +24,10 @@ def read_criteria(section: Section, default: Criteria, two_view: bool) -> Criter
     _adopt_aliases(section)
     if two_view and default.train_val is None and as_switch(section.get("train_val")) not in (None, False):
         section.problem("train_val", shown(section.get("train_val")), "false: the config has no data.val")
-    for name in () if two_view else ("train_val", "prediction"):
-        if as_switch(section.get(name)) not in (None, False):
-            section.problem(
-                name, shown(section.get(name)), "false: only a run under a config has what it compares with"
-            )
-    if two_view and as_switch(section.get("generates")) not in (None, False):
-        section.problem("generates", shown(section.get("generates")), "false: a two-view model generates no tokens")
+    if not two_view and as_switch(section.get("prediction")) not in (None, False):
+        section.problem(
+            "prediction", shown(section.get("prediction")), "false: only a run under a config has what it compares with"
+        )
     floor, trend = 0 if two_view else None, default.monotonic or Monotonic()
     criteria = Criteria(
         objective=_limit(section, "objective", default.objective),

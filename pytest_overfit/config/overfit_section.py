@@ -11,8 +11,9 @@ from typing import Any
 from pytest_overfit.config.criteria_section import read_criteria
 from pytest_overfit.config.problems import shown
 from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.config.schema import AmpConfig, Budget, Distributed, OverfitSettings, PairSource, Probes
+from pytest_overfit.config.schema import AmpConfig, Budget, ClipGroup, Distributed, OverfitSettings, PairSource, Probes
 
+CLIP = "a number above 0, or a mapping of globs over modules to such numbers"
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"
 _DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
 _MOST_THREADS = 4096
@@ -50,6 +51,8 @@ def read_overfit(
         seeds=seeds,
         pass_at_least=_read_pass_at_least(section, seeds),
         amp=_read_amp(section),
+        freeze=section.texts("freeze"),
+        clip_grad_norm=_read_clip(section),
         keep_trained=section.switch("keep_trained", defaults.keep_trained),
         budget=_read_budget(section.section("budget"), defaults.budget),
         criteria=read_criteria(section.section("criteria"), defaults.criteria, two_view),
@@ -172,6 +175,19 @@ def _read_amp(section: Section) -> AmpConfig | None:
         section.problem("amp", shown(value), "false | bfloat16 | float16")
         return None
     return AmpConfig(True, value) if value else AmpConfig(False)
+
+
+def _read_clip(section: Section) -> tuple[ClipGroup, ...]:
+    """A norm for all gradients together, or globs over modules with a norm each."""
+    value = section.get("clip_grad_norm")
+    if isinstance(value, dict):
+        groups = section.section("clip_grad_norm")
+        norms = {str(name): groups.number(name, None, above=0) for name in groups.values}
+        return tuple(ClipGroup((name,), norm) for name, norm in norms.items() if norm is not None)
+    before = len(section.problems)
+    norm = section.number("clip_grad_norm", None, above=0)
+    section.reword(before, CLIP)
+    return () if norm is None else (ClipGroup(("*",), norm),)
 
 
 def _read_budget(section: Section, default: Budget) -> Budget:

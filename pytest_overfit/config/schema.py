@@ -74,7 +74,7 @@ class AmpConfig:
 
 @dataclass(frozen=True)
 class ClipGroup:
-    """One entry of ``optim.gradient_clip.configs``: the modules clipped together, and to which norm."""
+    """Modules whose gradients are clipped together, and to which norm: an entry of ``optim.gradient_clip.configs``."""
 
     module_names: tuple[str, ...]
     max_norm: float
@@ -157,6 +157,8 @@ class OverfitSettings:
         seeds: one run each; empty: one run with the config's ``seed_value``, or 0.
         pass_at_least: how many of the seeds have to pass; None: all.
         amp: automatic mixed precision; None: as ``optim.amp`` says, off without a config.
+        freeze: globs over the modules and parameters that are frozen for the run, beside ``optim.frozen_module_names``.
+        clip_grad_norm: modules whose gradients are clipped together; empty: as ``optim.gradient_clip`` says.
         keep_trained: leave the trained parameters and optimizer state in place after the run.
         import_roots: where ``_target_`` classes are looked up; empty: found from the place of the config.
         prepare_batch: dotted path of a function from the loader's batch to the model's; None: our normalisation.
@@ -173,6 +175,8 @@ class OverfitSettings:
     seeds: tuple[int, ...] = ()
     pass_at_least: int | None = None
     amp: AmpConfig | None = None
+    freeze: tuple[str, ...] = ()
+    clip_grad_norm: tuple[ClipGroup, ...] = ()
     keep_trained: bool = False
     budget: Budget = Budget()
     criteria: Criteria = field(default_factory=Criteria)

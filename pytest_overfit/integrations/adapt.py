@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_overfit.config.schema import OverfitSettings
-from pytest_overfit.run.subject import Prepared, Subject, is_factory
+from pytest_overfit.run.subject import Subject, is_factory
 
 # (module, class) -> the room below that has ``prepared`` and ``brings_data``.
 HOMES = {
@@ -21,22 +21,22 @@ HOMES = {
 
 
 @contextlib.contextmanager
-def adapt(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
-    """A subject as parts that a run takes; what was done to the given objects for that is undone after the block.
+def adapt(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
+    """A subject that a run takes; what was done to the given objects for that is undone after the block.
 
     Example:
-        >>> with adapt(Subject(lightning_module, batch), settings) as prepared:     # doctest: +SKIP
-        ...     prepared.subject.step(batch)
+        >>> with adapt(Subject(lightning_module, batch), settings) as adapted:     # doctest: +SKIP
+        ...     adapted.step(batch)
 
     Whatever belongs to no library known here is taken as it is.
     """
     subject = replace(subject, model=subject.build())
     home = home_of(subject.model)
     if home is None:
-        yield Prepared(subject)
+        yield subject
         return
-    with importlib.import_module(f"pytest_overfit.integrations.{home}").prepared(subject, settings) as prepared:
-        yield prepared
+    with importlib.import_module(f"pytest_overfit.integrations.{home}").prepared(subject, settings) as adapted:
+        yield adapted
 
 
 def may_bring_data(model: Any) -> bool:

@@ -98,7 +98,7 @@ class OverfitCall:
         return self._run_any(given, settings)
 
     def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
-        from pytest_overfit.api import overfit_model
+        from pytest_overfit.api import run_subject
         from pytest_overfit.config.explain import explain_settings
         from pytest_overfit.run.subject import Subject
 
@@ -121,10 +121,16 @@ class OverfitCall:
             criteria=resolved.criteria,
             explained=lambda: explain_settings(settled),
         ) as watchers:
-            verdict = overfit_model(
-                Subject(*(pieces[name] for name in PIECES)),
+            verdict = run_subject(
+                Subject(
+                    pieces["model"],
+                    pieces["batch"],
+                    pieces["loss"],
+                    pieces["optimizer"],
+                    pieces["step"],
+                    name=node.nodeid,
+                ),
                 resolved,
-                name=node.nodeid,
                 observers=watchers.of_seed,
                 rules=self.request.getfixturevalue("overfit_causes"),
                 place=place,

@@ -199,7 +199,8 @@ def loader(config: OverfitConfig, files: Any, data: Any) -> Any:
 
 def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: Any) -> Mapping[str, Any]:
     """The normalised first batch; what a second draw differs in is kept for the verdict."""
-    from pytest_overfit.run.sample import LOADER_DRAWS, Sample, draw_batch
+    from pytest_overfit.run.sample import LOADER_DRAWS, Sample
+    from pytest_overfit.two_view.data.loader import draw_batch
     from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 
     @limited_stage(request, config, "loader")
@@ -210,7 +211,7 @@ def batch(request: pytest.FixtureRequest, config: OverfitConfig, train_loader: A
         return Sample(drawn, None, differences, draws=LOADER_DRAWS)
 
     request.node.stash[DRAWN] = sample = once(request, "batch", build)
-    return sample.train
+    return sample.train  # type: ignore[no-any-return]
 
 
 def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[str, Any] | None:
@@ -218,7 +219,7 @@ def val_batch(request: pytest.FixtureRequest, config: OverfitConfig) -> Mapping[
 
     @limited_stage(request, config, "loader")
     def build() -> Mapping[str, Any] | None:
-        from pytest_overfit.run.sample import draw_batch
+        from pytest_overfit.two_view.data.loader import draw_batch
         from pytest_overfit.two_view.pair.index import locate_pair
 
         split = config.val
@@ -333,7 +334,7 @@ def config_result(request: pytest.FixtureRequest, **passed: Any) -> OverfitResul
         return passed[name] if passed.get(name) is not None else request.getfixturevalue(f"overfit_{name}")
 
     def build() -> OverfitResult:
-        from pytest_overfit.api import overfit_config
+        from pytest_overfit.api import run_config
         from pytest_overfit.config.explain import explain_config
         from pytest_overfit.run.sample import Sample
 
@@ -354,7 +355,7 @@ def config_result(request: pytest.FixtureRequest, **passed: Any) -> OverfitResul
             config=config,
             pair=request.node.stash.get(PAIR, None),
         ) as watchers:
-            verdict = overfit_config(
+            verdict = run_config(
                 config,
                 None if fresh else _checked(wanted),
                 sample,

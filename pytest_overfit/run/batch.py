@@ -1,4 +1,4 @@
-"""Any nest of tensors as one batch: walk it, freeze it, fingerprint it, compare two of them.
+"""Any nest of tensors as one batch: walk it, freeze it, fingerprint it.
 
 A nest is a tensor, or a mapping, dataclass, namedtuple, list or tuple of nests, transformers' `BatchEncoding` and
 `ModelOutput` included, or an object with attributes and a `to` method of its own, as batches of graphs are, and what
@@ -98,59 +98,11 @@ def fingerprint(batch: Any) -> str:
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(named_tensors(batch), key=lambda item: item[0]):
-        digest.update(f"{key}|{_kind(tensor)}|{tensor.layout}|".encode())
+        digest.update(f"{key}|{kind_of(tensor)}|{tensor.layout}|".encode())
         for part in parts_of(tensor):
             digest.update(f"{part.dtype}|{tuple(part.shape)}|".encode())
-            digest.update(_elements(part).numpy().data)
+            digest.update(elements_of(part).numpy().data)
     return digest.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """How one tensor of a batch differs from its namesake in another batch.
-
-    `kind` is missing, shape, dtype or value. `first` and `second` say what each batch has (shape, dtype, or
-    `nothing`). For a value: `changed` of `total` elements differ in their bits, the largest finite difference is
-    `largest` (None where the elements cannot be subtracted).
-    """
-
-    key: str
-    kind: str
-    first: str
-    second: str
-    changed: int = 0
-    total: int = 0
-    largest: float | None = None
-
-    def describe(self) -> str:
-        """One line.
-
-        Example:
-            >>> Difference("depths", "value", "", "", changed=3, total=8, largest=0.5).describe()
-            'depths: 3 of 8 elements differ, by up to 0.5'
-        """
-        if self.kind != "value":
-            return f"{self.key}: {self.kind} {self.first} against {self.second}".replace("missing ", "")
-        by = "" if self.largest is None else f", by up to {self.largest:.6g}"
-        return f"{self.key}: {self.changed} of {self.total} elements differ{by}"
-
-
-def compare_batches(a: Any, b: Any) -> tuple[Difference, ...]:
-    """What differs between two batches, by key; empty where their fingerprints agree.
-
-    Example:
-        >>> [d.describe() for d in compare_batches({"x": torch.zeros(2)}, {"x": torch.tensor([0.0, 0.5])})]
-        ['x: 1 of 2 elements differ, by up to 0.5']
-    """
-    first, second = dict(named_tensors(a)), dict(named_tensors(b))
-    differences = []
-    for key in sorted(first.keys() | second.keys()):
-        if key not in first or key not in second:
-            here, there = (_kind(side[key]) if key in side else "nothing" for side in (first, second))
-            differences.append(Difference(key, "missing", here, there))
-        elif (difference := _compare(key, first[key].detach(), second[key].detach())) is not None:
-            differences.append(difference)
-    return tuple(differences)
 
 
 def summarize(batch: Any) -> tuple[str, ...]:
@@ -160,7 +112,9 @@ def summarize(batch: Any) -> tuple[str, ...]:
         >>> summarize({"x": torch.tensor([1.0, float("nan")])})
         ('x  float32 (2,)  finite 50.0 %  1 .. 1',)
     """
-    return tuple(f"{key}  {_kind(tensor)}  {_range(tensor.detach())}".rstrip() for key, tensor in named_tensors(batch))
+    return tuple(
+        f"{key}  {kind_of(tensor)}  {_range(tensor.detach())}".rstrip() for key, tensor in named_tensors(batch)
+    )
 
 
 class _Rebuild:
@@ -306,37 +260,14 @@ def _copy_leaf(leaf: Any) -> Any:
     return leaf
 
 
-def _elements(tensor: Tensor) -> Tensor:
+def elements_of(tensor: Tensor) -> Tensor:
     """The bytes of a dense tensor, (elements, bytes of one), on the host and in the order of its indices."""
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).reshape(flat.numel(), flat.element_size())
 
 
-def _compare(key: str, a: Tensor, b: Tensor) -> Difference | None:
-    if a.dtype != b.dtype or a.layout != b.layout:
-        return Difference(key, "dtype", _kind(a), _kind(b))
-    if not (_is_comparable(a) and _is_comparable(b)):
-        same = fingerprint(a) == fingerprint(b)
-        return None if same else Difference(key, "value", _kind(a), _kind(b), 1, 1)
-    if a.shape != b.shape:
-        return Difference(key, "shape", str(tuple(a.shape)), str(tuple(b.shape)))
-    a, b = (t.dequantize() if t.is_quantized else t.to_dense() for t in (a, b))
-    bits = (_elements(a) != _elements(b)).any(-1)
-    if not bits.any():
-        return None
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    gap = (a.cpu().to(wide) - b.cpu().to(wide)).abs().reshape(-1)[bits]
-    finite = gap[gap.isfinite()]
-    largest = float(finite.max()) if finite.numel() else None
-    return Difference(key, "value", _kind(a), _kind(b), int(bits.sum()), a.numel(), largest)
-
-
-def _is_comparable(tensor: Tensor) -> bool:
-    """Whether a tensor has one number in each place of its shape, as it is or made dense."""
-    return not (is_wrapper(tensor) or tensor.is_nested or tensor.is_meta)
-
-
-def _kind(tensor: Tensor) -> str:
+def kind_of(tensor: Tensor) -> str:
+    """The element type and the shape of a tensor, for a message."""
     shape = "nested" if tensor.is_nested else str(tuple(tensor.shape))
     return f"{str(tensor.dtype).removeprefix('torch.')} {shape}"
 

@@ -1,4 +1,4 @@
-"""Any model under any loss as a task: how a model is called, what a loss may return, what counts as a prediction."""
+"""A model under a loss as a task: how a model is called, what a loss may return, what counts as a prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.names import OBJECTIVE_NAMES
-from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
+from pytest_overfit.run.task import Heard, Precision, Terms, as_float32, scalar_terms
 from pytest_overfit.run.watch import named_outputs
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 
@@ -26,7 +26,10 @@ CRITERION_HINT = "pass loss(model, batch), or a criterion such as nn.CrossEntrop
 
 @dataclass(frozen=True)
 class CallTask:
-    """A model under ``loss(model, batch)``; the predictions are whatever the watched modules returned on the way.
+    """A model under a loss, with its frozen batches on the device.
+
+    Under ``loss(model, batch)`` the predictions are whatever the watched modules returned on the way; beside a
+    ``predictor``, (model, batch) -> predictions, the loss is ``loss(predictions, batch)``.
 
     ``given`` is the model as the user gave it and as the loss gets it: a module, or a mapping or sequence of modules.
     ``model`` holds all of them as one module.
@@ -39,15 +42,38 @@ class CallTask:
     device: torch.device
     precision: Precision = field(default_factory=Precision)
     val_batch: Any | None = None
+    predictor: Callable[[Any, Any], Any] | None = None
     heard: Heard = field(default_factory=Heard)
 
     def forward(self, batch: Any) -> tuple[Any, Terms]:
         if self.loss is None:
             raise AssertionError("unreachable: without a loss the task is not repeatable")
         self.heard.clear()
+        if self.predictor is not None:
+            predictions = self.predict(batch)
+            self.heard.clear()
+            return predictions, scalar_terms(self.loss(predictions, batch))
         with self.precision.autocast(self.device):
             terms = scalar_terms(self.loss(self.given, batch))
         return Heard(self.heard), terms
+
+    def predict(self, batch: Any) -> Any:
+        """What the predictor gives, in float32 whatever the forward pass ran in.
+
+        Raises:
+            OverfitError: the model returns nothing.
+        """
+        assert self.predictor is not None
+        with self.precision.autocast(self.device):
+            predictions = self.predictor(self.given, batch)
+        if predictions is None:
+            raise OverfitError(
+                "the model returned None",
+                where=f"forward of {type(self.model).__name__}",
+                allowed="a mapping of predictions",
+                hint="return it at the end of forward",
+            )
+        return as_float32(predictions) if self.precision.enabled else predictions
 
     @property
     def repeatable(self) -> bool:
@@ -74,6 +100,11 @@ class CallTask:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def heard_in(predictions: Any) -> Heard:
+    """Predictions by name: as they were heard, or those of a nest that a predictor gave."""
+    return predictions if isinstance(predictions, Heard) else Heard(named_outputs(predictions))
 
 
 class Several(nn.ModuleDict):

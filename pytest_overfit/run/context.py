@@ -1,4 +1,4 @@
-"""A run laid open for probes and trials: everything that was trained, and a way back to the start.
+"""The context of a run, open to questions and trials: everything that was trained, and a way back to the start.
 
 Who looks is handed in as an ``Inspector``: what is looked for is not the run's business.
 """
@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytest_overfit.errors.asking import users_code
+from pytest_overfit.run.call import CallTask, heard_in
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.phases import Tell, tell_nobody
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.task import Heard, Task, Terms
+from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Update, into_training
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
@@ -45,11 +46,11 @@ class RunContext:
         dog: limits the user's code where it is asked something that its own run did not ask of it.
     """
 
-    task: Task
+    task: CallTask
     plan: Plan
     seed: int
     start: Snapshot
-    update: Callable[[Task, GradientWatch], Update]
+    update: Callable[[CallTask, GradientWatch], Update]
     optimizers: list[Optimizer]
     initial: Callable[[Tensor], Tensor | None]
     clip: GradientClipper
@@ -88,7 +89,7 @@ class RunContext:
         self.task.heard.clear()
         with self.task.listening(), torch.enable_grad(), users_code():
             predictions, terms = self.task.forward(self.task.batch if batch is None else batch)
-        heard = predictions if isinstance(predictions, Heard) else heard_in(predictions)
+        heard = heard_in(predictions)
         self.task.heard.clear()
         return heard, terms
 
@@ -97,16 +98,9 @@ class RunContext:
         seed_everything(self.seed)
         return fit(self.task, update, plan, watch=watch)
 
-    def on(self, task: Task) -> RunContext:
+    def on(self, task: Any) -> RunContext:
         """The same run of another task."""
         return replace(self, task=task)
-
-
-def heard_in(predictions: Any) -> Heard:
-    """The predictions of a task that does not listen."""
-    from pytest_overfit.run.watch import named_outputs
-
-    return Heard(named_outputs(predictions))
 
 
 class Inspector(Protocol):

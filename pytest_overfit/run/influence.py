@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.errors.asking import Questions, Refused, users_code
-from pytest_overfit.run.batch import map_tensors, named_tensors
-from pytest_overfit.run.call import CallTask
-from pytest_overfit.run.elements import copy_of, dressed, is_strided, numbers_of
-from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.errors.asking import Questions, Refused
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.elements import dressed, is_strided, numbers_of
+from pytest_overfit.run.loss_call import Answer, LossCall, exchanged
 from pytest_overfit.run.record import Supervision
-from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.task import Heard, scalar_terms
-from pytest_overfit.run.update import into_training
+from pytest_overfit.run.task import Heard
 from pytest_overfit.untrusted.objects import contents, is_a
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -29,61 +26,31 @@ TARGET_NAMES = frozenset(
 )
 
 
-Answer = tuple[Heard, dict[str, float]]  # what the models returned, and the terms as numbers
-
-
-def probe_influence(
-    task: CallTask,
-    snapshot: Snapshot,
-    *,
-    seed: int,
-    step: Callable[[Any], Any] | None,
-    questions: Questions,
-) -> Supervision:
+def probe_influence(call: LossCall, questions: Questions) -> Supervision:
     """Perturbs one tensor of the batch at a time and measures how each loss term answers.
 
     The user's loss is called once for the batch as it is and once per tensor, at most ``MOST_TENSORS`` of them; where
-    there is no loss, ``step(batch)``, the user's train step, is, and everything is put back after each call.
+    there is no loss, the user's train step is, and everything is put back after each call.
 
     Raises:
         Exception: whatever the user's code raises of the batch as it is: the run would raise it too.
     """
-    named = list(named_tensors(task.batch))
+    batch = call.task.batch
+    named = list(named_tensors(batch))
     if not named:
         return Supervision({}, (), note="the batch holds no tensor")
-
-    def call(batch: Any) -> Answer:
-        with restored_process(), task.listening():
-            seed_everything(seed)
-            task.heard.clear()
-            into_training(task.model)
-            try:
-                if step is None:
-                    with torch.set_grad_enabled(True):  # a loss may differentiate on its own (PINNs)
-                        outputs, terms = task.forward(batch)
-                else:
-                    terms = scalar_terms(step(batch))
-                    outputs = Heard(task.heard)
-                heard = plain_outputs(outputs)
-                return heard, {name: float(value.detach()) for name, value in terms.items()}
-            finally:
-                task.heard.clear()
-                snapshot.restore()
-
-    def other(batch: Any) -> Answer:
-        with users_code():
-            return call(batch)
-
-    sound = call(task.batch)
-    targets, finite = tuple(targets_of(task.batch)), all(map(math.isfinite, sound[1].values()))
+    sound = call.as_the_run_does(batch)
+    targets = tuple(targets_of(batch))
+    if not all(map(math.isfinite, sound[1].values())):
+        return Supervision({}, (), note="the loss is not finite from the start", finite=False)
     answered = questions.ask(
-        "what the loss answers to", lambda: _answers(task.batch, named, sound, other), otherwise=None
+        "what the loss answers to", lambda: _answers(batch, named, sound, call.answer), otherwise=None
     )
     padding = questions.ask(
-        "whether the loss reads padding", lambda: _padding_read(task.batch, sound[1], other), otherwise=0
+        "whether the loss reads padding", lambda: _padding_read(batch, sound[1], call.answer), otherwise=0
     )
     found = answered or Supervision({}, ())
-    return replace(found, targets=targets, finite=finite, padding=padding)
+    return replace(found, targets=targets, padding=padding)
 
 
 def _answers(
@@ -98,7 +65,7 @@ def _answers(
             skipped.append(key)
             continue
         try:
-            moved, terms = other(_replaced(batch, tensor, changed))
+            moved, terms = other(exchanged(batch, {id(tensor): changed}))
         except Refused:  # what refuses another value has read it
             answers[key] = dict.fromkeys(base, math.inf)
             continue
@@ -129,7 +96,7 @@ def _padding_read(batch: Any, base: dict[str, float], other: Callable[[Any], Ans
     if not others.numel():
         return 0
     changed = torch.where(padded, others[0], labels)
-    answer, name = other(_replaced(batch, labels, changed))[1], "objective"
+    answer, name = other(exchanged(batch, {id(labels): changed}))[1], "objective"
     return int(padded.sum()) if _gap(base[name], answer.get(name, base[name])) > 1e-6 * abs(base[name]) else 0
 
 
@@ -182,23 +149,6 @@ def targets_of(batch: Any) -> Iterator[str]:
     for key, _ in named_tensors(batch):
         if key.rpartition(".")[2].lower() in TARGET_NAMES:
             yield key
-
-
-def _replaced(batch: Any, old: Tensor, new: Tensor) -> Any:
-    """The batch with one tensor exchanged; the others are copied, so that nothing writes into the frozen ones."""
-
-    def choose(tensor: Tensor) -> Tensor:
-        if tensor is old:
-            return new
-        return copy_of(tensor)
-
-    return map_tensors(choose, batch)
-
-
-def plain_outputs(outputs: Heard) -> Heard:
-    """Copies of outputs as plain tensors without a graph, whatever their classes know to do."""
-    plain = ((name, numbers_of(tensor)) for name, tensor in outputs)
-    return Heard((name, numbers.clone()) for name, numbers in plain if numbers is not None)
 
 
 def _same_outputs(a: Heard, b: Heard) -> bool:

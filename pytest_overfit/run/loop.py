@@ -25,12 +25,11 @@ from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
+from pytest_overfit.run.subject import Schedule
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
-from pytest_overfit.trainer.schedules import Schedule
-from pytest_overfit.two_view.metrics import confidence_of
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period
@@ -54,7 +53,8 @@ class Plan:
     ``agree`` gives every rank the first one's decision, ``any_of`` what any of them has found; ``blame`` looks for the
     module behind a prediction that is not finite, which takes a forward pass of one rank alone.
     ``alive`` is told of every step.
-    ``strict_terms`` makes a limit on a term that the loss does not give an error instead of a missed criterion.
+    ``schedules`` are hyper-parameter -> its value at the progress of the run, ``measure`` gives numbers of predictions.
+    ``strict_terms`` makes a stated limit on a term that the loss does not give an error instead of a missed criterion.
     """
 
     max_steps: int
@@ -64,10 +64,10 @@ class Plan:
     val_every: int
     read_every: int
     gradient_every: int = 1
-    lr: Schedule | None = None
-    weight_decay: Schedule | None = None
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
     strict_terms: bool = False
     accept: Callable[[Curves], bool] = lambda curves: True
+    measure: Callable[[Any], Mapping[str, float]] = lambda predictions: {}
     agree: Callable[[Any], Any] = _as_it_is
     any_of: Callable[[Any], Any] = _as_it_is
     alive: Callable[[], None] = lambda: None
@@ -118,7 +118,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 if step == 0:
                     _check_terms(curves.steps[0], plan)
                 if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
-                    _validate(task, step + 1, curves, observers)
+                    _validate(task, step + 1, curves, observers, plan)
                 held = plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves)
                 late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
                 if stop := plan.agree("passed" if held else "max_seconds" if late else None):
@@ -195,6 +195,8 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
         return
     terms = [name for name in row if not is_extra(name)]
     for criterion, limit in plan.limits.items():
+        if not limit.stated:  # a default that nobody has chosen for this loss
+            continue
         name = resolve_term(criterion, row)
         if name is None:
             guess = nearest(criterion, [*terms, *(setting.name for setting in SETTINGS)])
@@ -215,12 +217,12 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
 
 def _apply_schedules(optimizers: Sequence[torch.optim.Optimizer], plan: Plan, progress: float) -> dict[str, float]:
     """Sets what is scheduled; without a schedule nothing is set, and the empty mapping says so."""
-    if plan.lr is None and plan.weight_decay is None:
+    if not plan.schedules:
         return {}
-    for key, schedule in (("lr", plan.lr), ("weight_decay", plan.weight_decay)):
-        if schedule is not None:
-            for optimizer in optimizers:
-                set_hyperparameter(optimizer, key, schedule(progress))
+    for key, schedule in plan.schedules.items():
+        value = schedule(progress)
+        for optimizer in optimizers:
+            set_hyperparameter(optimizer, key, value)
     return _hyperparameters(optimizers)
 
 
@@ -321,7 +323,7 @@ def _blame(task: Task, watch: GradientWatch) -> str | None:
         return None
 
 
-def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observer]) -> None:
+def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observer], plan: Plan) -> None:
     if task.val_batch is None:
         return
     predictions, terms = _evaluate(task, task.val_batch)
@@ -329,7 +331,7 @@ def _validate(task: Task, step: int, curves: Curves, observers: Sequence[Observe
     for observer in observers:
         observer.on_val(step, terms)
     if observers:
-        _tell(observers, step, confidence_of(predictions))
+        _tell(observers, step, plan.measure(predictions))
 
 
 def _is_measured(step: int) -> bool:

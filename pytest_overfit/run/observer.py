@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
+from typing import Any
 
 
 class Observer:
@@ -29,8 +26,8 @@ class Observer:
     def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         """Measured now and then, after ``step`` steps: ``update_norm/<group>``, ``confidence/<mean|min|max>``."""
 
-    def on_pictures(self, pictures: Sequence[FramePicture]) -> None:
-        """The frames at the end of the run, where the config or the observer asks for them."""
+    def on_pictures(self, pictures: Sequence[Any]) -> None:
+        """What the predictions are at the end of the run, where the config or the observer asks for it."""
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
         """A phase begins or has more to say: warm-up, training, probes, ``trial 3/9``; the most seconds it may take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from torch import nn
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.suggest import nearest, shorten
 from pytest_overfit.run.record import FreezeMatch
-from pytest_overfit.trainer.instantiate import instantiate
 
 if TYPE_CHECKING:
     from pytest_overfit.config.criteria import Criteria
@@ -34,12 +33,15 @@ class Freezing:
             module.eval()
 
 
-def freeze(model: nn.Module, patterns: Sequence[str]) -> Freezing:
+def freeze(model: nn.Module, patterns: Sequence[str], *, where: str = "freeze") -> Freezing:
     """Freezes every module or parameter whose dotted name matches a glob pattern.
 
     Example:
         >>> freeze(model, ["*aggregator*"]).matches
         (FreezeMatch(pattern='*aggregator*', tensors=48, numel=811392),)
+
+    Args:
+        where: the setting that the patterns are of, for the error.
 
     Raises:
         ConfigError: a pattern matches nothing; the nearest module names are listed.
@@ -58,7 +60,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> Freezing:
             guess = nearest(pattern.strip("*"), known)
             raise ConfigError(
                 f"pattern {pattern!r} matches no module and no parameter of {type(model).__name__}",
-                where="optim.frozen_module_names",
+                where=where,
                 allowed="a glob over module names such as " + ", ".join(name for name in known if "." not in name),
                 hint=f"did you mean '*{guess}*'?" if guess else None,
             )
@@ -87,26 +89,6 @@ def check_declarations(model: nn.Module, criteria: Criteria) -> None:
                     allowed=f"a glob over parameter names such as {shorten(names)}",
                     hint=f"did you mean '{guess}.*'?" if guess else None,
                 )
-
-
-def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Builds ``optim.optimizer`` over the given parameters."""
-    factory = instantiate(node, where="optim.optimizer", partial=True, plain=True)
-    try:
-        optimizer = factory(list(parameters))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{node.get('_target_')} refuses its settings: {error}",
-            where="optim.optimizer",
-            allowed="the keyword arguments of that optimizer",
-        ) from error
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}",
-            where="optim.optimizer",
-            allowed="a torch.optim.Optimizer",
-        )
-    return optimizer
 
 
 DEFAULT_LR = 1e-3

@@ -12,26 +12,33 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.batch import compare_batches, freeze_batch, is_carrier
-from pytest_overfit.two_view.data.normalize import normalize_batch
+from pytest_overfit.run.batch import freeze_batch, is_carrier
+from pytest_overfit.run.batch_differences import compare_batches
 from pytest_overfit.untrusted.objects import attributes, defines, is_a
 
 Batch = Mapping[str, Any]
 DRAWS = 4  # of data in memory; a loader with workers takes its time to start
 LOADER_DRAWS = 2
+EMPTY = "the second draw is empty: a loader that can be drawn twice is wanted"
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One batch of whatever the user gave, what a further draw differs in, and what there is to say about it."""
+class Sample:
+    """The one batch that is trained on, and the one that is evaluated on.
 
-    batch: Any
+    ``differences`` tells what changed between ``draws`` draws of the data: nothing, for one constant batch.
+    ``randomness`` are sentences on why, ``notes`` what else there is to say of the data.
+    """
+
+    train: Any
+    val: Any = None
     differences: tuple[str, ...] = ()
+    randomness: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     draws: int = 1
 
 
-def draw(data: Any) -> Drawn:
+def draw(data: Any) -> Sample:
     """One batch out of a batch, a loader or other iterable of batches, or a callable that returns the next one.
 
     Example:
@@ -44,27 +51,42 @@ def draw(data: Any) -> Drawn:
     Raises:
         OverfitError: there is no batch to be had.
     """
+    if isinstance(data, Sample):
+        return data
     if is_batch(data):
-        return Drawn(data)
+        return Sample(data)
     if callable(data) and not defines(data, "__iter__"):
         first = freeze_batch(data(), torch.device("cpu"))
-        return Drawn(first, _first_differences(first, (data() for _ in range(DRAWS - 1))), draws=DRAWS)
-    if not defines(data, "__iter__"):
-        raise OverfitError(
-            f"a {type(data).__name__} where data is wanted",
-            where="data",
-            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
-        )
+        differences = _first_differences(first, (data() for _ in range(DRAWS - 1)))
+        return Sample(first, differences=differences, draws=DRAWS)
+    _refuse_strangers(data)
     iterator = iter(data)
     first = first_batch(iterator)
     if iterator is data:
-        return Drawn(first, notes=("the data are an iterator: they cannot be drawn twice and compared",))
+        return Sample(first, notes=("the data are an iterator: they cannot be drawn twice and compared",))
     second = next(iter(data), None)
     if second is None:
-        return Drawn(first, ("the second draw is empty: a loader that can be drawn twice is wanted",))
+        return Sample(first, differences=(EMPTY,))
     again = (LOADER_DRAWS if attributes(data).get("num_workers") else DRAWS) - 2
     later = (batch for _ in range(again) if (batch := next(iter(data), None)) is not None)
-    return Drawn(first, _first_differences(first, itertools.chain((second,), later)), draws=2 + again)
+    differences = _first_differences(first, itertools.chain((second,), later))
+    return Sample(first, differences=differences, draws=2 + again)
+
+
+def one_batch(data: Any) -> Any:
+    """The first batch of a batch, a loader or other iterable of batches, or a callable that returns one.
+
+    Raises:
+        OverfitError: there is no batch to be had.
+    """
+    if isinstance(data, Sample):
+        return data.train
+    if is_batch(data):
+        return data
+    if callable(data) and not defines(data, "__iter__"):
+        return data()
+    _refuse_strangers(data)
+    return first_batch(data)
 
 
 def is_batch(data: Any) -> bool:
@@ -74,42 +96,23 @@ def is_batch(data: Any) -> bool:
     return dataclasses.is_dataclass(type(data)) or is_carrier(data)
 
 
+def _refuse_strangers(data: Any) -> None:
+    if not defines(data, "__iter__"):
+        raise OverfitError(
+            f"a {type(data).__name__} where data is wanted",
+            where="data",
+            allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
+        )
+
+
 def _first_differences(first: Any, others: Iterable[Any]) -> tuple[str, ...]:
     """What the first of the others that differs at all differs in: a jitter of few values may repeat itself."""
     return next((found for other in others if (found := differences_of(first, other))), ())
 
 
 def differences_of(first: Any, second: Any) -> tuple[str, ...]:
+    """One line for every tensor in which two batches differ."""
     return tuple(difference.describe() for difference in compare_batches(first, second))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The one sample that is trained on, as the model gets it (normalised), and the validation sample.
-
-    ``differences`` tells what changed between ``draws`` draws of the training loader: nothing, for one constant sample.
-    ``randomness`` are sentences on why, ``notes`` what else there is to say of the data and of the model they go into.
-    """
-
-    train: Batch
-    val: Batch | None = None
-    differences: tuple[str, ...] = ()
-    randomness: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    draws: int = 1
-
-
-def draw_batch(loader: Iterable[Batch]) -> tuple[Batch, tuple[str, ...]]:
-    """Draws the first batch of a loader twice: the first draw normalised, and the differences between the two by key.
-
-    Raises:
-        OverfitError: the loader is empty.
-    """
-    first = first_batch(loader)
-    second = next((batch for batch in loader), None)
-    if second is None:
-        return normalize_batch(first), ("the second draw is empty: a loader that can be drawn twice is wanted",)
-    return normalize_batch(first), differences_of(first, second)
 
 
 def first_batch(loader: Iterable[Batch]) -> Batch:

@@ -12,19 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.errors.asking import Refused, users_code
-from pytest_overfit.run.batch import map_tensors, named_tensors
+from pytest_overfit.errors.asking import Refused
+from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import copy_of, dressed, is_dense, is_strided, numbers_of
-from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.loss_call import LossCall, exchanged
 from pytest_overfit.run.record import Share, Supervision
-from pytest_overfit.run.snapshot import Snapshot
-from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
-from pytest_overfit.run.update import into_training
+from pytest_overfit.run.task import Heard, Terms
 
 FEW, MANY = 2, 24  # elements that are exchanged one by one: where all answer, and where some do not
 SURE = 0.5  # a smaller share by the gradient is asked again by exchange
 MOST_ELEMENTS = 1_000_000  # one of more moves a mean by less than float32 shows
-SAME = 1e-7  # of the objective: rounding
 OTHER = 0.05  # of the elements that are taken for left out by the data may answer all the same
 CLASSES = 2  # values of a target that is a label, though written in numbers
 TABLE, SHORT = 2, 2  # dimensions of (samples, positions); equal labels at an end that need not be padding
@@ -33,26 +30,23 @@ WHOLE = 0.9  # of a column answers, where columns are what is read
 Grid = Tensor  # of booleans, in the shape of a target
 
 
-def measure_shares(
-    task: Task, snapshot: Snapshot, keys: Mapping[str, bool], *, seed: int, step: Callable[[Any], Any] | None
-) -> dict[str, Share]:
+def measure_shares(call: LossCall, keys: Mapping[str, bool]) -> dict[str, Share]:
     """The share of each of these tensors of the batch that the objective reads; none for what cannot be asked.
 
     Costs one forward pass for a target that has a gradient, up to ``MANY`` for one that has none.
 
     Args:
+        call: of the loss, or of the step in its place.
         keys: tensors of the batch, and whether they are targets for certain.
-        snapshot: what is put back after every call.
-        step: the user's step, asked in place of the loss.
     """
-    asked = Asked(task, snapshot, seed, step)
-    tensors = dict(named_tensors(task.batch))
+    batch = call.task.batch
+    tensors = dict(named_tensors(batch))
     found = {}
     for key, certain in keys.items():
         tensor = tensors.get(key)
         if tensor is None or not _is_measurable(tensor):
             continue
-        if (share := _share(asked, task.batch, tensor)) is not None:
+        if (share := _share(call, batch, tensor)) is not None:
             found[key] = Share(*share, certain=certain)
     return found
 
@@ -69,105 +63,54 @@ def targets_read(supervision: Supervision) -> dict[str, bool]:
     return {key: key in supervision.targets or len(read) == 1 for key in read}
 
 
-class Asked:
-    """One call of the loss, or of the step, after which everything is as it was."""
+def _slopes(call: LossCall, old: Tensor) -> Grid | None:
+    """Where the objective has a slope along a target of numbers; None where it has none at all."""
+    leaf = copy_of(old).requires_grad_()
 
-    def __init__(self, task: Task, snapshot: Snapshot, seed: int, step: Callable[[Any], Any] | None) -> None:
-        self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
-        self.base: float | None = None
+    def look(outputs: Heard, terms: Terms) -> Grid | None:
+        objective = terms["objective"]
+        if call.step is not None:
+            slope = leaf.grad  # of the step's own backward pass
+        else:
+            slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
+        return None if slope is None or (plain := numbers_of(slope)) is None else plain.nan_to_num(0.0) != 0
 
-    def objective(self, batch: Any) -> float:
-        return self.terms(batch)["objective"]
+    return _grid(call, exchanged(call.task.batch, {id(old): leaf}), look)
 
-    def terms(self, batch: Any) -> dict[str, float]:
-        """Every term as a number."""
-        numbers: dict[str, float] = self._call(batch, lambda _, terms: {k: float(v.detach()) for k, v in terms.items()})
-        return numbers
 
-    def moves(self, batch: Any) -> bool:
-        """Whether another batch has another objective. A batch that is refused has been read."""
-        if self.base is None:
-            self.base = self.objective(self.task.batch)
-        try:
-            return not abs(self.objective(batch) - self.base) <= SAME * abs(self.base)
-        except Refused:
-            return True
+def _places(call: LossCall, labels: Tensor) -> Grid | None:
+    """At which labels the predictions have a slope; None where no prediction has a place for each label."""
+    if call.step is not None:
+        return None
 
-    def slopes(self, old: Tensor) -> Grid | None:
-        """Where the objective has a slope along a target of numbers; None where it has none at all."""
-        leaf = copy_of(old).requires_grad_()
-
-        def look(outputs: Heard, terms: Terms) -> Grid | None:
-            objective = terms["objective"]
-            if self.step is not None:
-                slope = leaf.grad  # of the step's own backward pass
-            else:
-                slope = torch.autograd.grad(objective, leaf, allow_unused=True)[0] if objective.requires_grad else None
-            return None if slope is None or (plain := numbers_of(slope)) is None else plain.nan_to_num(0.0) != 0
-
-        return self._grid(exchanged(self.task.batch, {id(old): leaf}), look)
-
-    def places(self, labels: Tensor) -> Grid | None:
-        """At which labels the predictions have a slope; None where no prediction has a place for each label."""
-        if self.step is not None:
+    def look(outputs: Heard, terms: Terms) -> Grid | None:
+        objective = terms["objective"]
+        fitting = [(t, dim) for _, t in outputs if (dim := _classes(t, labels)) is not None and t.requires_grad]
+        if not fitting or not objective.requires_grad:
             return None
+        slopes = torch.autograd.grad(objective, [t for t, _ in fitting], allow_unused=True)
+        grids = [
+            (slope != 0) if dim == labels.dim() + 1 else (slope != 0).any(dim)
+            for slope, (_, dim) in zip(slopes, fitting, strict=True)
+            if slope is not None
+        ]
+        return max(grids, key=lambda grid: int(grid.sum()), default=None)
 
-        def look(outputs: Heard, terms: Terms) -> Grid | None:
-            objective = terms["objective"]
-            fitting = [(t, dim) for _, t in outputs if (dim := _classes(t, labels)) is not None and t.requires_grad]
-            if not fitting or not objective.requires_grad:
-                return None
-            slopes = torch.autograd.grad(objective, [t for t, _ in fitting], allow_unused=True)
-            grids = [
-                (slope != 0) if dim == labels.dim() + 1 else (slope != 0).any(dim)
-                for slope, (_, dim) in zip(slopes, fitting, strict=True)
-                if slope is not None
-            ]
-            return max(grids, key=lambda grid: int(grid.sum()), default=None)
-
-        return self._grid(self.task.batch, look)
-
-    def _grid(self, batch: Any, look: Callable[[Heard, Terms], Grid | None]) -> Grid | None:
-        try:
-            grid: Grid | None = self._call(batch, look)
-        except Refused:
-            return None
-        return grid if grid is not None and bool(grid.any()) else None
-
-    def _call(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
-        task = self.task
-        with restored_process(), task.listening():
-            seed_everything(self.seed)
-            task.heard.clear()
-            into_training(task.model)
-            try:
-                with users_code(), torch.set_grad_enabled(True):
-                    if self.step is None:
-                        predictions, terms = task.forward(batch)
-                        outputs = predictions if isinstance(predictions, Heard) else Heard()
-                    else:
-                        terms, outputs = scalar_terms(self.step(batch)), Heard(task.heard)
-                    return look(outputs, terms)
-            finally:
-                task.heard.clear()
-                self.snapshot.restore()
+    return _grid(call, call.task.batch, look)
 
 
-def exchanged(batch: Any, news: Mapping[int, Tensor]) -> Any:
-    """A batch with some of its tensors (by their ids) exchanged; the others are copied."""
-
-    def choose(tensor: Tensor) -> Tensor:
-        if id(tensor) in news:
-            return news[id(tensor)]
-        return copy_of(tensor)
-
-    return map_tensors(choose, batch)
+def _grid(call: LossCall, batch: Any, look: Callable[[Heard, Terms], Grid | None]) -> Grid | None:
+    try:
+        grid: Grid | None = call.look(batch, look)
+    except Refused:
+        return None
+    return grid if grid is not None and bool(grid.any()) else None
 
 
-def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+def _share(call: LossCall, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """(elements that answer, elements that count, whether single ones were tried), None where it cannot be asked."""
     numbers = is_dense(target) and target.is_floating_point()
-    grid = asked.slopes(target) if numbers else asked.places(target)
+    grid = _slopes(call, target) if numbers else _places(call, target)
     if grid is not None:
         left_out = _left_out(target, grid, batch)
         counted = target.numel() - int((left_out & ~grid).sum())
@@ -175,12 +118,12 @@ def _share(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | 
         if not numbers or answering >= SURE * counted:  # a label that is left out counts once it is another
             return answering, counted, False
     try:
-        return _tried(asked, batch, target)
+        return _tried(call, batch, target)
     except Refused:
         return None
 
 
-def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
+def _tried(call: LossCall, batch: Any, target: Tensor) -> tuple[int, int, bool] | None:
     """Single elements exchanged for another value of the same tensor."""
     values = numbers_of(target)
     if values is None:
@@ -199,7 +142,7 @@ def _tried(asked: Asked, batch: Any, target: Tensor) -> tuple[int, int, bool] | 
         changed = flat.clone()
         changed[place] = other
         other_target = dressed(changed.reshape(target.shape).to(target.dtype), target)
-        moved += asked.moves(exchanged(batch, {id(target): other_target}))
+        moved += call.moves(exchanged(batch, {id(target): other_target}))
         tried += 1
         if tried == moved == FEW:
             break

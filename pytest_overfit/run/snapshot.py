@@ -11,7 +11,6 @@ import copy
 import functools
 import operator
 import random
-import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,29 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Sampler
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.elements import copy_of, is_dense, is_wrapper
 from pytest_overfit.run.optim import follow_device
-from pytest_overfit.untrusted.objects import attributes, contents, defines, is_a, state
+from pytest_overfit.run.reachable import counters, reachable
+from pytest_overfit.untrusted.objects import attributes, contents, is_a
 
 CONTAINERS = (dict, OrderedDict, list, set, deque)
 HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
-MOST_OBJECTS = 2000  # of one search, against endless graphs of a trainer's own objects
-DEEPEST = 5
-PLAIN = (int, float, complex, str, bytes, type(None))  # bool is an int
-LIBRARIES = (
-    "torch",
-    "numpy",
-    "builtins",
-    "pytest",
-    "_pytest",
-    "pluggy",
-    "pytest_overfit",
-    "omegaconf",
-)  # hold nothing of the user's
 
 
 class Snapshot:
@@ -86,7 +72,7 @@ class Snapshot:
         """Takes the state of everything that callables and iterables hold: see ``reachable``; their counters too."""
         for thing in reachable(*roots):
             self.add(thing)
-        self._restorers += [_later(write, value) for write, value in _counters(*roots)]
+        self._restorers += [_later(write, value) for write, value in counters(*roots)]
 
     def value(self, tensor: Tensor) -> Tensor | None:
         """A tensor's value at the time of the snapshot; None where it was not there or had no value yet."""
@@ -163,80 +149,6 @@ def preserved(*things: Any, keep_trained: bool = False) -> Iterator[Snapshot]:
         yield snapshot
     finally:
         snapshot.restore(keep_trained=keep_trained)
-
-
-def reachable(*roots: Any) -> Iterator[Any]:
-    """Stateful objects that callables and iterables hold: closures, bound methods, partials, attributes, globals named.
-
-    Modules, optimizers, whatever has ``state_dict`` and ``load_state_dict`` (schedulers, scalers, averaged models),
-    and random generators. What lies inside a module is the module's.
-    """
-    return (thing for thing in _walk(*roots) if _is_stateful(thing))
-
-
-def _counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
-    """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
-    for thing in _walk(*roots):
-        if is_a(thing, types.FunctionType):
-            for cell in thing.__closure__ or ():
-                with contextlib.suppress(ValueError):  # a name that is not bound yet
-                    if is_a(cell.cell_contents, *PLAIN):
-                        yield functools.partial(setattr, cell, "cell_contents"), cell.cell_contents
-            names = [name for name in thing.__code__.co_names if is_a(thing.__globals__.get(name, ()), *PLAIN)]
-            yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
-        elif not _is_stateful(thing):
-            held: dict[Any, Any] = thing if type(thing) is dict else attributes(thing)
-            for name, value in held.items():
-                if is_a(value, *PLAIN):
-                    yield functools.partial(_put, held, name), value
-
-
-def _put(mapping: dict[Any, Any], name: Any, value: Any) -> None:
-    mapping[name] = value
-
-
-def _walk(*roots: Any) -> Iterator[Any]:
-    """Everything of the user's that roots hold, nearest first; a stateful object is not looked into."""
-    seen: set[int] = set()
-    queue: deque[tuple[Any, int]] = deque((root, 0) for root in roots)
-    while queue and len(seen) < MOST_OBJECTS:
-        thing, depth = queue.popleft()
-        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType, Tensor):
-            continue
-        seen.add(id(thing))
-        yield thing
-        if depth < DEEPEST and not _is_stateful(thing):
-            queue.extend((held, depth + 1) for held in _held_by(thing))
-
-
-def _is_stateful(thing: Any) -> bool:
-    kinds = (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)
-    return is_a(thing, *kinds) or defines(thing, "state_dict", "load_state_dict")
-
-
-def _held_by(thing: Any) -> Iterator[Any]:
-    if is_a(thing, functools.partial):
-        yield from (thing.func, *thing.args, *thing.keywords.values())
-    elif is_a(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
-    elif is_a(thing, types.FunctionType):
-        if _is_library(thing):
-            return
-        yield from (attributes(thing)[name] for name in ("__wrapped__",) if name in attributes(thing))
-        yield from thing.__defaults__ or ()
-        yield from (thing.__kwdefaults__ or {}).values()
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a name that is not bound yet
-                yield cell.cell_contents
-        yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
-    else:
-        yield from contents(thing)
-        if is_a(thing, DataLoader, Sampler) or not _is_library(type(thing)):
-            yield from state(thing).values()
-
-
-def _is_library(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).partition(".")[0] in LIBRARIES
 
 
 def _all_modules(root: nn.Module) -> Iterator[nn.Module]:

@@ -1,17 +1,23 @@
-"""What the user hands over for one run: a model, data, a loss, an optimizer, a train step."""
+"""What is trained: a model, its data, its loss, its optimizer, and how all of them are used."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
+from pytest_overfit.config.schema import AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.record import Generated
+from pytest_overfit.run.record import FramePrediction, Generated
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.supervision import Probe
+
+Schedule = Callable[[float], float]  # the value of a hyper-parameter at a progress from 0 to 1
+VAL_EVERY = 100  # steps between two looks at a validation batch
 
 
 class NotGiven:
@@ -21,30 +27,92 @@ class NotGiven:
 NOT_GIVEN = NotGiven()
 
 
+def _nothing(*args: Any) -> tuple[Any, ...]:
+    return ()
+
+
+def _no_numbers(predictions: Any) -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Application:
+    """What the predictions of one kind of model mean.
+
+    Args:
+        probe: measures what the loss answers to, in place of the probe of any batch.
+        compare: (predictions, batch) -> one record per frame, prediction against ground truth.
+        numbers: measured of predictions now and then, by name.
+        pictures: (predictions, batch) -> what observers that draw are given.
+    """
+
+    probe: Probe | None = None
+    compare: Callable[[Any, Any], tuple[FramePrediction, ...]] = _nothing
+    numbers: Callable[[Any], Mapping[str, float]] = _no_numbers
+    pictures: Callable[[Any, Any], Sequence[Any]] = _nothing
+
+
 @dataclass(frozen=True)
 class Subject:
-    """What the user hands over, as it was given.
+    """What is trained, and how.
+
+    Example:
+        >>> Subject(torch.nn.Linear(4, 1), (torch.randn(8, 4), torch.randn(8, 1)), torch.nn.functional.mse_loss).name
+        ''
 
     Args:
         model: a module, a mapping or list of modules, or a factory without arguments that builds one.
-        data: a batch, a loader or other iterable of batches, or a callable that returns one; under a config a
-            ``Sample``.
-        loss: ``loss(model, batch)``, a criterion for (input, target) batches, or None; under a config
+        data: a batch, a loader or other iterable of batches, a callable that returns one, or a ``Sample``.
+        loss: ``loss(model, batch)``, a criterion for (input, target) batches, or None; beside ``predict`` it is
             ``loss(predictions, batch)``.
         optimizer: an optimizer, several, or a factory.
         step: the user's own train step.
+        name: of the run, in its record and its messages.
+        val_data: what is evaluated on, as ``data``; ``val_every``: steps between two evaluations.
+        schedules: hyper-parameter of the parameter groups (``lr``, ``weight_decay``) -> its value over the run.
+        predict: (model, batch) -> predictions, where the loss takes predictions.
+        application: what the predictions mean; ``draws``: pictures of them are wanted.
+        held: what else may hold state of the user's.
+        clip: modules whose gradients are clipped together, where the settings name none.
+        keys: how messages call a setting that comes from elsewhere, by its name.
+        notes: what there is to say of the subject; ``remarks``: what there is to say once it has been trained.
+        amp: mixed precision where the settings say nothing.
+        listened: which modules of the model are asked, told the batch: those that a train step calls itself; None:
+            the model.
+        discarded: keys of the batch that the step throws away in so many words: it need not answer to them.
+        generated: asked once the model is trained, with the batch and whether generation is a criterion.
     """
 
     model: Any
-    data: Any
+    data: Any = NOT_GIVEN
     loss: Any = None
     optimizer: Any = None
     step: Callable[..., Any] | None = None
+    name: str = ""
+    val_data: Any = None
+    val_every: int = VAL_EVERY
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    predict: Callable[[Any, Any], Any] | None = None
+    application: Application = Application()
+    draws: bool = False
+    held: tuple[Any, ...] = ()
+    clip: tuple[ClipGroup, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    remarks: Callable[[], Iterable[str]] = _nothing
+    amp: AmpConfig | None = None
+    listened: Callable[[Any], Any] | None = None
+    discarded: tuple[str, ...] = ()
+    generated: Callable[[Any, bool], Generated | None] | None = None
 
     @property
     def callables(self) -> tuple[Any, ...]:
         """What may hold state of the user's besides the model."""
-        return self.step, self.loss, self.optimizer, self.data
+        return (*self.held, self.step, self.loss, self.optimizer, self.data, *self.schedules.values())
+
+    def key(self, setting: str) -> str:
+        """How messages call a setting."""
+        return self.keys.get(setting, setting)
 
     def build(self) -> Any:
         """What a factory returns, or the given module or modules themselves."""
@@ -56,33 +124,13 @@ def is_factory(model: Any) -> bool:
     return callable(model) and not isinstance(model, nn.Module)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A subject that can be run: its model is built, and its parts are what a run takes.
-
-    Args:
-        listened: which modules of the model are asked, told the batch: those that a train step calls itself; None:
-            the model.
-        discarded: keys of the batch that the step throws away in so many words: it need not answer to them.
-        generated: asked once the model is trained, with the batch and whether generation is a criterion.
-        amp: mixed precision where the settings say nothing.
-    """
-
-    subject: Subject
-    notes: tuple[str, ...] = ()
-    amp: AmpConfig | None = None
-    listened: Callable[[Any], Any] | None = None
-    discarded: tuple[str, ...] = ()
-    generated: Callable[[Any, bool], Generated | None] | None = None
-
-
-Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager[Prepared]]
+Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager[Subject]]
 
 
 @contextlib.contextmanager
-def as_given(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+def as_given(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """A subject with its model built, and nothing else changed."""
-    yield Prepared(replace(subject, model=subject.build()))
+    yield replace(subject, model=subject.build())
 
 
 def with_data(subject: Subject) -> Subject:

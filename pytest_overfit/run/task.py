@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -63,51 +63,6 @@ class Task(Protocol):
 
     def listening(self) -> contextlib.AbstractContextManager[Any]:
         """Around every use of ``forward``: a task may have to hear what its model predicts."""
-
-
-@dataclass(frozen=True)
-class TwoViewTask:
-    """A two-view model under a criterion: ``model(images=...)``, then ``criterion(predictions, batch)`` -> terms.
-
-    ``batch`` and ``val_batch`` are frozen batches on the device (``run.batch``). ``caller`` is called in place of the
-    model, where something stands around it.
-    """
-
-    model: nn.Module
-    criterion: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
-    batch: Mapping[str, Any]
-    val_batch: Mapping[str, Any] | None
-    device: torch.device
-    precision: Precision = Precision()
-    heard: Heard = field(default_factory=Heard)
-    caller: nn.Module | None = None
-
-    def forward(self, batch: Mapping[str, Any]) -> tuple[Any, Terms]:
-        predictions = self.predict(batch)
-        return predictions, self.terms(predictions, batch)
-
-    @property
-    def repeatable(self) -> bool:
-        return True
-
-    def listening(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
-
-    def predict(self, batch: Mapping[str, Any]) -> Any:
-        with self.precision.autocast(self.device):
-            predictions = (self.caller or self.model)(images=batch["images"])
-            if predictions is None:
-                raise OverfitError(
-                    "the model returned None",
-                    where=f"forward of {type(self.model).__name__}",
-                    allowed="a mapping of predictions",
-                    hint="return it at the end of forward",
-                )
-        return _as_float32(predictions) if self.precision.enabled else predictions
-
-    def terms(self, predictions: Any, batch: Mapping[str, Any]) -> Terms:
-        """The scalar terms of the loss; ``objective`` is among them under that name."""
-        return scalar_terms(self.criterion(predictions, batch))
 
 
 def scalar_terms(result: Any) -> Terms:
@@ -176,11 +131,12 @@ def _described(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _as_float32(predictions: Any) -> Any:
+def as_float32(predictions: Any) -> Any:
+    """A nest with its floating-point tensors in float32."""
     if isinstance(predictions, Tensor):
         return predictions.float() if predictions.is_floating_point() else predictions
     if isinstance(predictions, Mapping):
-        return {key: _as_float32(value) for key, value in predictions.items()}
+        return {key: as_float32(value) for key, value in predictions.items()}
     if isinstance(predictions, (list, tuple)):
-        return [_as_float32(value) for value in predictions]
+        return [as_float32(value) for value in predictions]
     return predictions

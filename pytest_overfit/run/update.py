@@ -182,8 +182,10 @@ class OwnUpdate:
         optimizers: list[Optimizer],
         watch: GradientWatch,
         found: Callable[[Optimizer], None],
+        *,
+        frozen: Freezing,
     ) -> None:
-        self.task, self.step, self.watch, self.found = task, step, watch, found
+        self.task, self.step, self.watch, self.found, self.frozen = task, step, watch, found, frozen
         self.optimizers = list(optimizers)
         self.stepped: set[int] = set()
         self.norms: Tensor | None = None
@@ -198,6 +200,7 @@ class OwnUpdate:
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.task.heard.clear()
+        self.frozen.hold()
         self.norms, self.observe = None, observe
         terms = scalar_terms(self.step(self.task.batch))
         self.source = terms["objective"]

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.bounded import Parts
-from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.call import heard_in, listened_to
 from pytest_overfit.run.constant import Constant, Writes
-from pytest_overfit.run.context import RunContext, heard_in
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import dressed, numbers_of
-from pytest_overfit.run.influence import Answer, perturbed, plain_outputs, targets_of
+from pytest_overfit.run.influence import perturbed, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.loss_call import Answer, exchanged, plain_outputs
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import Agreement, Fall, Supervision
-from pytest_overfit.run.shares import exchanged
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
@@ -122,7 +122,7 @@ class _Trained:
                 terms, outputs = scalar_terms(bench.step(batch)), Heard(task.heard)
             else:
                 predictions, terms = task.forward(batch)
-                outputs = predictions if isinstance(predictions, Heard) else heard_in(predictions)
+                outputs = heard_in(predictions)
         heard = Heard((name, tensor) for name, tensor in plain_outputs(outputs) if tensor.numel() > 1)
         task.heard.clear()
         return heard, {name: float(value.detach()) for name, value in terms.items()}

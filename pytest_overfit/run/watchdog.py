@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import itertools
-import linecache
 import math
 import multiprocessing
 import os
 import signal
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.process_state import born_since, forked, free_signal, is_debugged
 from pytest_overfit.run.record import Hang
+from pytest_overfit.run.stack_lines import MOST_LINES, frames_of, users_lines
 
 GRACE = 2.0  # seconds after a limit, for whoever looks at it by himself between two steps
 PATIENCE = 1.5  # of the slowest step so far, where that is longer: a slow run looks at its limit after it
@@ -35,15 +33,9 @@ LAST_SECONDS = 1.5  # after the signal, for the main thread to leave; then the p
 NATIVE_SECONDS = 0.8  # later still, where C code holds the interpreter
 JOIN_SECONDS = 5.0  # for a thread that has nothing left to do
 WORKER_SECONDS = 0.3  # for the workers of a loader to say where they are
-SIGNALS = ("SIGRTMAX", "SIGUSR2", "SIGUSR1")  # the first that nobody uses; SIGALRM is pytest-timeout's
-MOST_LINES = 6  # of a stack
-LONGEST = 100  # characters of a line of code
 MOST_RAISED = 8  # by signals while a block ends: one per loader and one of ours
 MOST_BYTES = 2000  # of what a worker says
-PACKAGE = Path(__file__).resolve().parents[1]
-STDLIB, SCRIPTS = sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["scripts"]
 LOADER = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}dataloader.py"
-DEBUGGERS = frozenset({"bdb", "pydevd", "pydevd_frame_evaluator"})
 
 
 class Stopped(BaseException):
@@ -160,7 +152,7 @@ class Watchdog:
             self._changed.notify()
         if self._thread is None:
             self._process, self._watched = os.getpid(), threading.get_ident()
-            self._signal = _free_signal()
+            self._signal = free_signal()
             if self._signal is not None:
                 self._pipe = os.pipe()
                 os.set_blocking(self._pipe[0], False)
@@ -227,8 +219,8 @@ class Watchdog:
     def _stop(self, block: _Block) -> None:
         """The first stage: the stack is taken, the workers born in the block are ended, the main thread is woken."""
         frame = sys._current_frames().get(self._watched or 0)
-        children = _born_since(block)
-        waits = any(path.endswith(LOADER) for path, _, _ in _frames(frame))
+        children = born_since(block.children)
+        waits = any(path.endswith(LOADER) for path, _, _ in frames_of(frame))
         told = self._ask_workers(children) if waits and self._signal is not None else ()
         stack = (*told, *users_lines(frame))[:MOST_LINES]
         waiting = "waiting for a DataLoader worker: " if waits else ""
@@ -259,13 +251,13 @@ class Watchdog:
         try:
             self.last.tell(hang)
         finally:
-            for child in _born_since(block):
+            for child in born_since(block.children):
                 child.kill()
             os._exit(1)
 
     def _ask_workers(self, children: list[Any]) -> tuple[str, ...]:
         """Where the workers of a loader are; those that were forked have the handler of this process."""
-        asked = [child for child in children if _forked(child)]
+        asked = [child for child in children if forked(child)]
         for child in asked:
             with contextlib.suppress(OSError, ValueError):
                 os.kill(child.pid, self._signal or 0)
@@ -288,7 +280,7 @@ class Watchdog:
         block.raised = True
         if block.closed or block.hang is None:
             return
-        if _is_debugged():
+        if is_debugged():
             block.hang, block.due = None, math.inf
             faulthandler.cancel_dump_traceback_later()
             return
@@ -319,7 +311,7 @@ class _Limited:
                     raise
         if block.hang is None:
             return
-        for child in _born_since(block) * 2:
+        for child in born_since(block.children) * 2:
             with contextlib.suppress(RuntimeError):
                 child.kill()
                 child.join(LAST_SECONDS)
@@ -345,62 +337,3 @@ def refused_after(seconds: float | None, *, what: str, last: LastWord | None = N
             allowed=f"to come back within max_seconds ({hang.limit:g} s)",
             hint="mend what that line waits for; raise max_seconds where it is merely slow",
         ) from None
-
-
-def users_lines(frame: FrameType | None, *, until: str | None = None) -> tuple[str, ...]:
-    """The lines of user code that a thread is in, the innermost first; of library code alone the innermost line.
-
-    ``until`` is the function whose callers are not looked at; there library code alone gives no line.
-
-    Example:
-        >>> users_lines(sys._getframe())                                             # doctest: +SKIP
-        ('loss at test_model.py:7: queue.get()',)
-    """
-    frames = list(itertools.takewhile(lambda each: each[2] != until, _frames(frame)))
-    of_user = [each for each in frames if not is_library(each[0])]
-    return tuple(_line(*each) for each in (of_user or frames[: until is None])[:MOST_LINES])
-
-
-def is_library(path: str) -> bool:
-    """Whether a file is none of the user's: installed, of Python itself, of this package, or no file."""
-    parts = Path(path).parts
-    return (
-        "site-packages" in parts
-        or "dist-packages" in parts
-        or path.startswith((*(f"{folder}{os.sep}" for folder in (PACKAGE, STDLIB, SCRIPTS)), "<"))
-    )
-
-
-def _frames(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
-    while frame is not None:
-        yield frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-        frame = frame.f_back
-
-
-def _line(path: str, number: int, name: str) -> str:
-    here = os.path.relpath(path) if path.startswith(f"{Path.cwd()}{os.sep}") else path
-    code = linecache.getline(path, number).strip()
-    return f"{name} at {here}:{number}{': ' if code else ''}{code[:LONGEST]}"
-
-
-def _free_signal() -> int | None:
-    """A signal that nobody uses; none where signals cannot be had: off the main thread, on Windows."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_kill"):
-        return None
-    found = [int(getattr(signal, name)) for name in SIGNALS if hasattr(signal, name)]
-    return next((number for number in found if signal.getsignal(number) == signal.SIG_DFL), None)
-
-
-def _born_since(block: _Block) -> list[Any]:
-    return [child for child in multiprocessing.active_children() if child.pid not in block.children]
-
-
-def _forked(child: Any) -> bool:
-    return type(child).__name__ in ("ForkProcess", "Process") and multiprocessing.get_start_method() == "fork"
-
-
-def _is_debugged() -> bool:
-    """Whether somebody looks at the main thread in a debugger: he may take his time."""
-    trace = sys.gettrace()
-    module = getattr(trace, "__module__", None) or getattr(type(trace), "__module__", "")
-    return str(module).partition(".")[0] in DEBUGGERS

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from pytest_overfit.run.task import scalar_terms
-from pytest_overfit.two_view.data.prepare import split_samples
 
 
 class Accumulated:
@@ -33,6 +35,28 @@ class Accumulated:
         return {name: sum(terms[name] for terms in losses) / self.parts for name in losses[0]}
 
 
-def inner_loss(loss: Any) -> Any:
-    """The user's own loss, which may hold state."""
-    return loss.loss if isinstance(loss, Accumulated) else loss
+def split_samples(nest: Any, samples: int, parts: int) -> list[Any]:
+    """A nest of tensors cut along its leading axis of ``samples`` into ``parts``; other leaves go into every part.
+
+    Example:
+        >>> split_samples({"x": torch.arange(4), "names": ["a", "b", "c", "d"], "stages": 3}, 4, 2)[1]
+        {'x': tensor([2, 3]), 'names': ['c', 'd'], 'stages': 3}
+    """
+    return [_part(nest, samples, start, end) for start, end in _bounds(samples, parts)]
+
+
+def _bounds(samples: int, parts: int) -> list[tuple[int, int]]:
+    edges = [round(samples * index / parts) for index in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _part(nest: Any, samples: int, start: int, end: int) -> Any:
+    if isinstance(nest, Tensor):
+        return nest[start:end] if nest.dim() and nest.shape[0] == samples else nest
+    if isinstance(nest, Mapping):
+        return {key: _part(value, samples, start, end) for key, value in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        if len(nest) == samples and not any(isinstance(item, Tensor) for item in nest):
+            return nest[start:end]
+        return type(nest)(_part(item, samples, start, end) for item in nest)
+    return nest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.device import choose_device_for
 from pytest_overfit.run.isolation import isolated
-from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
+from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.trainer.checkpoint import load_checkpoint
@@ -25,6 +25,7 @@ from pytest_overfit.trainer.process_group import alone
 from pytest_overfit.trainer.schedules import Schedule, build_schedule
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
+KEYS = {"freeze": "optim.frozen_module_names", "clip_grad_norm": "optim.gradient_clip"}  # of a config, by setting
 LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"
 
 
@@ -34,11 +35,26 @@ def build_model(config: OverfitConfig, *, tell: Callable[[str], None] = lambda n
     Args:
         tell: gets what there is to say of the checkpoint that it starts from.
     """
-    with isolated(seed=config.seed, threads=torch.get_num_threads(), deterministic=False), at_home(config):
-        model: nn.Module = instantiate(config.model, where="model", recursive=config.trainer is None)
-        if isinstance(model, nn.Module):
-            for note in load_checkpoint(model, config.checkpoint):
-                tell(note)
+    with isolated(seed=config.seed, threads=torch.get_num_threads(), deterministic=False):
+        factory = ModelOfConfig(config)
+        model = factory()
+        for note in factory.notes:
+            tell(note)
+        return model
+
+
+class ModelOfConfig:
+    """A factory of the model of a config; ``notes`` says of the latest one what there is to say of its checkpoint."""
+
+    def __init__(self, config: OverfitConfig) -> None:
+        self.config = config
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self) -> nn.Module:
+        config = self.config
+        with at_home(config):
+            model: nn.Module = instantiate(config.model, where="model", recursive=config.trainer is None)
+            self.notes = load_checkpoint(model, config.checkpoint) if isinstance(model, nn.Module) else ()
         return model
 
 
@@ -65,6 +81,26 @@ def at_home(config: OverfitConfig, *, group: bool = True) -> Iterator[None]:
             raise ConfigError(found, where=error.where, allowed=error.allowed, hint=error.hint) from None
 
 
+def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Builds ``optim.optimizer`` over the given parameters."""
+    factory = instantiate(node, where="optim.optimizer", partial=True, plain=True)
+    try:
+        optimizer = factory(list(parameters))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{node.get('_target_')} refuses its settings: {error}",
+            where="optim.optimizer",
+            allowed="the keyword arguments of that optimizer",
+        ) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}",
+            where="optim.optimizer",
+            allowed="a torch.optim.Optimizer",
+        )
+    return optimizer
+
+
 def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss, *, turn: int = 0) -> str:
     """Builds everything a config names without training: one line that says what was built.
 
@@ -77,7 +113,7 @@ def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss, *, turn: int 
     settings = config.overfit
     device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=turn).device
     with preserved(model), at_home(config):
-        freeze(model, config.frozen_module_names)
+        freeze(model, config.frozen_module_names, where=KEYS["freeze"])
         _expect_clip_groups(config, GradientClipper(model, config.gradient_clip))
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = build_optimizer(config.optimizer, trainable or model.parameters())

@@ -68,7 +68,7 @@ def instantiate(
 
 def _users_line(error: BaseException) -> str | None:
     """The innermost line of the user's own behind a call; None where the call itself, or a library, refuses it."""
-    from pytest_overfit.run.watchdog import is_library
+    from pytest_overfit.run.stack_lines import is_library
 
     frames = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
     lines = [f"{path}:{number}" for path, number in frames if not is_library(path)]

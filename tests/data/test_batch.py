@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pytest_overfit.run.batch import (
-    Difference,
-    compare_batches,
     fingerprint,
     freeze_batch,
     map_tensors,
     named_tensors,
     summarize,
 )
+from pytest_overfit.run.batch_differences import Difference, compare_batches
 
 
 class Point(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit.two_view.data.prepare import prepare_batch, repeat_batch, split_samples
+from pytest_overfit.two_view.data.prepare import prepare_batch, repeat_batch
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch
 
@@ -33,14 +33,3 @@ def test_a_repeated_sample_has_its_frames_in_reverse_order() -> None:
     assert doubled["images"].tolist() == [[[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]]
     assert (doubled["seq_name"], doubled["scale"]) == (["a", "a"], 2)
     assert batch["images"].shape == (1, 2, 3)
-
-
-def test_parts_cover_every_sample_once() -> None:
-    """Also where they are not of one size; lists of tensors are cut inside."""
-    x = torch.arange(5)
-    nest: dict[str, Any] = {"x": x, "stages": [x, x + 1], "names": list("abcde"), "scalar": torch.ones(())}
-    parts = split_samples(nest, 5, 2)
-    assert torch.equal(torch.cat([part["x"] for part in parts]), x)
-    assert [part["names"] for part in parts] == [["a", "b"], ["c", "d", "e"]]
-    assert [len(part["stages"][1]) for part in parts] == [2, 3]
-    assert all(part["scalar"] == 1 for part in parts)

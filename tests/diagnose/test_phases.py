@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from pytest_overfit.api import overfit_model, settings_of_call
+from pytest_overfit.api import run_subject, settings_of_call
 from pytest_overfit.diagnose.gather.schedule import spoken
 from pytest_overfit.diagnose.gather.trials import Change
 from pytest_overfit.run.observer import Observer
@@ -35,9 +35,9 @@ def phases_of(*, lr: float, **settings: Any) -> list[tuple[str, str, float | Non
     net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
     batch = torch.randn(8, 4), torch.randn(8, 1)
     listener = Listener()
-    subject = Subject(net, batch, F.mse_loss, lambda p: torch.optim.Adam(p, lr=lr))
+    subject = Subject(net, batch, F.mse_loss, lambda p: torch.optim.Adam(p, lr=lr), name="net")
     given = settings_of_call(None, None, {"max_steps": 200, **settings})
-    overfit_model(subject, given, name="net", observers=lambda seed: [listener])
+    run_subject(subject, given, observers=lambda seed: [listener])
     names = [name for name, _, _ in listener.told]
     assert "step" not in names[: names.index("training")]
     return [each for each in listener.told if each[0] != "step"]

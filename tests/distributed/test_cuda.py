@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_overfit.api import overfit_model, settings_of_call
+from pytest_overfit.api import run_subject, settings_of_call
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.subject import Subject
 from tests.distributed.support import GREEN, SMALL, curve, torchrun
@@ -49,6 +49,6 @@ def test_the_gpu_of_a_worker_is_the_current_one(tmp_path: Path) -> None:
 
     settings = settings_of_call(None, None, {"device": "cuda", "max_steps": 20, "defects": False})
     subject = Subject(Moving(4, 1), (torch.randn(8, 4), torch.randn(8, 1)), torch.nn.functional.mse_loss)
-    result = overfit_model(subject, settings, name="", place=Place(workers=2, worker=1, shared=tmp_path))
+    result = run_subject(subject, settings, place=Place(workers=2, worker=1, shared=tmp_path))
     assert result.record.device.startswith("cuda:1")
     assert torch.cuda.current_device() == 0

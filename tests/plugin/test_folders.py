@@ -215,7 +215,7 @@ def test_ctrl_c_outside_of_the_loop(pytester: pytest.Pytester, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "place", ["pytest_overfit.two_view.pair.create.create_pair", "pytest_overfit.run.execute.probe_supervision"]
+    "place", ["pytest_overfit.two_view.pair.create.create_pair", "pytest_overfit.run.training.nudged"]
 )
 def test_ctrl_c_under_a_config(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tiny: TinyConfig, place: str

@@ -174,10 +174,11 @@ def test_a_small_run_shows_its_batch_and_its_gradients() -> None:
 
 def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     """The quick config, a few steps of it: every key of the guide's batch, every term of its loss."""
-    from pytest_overfit.api import overfit_config
+    from pytest_overfit.api import run_config
     from pytest_overfit.config.loading import load_config
     from pytest_overfit.plugin.fixtures import dataset, loader
-    from pytest_overfit.run.sample import Sample, draw_batch
+    from pytest_overfit.run.sample import Sample
+    from pytest_overfit.two_view.data.loader import draw_batch
     from pytest_overfit.two_view.pair.create import create_pair
     from pytest_overfit.two_view.pair.synthetic import render_source
 
@@ -187,7 +188,7 @@ def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     source = render_source(tmp_path / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
     pair = create_pair(source.source_root, source.source_seg_root, source.source_npz, tmp_path / "pair")
     batch, differences = draw_batch(loader(config, pair, dataset(config, config.train, pair)))
-    result = overfit_config(config, None, Sample(batch, batch, differences))
+    result = run_config(config, None, Sample(batch, batch, differences))
     lines = debug_lines(result, width=100)
     assert len(lines) <= 30
     assert max(map(len, lines)) <= 100

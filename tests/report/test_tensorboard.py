@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.api import overfit_config
+from pytest_overfit.api import run_config
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.report.board.layout import hyperparameters
@@ -93,7 +93,7 @@ def test_the_file_of_a_real_run_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "board"
     log = TensorBoardLog(folder, limits=limits)
     batch = two_view_batch()
-    result = overfit_config(config, Memoriser(), Sample(batch, batch, ()), observers=lambda seed: [log])
+    result = run_config(config, Memoriser(), Sample(batch, batch, ()), observers=lambda seed: [log])
     log.on_result(result)
     log.close()
     assert len(list(folder.iterdir())) == 1

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
 from pytest_overfit.config.schema import ANY_MODEL, AmpConfig
-from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.runner import run as run_subject
 from pytest_overfit.run.subject import Subject
 
 Batch = tuple[Tensor, Tensor]
@@ -323,7 +323,7 @@ def test_a_replay_is_the_same_run() -> None:
     def curve(seed: int) -> tuple[float, ...]:
         model = nn.Sequential(net(), nn.Dropout(0.2))
         settings = replace(ANY_MODEL, amp=AmpConfig(False))
-        record: RunRecord = run_any_model(Subject(model, batch(), F.mse_loss, adam), settings, seed=seed, name="replay")
+        record: RunRecord = run_subject(Subject(model, batch(), F.mse_loss, adam, name="replay"), settings, seed=seed)
         return record.curves["objective"][:30]
 
     assert curve(0) == curve(0) != curve(1)

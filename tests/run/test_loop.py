@@ -10,13 +10,16 @@ import torch
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, freeze
-from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
+from pytest_overfit.run.task import Precision, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.trainer.subject import predict
 from pytest_overfit.two_view.frame_picture import FramePicture
+from pytest_overfit.two_view.metrics import confidence_of
 from pytest_overfit.two_view.reference.loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera
@@ -51,16 +54,21 @@ class Listener(Observer):
         raise AssertionError("the loop itself shows no pictures")
 
 
+def two_view_task(model: Memoriser, batch: Any, loss: Any = None, **rest: Any) -> CallTask:
+    """A two-view model under a loss that takes its predictions."""
+    return CallTask(model, model, loss or MultitaskLoss(), batch, torch.device("cpu"), predictor=predict, **rest)
+
+
 def run(
     model: Memoriser | None = None, *, criterion: Any = None, observers: Sequence[Listener] = (), **changes: Any
 ) -> Curves:
     torch.manual_seed(0)
     net = model or Memoriser()
     batch = two_view_batch()
-    task = TwoViewTask(net, criterion or MultitaskLoss(), batch, batch, torch.device("cpu"), Precision())
+    task = two_view_task(net, batch, criterion or MultitaskLoss(), val_batch=batch)
     values: dict[str, Any] = {
         "max_steps": 40, "max_seconds": None, "hold_steps": 5, "limits": {"objective": Limit(0.01)}, "val_every": 10,
-        "read_every": 5,
+        "read_every": 5, "measure": confidence_of,
     }  # fmt: skip
     watch, optimizer = GradientWatch(net), torch.optim.AdamW(net.parameters(), lr=0.05)
     update = PlainUpdate(task, [optimizer], watch, clip=GradientClipper(net, ()), frozen=freeze(net, ()))
@@ -167,7 +175,7 @@ def test_evaluation_leaves_modes_alone() -> None:
     net = Memoriser()
     net.camera_head.eval()
     batch = two_view_batch()
-    task = TwoViewTask(net, MultitaskLoss(), batch, None, torch.device("cpu"))
+    task = two_view_task(net, batch)
     assert evaluate(task, batch)["objective"] > 0
     assert net.training
     assert not net.camera_head.training
@@ -222,5 +230,5 @@ def test_float16_on_the_cpu_needs_no_scaler() -> None:
 def test_bfloat16_predicts_in_float32() -> None:
     """The loss sees float32 whatever the forward pass ran in."""
     batch = two_view_batch()
-    task = TwoViewTask(Memoriser(), MultitaskLoss(), batch, None, torch.device("cpu"), Precision(True, torch.bfloat16))
+    task = two_view_task(Memoriser(), batch, precision=Precision(True, torch.bfloat16))
     assert task.predict(batch)["pose_enc"].dtype is torch.float32

@@ -8,8 +8,9 @@ from torch import nn
 
 from pytest_overfit.config.schema import ClipGroup
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze, set_hyperparameter
+from pytest_overfit.run.optim import GradientClipper, freeze, set_hyperparameter
 from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.trainer.build import build_optimizer
 
 
 def model() -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit.run.call import CallTask, as_loss
+from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.record import Share
 from pytest_overfit.run.shares import measure_shares
 from pytest_overfit.run.snapshot import Snapshot
@@ -22,7 +23,7 @@ def shares(batch: Any, loss: Any, *keys: str, model: nn.Module | None = None, st
     task = CallTask(trained, trained, None if loss is None else as_loss(loss), batch, torch.device("cpu"))
     snapshot = Snapshot()
     snapshot.add(trained)
-    return measure_shares(task, snapshot, dict.fromkeys(keys, True), seed=0, step=step)
+    return measure_shares(LossCall(task, snapshot, seed=0, step=step), dict.fromkeys(keys, True))
 
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from pytest_overfit.run.snapshot import preserved, reachable
+from pytest_overfit.run.reachable import reachable
+from pytest_overfit.run.snapshot import preserved
 
 
 def bits(tensor: Tensor) -> bytes:

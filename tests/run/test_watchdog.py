@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from pytest_overfit import OverfitError, run_overfit
-from pytest_overfit.run.watchdog import SIGNALS, Hung, Watchdog, _Block, is_library, refused_after, users_lines
+from pytest_overfit.run.process_state import SIGNALS
+from pytest_overfit.run.stack_lines import is_library, users_lines
+from pytest_overfit.run.watchdog import Hung, Watchdog, _Block, refused_after
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals"),

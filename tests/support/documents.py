@@ -17,7 +17,7 @@ from benchmarks.gallery.case import Bug
 from benchmarks.gallery.registry import BUGS
 from benchmarks.zoo.case import Setup
 from benchmarks.zoo.registry import CASES
-from pytest_overfit.api import overfit_config, run_overfit, settings_of_call
+from pytest_overfit.api import run_config, run_overfit, settings_of_call
 from pytest_overfit.config.explain import explain_config
 from pytest_overfit.config.loading import load_config
 from pytest_overfit.plugin.fixtures import dataset, loader
@@ -25,7 +25,8 @@ from pytest_overfit.report.record.document import Document, Pair, PairView, Sett
 from pytest_overfit.report.record.folder import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
-from pytest_overfit.run.sample import Sample, draw_batch
+from pytest_overfit.run.sample import Sample
+from pytest_overfit.two_view.data.loader import draw_batch
 from pytest_overfit.two_view.frame_picture import FramePicture
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.layout import PairFiles
@@ -137,7 +138,7 @@ def _trained(title: str, *overrides: str) -> tuple[Document, Pictures]:
         source = render_source(Path(folder) / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
         files = create_pair(source.source_root, source.source_seg_root, source.source_npz, Path(folder) / "pair")
         batch, differences = draw_batch(loader(config, files, dataset(config, config.train, files)))
-        result = overfit_config(config, None, Sample(batch, batch, differences), observers=lambda seed: (keeper,))
+        result = run_config(config, None, Sample(batch, batch, differences), observers=lambda seed: (keeper,))
     document = finished(
         title,
         result,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.trainer.accumulation import Accumulated, inner_loss
+from pytest_overfit.trainer.accumulation import Accumulated, split_samples
 
 
 def masked_mean(predictions: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -40,5 +40,14 @@ def test_fewer_samples_than_parts_are_one_batch() -> None:
     loss = Accumulated(masked_mean, 4)
     batch = {"images": torch.zeros(1, 1), "y": torch.zeros(1, 2), "mask": torch.ones(1, 2), "names": ["a"]}
     assert float(loss({"x": torch.ones(1, 2)}, batch)["objective"]) == 1
-    assert inner_loss(loss) is masked_mean
-    assert inner_loss(masked_mean) is masked_mean
+
+
+def test_parts_cover_every_sample_once() -> None:
+    """Also where they are not of one size; lists of tensors are cut inside."""
+    x = torch.arange(5)
+    nest: dict[str, Any] = {"x": x, "stages": [x, x + 1], "names": list("abcde"), "scalar": torch.ones(())}
+    parts = split_samples(nest, 5, 2)
+    assert torch.equal(torch.cat([part["x"] for part in parts]), x)
+    assert [part["names"] for part in parts] == [["a", "b"], ["c", "d", "e"]]
+    assert [len(part["stages"][1]) for part in parts] == [2, 3]
+    assert all(part["scalar"] == 1 for part in parts)

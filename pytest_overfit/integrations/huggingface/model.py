@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.integrations.huggingface.generation import said_again
-from pytest_overfit.run.subject import Prepared, Subject
+from pytest_overfit.run.subject import Subject
 
 
 def brings_data(model: Any) -> bool:
@@ -18,6 +19,6 @@ def brings_data(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """The subject itself; once trained it can be asked to generate."""
-    yield Prepared(subject, generated=partial(said_again, subject.model))
+    yield replace(subject, generated=partial(said_again, subject.model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,11 @@ from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.integrations.huggingface.step import TrainerStep
-from pytest_overfit.run.batch import compare_batches
+from pytest_overfit.run.batch_differences import compare_batches
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import preserved
-from pytest_overfit.run.subject import NOT_GIVEN, Prepared, Subject
-
-DEFAULT_STEPS = 1000
+from pytest_overfit.run.subject import NOT_GIVEN, Subject
+from pytest_overfit.run.training import planned_steps
 
 
 def brings_data(trainer: Any) -> bool:
@@ -28,7 +28,7 @@ def brings_data(trainer: Any) -> bool:
 
 
 @contextlib.contextmanager
-def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """The parts of a run of a Trainer; it is left as it was, and writes, logs and reports nothing.
 
     Raises:
@@ -44,7 +44,7 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
         )
     if not isinstance(trainer.model, nn.Module):
         raise OverfitError(f"{type(trainer).__name__} has no model", where="model", allowed="Trainer(model=...)")
-    steps = settings.budget.max_steps or DEFAULT_STEPS
+    steps = planned_steps(settings)
     optimizers = [each for each in (trainer.optimizer, trainer.lr_scheduler) if each is not None]
     with preserved(trainer.model, *optimizers, keep_trained=settings.keep_trained), _untouched(trainer):
         batch, notes = (subject.data, ()) if subject.data is not NOT_GIVEN else _first_batch(trainer)
@@ -56,9 +56,14 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
             (optimizer,), scheduler = collect_optimizers(subject.optimizer, trainable)[1], None
         step = TrainerStep(trainer, optimizer, scheduler, own=_overridden(trainer, "training_step"))
         trainer.log = step.log
-        yield Prepared(
-            Subject(trainer.model, batch, step.loss, optimizer, step.step),
-            notes=(*notes, *_notes(trainer, step, steps)),
+        yield replace(
+            subject,
+            model=trainer.model,
+            data=batch,
+            loss=step.loss,
+            optimizer=optimizer,
+            step=step.step,
+            notes=(*subject.notes, *notes, *_notes(trainer, step, steps)),
             amp=_precision(trainer.args),
             generated=partial(said_again, trainer.model),
         )

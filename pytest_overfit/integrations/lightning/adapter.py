@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -18,9 +19,9 @@ from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer, missi
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved
-from pytest_overfit.run.subject import NOT_GIVEN, Prepared, Subject
+from pytest_overfit.run.subject import NOT_GIVEN, Subject
+from pytest_overfit.run.training import planned_steps
 
-DEFAULT_STEPS = 1000
 PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
@@ -30,20 +31,20 @@ def brings_data(module: Any) -> bool:
 
 
 @contextlib.contextmanager
-def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
+def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """The parts of a run of a LightningModule; module and DataModule come back as they were.
 
     A loss or a step of the user's own makes it a module like any other.
     """
     if subject.loss is not None or subject.step is not None:
-        yield Prepared(subject)
+        yield subject
         return
     module = subject.model
     datamodule = subject.data if is_datamodule(subject.data) else None
     trainer = Trainer(
         module,
         _library_of(module),
-        max_steps=settings.budget.max_steps or DEFAULT_STEPS,
+        max_steps=planned_steps(settings),
         own=vars(module).get("_trainer"),
         datamodule=datamodule,
     )
@@ -60,15 +61,13 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Prepared]:
             trainer.take(optimizers, scheduled, _library_of(module))
             module.on_fit_start()
             module.on_train_start()
-        yield Prepared(
-            Subject(
-                module,
-                data,
-                loop.loss if module.automatic_optimization else None,
-                optimizers or None,
-                loop.step,
-            ),
-            notes=(*notes, *_notes(module, trainer)),
+        yield replace(
+            subject,
+            data=data,
+            loss=loop.loss if module.automatic_optimization else None,
+            optimizer=optimizers or None,
+            step=loop.step,
+            notes=(*subject.notes, *notes, *_notes(module, trainer)),
             amp=_precision(trainer),
             discarded=discarded(module.training_step),
             listened=lambda batch: _listened(module, loop, optimizers, batch),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from pytest_overfit.run.loop import Plan
 from pytest_overfit.run.ranks.group import Ranks
 from pytest_overfit.run.ranks.sharding import mapped, spread
 from pytest_overfit.run.ranks.shards import shard_of, shards_train_alike, unused_parameters
-from pytest_overfit.run.task import Task, TwoViewTask
 from pytest_overfit.run.update import Around, Row, Update, wants_closure
 
 
@@ -34,7 +33,7 @@ class Shared:
     """
 
     ranks: Ranks
-    task: Task
+    task: CallTask
     split: bool
     given: Any
     note: str
@@ -64,8 +63,8 @@ def shared_task(ranks: Ranks, bench: RunContext, *, unused: bool = False) -> Sha
         learns = any(p.requires_grad for p in model.parameters())
         return DistributedDataParallel(model, find_unused_parameters=find) if learns and not fsdp else model
 
-    trained = _with(task, wrap, batch)
-    return Shared(ranks, trained, split, _given(trained), _note(ranks, split))
+    trained = replace(task, given=mapped(task.given, wrap), batch=batch)
+    return Shared(ranks, trained, split, trained.given, _note(ranks, split))
 
 
 def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
@@ -120,17 +119,6 @@ class SharedUpdate(Around):
         if self.shared.split:
             return ranks.total(values) / ranks.size
         return ranks.total(values if ranks.is_first else torch.zeros_like(values))
-
-
-def _with(task: Task, wrap: Callable[[nn.Module], nn.Module], batch: Any) -> Task:
-    if isinstance(task, TwoViewTask):
-        return replace(task, caller=wrap(task.model), batch=batch)
-    assert isinstance(task, CallTask)
-    return replace(task, given=mapped(task.given, wrap), batch=batch)
-
-
-def _given(task: Task) -> Any:
-    return task.given if isinstance(task, CallTask) else getattr(task, "caller", None) or task.model
 
 
 def _note(ranks: Ranks, split: bool) -> str:

@@ -7,23 +7,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_overfit.config.launch import Launch
 from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.batch import fingerprint, freeze_batch
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
 from pytest_overfit.run.ranks.guard import GONE, SETTLE_SECONDS, Failure, Guard
 from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.watchdog import Stopped
-
-if TYPE_CHECKING:
-    from pytest_overfit.run.subject import Subject
 
 Value = TypeVar("Value")
 POLL_SECONDS = 0.005
@@ -179,39 +177,10 @@ class Ranks:
 
     def agreed_batch(self, batch: Value) -> Value:
         """The first rank's batch where the ranks have drawn different ones, as they do without a seed."""
-        from pytest_overfit.run.batch import fingerprint, freeze_batch
-
         if len({*self.gather(fingerprint(batch))}) == 1:
             return batch
         frozen = freeze_batch(batch, "cpu")
         return self.share(frozen, tensors_of, lambda data: with_tensors(frozen, data))
-
-    def initial_of(
-        self, model: nn.Module, before: Callable[[Tensor], Tensor | None]
-    ) -> Callable[[Tensor], Tensor | None]:
-        """A parameter's value before training: what is known of it, or a copy of its shard as it is now."""
-        late = {id(p): p.detach().clone() for p in model.parameters()} if self.shards_models else {}
-        return lambda parameter: late[id(parameter)] if id(parameter) in late else before(parameter)
-
-    def sharded(self, subject: Subject, given: Any, device: torch.device) -> tuple[Any, nn.Module]:
-        """Sharded copies of what the user gave as the model, and all of them as one module.
-
-        Raises:
-            OverfitError: the optimizer was built of the user's own parameters, or the loss has some.
-        """
-        from pytest_overfit.run.call import as_one_module
-        from pytest_overfit.run.ranks.sharding import refuse_instances, sharded_given
-
-        refuse_instances(subject.optimizer)
-        copies = sharded_given(given, subject.loss, self, device)
-        return copies, as_one_module(copies)
-
-    def write_back(self, trained: nn.Module, model: nn.Module) -> None:
-        """Gives the user's model the values of its sharded copy."""
-        if trained is not model:
-            from pytest_overfit.run.ranks.sharding import write_back
-
-            write_back(trained, model)
 
     def leave(self, *, wait: bool = True) -> None:
         """The session is over: the first rank goes last but one, so that no launcher ends it in its report."""

@@ -21,7 +21,8 @@ from types import FrameType
 from typing import Any
 
 from pytest_overfit.config.launch import Launch
-from pytest_overfit.run.watchdog import GRACE, Stopped, is_library
+from pytest_overfit.run.stack_lines import is_library
+from pytest_overfit.run.watchdog import GRACE, Stopped
 
 BEAT_SECONDS = 0.5
 STALE_SECONDS = 2.0  # without a beat, once something has gone wrong: the process is gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,11 +14,21 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.call import as_one_module, listened_to
+from pytest_overfit.run.ranks.group import Ranks
+from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.watch import all_parts
 
-if TYPE_CHECKING:
-    from pytest_overfit.run.ranks.group import Ranks
+
+def sharded(ranks: Ranks, subject: Subject, device: torch.device) -> tuple[Any, nn.Module]:
+    """Sharded copies of what the user gave as the model, and all of them as one module.
+
+    Raises:
+        OverfitError: the optimizer was built of the user's own parameters, or the loss has some.
+    """
+    refuse_instances(subject.optimizer)
+    copies = sharded_given(subject.model, subject.loss, ranks, device)
+    return copies, as_one_module(copies)
 
 
 def sharded_copy(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.run.sample import EMPTY, differences_of, first_batch
+from pytest_overfit.two_view.data.normalize import normalize_batch
 
 
 def build_loader(dataset: Dataset[Any], *, pair_index: int = 0, num_workers: int = 0) -> DataLoader[Any]:
@@ -35,3 +37,14 @@ def build_loader(dataset: Dataset[Any], *, pair_index: int = 0, num_workers: int
     # With its own generator: DataLoader seeds its workers, and would take that seed from the global one.
     generator = torch.Generator().manual_seed(0)
     return DataLoader(Subset(dataset, [pair_index]), batch_size=1, num_workers=num_workers, generator=generator)
+
+
+def draw_batch(loader: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Draws the first batch of a loader twice: the first draw normalised, and the differences between the two by key.
+
+    Raises:
+        OverfitError: the loader is empty.
+    """
+    first = first_batch(loader)
+    second = next((batch for batch in loader), None)
+    return normalize_batch(first), (EMPTY,) if second is None else differences_of(first, second)

@@ -1,8 +1,7 @@
-"""What a trainer does to a batch between its loader and its model, and how it cuts one into parts."""
+"""What a trainer does to a batch between its loader and its model."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,30 +41,3 @@ def repeat_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, list):
             doubled[key] = value * 2
     return doubled
-
-
-def split_samples(nest: Any, samples: int, parts: int) -> list[Any]:
-    """A nest of tensors cut along its leading axis of ``samples`` into ``parts``; other leaves go into every part.
-
-    Example:
-        >>> split_samples({"x": torch.arange(4), "names": ["a", "b", "c", "d"], "stages": 3}, 4, 2)[1]
-        {'x': tensor([2, 3]), 'names': ['c', 'd'], 'stages': 3}
-    """
-    return [_part(nest, samples, start, end) for start, end in _bounds(samples, parts)]
-
-
-def _bounds(samples: int, parts: int) -> list[tuple[int, int]]:
-    edges = [round(samples * index / parts) for index in range(parts + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _part(nest: Any, samples: int, start: int, end: int) -> Any:
-    if isinstance(nest, Tensor):
-        return nest[start:end] if nest.dim() and nest.shape[0] == samples else nest
-    if isinstance(nest, Mapping):
-        return {key: _part(value, samples, start, end) for key, value in nest.items()}
-    if isinstance(nest, (list, tuple)):
-        if len(nest) == samples and not any(isinstance(item, Tensor) for item in nest):
-            return nest[start:end]
-        return type(nest)(_part(item, samples, start, end) for item in nest)
-    return nest

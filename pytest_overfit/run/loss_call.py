@@ -1,0 +1,117 @@
+"""One call of the loss, or of the user's step in its place, after which everything is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.call import CallTask, heard_in
+from pytest_overfit.run.elements import copy_of, numbers_of
+from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import Heard, Terms, scalar_terms
+from pytest_overfit.run.update import into_training
+
+SAME = 1e-7  # of the objective: rounding
+Answer = tuple[Heard, dict[str, float]]  # what the models returned, and the terms as numbers
+
+
+class LossCall:
+    """Calls the loss of a task, or a step, with a batch.
+
+    Args:
+        snapshot: what is put back after every call.
+        seed: what every call begins with.
+        step: the user's step, asked in place of the loss.
+    """
+
+    def __init__(
+        self, task: CallTask, snapshot: Snapshot, *, seed: int, step: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
+        self.base: float | None = None
+
+    def without_step(self) -> LossCall:
+        """The same of the loss."""
+        return LossCall(self.task, self.snapshot, seed=self.seed)
+
+    def as_the_run_does(self, batch: Any) -> Answer:
+        """Outputs and terms; what the user's code raises comes through: the run would raise it too."""
+        return self._called(batch, _answer)  # type: ignore[no-any-return]
+
+    def answer(self, batch: Any) -> Answer:
+        """Outputs and terms as numbers.
+
+        Raises:
+            Refused: the user's code does not take the batch.
+        """
+        return self.look(batch, _answer)  # type: ignore[no-any-return]
+
+    def terms(self, batch: Any) -> dict[str, float]:
+        """Every term as a number."""
+        return self.answer(batch)[1]
+
+    def moves(self, batch: Any) -> bool:
+        """Whether another batch has another objective. A batch that is refused has been read."""
+        if self.base is None:
+            self.base = self.terms(self.task.batch)["objective"]
+        try:
+            return not abs(self.terms(batch)["objective"] - self.base) <= SAME * abs(self.base)
+        except Refused:
+            return True
+
+    def look(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
+        """What ``look`` says of the outputs and the terms, with their graphs, before everything is put back.
+
+        Raises:
+            Refused: the user's code does not take the batch.
+        """
+        with users_code():
+            return self._called(batch, look)
+
+    def _called(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
+        task = self.task
+        with restored_process(), task.listening():
+            seed_everything(self.seed)
+            task.heard.clear()
+            into_training(task.model)
+            try:
+                # A loss may differentiate on its own (PINNs).
+                with contextlib.nullcontext() if self.step is not None else torch.set_grad_enabled(True):
+                    if self.step is None:
+                        predictions, terms = task.forward(batch)
+                        outputs = heard_in(predictions)
+                    else:
+                        terms = scalar_terms(self.step(batch))
+                        outputs = Heard(task.heard)
+                    return look(outputs, terms)
+            finally:
+                task.heard.clear()
+                self.snapshot.restore()
+
+
+def _answer(outputs: Heard, terms: Terms) -> Answer:
+    return plain_outputs(outputs), {name: float(value.detach()) for name, value in terms.items()}
+
+
+def plain_outputs(outputs: Heard) -> Heard:
+    """Copies of outputs as plain tensors without a graph, whatever their classes know to do."""
+    plain = ((name, numbers_of(tensor)) for name, tensor in outputs)
+    return Heard((name, numbers.clone()) for name, numbers in plain if numbers is not None)
+
+
+def exchanged(batch: Any, news: Mapping[int, Tensor]) -> Any:
+    """A batch with some of its tensors (by their ids) exchanged; the others are copied: nobody writes into them."""
+
+    def choose(tensor: Tensor) -> Tensor:
+        if id(tensor) in news:
+            return news[id(tensor)]
+        return copy_of(tensor)
+
+    return map_tensors(choose, batch)

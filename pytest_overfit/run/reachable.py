@@ -1,0 +1,107 @@
+"""What callables and iterables hold: stateful objects, and the numbers that user code counts with."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Sampler
+
+from pytest_overfit.untrusted.objects import attributes, contents, defines, is_a, state
+
+MOST_OBJECTS = 2000  # of one search, against endless graphs of a trainer's own objects
+DEEPEST = 5
+PLAIN = (int, float, complex, str, bytes, type(None))  # bool is an int
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "builtins",
+    "pytest",
+    "_pytest",
+    "pluggy",
+    "pytest_overfit",
+    "omegaconf",
+)  # hold nothing of the user's
+
+
+def reachable(*roots: Any) -> Iterator[Any]:
+    """Stateful objects that callables and iterables hold: closures, bound methods, partials, attributes, globals named.
+
+    Modules, optimizers, whatever has ``state_dict`` and ``load_state_dict`` (schedulers, scalers, averaged models),
+    and random generators. What lies inside a module is the module's.
+    """
+    return (thing for thing in _walk(*roots) if _is_stateful(thing))
+
+
+def counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
+    """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
+    for thing in _walk(*roots):
+        if is_a(thing, types.FunctionType):
+            for cell in thing.__closure__ or ():
+                with contextlib.suppress(ValueError):  # a name that is not bound yet
+                    if is_a(cell.cell_contents, *PLAIN):
+                        yield functools.partial(setattr, cell, "cell_contents"), cell.cell_contents
+            names = [name for name in thing.__code__.co_names if is_a(thing.__globals__.get(name, ()), *PLAIN)]
+            yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
+        elif not _is_stateful(thing):
+            held: dict[Any, Any] = thing if type(thing) is dict else attributes(thing)
+            for name, value in held.items():
+                if is_a(value, *PLAIN):
+                    yield functools.partial(_put, held, name), value
+
+
+def _put(mapping: dict[Any, Any], name: Any, value: Any) -> None:
+    mapping[name] = value
+
+
+def _walk(*roots: Any) -> Iterator[Any]:
+    """Everything of the user's that roots hold, nearest first; a stateful object is not looked into."""
+    seen: set[int] = set()
+    queue: deque[tuple[Any, int]] = deque((root, 0) for root in roots)
+    while queue and len(seen) < MOST_OBJECTS:
+        thing, depth = queue.popleft()
+        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType, Tensor):
+            continue
+        seen.add(id(thing))
+        yield thing
+        if depth < DEEPEST and not _is_stateful(thing):
+            queue.extend((held, depth + 1) for held in _held_by(thing))
+
+
+def _is_stateful(thing: Any) -> bool:
+    kinds = (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)
+    return is_a(thing, *kinds) or defines(thing, "state_dict", "load_state_dict")
+
+
+def _held_by(thing: Any) -> Iterator[Any]:
+    if is_a(thing, functools.partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif is_a(thing, types.MethodType):
+        yield from (thing.__self__, thing.__func__)
+    elif is_a(thing, types.FunctionType):
+        if _is_library(thing):
+            return
+        yield from (attributes(thing)[name] for name in ("__wrapped__",) if name in attributes(thing))
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a name that is not bound yet
+                yield cell.cell_contents
+        yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
+    else:
+        yield from contents(thing)
+        if is_a(thing, DataLoader, Sampler) or not _is_library(type(thing)):
+            yield from state(thing).values()
+
+
+def _is_library(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in LIBRARIES

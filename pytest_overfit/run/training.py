@@ -1,0 +1,329 @@
+"""The live parts of one run: what is trained on what, how it is asked, and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from pytest_overfit.config.schema import ClipGroup, OverfitSettings
+from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.asking import Questions, users_code
+from pytest_overfit.run.batch import fingerprint, freeze_batch
+from pytest_overfit.run.bounded import Outcome, Parts, read_every
+from pytest_overfit.run.call import CallTask, as_loss, count_positional
+from pytest_overfit.run.columns import is_extra
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.influence import without
+from pytest_overfit.run.isolation import restored_process
+from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating
+from pytest_overfit.run.loss_call import LossCall
+from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.optim import GradientClipper, check_declarations, collect_optimizers, follow_device, freeze
+from pytest_overfit.run.record import Evaluation, Generated, Supervision
+from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.subject import Subject
+from pytest_overfit.run.supervision import nudged, probe_batch
+from pytest_overfit.run.task import Precision
+from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
+from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.untrusted.objects import defines
+
+if TYPE_CHECKING:
+    from pytest_overfit.run.ranks.group import Ranks
+
+DEFAULT_STEPS = 1000
+
+
+def planned_steps(settings: OverfitSettings) -> int:
+    """The most steps of a run."""
+    return settings.budget.max_steps or DEFAULT_STEPS
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One run as it was asked for.
+
+    Args:
+        subject: what is trained, its model built.
+        sample: its batches, on the host.
+        snapshot: puts back whatever the run changes.
+        dog: limits the run.
+    """
+
+    subject: Subject
+    settings: OverfitSettings
+    seed: int
+    sample: Sample
+    snapshot: Snapshot
+    dog: Watchdog
+    questions: Questions
+
+
+class Training:
+    """The live parts of one run.
+
+    Args:
+        model: what is trained as one module, on its device.
+        given: the same as the user gave it; None: as the subject has it.
+        ranks: all processes of the launch, where there are several.
+    """
+
+    def __init__(
+        self, asked: Asked, model: nn.Module, device: torch.device, *, given: Any = None, ranks: Ranks | None = None
+    ) -> None:
+        subject, settings, sample = asked.subject, asked.settings, asked.sample
+        self.asked, self.subject, self.settings, self.ranks = asked, subject, settings, ranks
+        self.snapshot, self.questions = asked.snapshot, asked.questions
+        self.about_supervision = asked.questions.apart()
+        self.task = _task(subject, settings, model, subject.model if given is None else given, sample, device)
+        self._materialise()
+        self.frozen = freeze(model, settings.freeze, where=subject.key("freeze"))
+        check_declarations(model, settings.criteria)
+        self.clip = GradientClipper(model, _clip_groups(subject, settings))
+        self.has_nothing_to_train = False
+        self.handed, self.optimizers = self._optimizers()
+        self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
+        self.parts = Parts(
+            name=subject.name or type(model).__name__,
+            seed=asked.seed,
+            planned_steps=planned_steps(settings),
+            task=self.task,
+            watch=self.watch,
+            initial=self._initial(model),
+            fingerprint=fingerprint(self.task.batch),
+            differences=sample.differences,
+            draws=sample.draws,
+            randomness=sample.randomness,
+            frozen=self.frozen,
+        )
+        self.accepted: Outcome | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.ranks is not None and self.ranks.shards_models
+
+    def plan(self) -> Plan:
+        """How far the run may go, and what it has to reach."""
+        settings, subject, dog = self.settings, self.subject, self.asked.dog
+        return Plan(
+            max_steps=self.parts.planned_steps,
+            max_seconds=settings.budget.max_seconds if (left := dog.left()) is None else left,
+            hold_steps=settings.budget.hold_steps,
+            alive=dog.alive,
+            limits=settings.criteria.limits(),
+            val_every=subject.val_every,
+            gradient_every=settings.probes.gradient_every,
+            read_every=read_every(self.task.device),
+            schedules=subject.schedules,
+            strict_terms=True,
+            measure=subject.application.numbers,
+        )
+
+    def context(self, plan: Plan) -> RunContext:
+        """The run laid open."""
+        subject, start = self.subject, self.snapshot
+        before = [(p, start.value(p)) for p in self.task.model.parameters()]
+        if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
+            start = self._state_now()
+        data = subject.data
+        return RunContext(
+            task=self.task,
+            plan=plan,
+            seed=self.asked.seed,
+            start=start,
+            update=lambda task, watch: self.update(task, watch, start),
+            optimizers=self.optimizers,
+            initial=self.parts.initial,
+            clip=self.clip,
+            frozen=self.frozen,
+            step=self._step(self.task.given),
+            drawn=data if callable(data) and not defines(data, "__iter__") else None,
+            callables=subject.callables,
+            dog=self.asked.dog,
+        )
+
+    def update(self, task: CallTask, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:
+        """One training step of a task.
+
+        Args:
+            start: takes what is found on the way, as the snapshot of the run does.
+            given: what a step of the user's gets as its model; None: as it was given.
+        """
+        step = self._step(self.task.given if given is None else given)
+        if step is None:
+            return PlainUpdate(task, self.optimizers, watch, clip=self.clip, frozen=self.frozen)
+
+        def found(optimizer: Optimizer) -> None:
+            for snapshot in (self.snapshot, start):
+                snapshot.add(optimizer)
+
+        return OwnUpdate(task, step, self.optimizers, watch, found, frozen=self.frozen)
+
+    def probe(self) -> Supervision | None:
+        """What the loss answers to, where the settings ask for it. Everything is put back before it returns."""
+        asks = self.subject.application.probe is not None or self.settings.criteria.supervised is not None
+        if not asks or not self.settings.probes.sensitivity:
+            return None
+        return nudged(self.task.model, self.parts.initial, self._probe)
+
+    def _probe(self) -> Supervision:
+        inner = self._state_now()
+
+        def heard(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self.snapshot.add(optimizer)
+            inner.add(optimizer)
+
+        with optimizers_heard(heard):
+            # A step makes the verdict, whatever loss stands beside it.
+            call = LossCall(self.task, inner, seed=self.asked.seed, step=self._step(self.task.given))
+            return (self.subject.application.probe or probe_batch)(call, self.about_supervision)
+
+    def known(self, supervision: Supervision | None) -> None:
+        """Keeps what the loss answers to."""
+        if supervision is not None:
+            self.parts.supervision = without(supervision, self.subject.discarded)
+
+    def generated(self, curves: Curves) -> Generated | None:
+        """What the trained model generates, where that is asked for; else, of a decoder, what it predicts."""
+        wanted, generated = self.settings.criteria.generates, self.subject.generated
+        if curves.stop == "interrupted" or (generated is None and not wanted):
+            return None
+        if generated is None:
+            raise OverfitError(
+                f"{type(self.task.model).__name__} cannot be asked to generate",
+                where="generates",
+                allowed="a transformers model with a language-model head and generate(), or its Trainer",
+                hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
+            )
+        with restored_process(), evaluating(self.task.model):
+            said = generated(self.task.batch, True) if wanted else None
+            ahead = self.questions.ask(
+                "what the decoder predicts", lambda: generated(self.task.batch, False), otherwise=None
+            )
+        return ahead if said is None else said if ahead is None else replace(said, ahead=ahead.ahead)
+
+    def look(self, curves: Curves) -> Outcome:
+        """The model as it is now, in evaluation mode: against training, and against the ground truth."""
+        task, outcome = self.task, Outcome()
+        if task.predictor is not None:
+            with evaluating(task.model):
+                predictions = task.predict(task.batch)
+                frames = self.subject.application.compare(predictions, task.batch)
+            mapping = isinstance(predictions, Mapping)
+            keys = tuple(map(str, predictions)) if mapping else (type(predictions).__name__,)
+            outcome = Outcome(None, frames, keys)
+        if task.val_batch is not None and curves.steps:
+            train = {name: value for name, value in curves.steps[-1].items() if not is_extra(name)}
+            outcome = replace(outcome, evaluation=Evaluation(train=train, val=evaluate(task, task.val_batch)))
+        return outcome
+
+    def show(self, curves: Curves, observers: Sequence[Observer]) -> None:
+        """Gives the observers what the model predicts now, in evaluation mode: pictures, and its numbers where no
+        validation has told them.
+        """
+        task, application = self.task, self.subject.application
+        seeing = [o for o in observers if self.subject.draws or o.wants_pictures]
+        collective = self.is_sharded  # where all ranks look, or none does
+        if task.predictor is None or not (collective or seeing or (observers and task.val_batch is None)):
+            return
+        with evaluating(task.model), users_code():
+            predictions = task.predict(task.batch)
+        numbers = application.numbers(predictions) if task.val_batch is None else {}
+        for observer in observers if numbers else ():
+            observer.on_numbers(len(curves.steps), numbers)
+        if seeing and (pictures := application.pictures(predictions, task.batch)):
+            for observer in seeing:
+                observer.on_pictures(pictures)
+
+    def _step(self, given: Any) -> Callable[[Any], Any] | None:
+        """The user's step as a call with a batch, mixed precision around it; None where ours is used."""
+        if self.subject.step is None:
+            return None
+        step, precision, device = own_step(self.subject.step, given, self.handed), self.task.precision, self.task.device
+        if not precision.enabled:
+            return step
+
+        def within(batch: Any) -> Any:
+            with precision.autocast(device):
+                return step(batch)
+
+        return within
+
+    def _state_now(self) -> Snapshot:
+        """The state of all that is trained: on its device, frozen as asked, lazy modules materialised."""
+        now = Snapshot()
+        for thing in (self.task.model, *self.optimizers):
+            now.add(thing)
+        now.add_reachable(*self.subject.callables)
+        return now
+
+    def _materialise(self) -> None:
+        """Lazy modules get their shapes from one forward pass, so that an optimizer can be built."""
+        lazy = any(is_lazy(p) for p in self.task.model.parameters())
+        if lazy and self.task.loss is not None:
+            with torch.no_grad():
+                self.task.forward(self.task.batch)
+            self.task.heard.clear()
+
+    def _optimizers(self) -> tuple[Any, list[Optimizer]]:
+        subject = self.subject
+        if subject.optimizer is None and subject.step is not None and count_positional(subject.step, 3) < 3:
+            return None, []
+        trainable = [p for p in self.task.model.parameters() if p.requires_grad]
+        if not trainable and subject.optimizer is None:
+            return None, []
+        try:
+            handed, found = collect_optimizers(subject.optimizer, trainable)
+        except (ValueError, OverfitError):
+            if trainable or subject.step is not None:
+                raise
+            self.has_nothing_to_train = True  # and no optimizer takes that
+            return None, []
+        for optimizer in found:
+            self.snapshot.add(optimizer)
+            follow_device(optimizer)
+        return handed, found
+
+    def _initial(self, model: nn.Module) -> Callable[[Tensor], Tensor | None]:
+        """Parameters as they are before training: the snapshot's, or a copy where they have just got their shape."""
+        shaped = [p for p in model.parameters() if not is_lazy(p)]
+        late = {id(p): p.detach().clone() for p in shaped if self.snapshot.value(p) is None}
+        return lambda parameter: late.get(id(parameter), self.snapshot.value(parameter))
+
+
+def _task(
+    subject: Subject, settings: OverfitSettings, model: nn.Module, given: Any, sample: Sample, device: torch.device
+) -> CallTask:
+    batch = freeze_batch(sample.train, device)
+    val = None if sample.val is None else freeze_batch(sample.val, device)
+    own = subject.step is not None and subject.loss is None
+    if own and val is not None:
+        raise OverfitError(
+            "a validation batch beside a step without a loss",
+            where="val_data",
+            allowed="a loss beside the step: loss(model, batch) is what is evaluated",
+        )
+    loss = None if own else subject.loss if subject.predict is not None else as_loss(subject.loss)
+    amp = settings.amp or subject.amp
+    precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
+    listened = given if subject.listened is None else subject.listened(batch)
+    return CallTask(model, listened, loss, batch, device, precision, val, subject.predict)
+
+
+def _clip_groups(subject: Subject, settings: OverfitSettings) -> Sequence[ClipGroup]:
+    if settings.clip_grad_norm and subject.step is not None:
+        raise OverfitError(
+            "gradients to be clipped beside a train step of its own",
+            where="clip_grad_norm",
+            allowed="clip_grad_norm beside a loss, whose step is ours",
+            hint="torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm) in the step, before optimizer.step()",
+        )
+    return settings.clip_grad_norm or subject.clip

@@ -1,0 +1,169 @@
+"""A config as what is trained and what it has to reach: a ``Subject`` and its settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from pytest_overfit.config.schema import OverfitConfig, OverfitSettings
+from pytest_overfit.config.trainer import TrainerConfig
+from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.subject import Adapter, Application, Subject
+from pytest_overfit.trainer.accumulation import Accumulated
+from pytest_overfit.trainer.build import (
+    KEYS,
+    LR_SCHEDULE,
+    WEIGHT_DECAY_SCHEDULE,
+    ModelOfConfig,
+    at_home,
+    build_loss,
+    build_optimizer,
+    schedule_of,
+)
+
+
+def settings_of(config: OverfitConfig) -> OverfitSettings:
+    """What a run under a config may do and must reach.
+
+    Example:
+        >>> settings_of(load_config("quick.yaml")).seeds                             # doctest: +SKIP
+        (42,)
+    """
+    overfit = config.overfit
+    return replace(
+        overfit,
+        seeds=overfit.seeds or (config.seed,),
+        budget=replace(overfit.budget, max_steps=config.planned_steps),
+        freeze=(*config.frozen_module_names, *overfit.freeze),
+    )
+
+
+def subject_of(
+    config: OverfitConfig,
+    model: Any,
+    sample: Sample,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    step: Callable[..., Any] | None = None,
+) -> Subject:
+    """What a config trains. What the config itself names is built once the run begins: see ``adapter_of``.
+
+    Args:
+        model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed.
+        sample: as the model gets it.
+        loss, optimizer, step: in place of what the config names.
+    """
+    return Subject(
+        model=ModelOfConfig(config) if model is None else model,
+        data=replace(sample, randomness=(*config.randomness, *sample.randomness)),
+        loss=loss,
+        optimizer=optimizer,
+        step=step,
+        name=config.exp_name,
+        val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
+        draws=config.logging.log_visuals,
+        keys=KEYS,
+        notes=config.notes,
+    )
+
+
+def adapter_of(config: OverfitConfig, adapt: Adapter, application: Application) -> Adapter:
+    """Builds at the start of a run what the config names, and keeps its modules importable until the run's end.
+
+    Args:
+        adapt: knows the objects of other libraries, which bring a loss, an optimizer and a schedule of their own.
+        application: what the predictions of the config's models mean.
+    """
+
+    @contextlib.contextmanager
+    def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
+        built = subject.build()
+        notes = subject.model.notes if isinstance(subject.model, ModelOfConfig) else ()
+        data = replace(subject.data, notes=(*notes, *subject.data.notes))
+        modules = built.modules() if isinstance(built, nn.Module) else ()
+        # Where there is a process group, SyncBatchNorm refuses the CPU.
+        group = not any(isinstance(module, nn.SyncBatchNorm) for module in modules)
+        with (
+            at_home(config, group=group),
+            adapt(replace(subject, model=built, data=data), settings) as adapted,
+        ):
+            yield _completed(config, subject, adapted, application)
+
+    return prepared
+
+
+def _completed(config: OverfitConfig, given: Subject, adapted: Subject, application: Application) -> Subject:
+    if adapted.loss is not given.loss or adapted.step is not given.step:
+        return _of_its_own(adapted, "the loss, the step and the optimizer")
+    schedules = {
+        "lr": schedule_of(config.lr_schedule, LR_SCHEDULE),
+        "weight_decay": schedule_of(config.weight_decay_schedule, WEIGHT_DECAY_SCHEDULE),
+    }
+    trained = replace(
+        adapted,
+        optimizer=partial(build_optimizer, config.optimizer) if given.optimizer is None else given.optimizer,
+        schedules={name: schedule for name, schedule in schedules.items() if schedule is not None},
+        clip=config.gradient_clip if given.step is None else (),
+        amp=config.amp,
+    )
+    if given.loss is None and adapted.generated is not None and "images" not in adapted.data.train:
+        return _of_its_own(trained, "the loss")
+    loss = build_loss(config) if given.loss is None else given.loss
+    named = _Named(_accumulated(loss, config.trainer))
+    return replace(
+        trained,
+        loss=named,
+        held=(loss,),
+        predict=predict,
+        application=application,
+        remarks=lambda: _unlogged(config.trainer, named.names),
+    )
+
+
+def predict(model: Any, batch: Mapping[str, Any]) -> Any:
+    """The predictions of a VGGT-style model, which is called with the images alone."""
+    return model(images=batch["images"])
+
+
+def _of_its_own(subject: Subject, parts: str) -> Subject:
+    """A subject that brings these parts; what it cannot be evaluated by is left out."""
+    note = f"{parts} are those of {type(subject.model).__name__}, not the config's"
+    data: Sample = subject.data
+    if subject.step is not None and subject.loss is None:
+        data = replace(data, val=None)
+    return replace(subject, data=data, notes=(*subject.notes, note))
+
+
+def _accumulated(loss: Any, trainer: TrainerConfig | None) -> Any:
+    return loss if trainer is None or trainer.accum_steps < 2 else Accumulated(loss, trainer.accum_steps)
+
+
+class _Named:
+    """A loss, and the names of what it has given first."""
+
+    def __init__(self, loss: Callable[[Any, Any], Any]) -> None:
+        self.loss = loss
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, predictions: Any, batch: Any) -> Any:
+        given = self.loss(predictions, batch)
+        if not self.names:
+            self.names = tuple(map(str, given)) if isinstance(given, Mapping) else ("a scalar",)
+        return given
+
+
+def _unlogged(trainer: TrainerConfig | None, names: tuple[str, ...]) -> Iterator[str]:
+    """Scalars that the trainer is told to log and the loss does not give: it leaves them out without a word."""
+    if trainer is None or not names:
+        return
+    if absent := [name for name in trainer.logged if name not in names]:
+        named = "; the loss calls it objective" if "loss_objective" in absent else ""
+        yield f"logging.scalar_keys_to_log.train: the loss gives no {', '.join(absent)}{named}"
+    if "objective" not in names:
+        yield f"the loss gives no objective, which trainers minimise: {', '.join(names)}"
