@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.views import ViewsPredicted, ViewsSeen
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 Shape = tuple[int, ...]
@@ -348,5 +347,5 @@ class Evidence:
         return limit.below * self.objective[0] if limit.relative else limit.below
 
     def curve(self, criterion: str) -> Sequence[float]:
-        name = resolve_term(criterion, self.record.curves)
+        name = self.record.terms.get(criterion)
         return self.record.curves.get(name or "", ())

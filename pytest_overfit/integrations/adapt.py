@@ -52,6 +52,11 @@ def may_bring_data(model: Any) -> bool:
     return home is not None and bool(importlib.import_module(f"pytest_overfit.integrations.{home}").brings_data(model))
 
 
+def module_of(thing: Any) -> Any:
+    """The module in what was handed over: that of a ``transformers.Trainer``, else the thing itself."""
+    return thing.model if home_of(thing) == "huggingface.trainer" else thing
+
+
 def home_of(thing: Any) -> str | None:
     """The room that knows an object; None for a stranger."""
     return next(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from pytest_overfit.config.criteria import Limit, Prediction, TrainVal
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, FramePrediction, RunRecord
 
 UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters", "detached")
@@ -32,8 +31,8 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
     worst: tuple[float, str] | None = None
     shown = []
     for name, limit in limits.items():
-        term = resolve_term(name, evaluation.val)
-        if term is None or term not in evaluation.train or limit.below is None:
+        term = record.terms.get(name)
+        if term is None or limit.below is None or term not in evaluation.train or term not in evaluation.val:
             continue
         start = record.curves.get(term, (1.0,))[0] if limit.relative else 1.0
         below = limit.below * start

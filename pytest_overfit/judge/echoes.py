@@ -6,7 +6,6 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from pytest_overfit.judge.finding import ECHO, Finding
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 # Why a run stopped -> the criterion that says so.
@@ -49,7 +48,7 @@ def _began_broken(record: RunRecord) -> bool:
 
 def _is_echo(record: RunRecord, finding: Finding, limits: Container[str]) -> bool:
     if finding.name in limits:  # a term that the loss does not give is a fault of its own
-        return not record.curves or resolve_term(finding.name, record.curves) is not None
+        return not record.curves or record.terms.get(finding.name) is not None
     if finding.name == "supervised":
         return _began_broken(record) or record.stop == "detached" or not record.steps
     if finding.name == "finite":

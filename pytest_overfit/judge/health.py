@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import BatchRecord, ParameterRecord, RunRecord, Supervision
 
 # Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
@@ -260,7 +259,7 @@ def _still_hint(record: RunRecord) -> str:
 def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name, limit in limits.items():
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         curve = record.curves.get(term or "", ())
         if curve and limit.holds(1.0 if limit.relative else curve[0]):
             shown = f"below its limit {number(limit.below)}" if limit.above is None and limit.below else limit.text()
@@ -284,7 +283,7 @@ def _depends_on_model(record: RunRecord) -> list[tuple[str, str]]:
 def _answers_targets(record: RunRecord, supervision: Supervision, limits: Mapping[str, Limit]) -> list[tuple[str, str]]:
     found = []
     for name in limits:
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         if term is None:
             continue
         targets = [t for t in TARGETS_OF.get(name, tuple(supervision.answers)) if t in supervision.answers]
@@ -314,7 +313,7 @@ def _answers_batch(record: RunRecord, supervision: Supervision, limits: Mapping[
     if len(supervision.unread) == len(supervision.answers):
         way_out = "the loss reads nothing of its batch: a constant, another batch, or a prediction compared with itself"
         return [(f"the loss does not answer when {' or '.join(supervision.unread)} change", way_out)]
-    terms = [term for name in limits if (term := resolve_term(name, record.curves))]
+    terms = [term for name in limits if (term := record.terms.get(name))]
     known = [term for term in terms if any(term in answer for answer in supervision.answers.values())]
     if known and not any(answer.get(term) for answer in supervision.answers.values() for term in known):
         way_out = "a term of the weights alone shows no learning: state a limit on one that compares the predictions"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 
 SMALL_CLIMB = 0.05  # a share of the fall that may be noise
@@ -31,7 +30,7 @@ def judge_limit(
     unbounded: bool = False,
 ) -> Finding:
     """Is the term within its limit for the last ``hold_steps`` steps of a run that was not cut short?"""
-    term = resolve_term(name, record.curves)
+    term = record.terms.get(name)
     allowed = f"{limit.text()} for {hold_steps} steps in a row"
     if not record.curves:
         return Finding(name, False, "no step was made", allowed, hint=_limit_hint(record, (), limit))
@@ -100,7 +99,7 @@ def unproven(record: RunRecord, limits: Mapping[str, Limit], hold_steps: int) ->
         return None
     bounded: dict[str, Limit] = {}
     for name, limit in limits.items():
-        term = resolve_term(name, record.curves)
+        term = record.terms.get(name)
         if name != "objective" and term is not None and min(record.curves[term]) >= 0:
             bounded[term] = limit
     if not bounded:
@@ -153,7 +152,7 @@ def judge_monotonic(
     curves = [
         (term, record.curves[term], limit)
         for name, limit in limits.items()
-        if (term := resolve_term(name, record.curves)) and len(record.curves[term]) >= 2 and limit.below is not None
+        if (term := record.terms.get(name)) and len(record.curves[term]) >= 2 and limit.below is not None
     ]
     if not curves and record.steps >= 2:
         return Finding("monotonic", True, "no term with an upper limit to follow", allowed)

@@ -19,6 +19,7 @@ from pytest_overfit.plugin.watchers import Watchers
 from pytest_overfit.result import OverfitResult
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
+IN_CONFIG = ("val_data", "schedule")  # what a config has keys for
 
 
 class OverfitCall:
@@ -38,15 +39,18 @@ class OverfitCall:
         *,
         optimizer: Any = None,
         step: Callable[..., Any] | None = None,
+        val_data: Any = None,
+        schedule: Any = None,
         **settings: Any,
     ) -> OverfitResult:
-        """Trains, judges, and fails the test with every missed criterion.
+        """Trains, judges, and fails the test with every missed criterion. The arguments are those of ``run_overfit``.
 
         Raises:
             AssertionError: a criterion is missed; all of them are named.
         """
         __tracebackhide__ = True
         pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        pieces |= {"val_data": val_data, "schedule": schedule}
         with verdicts_of(self.request.node, CALL).run() as run:
             verdict = self._told(pieces, settings)
             run.came_to(verdict)
@@ -65,7 +69,7 @@ class OverfitCall:
         """What a run comes to; what it raises with the frames of the test alone."""
         __tracebackhide__ = True
         try:
-            return self._run({name: pieces.get(name) for name in PIECES}, settings)
+            return self._run({name: pieces.get(name) for name in (*PIECES, *IN_CONFIG)}, settings)
         except OverfitError as error:
             told = str(error)
         except SKIPS as error:
@@ -87,18 +91,19 @@ class OverfitCall:
             )
         alone = given["batch"] is None and not _brings_data(given["model"])
         if alone and config_or_none(self.request) is not None:
-            if settings:
+            own = [*settings, *(name for name in IN_CONFIG if given[name] is not None)]
+            if own:
                 raise ConfigError(
-                    f"settings beside a config: {', '.join(settings)}",
+                    f"settings beside a config: {', '.join(own)}",
                     where=f"overfit(...) in {self.request.node.nodeid}",
                     allowed="settings in the marker, in the config or on the command line",
                 )
-            return config_result(self.request, **given)
+            return config_result(self.request, **{name: given[name] for name in PIECES})
         self.request.node.stash[ANY_MODEL_RUN] = True
         return self._run_any(given, settings)
 
     def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
-        from pytest_overfit.api import run_subject
+        from pytest_overfit.api import run_subject, schedules_of
         from pytest_overfit.config.explain import explain_settings
         from pytest_overfit.run.subject import Subject
 
@@ -129,6 +134,8 @@ class OverfitCall:
                     pieces["optimizer"],
                     pieces["step"],
                     name=node.nodeid,
+                    val_data=given["val_data"],
+                    schedules=schedules_of(given["schedule"]),
                 ),
                 resolved,
                 observers=watchers.of_seed,

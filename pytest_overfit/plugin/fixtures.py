@@ -30,6 +30,7 @@ DRAWN = pytest.StashKey[Any]()  # the Sample of the default batch, without its v
 MODEL_NOTES = pytest.StashKey[tuple[str, ...]]()
 ANY_MODEL_RUN = pytest.StashKey[bool]()  # this test's run is under no config
 DEFAULT_MODEL = pytest.StashKey[object]()
+DEFAULT_LOSS = pytest.StashKey[object]()
 PAIR = pytest.StashKey[PairFiles]()
 
 
@@ -272,7 +273,9 @@ def loss(request: pytest.FixtureRequest) -> Any:
     from pytest_overfit.trainer.build import build_loss
 
     config = told(lambda: config_or_none(request))
-    return None if config is None else build_loss(config)
+    built = None if config is None else build_loss(config)
+    request.node.stash[DEFAULT_LOSS] = built
+    return built
 
 
 def batch_or_error(request: pytest.FixtureRequest) -> Any:
@@ -336,11 +339,14 @@ def config_result(request: pytest.FixtureRequest, **passed: Any) -> OverfitResul
     def build() -> OverfitResult:
         from pytest_overfit.api import run_config
         from pytest_overfit.config.explain import explain_config
+        from pytest_overfit.integrations.adapt import home_of
         from pytest_overfit.run.sample import Sample
 
         wanted = value("model")
         fresh = wanted is request.node.stash.get(DEFAULT_MODEL, None) and len(config.overfit.seeds) > 1
         train, loss = given(request, "overfit_batch"), not_none(value("loss"), "overfit_loss")
+        if home_of(wanted) is not None and loss is request.node.stash.get(DEFAULT_LOSS, None):
+            loss = None  # an object of another library brings its own
         val = request.getfixturevalue("overfit_val_batch") if config.val is not None else None
         drawn: Sample = request.node.stash.get(DRAWN, Sample(train))
         notes = request.node.stash.get(MODEL_NOTES, ()) if wanted is request.node.stash.get(DEFAULT_MODEL, None) else ()
@@ -391,7 +397,8 @@ class Beginning(Observer):
 
 
 def _checked(model: Any) -> Any:
-    """A factory as it is, a module checked."""
+    """A factory, or an object of a library that is known, as it is; a module checked."""
+    from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.subject import is_factory
 
-    return model if is_factory(model) else checked_model(model)
+    return model if is_factory(model) or home_of(model) is not None else checked_model(model)

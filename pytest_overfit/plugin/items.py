@@ -70,6 +70,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
     """Everything the config names is there and can be built: paths, device, model, loss, optimizer, freezing."""
 
     def build() -> str:
+        from pytest_overfit.integrations.adapt import module_of
         from pytest_overfit.plugin.processes import turn_of
         from pytest_overfit.trainer.build import dry_build
         from pytest_overfit.two_view.inspections import checked_model, refuse_missing
@@ -80,7 +81,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
                 refuse_missing(config, split)
             except OverfitError:
                 request.getfixturevalue(fixture)  # which says so too, unless a team has one that needs no such path
-        model, loss = request.getfixturevalue("overfit_model"), given(request, "overfit_loss")
+        model, loss = module_of(request.getfixturevalue("overfit_model")), given(request, "overfit_loss")
         return dry_build(config, checked_model(model), loss, turn=turn_of(request.config))
 
     _stage(request, "config", build, "device, model, loss and optimizer can be built")

@@ -21,3 +21,15 @@ def resolve_term(criterion: str, terms: Iterable[str]) -> str | None:
     """
     given = set(terms)
     return next((name for name in ALIASES.get(criterion, (criterion,)) if name in given), None)
+
+
+def resolved_terms(terms: Iterable[str]) -> dict[str, str]:
+    """Criterion -> the loss's own name for its term, of every criterion whose term the loss gives.
+
+    Example:
+        >>> resolved_terms(["objective", "loss_reg_depth"])["depth"]
+        'loss_reg_depth'
+    """
+    given = list(terms)
+    named = {criterion: resolve_term(criterion, given) for criterion in (*given, *ALIASES)}
+    return {criterion: name for criterion, name in named.items() if name is not None}

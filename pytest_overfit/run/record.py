@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from pytest_overfit.errors.asking import NotAsked
+from pytest_overfit.run.names import resolved_terms
 
 StopReason = Literal[
     "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"
@@ -281,6 +283,14 @@ class RunRecord:
     peak_mib: float | None = None
     generated: Generated | None = None
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def terms(self) -> Mapping[str, str]:
+        """Criterion -> the loss's own name for its term, where the loss gives one: a limit on ``depth`` may be one on
+        ``loss_reg_depth``.
+        """
+        evaluated: Mapping[str, float] = {} if self.evaluation is None else self.evaluation.val
+        return resolved_terms(self.curves or evaluated)
 
     @property
     def step_ms(self) -> float:

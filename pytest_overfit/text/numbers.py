@@ -13,7 +13,6 @@ from typing import Protocol
 from pytest_overfit.diagnose.evidence import Evidence, Tensor
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import ParameterRecord, RunRecord
 
 TITLE = "overfit: batch, losses, gradients"
@@ -95,7 +94,7 @@ def _loss_lines(record: RunRecord, evidence: Evidence | None) -> Iterator[str]:
     if not curves:
         yield "losses: no step was made"
         return
-    shares, rising = shares_of_objective(curves, evidence), _rising(curves, evidence)
+    shares, rising = shares_of_objective(curves, evidence), _rising(evidence)
     rows = [("losses", "first", "best", "at step", "last", "share" if shares else "")]
     for name, curve in itertools.islice(curves.items(), MOST_TERMS):
         best, step = _best(curve, rising=name in rising)
@@ -136,10 +135,11 @@ def _adds_up(parts: Sequence[float], total: float) -> bool:
     return math.isfinite(size) and abs(math.fsum(parts) - total) <= SAME_SUM * max(size, abs(total))
 
 
-def _rising(curves: Mapping[str, Sequence[float]], evidence: Evidence | None) -> set[str | None]:
+def _rising(evidence: Evidence | None) -> set[str | None]:
     """The terms that have to get above their limit."""
-    limits = {} if evidence is None else evidence.limits
-    return {resolve_term(name, curves) for name, limit in limits.items() if limit.below is None}
+    if evidence is None:
+        return set()
+    return {evidence.record.terms.get(name) for name, limit in evidence.limits.items() if limit.below is None}
 
 
 def _best(curve: Sequence[float], *, rising: bool) -> tuple[float, int]:

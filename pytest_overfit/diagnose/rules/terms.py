@@ -13,7 +13,6 @@ from pytest_overfit.diagnose.rules.seen import (
 )
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.run.names import resolve_term
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
 NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
@@ -213,7 +212,7 @@ def gated(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _limited(evidence: Evidence, term: Term) -> bool:
-    return any(resolve_term(name, evidence.record.curves) == term.name for name in evidence.limits)
+    return any(evidence.record.terms.get(name) == term.name for name in evidence.limits)
 
 
 def _has_target(evidence: Evidence, term: Term) -> bool:
@@ -268,7 +267,7 @@ def outweighed(evidence: Evidence) -> Iterator[Cause]:
         return
     weights = {term.name: term.weight for term in evidence.probed.terms if term.in_objective}
     for criterion, limit in evidence.limits.items():
-        name = resolve_term(criterion, evidence.record.curves) or "objective"
+        name = evidence.record.terms.get(criterion) or "objective"
         weight, last = weights.get(name), evidence.record.curves[name][-1]
         if name == "objective" or weight is None or limit.below is None or limit.relative or not 0 < last < limit.below:
             continue

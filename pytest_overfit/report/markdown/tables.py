@@ -12,7 +12,6 @@ from pytest_overfit.report.markdown.escape import table, text
 from pytest_overfit.report.markdown.translations import Words
 from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 NOTHING = "–"
@@ -101,7 +100,7 @@ def loss_rows(steps: int, per: int | None) -> Iterator[LossRow]:
 def loss_table(document: Document, record: RunRecord, words: Words) -> str:
     """Training, validation, camera and depth loss over the run, and every other term that has a limit."""
     curves, per = record.curves, steps_per_epoch(document)
-    camera, depth = resolve_term("camera", curves), resolve_term("depth", curves)
+    camera, depth = record.terms.get("camera"), record.terms.get("depth")
     others = [name for name in document.limits if name in curves and name not in ("objective", camera, depth)]
     columns = [
         *([(words["camera_loss"], camera)] if camera else []),
@@ -170,7 +169,7 @@ def steps_text(record: RunRecord, words: Words) -> str:
 
 
 def _final(term: str, limit: Limit, run: OverfitResult, words: Words) -> list[str]:
-    found = next((f for f in run.findings if resolve_term(f.name, run.record.curves) == term), None)
+    found = next((f for f in run.findings if run.record.terms.get(f.name) == term), None)
     verdict = NOTHING if found is None else _verdict(found, words)
     margin = margin_text(found.margin, words) if found else ""
     since = str(found.steps_to_pass) if found and found.steps_to_pass is not None else ""

@@ -11,7 +11,6 @@ from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page.downsample import kept_indices, plain
 from pytest_overfit.report.record.document import Document
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 Kind = Literal["training", "validation", "saved run"]
@@ -178,7 +177,7 @@ def _marks(
     findings: Sequence[Finding], record: RunRecord, colors: Mapping[str, str], seed: int | None
 ) -> Iterator[Mark]:
     for finding in findings:
-        term = resolve_term(finding.name, record.curves)
+        term = record.terms.get(finding.name)
         step = finding.steps_to_pass
         if term is not None and step is not None and 0 < step <= len(record.curves[term]):
             text = f"{term} within its limit since step {step}"

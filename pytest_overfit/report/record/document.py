@@ -12,7 +12,6 @@ from typing import Literal
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
 
 VERSION = 1
@@ -154,5 +153,5 @@ class Document:
 
 def limits_of(limits: Mapping[str, Limit], record: RunRecord) -> dict[str, Limit]:
     """Criterion -> limit as term of the curves -> limit; a criterion whose term the loss does not give is left out."""
-    named = {resolve_term(criterion, record.curves): limit for criterion, limit in limits.items()}
+    named = {record.terms.get(criterion): limit for criterion, limit in limits.items()}
     return {name: limit for name, limit in named.items() if name is not None}
