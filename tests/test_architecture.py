@@ -32,7 +32,7 @@ LEFT = {
     "run": (
         "two_view.data.normalize",
         "two_view.data.prepare",
-        "two_view.pair.layout",
+        "two_view.pair.pair_files",
         "two_view.pictures.frames",
         "two_view.reference.pose",
     )
