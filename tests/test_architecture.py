@@ -33,6 +33,7 @@ LEFT = {
         "two_view.data.normalize",
         "two_view.data.prepare",
         "two_view.pair.pair_files",
+        "two_view.pictures.frame_picture",
         "two_view.pictures.frames",
         "two_view.reference.pose",
     )

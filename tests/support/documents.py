@@ -25,11 +25,11 @@ from pytest_overfit.report.record.document import Document, Pair, PairView, Sett
 from pytest_overfit.report.record.folder import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
-from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.sample import Sample, draw_batch
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import panels
 from tests.support.configs import write_tiny
 

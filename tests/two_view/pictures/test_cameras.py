@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pytest_overfit.run.pictures import FramePicture, take_pictures
+from pytest_overfit.run.pictures import take_pictures
 from pytest_overfit.two_view.pair.pair_files import Camera
 from pytest_overfit.two_view.pictures.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.support.batches import two_view_batch
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
-from pytest_overfit.run.pictures import FramePicture, take_pictures
+from pytest_overfit.run.pictures import take_pictures
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import INVALID, panels, picture_panels, write_pictures
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board
