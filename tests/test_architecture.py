@@ -1,104 +1,213 @@
-"""The house keeps its order: one direction of flow, no pytest in the core, no torch where plain numbers are enough."""
+"""The house keeps its order: few rooms, one direction of flow, no pytest in the core, no torch where numbers are enough.
+
+ARCHITECTURE.md shows the same rooms to people; the last test here holds the two together.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
-RANK = {
-    "errors": 0,
-    "untrusted": 1,
-    "config": 2,
-    "run": 3,
-    "integrations": 4,
-    "judge": 4,
-    "diagnose": 5,
-    "text": 6,
-    "two_view": 6,
-    "result": 7,
-    "api": 9,
-    "report": 8,
-    "plugin": 10,
-    "cli": 10,
-}
-# What the runner still takes from the application that it serves; nothing is added here.
-LEFT = {
-    "run": (
-        "two_view.data.normalize",
-        "two_view.data.prepare",
-        "two_view.pair.pair_files",
-        "two_view.pictures.frames",
-        "two_view.reference.pose",
-    )
-}
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pytest_overfit"
+FLOW = (
+    *("errors", "untrusted", "settings", "run", "judge", "integrations", "trainer", "diagnose"),
+    *("text", "two_view", "result", "report", "api", "plugin", "cli", "__init__"),
+)
+MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 18, 11, 95
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_THE_PLUGIN = 350, 60, 200
 WITHOUT_TORCH = (
     "config.loading",
     "config.settings",
     "two_view.pair.create",
     "two_view.pair.synthetic",
     "two_view.pair.check",
+    "two_view.pictures.pair_sheet",
+    "two_view.pictures.frames",
     "judge.verdict",
     "diagnose.rank",
     "diagnose.defects",
-    "diagnose.own_rules",
-    "report.record.codec",
-    "report.record.folder",
-    "report.board.layout",
     "text.failure",
-    "two_view.pictures.pair_sheet",
-    "two_view.pictures.frames",
-    "report.page.write",
     "text.numbers",
-    "report.folders",
     "text.progress",
     "text.table",
+    "report.board.layout",
     "report.ci.annotations",
-    "report.markdown.experiment",
     "report.ci.junit",
     "report.ci.summary",
+    "report.folders",
+    "report.markdown.experiment",
+    "report.page.write",
+    "report.record.codec",
+    "report.record.folder",
     "result",
 )
 
-
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names of this package, without its own name, that a file imports (type-checking imports included)."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        yield from (name.removeprefix("pytest_overfit.") for name in names if name.startswith("pytest_overfit."))
+Graph = Mapping[str, Mapping[str, int]]  # file -> files that it imports -> line
 
 
-def backward_imports(room: str, names: list[str]) -> list[str]:
-    """The imports of a room that do not go down the flow."""
-    allowed = {other for other, rank in RANK.items() if rank <= RANK[room]}
-    return [name for name in names if name.split(".")[0] not in allowed and name not in LEFT.get(room, ())]
+def import_graph(sources: Mapping[str, str]) -> Graph:
+    """Who imports whom, wherever the import stands: at the top, for types alone, or inside of a function.
+
+    Args:
+        sources: dotted name of a module -> its text.
+    """
+    return {
+        module: {name: line for name, line in _imports(text, sources) if name != module}
+        for module, text in sources.items()
+    }
 
 
-@pytest.mark.parametrize("room", RANK)
-def test_rooms_import_only_what_comes_before_them(room: str) -> None:
-    """The order of RANK, never backwards."""
-    files = [*(PACKAGE / room).rglob("*.py")] or [PACKAGE / f"{room}.py"]
-    wrong = {path.name: bad for path in files if (bad := backward_imports(room, [*imports(path)]))}
-    assert files
-    assert wrong == {}
+def _imports(text: str, modules: Iterable[str]) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            named = [each if each in modules else node.module for each in inside]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in named if name in modules)
 
 
-def test_the_flow_check_can_fail() -> None:
-    """A judge that reads a report would be found."""
-    assert backward_imports("judge", ["text.table", "run.record", "errors"]) == ["text.table"]
+def room_of(module: str) -> str:
+    """The room of a file: the second part of its dotted name."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def test_only_the_glue_imports_pytest() -> None:
+def arrows_of(graph: Graph) -> dict[str, set[str]]:
+    """Room -> the other rooms that it imports."""
+    arrows: dict[str, set[str]] = {room_of(module): set() for module in graph}
+    for module, imported in graph.items():
+        arrows[room_of(module)] |= {room_of(other) for other in imported} - {room_of(module)}
+    return arrows
+
+
+def floors_of(arrows: Mapping[str, set[str]]) -> dict[str, int]:
+    """Room -> its floor: 1 imports no other room, every room stands one above the highest that it imports."""
+    floors: dict[str, int] = {}
+    for room in TopologicalSorter(arrows).static_order():
+        floors[room] = 1 + max((floors[other] for other in arrows[room]), default=0)
+    return floors
+
+
+def circle_of(graph: Graph) -> list[str]:
+    """Files that import each other in a circle; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def backward(graph: Graph, flow: tuple[str, ...]) -> list[str]:
+    """Imports of a room that comes later in the flow."""
+    return [
+        f"{module}:{line} imports {other}"
+        for module, imported in graph.items()
+        for other, line in imported.items()
+        if flow.index(room_of(module)) < flow.index(room_of(other))
+    ]
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def package() -> Graph:
+    return import_graph({module_name(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")})
+
+
+def test_the_house_is_small_enough_to_live_in() -> None:
+    """Rooms, floors and arrows between rooms."""
+    arrows = arrows_of(package())
+    found = len(arrows), max(floors_of(arrows).values()), sum(map(len, arrows.values()))
+    assert all(is_ <= most for is_, most in zip(found, (MOST_ROOMS, MOST_FLOORS, MOST_ARROWS), strict=True)), found
+
+
+def test_rooms_import_only_what_comes_before_them() -> None:
+    """The order of FLOW, never backwards."""
+    assert set(arrows_of(package())) == set(FLOW)
+    assert backward(package(), FLOW) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Type-checking imports and those inside of functions included."""
+    assert circle_of(package()) == []
+
+
+SMALL = {
+    "p": "",
+    "p.low.a": "",
+    "p.low.b": "from p.low import a",
+    "p.mid": "def f():\n    from p.low.b import g",
+    "p.top": "from __future__ import annotations\nimport p.mid\nfrom p.low.a import x",
+}
+
+
+def test_the_measures_of_the_house_count() -> None:
+    """Rooms, arrows and floors of a small house are what one counts by hand."""
+    arrows = arrows_of(import_graph(SMALL))
+    assert arrows == {"__init__": set(), "low": set(), "mid": {"low"}, "top": {"mid", "low"}}
+    assert floors_of(arrows) == {"__init__": 1, "low": 1, "mid": 2, "top": 3}
+
+
+@pytest.mark.parametrize(
+    "source", ["import p.top", "def f():\n    from p.top import h", "if TYPE_CHECKING:\n    from p.top import H"]
+)
+def test_an_import_against_the_flow_and_a_circle_would_be_seen(source: str) -> None:
+    """Wherever in the file it stands."""
+    graph = import_graph({**SMALL, "p.low.a": source})
+    (found,) = backward(graph, ("__init__", "low", "mid", "top"))
+    assert found.startswith("p.low.a:") and found.endswith("imports p.top")
+    assert set(circle_of(graph)) >= {"p.low.a", "p.top"}
+    assert circle_of(import_graph(SMALL)) == []
+
+
+def long_functions(text: str, most: int) -> list[str]:
+    """Functions of more lines than that, by name."""
+    functions = (
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    return [node.name for node in functions if (node.end_lineno or node.lineno) - node.lineno + 1 > most]
+
+
+def test_files_are_read_in_one_sitting_and_functions_on_one_screen() -> None:
+    """No file and no function beyond the limits; a public docstring with its example counts."""
+    texts = {module_name(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    assert [name for name, text in texts.items() if len(text.splitlines()) > MOST_LINES_OF_A_FILE] == []
+    assert {
+        name: long for name, text in texts.items() if (long := long_functions(text, MOST_LINES_OF_A_FUNCTION))
+    } == {}
+    assert len(texts["pytest_overfit.plugin"].splitlines()) <= MOST_LINES_OF_THE_PLUGIN
+
+
+def test_a_long_function_would_be_seen() -> None:
+    """The test above can fail."""
+    assert long_functions("def f():\n    a = 1\n    return a\n\ndef g():\n    pass\n", 2) == ["f"]
+
+
+def test_a_file_name_has_one_meaning() -> None:
+    """No two files of the package are called the same."""
+    names = [path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_only_the_plugin_imports_pytest() -> None:
     """The core is usable, and testable, without pytest."""
     users = {
-        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        room_of(module_name(path))
         for path in PACKAGE.rglob("*.py")
         if any(
             isinstance(node, (ast.Import, ast.ImportFrom))
@@ -106,7 +215,11 @@ def test_only_the_glue_imports_pytest() -> None:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         )
     }
-    assert {name.split("/")[0] for name in users} == {"plugin"}
+    assert users == {"plugin"}
+
+
+def _modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
@@ -124,10 +237,6 @@ def loads(module: str, wanted: str) -> bool:
     code = f"import sys, importlib; importlib.import_module({module!r}); print({wanted!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip() == "True"
-
-
-def _modules(node: ast.Import | ast.ImportFrom) -> list[str]:
-    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
 
 
 BLANKET = {"Exception", "BaseException"}
@@ -170,3 +279,14 @@ def test_one_place_catches_whatever_comes() -> None:
 def test_a_blanket_handler_would_be_seen(source: str, lines: list[int]) -> None:
     """The test above can fail."""
     assert blanket_handlers(source) == lines
+
+
+def test_the_map_for_people_shows_this_house() -> None:
+    """ARCHITECTURE.md: its flow is FLOW, and every file and folder that it names is there."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    flow = re.search(r"^errors ->[^`]*", text, re.MULTILINE)
+    assert flow is not None
+    assert tuple(re.split(r"\s*->\s*", flow[0].strip())) == FLOW[:-1]
+    named = re.findall(r"`((?:pytest_overfit|tests|benchmarks|docs|example_configs)/[\w/.-]+)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -26,11 +26,11 @@ from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.two_view.data.loader import draw_batch
-from pytest_overfit.two_view.frame_picture import FramePicture
 from pytest_overfit.two_view.from_config import dataset_of, loader_of
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import panels
 from tests.support.configs import write_tiny
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
 from pytest_overfit.two_view.pair.reprojection import unproject
 from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank, draw_lines
-
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 
 TRUE: Colour = (22, 130, 72)
 PREDICTED: Colour = (226, 88, 12)

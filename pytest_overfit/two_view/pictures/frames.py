@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_overfit.two_view.pictures.cameras import cameras_panel
 from pytest_overfit.two_view.pictures.drawing import INVALID, Panel, coloured, save_png
-
-if TYPE_CHECKING:
-    from pytest_overfit.two_view.frame_picture import FramePicture
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 
 __all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels", "write_pictures"]
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pytest_overfit.two_view.frame_picture import FramePicture, take_pictures
 from pytest_overfit.two_view.pair.pair_files import Camera
 from pytest_overfit.two_view.pictures.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.reference.pose import encode_pose
+from pytest_overfit.two_view.sample_pictures import take_pictures
 from tests.support.batches import two_view_batch
 
 

@@ -13,25 +13,8 @@ from torch import Tensor
 
 from pytest_overfit.two_view.metrics import depth_of, pose_of
 from pytest_overfit.two_view.pair.pair_files import Camera
+from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.reference.pose import decode_pose
-
-
-@dataclass(frozen=True)
-class FramePicture:
-    """One frame: `image` (H, W, 3) uint8 RGB; depths (H, W) normalised, 0 = invalid; `confidence` (H, W).
-
-    `predicted` and `confidence` are None where the model does not give them, as is `predicted_camera`. Cameras are in
-    normalised units, with the first true one at the origin.
-    """
-
-    frame: int
-    image: npt.NDArray[np.uint8]
-    truth: npt.NDArray[np.float32]
-    valid: npt.NDArray[np.bool_]
-    predicted: npt.NDArray[np.float32] | None
-    confidence: npt.NDArray[np.float32] | None
-    camera: Camera | None = None
-    predicted_camera: Camera | None = None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit import run_overfit
-from pytest_overfit.judge.finding import ECHO, Finding
-from pytest_overfit.judge.seeds import combine
 
 
 class Nan(nn.Linear):
@@ -71,13 +67,3 @@ def test_what_is_another_fault_stays_red() -> None:
 
     result = run_overfit(Writes(2, 1), (X.clone(), Y), nn.functional.mse_loss, max_steps=5, no_such=0.1, diagnose=False)
     assert [finding.name for finding in result.findings if finding.missed] == ["constant_batch", "finite", "no_such"]
-
-
-def test_an_echo_of_one_seed_says_less_than_the_others() -> None:
-    """Where enough seeds pass, nothing is left open; where not, it did not hold."""
-    echo = Finding("objective", False, f"{ECHO}finite (at step 1)", "< 0.01", judged=False)
-    held = Finding("objective", True, "0.001", "< 0.01")
-    missed = replace(held, passed=False)
-    assert combine([(0, [echo]), (1, [held])], needed=1)[0].passed
-    assert combine([(0, [echo]), (1, [held]), (2, [missed])], needed=2)[0].missed
-    assert combine([(0, [echo]), (1, [echo])])[0].echo_of == "finite"

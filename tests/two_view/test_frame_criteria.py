@@ -1,0 +1,51 @@
+"""Predictions against ground truth, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_overfit.run.record import FramePrediction
+from pytest_overfit.two_view.frame_criteria import Prediction, judge_prediction
+from tests.support.records import record
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"abs_rel": 0.3}, "frame 1 AbsRel 0.3 (0.15 m off)"),
+        ({"delta_1_25": 0.5}, "frame 1 delta<1.25 0.5"),
+        ({"rotation_deg": 175.0}, "frame 1 rotation 175 deg"),
+        ({"translation_deg": 90.0}, "frame 1 translation 90 deg"),
+        ({"abs_rel": float("nan")}, "frame 1 AbsRel nan"),
+    ],
+)
+def test_a_wrong_prediction_is_named_per_frame(change: dict[str, Any], says: str) -> None:
+    """Each quantity has its own limit, and the frame is named."""
+    first, second = record().predictions
+    finding = judge_prediction(record(predictions=(first, replace(second, **change))), Prediction())
+    assert not finding.passed
+    assert says in finding.observed
+
+
+def test_a_model_without_depth_or_camera_lists_its_keys() -> None:
+    """Nothing to compare is a failure that shows what the model gave."""
+    run = record(predictions=(FramePrediction(0),), prediction_keys=("logits",))
+    finding = judge_prediction(run, Prediction())
+    assert not finding.passed
+    assert finding.where == "keys of the prediction: logits"
+
+
+def test_a_limit_that_is_off_is_not_judged() -> None:
+    """None switches one quantity off."""
+    first, second = record().predictions
+    run = record(predictions=(first, replace(second, rotation_deg=100.0)))
+    assert judge_prediction(run, Prediction(rotation_deg=None)).passed
+
+
+@pytest.mark.parametrize("stop", ["max_seconds", "interrupted", "non_finite", "no_trainable_parameters"])
+def test_the_predictions_of_unfinished_runs_are_none(stop: str) -> None:
+    """A run that ended before its time is red here too."""
+    assert not judge_prediction(record(stop=stop), Prediction()).passed
