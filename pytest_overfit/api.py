@@ -10,10 +10,11 @@ from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.diagnose.custom_rules import custom_family
 from pytest_overfit.diagnose.defects import judge_defects
-from pytest_overfit.diagnose.gather.inspector import Inspected
-from pytest_overfit.diagnose.own_rules import checked, installed_rules
-from pytest_overfit.diagnose.rank import Rule, find_causes
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.inspector import RunInspector
+from pytest_overfit.diagnose.rank import find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
@@ -38,6 +39,7 @@ from pytest_overfit.run.watchdog import Hung, Watchdog
 ALONE = Place()
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
 DEFAULT_STEPS = 1000
+TWO_VIEW = frozenset({"depths", "extrinsics", "intrinsics"})  # keys of a batch of which the geometry is checked
 
 if TYPE_CHECKING:
     from pytest_overfit.config.schema import OverfitConfig
@@ -147,7 +149,7 @@ def overfit_model(
         rules: of the user's own, asked for causes beside ours.
         place: of this process among those that share its machine, or its run.
     """
-    seeds, asked = settings.seeds or (0,), checked(rules)
+    seeds, asked = settings.seeds or (0,), custom_family(rules)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -157,7 +159,7 @@ def overfit_model(
 
     def run(seed: int, dog: Watchdog) -> OverfitResult:
         questions = Questions()
-        inspected = inspect(settings, questions, place)
+        inspected = inspect(settings, questions, place, asked)
         record = run_any_model(
             subject,
             settings,
@@ -170,7 +172,7 @@ def overfit_model(
             dog=dog,
             questions=questions,
         )
-        return judged(record, settings, inspected, questions, asked, place)
+        return judged(record, settings, inspected, questions, place)
 
     planned = settings.budget.max_steps or DEFAULT_STEPS
     return _over_seeds(seeds, in_its_place(run, place, settings, name, planned), settings.pass_at_least)
@@ -200,7 +202,7 @@ def overfit_config(
         loss, optimizer, step: in place of what the config names; see ``run_config``.
         rules: of the user's own, asked for causes beside ours.
     """
-    criteria, asked = config.overfit.criteria, checked(rules)
+    criteria, asked = config.overfit.criteria, custom_family(rules)
     limits = criteria.limits()
 
     def accept(outcome: Outcome) -> bool:
@@ -215,7 +217,7 @@ def overfit_config(
         with isolated(seed=seed):
             built = build_model(seeded, tell=told.append) if model is None else Subject(model, sample).build()
         questions = Questions()
-        inspected = inspect(config.overfit, questions, place)
+        inspected = inspect(config.overfit, questions, place, asked)
         record = run_config(
             seeded,
             Subject(built, replace(sample, notes=(*told, *sample.notes)), loss, optimizer, step),
@@ -227,7 +229,7 @@ def overfit_config(
             dog=dog,
             questions=questions,
         )
-        return judged(record, config.overfit, inspected, questions, asked, place)
+        return judged(record, config.overfit, inspected, questions, place)
 
     seeds = config.overfit.seeds or (config.seed,)
     placed = in_its_place(run, place, config.overfit, config.exp_name, config.planned_steps)
@@ -250,7 +252,7 @@ def in_its_place(
                 return run(seed, dog)
         except Hung as hung:
             record = hung_record(hung.hang, hung.curves, name=name, seed=seed, planned_steps=planned)
-            return judged(record, settings, None, Questions(), (), place)
+            return judged(record, settings, None, Questions(), place)
 
     def shared(seed: int) -> OverfitResult:
         from pytest_overfit.report.record.codec import result_from_json, result_to_json
@@ -262,8 +264,12 @@ def in_its_place(
     return alone if ranks is None else shared
 
 
-def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALONE) -> Inspected | None:
-    """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model."""
+def inspect(settings: OverfitSettings, questions: Questions, place: Place, custom: Family) -> RunInspector | None:
+    """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model.
+
+    Args:
+        custom: what the user and installed packages ask beside us.
+    """
     if not settings.diagnose:
         return None
     if not _is_inspected(settings, place):
@@ -273,7 +279,23 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALON
     def findings(record: RunRecord) -> tuple[Finding, ...]:
         return findings_of(record, settings)
 
-    return Inspected(settings.criteria, findings, questions, seconds=settings.diagnose_seconds)
+    return RunInspector(
+        settings.criteria,
+        findings,
+        questions,
+        seconds=settings.diagnose_seconds,
+        applications=application_families,
+        custom=custom,
+    )
+
+
+def application_families(batch: Any) -> tuple[Family, ...]:
+    """The causes that a batch of an application asks for; without such a batch nothing of it is imported."""
+    if not isinstance(batch, Mapping) or not TWO_VIEW.issubset(batch):
+        return ()
+    from pytest_overfit.two_view.diagnose.view_causes import FAMILY
+
+    return (FAMILY,)
 
 
 def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:
@@ -288,9 +310,8 @@ def _is_inspected(settings: OverfitSettings, place: Place) -> bool:
 def judged(
     record: RunRecord,
     settings: OverfitSettings,
-    inspected: Inspected | None,
+    inspected: RunInspector | None,
     questions: Questions,
-    rules: Sequence[Rule],
     place: Place = ALONE,
 ) -> OverfitResult:
     """Findings and causes of one record."""
@@ -300,10 +321,11 @@ def judged(
     findings = findings_of(record, settings) if evidence is None else evidence.findings
     causes = (
         ()
-        if evidence is None
+        if inspected is None or evidence is None
         else find_causes(
             evidence,
-            rules=(*rules, *checked(installed_rules())),
+            families=inspected.applications,
+            rules=inspected.custom.rules,
             allowed=criteria.allow,
             questions=questions,
         )
@@ -323,7 +345,7 @@ def judged(
     return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
 
 
-def _unlooked(record: RunRecord, inspected: Inspected | None, may_be: bool) -> str:
+def _unlooked(record: RunRecord, inspected: RunInspector | None, may_be: bool) -> str:
     """Why the probes have not looked, or not at everything; empty where they have."""
     if record.stop == "interrupted":
         return "the run was interrupted"

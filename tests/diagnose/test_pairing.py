@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.gather.pairing import look_at_pairing
+from pytest_overfit.diagnose.questions.pairing import look_at_pairing
 from pytest_overfit.run.task import Heard
 
 Batch = dict[str, Tensor]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gallery.scene import scene_batch
-from pytest_overfit.diagnose.gather.geometry import look_at_predictions
-from pytest_overfit.diagnose.views import ViewsPredicted
+from pytest_overfit.two_view.diagnose.predicted_views import look_at_predictions
+from pytest_overfit.two_view.diagnose.views import ViewsPredicted
 from tests.diagnose.two_view.scenes import (
     Batch,
     causes,

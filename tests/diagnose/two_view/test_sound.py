@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.gallery.scene import FOCAL, SIZE, render, scene_batch
-from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.two_view.data.normalize import normalize_batch
+from pytest_overfit.two_view.diagnose.predicted_views import look_at_predictions
+from pytest_overfit.two_view.diagnose.view_geometry import look_at_views
 from tests.diagnose.two_view.scenes import (
     DEPTH,
     Batch,
