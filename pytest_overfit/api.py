@@ -10,7 +10,7 @@ from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
-from pytest_overfit.diagnose.custom_rules import custom_family
+from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.inspector import RunInspector
@@ -268,7 +268,7 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place, custo
     """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model.
 
     Args:
-        custom: what the user and installed packages ask beside us.
+        custom: the user's own causes.
     """
     if not settings.diagnose:
         return None
@@ -285,7 +285,7 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place, custo
         questions,
         seconds=settings.diagnose_seconds,
         applications=application_families,
-        custom=custom,
+        custom=(custom, installed_family()),
     )
 
 
@@ -325,7 +325,7 @@ def judged(
         else find_causes(
             evidence,
             families=inspected.applications,
-            rules=inspected.custom.rules,
+            rules=[rule for family in inspected.custom for rule in family.rules],
             allowed=criteria.allow,
             questions=questions,
         )

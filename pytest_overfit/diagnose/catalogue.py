@@ -12,14 +12,15 @@ from pytest_overfit.diagnose.family import Family
 GROUPS = ("optimizer and update", "graph", "loss", "data", "numerics", "architecture", "loop")  # of the docs, in order
 
 
-def _found() -> tuple[Family, ...]:
+def discover() -> tuple[Family, ...]:
+    """The ``FAMILY`` of every file of the folder, in their order."""
     names = sorted(module.name for module in pkgutil.iter_modules(causes.__path__))
     modules = (importlib.import_module(f"{causes.__name__}.{name}") for name in names)
     families = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
     return tuple(sorted(families, key=lambda family: family.order))
 
 
-FAMILIES = _found()
+FAMILIES = discover()
 
 
 def by_group(families: Iterable[Family]) -> Mapping[str, list[Family]]:
@@ -31,17 +32,16 @@ def by_group(families: Iterable[Family]) -> Mapping[str, list[Family]]:
 
 
 def ids_of(families: Iterable[Family]) -> Mapping[str, tuple[str, ...]]:
-    """The ids that have a description, group by group."""
+    """The ids that have a section, group by group."""
     grouped = by_group(families).items()
-    return {group: tuple(cause.id for member in members for cause in member.causes) for group, members in grouped}
+    return {group: tuple(cause for member in members for cause in member.ids) for group, members in grouped}
 
 
 def sections(families: Iterable[Family]) -> str:
     """Markdown: a heading per group, and below it a section per cause.
 
     Example:
-        >>> from pytest_overfit.diagnose.family import Described
-        >>> print(sections([Family("data", (Described("shop.rare-class", "A class is rare."),))]))
+        >>> print(sections([Family("data", docs="### shop.rare-class\\n\\nA class is rare.")]))
         ## data
         <BLANKLINE>
         ### shop.rare-class
@@ -51,5 +51,5 @@ def sections(families: Iterable[Family]) -> str:
     parts = []
     for group, members in by_group(families).items():
         parts += [f"## {group}", *(member.lead.strip() for member in members if member.lead)]
-        parts += [f"### {cause.id}\n\n{cause.text.strip()}" for member in members for cause in member.causes]
+        parts += [member.docs.strip() for member in members if member.docs]
     return "\n\n".join(parts)

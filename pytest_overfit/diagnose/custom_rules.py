@@ -16,13 +16,13 @@ GROUP = "pytest_overfit.causes"
 
 
 @functools.cache
-def installed() -> tuple[Rule | Family, ...]:
+def installed_family() -> Family:
     """What installed packages register under the entry point group ``pytest_overfit.causes``: rules, or families."""
-    return tuple(point.load() for point in entry_points(group=GROUP))
+    return custom_family([point.load() for point in entry_points(group=GROUP)])
 
 
 def custom_family(given: Any) -> Family:
-    """Rules and families of the user's own, and of installed packages, as one: what each rule gives is checked.
+    """Rules and families of the user's own as one: what each rule gives is checked.
 
     Raises:
         OverfitError: there is something among them that is neither.
@@ -30,7 +30,7 @@ def custom_family(given: Any) -> Family:
     own: Sequence[Any] = [given] if callable(given) or isinstance(given, Family) else list(given or ())
     rules: list[Rule] = []
     questions: list[Question] = []
-    for each in (*own, *installed()):
+    for each in own:
         if isinstance(each, Family):
             rules += map(_told, each.rules)
             questions += each.questions

@@ -86,7 +86,6 @@ class Floor:
     high: Mapping[str, float] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     reads_weights: bool = False  # the loss reads parameters of the model beside its outputs
-    terms: Mapping[str, float] = field(default_factory=dict)
     elsewhere: float | None = None
 
 

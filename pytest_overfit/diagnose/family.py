@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[[Evidence], Iterable[Cause]]
 LAST = 1000
-
-
-@dataclass(frozen=True)
-class Described:
-    """What docs/causes.md says of a cause.
-
-    Args:
-        id: stable; people filter and suppress by it.
-        text: Markdown: one sentence, one example that ends in ``result = run_overfit(...)``, then symptom, evidence and
-            fix. A comment ``# fixed: ...`` says what has to be in its line: the example is the test of the rule.
-    """
-
-    id: str
-    text: str
+HEADING = re.compile(r"^### (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -51,20 +39,28 @@ class Family:
     """Causes that are told apart by one file.
 
     Example:
-        >>> Family("data", (Described("shop.rare-class", "A class is rare."),), (all_classes,))    # doctest: +SKIP
+        >>> Family("data", docs="### shop.rare-class\\n\\nA class is rare.").ids
+        ('shop.rare-class',)
 
     Args:
         group: the heading of docs/causes.md below which they stand.
-        causes: what the docs say of each; a rule may name a cause of another family, too.
-        rules: from evidence to causes; pure, without torch.
+        docs: Markdown, a section per cause: its id as the heading (stable: people filter and suppress by it), one
+            sentence, one example that ends in ``result = run_overfit(...)``, then symptom, evidence and fix. A comment
+            ``# fixed: ...`` says what has to be in its line: the example is the test of the rule.
+        rules: from evidence to causes; pure, without torch. One may name a cause of another family, too.
         questions: what the rules need to know that nobody has asked.
         lead: Markdown below the heading of the group.
         order: of the rules: among causes that are equally likely the first one is named first.
     """
 
     group: str
-    causes: tuple[Described, ...] = ()
+    docs: str = ""
     rules: tuple[Rule, ...] = ()
     questions: tuple[Question, ...] = ()
     lead: str = ""
     order: int = LAST
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The causes that have a section."""
+        return tuple(HEADING.findall(self.docs))

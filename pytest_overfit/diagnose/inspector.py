@@ -15,7 +15,7 @@ from torch import Tensor
 from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
-from pytest_overfit.diagnose.questions.batch_numbers import conflicts, look_at_batch, samples_of
+from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.nonfinite import locate
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
@@ -40,7 +40,6 @@ Judge = Callable[[RunRecord], tuple[Finding, ...]]
 LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all
 LEAST_LIMITED = 1.0  # the same where the whole run has a limit, which it may have used up
 HUNG_SECONDS = 1.0  # beyond a limit that somebody has stated, for what does not come back
-NOTHING_ELSE = Family("custom")
 PATIENT_SECONDS = 10.0  # the same where nobody has: a machine may be slow
 
 
@@ -70,7 +69,7 @@ class RunInspector:
         *,
         seconds: float | None = None,
         applications: Callable[[Any], Sequence[Family]] = lambda batch: (),
-        custom: Family = NOTHING_ELSE,
+        custom: Sequence[Family] = (),
     ) -> None:
         self.criteria, self.judge, self.questions, self.seconds = criteria, judge, questions, seconds
         self.applications_of, self.custom = applications, custom
@@ -124,7 +123,7 @@ class RunInspector:
         inputs, targets = _roles(record.supervision)
         self.probed = replace(
             self.probed,
-            tensors=ask("the numbers of the batch", lambda: look_at_batch(batch, inputs, targets), otherwise=()),
+            tensors=ask("the numbers of the batch", lambda: measure_batch(batch, inputs, targets), otherwise=()),
             repeated=ask(
                 "samples that contradict each other", lambda: conflicts(batch, inputs, self.samples), otherwise={}
             ),
@@ -156,7 +155,7 @@ class RunInspector:
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
 
     def _further(self) -> list[Question]:
-        return [question for family in (*self.applications, self.custom) for question in family.questions]
+        return [question for family in (*self.applications, *self.custom) for question in family.questions]
 
     def _facts(self, bench: Bench) -> Mapping[str, Any]:
         """The answers to the questions of applications and of others, by ``fact_name``."""

@@ -33,30 +33,20 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Backward:
-    """A backward pass: the value that is differentiated, and how many parameters held a gradient before."""
-
-    value: float
-    held_gradients: int
-
-
-@dataclass(frozen=True)
 class Clip:
     """Clipping: the norm of the gradients (the largest one, where it clips by value) and what is allowed."""
 
     norm: float
     most: float
-    by_value: bool = False
 
 
 @dataclass(frozen=True)
 class OptimizerStep:
-    """A step of an optimizer that holds ``held`` tensors, ``own`` of the model's.
+    """A step of an optimizer that holds ``own`` tensors of the model's.
 
-    ``living`` of them have a gradient that is not zero, ``stale`` one that the step before has applied already.
+    ``living`` tensors have a gradient that is not zero, ``stale`` ones one that the step before has applied already.
     """
 
-    held: int
     own: int
     living: int
     stale: int
@@ -84,7 +74,7 @@ CallKind = Literal[
     "zero_grad", "backward", "grad", "clip", "step", "scheduler", "mode", "init", "load", "new_module",
     "new_optimizer", "load_optimizer",
 ]  # fmt: skip
-CallFact = Backward | Clip | OptimizerStep | ModeChange | NewModule
+CallFact = Clip | OptimizerStep | ModeChange | NewModule
 C = TypeVar("C", bound=CallFact)
 
 
@@ -115,7 +105,6 @@ class Step:
     reached: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     foreign_in_optimizer: int = 0
-    graph: tuple[str, ...] = ()
     connected: bool | None = None
     outside: tuple[str, ...] = ()  # kinds of modules with parameters that ran in the model and are none of its own
 

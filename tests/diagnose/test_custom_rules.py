@@ -43,14 +43,14 @@ def test_a_rule_of_an_installed_package_is_asked(monkeypatch: pytest.MonkeyPatch
         def load(self) -> object:
             return no_bias
 
-    custom_rules.installed.cache_clear()
+    custom_rules.installed_family.cache_clear()
     monkeypatch.setattr(
         custom_rules, "entry_points", lambda group: [Point()] if group == "pytest_overfit.causes" else []
     )
     try:
         assert [cause.id for cause in learn().causes] == ["house.no-bias"]  # type: ignore[attr-defined]
     finally:
-        custom_rules.installed.cache_clear()
+        custom_rules.installed_family.cache_clear()
 
 
 def test_a_rule_that_raises_is_named() -> None:

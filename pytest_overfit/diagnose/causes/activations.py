@@ -9,7 +9,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.gradients import NEARLY_NOTHING
 from pytest_overfit.diagnose.causes.queries import learning, proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Op, Rectified, Squashed, with_fact
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -83,8 +83,7 @@ def _at_bounds(evidence: Evidence, op: Op, fact: Squashed) -> Cause:
         f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds from the start (inputs "
         f"{number(fact.low or 0)} to {number(fact.high or 0)})",
         "scale its input down, or initialise the weights before it smaller",
-        "shown",
-        {"bound": fact.bound},
+        evidence={"bound": fact.bound},
         weight=0.6 if far else 0.93,
     )
 
@@ -103,8 +102,7 @@ def _on_one_key(op: Op, bound: float, deviation: float, *, certain: bool) -> Cau
         f"{bound:.0%} of the attention rows put everything on one key from the start (logits of deviation "
         f"{number(deviation)})",
         "scale the logits by 1 / sqrt(width), or initialise queries and keys smaller",
-        "shown",
-        {"bound": bound},
+        evidence={"bound": bound},
         certain=certain,
         weight=0.9,
     )
@@ -122,8 +120,7 @@ def _shut_gates(evidence: Evidence) -> Iterator[Cause]:
             f"the output of {gates[0].name} is at most {number(max(abs(gates[0].low), abs(gates[0].high)))}: its "
             f"gates start shut (biases of {number(biases[0].size)})",
             "start the biases of the gates at 0, the forget gate's at 1",
-            "shown",
-            {"output": gates[0].high},
+            evidence={"output": gates[0].high},
             weight=0.93,
         )
 
@@ -151,8 +148,7 @@ def shut(evidence: Evidence) -> Iterator[Cause]:
             f"{'are' if several else 'is'} 0 for every sample at the end, and the loss wants more: behind a relu that "
             "is closed no gradient changes that",
             "initialise the bias before it so that it starts above zero, or use softplus or exp",
-            "shown",
-            {"shut": float(len(output.shut)), "columns": float(output.shape[-1])},
+            evidence={"shut": float(len(output.shut)), "columns": float(output.shape[-1])},
             weight=0.93,
         )
         return
@@ -162,10 +158,9 @@ FAMILY = Family(
     group="architecture",
     order=140,
     rules=(dead, shut, saturated),
-    causes=(
-        Described(
-            "dead-units",
-            """
+    docs="""
+### dead-units
+
 Units never fire.
 
 ```python
@@ -178,11 +173,9 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Evidence**: proven: the share of rectified units that are 0 for every sample, and a run that passes with fresh
   weights, or single columns of an output that are 0 for every sample, though the loss wants more.
 - **Fix**: look at bias and weights before the activation, lower the learning rate, use LeakyReLU or GELU.
-""",
-        ),
-        Described(
-            "saturation",
-            """
+
+### saturation
+
 Activations are at their bounds, where they have no slope.
 
 ```python
@@ -203,6 +196,4 @@ result = run_overfit(Net, (features, 0.9 * values.tanh()), F.mse_loss, optimizer
 - **Evidence**: shown: the share of outputs at the bounds in the first forward pass.
 - **Fix**: scale the input of the activation down, or initialise the weights before it smaller.
 """,
-        ),
-    ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Drawn, InPlace
 from pytest_overfit.judge.finding import number
 
@@ -22,8 +22,6 @@ def not_finite(evidence: Evidence) -> Iterator[Cause]:
                 place,
                 f"{place} of the batch is not finite",
                 "clean it in the data set, or mask it out before the loss",
-                "shown",
-                {},
                 weight=0.98,
             )
             return
@@ -41,8 +39,6 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
             "the batch is not what it was at the start"
             + (f": {written[1].written_by}() writes into {written[1].written_to}" if written else ""),
             "work on a copy: x = x.clone(), or use the operation without the underscore",
-            "shown",
-            {},
             certain=True,
             weight=0.97,
         )
@@ -54,8 +50,7 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
             "switch that off for this test: the run trained on one frozen draw"
             if batch.randomness
             else "switch off augmentation, shuffling and sampling for this test, or pass one batch",
-            "shown",
-            {"tensors": len(batch.redraw_differences)},
+            evidence={"tensors": len(batch.redraw_differences)},
             certain=True,
             weight=0.97,
         )
@@ -65,8 +60,6 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
             "config",
             "; ".join(batch.randomness),
             "switch it off for this test",
-            "shown",
-            {},
             certain=True,
             weight=0.97,
         )
@@ -76,8 +69,6 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
             "the forward pass",
             "in training mode the model turns or reorders its input at random before the first layer sees it",
             "move augmentation out of the model, and switch it off for this test",
-            "shown",
-            {},
             certain=True,
             weight=0.9,
         )
@@ -126,8 +117,7 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
                 tensor.key,
                 f"every element of {tensor.key} is {number(tensor.low)} (shape {tensor.shape})",
                 "look at the loader: an integer division, a fill value, a wrong column",
-                "shown",
-                {"value": tensor.low},
+                evidence={"value": tensor.low},
                 certain=tensor.is_input or zero or labels or not evidence.passed,
                 weight=0.96,
             )
@@ -147,8 +137,7 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
             ", ".join(t.key for t in inputs),
             f"all {samples} samples have the same input",
             "look at the index of the data set: it hands out one sample again and again",
-            "shown",
-            {"samples": samples},
+            evidence={"samples": samples},
             certain=True,
             weight=0.9 if conflict else 0.95,
         )
@@ -164,8 +153,7 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             f"{inputs} against {target}",
             f"{samples} of {evidence.probed.samples} samples repeat the input of another one and have another {target}",
             "remove or correct the repeated samples: no function fits both",
-            "shown",
-            {"samples": samples},
+            evidence={"samples": samples},
             weight=0.95,
         )
         return
@@ -222,8 +210,7 @@ def same_partner(evidence: Evidence) -> Iterator[Cause]:
                 f"{samples} samples are compared with each other and have {tensor.distinct_rows} different "
                 f"{tensor.key}: the same one is right and wrong",
                 "take samples that differ, or count equal ones as right",
-                "shown",
-                {"distinct": tensor.distinct_rows, "samples": samples},
+                evidence={"distinct": tensor.distinct_rows, "samples": samples},
                 weight=0.8,
             )
             return
@@ -233,10 +220,9 @@ FAMILY = Family(
     group="data",
     order=20,
     rules=(not_finite, changes, degenerate, conflict, same_partner),
-    causes=(
-        Described(
-            "batch-changes",
-            """
+    docs="""
+### batch-changes
+
 The sample is not the same at every step.
 
 ```python
@@ -251,11 +237,9 @@ result = run_overfit(net, loader, nn.CrossEntropyLoss(), optimizer=adam, max_ste
 - **Evidence**: shown, certain: two draws are compared, and the batch before and after the run, and what the model sees
   of it.
 - **Fix**: no augmentation, shuffling or sampling in this test, or one batch; no in-place operation on inputs.
-""",
-        ),
-        Described(
-            "degenerate-batch",
-            """
+
+### degenerate-batch
+
 Inputs or targets are constant, identical or zero.
 
 ```python
@@ -267,11 +251,9 @@ result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=ad
 - **Symptom**: the loss falls to what the frequencies of the classes give; or to 0 at once where targets are constant.
 - **Evidence**: shown, certain: every tensor of the batch is looked at, element by element and sample by sample.
 - **Fix**: look at the loader: an integer division, a fill value, an index that stays.
-""",
-        ),
-        Described(
-            "nonfinite-data",
-            """
+
+### nonfinite-data
+
 A NaN or infinity is in the batch.
 
 ```python
@@ -283,11 +265,9 @@ result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=ad
 - **Symptom**: the loss is NaN from the first step.
 - **Evidence**: shown: the first place of the batch that is not finite.
 - **Fix**: clean it in the data set, or mask it out before the loss (a factor of 0 does not: 0 times NaN is NaN).
-""",
-        ),
-        Described(
-            "label-conflict",
-            """
+
+### label-conflict
+
 The same input has different targets.
 
 ```python
@@ -300,6 +280,4 @@ result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=ad
 - **Evidence**: shown: samples with equal inputs are compared in their targets.
 - **Fix**: remove or correct the repeated samples.
 """,
-        ),
-    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, Op, with_fact
 from pytest_overfit.judge.finding import number
 
@@ -27,8 +27,6 @@ def mismatched(evidence: Evidence) -> Iterator[Cause]:
             op.where,
             f"the loss compares with {key} {turned}",
             f"compare with {key} as the batch has it",
-            "shown",
-            {},
             certain=True,
             weight=0.95,
         )
@@ -50,8 +48,6 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
             f"half of the samples got other inputs, and other rows of {name} moved than those that answer to the "
             "targets of these samples: predictions and targets are in another order",
             "bring both into one order: sort the targets as the inputs are sorted, or undo the sorting of the outputs",
-            "shown",
-            {},
             certain=True,
             weight=0.95,
         )
@@ -67,8 +63,6 @@ def scrambled(evidence: Evidence) -> Iterator[Cause]:
                 f"an output {compared.scrambled} without its axes having been exchanged: its classes do not "
                 "belong to its places",
                 "permute first: logits.permute(0, 2, 3, 1).reshape(-1, classes)",
-                "shown",
-                {},
                 certain=True,
                 weight=0.95,
             )
@@ -86,8 +80,7 @@ def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
                 f"{op.name} takes targets from 0 to 1, and gets {number(low)} to {number(high)}: it has no lower "
                 "bound then",
                 "map the labels to 0 and 1",
-                "shown",
-                {"low": low, "high": high},
+                evidence={"low": low, "high": high},
                 certain=True,
                 weight=0.96,
             )
@@ -103,8 +96,7 @@ def padding_counts(evidence: Evidence) -> Iterator[Cause]:
             "labels",
             f"{seen.padding} labels stand where attention_mask is 0, and the loss counts them: padding is learnt too",
             "set the labels of padding to -100, which the loss leaves out",
-            "shown",
-            {"labels": seen.padding},
+            evidence={"labels": seen.padding},
             certain=True,
             weight=0.93,
         )
@@ -129,8 +121,7 @@ def wrong_place(evidence: Evidence) -> Iterator[Cause]:
         f"at {max(itself, later):.0%} of the places the trained decoder {observed}, at {said.ahead[1]:.0%} the next "
         "one",
         advice,
-        "shown",
-        {"itself": itself, "next": said.ahead[1], "after_next": later},
+        evidence={"itself": itself, "next": said.ahead[1], "after_next": later},
         certain=True,
         weight=0.96,
     )
@@ -140,10 +131,9 @@ FAMILY = Family(
     group="loss",
     order=110,
     rules=(mismatched, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
-    causes=(
-        Described(
-            "target-mismatch",
-            """
+    docs="""
+### target-mismatch
+
 Prediction and target do not correspond: another order, another class, another index.
 
 ```python
@@ -163,6 +153,4 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,
-        ),
-    ),
 )

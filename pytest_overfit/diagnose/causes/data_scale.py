@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison
 from pytest_overfit.diagnose.trial import TrialKind
 from pytest_overfit.judge.finding import number
@@ -69,8 +69,7 @@ def arguments(evidence: Evidence) -> Iterator[Cause]:
                 f"argument {name} of the model",
                 f"the model is called with {name} of {number(low)} to {number(high)}",
                 "scale it to about -1..1, or embed it",
-                "shown",
-                {"low": low, "high": high},
+                evidence={"low": low, "high": high},
                 weight=0.88,
             )
             return
@@ -93,8 +92,7 @@ def fed(evidence: Evidence) -> Iterator[Cause]:
                 f"{module.name} is given numbers of up to {number(module.fed)}, and the inputs of the batch end at "
                 f"{number(known)}",
                 "scale them to about -1..1 before the layer, or embed them",
-                "shown",
-                {"fed": module.fed, "inputs": known},
+                evidence={"fed": module.fed, "inputs": known},
                 weight=0.86,
             )
             return
@@ -117,8 +115,7 @@ def giant(evidence: Evidence) -> Iterator[Cause]:
                 f"{tensor.key} has a deviation of {number(tensor.deviation)} ({number(tensor.low)} to "
                 f"{number(tensor.high)})",
                 "divide by the largest value, or standardise",
-                "shown",
-                {"deviation": tensor.deviation},
+                evidence={"deviation": tensor.deviation},
                 certain=True,
                 weight=0.8,
             )
@@ -134,10 +131,9 @@ FAMILY = Family(
     group="data",
     order=10,
     rules=(scales, arguments, fed, giant),
-    causes=(
-        Described(
-            "target-scale",
-            """
+    docs="""
+### target-scale
+
 Targets have a wrong scale or unit.
 
 ```python
@@ -148,11 +144,9 @@ result = run_overfit(net, (features, targets), F.mse_loss, optimizer=adam, max_s
 - **Symptom**: the loss starts in the millions and falls in a straight line.
 - **Evidence**: proven: mean and deviation of the targets, and a run that passes once they are standardised.
 - **Fix**: change the unit, or subtract the mean and divide by the deviation.
-""",
-        ),
-        Described(
-            "input-scale",
-            """
+
+### input-scale
+
 Inputs are not normalised, or huge.
 
 ```python
@@ -164,6 +158,4 @@ result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=ad
 - **Evidence**: proven: mean and deviation of the inputs, and a run that passes once they are standardised.
 - **Fix**: subtract the mean and divide by the deviation, per channel or column.
 """,
-        ),
-    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import (
     LOSS,
     Attention,
@@ -32,8 +32,7 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
         ", ".join(gone),
         f"{', '.join(gone)} can be changed at will, and no output of the model changes{made}",
         "use it in forward; if that is meant, leave it out of the call",
-        "shown",
-        {"inputs": len(gone)},
+        evidence={"inputs": len(gone)},
         certain=evidence.learned,
         weight=0.9 if evidence.learned or zeroed else 0.75,
     )
@@ -52,8 +51,6 @@ def padding_alone(evidence: Evidence) -> Iterator[Cause]:
             "attention reads the padded places and none of the others: its mask is inverted",
             "invert the mask: a key_padding_mask is True where a key is left out, an attn_mask of booleans where it "
             "takes part",
-            "shown",
-            {},
             certain=True,
             weight=0.95,
         )
@@ -75,8 +72,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
             over.where,
             f"{over.name} runs over axis 0, the {over.shapes[-1][0]} samples, and not over the classes",
             "pass dim=-1",
-            "shown",
-            {"samples": over.shapes[-1][0]},
+            evidence={"samples": over.shapes[-1][0]},
             weight=0.95,
         )
     moved = evidence.probed.mixed
@@ -88,8 +84,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
         f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
         f"{evidence.probed.mixed_where}, in evaluation mode",
         "keep axis 0 for the samples: look at reshape, permute, dim=0 and batch_first",
-        "shown",
-        {"moved": moved},
+        evidence={"moved": moved},
         certain=True,
         weight=0.88,
     )
@@ -99,10 +94,9 @@ FAMILY = Family(
     group="architecture",
     order=180,
     rules=(ignored, padding_alone, mixed),
-    causes=(
-        Described(
-            "input-ignored",
-            """
+    docs="""
+### input-ignored
+
 An input, its order or its mask has no influence on the output.
 
 ```python
@@ -126,11 +120,9 @@ result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, opti
 - **Evidence**: shown, certain: the input, one view of it or some of its columns are exchanged, and the output stays bit
   for bit the same. Or attention reads exactly what the batch's masks or lengths mark as padding, and nothing else.
 - **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
-""",
-        ),
-        Described(
-            "batch-mixing",
-            """
+
+### batch-mixing
+
 Samples influence each other.
 
 ```python
@@ -152,6 +144,4 @@ result = run_overfit(Forecast, (torch.randn(12, 6, 4), values[:, :1]), F.mse_los
   of a table of pairs that it has no part in. Or the samples are turned around, and the outputs stay where they are.
 - **Fix**: keep axis 0 for the samples: look at `batch_first`, `dim=0`, `reshape` and `permute`.
 """,
-        ),
-    ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import learning, proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -45,8 +45,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
         f"the gradient of {len(dead)} of {len(norms)} tensors never exceeds "
         f"{number(max(norms[name] or 0 for name in dead))} (the largest is {number(largest)}){why}",
         change,
-        "shown",
-        {"tensors": len(dead), "largest": largest},
+        evidence={"tensors": len(dead), "largest": largest},
         certain=all(norms[name] == 0 for name in dead),
         weight=0.9 if flat is not None or zeros else 0.55,
     )
@@ -66,8 +65,7 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
         f"the first gradient of {first[0]} is {number(first[1])}, that of {last[0]} {number(last[1])}: it vanishes "
         "on the way back",
         "use residual connections, normalisation, or activations that do not saturate (ReLU, GELU)",
-        "shown",
-        {"first": first[1], "last": last[1]},
+        evidence={"first": first[1], "last": last[1]},
         weight=0.89,
     )
 
@@ -111,10 +109,9 @@ FAMILY = Family(
         vanishes,
         too_much_frozen,
     ),
-    causes=(
-        Described(
-            "zero-gradient",
-            """
+    docs="""
+### zero-gradient
+
 Parameters get a gradient of exactly, or nearly, zero.
 
 ```python
@@ -135,11 +132,9 @@ result = run_overfit(Coded, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Evidence**: shown, certain: the largest gradient of a parameter over the run is exactly zero. Nearly zero is shown.
 - **Fix**: a straight-through estimator for `round` and `sign`; no two factors of a product that start at zero;
   residuals or normalisation where gradients vanish layer by layer.
-""",
-        ),
-        Described(
-            "frozen",
-            """
+
+### frozen
+
 Parameters are frozen that have to learn.
 
 ```python
@@ -153,6 +148,4 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Evidence**: proven: the run passes with all parameters trainable. All of them frozen is certain.
 - **Fix**: narrow the pattern that freezes, or set `requires_grad_(True)` for what has to learn.
 """,
-        ),
-    ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import learning
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, FreshTensor, Op, with_fact
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.record import ParameterRecord
@@ -38,8 +38,7 @@ def detached(evidence: Evidence) -> Iterator[Cause]:
             op.where,
             f"the objective has no gradient: {_called(op)} cuts it from the model",
             f"keep the tensor itself in the loss, without {_called(op)}",
-            "shown",
-            {"cuts": len(cuts)},
+            evidence={"cuts": len(cuts)},
             certain=True,
             weight=0.97,
         )
@@ -51,8 +50,6 @@ def detached(evidence: Evidence) -> Iterator[Cause]:
         if not cuts
         else "the objective has no gradient",
         "compare the model's own output with the target",
-        "shown",
-        {},
         certain=True,
         weight=0.9,
     )
@@ -109,8 +106,7 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
             f"{len(taking)} of {len(trainable)} trainable tensors take part in the forward pass and get no "
             f"gradient: {how}",
             place,
-            "shown",
-            {"tensors": len(taking)},
+            evidence={"tensors": len(taking)},
             certain=True,
             weight=0.92,
         )
@@ -120,8 +116,7 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
             shorten(p.name for p in idle),
             f"{len(idle)} of {len(trainable)} trainable tensors are not used in the forward pass",
             f"call them, remove them, or declare them: unused=[{_pattern(idle)!r}]",
-            "shown",
-            {"tensors": len(idle)},
+            evidence={"tensors": len(idle)},
             certain=True,
             weight=0.85 if not taking else 0.6,
         )
@@ -139,10 +134,9 @@ FAMILY = Family(
     group="graph",
     order=40,
     rules=(detached, cut_off),
-    causes=(
-        Described(
-            "no-gradient",
-            """
+    docs="""
+### no-gradient
+
 Parameters take part in the forward pass and get no gradient: the graph is cut behind them.
 
 ```python
@@ -162,11 +156,9 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Evidence**: shown, certain: parameters of modules that ran, outside of the graph of the loss; the call that cuts it.
   Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient.
 - **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `unused=["trunk.*"]`.
-""",
-        ),
-        Described(
-            "loss-detached",
-            """
+
+### loss-detached
+
 The loss has no gradient: it is not connected to the model.
 
 ```python
@@ -181,11 +173,9 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Symptom**: `backward()` raises, or the loss is the same at every step.
 - **Evidence**: shown, certain: the graph of the loss, and the calls that cut it.
 - **Fix**: keep tensors in the loss: no `.item()`, `argmax`, `torch.tensor(loss)`; metrics are no losses.
-""",
-        ),
-        Described(
-            "unused",
-            """
+
+### unused
+
 Parameters are not used in the forward pass.
 
 ```python
@@ -207,6 +197,4 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Evidence**: shown, certain: modules that did not run, and parameters without a gradient.
 - **Fix**: call the layer, remove it, or declare it: `unused=["smooth.*"]`.
 """,
-        ),
-    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import (
     Comparison,
 )
@@ -21,8 +21,6 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
             compared[0][0].where,
             "what is compared is an output plus the target itself: a model that returns zeros is perfect",
             "compare the output by itself, or add what is not the target",
-            "shown",
-            {},
             certain=True,
             weight=0.94,
         )
@@ -36,8 +34,6 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
             "shift the targets by one place, or leave the place itself out of the mask"
             if same
             else "mask the future (is_causal=True), and keep the target out of the input",
-            "shown",
-            {},
             certain=True,
             weight=0.9,
         )
@@ -51,10 +47,9 @@ FAMILY = Family(
     group="architecture",
     order=182,
     rules=(leaks,),
-    causes=(
-        Described(
-            "leak",
-            """
+    docs="""
+### leak
+
 The answer leaks into the input.
 
 ```python
@@ -83,6 +78,4 @@ result = run_overfit(Predictor, tokens, loss, optimizer=adam, max_steps=150)
   it; or the target is a column of the input, or is added to the output that is compared with it.
 - **Fix**: mask the future (`is_causal=True`), shift by one, keep targets out of the inputs.
 """,
-        ),
-    ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import passes, proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -65,8 +65,7 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
         f"the objective climbs from {number(curve[0])} to {number(max(curve))} before step {bad.step}, with a "
         f"learning rate of {number(rate)}",
         f"set lr={number(rate / 100)}",
-        "shown",
-        {"lr": rate, "highest": max(curve)},
+        evidence={"lr": rate, "highest": max(curve)},
         weight=0.7,
     )
 
@@ -177,10 +176,9 @@ FAMILY = Family(
     group="optimizer and update",
     order=80,
     rules=(rates, diverges, schedule, group_rates),
-    causes=(
-        Described(
-            "lr-high",
-            """
+    docs="""
+### lr-high
+
 Steps are too large.
 
 ```python
@@ -196,11 +194,9 @@ result = run_overfit(
 - **Symptom**: the loss climbs, jumps about, or settles on a plateau.
 - **Evidence**: proven: the run passes with a tenth, a hundredth or a thousandth of the rate.
 - **Fix**: set the rate that the trial passed with.
-""",
-        ),
-        Described(
-            "lr-low",
-            """
+
+### lr-low
+
 Steps are too small, or zero.
 
 ```python
@@ -216,11 +212,9 @@ result = run_overfit(
 - **Symptom**: the loss falls in a straight and nearly flat line.
 - **Evidence**: proven: the run passes with ten, a hundred or a thousand times the rate. A rate of 0 is certain.
 - **Fix**: set the rate that the trial passed with, or give the run more steps.
-""",
-        ),
-        Described(
-            "lr-schedule",
-            """
+
+### lr-schedule
+
 A schedule brings the learning rate far from what it was set to.
 
 ```python
@@ -245,11 +239,9 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 - **Evidence**: proven: the run passes with the rate held; shown without that, by the rate over the sampled steps
   against the one that was set.
 - **Fix**: step the schedule once per epoch if it counts epochs, and fit warm-up and decay to the length of the run.
-""",
-        ),
-        Described(
-            "lr-group",
-            """
+
+### lr-group
+
 One parameter group has a learning rate of its own that is wrong.
 
 ```python
@@ -268,6 +260,4 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
   large as the weights.
 - **Fix**: give the group a rate within a factor of ten of the others.
 """,
-        ),
-    ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import REGRESSORS
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison
 from pytest_overfit.judge.finding import number
 
@@ -33,8 +33,7 @@ def activated_twice(evidence: Evidence) -> Iterator[Cause]:
             op.where,
             f"{op.name} gets the output of {name} ({number(low)} to {number(high)}), and applies one itself",
             f"{fix}: remove {name}",
-            "shown",
-            {"low": low, "high": high},
+            evidence={"low": low, "high": high},
             certain=True,
             weight=0.97,
         )
@@ -70,8 +69,7 @@ def broadcasts(evidence: Evidence) -> Iterator[Cause]:
             op.where,
             f"{tuple(a)} meets {tuple(b)} in {by}, and becomes {_joint(a, b)}",
             "give prediction and target one shape: squeeze or unsqueeze one of them",
-            "shown",
-            {"elements": float(math.prod(_joint(a, b))), "wanted": float(math.prod(a))},
+            evidence={"elements": float(math.prod(_joint(a, b))), "wanted": float(math.prod(a))},
             certain=sure,
             weight=0.96,
         )
@@ -98,8 +96,7 @@ def clamped(evidence: Evidence) -> Iterator[Cause]:
             f"a clamp to {number(clamp.clamped_low)}..{number(clamp.clamped_high)} changes {what} "
             f"({number(clamp.low)} to {number(clamp.high)}): no gradient gets through it",
             "clip gradients, not the loss; clamp predictions after the loss",
-            "shown",
-            {"share": clamp.share},
+            evidence={"share": clamp.share},
             weight=0.94,
         )
         return
@@ -138,8 +135,7 @@ def floor(evidence: Evidence) -> Iterator[Cause]:
         LOSS,
         said,
         way_out,
-        "shown",
-        {"floor": found.reached, "limit": limit},
+        evidence={"floor": found.reached, "limit": limit},
         weight=0.86 if near and not local else 0.5,
     )
 
@@ -159,10 +155,9 @@ FAMILY = Family(
     group="loss",
     order=90,
     rules=(activated_twice, broadcasts, clamped, floor),
-    causes=(
-        Described(
-            "double-activation",
-            """
+    docs="""
+### double-activation
+
 A softmax or sigmoid comes before a loss that applies it itself.
 
 ```python
@@ -176,11 +171,9 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: the loss stays above a floor; for three classes and softmax that is 0.55.
 - **Evidence**: shown, certain: what the loss gets adds up to 1, or comes out of a sigmoid.
 - **Fix**: pass logits.
-""",
-        ),
-        Described(
-            "broadcast",
-            """
+
+### broadcast
+
 Prediction and target have different shapes and meet as a table of all against all.
 
 ```python
@@ -195,11 +188,9 @@ result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_st
 - **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
 - **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12).
 - **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
-""",
-        ),
-        Described(
-            "loss-clamped",
-            """
+
+### loss-clamped
+
 A clamp between the predictions and the loss lets no gradient through.
 
 ```python
@@ -214,11 +205,9 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Symptom**: the loss is exactly its bound at every step.
 - **Evidence**: shown: the share of elements that a clamp in the loss changes.
 - **Fix**: clip gradients, not the loss.
-""",
-        ),
-        Described(
-            "loss-floor",
-            """
+
+### loss-floor
+
 The loss does not get below its limit on this target, from whichever predictions a search starts.
 
 ```python
@@ -231,6 +220,4 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
   and from random ones. Where the two end apart, or the run was lower, it is a local minimum and no floor.
 - **Fix**: state a limit above the floor, or train this test without smoothing, entropy terms or noisy targets.
 """,
-        ),
-    ),
 )

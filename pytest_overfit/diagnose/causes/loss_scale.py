@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import REGRESSORS
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison
 from pytest_overfit.judge.finding import number
 
@@ -51,8 +51,7 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
                 f"the objective starts at {number(curve[0])}, below its limit of {number(limit)}: the mean error of "
                 f"its elements is {number(mean)}",
                 "divide by the number of elements of this batch, not of a data set",
-                "shown",
-                {"first": curve[0], "mean_error": mean},
+                evidence={"first": curve[0], "mean_error": mean},
                 weight=0.9,
             )
 
@@ -102,8 +101,7 @@ def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
         f"what is differentiated is {number(ratios[0])} times the reported objective: gradients are as many times "
         "too large or small",
         "unscale gradients before the step (scaler.step(optimizer)), or differentiate the loss itself",
-        "shown",
-        {"ratio": ratios[0]},
+        evidence={"ratio": ratios[0]},
         weight=0.94,
     )
 
@@ -112,10 +110,9 @@ FAMILY = Family(
     group="loss",
     order=120,
     rules=(reduction, scaled_backward),
-    causes=(
-        Described(
-            "loss-scale",
-            """
+    docs="""
+### loss-scale
+
 The magnitude of the loss is wrong: a sum for a mean, a division by the wrong count.
 
 ```python
@@ -130,6 +127,4 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 - **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
-        ),
-    ),
 )

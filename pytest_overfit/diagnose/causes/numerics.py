@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.record import NonFinite
@@ -41,8 +41,7 @@ def _in_half(bad: NonFinite, half: str, op: Op | None) -> Cause:
         op.where if op else bad.what,
         f"{bad.what} is not finite at step {bad.step} in {half}: {_fed(op) if op else 'its range ends at 65504'}",
         "use bfloat16 or float32 here, or scale the loss",
-        "shown",
-        {"step": bad.step},
+        evidence={"step": bad.step},
         certain=True,
         weight=0.97,
     )
@@ -57,8 +56,7 @@ def _at_operation(bad: NonFinite, op: Op) -> Cause:
         op.where,
         f"{op.name}() gives the first value that is not finite, at step {bad.step}: {_fed(op)}",
         _guard(op.name),
-        "shown",
-        {"step": bad.step, **_measured(op).numbers},
+        evidence={"step": bad.step, **_measured(op).numbers},
         certain=True,
         weight=0.96 if bad.step <= EARLY else 0.5,
     )
@@ -71,8 +69,7 @@ def _at_gradient(bad: NonFinite, op: Op) -> Cause:
         f"the backward pass of {op.name} gives NaN at step {bad.step}, with finite losses: a root, "
         "logarithm or norm at zero",
         "put a small number under the root (x + eps).sqrt(), or a safe value inside torch.where",
-        "shown",
-        {"step": bad.step},
+        evidence={"step": bad.step},
         certain=True,
         weight=0.95 if bad.step <= EARLY else 0.8,
     )
@@ -92,8 +89,7 @@ def _after_huge(bad: NonFinite, op: Op) -> Cause:
         f"{op.name}() gives {number(fact.highest or 0.0)} from {number(low)} to {number(high)}, and {bad.what} is not "
         f"finite at step {bad.step}",
         _guard(op.name),
-        "shown",
-        {"step": bad.step, **fact.numbers},
+        evidence={"step": bad.step, **fact.numbers},
         certain=True,
         weight=0.94 if bad.step <= EARLY else 0.5,
     )
@@ -192,10 +188,9 @@ FAMILY = Family(
     group="numerics",
     order=30,
     rules=(not_finite, coarse, explodes),
-    causes=(
-        Described(
-            "nonfinite-loss",
-            """
+    docs="""
+### nonfinite-loss
+
 An operation in the loss gives the first NaN or infinity.
 
 ```python
@@ -212,11 +207,9 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Evidence**: shown, certain: the run up to that step again, and there the first operation with a result that is not
   finite, with what it was given.
 - **Fix**: guard the division, logarithm or exponential that is named.
-""",
-        ),
-        Described(
-            "nonfinite-gradient",
-            """
+
+### nonfinite-gradient
+
 The loss is finite and a gradient is not.
 
 ```python
@@ -233,11 +226,9 @@ result = run_overfit(net, (features, values, weights), loss, optimizer=adam, obj
 - **Symptom**: the loss is sound in the first step and NaN in the second.
 - **Evidence**: shown, certain: the backward pass is run again under anomaly detection, which names the operation.
 - **Fix**: `(x + eps).sqrt()`; inside `torch.where` a safe value on both sides: the branch not taken has a gradient too.
-""",
-        ),
-        Described(
-            "nonfinite-output",
-            """
+
+### nonfinite-output
+
 An operation in the model gives the first NaN or infinity.
 
 ```python
@@ -259,11 +250,9 @@ result = run_overfit(Standardised, (inputs, classes), nn.CrossEntropyLoss(), opt
 - **Symptom**: the loss is NaN.
 - **Evidence**: shown, certain: as for `nonfinite-loss`, with the module.
 - **Fix**: guard the operation that is named.
-""",
-        ),
-        Described(
-            "precision",
-            """
+
+### precision
+
 Low precision loses the update, or overflows.
 
 ```python
@@ -276,11 +265,9 @@ result = run_overfit(model, (inputs, classes), nn.CrossEntropyLoss(), optimizer=
 - **Evidence**: shown, certain: a number beyond the range of its type. Updates that are rounded away are shown, and
   proven where the run passes in float32.
 - **Fix**: weights in float32 and autocast around the forward pass; bfloat16 in place of float16; a scaled loss.
-""",
-        ),
-        Described(
-            "gradient-explosion",
-            """
+
+### gradient-explosion
+
 Activations and gradients are far too large from the start.
 
 ```python
@@ -299,6 +286,4 @@ result = run_overfit(deep, (features, values), F.mse_loss, optimizer=adam, max_s
 - **Evidence**: proven: sizes of activations in the first forward pass, and a run that passes with fresh weights.
 - **Fix**: a deviation of 1 / sqrt(inputs), or normalisation between layers.
 """,
-        ),
-    ),
 )

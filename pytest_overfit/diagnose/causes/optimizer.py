@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import is_declared, learning
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -33,8 +33,7 @@ def left_out(evidence: Evidence) -> Iterator[Cause]:
         f"{len(missing)} of {len(trainable)} trainable parameter tensors are in no optimizer"
         + (", and the optimizer holds parameters that are not the model's" if foreign else ""),
         "build the optimizer from model.parameters() after the last change to the model",
-        "shown",
-        {"missing": len(missing), "trainable": len(trainable)},
+        evidence={"missing": len(missing), "trainable": len(trainable)},
         certain=True,
         weight=0.93 if whole and evidence.own_step else 0.97,
     )
@@ -73,8 +72,7 @@ def no_update(evidence: Evidence) -> Iterator[Cause]:
         "keep float32 weights, and use autocast for the forward pass"
         if half
         else "update parameters in place: p.data.add_(...), under torch.no_grad()",
-        "shown",
-        {"tensors": len(still)},
+        evidence={"tensors": len(still)},
         certain=True,
         weight=0.92,
     )
@@ -114,10 +112,9 @@ FAMILY = Family(
     group="optimizer and update",
     order=60,
     rules=(left_out, no_update, clipped_away),
-    causes=(
-        Described(
-            "optimizer-coverage",
-            """
+    docs="""
+### optimizer-coverage
+
 Trainable parameters are in no optimizer, or the optimizer holds those of another copy of the model.
 
 ```python
@@ -131,11 +128,9 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: the loss falls more slowly than it should; a part of the model stays as it was initialised.
 - **Evidence**: shown, certain: the parameters of the model against those of every optimizer that steps.
 - **Fix**: build the optimizer last, after heads are swapped and copies are made.
-""",
-        ),
-        Described(
-            "no-update",
-            """
+
+### no-update
+
 Parameters get gradients and are stepped, and are bit for bit what they were.
 
 ```python
@@ -155,11 +150,9 @@ result = run_overfit(net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Symptom**: the loss is the same at every step.
 - **Evidence**: shown, certain: values before the first step and after the last, beside gradients and learning rates.
 - **Fix**: write into the parameter (`p.sub_(...)` under `torch.no_grad()`), not into a copy or a new tensor.
-""",
-        ),
-        Described(
-            "grad-clip",
-            """
+
+### grad-clip
+
 Clipping leaves a hundredth of the gradient, or less.
 
 ```python
@@ -180,6 +173,4 @@ result = run_overfit(net, (features, classes), step=step, optimizer=sgd, max_ste
   and its kin divide gradients by their own size, so there only such a run counts.
 - **Fix**: clip above the usual norm, or not at all.
 """,
-        ),
-    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.errors.suggest import shorten
 
 
@@ -28,8 +28,7 @@ def state_lost(evidence: Evidence) -> Iterator[Cause]:
         line or "the train step",
         f"{seen}: momentum and adaptive rates never build up",
         "build the optimizer once, before the loop" if anew else "do not clear or reload optimizer.state between steps",
-        "shown",
-        {"optimizers": optimizers, "steps": steps, "lost": lost},
+        evidence={"optimizers": optimizers, "steps": steps, "lost": lost},
         certain=True,
         weight=0.96,
     )
@@ -62,10 +61,9 @@ FAMILY = Family(
         state_lost,
         overwritten,
     ),
-    causes=(
-        Described(
-            "optimizer-state",
-            """
+    docs="""
+### optimizer-state
+
 What the optimizer remembers is lost between steps.
 
 ```python
@@ -86,11 +84,9 @@ result = run_overfit(model, (features, classes), step=step, max_steps=200)
 - **Symptom**: often none: Adam without a memory moves every weight by the full rate, and the loss rattles at the end.
 - **Evidence**: shown, certain: optimizers and steps are counted, and the state before each step is compared.
 - **Fix**: build the optimizer once, before the loop; do not clear or reload its state.
-""",
-        ),
-        Described(
-            "weights-reset",
-            """
+
+### weights-reset
+
 Weights are overwritten between steps.
 
 ```python
@@ -114,6 +110,4 @@ result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_
 - **Evidence**: shown: parameters change between two steps of their optimizer; proven where a plain step passes.
 - **Fix**: load or initialise weights once, before the loop.
 """,
-        ),
-    ),
 )

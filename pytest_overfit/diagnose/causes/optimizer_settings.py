@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
 
@@ -42,8 +42,7 @@ def decay(evidence: Evidence) -> Iterator[Cause]:
             f"the loss reads the weights themselves: over free predictions it stays at {number(found.reached)} of "
             f"{number(found.start)}",
             "lower the factor of the penalty by a hundred, or leave it out of this test",
-            "shown",
-            {"penalty": found.reached},
+            evidence={"penalty": found.reached},
             weight=0.92,
         )
     weights = term_weights(evidence)
@@ -59,8 +58,7 @@ def decay(evidence: Evidence) -> Iterator[Cause]:
                 f"the penalty {term.name}, which reads weights alone, makes up {min(share, 1):.0%} of the objective "
                 f"at the end ({number(evidence.objective[-1])})",
                 f"lower the weight of {term.name} (now {number(weights.get(term.name, 1.0))}) by a hundred",
-                "shown",
-                {"share": share, "weight": weights.get(term.name, 1.0)},
+                evidence={"share": share, "weight": weights.get(term.name, 1.0)},
                 weight=0.92,
             )
 
@@ -105,10 +103,9 @@ FAMILY = Family(
         decay,
         hyperparameters,
     ),
-    causes=(
-        Described(
-            "weight-decay",
-            """
+    docs="""
+### weight-decay
+
 Weight decay, or a penalty on the weights, holds the loss up.
 
 ```python
@@ -125,11 +122,9 @@ result = run_overfit(
 - **Evidence**: proven: the run passes without weight decay. A penalty in the loss is shown by its share of the
   objective at the end.
 - **Fix**: no weight decay in this test, or a hundredth of it.
-""",
-        ),
-        Described(
-            "optimizer-hyperparameter",
-            """
+
+### optimizer-hyperparameter
+
 A setting of the optimizer other than learning rate and weight decay is off.
 
 ```python
@@ -146,6 +141,4 @@ result = run_overfit(
 - **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize.
 - **Fix**: set the default that is named.
 """,
-        ),
-    ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import best_of, predictions
 from pytest_overfit.diagnose.evidence import Evidence, Output
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed, with_fact
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.judge.finding import number
@@ -74,8 +74,7 @@ def _beyond_activation(evidence: Evidence, output: Output, compared: Interval | 
         f"{output.final.lower()} gives {_interval(low, high)}, and the loss wants {number(wanted[0])} to "
         f"{number(wanted[1])}",
         f"remove the {output.final.lower()} at the end, or scale it to the targets",
-        "shown",
-        {"low": wanted[0], "high": wanted[1]},
+        evidence={"low": wanted[0], "high": wanted[1]},
         weight=0.95 if compared else 0.8,
     )
 
@@ -101,8 +100,7 @@ def _at_one(evidence: Evidence, output: Output, compared: Interval | None) -> Ca
         f"{output.name} ends at {number(output.low)} to {number(output.high)}, and the loss wants "
         f"{number(wanted[0])} to {number(wanted[1])}",
         "bring targets and outputs to one range",
-        "shown",
-        {"low": low, "high": high},
+        evidence={"low": low, "high": high},
         weight=0.86,
     )
 
@@ -119,8 +117,7 @@ def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) ->
         f"{fact.bound:.0%} of it at the bounds of {squashed.name}; "
         f"the loss wants {number(low)} to {number(high)}",
         f"scale the {squashed.name} to the targets, or remove it",
-        "shown",
-        {"low": low, "high": high},
+        evidence={"low": low, "high": high},
         weight=0.85,
     )
 
@@ -176,8 +173,7 @@ def too_small(evidence: Evidence) -> Iterator[Cause]:
         f"{number(min(evidence.objective))}: "
         f"{where} passes on {width} number{'s' if width > 1 else ''} per place for {outputs} outputs",
         "widen it",
-        "shown",
-        {"width": float(width), "outputs": float(outputs)},
+        evidence={"width": float(width), "outputs": float(outputs)},
         weight=0.78,
     )
 
@@ -190,10 +186,9 @@ FAMILY = Family(
     group="architecture",
     order=150,
     rules=(out_of_range, too_small),
-    causes=(
-        Described(
-            "output-range",
-            """
+    docs="""
+### output-range
+
 The last activation cannot reach the targets.
 
 ```python
@@ -204,11 +199,9 @@ result = run_overfit(model, (features, values), F.mse_loss, optimizer=adam, max_
 - **Symptom**: the loss falls to a plateau; predictions sit at a bound.
 - **Evidence**: shown: the range of the last activation against what the loss wants.
 - **Fix**: remove the activation, or scale it to the targets.
-""",
-        ),
-        Described(
-            "capacity",
-            """
+
+### capacity
+
 The model cannot represent the targets.
 
 ```python
@@ -221,6 +214,4 @@ result = run_overfit(model, (features, values), F.mse_loss, optimizer=adam, max_
   outputs.
 - **Fix**: widen the layer that is named.
 """,
-        ),
-    ),
 )

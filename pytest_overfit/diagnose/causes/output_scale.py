@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import best_of, learning, predictions
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -39,8 +39,7 @@ def _in_one_module(modules: Sequence[Module]) -> Cause | None:
         f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)} in the first "
         "forward pass",
         "remove the factor, or learn it",
-        "shown",
-        {"ratio": after.size / before.size},
+        evidence={"ratio": after.size / before.size},
         weight=0.91,
     )
 
@@ -62,8 +61,7 @@ def _on_the_way_out(evidence: Evidence, modules: Sequence[Module]) -> Cause | No
                 f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)}, and the loss "
                 f"wants up to {number(wants)}",
                 "remove the factor, or learn it",
-                "shown",
-                {"ratio": after.size / before.size},
+                evidence={"ratio": after.size / before.size},
                 weight=0.95,
             )
     return None
@@ -88,8 +86,7 @@ def _faint_gradients(evidence: Evidence) -> Iterator[Cause]:
             f"the gradient of {len(faint)} tensors never exceeds {number(max(norms[n] for n in faint))}; the median "
             f"of the others is {number(middle)}: what they make is scaled to nothing",
             "look for a tiny factor behind these modules",
-            "shown",
-            {"largest": max(norms[n] for n in faint), "median": middle},
+            evidence={"largest": max(norms[n] for n in faint), "median": middle},
             certain=max(norms[n] for n in faint) < 1e-7 * middle,
             weight=0.7,
         )
@@ -99,10 +96,9 @@ FAMILY = Family(
     group="architecture",
     order=160,
     rules=(scaled_away,),
-    causes=(
-        Described(
-            "output-scale",
-            """
+    docs="""
+### output-scale
+
 The output, or a branch, is scaled to nothing.
 
 ```python
@@ -122,6 +118,4 @@ result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max
 - **Evidence**: shown: sizes of outputs from module to module, against what the loss wants.
 - **Fix**: remove the factor, or learn it.
 """,
-        ),
-    ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.judge.finding import number
 
 
@@ -24,8 +24,7 @@ def another_model(evidence: Evidence) -> Iterator[Cause]:
             f"the loss that is differentiated reaches {others} parameter tensors, none of them of the model that "
             "was handed over",
             "train the model that the step is called with, not a copy",
-            "shown",
-            {"others": others},
+            evidence={"others": others},
             certain=True,
             weight=0.98,
         )
@@ -39,8 +38,7 @@ def another_model(evidence: Evidence) -> Iterator[Cause]:
             f"parameters move and the reported objective stays at {number(evidence.objective[-1])} in all "
             f"{len(evidence.objective)} steps: it is another model's",
             "report the loss of the model that is trained",
-            "shown",
-            {"objective": evidence.objective[-1]},
+            evidence={"objective": evidence.objective[-1]},
             weight=0.91,
         )
 
@@ -70,8 +68,7 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
             f"what is differentiated is exactly 0 in the first {len(evidence.steps)} steps, and "
             f"{number(evidence.steps[0].reported)} is reported",
             "call backward() on the loss that is reported",
-            "shown",
-            {"reported": evidence.steps[0].reported, "differentiated": 0.0},
+            evidence={"reported": evidence.steps[0].reported, "differentiated": 0.0},
             weight=0.95,
         )
         return
@@ -94,8 +91,7 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
         f"step {last.number} reports {number(last.reported)} and differentiates {number(last.differentiated[0])}, of "
         "which it is no part",
         "call backward() on the loss that is reported",
-        "shown",
-        {"reported": last.reported, "differentiated": last.differentiated[0]},
+        evidence={"reported": last.reported, "differentiated": last.differentiated[0]},
         weight=0.955,
     )
 
@@ -104,10 +100,9 @@ FAMILY = Family(
     group="loop",
     order=50,
     rules=(another_model, another_loss),
-    causes=(
-        Described(
-            "wrong-backward",
-            """
+    docs="""
+### wrong-backward
+
 Another loss is differentiated than the one that is reported.
 
 ```python
@@ -127,11 +122,9 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
 - **Symptom**: the reported loss stays on a plateau, or climbs.
 - **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part.
 - **Fix**: call `backward()` on the loss that is reported.
-""",
-        ),
-        Described(
-            "wrong-model",
-            """
+
+### wrong-model
+
 Another model is trained than the one that is reported.
 
 ```python
@@ -154,6 +147,4 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
   that holds parameters, and none of the model that was handed over.
 - **Fix**: train, and report, the model that the step is called with.
 """,
-        ),
-    ),
 )

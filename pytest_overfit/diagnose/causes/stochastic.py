@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import proof, rebuilt
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import (
     Drawn,
     with_fact,
@@ -26,8 +26,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             built[0].line or "forward",
             f"{built[1].layer} is built anew in every forward pass, with other weights each time",
             "build it once, in __init__",
-            "shown",
-            {"spread": evidence.probed.random_training},
+            evidence={"spread": evidence.probed.random_training},
             certain=True,
             weight=0.97,
         )
@@ -85,8 +84,6 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             shorten(probed.mode_modules),
             "the train step puts the model into evaluation mode and trains it there",
             "call model.train() before training",
-            "shown",
-            {},
             certain=True,
             weight=0.85,
         )
@@ -109,8 +106,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         f"the objective is {number(probed.training)} in training mode and {number(probed.evaluation_settled)} in "
         f"evaluation mode (it started at {number(curve[0])}), running statistics settled",
         "look at momentum of batch norm, at self.training in forward, at dropout by hand",
-        "shown",
-        {"training": probed.training, "evaluation": probed.evaluation_settled},
+        evidence={"training": probed.training, "evaluation": probed.evaluation_settled},
         certain=True,
         weight=0.9,
     )
@@ -143,10 +139,9 @@ FAMILY = Family(
         noisy,
         modes_differ,
     ),
-    causes=(
-        Described(
-            "stochastic",
-            """
+    docs="""
+### stochastic
+
 The forward pass is too random.
 
 ```python
@@ -166,11 +161,9 @@ result = run_overfit(Net, (features, values), F.mse_loss, optimizer=adam, max_st
 - **Evidence**: proven, certain: two passes under different seeds differ, and the run passes with the same random
   numbers at every step. Certain are chance that goes on in evaluation mode, and a layer that is built in `forward`.
 - **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`.
-""",
-        ),
-        Described(
-            "mode-gap",
-            """
+
+### mode-gap
+
 Training mode and evaluation mode behave differently.
 
 ```python
@@ -193,6 +186,4 @@ result = run_overfit(Standardised, (5 + 3 * features, classes), nn.CrossEntropyL
   training mode.
 - **Fix**: look at `self.training` in `forward`, at the momentum of batch norm, at `model.eval()` in the step.
 """,
-        ),
-    ),
 )

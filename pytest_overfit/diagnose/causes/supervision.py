@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison
 
 
@@ -22,8 +22,7 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
             empty.where,
             f"{empty.name} has no supervised element: every label is ignored",
             "look at the labels, or fail on a batch without any",
-            "shown",
-            {"supervised": 0.0},
+            evidence={"supervised": 0.0},
             certain=True,
             weight=0.975,
         )
@@ -33,8 +32,6 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
             itself.where,
             "the prediction is compared with itself",
             "compare it with the target",
-            "shown",
-            {},
             certain=True,
             weight=0.96,
         )
@@ -44,8 +41,7 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
             LOSS,
             f"the objective is exactly 0 in all {len(curve)} steps: nothing is supervised, or nothing can be wrong",
             "look for an empty mask, a margin that every sample keeps, a target of zeros",
-            "shown",
-            {"objective": 0.0},
+            evidence={"objective": 0.0},
             certain=True,
             weight=0.965,
         )
@@ -61,8 +57,7 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
                 LOSS,
                 f"the loss does not change when any of {', '.join(seen.unread)} does",
                 "compare the prediction with the target of the batch",
-                "shown",
-                {"unread": len(seen.unread)},
+                evidence={"unread": len(seen.unread)},
                 certain=True,
                 weight=0.8,
             )
@@ -88,8 +83,7 @@ def unread_samples(evidence: Evidence) -> Iterator[Cause]:
             f"{count} of {samples} samples can be exchanged for another one, and the objective stays what it is: "
             "their outputs are not in it",
             "sum over the samples: += in place of =, and no return inside the loop",
-            "shown",
-            {"unread": count, "samples": samples},
+            evidence={"unread": count, "samples": samples},
             certain=True,
             weight=0.94,
         )
@@ -116,8 +110,7 @@ def unread_items(evidence: Evidence) -> Iterator[Cause]:
                     f"{term} answers to {name} of {len(keys) - len(unread)} of {len(keys)} samples: "
                     f"{', '.join(unread)} can be changed at will",
                     "sum over the samples: += in place of =, and no return inside the loop",
-                    "shown",
-                    {"unread": len(unread), "samples": len(keys)},
+                    evidence={"unread": len(unread), "samples": len(keys)},
                     certain=True,
                     weight=0.94,
                 )
@@ -139,8 +132,6 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
             "no output of a model that is trained is in what is differentiated, and its gradient is the same for "
             "another batch: it comes from the weights alone",
             "compute the loss from the output of the model that is trained",
-            "shown",
-            {},
             certain=True,
             weight=0.95,
         )
@@ -152,8 +143,7 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
             LOSS,
             f"no gradient of the loss reaches {', '.join(found.unread)}",
             "compare the model's own output with the target",
-            "shown",
-            {"outputs": len(found.unread)},
+            evidence={"outputs": len(found.unread)},
             certain=True,
             weight=0.9,
         )
@@ -163,10 +153,9 @@ FAMILY = Family(
     group="loss",
     order=100,
     rules=(vacuous, unread_samples, unread_items, ignores_output),
-    causes=(
-        Described(
-            "vacuous",
-            """
+    docs="""
+### vacuous
+
 The loss supervises nothing: an empty mask, labels that are all ignored, a prediction compared with itself.
 
 ```python
@@ -182,11 +171,9 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Symptom**: the loss is 0, or already below its limit, before any training.
 - **Evidence**: shown, certain: the objective, and how it answers when targets are changed.
 - **Fix**: mend the mask or the labels; let a batch without any supervision be an error.
-""",
-        ),
-        Described(
-            "loss-ignores-output",
-            """
+
+### loss-ignores-output
+
 The loss does not depend on what the model returns.
 
 ```python
@@ -204,6 +191,4 @@ result = run_overfit(net(width=3), batch, loss, optimizer=adam, max_steps=400)
   gradient is zero for all of them; or it is that of the weights alone, the same for another batch.
 - **Fix**: compare the model's output with the target.
 """,
-        ),
-    ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import best_of, predictions, proof
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Squashed
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.errors.suggest import shorten
@@ -31,8 +31,6 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             copies[0],
             f"all members of {copies[0]} start with the same weights",
             "build each of them anew instead of copying one",
-            "shown",
-            {},
             certain=True,
             weight=0.96,
         )
@@ -93,8 +91,7 @@ def slots_alike(evidence: Evidence) -> Iterator[Cause]:
                 f"all {output.shape[axis]} entries of {output.name} along axis {axis} are the same after training; "
                 f"over free predictions the loss gets to {number(floor.reached)}",
                 "give each entry something of its own: a query or a position that is learnt or drawn at random",
-                "shown",
-                {"entries": output.shape[axis], "floor": floor.reached},
+                evidence={"entries": output.shape[axis], "floor": floor.reached},
                 weight=0.86,
             )
             return
@@ -130,8 +127,7 @@ def all_alike(evidence: Evidence) -> Iterator[Cause]:
             f"{number(first.input_spread or 0)} of their size into outputs that differ by "
             f"{number(first.spread or 0)}",
             _why_alike(first),
-            "shown",
-            {"input_spread": first.input_spread or 0.0, "spread": first.spread or 0.0},
+            evidence={"input_spread": first.input_spread or 0.0, "spread": first.spread or 0.0},
             weight=0.85 if when == "from the start" else 0.6,
         )
         return
@@ -164,8 +160,7 @@ def elements_alike(evidence: Evidence) -> Iterator[Cause]:
                 f"({number(output.low)} to {number(output.high)} over the samples), and the loss wants "
                 f"{number(wanted[0])} to {number(wanted[1])}",
                 "predict every element from features of its own, not from a pooled vector",
-                "shown",
-                {"low": wanted[0], "high": wanted[1]},
+                evidence={"low": wanted[0], "high": wanted[1]},
                 weight=0.85,
             )
             return
@@ -183,8 +178,7 @@ def flat_attention(evidence: Evidence) -> Iterator[Cause]:
                 "all attention logits are the same after training: every key weighs alike, queries and keys learn "
                 "nothing",
                 "look at the scale of the logits, 1 / sqrt(width)",
-                "shown",
-                {"deviation": 0.0},
+                evidence={"deviation": 0.0},
                 certain=True,
                 weight=0.9,
             )
@@ -206,8 +200,7 @@ def one_logit(evidence: Evidence) -> Iterator[Cause]:
                 f"{op.name} runs over an axis of one element (shape {op.shapes[-1]}): its output is the same for "
                 "all inputs",
                 "use a sigmoid for one logit, or two logits",
-                "shown",
-                {"length": 1.0},
+                evidence={"length": 1.0},
                 certain=True,
                 weight=0.97,
             )
@@ -218,10 +211,9 @@ FAMILY = Family(
     group="architecture",
     order=170,
     rules=(alike, all_alike, elements_alike, slots_alike, flat_attention, one_logit),
-    causes=(
-        Described(
-            "symmetry",
-            """
+    docs="""
+### symmetry
+
 Units start, and stay, identical.
 
 ```python
@@ -234,11 +226,9 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: the loss falls as if a layer had one unit.
 - **Evidence**: proven: rows of a weight that are equal before and after, and a run that passes with fresh weights.
 - **Fix**: initialise at random; build the members of an ensemble anew in place of copying one.
-""",
-        ),
-        Described(
-            "constant-output",
-            """
+
+### constant-output
+
 All samples get the same output though their inputs differ.
 
 ```python
@@ -254,6 +244,4 @@ result = run_overfit(
   into outputs that do not.
 - **Fix**: two logits for softmax, or a sigmoid; no normalisation over one feature; no mean over the batch.
 """,
-        ),
-    ),
 )

@@ -9,7 +9,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import term_weights
 from pytest_overfit.diagnose.causes.terms import NOTHING
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed
 from pytest_overfit.judge.finding import number
 
@@ -41,8 +41,7 @@ def _turned(evidence: Evidence) -> Cause | None:
                 f"the objective falls where {term.name} climbs (cosine of the two gradients {term.alignment:.2f}; "
                 f"{term.name} went from {number(values[0])} to {number(values[-1])})",
                 f"add {term.name} instead of subtracting it",
-                "shown",
-                {"cosine": term.alignment or 0.0},
+                evidence={"cosine": term.alignment or 0.0},
                 weight=0.95,
             )
     return None
@@ -60,8 +59,7 @@ def _subtracted(evidence: Evidence) -> Cause | None:
         f"term {name}",
         f"{name} has a weight of {number(weights[name])} in the objective, which falls while the term climbs",
         f"add {name} instead of subtracting it",
-        "shown",
-        {"weight": weights[name]},
+        evidence={"weight": weights[name]},
         weight=0.93,
     )
 
@@ -79,8 +77,7 @@ def _of_logits(op: Op, compared: Comparison) -> Cause:
         f"{op.name} gets numbers whose exponentials do not add up to 1 (logsumexp off by "
         f"{number(off)}): it has no lower bound",
         f"use log_softmax before {op.name}, or cross_entropy",
-        "shown",
-        {"logsumexp": off},
+        evidence={"logsumexp": off},
         certain=True,
         weight=0.95,
     )
@@ -101,8 +98,7 @@ def _without_floor(evidence: Evidence) -> Cause | None:
         + (f": over free predictions it is at {number(floor.reached)} and still falling" if floor and falling else ""),
         "look for a minus, or a likelihood in place of its negative; where it has no floor by design, declare "
         "unbounded",
-        "shown",
-        {"last": curve[-1]},
+        evidence={"last": curve[-1]},
         weight=0.75,
     )
 
@@ -116,10 +112,9 @@ FAMILY = Family(
     group="loss",
     order=130,
     rules=(sign,),
-    causes=(
-        Described(
-            "loss-sign",
-            """
+    docs="""
+### loss-sign
+
 The loss, or a term of it, has the wrong sign, or no lower bound.
 
 ```python
@@ -137,6 +132,4 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
   that oppose each other, and an objective that falls without end over free predictions.
 - **Fix**: minimise the negative of a likelihood; add the term; declare what has no floor by design: `unbounded=True`.
 """,
-        ),
-    ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import term_weights
 from pytest_overfit.diagnose.evidence import Evidence, Term
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -35,8 +35,7 @@ def constant_terms(evidence: Evidence) -> Iterator[Cause]:
                 f"{term.name} is {number(curve[0])} in all {len(curve)} steps and has no gradient: it makes up "
                 f"{number(weight * curve[0])} of the objective",
                 f"compute {term.name} from what the model returns",
-                "shown",
-                {"value": curve[0]},
+                evidence={"value": curve[0]},
                 certain=True,
                 weight=0.6 if any(not p.trainable for p in evidence.record.parameters) else 0.94,
             )
@@ -53,8 +52,7 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
                 f"{term.name} is multiplied by exactly 0 in the objective; it is at "
                 f"{number(evidence.record.curves[term.name][-1])}",
                 f"give {term.name} a weight, or leave it out",
-                "shown",
-                {"weight": 0.0},
+                evidence={"weight": 0.0},
                 certain=True,
                 weight=0.9,
             )
@@ -71,8 +69,7 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
                 f"{', '.join(term.outputs) or 'its output'} comes from it; it went from {number(values[0])} to "
                 f"{number(values[-1])}",
                 f"add {term.name} to the objective",
-                "shown",
-                {"first": values[0], "last": values[-1]},
+                evidence={"first": values[0], "last": values[-1]},
                 certain=True,
                 weight=0.95,
             )
@@ -84,8 +81,7 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
                 f"{number(values[-1])} while the objective went from {number(evidence.objective[0])} to "
                 f"{number(evidence.objective[-1])}",
                 f"weigh {term.name} so that its gradient is of the size of the others",
-                "shown",
-                {"weight": term.share},
+                evidence={"weight": term.share},
                 certain=True,
                 weight=0.95,
             )
@@ -107,8 +103,7 @@ def gated(evidence: Evidence) -> Iterator[Cause]:
                 f"{shorten(term.alone)} get a gradient from {term.name} alone, which answers to no target: argmax() "
                 "takes the choice out of the graph",
                 "weigh what is chosen by its probability, or pass the gradient straight through",
-                "shown",
-                {"tensors": len(term.alone)},
+                evidence={"tensors": len(term.alone)},
                 certain=True,
                 weight=0.92,
             )
@@ -158,8 +153,7 @@ def drowned(evidence: Evidence) -> Iterator[Cause]:
             f"{stuck[0]} stays at {number(evidence.record.curves[stuck[0]][-1])} of "
             f"{number(evidence.record.curves[stuck[0]][0])}",
             f"lower the weight of {heavy}",
-            "shown",
-            {"weight": weights[heavy], "first_share": first[heavy] / (sum(first.values()) or 1)},
+            evidence={"weight": weights[heavy], "first_share": first[heavy] / (sum(first.values()) or 1)},
             weight=0.93,
         )
 
@@ -182,8 +176,7 @@ def outweighed(evidence: Evidence) -> Iterator[Cause]:
                 f"{name} weighs {number(weight)}: it is at {number(last)}, within its limit of {number(limit.below)}, "
                 f"and makes up {number(weight * last)} of the objective, whose limit is {number(most)}",
                 f"lower the weight of {name} to {number(most / limit.below)} or less",
-                "shown",
-                {"weight": weight, "works": most / limit.below},
+                evidence={"weight": weight, "works": most / limit.below},
                 weight=0.97,
             )
 
@@ -224,10 +217,9 @@ FAMILY = Family(
     group="loss",
     order=131,
     rules=(constant_terms, missing_terms, gated, drowned, outweighed, stuck),
-    causes=(
-        Described(
-            "term-missing",
-            """
+    docs="""
+### term-missing
+
 A term of the loss, or an output, or a sample, has no influence on the objective.
 
 ```python
@@ -245,11 +237,9 @@ result = run_overfit(net, (features, values), loss, optimizer=adam, max_steps=30
 - **Symptom**: the objective falls, and a term that is only reported does not.
 - **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at will.
 - **Fix**: add the term; `+=` in place of `=` over samples.
-""",
-        ),
-        Described(
-            "term-weight",
-            """
+
+### term-weight
+
 A term is weighted to nothing, or drowns the rest.
 
 ```python
@@ -267,11 +257,9 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 - **Symptom**: the objective meets its limit and one term stays where it started.
 - **Evidence**: shown, certain: the objective's gradient over the term's own. A term that drowns the others is shown.
 - **Fix**: weigh terms so that their gradients are of one size.
-""",
-        ),
-        Described(
-            "term-stuck",
-            """
+
+### term-stuck
+
 One named term does not improve while others do.
 
 ```python
@@ -299,6 +287,4 @@ result = run_overfit(TwoHeads, (features, classes, values), loss, optimizer=adam
   that explains it.
 - **Fix**: look at what the term compares, at the output that it reads, and at that head.
 """,
-        ),
-    ),
 )

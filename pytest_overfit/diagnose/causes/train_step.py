@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import line_of
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep
 from pytest_overfit.judge.finding import number
 
@@ -31,8 +31,7 @@ def never_stepped(evidence: Evidence) -> Iterator[Cause]:
         "call optimizer.step() after backward()"
         if not steps
         else "step more often: accumulation is longer than the run",
-        "shown",
-        {"optimizer_steps": steps, "steps": rows},
+        evidence={"optimizer_steps": steps, "steps": rows},
         certain=not steps,
         weight=0.98 if not steps else 0.6,
     )
@@ -53,8 +52,7 @@ def out_of_order(evidence: Evidence) -> Iterator[Cause]:
                 line_of([event for event, _ in stepped]) or "the train step",
                 f"the order is {' -> '.join(kinds)}: every gradient is zero or missing when the optimizer steps",
                 "zero_grad(), then backward(), then step()",
-                "shown",
-                {"steps_without_gradient": len(stepped)},
+                evidence={"steps_without_gradient": len(stepped)},
                 certain=True,
                 weight=0.98,
             )
@@ -79,8 +77,7 @@ def _clipped_too_early(evidence: Evidence) -> Iterator[Cause]:
             line_of(early) or "the train step",
             "gradients are clipped before backward(), when there are none: clipping does nothing",
             "clip between backward() and step()",
-            "shown",
-            {"clipped_gradients": 0},
+            evidence={"clipped_gradients": 0},
             certain=True,
             weight=0.9,
         )
@@ -96,8 +93,7 @@ def not_zeroed(evidence: Evidence) -> Iterator[Cause]:
             event.line or "the train step",
             f"{applied.stale} parameter tensors still held the gradient of the step before when step {at} added to it",
             "call optimizer.zero_grad() before every backward() that starts a step",
-            "shown",
-            {"stale_tensors": float(applied.stale), "step": at},
+            evidence={"stale_tensors": float(applied.stale), "step": at},
             certain=True,
             weight=0.97,
         )
@@ -149,8 +145,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
                 f"gradients are zeroed {len(inner)} times between the {kinds.count('backward')} backward passes of "
                 "one step: only the last one counts",
                 "zero gradients once, before the first micro-batch",
-                "shown",
-                {"zeroed": len(inner)},
+                evidence={"zeroed": len(inner)},
                 certain=True,
                 weight=0.95,
             )
@@ -165,8 +160,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
             f"gradients are zeroed in every training step, and the optimizer steps in {count} of {rows}: those in "
             "between are thrown away",
             "zero gradients only after optimizer.step()",
-            "shown",
-            {"optimizer_steps": count, "steps": rows},
+            evidence={"optimizer_steps": count, "steps": rows},
             certain=True,
             weight=0.94,
         )
@@ -176,10 +170,9 @@ FAMILY = Family(
     group="optimizer and update",
     order=70,
     rules=(never_stepped, out_of_order, not_zeroed, thrown_away),
-    causes=(
-        Described(
-            "no-step",
-            """
+    docs="""
+### no-step
+
 The optimizer is never stepped, or hardly ever.
 
 ```python
@@ -197,11 +190,9 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 - **Symptom**: the loss is the same at every step, though gradients are there.
 - **Evidence**: shown, certain: steps of optimizers are counted. Too few, but not none, are not certain.
 - **Fix**: call `optimizer.step()`; accumulate over fewer batches than the run has; look at what skips a step.
-""",
-        ),
-        Described(
-            "grad-accumulation",
-            """
+
+### grad-accumulation
+
 Gradients are not zeroed before the next step, or are accumulated without a division.
 
 ```python
@@ -220,11 +211,9 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 - **Evidence**: shown, certain: gradients that a step has applied are added to before they are zeroed. Several backward
   passes of the whole loss before one step are shown.
 - **Fix**: `optimizer.zero_grad()` before the backward pass that starts a step; divide by the number of micro-batches.
-""",
-        ),
-        Described(
-            "step-order",
-            """
+
+### step-order
+
 `zero_grad`, `backward`, clipping and `step` come in an order that leaves nothing to be applied.
 
 ```python
@@ -243,6 +232,4 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 - **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps.
 - **Fix**: `zero_grad()`, `backward()`, clip, `step()`.
 """,
-        ),
-    ),
 )

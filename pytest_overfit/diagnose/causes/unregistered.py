@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import rebuilt
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family
+from pytest_overfit.diagnose.family import Family
 
 
 def not_registered(evidence: Evidence) -> Iterator[Cause]:
@@ -24,8 +24,7 @@ def not_registered(evidence: Evidence) -> Iterator[Cause]:
         f"{len(first.foreign)} tensors that require a gradient take part in the loss and are neither the model's "
         "nor in an optimizer" + (f"; {kinds} ran and is no submodule" if kinds else ""),
         "keep layers in nn.ModuleList or nn.ModuleDict, and tensors as nn.Parameter",
-        "shown",
-        {"tensors": len(first.foreign)},
+        evidence={"tensors": len(first.foreign)},
         certain=True,
         weight=0.94 if first.reached else 0.9,
     )
@@ -35,10 +34,9 @@ FAMILY = Family(
     group="graph",
     order=42,
     rules=(not_registered,),
-    causes=(
-        Described(
-            "unregistered",
-            """
+    docs="""
+### unregistered
+
 A layer, or a tensor, that takes part in the forward pass is not registered with the module.
 
 ```python
@@ -62,6 +60,4 @@ result = run_overfit(Stack, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Evidence**: shown, certain: leaves of the graph that are neither the model's nor the batch's nor an optimizer's.
 - **Fix**: `nn.ModuleList`, `nn.ModuleDict`, `nn.Parameter`.
 """,
-        ),
-    ),
 )

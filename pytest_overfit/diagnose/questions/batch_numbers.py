@@ -24,7 +24,7 @@ def samples_of(batch: Any) -> int | None:
     return length if length > 1 and (count > 1 or len(leading) == 1) else None
 
 
-def look_at_batch(batch: Any, inputs: Collection[str], targets: Collection[str]) -> tuple[TensorSeen, ...]:
+def measure_batch(batch: Any, inputs: Collection[str], targets: Collection[str]) -> tuple[TensorSeen, ...]:
     """Every tensor of a batch as plain numbers."""
     return tuple(_look(key, tensor, key in inputs, key in targets) for key, tensor in dense_tensors(batch))
 

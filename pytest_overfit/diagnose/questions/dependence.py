@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed
-from pytest_overfit.diagnose.questions.mixing import look_at_mixing
+from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
-from pytest_overfit.diagnose.questions.token_order import copied, look_at_order
+from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.run.influence import perturbed
 
@@ -61,14 +61,14 @@ def depend(
             slices += _columns(call, name, tensor, base)
     mixed, certain, where = questions.ask(
         f"whether samples move the outputs{of} of others",
-        lambda: look_at_mixing(call, arguments, base, samples, targets, pairwise),
+        lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),
         otherwise=(None, False, ""),
     )
     causal: str = ""
     leaks: tuple[tuple[str, str], ...] = ()
     for name, tensor in arguments:
         with questions.asking(f"whether the outputs{of} read the future of {name}"):
-            causal, leaks = look_at_order(call, name, tensor, base, targets)
+            causal, leaks = measure_order(call, name, tensor, base, targets)
         if causal or leaks:
             break
     twins = questions.ask(

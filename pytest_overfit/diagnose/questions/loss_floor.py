@@ -130,7 +130,7 @@ def find_floor(
         with users_code():
             direct = torch.autograd.grad(first["objective"], parameters, allow_unused=True) if parameters else ()
         reads_weights = any(g is not None and bool((g != 0).any()) for g in direct)
-        best, curve = _minimise(terms, leaves, limit, until, scale)
+        curve = _minimise(terms, leaves, limit, until, scale)
         elsewhere = None
         if curve and limit is not None and limit < min(curve) and time.perf_counter() < until:
             kept = [leaf.detach().clone() for leaf in leaves]
@@ -151,7 +151,6 @@ def find_floor(
         high={name: float(t.max()) for name, t in names.items() if t.numel()},
         unread=unread,
         reads_weights=reads_weights,
-        terms=best,
         elsewhere=elsewhere,
     )
 
@@ -164,23 +163,22 @@ def _from_elsewhere(
     with torch.no_grad():
         for leaf in leaves:
             leaf.copy_(scale * torch.randn(leaf.shape, generator=generator))
-    _, curve = _minimise(terms, leaves, limit, until, scale)
+    curve = _minimise(terms, leaves, limit, until, scale)
     return min(curve) if len(curve) == STEPS or (curve and min(curve) < limit) else None
 
 
 def _minimise(
     terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, until: float, scale: float
-) -> tuple[dict[str, float], list[float]]:
+) -> list[float]:
     optimizer = torch.optim.Adam(leaves, lr=0.1 * scale)
-    best: dict[str, float] = {}
     curve: list[float] = []
     kept, shrunk = [leaf.detach().clone() for leaf in leaves], 1.0
     for step in range(STEPS):
         decay = 0.5 * (1 + math.cos(math.pi * step / STEPS)) + LAST  # an absolute error is never met by a large step
         optimizer.param_groups[0]["lr"] = 0.1 * scale * decay * shrunk
         optimizer.zero_grad()
-        found = terms()
-        value = float(found["objective"].detach())
+        objective = terms()["objective"]
+        value = float(objective.detach())
         if not math.isfinite(value):  # free numbers may leave the range that a model keeps to
             shrunk *= 0.2
             if shrunk < 1e-4:
@@ -191,12 +189,11 @@ def _minimise(
                     leaf.copy_(old)
             continue
         if not curve or value < min(curve):
-            best = {name: float(term.detach()) for name, term in found.items()}
             kept = [leaf.detach().clone() for leaf in leaves]
         curve.append(value)
         if time.perf_counter() > until or (limit is not None and limit > 0 and 0 <= value < 0.2 * limit):
             break
         with users_code():
-            found["objective"].backward()  # type: ignore[no-untyped-call]
+            objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return best, curve
+    return curve

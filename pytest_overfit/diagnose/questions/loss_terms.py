@@ -16,7 +16,7 @@ from pytest_overfit.run.influence import perturbed
 from pytest_overfit.run.task import Heard, Terms
 
 
-def look_at_terms(
+def measure_terms(
     heard: Heard, terms: Terms, parameters: Mapping[int, str]
 ) -> tuple[tuple[Term, ...], Mapping[str, Tensor]]:
     """The terms beside the objective, and the objective's gradients by the outputs that it reads.

@@ -15,7 +15,7 @@ MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
 
 
-def look_at_mixing(
+def measure_mixing(
     call: ModelCall,
     arguments: list[tuple[str, Tensor]],
     base: list[Tensor],

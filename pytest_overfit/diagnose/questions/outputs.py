@@ -15,7 +15,7 @@ MOST_OUTPUTS = 12
 MOST_COLUMNS = 64  # of an output whose columns are numbers of their own, such as a pose or scores
 
 
-def look_at_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
+def measure_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int | None) -> tuple[Output, ...]:
     """Range, spread and gradient of every output of more than one number."""
     found = []
     for name, tensor in heard[:MOST_OUTPUTS]:

@@ -30,7 +30,7 @@ class _Rows:
     gradients: Mapping[str, Tensor]
 
 
-def look_at_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[bool | None, str]:
+def measure_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[bool | None, str]:
     """Whether the rows of the outputs answer to inputs and targets of the same samples; and the output that does not.
 
     The first half of the samples gets other inputs, and then other targets. Where exactly half of the rows of an

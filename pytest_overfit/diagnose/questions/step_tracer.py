@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
 from pytest_overfit.diagnose.questions.operation_facts import LOSSES, Called, describe, is_noted
 from pytest_overfit.diagnose.questions.padding import padding_of
-from pytest_overfit.diagnose.questions.step_calls import CALLERS, UPDATES, by_optimizer_or_us, calls_told, users_line
+from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
+from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.diagnose.step_trace import (
-    Backward,
     CallKind,
     Clip,
     Event,
@@ -52,7 +51,7 @@ class StepTracer:
         model: the modules that were handed over, as one.
         batch: what they are trained on.
         samples: the length of its axis of samples, None where there is none.
-        questions: keeps what breaks in an ear, which must never break what it hears.
+        questions: keeps what breaks here, which must never break what is traced.
     """
 
     def __init__(self, model: nn.Module, batch: Any, samples: int | None, questions: Questions) -> None:
@@ -84,7 +83,6 @@ class StepTracer:
         self.kept: list[Tensor] = []
         self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
         self.foreign_held = 0
-        self.graph: dict[str, None] = {}
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
         self.nodes: set[Any] = set()
         self.arguments: set[int] = set()
@@ -122,7 +120,7 @@ class StepTracer:
                     stack.callback(handle.remove)
             stack.enter_context(calls_told(self._called))
             if operations and self.plain:
-                stack.enter_context(_Operations(self))
+                stack.enter_context(TorchFunctions(self.operation, self.keys, self.questions))
             yield
 
     def step(self, number: int, reported: float, source: Tensor | None) -> Step:
@@ -150,7 +148,6 @@ class StepTracer:
             reached=tuple(self.parameters[i] for i in self.reached),
             foreign=foreign,  # a leaf that was made in this step is gone with its graph
             foreign_in_optimizer=self.foreign_held,
-            graph=tuple(self.graph),
             connected=connected,
             outside=tuple(self.outside),
         )
@@ -193,8 +190,8 @@ class StepTracer:
         for node in fresh:
             variable = getattr(node, "variable", None)
             if variable is None:
-                self.graph.setdefault(node.name(), None)
-            elif id(variable) in self.parameters:
+                continue
+            if id(variable) in self.parameters:
                 self.reached.add(id(variable))
             elif id(variable) not in ids:
                 shape = "x".join(map(str, variable.shape)) or "scalar"
@@ -202,9 +199,8 @@ class StepTracer:
                     self.foreign_held += 1
                 else:
                     self.foreign[id(variable)] = (shape, weakref.ref(variable))
-        value = float(roots[0].detach().sum()) if roots else math.nan
-        self.differentiated.append(value)
-        self.events.append(Event("backward", line, Backward(value, len(dirty))))
+        self.differentiated.append(float(roots[0].detach().sum()) if roots else math.nan)
+        self.events.append(Event("backward", line))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         with self.questions.asking("what an optimizer was given"):
@@ -212,7 +208,6 @@ class StepTracer:
             self.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}
             fact = OptimizerStep(
-                held=len(held),
                 own=sum(id(p) in self.parameters for p in held),
                 living=len(living),
                 stale=len(living & self.polluted),
@@ -229,11 +224,11 @@ class StepTracer:
         held = tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
         grads = [numbers for t in held if t.grad is not None and (numbers := numbers_of(t.grad)) is not None]
         most = next((frame.f_locals[name] for name in ("max_norm", "clip_value") if name in frame.f_locals), math.nan)
-        if by_value := "clip_value" in frame.f_locals:
+        if "clip_value" in frame.f_locals:
             norm = max((float(grad.abs().max()) for grad in grads if grad.numel()), default=0.0)
         else:
             norm = math.sqrt(sum(float(grad.float().square().sum()) for grad in grads))
-        return Clip(norm, float(most), by_value)
+        return Clip(norm, float(most))
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if not self.stack:
@@ -331,38 +326,3 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
 def _spoils(name: str, out: Tensor, sound: bool) -> bool:
     """Whether an operation made a number that is none out of numbers; minus infinity in a mask is meant."""
     return bool(torch.isnan(out.detach()).any()) or (sound and name.rstrip("_") not in MASKING)
-
-
-class _Operations(TorchFunctionMode):
-    """Shows every torch function of this thread to a step tracer."""
-
-    def __init__(self, tracer: StepTracer) -> None:
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        if caller.startswith(UPDATES) and caller not in CALLERS:  # the update itself: nothing there is the user's
-            return func(*args, **(kwargs or {}))
-        before = None
-        name = getattr(func, "__name__", "")
-        if name == "__get__":
-            name = getattr(getattr(func, "__self__", None), "__name__", "")
-        elif name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.tracer.keys:
-            before = "batch"
-        out = func(*args, **(kwargs or {}))
-        if name in _CHEAP:
-            return out
-        asking = self.tracer.questions.asking("the operations of a step")
-        with asking, torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-            self.tracer.operation(name if before is None else f"{name}!", sys._getframe(1), args, kwargs or {}, out)
-        return out
-
-
-_CHEAP = frozenset({
-    "shape", "dtype", "device", "size", "dim", "ndim", "numel", "is_floating_point", "requires_grad", "grad_fn",
-    "grad", "is_leaf", "layout", "is_complex", "is_sparse", "stride", "is_contiguous", "__len__", "storage_offset",
-    "is_nested", "is_quantized", "requires_grad_", "__hash__", "is_cuda", "data_ptr", "names", "T", "mT",
-})  # fmt: skip

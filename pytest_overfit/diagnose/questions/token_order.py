@@ -11,7 +11,7 @@ from torch import Tensor
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 
 
-def look_at_order(
+def measure_order(
     call: ModelCall, name: str, tensor: Tensor, base: list[Tensor], targets: list[Tensor]
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Whether outputs read only earlier places of a sequence or image, and whether they read their own answer."""

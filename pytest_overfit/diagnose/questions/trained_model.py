@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
-from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, look_at_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
-from pytest_overfit.diagnose.questions.outputs import look_at_outputs
-from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, look_at_pairing
+from pytest_overfit.diagnose.questions.outputs import measure_outputs
+from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
@@ -95,8 +95,8 @@ class TrainedModel:
         batch, ask = on.task.batch, self.questions.ask
         self._know(training=float(terms["objective"].detach()))
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
-        looked, gradients = ask("the terms of the loss", lambda: look_at_terms(heard, terms, gated), otherwise=nothing)
-        outputs = ask("the outputs", lambda: look_at_outputs(heard, gradients, self.samples), otherwise=())
+        looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
@@ -149,7 +149,7 @@ class TrainedModel:
             return on.forward(batch)
 
         with evaluating_mode(on.task.model):
-            return look_at_pairing(forward, on.task.batch, self.samples)
+            return measure_pairing(forward, on.task.batch, self.samples)
 
 
 def _of(question: str, call: ModelCall) -> str:

@@ -41,17 +41,15 @@ class _Verdict(BaseModel):
 
 
 class _Schema(GenerateJsonSchema):
-    """Numbers may be no numbers, and what the evidence shares with its result is not written."""
+    """Numbers may be no numbers, and of the evidence nothing is promised but that it is an object."""
 
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         return {"anyOf": [{"type": "number"}, {"enum": list(NO_NUMBERS)}]}
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        made = super().dataclass_schema(schema)
         if schema["cls"].__name__ == "Evidence":
-            made["properties"] = {name: kept for name, kept in made["properties"].items() if name not in REPEATED}
-            made["required"] = [name for name in made.get("required", ()) if name not in REPEATED]
-        return made
+            return {"title": "Evidence", "type": "object"}
+        return super().dataclass_schema(schema)
 
 
 def to_json(document: Document) -> str:

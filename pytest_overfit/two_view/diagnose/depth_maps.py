@@ -21,8 +21,7 @@ def blind_views(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[
             f"{blind[0].valid:.2%} of the pixels of view {blind[0].view} are valid, and up to "
             f"{max(f.valid for f in views.frames):.0%} of the others",
             "look at the mask and the depth file of that view",
-            "shown",
-            {"valid": blind[0].valid},
+            evidence={"valid": blind[0].valid},
             certain=True,
             weight=0.9,
         )
@@ -44,8 +43,7 @@ def depth_missing(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterato
             f"{percent(worst.without)} of the pixels that point_masks counts have depth {worst.empty:g}, a connected "
             "part of the view: sky, or holes",
             "point_masks &= depths > 0, and depth 0 where the sky is",
-            "shown",
-            {"without depth": worst.without, "depth": worst.empty},
+            evidence={"without depth": worst.without, "depth": worst.empty},
             certain=True,
             weight=SURE,
         )

@@ -55,8 +55,7 @@ def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> 
                 f"{percent(confidence.error)}: confidence times error is {confidence.cost:.3g}",
                 "multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
                 "or bound the confidence",
-                "shown",
-                {"mean": confidence.mean, "highest": confidence.highest, "error": confidence.error,
+                evidence={"mean": confidence.mean, "highest": confidence.highest, "error": confidence.error,
                  "confidence times error": confidence.cost},
                 certain=confidence.error >= 0.01, weight=SURE,
             )  # fmt: skip

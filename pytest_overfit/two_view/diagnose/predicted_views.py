@@ -14,7 +14,7 @@ from pytest_overfit.two_view.diagnose.views import ConfidencePredicted, DepthPre
 MOST = 50_000  # pixels of a batch
 
 
-def look_at_predictions(
+def measure_predictions(
     predicted: Mapping[str, Tensor], batch: Any, predicted_start: Mapping[str, Tensor] | None = None
 ) -> ViewsPredicted | None:
     """Predicted depth, confidence and cameras against the batch's; None where there are none, or no two-view batch.
@@ -22,7 +22,7 @@ def look_at_predictions(
     Args:
         predicted: by name, of which the last dotted part counts: `depth` and `depth_conf` (B, S, H, W) or
             (B, S, H, W, 1), `pose_enc` (B, S, 9) with the translation first.
-        batch: as for `look_at_views`.
+        batch: as for `measure_views`.
         predicted_start: the same before training, for what has grown since.
     """
     if not is_two_view(batch):

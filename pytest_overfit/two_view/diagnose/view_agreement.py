@@ -166,8 +166,7 @@ def principal_point(views: ViewsSeen, predicted: ViewsPredicted | None) -> Itera
                 f"batch['intrinsics'], view {frame.view}",
                 f"the principal point lies at {100 * x:.0f} % of the width and {100 * y:.0f} % of the height",
                 f"intrinsics[..., :2, :] * {0.5 / x:.3g} if they belong to images of another size; a crop moves it too",
-                "shown",
-                {"x": x, "y": y},
+                evidence={"x": x, "y": y},
                 weight=0.5,
             )
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.family import Described, Family, Question
+from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.two_view.diagnose import depth_maps, predicted_depth, view_agreement
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
 
@@ -25,16 +25,16 @@ RULES: tuple[Callable[[ViewsSeen, ViewsPredicted | None], Iterator[Cause]], ...]
 
 def views_seen(bench: Bench, outputs: Mapping[str, Tensor]) -> ViewsSeen | None:
     """What the batch itself shows of its views."""
-    from pytest_overfit.two_view.diagnose.view_geometry import look_at_views
+    from pytest_overfit.two_view.diagnose.view_geometry import measure_views
 
-    return look_at_views(bench.task.batch)
+    return measure_views(bench.task.batch)
 
 
 def views_predicted(bench: Bench, outputs: Mapping[str, Tensor]) -> ViewsPredicted | None:
     """What the trained model predicts for them."""
-    from pytest_overfit.two_view.diagnose.predicted_views import look_at_predictions
+    from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
 
-    return look_at_predictions(outputs, bench.task.batch)
+    return measure_predictions(outputs, bench.task.batch)
 
 
 def of_views(evidence: Evidence) -> Iterator[Cause]:
@@ -107,10 +107,9 @@ FAMILY = Family(
     rules=(of_views,),
     questions=QUESTIONS,
     lead=LEAD,
-    causes=(
-        Described(
-            "scale",
-            """
+    docs="""
+### scale
+
 The structure of the prediction is right and its scale is wrong.
 
 ```python
@@ -128,11 +127,9 @@ result = run_overfit(Depth, batch, loss, objective=0.05, abs_rel=0.05, max_steps
 - **Evidence**: shown: the error of the predicted depth as it is, and after one factor. Certain where predicted cameras
   have the right scale.
 - **Fix**: compare depths in the unit of the batch, without aligning the prediction; or normalise both alike.
-""",
-        ),
-        Described(
-            "units",
-            """
+
+### units
+
 Quantities of different units meet: metres and centimetres, metric and normalised lengths.
 
 ```python
@@ -143,11 +140,9 @@ result = run_overfit(Depth, batch, depth_loss, objective=0.05, max_steps=200)
 - **Symptom**: none in a term of depth or of cameras alone; what combines them (points, reprojection) cannot be fitted.
 - **Evidence**: shown, certain: views that agree once translations or depths are multiplied by one factor.
 - **Fix**: multiply by the factor that is named; normalise depths, translations and points together.
-""",
-        ),
-        Described(
-            "camera-convention",
-            """
+
+### camera-convention
+
 Poses are inverted, or in other axes.
 
 ```python
@@ -160,11 +155,9 @@ result = run_overfit(Depth, batch, depth_loss, objective=0.05, max_steps=200)
 - **Symptom**: none on one batch; across views nothing fits.
 - **Evidence**: shown, certain: views that agree under the cameras inverted, or with other axes.
 - **Fix**: the conversion that is named, such as `torch.linalg.inv` of the 4x4 matrix for cam2world.
-""",
-        ),
-        Described(
-            "misalignment",
-            """
+
+### misalignment
+
 Depth, image and intrinsics do not line up.
 
 ```python
@@ -176,11 +169,9 @@ result = run_overfit(Depth, batch, depth_loss, objective=0.05, max_steps=200)
 - **Evidence**: shown, certain: colours, or surfaces, of two views that meet once a map is flipped, shifted or scaled,
   the depths of two views are exchanged, or the focal length is another.
 - **Fix**: one transform for all maps of a view, and intrinsics with it.
-""",
-        ),
-        Described(
-            "sky",
-            """
+
+### sky
+
 Pixels of the sky carry depth.
 
 ```python
@@ -193,11 +184,9 @@ result = run_overfit(Depth, batch, depth_loss, objective=0.05, max_steps=200)
 - **Symptom**: the loss hangs on the sky; depths of everything else come late.
 - **Evidence**: shown, certain: a connected region of one depth that the other view sees through.
 - **Fix**: mask the sky, and check the label that the mask is made of.
-""",
-        ),
-        Described(
-            "confidence-runaway",
-            """
+
+### confidence-runaway
+
 The confidence grows while the error does not fall.
 
 ```python
@@ -226,6 +215,4 @@ result = run_overfit(Confident, batch, loss, unbounded=True, objective=0.03, max
 - **Evidence**: shown, certain: confidence times error. Under a right loss that is about the weight of the logarithm.
 - **Fix**: `error * confidence - a * confidence.log()`, with a gradient for the error; or a bound on the confidence.
 """,
-        ),
-    ),
 )

@@ -31,11 +31,11 @@ from pytest_overfit.two_view.diagnose.views import Frame, Points, ViewsSeen
 MOST_FRAMES, MOST_PAIRS, MOST_SEARCHED = 8, 4, 2
 
 
-def look_at_views(batch: Any) -> ViewsSeen | None:
+def measure_views(batch: Any) -> ViewsSeen | None:
     """What the batch itself shows of its views; None where it is no batch of two or more views.
 
     Example:
-        >>> look_at_views(batch).pairs[0].given.agree
+        >>> measure_views(batch).pairs[0].given.agree
         (0.93, 0.97, 1.0)
 
     Args:

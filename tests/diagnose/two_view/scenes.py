@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.two_view.diagnose import view_causes
-from pytest_overfit.two_view.diagnose.view_geometry import look_at_views
+from pytest_overfit.two_view.diagnose.view_geometry import measure_views
 from pytest_overfit.two_view.diagnose.views import (
     ViewsPredicted,
 )
@@ -25,7 +25,7 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 
 def causes(batch: Batch, predicted: ViewsPredicted | None = None) -> list[Cause]:
     """What all rules say of a batch."""
-    seen = look_at_views(batch)
+    seen = measure_views(batch)
     assert seen is not None
     return [cause for rule in view_causes.RULES for cause in rule(seen, predicted)]
 
