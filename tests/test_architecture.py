@@ -31,10 +31,12 @@ RANK = {
 WITHOUT_TORCH = (
     "config.loading",
     "config.settings",
+    "two_view.diagnose.view_causes",
     "two_view.pair.create",
     "two_view.pair.synthetic",
     "two_view.pair.check",
     "judge.criteria",
+    "diagnose.catalogue",
     "diagnose.rank",
     "diagnose.defects",
     "diagnose.custom_rules",

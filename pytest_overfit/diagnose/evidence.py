@@ -219,9 +219,9 @@ class Evidence:
         """The first trial of a kind; None where none was made."""
         return next((attempt for attempt in self.attempts if attempt.trial.kind == kind), None)
 
-    def passed_with(self, *kinds: TrialKind) -> bool:
-        """Whether a trial of one of these kinds learns."""
-        return any(attempt.passed and attempt.trial.kind in kinds for attempt in self.attempts)
+    def proof(self, *kinds: TrialKind) -> Attempt | None:
+        """The first trial of one of these kinds that learns; None where none does."""
+        return next((each for each in self.attempts if each.passed and each.trial.kind in kinds), None)
 
     def limit_of_objective(self) -> float | None:
         limit = self.limits.get("objective")

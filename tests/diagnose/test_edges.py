@@ -20,6 +20,7 @@ from pytest_overfit.diagnose.causes import (
     symmetry,
     term_sign,
     terms,
+    train_step,
 )
 from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Probed, Term
 from pytest_overfit.diagnose.operation import LOSS, Attention, Comparison, Op, Rectified, Squashed
@@ -251,3 +252,12 @@ def test_a_term_that_outweighs_the_limit_of_the_objective(
     causes = [*terms.outweighed(evidence)]
     assert ids(causes) == found
     assert [cause.advice for cause in causes] == ["lower the weight of camera to 10 or less"] * len(found)
+
+
+@pytest.mark.parametrize(("works", "strength"), [(5e-8, "proven"), (1e-4, "proven"), (1e-2, "shown")])
+def test_a_lower_learning_rate_proves_gradients_that_add_up(works: float, strength: str) -> None:
+    """However much lower: a factor of 5e-05 too; a higher one proves nothing."""
+    step = Step(1, 1.0, differentiated=(1.0, 1.0, 1.0), events=(Event("step"),))
+    attempts = (Attempt(Trial("learning rate", 1e-3, works), (1.0, 0.0), 2, "passed"),)
+    (cause,) = train_step.not_zeroed(replace(FAILED, steps=(step,), attempts=attempts))
+    assert (cause.id, cause.strength) == ("grad-accumulation", strength)

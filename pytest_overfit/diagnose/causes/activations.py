@@ -34,8 +34,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
         if worst is None or worst[1].dead < ALL or (worst[1].units == 1 and when == "at the end"):
             continue
         op, relu = worst
-        attempt = evidence.attempt("fresh weights")
-        proven = attempt is not None and attempt.passed
+        proven = evidence.proof("fresh weights")
         exploded = when == "at the end" and max(map(abs, evidence.objective), default=0.0) > 10 * abs(
             evidence.objective[0] if evidence.objective else 1
         )
@@ -44,7 +43,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
             op.where,
             f"{relu.dead:.0%} of {relu.units} units fire for no sample {when}"
             + (f"; no gradient reaches {shorten(silent)}" if silent else "")
-            + proof(attempt, "with fresh weights"),
+            + proof(proven, "with fresh weights"),
             "look at bias and weights before it, lower the learning rate, or use LeakyReLU or GELU",
             "proven" if proven else "shown" if when == "at the start" else "observed",
             {"dead": relu.dead, "units": float(relu.units)},

@@ -82,7 +82,7 @@ def _differing(differences: Sequence[str]) -> str:
 
 def _drawn_in_the_loss(evidence: Evidence) -> Iterator[Cause]:
     """Noise is added to an input, or labels are drawn, between the batch and the model."""
-    proven = evidence.passed_with("same random numbers")
+    proven = evidence.proof("same random numbers")
     for op, drawn in evidence.ops(Drawn):
         if op.region == LOSS and not evidence.learned and (drawn.of_input or drawn.random_by == "randperm"):
             yield Cause(

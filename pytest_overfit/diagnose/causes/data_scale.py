@@ -24,8 +24,7 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
         ("target-scale", "standardised targets"),
     )
     for kind, change in trials:
-        attempt = evidence.attempt(change)
-        proven = attempt is not None and attempt.passed
+        proven = evidence.proof(change)
         if evidence.learned:
             return
         for tensor in evidence.probed.tensors:
@@ -42,13 +41,13 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
             odd = (largest > FAR and (kind == "input-scale" or _is_compared(evidence, largest))) or (
                 kind == "input-scale" and 0 < wide < 0.02
             )
-            if not odd and not (proven and attempt and tensor.key in attempt.trial.detail):
+            if not odd and not (proven and tensor.key in proven.trial.detail):
                 continue
             yield Cause(
                 kind,
                 tensor.key,
                 f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
-                f"({number(tensor.low)} to {number(tensor.high)})" + proof(attempt, "once standardised"),
+                f"({number(tensor.low)} to {number(tensor.high)})" + proof(proven, "once standardised"),
                 "standardise it: subtract the mean and divide by the deviation, or change its unit",
                 "proven" if proven else "shown",
                 {"mean": tensor.mean, "deviation": tensor.deviation},

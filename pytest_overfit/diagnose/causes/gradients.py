@@ -77,7 +77,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     nothing = evidence.record.stop == "no_trainable_parameters"
     if not frozen or evidence.learned:
         return
-    proven = attempt is not None and attempt.passed
+    proven = evidence.proof("unfrozen")
     lower = (
         attempt is not None
         and attempt.curve
@@ -92,7 +92,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
         shorten(p.name for p in frozen),
         f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
         + (f" by {patterns}" if patterns else "")
-        + proof(attempt, "with all of them trainable"),
+        + proof(proven, "with all of them trainable"),
         f"freeze less: narrow {patterns}" if patterns else "set requires_grad_(True) for what has to learn",
         "proven" if proven else "shown",
         {"frozen": len(frozen)},

@@ -21,8 +21,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
     """The learning rate, as trials with others tell it."""
     zero = [g for g in evidence.groups if g.rates and not any(g.rates)]
     if zero and len(zero) == len(evidence.groups):
-        works = evidence.attempt("learning rate")
-        works = works if works and works.passed else None
+        works = evidence.proof("learning rate")
         rate = works.trial.value if works else None
         yield Cause(
             "lr-low",
@@ -55,7 +54,7 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
     """The objective climbed for some steps, and then was no number any more."""
     curve = [value for value in evidence.objective if math.isfinite(value)]
     bad = evidence.record.non_finite
-    proven = evidence.passed_with("learning rate")
+    proven = evidence.proof("learning rate")
     if bad is None or bad.step < 3 or len(curve) < 2 or max(curve) < 30 * abs(curve[0]) or proven:
         return
     rate = max((max(g.rates) for g in evidence.groups if g.rates), default=0.0)
@@ -82,9 +81,8 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
     for group in evidence.groups:
         if not group.rates:
             continue
-        held = evidence.attempt("held rate")
-        proven = held is not None and held.passed
-        if not odd_schedule(group) or (evidence.learned and not proven):
+        held = evidence.proof("held rate")
+        if not odd_schedule(group) or (evidence.learned and not held):
             continue
         middle = statistics.median(group.rates)
         yield Cause(
@@ -94,7 +92,7 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
             f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
             + (proof(held, f"with it held at {number(held.trial.value or 0)}") if held else ""),
             "step the schedule once per epoch, or make its warm-up and decay fit the run: hold it for this test",
-            "proven" if proven else "shown",
+            "proven" if held else "shown",
             {"first": group.rates[0], "last": group.rates[-1], "set": group.initial_rate},
             weight=0.9,
         )
@@ -114,16 +112,11 @@ def odd_schedule(group: Group) -> bool:
 
 def group_rates(evidence: Evidence) -> Iterator[Cause]:
     """One parameter group learns at a rate of its own that is wrong."""
-    one = evidence.attempt("one rate")
-    if one is not None and one.passed:
-        odd = max(
-            evidence.groups, key=lambda g: abs(math.log(max(g.rates[0], 1e-30) / max(one.trial.value or 1e-3, 1e-30)))
-        )
-        yield _group_cause(
-            odd,
-            "proven",
-            passes(one, f"with {number(one.trial.value or 0)} for all groups; this one has {number(odd.rates[0])}"),
-        )
+    if one := evidence.proof("one rate"):
+        best = one.trial.value or 0.0
+        odd = max(evidence.groups, key=lambda g: abs(math.log(max(g.rates[0], 1e-30) / max(best, 1e-30))))
+        proof_of = passes(one, f"with {number(best)} for all groups; this one has {number(odd.rates[0])}")
+        yield _group_cause(odd, "proven", proof_of)
         return
     live = [g for g in evidence.groups if any(g.rates)]
     for group in evidence.groups:

@@ -139,8 +139,7 @@ def _guard(name: str) -> str:
 
 def coarse(evidence: Evidence) -> Iterator[Cause]:
     """Half precision where the update needs more."""
-    attempt = evidence.attempt("float32")
-    proven = attempt is not None and attempt.passed
+    proven = evidence.proof("float32")
     half = [m for m in evidence.updates if m.dtype in HALF]
     if not half or evidence.learned or evidence.record.non_finite is not None:
         return
@@ -151,7 +150,7 @@ def coarse(evidence: Evidence) -> Iterator[Cause]:
             half[0].name,
             f"{len(half)} parameter tensors are {half[0].dtype}"
             + (f", and updates of {len(rounded)} of them are rounded away" if rounded else "")
-            + proof(attempt, "in float32"),
+            + proof(proven, "in float32"),
             "keep the weights in float32 and use autocast",
             "proven" if proven else "shown",
             {"tensors": len(half)},
@@ -163,8 +162,7 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
     """Activations and gradients are far too large from the start."""
     if evidence.learned or not evidence.steps:
         return
-    attempt = evidence.attempt("fresh weights")
-    proven = attempt is not None and attempt.passed
+    proven = evidence.proof("fresh weights")
     real = [m for m in evidence.steps[0].modules if m.finite]
     inputs = max((abs(t.mean) + t.deviation for t in evidence.probed.tensors if t.is_input), default=1.0)
     wild = [m for m in real if m.size > EXPLODED * max(1.0, inputs)]
@@ -176,7 +174,7 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
         "gradient-explosion",
         f"module {first.name}",
         f"activations grow to {number(last.size)} (module {last.name}) in the first forward pass, and the largest "
-        f"gradient is {number(gradient)}" + proof(attempt, "with fresh weights"),
+        f"gradient is {number(gradient)}" + proof(proven, "with fresh weights"),
         "initialise the weights with a deviation of 1 / sqrt(inputs), or normalise between layers",
         "proven" if proven else "shown",
         {"activation": last.size, "gradient": gradient},

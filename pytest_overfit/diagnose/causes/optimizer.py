@@ -87,7 +87,7 @@ def clipped_away(evidence: Evidence) -> Iterator[Cause]:
     if worst is None or worst[0] < FAR_CLIPPED or evidence.learned:
         return
     ratio, event, clip = worst
-    proven = evidence.passed_with("our step", "no clipping")
+    proven = evidence.proof("our step", "no clipping")
     if not proven and clip.most >= FAR_ABOVE_EPSILON and _scale_free(evidence):
         return
     yield Cause(

@@ -48,7 +48,7 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
         f"{len(hit)} parameter tensors were written to between optimizer steps, up to {most.overwritten} times in "
         f"{most.sampled}" + (f", {back} times back to their initial value" if back else ""),
         "load or initialise weights once, before the loop",
-        "proven" if evidence.passed_with("our step") else "shown",
+        "proven" if evidence.proof("our step") else "shown",
         {"tensors": len(hit), "times": most.overwritten, "steps": most.sampled},
         weight=0.95,
     )

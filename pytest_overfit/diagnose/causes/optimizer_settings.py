@@ -14,15 +14,14 @@ from pytest_overfit.judge.finding import number
 
 def decay(evidence: Evidence) -> Iterator[Cause]:
     """A pull towards zero holds the loss up."""
-    attempt = evidence.attempt("no weight decay")
-    if attempt is not None and attempt.passed:
+    if proven := evidence.proof("no weight decay"):
         yield Cause(
             "weight-decay",
             evidence.groups[0].where if evidence.groups else "the optimizer",
-            passes(attempt, f"without weight decay; it is {number(attempt.trial.was or 0)}"),
+            passes(proven, f"without weight decay; it is {number(proven.trial.was or 0)}"),
             "set weight_decay=0 for this test, or a hundredth of it",
             "proven",
-            {"weight_decay": attempt.trial.was or 0.0, "works": 0.0},
+            {"weight_decay": proven.trial.was or 0.0, "works": 0.0},
             weight=0.9,
         )
     found, limit = evidence.probed.floor, evidence.limit_of_objective()
@@ -65,16 +64,15 @@ def decay(evidence: Evidence) -> Iterator[Cause]:
 
 def hyperparameters(evidence: Evidence) -> Iterator[Cause]:
     """Momentum, betas, eps or maximize are off."""
-    attempt = evidence.attempt("default settings")
+    proven = evidence.proof("default settings")
     for group in evidence.groups:
         odd = _odd(group)
         if not odd or evidence.learned:
             continue
-        proven = attempt is not None and attempt.passed
         yield Cause(
             "optimizer-hyperparameter",
             group.where,
-            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + proof(attempt, "with the defaults"),
+            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + proof(proven, "with the defaults"),
             ", ".join(f"set {key}={usual}" for key, _, usual in odd),
             "proven" if proven else "shown",
             {key: value for key, value, _ in odd},

@@ -69,8 +69,8 @@ def passes(attempt: Attempt, how: str) -> str:
 
 
 def proof(attempt: Attempt | None, how: str) -> str:
-    """The same behind what was observed; empty where the trial was not made, or did not learn."""
-    return f"; {passes(attempt, how)}" if attempt is not None and attempt.passed else ""
+    """The same behind what was observed; empty where no trial proves it."""
+    return f"; {passes(attempt, how)}" if attempt else ""
 
 
 def line_of(events: Sequence[Event]) -> str:

@@ -31,8 +31,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             weight=0.97,
         )
         return
-    attempt = evidence.attempt("same random numbers")
-    proven = attempt is not None and attempt.passed
+    proven = evidence.proof("same random numbers")
     spread, still = evidence.probed.random_training, evidence.probed.random_evaluation
     drawn = (pair for pair in with_fact(evidence.probed.ops, Drawn) if pair[0].name == "random_in_evaluation")
     drop = next((pair for pair in drawn if "dropout" in pair[1].random_by), None)
@@ -42,7 +41,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
             drop[0].where,
             f"{drop[1].random_by} (p={number(drop[1].p)}) goes on in evaluation mode: two passes "
             f"differ by {number(still)} of the output's size"
-            + proof(attempt, "with the same random numbers at every step"),
+            + proof(proven, "with the same random numbers at every step"),
             "pass training=self.training, or an nn.Dropout that __init__ builds",
             "proven" if proven else "shown",
             {"spread": still},
@@ -58,7 +57,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         where.where if where else "the forward pass",
         f"two forward passes of different seeds differ by {number(spread)} of the output's size"
         + (", in evaluation mode too" if still > 0.01 else "")
-        + proof(attempt, "with the same random numbers at every step"),
+        + proof(proven, "with the same random numbers at every step"),
         "lower the dropout or the noise for this test; where chance is meant, declare stochastic",
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},

@@ -22,8 +22,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
     """Units, or whole branches, that start and stay identical."""
     rows = [m for m in evidence.updates if m.rows_alike and len(m.shape) > 1 and m.shape[0] > 1 and m.size > 0]
     zeros = [m for m in evidence.updates if m.size == 0 and len(m.shape) > 1 and m.shape[0] > 1]
-    attempt = evidence.attempt("fresh weights")
-    proven = attempt is not None and attempt.passed
+    proven = evidence.proof("fresh weights")
     copies = [name for name in evidence.alike if _stay(evidence, name)]
     if copies:
         yield Cause(
@@ -42,7 +41,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             "symmetry",
             shorten(m.name for m in hidden),
             f"all rows of {len(hidden)} weights start alike and get the same gradient"
-            + proof(attempt, "with fresh weights"),
+            + proof(proven, "with fresh weights"),
             "initialise weights at random",
             "proven" if proven else "shown",
             {"weights": len(hidden)},
@@ -55,7 +54,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
                 "zero-gradient",
                 shorten(m.name for m in zeros),
                 f"{len(zeros)} weights start at zero, and the gradient of {len(stuck)} of them is zero for it"
-                + proof(attempt, "with fresh weights"),
+                + proof(proven, "with fresh weights"),
                 "initialise them at random; at most one factor of a product may start at zero",
                 "proven" if proven else "shown",
                 {"weights": len(zeros)},

@@ -104,7 +104,7 @@ def not_zeroed(evidence: Evidence) -> Iterator[Cause]:
             continue
         share = statistics.fmean(roots) / step.reported
         if 0.5 < share < 2 and sum(event.kind == "step" for event in step.events) <= 1:
-            proven = evidence.passed_with("our step") or any(
+            proven = evidence.proof("our step") or any(
                 a.passed and a.trial.kind == "learning rate" and (a.trial.factor or 1) < 1 for a in evidence.attempts
             )
             yield Cause(

@@ -137,7 +137,7 @@ class StepTracer:
         with self.questions.asking("the layers that a step builds"):
             self.events += [Event("new_module", line, fact) for line, fact in self.layers_built()]
         self.nodes, self.sources, self.kept, self.built = set(), {}, [], []
-        foreign = tuple(shape for shape, alive in self.foreign.values() if alive() is not None)
+        foreign = tuple(sorted(shape for shape, alive in self.foreign.values() if alive() is not None))
         return Step(
             number=number,
             reported=reported,
