@@ -12,16 +12,7 @@ from typing import Any, TypeVar
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
-from pytest_overfit.diagnose.step_trace import (
-    C,
-    CallKind,
-    Counts,
-    Event,
-    Group,
-    Module,
-    ParameterUpdate,
-    Step,
-)
+from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.names import resolve_term

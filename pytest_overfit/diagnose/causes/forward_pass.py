@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import (
-    LOSS,
-    Attention,
-    FreshTensor,
-    HeadMask,
-    Squashed,
-)
+from pytest_overfit.diagnose.operation import LOSS, Attention, FreshTensor, HeadMask, Squashed
 from pytest_overfit.judge.finding import number
 
 

@@ -104,11 +104,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(
-        nothing_arrives,
-        vanishes,
-        too_much_frozen,
-    ),
+    rules=(nothing_arrives, vanishes, too_much_frozen),
     docs="""
 ### zero-gradient
 

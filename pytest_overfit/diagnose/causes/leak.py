@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import (
-    Comparison,
-)
+from pytest_overfit.diagnose.operation import Comparison
 
 
 def leaks(evidence: Evidence) -> Iterator[Cause]:

@@ -57,10 +57,7 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=71,
-    rules=(
-        state_lost,
-        overwritten,
-    ),
+    rules=(state_lost, overwritten),
     docs="""
 ### optimizer-state
 

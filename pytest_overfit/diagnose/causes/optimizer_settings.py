@@ -97,10 +97,7 @@ def _odd(group: Group) -> list[tuple[str, float, str]]:
 FAMILY = Family(
     group="optimizer and update",
     order=81,
-    rules=(
-        decay,
-        hyperparameters,
-    ),
+    rules=(decay, hyperparameters),
     docs="""
 ### weight-decay
 

@@ -8,10 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.queries import proof, rebuilt
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import (
-    Drawn,
-    with_fact,
-)
+from pytest_overfit.diagnose.operation import Drawn, with_fact
 from pytest_overfit.diagnose.step_trace import ModeChange
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -134,10 +131,7 @@ def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=181,
-    rules=(
-        noisy,
-        modes_differ,
-    ),
+    rules=(noisy, modes_differ),
     docs="""
 ### stochastic
 

@@ -22,16 +22,7 @@ from pytest_overfit.diagnose.questions.padding import padding_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
-from pytest_overfit.diagnose.step_trace import (
-    CallKind,
-    Clip,
-    Event,
-    ModeChange,
-    Module,
-    NewModule,
-    OptimizerStep,
-    Step,
-)
+from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, NewModule, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import is_dense, numbers_of

@@ -101,9 +101,7 @@ class TrainedModel:
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
             alone = ask(
-                "a loss of the weights alone",
-                lambda: reads_weights_alone(on.forward, batch, learning),
-                otherwise=False,
+                "a loss of the weights alone", lambda: reads_weights_alone(on.forward, batch, learning), otherwise=False
             )
             self._know(weights_alone=alone)
         unread = ask(

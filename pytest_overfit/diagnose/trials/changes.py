@@ -63,12 +63,7 @@ def attempt(
         update = bench.update(bench.task, watch) if change.update is None else change.update(bench, watch)
         enough = _Enough(Again(update), hopeless)
         plan = replace(
-            bench.plan,
-            max_steps=steps,
-            max_seconds=seconds,
-            val_every=10**9,
-            gradient_every=10**9,
-            strict_terms=False,
+            bench.plan, max_steps=steps, max_seconds=seconds, val_every=10**9, gradient_every=10**9, strict_terms=False
         )
         seed_everything(bench.seed)
         curves = _fit(bench, enough, plan, watch)
