@@ -10,10 +10,11 @@ from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
 from pytest_overfit.config.schema import Budget, OverfitSettings
 from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
-from pytest_overfit.diagnose.gather.inspector import Inspected
-from pytest_overfit.diagnose.own_rules import checked, installed_rules
-from pytest_overfit.diagnose.rank import Rule, find_causes
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.inspector import RunInspector
+from pytest_overfit.diagnose.rank import find_causes
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
@@ -30,6 +31,7 @@ from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory
 
 ALONE = Place()
+TWO_VIEW_KEYS = frozenset({"depths", "extrinsics", "intrinsics"})  # of a batch of which the geometry is checked
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
 
 if TYPE_CHECKING:
@@ -211,7 +213,7 @@ def run_subject(
         rules: of the user's own, asked for causes beside ours.
         place: of this process among those that share its machine, or its run.
     """
-    seeds, asked = settings.seeds or (0,), checked(rules)
+    seeds, asked = settings.seeds or (0,), custom_family(rules)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -221,12 +223,12 @@ def run_subject(
 
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
-        inspector = inspect(settings, questions, place)
+        inspector = inspect(settings, questions, place, asked)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, _accept(settings), adapter)
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
-            return judged(record, settings, None, Questions(), (), place)
-        return judged(record, settings, inspector, questions, asked, place)
+            return judged(record, settings, None, Questions(), place)
+        return judged(record, settings, inspector, questions, place)
 
     return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 
@@ -253,8 +255,12 @@ def _together(
     return shared
 
 
-def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALONE) -> Inspected | None:
-    """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model."""
+def inspect(settings: OverfitSettings, questions: Questions, place: Place, custom: Family) -> RunInspector | None:
+    """Who looks into a run; None where the settings switch that off, and on all ranks but one that holds the model.
+
+    Args:
+        custom: the user's own causes.
+    """
     if not settings.diagnose:
         return None
     if not _is_inspected(settings, place):
@@ -264,7 +270,23 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place = ALON
     def findings(record: RunRecord) -> tuple[Finding, ...]:
         return findings_of(record, settings)
 
-    return Inspected(settings.criteria, findings, questions, seconds=settings.diagnose_seconds)
+    return RunInspector(
+        settings.criteria,
+        findings,
+        questions,
+        seconds=settings.diagnose_seconds,
+        applications=application_families,
+        custom=(custom, installed_family()),
+    )
+
+
+def application_families(batch: Any) -> tuple[Family, ...]:
+    """The causes that a batch of an application asks for; without such a batch nothing of it is imported."""
+    if not isinstance(batch, Mapping) or not TWO_VIEW_KEYS.issubset(batch):
+        return ()
+    from pytest_overfit.two_view.diagnose.view_causes import FAMILY
+
+    return (FAMILY,)
 
 
 def findings_of(record: RunRecord, settings: OverfitSettings) -> tuple[Finding, ...]:
@@ -279,9 +301,8 @@ def _is_inspected(settings: OverfitSettings, place: Place) -> bool:
 def judged(
     record: RunRecord,
     settings: OverfitSettings,
-    inspected: Inspected | None,
+    inspected: RunInspector | None,
     questions: Questions,
-    rules: Sequence[Rule],
     place: Place = ALONE,
 ) -> OverfitResult:
     """Findings and causes of one record."""
@@ -291,10 +312,11 @@ def judged(
     findings = findings_of(record, settings) if evidence is None else evidence.findings
     causes = (
         ()
-        if evidence is None
+        if inspected is None or evidence is None
         else find_causes(
             evidence,
-            rules=(*rules, *checked(installed_rules())),
+            families=inspected.applications,
+            rules=[rule for family in inspected.custom for rule in family.rules],
             allowed=criteria.allow,
             questions=questions,
         )
@@ -314,7 +336,7 @@ def judged(
     return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
 
 
-def _unlooked(record: RunRecord, inspected: Inspected | None, may_be: bool) -> str:
+def _unlooked(record: RunRecord, inspected: RunInspector | None, may_be: bool) -> str:
     """Why the probes have not looked, or not at everything; empty where they have."""
     if record.stop == "interrupted":
         return "the run was interrupted"

@@ -1,4 +1,4 @@
-"""The house keeps its order: few rooms, one direction of flow, no pytest in the core, no torch where numbers are enough.
+"""The house keeps its order: few rooms, one direction of flow, no pytest in the core, no torch for plain numbers.
 
 ARCHITECTURE.md shows the same rooms to people; the last test here holds the two together.
 """
@@ -170,7 +170,8 @@ def test_an_import_against_the_flow_and_a_circle_would_be_seen(source: str) -> N
     """Wherever in the file it stands."""
     graph = import_graph({**SMALL, "p.low.a": source})
     (found,) = backward(graph, ("__init__", "low", "mid", "top"))
-    assert found.startswith("p.low.a:") and found.endswith("imports p.top")
+    assert found.startswith("p.low.a:")
+    assert found.endswith("imports p.top")
     assert set(circle_of(graph)) >= {"p.low.a", "p.top"}
     assert circle_of(import_graph(SMALL)) == []
 

@@ -1,30 +1,91 @@
-"""The ids that a diagnosis may name: stable, so that people filter and suppress by them."""
+"""The ids that a diagnosis may name: stable, so that people filter and suppress by them.
+
+Written by `python -m tests.docs.write_causes`, so that settings need none of the rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# The stable ids of docs/causes.md, group by group.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "optimizer and update": (
-        "optimizer-coverage", "no-update", "no-step", "lr-high", "lr-low", "lr-schedule", "lr-group", "weight-decay",
-        "grad-accumulation", "step-order", "optimizer-hyperparameter", "grad-clip", "optimizer-state",
+        "optimizer-coverage",
+        "no-update",
+        "grad-clip",
+        "no-step",
+        "grad-accumulation",
+        "step-order",
+        "optimizer-state",
         "weights-reset",
+        "lr-high",
+        "lr-low",
+        "lr-schedule",
+        "lr-group",
+        "weight-decay",
+        "optimizer-hyperparameter",
     ),
-    "graph": ("no-gradient", "zero-gradient", "loss-detached", "frozen", "unregistered", "unused"),
+    "graph": (
+        "no-gradient",
+        "loss-detached",
+        "unused",
+        "zero-gradient",
+        "frozen",
+        "unregistered",
+    ),
     "loss": (
-        "loss-sign", "double-activation", "broadcast", "vacuous", "term-missing", "term-weight", "term-stuck",
-        "loss-ignores-output", "loss-clamped", "loss-scale", "loss-floor", "target-mismatch",
+        "double-activation",
+        "broadcast",
+        "loss-clamped",
+        "loss-floor",
+        "vacuous",
+        "loss-ignores-output",
+        "target-mismatch",
+        "loss-scale",
+        "loss-sign",
+        "term-missing",
+        "term-weight",
+        "term-stuck",
     ),
     "data": (
-        "batch-changes", "target-scale", "input-scale", "degenerate-batch", "nonfinite-data", "label-conflict",
+        "target-scale",
+        "input-scale",
+        "batch-changes",
+        "degenerate-batch",
+        "nonfinite-data",
+        "label-conflict",
     ),
-    "numerics": ("nonfinite-loss", "nonfinite-gradient", "nonfinite-output", "precision", "gradient-explosion"),
+    "numerics": (
+        "nonfinite-loss",
+        "nonfinite-gradient",
+        "nonfinite-output",
+        "precision",
+        "gradient-explosion",
+    ),
     "architecture": (
-        "dead-units", "symmetry", "saturation", "capacity", "output-range", "output-scale", "constant-output",
-        "input-ignored", "batch-mixing", "stochastic", "mode-gap", "leak",
+        "dead-units",
+        "saturation",
+        "output-range",
+        "capacity",
+        "output-scale",
+        "symmetry",
+        "constant-output",
+        "input-ignored",
+        "batch-mixing",
+        "stochastic",
+        "mode-gap",
+        "leak",
     ),
-    "loop": ("wrong-backward", "wrong-model"),
-    "two-view": ("scale", "units", "camera-convention", "misalignment", "sky", "confidence-runaway"),
-}  # fmt: skip
+    "loop": (
+        "wrong-backward",
+        "wrong-model",
+    ),
+    "two-view": (
+        "scale",
+        "units",
+        "camera-convention",
+        "misalignment",
+        "sky",
+        "confidence-runaway",
+    ),
+}
 IDS: tuple[str, ...] = tuple(cause for ids in GROUPS.values() for cause in ids)

@@ -39,7 +39,7 @@ class Cause:
     where: str
     observed: str
     advice: str
-    strength: Strength
+    strength: Strength = "shown"
     evidence: Mapping[str, float] = field(default_factory=dict)
     certain: bool = False
     weight: float = 0.5

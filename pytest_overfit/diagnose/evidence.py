@@ -1,6 +1,6 @@
 """Everything that a diagnosis may rest on, as plain numbers: rules read it, nothing here needs torch.
 
-``Seen`` is what the first steps of a run showed under close watch, ``Probed`` what the parts answered when they were
+``Step`` is what the first steps of a run showed under close watch, ``Probed`` what the parts answered when they were
 asked on their own, ``Attempt`` how the run went with exactly one thing changed.
 """
 
@@ -8,139 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pytest_overfit.config.criteria import Limit
-from pytest_overfit.diagnose.views import ViewsPredicted, ViewsSeen
+from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
+from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
+from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
 
-Shape = tuple[int, ...]
-LOSS = "the loss"  # the region of what happens outside of every module
-
-
-@dataclass(frozen=True)
-class Op:
-    """One operation worth a note: by its torch name, in a module (dotted name) or in the loss.
-
-    ``line`` is the user's line that called it; ``shapes`` those of its tensor arguments, then of its result; ``final``
-    the operation that made its first argument; ``numbers`` whatever was measured.
-    """
-
-    name: str
-    region: str
-    line: str
-    shapes: tuple[Shape, ...] = ()
-    final: str = ""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def where(self) -> str:
-        place = self.region if self.region == LOSS else f"module {self.region}"
-        return f"{place}, {self.line}" if self.line else place
-
-
-@dataclass(frozen=True)
-class Module:
-    """The output of one module call: ``spread`` is its deviation over the samples relative to its size.
-
-    ``spread`` is None where there is no axis of samples, ``fed`` the largest number that it was given. ``inside`` is
-    False for a module that is no submodule of the model that was handed over.
-    """
-
-    name: str
-    kind: str
-    inside: bool
-    grad_enabled: bool
-    training: bool
-    parameters: int
-    shape: Shape
-    size: float
-    low: float
-    high: float
-    spread: float | None
-    input_spread: float | None
-    finite: bool
-    fed: float = 0.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """A call that moves a train step on: zero_grad, forward, backward, clip, step, load, init, ..."""
-
-    kind: str
-    line: str = ""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One training step under close watch.
-
-    ``roots`` are the values that were differentiated, ``reported`` is the objective that came back. ``reached`` are
-    the parameters in the graph of what was differentiated, ``foreign`` leaves of it that are neither of the model, of
-    the batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph.
-    """
-
-    number: int
-    reported: float
-    events: tuple[Event, ...] = ()
-    ops: tuple[Op, ...] = ()
-    modules: tuple[Module, ...] = ()
-    roots: tuple[float, ...] = ()
-    reached: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    foreign_in_optimizer: int = 0
-    graph: tuple[str, ...] = ()
-    connected: bool | None = None
-    outside: tuple[str, ...] = ()  # kinds of modules with parameters that ran in the model and are none of its own
-
-
-@dataclass(frozen=True)
-class Group:
-    """One parameter group: its settings as it first stepped, and its learning rate in the sampled steps."""
-
-    optimizer: int
-    kind: str
-    index: int
-    tensors: int
-    names: tuple[str, ...]
-    rates: tuple[float, ...]
-    initial_rate: float
-    settings: Mapping[str, float]
-    scheduled: bool = False  # by a scheduler of torch's, which keeps the rate that was set
-
-    @property
-    def where(self) -> str:
-        which = f"optimizer {self.optimizer} " if self.optimizer else ""
-        return f"{which}({self.kind}), group {self.index}"
-
-
-@dataclass(frozen=True)
-class Moves:
-    """A parameter over the sampled steps.
-
-    ``ratios`` are norms of one update over the norm of the weight; ``overwritten`` counts the sampled steps before
-    which it had changed by another hand than the optimizer's, of ``sampled``; ``back`` those in which it was its
-    initial value again; ``rows_alike`` whether all its rows are equal; ``size`` its root mean square, ``gradient`` that
-    of its first gradient (None: none came), ``still`` whether it ended as it began,
-    bit for bit, ``grown`` its size at the end over that at the start.
-    """
-
-    name: str
-    dtype: str
-    shape: Shape
-    size: float
-    gradient: float | None
-    ratios: tuple[float, ...] = ()
-    sampled: int = 0
-    overwritten: int = 0
-    back: int = 0
-    rows_alike: bool = False
-    rows_alike_after: bool = False
-    still: bool = False
-    grown: float = 1.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -199,7 +76,6 @@ class Floor:
     high: Mapping[str, float] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     reads_weights: bool = False  # the loss reads parameters of the model beside its outputs
-    terms: Mapping[str, float] = field(default_factory=dict)
     elsewhere: float | None = None
 
 
@@ -260,29 +136,9 @@ class Probed:
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """The run again from the same start with exactly one thing changed.
-
-    ``passed_at`` is the step at which all limits had held (None: not within ``steps``), ``value`` what the changed
-    thing was set to, and ``was`` what it had been.
-    """
-
-    change: str
-    curve: tuple[float, ...]
-    passed_at: int | None
-    stop: str
-    was: float | None = None
-    value: float | None = None
-    detail: str = ""
-
-    @property
-    def passed(self) -> bool:
-        return self.passed_at is not None
-
-    @property
-    def steps(self) -> int:
-        return len(self.curve)
+def fact_name(kind: type) -> str:
+    """What facts of a type are kept under."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -294,12 +150,11 @@ class Evidence:
     limits: Mapping[str, Limit]
     steps: tuple[Step, ...] = ()
     groups: tuple[Group, ...] = ()
-    moves: tuple[Moves, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)  # of the whole run: steps, states lost, ...
+    updates: tuple[ParameterUpdate, ...] = ()
+    counts: Counts = field(default_factory=Counts)
     alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all
     probed: Probed = field(default_factory=Probed)
-    views: ViewsSeen | None = None
-    predicted: ViewsPredicted | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # of further questions, by fact_name
     attempts: tuple[Attempt, ...] = ()
     own_step: bool = False
     unused: tuple[str, ...] = ()
@@ -325,20 +180,38 @@ class Evidence:
         limited = {finding.name: finding for finding in self.findings if finding.name in self.limits}
         return bool(limited) and all(finding.passed for finding in limited.values())
 
-    def attempt(self, change: str) -> Attempt | None:
-        return next((attempt for attempt in self.attempts if attempt.change == change), None)
+    @property
+    def noted(self) -> tuple[Op, ...]:
+        """The operations of the first step; of the trained model where there was no first step."""
+        return self.steps[0].ops if self.steps and self.steps[0].ops else self.probed.ops
 
-    def ops(self, *names: str, region: str | None = None) -> Iterator[Op]:
-        """The noted operations of the first step, by name."""
-        for op in self.steps[0].ops if self.steps else ():
-            if op.name in names and (region is None or op.region == region):
-                yield op
+    def ops(self, kind: type[F]) -> Iterator[tuple[Op, F]]:
+        """Those of which such facts were measured, with them."""
+        return with_fact(self.noted, kind)
 
-    def events(self, *kinds: str) -> Iterator[tuple[int, Event]]:
+    def events(self, *kinds: CallKind) -> Iterator[tuple[int, Event]]:
+        """The calls of such kinds, with the number of their step."""
+        return ((step.number, event) for step in self.steps for event in step.events if event.kind in kinds)
+
+    def calls(self, kind: type[C]) -> Iterator[tuple[int, Event, C]]:
+        """The calls of which such facts were measured, with the number of their step."""
         for step in self.steps:
             for event in step.events:
-                if event.kind in kinds:
-                    yield step.number, event
+                if isinstance(event.fact, kind):
+                    yield step.number, event, event.fact
+
+    def fact(self, kind: type[T]) -> T | None:
+        """What a question beside ours has found; None where it was not asked."""
+        found = self.facts.get(fact_name(kind))
+        return found if isinstance(found, kind) else None
+
+    def attempt(self, kind: TrialKind) -> Attempt | None:
+        """The first trial of a kind; None where none was made."""
+        return next((attempt for attempt in self.attempts if attempt.trial.kind == kind), None)
+
+    def proof(self, *kinds: TrialKind) -> Attempt | None:
+        """The first trial of one of these kinds that learns; None where none does."""
+        return next((each for each in self.attempts if each.passed and each.trial.kind in kinds), None)
 
     def limit_of_objective(self) -> float | None:
         limit = self.limits.get("objective")

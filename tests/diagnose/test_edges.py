@@ -10,29 +10,22 @@ import pytest
 
 from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import (
-    Attempt,
-    Event,
-    Evidence,
-    Floor,
-    Group,
-    Module,
-    Op,
-    Output,
-    Probed,
-    Step,
-    Term,
-)
-from pytest_overfit.diagnose.rules import (
+from pytest_overfit.diagnose.causes import (
+    activations,
     correspondence,
     data_scale,
-    dependence,
-    loss,
+    leak,
+    loss_function,
     optimizer,
     symmetry,
+    term_sign,
     terms,
-    units,
+    train_step,
 )
+from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Probed, Term
+from pytest_overfit.diagnose.operation import LOSS, Attention, Comparison, Op, Rectified, Squashed
+from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
+from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
 
@@ -52,47 +45,47 @@ def stepped(*ops: Op, modules: tuple[Module, ...] = ()) -> Evidence:
 
 @pytest.mark.parametrize(("bound", "found"), [(0.6, []), (0.61, ["saturation"])])
 def test_most_outputs_of_a_squashing_function_at_its_bounds(bound: float, found: list[str]) -> None:
-    op = Op("tanh", "net", "", ((4, 8), (4, 8)), numbers={"bound": bound, "low": -9.0, "high": 9.0})
-    assert ids(units.saturated(stepped(op))) == found
+    op = Op("tanh", "net", "", ((4, 8), (4, 8)), fact=Squashed(bound, -9.0, 9.0))
+    assert ids(activations.saturated(stepped(op))) == found
 
 
 @pytest.mark.parametrize(("deviation", "found"), [(30.0, []), (30.1, ["saturation"])])
 def test_attention_logits_that_are_hot(deviation: float, found: list[str]) -> None:
-    op = Op("attention", "net", "", (), numbers={"bound": 0.95, "deviation": deviation, "length": 8.0})
-    assert ids(units.saturated(stepped(op))) == found
+    op = Op("attention", "net", "", (), fact=Attention(0.95, deviation, 8))
+    assert ids(activations.saturated(stepped(op))) == found
 
 
 @pytest.mark.parametrize(("dead", "found"), [(0.94, []), (0.95, ["dead-units"])])
 def test_units_that_fire_for_no_sample(dead: float, found: list[str]) -> None:
-    op = Op("relu", "net", "", (), numbers={"dead": dead, "units": 64.0})
-    assert ids(units.dead(stepped(op))) == found
+    op = Op("relu", "net", "", (), fact=Rectified(dead, 64))
+    assert ids(activations.dead(stepped(op))) == found
 
 
 @pytest.mark.parametrize(
     ("columns", "units_of_it", "found"),
     [
-        ((7,), 2.0, ["dead-units"]),
-        ((), 2.0, []),
-        ((7,), 64.0, []),  # a hidden layer with one unit too many is none of the output's
+        ((7,), 2, ["dead-units"]),
+        ((), 2, []),
+        ((7,), 64, []),  # a hidden layer with one unit too many is none of the output's
     ],
 )
 def test_a_column_of_an_output_behind_a_closed_relu(
-    columns: tuple[int, ...], units_of_it: float, found: list[str]
+    columns: tuple[int, ...], units_of_it: int, found: list[str]
 ) -> None:
-    made = Op("relu", "head", "head.py:9", (), numbers={"dead": 1 / units_of_it, "units": units_of_it})
-    hidden = Op("relu", "depth", "depth.py:5", (), numbers={"dead": 1 / 32, "units": 32.0})
+    made = Op("relu", "head", "head.py:9", (), fact=Rectified(1 / units_of_it, units_of_it))
+    hidden = Op("relu", "depth", "depth.py:5", (), fact=Rectified(1 / 32, 32))
     output = Output("pose", (1, 2, 9), -1.0, 1.0, None, "Cat", gradient=0.1, shut=columns)
-    assert ids(units.shut(replace(FAILED, probed=Probed(ops=(made, hidden), outputs=(output,))))) == found
+    assert ids(activations.shut(replace(FAILED, probed=Probed(ops=(made, hidden), outputs=(output,))))) == found
 
 
 def clipped(most: float, *kinds: str, attempts: tuple[Attempt, ...] = ()) -> Evidence:
     """A first gradient far above what it is clipped to, under such optimizers."""
-    event = Event("clip", numbers={"norm": 400.0 * most, "most": most})
-    groups = tuple(Group(i, kind, 0, 1, ("w",), (1e-3,), 1e-3, {}) for i, kind in enumerate(kinds))
+    event = Event("clip", fact=Clip(400.0 * most, most))
+    groups = tuple(Group(i, kind, 0, 1, ("w",), (1e-3,), 1e-3) for i, kind in enumerate(kinds))
     return replace(FAILED, steps=(Step(1, 1.0, events=(event,)),), groups=groups, attempts=attempts)
 
 
-PASSED = Attempt("no clipping", (1.0, 0.0), 2, "passed")
+PASSED = Attempt(Trial("no clipping"), (1.0, 0.0), 2, "passed")
 
 
 @pytest.mark.parametrize(
@@ -164,16 +157,17 @@ def test_weights_behind_an_argmax(op: Op, balance: dict[str, Any], found: list[s
     assert ids(terms.gated(evidence)) == found
 
 
-COMPARED = Op("mse_loss", "the loss", "", numbers={"target_high": 1.0}, notes={"added": "the target"})
+COMPARED = Comparison(True, target_low=0.0, target_high=1.0)
 
 
-@pytest.mark.parametrize(("other", "found"), [({"added": "the target"}, ["leak"]), ({}, [])])
-def test_a_regulariser_may_compare_an_output_with_zero(other: dict[str, str], found: list[str]) -> None:
+@pytest.mark.parametrize(("other", "found"), [(True, ["leak"]), (False, [])])
+def test_a_regulariser_may_compare_an_output_with_zero(other: bool, found: list[str]) -> None:
     """The mistake is one only where nothing else is compared."""
-    assert ids(dependence.leaks(stepped(COMPARED, replace(COMPARED, notes=other)))) == found
+    facts = (replace(COMPARED, adds_target=True), replace(COMPARED, adds_target=other))
+    assert ids(leak.leaks(stepped(*(Op("mse_loss", LOSS, "", fact=fact) for fact in facts)))) == found
 
 
-TURNED = Op("mse_loss", "the loss", "", notes={"origin": "y", "turned": "in another order of the samples"})
+TURNED = Op("mse_loss", LOSS, "", fact=Comparison(True, origin="y", turned="in another order of the samples"))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +176,7 @@ TURNED = Op("mse_loss", "the loss", "", notes={"origin": "y", "turned": "in anot
         ((), None, ["target-mismatch"]),
         ((), True, []),
         ((), False, ["target-mismatch"]),
-        ((replace(TURNED, notes={"origin": "y"}),), None, []),
+        ((replace(TURNED, fact=Comparison(True, origin="y")),), None, []),
     ],
     ids=["alone", "with the predictions", "without them", "beside the targets as they are"],
 )
@@ -197,7 +191,7 @@ def test_a_floor_that_the_run_went_through_is_none(lowest: float, found: list[st
     record = replace(RECORD, curves={"objective": (1.0, lowest, 0.3)})
     evidence = replace(FAILED, record=record, limits={"objective": Limit(below=0.1)})
     probed = Probed(floor=Floor(0.2, 1.0, 100, False, low={}, high={}))
-    assert ids(loss.floor(replace(evidence, probed=probed))) == found
+    assert ids(loss_function.floor(replace(evidence, probed=probed))) == found
 
 
 @pytest.mark.parametrize(
@@ -215,7 +209,7 @@ def test_a_minimum_of_a_search_is_no_floor(lowest: float, elsewhere: float | Non
     evidence = replace(FAILED, record=replace(RECORD, curves={"objective": (1.0, lowest, 0.3)}))
     evidence = replace(evidence, limits={"objective": Limit(below=0.1)})
     probed = Probed(floor=Floor(0.2, 1.0, 100, False, elsewhere=elsewhere))
-    cause = next(loss.floor(replace(evidence, probed=probed)))
+    cause = next(loss_function.floor(replace(evidence, probed=probed)))
     assert cause.observed == f"the best that a search over free predictions {observed}"
     assert cause.advice.startswith(change)
 
@@ -224,14 +218,14 @@ def test_a_search_from_another_start_that_gets_below_the_limit_refutes_a_floor()
     """The loss can get there."""
     evidence = replace(FAILED, record=RECORD, limits={"objective": Limit(below=0.1)})
     probed = Probed(floor=Floor(0.2, 1.0, 100, False, elsewhere=0.05))
-    assert ids(loss.floor(replace(evidence, probed=probed))) == []
+    assert ids(loss_function.floor(replace(evidence, probed=probed))) == []
 
 
 @pytest.mark.parametrize(("last", "found"), [(-0.1, ["loss-sign"]), (0.1, []), (float("nan"), [])])
 def test_an_objective_without_a_floor(last: float, found: list[str]) -> None:
     """Below zero, and falling; NaN is neither."""
     record = replace(RECORD, curves={"objective": (1.0, last)})
-    assert ids(terms.sign(replace(FAILED, record=record))) == found
+    assert ids(term_sign.sign(replace(FAILED, record=record))) == found
 
 
 @pytest.mark.parametrize(
@@ -258,3 +252,12 @@ def test_a_term_that_outweighs_the_limit_of_the_objective(
     causes = [*terms.outweighed(evidence)]
     assert ids(causes) == found
     assert [cause.advice for cause in causes] == ["lower the weight of camera to 10 or less"] * len(found)
+
+
+@pytest.mark.parametrize(("works", "strength"), [(5e-8, "proven"), (1e-4, "proven"), (1e-2, "shown")])
+def test_a_lower_learning_rate_proves_gradients_that_add_up(works: float, strength: str) -> None:
+    """However much lower: a factor of 5e-05 too; a higher one proves nothing."""
+    step = Step(1, 1.0, differentiated=(1.0, 1.0, 1.0), events=(Event("step"),))
+    attempts = (Attempt(Trial("learning rate", 1e-3, works), (1.0, 0.0), 2, "passed"),)
+    (cause,) = train_step.not_zeroed(replace(FAILED, steps=(step,), attempts=attempts))
+    assert (cause.id, cause.strength) == ("grad-accumulation", strength)

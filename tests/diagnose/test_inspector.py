@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
-from pytest_overfit.diagnose.gather import inspector, schedule, trials
-from pytest_overfit.diagnose.gather.trials import Change
+from pytest_overfit.diagnose import inspector
+from pytest_overfit.diagnose.trials import candidates as schedule
+from pytest_overfit.diagnose.trials import changes as trials
+from pytest_overfit.diagnose.trials.changes import Change
 
 Batch = dict[str, Tensor]
 
@@ -146,7 +148,7 @@ def interrupting(after: int) -> Callable[..., Any]:
     def attempt(bench: Any, change: Change, **limits: Any) -> Any:
         if len(made) == after:
             raise KeyboardInterrupt
-        made.append(change.name)
+        made.append(change.trial.kind)
         return original(bench, change, **limits)
 
     return attempt

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.gather.padding import padding_of
+from pytest_overfit.diagnose.questions.padding import padding_of
 
 LENGTHS = torch.tensor([4, 6, 3, 5])
 PADDING = torch.arange(7)[None] >= LENGTHS[:, None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.gather.pairing import look_at_pairing
+from pytest_overfit.diagnose.questions.pairing import measure_pairing
 from pytest_overfit.run.task import Heard
 
 Batch = dict[str, Tensor]
@@ -103,4 +103,4 @@ def test_four_samples_are_enough(samples: int, found: tuple[bool | None, str]) -
     with torch.no_grad():  # trained: turned targets are worse
         batch = data(samples)
         batch["y"] = model(batch["x"])[order]
-    assert look_at_pairing(forward, batch, samples) == found
+    assert measure_pairing(forward, batch, samples) == found

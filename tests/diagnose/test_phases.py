@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from pytest_overfit.api import run_subject, settings_of_call
-from pytest_overfit.diagnose.gather.schedule import spoken
-from pytest_overfit.diagnose.gather.trials import Change
+from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.subject import Subject
 
@@ -75,6 +74,6 @@ def test_a_run_without_diagnosis_has_no_probes() -> None:
 
 def test_changes_are_spoken_in_a_few_words() -> None:
     """A rate by its value, others by name, with what they are about."""
-    assert spoken(Change("learning rate x 0.1", value=1e-4)) == "lr 0.0001"
-    assert spoken(Change("standardised inputs", detail="0")) == "standardised inputs (0)"
-    assert spoken(Change("unfrozen")) == "unfrozen"
+    assert Trial("learning rate", 1e-3, 1e-4).text == "lr 0.0001"
+    assert Trial("standardised inputs", detail="0").text == "standardised inputs (0)"
+    assert Trial("unfrozen").text == "unfrozen"

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
+from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.rank import RULES
+from pytest_overfit.two_view.diagnose.view_causes import FAMILY as VIEWS
+
+RULES = tuple(rule for family in (*FAMILIES, VIEWS) for rule in family.rules)
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (5,), (0, 3), (3, 0), (1, 1), (2, 3, 4), (2, 0, 4, 1))
 LABELS = torch.arange(6) % 3
@@ -85,9 +88,9 @@ def shaped(evidence: Evidence, shape: tuple[int, ...]) -> Evidence:
     steps = tuple(
         replace(step, modules=tuple(replace(each, shape=shape) for each in step.modules)) for step in evidence.steps
     )
-    moves = tuple(replace(each, shape=shape) for each in evidence.moves)
-    both = [moves, evidence.moves]
-    return replace(evidence, probed=probed, steps=steps, moves=both[len(shape) % 2])
+    updates = tuple(replace(each, shape=shape) for each in evidence.updates)
+    both = [updates, evidence.updates]
+    return replace(evidence, probed=probed, steps=steps, updates=both[len(shape) % 2])
 
 
 def without_steps(evidence: Evidence) -> Evidence:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,20 +13,19 @@ import torch
 
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit.config.causes import GROUPS, IDS
-from pytest_overfit.diagnose.gather.floor import STEPS
-from pytest_overfit.diagnose.gather.inspector import LEAST_SECONDS
-from pytest_overfit.diagnose.gather.modes import SETTLE
-from pytest_overfit.diagnose.gather.watch import CLOSE
+from pytest_overfit.diagnose.catalogue import ids_of
+from pytest_overfit.diagnose.inspector import LEAST_SECONDS
+from pytest_overfit.diagnose.questions.loss_floor import STEPS
+from pytest_overfit.diagnose.questions.modes import SETTLE
+from pytest_overfit.diagnose.questions.parameter_updates import CLOSE
+from tests.docs.write_causes import EVERY, PAGE, listed, page
+from tests.docs.write_causes import IDS as IDS_FILE
+from tests.support.examples import BLOCK, fixed, run_example, told
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "causes.md"
-BLOCK = re.compile(r"^(?P<prelude><!-- prelude -->\n)?```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
-FIXED = re.compile(r"(?P<indent> *)(?:\S.*?  )?# fixed: (?P<code>.*)")
-REMOVE = "remove this line"
 PARTS = re.compile(r"^- \*\*(\w+)\*\*: \S", re.MULTILINE)
 EVIDENCE = re.compile(
     r"^- \*\*Evidence\*\*: (?P<strength>proven|shown|observed)(?P<certain>, certain)?: ", re.MULTILINE
 )
-SECONDS = 60.0  # of a diagnosis: a busy machine must not cut trials short
 
 
 @dataclass(frozen=True)
@@ -59,33 +57,14 @@ def read_sections(text: str) -> list[Section]:
     return found
 
 
-def fixed(code: str) -> str:
-    """The example with every line replaced by what its comment says."""
-    lines = []
-    for line in code.splitlines():
-        match = FIXED.fullmatch(line)
-        if match is None:
-            lines.append(line)
-        elif match["code"] != REMOVE:
-            lines.append(match["indent"] + match["code"])
-    return "\n".join(lines)
-
-
 TEXT = PAGE.read_text(encoding="utf-8")
 PRELUDE = "\n\n".join(match["code"] for match in BLOCK.finditer(TEXT) if match["prelude"])
 SECTIONS = {section.id: section for section in read_sections(TEXT)}
 
 
 def run(code: str, name: str, run_overfit: Callable[..., OverfitResult]) -> OverfitResult:
-    """The ``result`` of an example, with the random state of the test left alone."""
-    space: dict[str, Any] = {"__name__": name}
-    with torch.random.fork_rng():
-        exec(compile(PRELUDE, "prelude.py", "exec"), space)
-        space["run_overfit"] = partial(run_overfit, diagnose_seconds=SECONDS)
-        exec(compile(code, f"{name}.py", "exec"), space)
-    result = space["result"]
-    assert isinstance(result, OverfitResult)
-    return result
+    """The ``result`` of an example of the page."""
+    return run_example(code, name, run_overfit, prelude=PRELUDE)
 
 
 @cache
@@ -93,10 +72,10 @@ def broken(cause: str) -> OverfitResult:
     return run(SECTIONS[cause].examples[0], cause, run_overfit)
 
 
-def told(result: OverfitResult) -> str:
-    """What a failed assertion shows."""
-    missed = [finding.text() for finding in result.findings if not finding.passed]
-    return "\n".join(["", *(cause.text() for cause in result.causes), *missed])
+def test_page_and_ids_are_what_the_causes_say() -> None:
+    """Run `python -m tests.docs.write_causes` when a cause changes."""
+    assert page(TEXT) == TEXT
+    assert listed(ids_of(EVERY)) == IDS_FILE.read_text(encoding="utf-8")
 
 
 def test_every_id_has_one_section_in_the_order_of_the_catalogue() -> None:

@@ -18,7 +18,9 @@ from tests.render.pages import page_of, text_of
 from tests.support.documents import broken, healthy
 from tests.support.markdown import assert_well_formed, items, tables
 
-OURS = NotAsked("the floor of the loss", "IndexError: tuple index out of range (diagnose/gather/floor.py:9)", ours=True)
+OURS = NotAsked(
+    "the floor of the loss", "IndexError: tuple index out of range (diagnose/questions/loss_floor.py:9)", ours=True
+)
 REFUSED = NotAsked("the loss in evaluation mode", "the model, the loss or the step refuses it: ValueError: | length")
 UNJUDGED = Finding("defects", False, f"not asked: {OURS.question}", "no mistake that is certain", judged=False)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.gather.geometry import look_at_views
-from pytest_overfit.diagnose.rules import two_view
-from pytest_overfit.diagnose.views import (
+from pytest_overfit.two_view.diagnose import view_causes
+from pytest_overfit.two_view.diagnose.view_geometry import measure_views
+from pytest_overfit.two_view.diagnose.views import (
     ViewsPredicted,
 )
 from pytest_overfit.two_view.pair.synthetic import render_views
@@ -25,9 +25,9 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 
 def causes(batch: Batch, predicted: ViewsPredicted | None = None) -> list[Cause]:
     """What all rules say of a batch."""
-    seen = look_at_views(batch)
+    seen = measure_views(batch)
     assert seen is not None
-    return [cause for rule in two_view.RULES for cause in rule(seen, predicted)]
+    return [cause for rule in view_causes.RULES for cause in rule(seen, predicted)]
 
 
 def named(batch: Batch) -> list[tuple[str, bool]]:

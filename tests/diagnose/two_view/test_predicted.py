@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gallery.scene import scene_batch
-from pytest_overfit.diagnose.gather.geometry import look_at_predictions
-from pytest_overfit.diagnose.views import ViewsPredicted
+from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
+from pytest_overfit.two_view.diagnose.views import ViewsPredicted
 from tests.diagnose.two_view.scenes import (
     Batch,
     causes,
@@ -20,7 +20,7 @@ def predicted(batch: Batch, depth: Tensor, confidence: Tensor | None = None, **m
     outputs = {"heads.depth": depth[..., None], **more}
     if confidence is not None:
         outputs["heads.depth_conf"] = confidence.expand_as(depth)
-    seen = look_at_predictions(outputs, batch)
+    seen = measure_predictions(outputs, batch)
     assert seen is not None
     return seen
 
@@ -64,8 +64,8 @@ def test_confidence_of_the_start_is_compared() -> None:
     """What was large from the beginning has not run away."""
     batch = scene_batch()
     outputs = {"depth": 1.2 * batch["depths"], "depth_conf": torch.full_like(batch["depths"], 1e3)}
-    seen = look_at_predictions(outputs, batch, outputs)
-    grown = look_at_predictions(outputs, batch, {"depth_conf": torch.ones_like(batch["depths"])})
+    seen = measure_predictions(outputs, batch, outputs)
+    grown = measure_predictions(outputs, batch, {"depth_conf": torch.ones_like(batch["depths"])})
     assert seen is not None
     assert grown is not None
     assert "confidence-runaway" not in [cause.id for cause in causes(batch, seen)]
@@ -75,4 +75,4 @@ def test_confidence_of_the_start_is_compared() -> None:
 def test_predictions_that_are_not_finite_are_left_to_others() -> None:
     """NaN is another cause."""
     batch = scene_batch()
-    assert look_at_predictions({"depth": batch["depths"] * math.nan}, batch) is None
+    assert measure_predictions({"depth": batch["depths"] * math.nan}, batch) is None

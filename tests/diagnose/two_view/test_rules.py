@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_overfit.diagnose.cause import IDS, Cause
-from pytest_overfit.diagnose.rules import two_view
-from pytest_overfit.diagnose.rules.two_view import conventions
-from pytest_overfit.diagnose.views import (
+from pytest_overfit.two_view.diagnose import conventions, view_causes
+from pytest_overfit.two_view.diagnose.views import (
     Agreement,
     Change,
     ConfidencePredicted,
@@ -99,13 +98,14 @@ TEXTS = {
 def test_rules_need_no_torch() -> None:
     """Evidence and rules are plain numbers."""
     code = (
-        "import sys, pytest_overfit.diagnose.rules.two_view; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+        "import sys, pytest_overfit.two_view.diagnose.view_causes;"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def told(views: ViewsSeen, said: ViewsPredicted | None = None) -> list[Cause]:
-    return [cause for rule in two_view.RULES for cause in rule(views, said)]
+    return [cause for rule in view_causes.RULES for cause in rule(views, said)]
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.gallery.scene import FOCAL, SIZE, render, scene_batch
-from pytest_overfit.diagnose.gather.geometry import look_at_predictions, look_at_views
 from pytest_overfit.two_view.data.normalize import normalize_batch
+from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
+from pytest_overfit.two_view.diagnose.view_geometry import measure_views
 from tests.diagnose.two_view.scenes import (
     DEPTH,
     Batch,
@@ -180,12 +181,12 @@ def test_nothing_is_said_of_the_plane_of_other_tests() -> None:
 def test_batch_of_something_else_is_not_looked_at(lost: str) -> None:
     """All three keys are needed, as tensors of the shapes that belong together, and two views."""
     batch = scene_batch()
-    assert look_at_views({key: value for key, value in batch.items() if key != lost}) is None
-    assert look_at_views({**batch, lost: "a name"}) is None
-    assert look_at_views({**batch, lost: batch[lost][0]}) is None
-    assert look_at_views({**batch, lost: batch[lost][:, :1]}) is None
-    assert look_at_views([batch]) is None
-    assert look_at_predictions({}, {}) is None
+    assert measure_views({key: value for key, value in batch.items() if key != lost}) is None
+    assert measure_views({**batch, lost: "a name"}) is None
+    assert measure_views({**batch, lost: batch[lost][0]}) is None
+    assert measure_views({**batch, lost: batch[lost][:, :1]}) is None
+    assert measure_views([batch]) is None
+    assert measure_predictions({}, {}) is None
 
 
 def test_looking_changes_nothing() -> None:

@@ -1,0 +1,283 @@
+"""The data: does the sample stay, is it one, does it ask for one answer?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS, Drawn, InPlace
+from pytest_overfit.judge.finding import number
+
+
+def not_finite(evidence: Evidence) -> Iterator[Cause]:
+    """NaN or infinity in what the run was given."""
+    for tensor in evidence.probed.tensors:
+        if not tensor.finite and not evidence.passed:
+            place = f"{tensor.key}{list(tensor.bad_at) if tensor.bad_at is not None else ''}"
+            yield Cause(
+                "nonfinite-data",
+                place,
+                f"{place} of the batch is not finite",
+                "clean it in the data set, or mask it out before the loss",
+                weight=0.98,
+            )
+            return
+
+
+def changes(evidence: Evidence) -> Iterator[Cause]:
+    """The sample is another one at every step."""
+    batch = evidence.record.batch
+    written = next(evidence.ops(InPlace), None)
+    if batch is not None and batch.fingerprint_start != batch.fingerprint_end:
+        where = f"{written[1].written_to}, {written[0].where}" if written else "the batch"
+        yield Cause(
+            "batch-changes",
+            where,
+            "the batch is not what it was at the start"
+            + (f": {written[1].written_by}() writes into {written[1].written_to}" if written else ""),
+            "work on a copy: x = x.clone(), or use the operation without the underscore",
+            certain=True,
+            weight=0.97,
+        )
+    elif batch is not None and batch.redraw_differences and not evidence.stochastic:
+        yield Cause(
+            "batch-changes",
+            "; ".join(batch.redraw_differences[:3]),
+            "; ".join([_differing(batch.redraw_differences), *batch.randomness]),
+            "switch that off for this test: the run trained on one frozen draw"
+            if batch.randomness
+            else "switch off augmentation, shuffling and sampling for this test, or pass one batch",
+            evidence={"tensors": len(batch.redraw_differences)},
+            certain=True,
+            weight=0.97,
+        )
+    elif batch is not None and batch.randomness:
+        yield Cause(
+            "batch-changes",
+            "config",
+            "; ".join(batch.randomness),
+            "switch it off for this test",
+            certain=True,
+            weight=0.97,
+        )
+    elif evidence.probed.permuted_input and not evidence.stochastic:
+        yield Cause(
+            "batch-changes",
+            "the forward pass",
+            "in training mode the model turns or reorders its input at random before the first layer sees it",
+            "move augmentation out of the model, and switch it off for this test",
+            certain=True,
+            weight=0.9,
+        )
+    else:
+        yield from _drawn_in_the_loss(evidence)
+
+
+def _differing(differences: Sequence[str]) -> str:
+    return f"two draws of the data differ in {len(differences)} tensors: {differences[0]}"
+
+
+def _drawn_in_the_loss(evidence: Evidence) -> Iterator[Cause]:
+    """Noise is added to an input, or labels are drawn, between the batch and the model."""
+    proven = evidence.proof("same random numbers")
+    for op, drawn in evidence.ops(Drawn):
+        if op.region == LOSS and not evidence.learned and (drawn.of_input or drawn.random_by == "randperm"):
+            yield Cause(
+                "batch-changes",
+                op.where,
+                f"{drawn.random_by}() is drawn anew in every step outside of the model",
+                "draw it once, before the run",
+                "proven" if proven else "shown",
+                {},
+                weight=0.9,
+            )
+            return
+
+
+def degenerate(evidence: Evidence) -> Iterator[Cause]:
+    """Inputs or targets that are all alike."""
+    tensors = evidence.probed.tensors
+    samples = evidence.probed.samples
+    targets = [t for t in tensors if t.is_target and t.shape and not t.dtype.startswith("bool")]
+    for tensor in tensors:
+        if (not tensor.is_input and not tensor.is_target) or math.prod(tensor.shape) < 4 or tensor.dtype == "bool":
+            continue
+        if tensor.is_target and len(targets) > 1 and evidence.passed:
+            continue  # of several targets one may well be constant in one batch
+        real = tensor.dtype.startswith(("float", "bfloat"))
+        flat = tensor.deviation == 0 and tensor.low == tensor.high
+        labels = tensor.is_target and len(targets) == 1 and not real and tensor.shape[:1] == (samples,)
+        if flat and (real or labels or (tensor.is_input and len(tensor.shape) > 1 and not evidence.passed)):
+            zero = tensor.low == 0 and tensor.is_target
+            yield Cause(
+                "degenerate-batch",
+                tensor.key,
+                f"every element of {tensor.key} is {number(tensor.low)} (shape {tensor.shape})",
+                "look at the loader: an integer division, a fill value, a wrong column",
+                evidence={"value": tensor.low},
+                certain=tensor.is_input or zero or labels or not evidence.passed,
+                weight=0.96,
+            )
+            return
+    inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and math.prod(t.shape) >= 8]
+    answered = any(not t.is_input and t.shape[:1] == (samples,) for t in tensors)
+    if (
+        samples
+        and samples > 2
+        and inputs
+        and answered
+        and all(t.distinct_rows == 1 and t.shape[0] == samples for t in inputs)
+    ):
+        conflict = bool(evidence.probed.repeated)
+        yield Cause(
+            "degenerate-batch",
+            ", ".join(t.key for t in inputs),
+            f"all {samples} samples have the same input",
+            "look at the index of the data set: it hands out one sample again and again",
+            evidence={"samples": samples},
+            certain=True,
+            weight=0.9 if conflict else 0.95,
+        )
+
+
+def conflict(evidence: Evidence) -> Iterator[Cause]:
+    """One input, several targets."""
+    for inputs, (target, samples) in evidence.probed.repeated.items():
+        if evidence.learned:
+            return
+        yield Cause(
+            "label-conflict",
+            f"{inputs} against {target}",
+            f"{samples} of {evidence.probed.samples} samples repeat the input of another one and have another {target}",
+            "remove or correct the repeated samples: no function fits both",
+            evidence={"samples": samples},
+            weight=0.95,
+        )
+        return
+    ops = [op for op in evidence.noted if op.name == "cross_entropy"]
+    floor = evidence.probed.floor
+    if (
+        evidence.probed.causal
+        and evidence.objective
+        and not evidence.learned
+        and ops
+        and (floor is None or floor.reached < 0.5 * min(evidence.objective, default=0))
+    ):
+        rows = next(
+            (
+                t
+                for t in evidence.probed.tensors
+                if t.is_input and not t.dtype.startswith("float") and len(t.shape) == 2
+            ),
+            None,
+        )
+        if rows is not None:
+            yield Cause(
+                "label-conflict",
+                rows.key,
+                f"the model reads only what comes before, and the loss stays at {number(min(evidence.objective))}: "
+                f"sequences of {rows.key} that begin alike go on differently",
+                "give sequences different beginnings, or leave the shared beginning out of the loss",
+                "observed",
+                {"loss": min(evidence.objective)},
+                weight=0.6,
+            )
+
+
+def same_partner(evidence: Evidence) -> Iterator[Cause]:
+    """Samples that are told apart by comparison, some of which are the same."""
+    samples = evidence.probed.samples
+    logits = [
+        op for op in evidence.noted if op.name == "cross_entropy" and op.shapes and op.shapes[0] == (samples, samples)
+    ]
+    if evidence.learned or samples is None or not logits:
+        return
+    for tensor in evidence.probed.tensors:
+        if (
+            tensor.is_input
+            and tensor.dtype != "bool"
+            and tensor.shape[:1] == (samples,)
+            and tensor.distinct_rows is not None
+            and 1 < tensor.distinct_rows < samples
+            and len(tensor.shape) > 1
+        ):
+            yield Cause(
+                "label-conflict",
+                tensor.key,
+                f"{samples} samples are compared with each other and have {tensor.distinct_rows} different "
+                f"{tensor.key}: the same one is right and wrong",
+                "take samples that differ, or count equal ones as right",
+                evidence={"distinct": tensor.distinct_rows, "samples": samples},
+                weight=0.8,
+            )
+            return
+
+
+FAMILY = Family(
+    group="data",
+    order=20,
+    rules=(not_finite, changes, degenerate, conflict, same_partner),
+    docs="""
+### batch-changes
+
+The sample is not the same at every step.
+
+```python
+from torch.utils.data import DataLoader, TensorDataset
+
+data = TensorDataset(features, classes)
+loader = DataLoader(data, batch_size=12, shuffle=True)  # fixed: loader = DataLoader(data, batch_size=12)
+result = run_overfit(net, loader, nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: in a loop of your own the loss jumps; here the first batch is kept, and `constant_batch` fails.
+- **Evidence**: shown, certain: two draws are compared, and the batch before and after the run, and what the model sees
+  of it.
+- **Fix**: no augmentation, shuffling or sampling in this test, or one batch; no in-place operation on inputs.
+
+### degenerate-batch
+
+Inputs or targets are constant, identical or zero.
+
+```python
+images = torch.randint(0, 255, (12, 8), dtype=torch.uint8)
+inputs = (images // 255).float()  # fixed: inputs = images / 255
+result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the loss falls to what the frequencies of the classes give; or to 0 at once where targets are constant.
+- **Evidence**: shown, certain: every tensor of the batch is looked at, element by element and sample by sample.
+- **Fix**: look at the loader: an integer division, a fill value, an index that stays.
+
+### nonfinite-data
+
+A NaN or infinity is in the batch.
+
+```python
+inputs = features.clone()
+inputs[3, 2] = float("nan")  # fixed: inputs[3, 2] = 0.0
+result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss is NaN from the first step.
+- **Evidence**: shown: the first place of the batch that is not finite.
+- **Fix**: clean it in the data set, or mask it out before the loss (a factor of 0 does not: 0 times NaN is NaN).
+
+### label-conflict
+
+The same input has different targets.
+
+```python
+inputs = features.clone()
+inputs[1] = inputs[0]  # fixed: inputs[1] = 0.0
+result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss falls to a plateau while all other samples are right.
+- **Evidence**: shown: samples with equal inputs are compared in their targets.
+- **Fix**: remove or correct the repeated samples.
+""",
+)

@@ -1,0 +1,156 @@
+"""Predictions and targets that do not belong together: another order, another place, another range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import Comparison, Op, with_fact
+from pytest_overfit.judge.finding import number
+
+
+def mismatched(evidence: Evidence) -> Iterator[Cause]:
+    """What is compared is the batch's target in another order.
+
+    Beside the target as it is, that is a mixture of samples; and predictions may come in the same other order.
+    """
+    compared = list(_compared(evidence))
+    plain = {fact.origin for _, fact in compared if fact.origin and not fact.turned}
+    for op, fact in compared:
+        key, turned = fact.origin, fact.turned
+        if not turned or key in plain or ("sample" in turned and evidence.probed.paired):
+            continue
+        yield Cause(
+            "target-mismatch",
+            op.where,
+            f"the loss compares with {key} {turned}",
+            f"compare with {key} as the batch has it",
+            certain=True,
+            weight=0.95,
+        )
+        return
+
+
+def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
+    """What the first step compared, then what the trained model does."""
+    return with_fact((*evidence.noted, *evidence.probed.ops), Comparison)
+
+
+def mispaired(evidence: Evidence) -> Iterator[Cause]:
+    """A prediction is held against the answer of another sample."""
+    name = evidence.probed.mispaired
+    if name:
+        yield Cause(
+            "target-mismatch",
+            f"output {name}",
+            f"half of the samples got other inputs, and other rows of {name} moved than those that answer to the "
+            "targets of these samples: predictions and targets are in another order",
+            "bring both into one order: sort the targets as the inputs are sorted, or undo the sorting of the outputs",
+            certain=True,
+            weight=0.95,
+        )
+
+
+def scrambled(evidence: Evidence) -> Iterator[Cause]:
+    """Classes and places of an output are mixed up by a reshape."""
+    for op, compared in _compared(evidence):
+        if compared.scrambled:
+            yield Cause(
+                "target-mismatch",
+                op.where,
+                f"an output {compared.scrambled} without its axes having been exchanged: its classes do not "
+                "belong to its places",
+                "permute first: logits.permute(0, 2, 3, 1).reshape(-1, classes)",
+                certain=True,
+                weight=0.95,
+            )
+            return
+
+
+def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
+    """Targets of a loss that takes probabilities, outside of 0..1."""
+    for op, compared in evidence.ops(Comparison):
+        low, high = compared.targets or (0.0, 0.0)
+        if op.name.startswith("binary_cross_entropy") and (low < 0 or high > 1):
+            yield Cause(
+                "target-mismatch",
+                op.where,
+                f"{op.name} takes targets from 0 to 1, and gets {number(low)} to {number(high)}: it has no lower "
+                "bound then",
+                "map the labels to 0 and 1",
+                evidence={"low": low, "high": high},
+                certain=True,
+                weight=0.96,
+            )
+            return
+
+
+def padding_counts(evidence: Evidence) -> Iterator[Cause]:
+    """The loss reads labels where the attention mask says that there is no token."""
+    seen = evidence.record.supervision
+    if seen is not None and seen.padding:
+        yield Cause(
+            "target-mismatch",
+            "labels",
+            f"{seen.padding} labels stand where attention_mask is 0, and the loss counts them: padding is learnt too",
+            "set the labels of padding to -100, which the loss leaves out",
+            evidence={"labels": seen.padding},
+            certain=True,
+            weight=0.93,
+        )
+
+
+def wrong_place(evidence: Evidence) -> Iterator[Cause]:
+    """A decoder that has learnt to predict its own token, or the one after the next."""
+    said = evidence.record.generated
+    if said is None or len(said.ahead) < 3 or said.ahead[1] > 0.5 or not evidence.learned:
+        return
+    itself, _, later = said.ahead
+    if max(itself, later) < 0.9:
+        return
+    observed, advice = (
+        ("predicts the token after the next", "shift once: the models of transformers shift labels in their loss")
+        if later > itself
+        else ("predicts the very token that it reads", "shift the labels: position t has to predict token t + 1")
+    )
+    yield Cause(
+        "target-mismatch",
+        "labels",
+        f"at {max(itself, later):.0%} of the places the trained decoder {observed}, at {said.ahead[1]:.0%} the next "
+        "one",
+        advice,
+        evidence={"itself": itself, "next": said.ahead[1], "after_next": later},
+        certain=True,
+        weight=0.96,
+    )
+
+
+FAMILY = Family(
+    group="loss",
+    order=110,
+    rules=(mismatched, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
+    docs="""
+### target-mismatch
+
+Prediction and target do not correspond: another order, another class, another index.
+
+```python
+def loss(model, batch):
+    target = batch[1].flip(0)  # fixed: target = batch[1]
+    return F.cross_entropy(model(batch[0]), target)
+
+
+result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, reordered or shifted; or half of
+  the samples get other inputs, and other rows of the output move than those that answer to their targets. Of tokens:
+  labels under an `attention_mask` of 0 to which the loss answers, or a decoder that has met its limit and predicts the
+  token after the next, or the one that it reads.
+- **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
+  padding the label -100.
+""",
+)

@@ -1,0 +1,160 @@
+"""The data: are the numbers that the model and the loss are given of a size that can be learnt?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import proof
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import Comparison
+from pytest_overfit.diagnose.trial import TrialKind
+from pytest_overfit.judge.finding import number
+
+FAR = 50.0  # from zero, in units of a standardised number
+WEIGHING = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # layers that multiply what they are given with weights
+
+
+def scales(evidence: Evidence) -> Iterator[Cause]:
+    """Numbers far from zero mean and unit deviation."""
+    trials: tuple[tuple[str, TrialKind], ...] = (
+        ("input-scale", "standardised inputs"),
+        ("target-scale", "standardised targets"),
+    )
+    for kind, change in trials:
+        proven = evidence.proof(change)
+        if evidence.learned:
+            return
+        for tensor in evidence.probed.tensors:
+            if (
+                tensor.is_target != (kind == "target-scale")
+                or not (tensor.is_input or tensor.is_target)
+                or not tensor.dtype.startswith(("float", "bfloat"))
+                or not tensor.finite
+                or math.prod(tensor.shape) < 4
+            ):
+                continue
+            largest = max(abs(tensor.low), abs(tensor.high), abs(tensor.mean) + tensor.deviation)
+            wide = max(tensor.deviation, tensor.column_deviation[1])
+            odd = (largest > FAR and (kind == "input-scale" or _is_compared(evidence, largest))) or (
+                kind == "input-scale" and 0 < wide < 0.02
+            )
+            if not odd and not (proven and tensor.key in proven.trial.detail):
+                continue
+            yield Cause(
+                kind,
+                tensor.key,
+                f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
+                f"({number(tensor.low)} to {number(tensor.high)})" + proof(proven, "once standardised"),
+                "standardise it: subtract the mean and divide by the deviation, or change its unit",
+                "proven" if proven else "shown",
+                {"mean": tensor.mean, "deviation": tensor.deviation},
+                weight=0.87 if largest > FAR else 0.8,
+            )
+            break
+
+
+def arguments(evidence: Evidence) -> Iterator[Cause]:
+    """Numbers far from zero that the model is given, whatever the batch holds."""
+    if evidence.learned:
+        return
+    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
+    for name, low, high in evidence.probed.arguments:
+        if max(abs(low), abs(high)) > max(2 * FAR, 2 * known):
+            yield Cause(
+                "input-scale",
+                f"argument {name} of the model",
+                f"the model is called with {name} of {number(low)} to {number(high)}",
+                "scale it to about -1..1, or embed it",
+                evidence={"low": low, "high": high},
+                weight=0.88,
+            )
+            return
+
+
+def fed(evidence: Evidence) -> Iterator[Cause]:
+    """The first layers are given numbers far from zero that the batch does not hold: made, and not scaled, on the way.
+
+    Only what is new counts: behind a layer that itself makes large numbers the cause is another one.
+    """
+    if evidence.learned or not evidence.steps:
+        return
+    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
+    largest = max(2 * FAR, 2 * known)
+    for module in evidence.steps[0].modules:
+        if module.kind in WEIGHING and module.fed > largest:
+            yield Cause(
+                "input-scale",
+                f"module {module.name} ({module.kind})",
+                f"{module.name} is given numbers of up to {number(module.fed)}, and the inputs of the batch end at "
+                f"{number(known)}",
+                "scale them to about -1..1 before the layer, or embed them",
+                evidence={"fed": module.fed, "inputs": known},
+                weight=0.86,
+            )
+            return
+        largest = max(largest, 2 * module.size if module.finite else largest)
+
+
+def giant(evidence: Evidence) -> Iterator[Cause]:
+    """Images and the like of a size that only a normalising layer can hide."""
+    for tensor in evidence.probed.tensors:
+        if (
+            tensor.is_input
+            and len(tensor.shape) > 2
+            and tensor.dtype.startswith("float")
+            and tensor.finite
+            and tensor.deviation > 1e4
+        ):
+            yield Cause(
+                "input-scale",
+                tensor.key,
+                f"{tensor.key} has a deviation of {number(tensor.deviation)} ({number(tensor.low)} to "
+                f"{number(tensor.high)})",
+                "divide by the largest value, or standardise",
+                evidence={"deviation": tensor.deviation},
+                certain=True,
+                weight=0.8,
+            )
+            return
+
+
+def _is_compared(evidence: Evidence, largest: float) -> bool:
+    """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
+    return any(max(map(abs, met.targets)) > 0.5 * largest for _, met in evidence.ops(Comparison) if met.targets)
+
+
+FAMILY = Family(
+    group="data",
+    order=10,
+    rules=(scales, arguments, fed, giant),
+    docs="""
+### target-scale
+
+Targets have a wrong scale or unit.
+
+```python
+targets = 3000 * values  # fixed: targets = values
+result = run_overfit(net, (features, targets), F.mse_loss, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the loss starts in the millions and falls in a straight line.
+- **Evidence**: proven: mean and deviation of the targets, and a run that passes once they are standardised.
+- **Fix**: change the unit, or subtract the mean and divide by the deviation.
+
+### input-scale
+
+Inputs are not normalised, or huge.
+
+```python
+inputs = 1000 + features  # fixed: inputs = features
+result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss jumps and then stays on a plateau: all samples look alike to the model.
+- **Evidence**: proven: mean and deviation of the inputs, and a run that passes once they are standardised.
+- **Fix**: subtract the mean and divide by the deviation, per channel or column.
+""",
+)

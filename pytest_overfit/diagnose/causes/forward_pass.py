@@ -1,0 +1,141 @@
+"""What outputs depend on: inputs, other samples, chance, the mode, the answer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS, Attention, FreshTensor, HeadMask, Squashed
+from pytest_overfit.judge.finding import number
+
+
+def ignored(evidence: Evidence) -> Iterator[Cause]:
+    """An argument of the model that changes nothing."""
+    gone = (*evidence.probed.ignored, *evidence.probed.ignored_slices)
+    fresh = (pair for pair in evidence.ops(FreshTensor) if pair[0].region != LOSS)
+    zeroed = next((pair for pair in fresh if pair[1].made_by.endswith("_like")), None)
+    if not gone or evidence.record.stop in ("detached", "non_finite"):
+        return
+    made = ""
+    if zeroed is not None:
+        made = f"; {zeroed[1].made_by}({zeroed[1].made_of}) is used in its place in {zeroed[0].where}"
+    yield Cause(
+        "input-ignored",
+        ", ".join(gone),
+        f"{', '.join(gone)} can be changed at will, and no output of the model changes{made}",
+        "use it in forward; if that is meant, leave it out of the call",
+        evidence={"inputs": len(gone)},
+        certain=evidence.learned,
+        weight=0.9 if evidence.learned or zeroed else 0.75,
+    )
+
+
+def padding_alone(evidence: Evidence) -> Iterator[Cause]:
+    """An attention reads the padding and none of the content."""
+    reading = (
+        op for op in evidence.noted if isinstance(op.fact, (Attention, HeadMask, Squashed)) and op.fact.padding_alone
+    )
+    op = next(reading, None)
+    if op is not None:
+        yield Cause(
+            "input-ignored",
+            op.where,
+            "attention reads the padded places and none of the others: its mask is inverted",
+            "invert the mask: a key_padding_mask is True where a key is left out, an attn_mask of booleans where it "
+            "takes part",
+            certain=True,
+            weight=0.95,
+        )
+
+
+def mixed(evidence: Evidence) -> Iterator[Cause]:
+    """The output of one sample depends on another."""
+    over = next(
+        (
+            op
+            for op, softmax in evidence.ops(Squashed)
+            if op.region == LOSS and softmax.over_samples and softmax.ranks == 2
+        ),
+        None,
+    )
+    if over is not None and not evidence.passed:
+        yield Cause(
+            "batch-mixing",
+            over.where,
+            f"{over.name} runs over axis 0, the {over.shapes[-1][0]} samples, and not over the classes",
+            "pass dim=-1",
+            evidence={"samples": over.shapes[-1][0]},
+            weight=0.95,
+        )
+    moved = evidence.probed.mixed
+    if moved is None or moved < 1e-4 or not evidence.probed.mixing_is_certain:
+        return
+    yield Cause(
+        "batch-mixing",
+        f"module {evidence.probed.mixed_where}",
+        f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
+        f"{evidence.probed.mixed_where}, in evaluation mode",
+        "keep axis 0 for the samples: look at reshape, permute, dim=0 and batch_first",
+        evidence={"moved": moved},
+        certain=True,
+        weight=0.88,
+    )
+
+
+FAMILY = Family(
+    group="architecture",
+    order=180,
+    rules=(ignored, padding_alone, mixed),
+    docs="""
+### input-ignored
+
+An input, its order or its mask has no influence on the output.
+
+```python
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x, time):
+        return self.net(x)  # fixed: return self.net(x + time)
+
+
+def loss(model, batch):
+    return F.mse_loss(model(batch[0], batch[1]), batch[2])
+
+
+result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, optimizer=adam, max_steps=400)
+```
+
+- **Symptom**: none on one batch, which is memorised from the rest.
+- **Evidence**: shown, certain: the input, one view of it or some of its columns are exchanged, and the output stays bit
+  for bit the same. Or attention reads exactly what the batch's masks or lengths mark as padding, and nothing else.
+- **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
+
+### batch-mixing
+
+Samples influence each other.
+
+```python
+class Forecast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 32)  # fixed: self.lstm = nn.LSTM(4, 32, batch_first=True)
+        self.head = nn.Linear(32, 1)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+result = run_overfit(Forecast, (torch.randn(12, 6, 4), values[:, :1]), F.mse_loss, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: none on one batch; with another batch size or order the answers change.
+- **Evidence**: shown, certain: one sample is exchanged in evaluation mode, and outputs of others move, or the entries
+  of a table of pairs that it has no part in. Or the samples are turned around, and the outputs stay where they are.
+- **Fix**: keep axis 0 for the samples: look at `batch_first`, `dim=0`, `reshape` and `permute`.
+""",
+)

@@ -1,0 +1,147 @@
+"""Gradients that are there and are nothing, and parameters that may not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import learning, proof
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+
+FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
+
+
+NEARLY_NOTHING = 1e-9  # of the largest gradient of the run
+
+
+def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients that are there, and exactly or nearly zero throughout."""
+    if not evidence.steps or evidence.record.stop in ("detached", "non_finite"):
+        return
+    norms = {p.name: p.max_grad for p in learning(evidence) if p.trainable and p.max_grad is not None}
+    largest = max(norms.values(), default=0.0)
+    dead = [name for name, norm in norms.items() if norm <= NEARLY_NOTHING * largest]
+    if not dead:
+        return
+    flat = next((op for op in evidence.steps[0].ops if op.name in FLAT), None)
+    zeros = [m.name for m in evidence.updates if m.size == 0 and len(m.shape) > 1]
+    why, change = "", "look for a factor of zero, a rounding or a saturated unit behind them"
+    if flat is not None:
+        why, change = (
+            f": {flat.name}() in {flat.where} has a gradient of zero",
+            "use a straight-through estimator: x + (x.round() - x).detach()",
+        )
+    elif zeros:
+        why, change = (
+            f": {shorten(zeros)} start at zero",
+            "initialise them at random; at most one factor of a product may start at zero",
+        )
+    yield Cause(
+        "zero-gradient",
+        shorten(dead),
+        f"the gradient of {len(dead)} of {len(norms)} tensors never exceeds "
+        f"{number(max(norms[name] or 0 for name in dead))} (the largest is {number(largest)}){why}",
+        change,
+        evidence={"tensors": len(dead), "largest": largest},
+        certain=all(norms[name] == 0 for name in dead),
+        weight=0.9 if flat is not None or zeros else 0.55,
+    )
+
+
+def vanishes(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients shrink layer by layer, so that the first layers get next to nothing."""
+    matrices = [(m.name, m.gradient) for m in evidence.updates if len(m.shape) > 1 and m.gradient is not None]
+    if evidence.learned or len(matrices) < 4:
+        return
+    first, last = matrices[0], max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
+    if not first[1] or not last[1] or first[1] > 1e-5 * last[1] or last[1] > 1e3:
+        return
+    yield Cause(
+        "zero-gradient",
+        first[0],
+        f"the first gradient of {first[0]} is {number(first[1])}, that of {last[0]} {number(last[1])}: it vanishes "
+        "on the way back",
+        "use residual connections, normalisation, or activations that do not saturate (ReLU, GELU)",
+        evidence={"first": first[1], "last": last[1]},
+        weight=0.89,
+    )
+
+
+def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
+    """It learns once everything may."""
+    frozen = [p for p in evidence.record.parameters if not p.trainable]
+    attempt = evidence.attempt("unfrozen")
+    nothing = evidence.record.stop == "no_trainable_parameters"
+    if not frozen or evidence.learned:
+        return
+    proven = evidence.proof("unfrozen")
+    lower = (
+        attempt is not None
+        and attempt.curve
+        and evidence.objective
+        and min(attempt.curve) < 0.3 * min(evidence.objective)
+    )
+    if not (proven or nothing or lower):
+        return
+    patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
+    yield Cause(
+        "frozen",
+        shorten(p.name for p in frozen),
+        f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
+        + (f" by {patterns}" if patterns else "")
+        + proof(proven, "with all of them trainable"),
+        f"freeze less: narrow {patterns}" if patterns else "set requires_grad_(True) for what has to learn",
+        "proven" if proven else "shown",
+        {"frozen": len(frozen)},
+        certain=nothing,
+        weight=0.9,
+    )
+
+
+FAMILY = Family(
+    group="graph",
+    order=41,
+    rules=(nothing_arrives, vanishes, too_much_frozen),
+    docs="""
+### zero-gradient
+
+Parameters get a gradient of exactly, or nearly, zero.
+
+```python
+class Coded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(8, 64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        codes = self.encode(x)
+        return self.decode(codes.round())  # fixed: return self.decode(codes + (codes.round() - codes).detach())
+
+
+result = run_overfit(Coded, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: a part of the model does not move, without any error.
+- **Evidence**: shown, certain: the largest gradient of a parameter over the run is exactly zero. Nearly zero is shown.
+- **Fix**: a straight-through estimator for `round` and `sign`; no two factors of a product that start at zero;
+  residuals or normalisation where gradients vanish layer by layer.
+
+### frozen
+
+Parameters are frozen that have to learn.
+
+```python
+model = net()
+model.requires_grad_(False)
+model[2].bias.requires_grad_(True)  # fixed: model[2].requires_grad_(True)
+result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=600)
+```
+
+- **Symptom**: the loss falls a little and stays on a plateau.
+- **Evidence**: proven: the run passes with all parameters trainable. All of them frozen is certain.
+- **Fix**: narrow the pattern that freezes, or set `requires_grad_(True)` for what has to learn.
+""",
+)

@@ -1,0 +1,79 @@
+"""The answer is in the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import Comparison
+
+
+def leaks(evidence: Evidence) -> Iterator[Cause]:
+    """The answer is in the input."""
+    compared = [pair for pair in evidence.ops(Comparison) if pair[1].targets is not None]
+    if compared and all(fact.adds_target for _, fact in compared):
+        yield Cause(
+            "leak",
+            compared[0][0].where,
+            "what is compared is an output plus the target itself: a model that returns zeros is perfect",
+            "compare the output by itself, or add what is not the target",
+            certain=True,
+            weight=0.94,
+        )
+        return
+    for where, what in evidence.probed.leaks:
+        same = "very value" in what  # either the targets were not shifted, or the mask lets the place itself through
+        yield Cause(
+            "leak",
+            where,
+            what,
+            "shift the targets by one place, or leave the place itself out of the mask"
+            if same
+            else "mask the future (is_causal=True), and keep the target out of the input",
+            certain=True,
+            weight=0.9,
+        )
+        if same:
+            advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
+            yield Cause("target-mismatch", where, what, advice, "shown", {}, certain=True, weight=0.89)
+        return
+
+
+FAMILY = Family(
+    group="architecture",
+    order=182,
+    rules=(leaks,),
+    docs="""
+### leak
+
+The answer leaks into the input.
+
+```python
+class Predictor(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attend = nn.Embedding(10, 32), nn.MultiheadAttention(32, 1, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 10))
+
+    def forward(self, tokens):
+        x, mask = self.embed(tokens), None
+        # fixed: mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        return self.head(x + self.attend(x, x, x, attn_mask=mask)[0])
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+
+
+tokens = torch.tensor([[0, 4, 7, 5, 9, 8], [1, 6, 4, 8, 7, 5], [2, 9, 6, 7, 4, 8]])
+result = run_overfit(Predictor, tokens, loss, optimizer=adam, max_steps=150)
+```
+
+- **Symptom**: the loss falls fast, and what is generated is nonsense.
+- **Evidence**: shown, certain: one place of a sequence is changed, and the output that has to predict it changes with
+  it; or the target is a column of the input, or is added to the output that is compared with it.
+- **Fix**: mask the future (`is_causal=True`), shift by one, keep targets out of the inputs.
+""",
+)

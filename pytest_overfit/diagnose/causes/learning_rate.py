@@ -1,0 +1,256 @@
+"""Learning rates, schedules and the other settings of an optimizer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import passes, proof
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+
+WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
+
+
+def rates(evidence: Evidence) -> Iterator[Cause]:
+    """The learning rate, as trials with others tell it."""
+    zero = [g for g in evidence.groups if g.rates and not any(g.rates)]
+    if zero and len(zero) == len(evidence.groups):
+        works = evidence.proof("learning rate")
+        rate = works.trial.value if works else None
+        yield Cause(
+            "lr-low",
+            zero[0].where,
+            "the learning rate is 0 in every group" + (proof(works, f"with {rate:g}") if rate else ""),
+            f"set lr={rate:g}" if rate else "set a learning rate above 0",
+            "proven" if works else "shown",
+            {"lr": 0.0, **({"works": rate} if rate is not None else {})},
+            certain=True,
+            weight=0.95,
+        )
+        return
+    for attempt in evidence.attempts:
+        was, value = attempt.trial.was, attempt.trial.value
+        if attempt.trial.kind != "learning rate" or not attempt.passed or not was or not value:
+            continue
+        high = value < was
+        yield Cause(
+            "lr-high" if high else "lr-low",
+            evidence.groups[0].where if evidence.groups else "the optimizer",
+            passes(attempt, f"with a learning rate of {value:.3g} instead of {was:.3g}; {_shape(evidence)}"),
+            f"set lr={value:.3g}",
+            "proven",
+            {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
+            weight=0.7,
+        )
+
+
+def diverges(evidence: Evidence) -> Iterator[Cause]:
+    """The objective climbed for some steps, and then was no number any more."""
+    curve = [value for value in evidence.objective if math.isfinite(value)]
+    bad = evidence.record.non_finite
+    proven = evidence.proof("learning rate")
+    if bad is None or bad.step < 3 or len(curve) < 2 or max(curve) < 30 * abs(curve[0]) or proven:
+        return
+    rate = max((max(g.rates) for g in evidence.groups if g.rates), default=0.0)
+    yield Cause(
+        "lr-high",
+        evidence.groups[0].where if evidence.groups else "the optimizer",
+        f"the objective climbs from {number(curve[0])} to {number(max(curve))} before step {bad.step}, with a "
+        f"learning rate of {number(rate)}",
+        f"set lr={number(rate / 100)}",
+        evidence={"lr": rate, "highest": max(curve)},
+        weight=0.7,
+    )
+
+
+def _shape(evidence: Evidence) -> str:
+    curve = evidence.objective
+    if not curve:
+        return "no step was made"
+    return f"the objective went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps"
+
+
+def schedule(evidence: Evidence) -> Iterator[Cause]:
+    """A schedule brings the rate far from what it is meant to be."""
+    for group in evidence.groups:
+        if not group.rates:
+            continue
+        held = evidence.proof("held rate")
+        if not odd_schedule(group) or (evidence.learned and not held):
+            continue
+        middle = statistics.median(group.rates)
+        yield Cause(
+            "lr-schedule",
+            group.where,
+            f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])} "
+            f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
+            + (proof(held, f"with it held at {number(held.trial.value or 0)}") if held else ""),
+            "step the schedule once per epoch, or make its warm-up and decay fit the run: hold it for this test",
+            "proven" if held else "shown",
+            {"first": group.rates[0], "last": group.rates[-1], "set": group.initial_rate},
+            weight=0.9,
+        )
+        return
+
+
+def odd_schedule(group: Group) -> bool:
+    """Whether the rate never gets near what it was set to, grows beyond it, or is gone before the run is."""
+    if len(group.rates) < 2 or max(group.initial_rate, *group.rates) <= 0:
+        return False
+    first, last, top = group.rates[0], group.rates[-1], max(group.initial_rate, *group.rates)
+    grows = last > 20 * first and last > 5 * group.initial_rate > 0 and group.scheduled
+    never = max(group.rates) < 0.05 * group.initial_rate
+    decays = last < 1e-3 * top and len(group.rates) > 3 and statistics.median(group.rates) < 0.05 * top
+    return grows or never or decays
+
+
+def group_rates(evidence: Evidence) -> Iterator[Cause]:
+    """One parameter group learns at a rate of its own that is wrong."""
+    if one := evidence.proof("one rate"):
+        best = one.trial.value or 0.0
+        odd = max(evidence.groups, key=lambda g: abs(math.log(max(g.rates[0], 1e-30) / max(best, 1e-30))))
+        proof_of = passes(one, f"with {number(best)} for all groups; this one has {number(odd.rates[0])}")
+        yield _group_cause(odd, "proven", proof_of)
+        return
+    live = [g for g in evidence.groups if any(g.rates)]
+    for group in evidence.groups:
+        if group.names and not any(group.rates) and live:
+            yield _group_cause(
+                group,
+                "shown",
+                f"{group.tensors} tensors have a learning rate of 0, the other groups one of up to "
+                f"{number(max(max(g.rates) for g in live))}",
+                certain=True,
+            )
+            return
+    wild = [m for m in evidence.updates if m.size > 0 and len(m.shape) > 1 and _wild(m)]
+    rates_of = {name: max(g.rates) for g in evidence.groups for name in g.names}
+    lowest = min((rate for rate in rates_of.values() if rate > 0), default=0.0)
+    odd_ones = [m for m in wild if lowest and rates_of.get(m.name, 0) > 100 * lowest]
+    if odd_ones:
+        group = next(g for g in evidence.groups if odd_ones[0].name in g.names)
+        ratio = max(odd_ones[0].ratios, default=odd_ones[0].grown)
+        yield _group_cause(
+            group,
+            "shown",
+            f"an update moves {odd_ones[0].name} by up to {ratio:.1f} times its own size, to "
+            f"{odd_ones[0].grown:.1f} times of what it was (learning rate {number(max(group.rates))}, other groups "
+            f"{number(lowest)})",
+            certain=True,
+        )
+
+
+def _wild(update: ParameterUpdate) -> bool:
+    """Whether updates are of the size of the weight itself, again and again, or have made it many times as large."""
+    later = update.ratios[2:]
+    return update.grown > 8 or (len(later) >= 2 and statistics.median(later) > WHOLE_WEIGHT)
+
+
+def _group_cause(group: Group, strength: str, observed: str, certain: bool = False) -> Cause:
+    return Cause(
+        "lr-group",
+        f"{group.where}: {shorten(group.names)}",
+        observed,
+        "give the group the learning rate of the others, or one within a factor of ten",
+        strength,  # type: ignore[arg-type]
+        {"lr": group.rates[0], "group": group.index},
+        certain=certain,
+        weight=0.94,
+    )
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=80,
+    rules=(rates, diverges, schedule, group_rates),
+    docs="""
+### lr-high
+
+Steps are too large.
+
+```python
+result = run_overfit(
+    net,
+    (features, values),
+    F.mse_loss,
+    max_steps=200,
+    optimizer=lambda p: torch.optim.SGD(p, lr=3.0),  # fixed: optimizer=sgd,
+)
+```
+
+- **Symptom**: the loss climbs, jumps about, or settles on a plateau.
+- **Evidence**: proven: the run passes with a tenth, a hundredth or a thousandth of the rate.
+- **Fix**: set the rate that the trial passed with.
+
+### lr-low
+
+Steps are too small, or zero.
+
+```python
+result = run_overfit(
+    net,
+    (features, classes),
+    nn.CrossEntropyLoss(),
+    max_steps=200,
+    optimizer=lambda p: torch.optim.Adam(p, lr=1e-5),  # fixed: optimizer=adam,
+)
+```
+
+- **Symptom**: the loss falls in a straight and nearly flat line.
+- **Evidence**: proven: the run passes with ten, a hundred or a thousand times the rate. A rate of 0 is certain.
+- **Fix**: set the rate that the trial passed with, or give the run more steps.
+
+### lr-schedule
+
+A schedule brings the learning rate far from what it was set to.
+
+```python
+schedules = []
+
+
+def step(model, batch, optimizer):
+    if not schedules:
+        schedules.append(torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))  # meant for epochs
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedules[0].step()  # fixed: remove this line
+    return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss falls at first and then stays (decay), or does not move for a long time (warm-up).
+- **Evidence**: proven: the run passes with the rate held; shown without that, by the rate over the sampled steps
+  against the one that was set.
+- **Fix**: step the schedule once per epoch if it counts epochs, and fit warm-up and decay to the length of the run.
+
+### lr-group
+
+One parameter group has a learning rate of its own that is wrong.
+
+```python
+def grouped(model):
+    trunk = {"params": model[0].parameters(), "lr": 0.01}
+    head = {"params": model[2].parameters(), "lr": 0.0}  # fixed: head = {"params": model[2].parameters(), "lr": 0.01}
+    return torch.optim.Adam([trunk, head])
+
+
+model = net()
+result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimizer=grouped(model), max_steps=200)
+```
+
+- **Symptom**: the model learns around one part of it, or that part blows up.
+- **Evidence**: proven: the run passes with one rate for all groups. Shown, and certain, are a rate of 0 and updates as
+  large as the weights.
+- **Fix**: give the group a rate within a factor of ten of the others.
+""",
+)

@@ -1,0 +1,223 @@
+"""The loss as a whole: its shape, its activations, its clamps, its floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import REGRESSORS
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison
+from pytest_overfit.judge.finding import number
+
+SAME = 0.05  # of a floor: two searches that lie closer have found the same one
+
+
+def activated_twice(evidence: Evidence) -> Iterator[Cause]:
+    """Probabilities where a loss wants logits."""
+    for op, compared in evidence.ops(Comparison):
+        low, high = compared.predictions or (-1.0, 2.0)
+        if not (low >= 0 and high <= 1) or op.name not in ("cross_entropy", "binary_cross_entropy_with_logits"):
+            continue
+        if op.name == "cross_entropy" and _adds_up(compared):
+            name = "a softmax"
+        elif op.final == "Sigmoid":
+            name = "a sigmoid"
+        else:
+            continue
+        fix = f"pass logits to {op.name}"
+        yield Cause(
+            "double-activation",
+            op.where,
+            f"{op.name} gets the output of {name} ({number(low)} to {number(high)}), and applies one itself",
+            f"{fix}: remove {name}",
+            evidence={"low": low, "high": high},
+            certain=True,
+            weight=0.97,
+        )
+        return
+
+
+def _adds_up(compared: Comparison) -> bool:
+    """Whether predictions are probabilities of several classes."""
+    return compared.sum_error is not None and compared.sum_error < 1e-3 and (compared.classes or 0) > 1
+
+
+def broadcasts(evidence: Evidence) -> Iterator[Cause]:
+    """A prediction and a target of different shapes meet as a table of all against all."""
+    for op in evidence.noted:
+        fact = op.fact
+        if (
+            op.name in REGRESSORS
+            and len(op.shapes) >= 2
+            and op.shapes[0] != op.shapes[1]
+            and op.shapes[0]
+            and op.shapes[1]
+        ):
+            sure = True
+        elif isinstance(fact, Broadcast) and op.region == LOSS and fact.same_count and fact.gradients:
+            sure = fact.ranks_differ
+            if not sure and (evidence.passed or not _has_floor(evidence)):
+                continue
+        else:
+            continue
+        (a, b), by = op.shapes[:2], fact.by if isinstance(fact, Broadcast) else op.name
+        yield Cause(
+            "broadcast",
+            op.where,
+            f"{tuple(a)} meets {tuple(b)} in {by}, and becomes {_joint(a, b)}",
+            "give prediction and target one shape: squeeze or unsqueeze one of them",
+            evidence={"elements": float(math.prod(_joint(a, b))), "wanted": float(math.prod(a))},
+            certain=sure,
+            weight=0.96,
+        )
+        return
+
+
+def _joint(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    length = max(len(a), len(b))
+    pairs = zip((1,) * (length - len(a)) + tuple(a), (1,) * (length - len(b)) + tuple(b), strict=True)
+    return tuple(max(x, y) for x, y in pairs)
+
+
+def clamped(evidence: Evidence) -> Iterator[Cause]:
+    """A clamp stands between the loss and its gradient."""
+    if evidence.learned:
+        return
+    for op, clamp in evidence.ops(Clamped):
+        if op.region != LOSS or not clamp.share or not (clamp.scalar or clamp.share > 0.1):
+            continue
+        what = "the loss itself" if clamp.scalar else f"{clamp.share:.0%} of what the loss reads"
+        yield Cause(
+            "loss-clamped",
+            op.where,
+            f"a clamp to {number(clamp.clamped_low)}..{number(clamp.clamped_high)} changes {what} "
+            f"({number(clamp.low)} to {number(clamp.high)}): no gradient gets through it",
+            "clip gradients, not the loss; clamp predictions after the loss",
+            evidence={"share": clamp.share},
+            weight=0.94,
+        )
+        return
+
+
+def floor(evidence: Evidence) -> Iterator[Cause]:
+    """No prediction that a search finds brings the loss below its limit."""
+    if not _has_floor(evidence):
+        return
+    found, limit = evidence.probed.floor, evidence.limit_of_objective()
+    assert found is not None
+    assert limit is not None
+    if found.reads_weights:  # what is left is the weights' own part: see weight-decay
+        return
+    smoothing = max((compared.smoothing for _, compared in evidence.ops(Comparison)), default=0.0)
+    reached = found.reached
+    ends = [reached] if found.elsewhere is None else sorted((reached, found.elsewhere))
+    own = min((value for value in evidence.objective if value < (1 - SAME) * ends[0]), default=None)
+    said = f"the best that a search over free predictions found is {number(ends[0])} (limit {number(limit)})"
+    if ends[-1] > (1 + SAME) * ends[0]:
+        said += f", from another start {number(ends[-1])}"
+    if own is not None:
+        said += f", and the run itself was at {number(own)}"
+    local = own is not None or ends[-1] > (1 + SAME) * ends[0]  # a floor is where every search ends
+    if smoothing:
+        said += f"; label smoothing is {number(smoothing)}"
+    if local:
+        way_out = "look at the loss: it has several minima, so this is no floor, and a limit above it may hide a fault"
+    elif smoothing:
+        way_out = f"train this test without label smoothing, or state objective={number(1.1 * reached)}"
+    else:
+        way_out = f"state a limit above it: objective={number(1.1 * reached)}"
+    near = bool(evidence.objective) and min(evidence.objective) < 1.5 * found.reached + 0.02 * evidence.objective[0]
+    yield Cause(
+        "loss-floor",
+        LOSS,
+        said,
+        way_out,
+        evidence={"floor": found.reached, "limit": limit},
+        weight=0.86 if near and not local else 0.5,
+    )
+
+
+def _has_floor(evidence: Evidence) -> bool:
+    found, limit = evidence.probed.floor, evidence.limit_of_objective()
+    if found is None or limit is None or limit <= 0 or found.steps < 50 or evidence.learned:
+        return False
+    if any(value < limit for value in evidence.objective):  # the run has been where the search did not get
+        return False
+    if found.elsewhere is not None and found.elsewhere <= limit:
+        return False
+    return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
+
+
+FAMILY = Family(
+    group="loss",
+    order=90,
+    rules=(activated_twice, broadcasts, clamped, floor),
+    docs="""
+### double-activation
+
+A softmax or sigmoid comes before a loss that applies it itself.
+
+```python
+def model():
+    return nn.Sequential(*net(), nn.Softmax(dim=1))  # fixed: return net()
+
+
+result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss stays above a floor; for three classes and softmax that is 0.55.
+- **Evidence**: shown, certain: what the loss gets adds up to 1, or comes out of a sigmoid.
+- **Fix**: pass logits.
+
+### broadcast
+
+Prediction and target have different shapes and meet as a table of all against all.
+
+```python
+def loss(model, batch):
+    predicted = model(batch[0])[:, :1]  # fixed: predicted = model(batch[0])[:, 0]
+    return (predicted - batch[1]).square().mean()
+
+
+result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
+- **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12).
+- **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
+
+### loss-clamped
+
+A clamp between the predictions and the loss lets no gradient through.
+
+```python
+def loss(model, batch):
+    error = F.cross_entropy(model(batch[0]), batch[1])
+    return error.clamp(max=1.0)  # fixed: return error
+
+
+result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss is exactly its bound at every step.
+- **Evidence**: shown: the share of elements that a clamp in the loss changes.
+- **Fix**: clip gradients, not the loss.
+
+### loss-floor
+
+The loss does not get below its limit on this target, from whichever predictions a search starts.
+
+```python
+loss = nn.CrossEntropyLoss(label_smoothing=0.1)  # fixed: loss = nn.CrossEntropyLoss()
+result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss falls to a plateau and stays there while predictions are right.
+- **Evidence**: shown: predictions become free numbers, and the loss is minimised over them, from those of the model
+  and from random ones. Where the two end apart, or the run was lower, it is a local minimum and no floor.
+- **Fix**: state a limit above the floor, or train this test without smoothing, entropy terms or noisy targets.
+""",
+)

@@ -1,0 +1,130 @@
+"""The size of the loss: sums in place of means, and what is differentiated in place of what is reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import REGRESSORS
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS, Comparison
+from pytest_overfit.judge.finding import number
+
+
+def reduction(evidence: Evidence) -> Iterator[Cause]:
+    """The size of the loss, and not its shape, is what the optimizer cannot take."""
+    rate = next((a.trial for a in evidence.attempts if a.passed and a.trial.kind == "learning rate"), None)
+    factor = rate.factor if rate else None
+    summed = next((op for op, compared in evidence.ops(Comparison) if compared.summed), None)
+    curve, limit = evidence.objective, evidence.limit_of_objective()
+    elements = max((float(math.prod(op.shapes[0])) for op, _ in evidence.ops(Comparison) if op.shapes), default=0.0)
+    sgd = any(g.kind == "SGD" for g in evidence.groups)
+    if summed is not None and not evidence.learned and sgd:
+        yield Cause(
+            "loss-scale",
+            summed.where,
+            f"{summed.name} sums over {elements:.0f} elements in place of a mean",
+            'use reduction="mean"',
+            "proven" if factor is not None else "shown",
+            {"elements": elements},
+            weight=0.85,
+        )
+    elif factor is not None and 0 < factor < 1 and sgd and curve and _summed(evidence, elements):
+        yield Cause(
+            "loss-scale",
+            LOSS,
+            f"the objective starts at {number(curve[0])}, about {elements:.0f} times the mean error of its "
+            "elements, and learns with a hundredth of the rate",
+            "take the mean in place of the sum",
+            "proven",
+            {"first": curve[0], "elements": elements},
+            weight=0.8,
+        )
+    if curve and limit is not None and 0 < curve[0] < limit and "supervised" in evidence.missed and _moves(evidence):
+        mean = _mean_error(evidence)
+        if mean and curve[0] < 0.02 * mean:
+            yield Cause(
+                "loss-scale",
+                LOSS,
+                f"the objective starts at {number(curve[0])}, below its limit of {number(limit)}: the mean error of "
+                f"its elements is {number(mean)}",
+                "divide by the number of elements of this batch, not of a data set",
+                evidence={"first": curve[0], "mean_error": mean},
+                weight=0.9,
+            )
+
+
+def _moves(evidence: Evidence) -> bool:
+    return any(p.max_grad for p in evidence.record.parameters)
+
+
+def _mean_error(evidence: Evidence) -> float | None:
+    """A size of the mean squared error of the first step, from the ranges of what was compared."""
+    chance = next(
+        (
+            math.log(compared.classes)
+            for op, compared in evidence.ops(Comparison)
+            if op.name == "cross_entropy" and compared.classes is not None and compared.classes > 1
+        ),
+        None,
+    )
+    if chance is not None:
+        return chance
+    for op, compared in evidence.ops(Comparison):
+        wanted, given = compared.targets, compared.predictions
+        if op.name in ("difference", *REGRESSORS) and wanted is not None and given is not None:
+            return (max(abs(wanted[1] - given[0]), abs(given[1] - wanted[0])) / 3) ** 2
+    return None
+
+
+def _summed(evidence: Evidence, elements: float) -> bool:
+    mean = _mean_error(evidence)
+    return bool(mean) and elements >= 8 and evidence.objective[0] > 0.3 * elements * (mean or 0)
+
+
+def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
+    """What is differentiated is a multiple of what is reported, and the optimizer takes it as it is."""
+    if evidence.learned or not evidence.own_step or not evidence.steps:
+        return
+    ratios = [
+        s.differentiated[0] / s.reported
+        for s in evidence.steps
+        if len(s.differentiated) == 1 and s.reported and math.isfinite(s.reported)
+    ]
+    if not ratios or max(ratios) - min(ratios) > 1e-2 * abs(ratios[0]) or 1e-2 < abs(ratios[0]) < 30:
+        return
+    yield Cause(
+        "loss-scale",
+        "the train step",
+        f"what is differentiated is {number(ratios[0])} times the reported objective: gradients are as many times "
+        "too large or small",
+        "unscale gradients before the step (scaler.step(optimizer)), or differentiate the loss itself",
+        evidence={"ratio": ratios[0]},
+        weight=0.94,
+    )
+
+
+FAMILY = Family(
+    group="loss",
+    order=120,
+    rules=(reduction, scaled_backward),
+    docs="""
+### loss-scale
+
+The magnitude of the loss is wrong: a sum for a mean, a division by the wrong count.
+
+```python
+def loss(model, batch):
+    return F.mse_loss(model(batch[0]), batch[1], reduction="sum")  # fixed: return F.mse_loss(model(batch[0]), batch[1])
+
+
+result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300)
+```
+
+- **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
+- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate.
+- **Fix**: `reduction="mean"`; divide by the elements of this batch.
+""",
+)

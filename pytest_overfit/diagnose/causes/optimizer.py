@@ -1,0 +1,176 @@
+"""The optimizer and the update: what it holds, and whether anything moves."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import is_declared, learning
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+
+FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
+SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})
+FAR_ABOVE_EPSILON = 1e-3  # a norm of gradients that the eps of an optimizer does not feel
+
+
+def left_out(evidence: Evidence) -> Iterator[Cause]:
+    """Trainable parameters are in no optimizer."""
+    trainable = [p for p in learning(evidence) if p.trainable]
+    missing = [p for p in trainable if not p.in_optimizer]
+    if not missing or (evidence.own_step and not evidence.groups):
+        return
+    foreign = any(step.foreign_in_optimizer for step in evidence.steps) or _holds_others(evidence)
+    whole = len(missing) == len(trainable)
+    yield Cause(
+        "optimizer-coverage",
+        shorten(p.name for p in missing),
+        f"{len(missing)} of {len(trainable)} trainable parameter tensors are in no optimizer"
+        + (", and the optimizer holds parameters that are not the model's" if foreign else ""),
+        "build the optimizer from model.parameters() after the last change to the model",
+        evidence={"missing": len(missing), "trainable": len(trainable)},
+        certain=True,
+        weight=0.93 if whole and evidence.own_step else 0.97,
+    )
+
+
+def _holds_others(evidence: Evidence) -> bool:
+    return any(group.tensors > len(group.names) for group in evidence.groups)
+
+
+def no_update(evidence: Evidence) -> Iterator[Cause]:
+    """Parameters get gradients, are stepped, and stay bit for bit what they were."""
+    if not evidence.counts.steps or evidence.record.stop == "non_finite":
+        return
+    rates_of = {name: max(g.rates) for g in evidence.groups for name in g.names if g.rates}
+    alive = any(step.living for _, _, step in evidence.calls(OptimizerStep))
+    middle = statistics.median([m.gradient for m in evidence.updates if m.gradient] or [0.0])
+    still = [
+        m
+        for m in evidence.updates
+        if m.still
+        and m.gradient
+        and m.gradient > 1e-6 * middle
+        and rates_of.get(m.name, 0) > 0
+        and not any(m.ratios)
+        and not is_declared(m.name, evidence)
+    ]
+    if not still or not alive:
+        return
+    half = all(m.dtype in ("bfloat16", "float16") for m in still)
+    yield Cause(
+        "precision" if half else "no-update",
+        shorten(m.name for m in still),
+        f"{len(still)} parameter tensors have gradients and a learning rate of up to "
+        f"{number(max(rates_of[m.name] for m in still))}, and are bit for bit what they were after "
+        f"{evidence.counts.steps} steps" + (f": the update is below the precision of {still[0].dtype}" if half else ""),
+        "keep float32 weights, and use autocast for the forward pass"
+        if half
+        else "update parameters in place: p.data.add_(...), under torch.no_grad()",
+        evidence={"tensors": len(still)},
+        certain=True,
+        weight=0.92,
+    )
+
+
+def clipped_away(evidence: Evidence) -> Iterator[Cause]:
+    """Clipping leaves a hundredth of the gradient or less."""
+    clips = [
+        (clip.norm / clip.most, event, clip) for _, event, clip in evidence.calls(Clip) if clip.most > 0 and clip.norm
+    ]
+    worst = max(clips, key=lambda found: found[0], default=None)
+    if worst is None or worst[0] < FAR_CLIPPED or evidence.learned:
+        return
+    ratio, event, clip = worst
+    proven = evidence.proof("our step", "no clipping")
+    if not proven and clip.most >= FAR_ABOVE_EPSILON and _scale_free(evidence):
+        return
+    yield Cause(
+        "grad-clip",
+        event.line or "the train step",
+        f"gradients of {number(clip.norm)} are clipped to {number(clip.most)}: {ratio:.3g} "
+        "times less" + ("; the run passes without clipping" if proven else ""),
+        f"clip at {number(10 ** math.ceil(math.log10(clip.norm)))}, above the usual norm, or not at all",
+        "proven" if proven else "shown",
+        {"norm": clip.norm, "most": clip.most},
+        weight=0.95,
+    )
+
+
+def _scale_free(evidence: Evidence) -> bool:
+    """Whether the steps are the same for gradients a hundred times smaller: divided by their own size."""
+    kinds = {group.kind for group in evidence.groups}
+    return bool(kinds) and kinds <= SCALE_FREE
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=60,
+    rules=(left_out, no_update, clipped_away),
+    docs="""
+### optimizer-coverage
+
+Trainable parameters are in no optimizer, or the optimizer holds those of another copy of the model.
+
+```python
+model = net()
+optimizer = adam(model.parameters())
+model[2] = nn.Linear(64, 3)
+# fixed: optimizer = adam(model.parameters())
+result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimizer=optimizer, max_steps=200)
+```
+
+- **Symptom**: the loss falls more slowly than it should; a part of the model stays as it was initialised.
+- **Evidence**: shown, certain: the parameters of the model against those of every optimizer that steps.
+- **Fix**: build the optimizer last, after heads are swapped and copies are made.
+
+### no-update
+
+Parameters get gradients and are stepped, and are bit for bit what they were.
+
+```python
+class Descent(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.5})
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p = p - 0.5 * p.grad  # fixed: p -= 0.5 * p.grad
+
+
+result = run_overfit(net, (features, classes), nn.CrossEntropyLoss(), optimizer=Descent, max_steps=300)
+```
+
+- **Symptom**: the loss is the same at every step.
+- **Evidence**: shown, certain: values before the first step and after the last, beside gradients and learning rates.
+- **Fix**: write into the parameter (`p.sub_(...)` under `torch.no_grad()`), not into a copy or a new tensor.
+
+### grad-clip
+
+Clipping leaves a hundredth of the gradient, or less.
+
+```python
+def step(model, batch, optimizer):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-4)  # fixed: nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=sgd, max_steps=300)
+```
+
+- **Symptom**: the loss falls in a straight and nearly flat line whatever the gradients are.
+- **Evidence**: proven: the norm before clipping against the norm that is allowed, and a run that passes without. Adam
+  and its kin divide gradients by their own size, so there only such a run counts.
+- **Fix**: clip above the usual norm, or not at all.
+""",
+)

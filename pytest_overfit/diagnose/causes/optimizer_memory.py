@@ -1,0 +1,110 @@
+"""What an optimizer remembers, and weights that are written to between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.errors.suggest import shorten
+
+
+def state_lost(evidence: Evidence) -> Iterator[Cause]:
+    """What an optimizer remembers is gone at its next step."""
+    lost, looked = evidence.counts.states_lost, evidence.counts.states
+    optimizers, steps = evidence.counts.optimizers, evidence.counts.steps
+    anew = optimizers >= 5 and optimizers > 0.5 * steps
+    if not anew and (lost < 3 or lost < 0.6 * looked):
+        return
+    line = next((event.line for _, event in evidence.events("new_optimizer", "load_optimizer") if event.line), "")
+    seen = (
+        f"{optimizers} optimizers made {steps} steps"
+        if anew
+        else f"the optimizer's state was gone or set back before {lost} of {looked} steps"
+    )
+    yield Cause(
+        "optimizer-state",
+        line or "the train step",
+        f"{seen}: momentum and adaptive rates never build up",
+        "build the optimizer once, before the loop" if anew else "do not clear or reload optimizer.state between steps",
+        evidence={"optimizers": optimizers, "steps": steps, "lost": lost},
+        certain=True,
+        weight=0.96,
+    )
+
+
+def overwritten(evidence: Evidence) -> Iterator[Cause]:
+    """Weights change between two steps of their optimizer."""
+    hit = [m for m in evidence.updates if m.overwritten >= 2 and m.overwritten * 60 > m.sampled]
+    if not hit or evidence.learned:
+        return
+    most = max(hit, key=lambda m: m.overwritten)
+    lines = [event.line for _, event in evidence.events("load", "init") if event.line]
+    back = sum(m.back for m in hit)
+    yield Cause(
+        "weights-reset",
+        ", ".join(filter(None, (shorten(m.name for m in hit), lines[0] if lines else ""))),
+        f"{len(hit)} parameter tensors were written to between optimizer steps, up to {most.overwritten} times in "
+        f"{most.sampled}" + (f", {back} times back to their initial value" if back else ""),
+        "load or initialise weights once, before the loop",
+        "proven" if evidence.proof("our step") else "shown",
+        {"tensors": len(hit), "times": most.overwritten, "steps": most.sampled},
+        weight=0.95,
+    )
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=71,
+    rules=(state_lost, overwritten),
+    docs="""
+### optimizer-state
+
+What the optimizer remembers is lost between steps.
+
+```python
+def step(model, batch):
+    optimizer = adam(model.parameters())  # fixed: optimizer = built
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+model = net()
+built = adam(model.parameters())
+result = run_overfit(model, (features, classes), step=step, max_steps=200)
+```
+
+- **Symptom**: often none: Adam without a memory moves every weight by the full rate, and the loss rattles at the end.
+- **Evidence**: shown, certain: optimizers and steps are counted, and the state before each step is compared.
+- **Fix**: build the optimizer once, before the loop; do not clear or reload its state.
+
+### weights-reset
+
+Weights are overwritten between steps.
+
+```python
+model = net()
+checkpoint = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def step(model, batch, optimizer):
+    model.load_state_dict(checkpoint)  # fixed: remove this line
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss stays, or jumps back at regular intervals.
+- **Evidence**: shown: parameters change between two steps of their optimizer; proven where a plain step passes.
+- **Fix**: load or initialise weights once, before the loop.
+""",
+)

@@ -1,0 +1,139 @@
+"""The settings of an optimizer: decay, momentum, betas, eps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import passes, proof, term_weights
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.step_trace import Group
+from pytest_overfit.judge.finding import number
+
+
+def decay(evidence: Evidence) -> Iterator[Cause]:
+    """A pull towards zero holds the loss up."""
+    if proven := evidence.proof("no weight decay"):
+        yield Cause(
+            "weight-decay",
+            evidence.groups[0].where if evidence.groups else "the optimizer",
+            passes(proven, f"without weight decay; it is {number(proven.trial.was or 0)}"),
+            "set weight_decay=0 for this test, or a hundredth of it",
+            "proven",
+            {"weight_decay": proven.trial.was or 0.0, "works": 0.0},
+            weight=0.9,
+        )
+    found, limit = evidence.probed.floor, evidence.limit_of_objective()
+    unnamed = not any(term.weights_only for term in evidence.probed.terms)
+    if (
+        found is not None
+        and found.reads_weights
+        and len(found.unread) < len(found.low)
+        and unnamed
+        and limit is not None
+        and found.reached > limit
+        and not evidence.learned
+    ):
+        yield Cause(
+            "weight-decay",
+            "the loss",
+            f"the loss reads the weights themselves: over free predictions it stays at {number(found.reached)} of "
+            f"{number(found.start)}",
+            "lower the factor of the penalty by a hundred, or leave it out of this test",
+            evidence={"penalty": found.reached},
+            weight=0.92,
+        )
+    weights = term_weights(evidence)
+    for term in evidence.probed.terms:
+        curve = evidence.record.curves.get(term.name, ())
+        if not term.weights_only or not curve or evidence.learned or not evidence.objective:
+            continue
+        share = abs(weights.get(term.name, 1.0) * curve[-1]) / max(abs(evidence.objective[-1]), 1e-12)
+        if share > 0.4:
+            yield Cause(
+                "weight-decay",
+                f"term {term.name}",
+                f"the penalty {term.name}, which reads weights alone, makes up {min(share, 1):.0%} of the objective "
+                f"at the end ({number(evidence.objective[-1])})",
+                f"lower the weight of {term.name} (now {number(weights.get(term.name, 1.0))}) by a hundred",
+                evidence={"share": share, "weight": weights.get(term.name, 1.0)},
+                weight=0.92,
+            )
+
+
+def hyperparameters(evidence: Evidence) -> Iterator[Cause]:
+    """Momentum, betas, eps or maximize are off."""
+    proven = evidence.proof("default settings")
+    for group in evidence.groups:
+        odd = _odd(group)
+        if not odd or evidence.learned:
+            continue
+        yield Cause(
+            "optimizer-hyperparameter",
+            group.where,
+            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + proof(proven, "with the defaults"),
+            ", ".join(f"set {key}={usual}" for key, _, usual in odd),
+            "proven" if proven else "shown",
+            {key: value for key, value, _ in odd},
+            weight=0.93,
+        )
+        return
+
+
+def _odd(group: Group) -> list[tuple[str, float, str]]:
+    has = group.settings
+    found: Sequence[tuple[str, float, str, bool]] = (
+        ("maximize", float(has.maximize), "False", has.maximize),
+        ("eps", has.eps, "1e-8", has.eps > 1e-3),
+        ("momentum", has.momentum, "0.9", has.momentum > 0.99),
+        ("beta1", has.beta1, "0.9", has.beta1 > 0.99),
+        ("beta2", has.beta2, "0.999", has.beta2 > 0.99995 or has.beta2 < has.beta1),
+        ("dampening", has.dampening, "0", has.dampening > 0.5),
+    )
+    return [(key, value, usual) for key, value, usual, is_odd in found if is_odd]
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=81,
+    rules=(decay, hyperparameters),
+    docs="""
+### weight-decay
+
+Weight decay, or a penalty on the weights, holds the loss up.
+
+```python
+result = run_overfit(
+    net,
+    (features, classes),
+    nn.CrossEntropyLoss(),
+    max_steps=200,
+    optimizer=lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=20.0),  # fixed: optimizer=adam,
+)
+```
+
+- **Symptom**: the loss falls to a plateau, and weights shrink.
+- **Evidence**: proven: the run passes without weight decay. A penalty in the loss is shown by its share of the
+  objective at the end.
+- **Fix**: no weight decay in this test, or a hundredth of it.
+
+### optimizer-hyperparameter
+
+A setting of the optimizer other than learning rate and weight decay is off.
+
+```python
+result = run_overfit(
+    net,
+    (features, classes),
+    nn.CrossEntropyLoss(),
+    max_steps=200,
+    optimizer=lambda p: torch.optim.Adam(p, lr=0.01, eps=1.0),  # fixed: optimizer=adam,
+)
+```
+
+- **Symptom**: the loss climbs steadily (`maximize`), creeps (`eps`), or swings for hundreds of steps (momentum, betas).
+- **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize.
+- **Fix**: set the default that is named.
+""",
+)

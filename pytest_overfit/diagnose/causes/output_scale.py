@@ -1,0 +1,121 @@
+"""Outputs, or branches, that are multiplied by next to nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import best_of, learning, predictions
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.step_trace import Module
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+
+
+def scaled_away(evidence: Evidence) -> Iterator[Cause]:
+    """The output, or a branch, is multiplied by next to nothing."""
+    if not evidence.steps:
+        return
+    if not evidence.learned:
+        modules = evidence.steps[0].modules
+        cause = _in_one_module(modules) or _on_the_way_out(evidence, modules)
+        if cause is not None:
+            yield cause
+            return
+    yield from _faint_gradients(evidence)
+
+
+def _in_one_module(modules: Sequence[Module]) -> Cause | None:
+    pairs = [(a, b) for a, b in itertools.pairwise(modules) if a.inside and b.inside and a.shape == b.shape]
+    gone = next(((a, b) for a, b in pairs if 0 < b.size < 1e-4 * a.size and b.finite), None)
+    if gone is None:
+        return None
+    before, after = gone
+    return Cause(
+        "output-scale",
+        f"module {after.name} ({after.kind})",
+        f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)} in the first "
+        "forward pass",
+        "remove the factor, or learn it",
+        evidence={"ratio": after.size / before.size},
+        weight=0.91,
+    )
+
+
+def _on_the_way_out(evidence: Evidence, modules: Sequence[Module]) -> Cause | None:
+    """An output that shrinks on its way, where the loss wants a larger one."""
+    for output in predictions(evidence):
+        alike = [m for m in modules if m.inside and m.shape == output.shape and m.size > 0]
+        drop = max(itertools.pairwise(alike), key=lambda pair: pair[0].size / pair[1].size, default=None)
+        if drop is None or drop[1].size > 1e-3 * drop[0].size:
+            continue
+        before, after = drop
+        known = evidence.probed.floor is not None
+        wants = max(map(abs, best_of(evidence, output.name))) if known else 1.0
+        if wants > 100 * after.size:
+            return Cause(
+                "output-scale",
+                f"module {after.name} ({after.kind})",
+                f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)}, and the loss "
+                f"wants up to {number(wants)}",
+                "remove the factor, or learn it",
+                evidence={"ratio": after.size / before.size},
+                weight=0.95,
+            )
+    return None
+
+
+def _faint_gradients(evidence: Evidence) -> Iterator[Cause]:
+    """Weights whose gradient is a millionth of that of the others."""
+    norms = {p.name: p.max_grad for p in learning(evidence) if p.trainable and p.max_grad is not None}
+    typical = sorted(norm for norm in norms.values() if norm)
+    middle = typical[len(typical) // 2] if typical else 0.0
+    faint = [name for name, norm in norms.items() if 0 < norm < 1e-6 * middle]
+    branches = {name.rpartition(".")[0] for name in faint if ".weight" in name}
+    if (
+        faint
+        and branches
+        and evidence.record.stop != "non_finite"
+        and not any(m.name in faint and m.size == 0 for m in evidence.updates)
+    ):
+        yield Cause(
+            "output-scale",
+            shorten(faint),
+            f"the gradient of {len(faint)} tensors never exceeds {number(max(norms[n] for n in faint))}; the median "
+            f"of the others is {number(middle)}: what they make is scaled to nothing",
+            "look for a tiny factor behind these modules",
+            evidence={"largest": max(norms[n] for n in faint), "median": middle},
+            certain=max(norms[n] for n in faint) < 1e-7 * middle,
+            weight=0.7,
+        )
+
+
+FAMILY = Family(
+    group="architecture",
+    order=160,
+    rules=(scaled_away,),
+    docs="""
+### output-scale
+
+The output, or a branch, is scaled to nothing.
+
+```python
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return 1e-6 * self.net(x)  # fixed: return self.net(x)
+
+
+result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max_steps=400)
+```
+
+- **Symptom**: the loss stays at the size of the targets.
+- **Evidence**: shown: sizes of outputs from module to module, against what the loss wants.
+- **Fix**: remove the factor, or learn it.
+""",
+)

@@ -1,0 +1,77 @@
+"""What several rules look at."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from pytest_overfit.diagnose.evidence import Evidence, Output
+from pytest_overfit.diagnose.operation import Op, Rebuilt, with_fact
+from pytest_overfit.diagnose.step_trace import Event
+from pytest_overfit.diagnose.trial import Attempt
+from pytest_overfit.run.record import ParameterRecord
+
+REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
+
+
+def rebuilt(evidence: Evidence) -> tuple[Op, Rebuilt] | None:
+    """A layer that forward builds anew, with other weights each time."""
+    return next(with_fact(evidence.probed.ops, Rebuilt), None)
+
+
+def predictions(evidence: Evidence) -> list[Output]:
+    return [output for output in evidence.probed.outputs if output.gradient is not None]
+
+
+def best_of(evidence: Evidence, name: str) -> tuple[float, float]:
+    floor = evidence.probed.floor
+    if floor is None or name not in floor.low:
+        return 0.0, 0.0
+    return floor.low[name], floor.high[name]
+
+
+def term_weights(evidence: Evidence) -> dict[str, float]:
+    """The weight of each term in the objective, fitted over the curves; empty where they do not add up to it."""
+    import numpy as np
+
+    curve = evidence.objective
+    names = [n for n, c in evidence.record.curves.items() if n != "objective" and len(c) == len(curve) and any(c)]
+    if not names or len(curve) < 2 * len(names) + 2:
+        return {}
+    matrix = np.array([evidence.record.curves[n] for n in names], dtype=float).T
+    wanted = np.array(curve, dtype=float)
+    if not (np.isfinite(matrix).all() and np.isfinite(wanted).all()):
+        return {}
+    scale = np.abs(matrix).max(0)
+    found, _, rank, _ = np.linalg.lstsq(matrix / scale, wanted, rcond=1e-7)
+    if rank < len(names):  # terms that are made of each other have no weights of their own
+        return {}
+    gap = np.abs(matrix / scale @ found - wanted).max()
+    return (
+        {n: float(w / s) for n, w, s in zip(names, found, scale, strict=True)}
+        if gap < 1e-3 * np.abs(wanted).max()
+        else {}
+    )
+
+
+def learning(evidence: Evidence) -> list[ParameterRecord]:
+    """The parameters that have elements and are not declared to stay as they are."""
+    return [p for p in evidence.record.parameters if p.numel and not is_declared(p.name, evidence)]
+
+
+def is_declared(name: str, evidence: Evidence) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*evidence.unused, *evidence.frozen))
+
+
+def passes(attempt: Attempt, how: str) -> str:
+    """A trial that learns, in words: "passes in 140 steps without weight decay"."""
+    return f"passes in {attempt.passed_at} steps {how}"
+
+
+def proof(attempt: Attempt | None, how: str) -> str:
+    """The same behind what was observed; empty where no trial proves it."""
+    return f"; {passes(attempt, how)}" if attempt else ""
+
+
+def line_of(events: Sequence[Event]) -> str:
+    return next((event.line for event in events if event.line), "")

@@ -1,0 +1,150 @@
+"""The loop: is what is reported what is trained, and is what is trained the model?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.judge.finding import number
+
+
+def another_model(evidence: Evidence) -> Iterator[Cause]:
+    """The graph of what is differentiated holds parameters, and none of them is the model's."""
+    if not evidence.own_step or not evidence.steps:
+        return
+    step = evidence.steps[0]
+    others = len(step.foreign) + step.foreign_in_optimizer
+    if step.differentiated and others and not step.reached:
+        yield Cause(
+            "wrong-model",
+            "the train step",
+            f"the loss that is differentiated reaches {others} parameter tensors, none of them of the model that "
+            "was handed over",
+            "train the model that the step is called with, not a copy",
+            evidence={"others": others},
+            certain=True,
+            weight=0.98,
+        )
+        return
+    unreported = step.connected is False or _constant(evidence)
+    set_back = any(m.back for m in evidence.updates)
+    if not evidence.learned and _trains(evidence) and _constant(evidence) and unreported and not set_back:
+        yield Cause(
+            "wrong-model",
+            "the train step",
+            f"parameters move and the reported objective stays at {number(evidence.objective[-1])} in all "
+            f"{len(evidence.objective)} steps: it is another model's",
+            "report the loss of the model that is trained",
+            evidence={"objective": evidence.objective[-1]},
+            weight=0.91,
+        )
+
+
+def _constant(evidence: Evidence) -> bool:
+    curve = evidence.objective
+    return len(curve) > 5 and max(curve) - min(curve) <= 1e-7 * max(1e-12, abs(curve[0]))
+
+
+def _trains(evidence: Evidence) -> bool:
+    return any(any(m.ratios) for m in evidence.updates)
+
+
+def another_loss(evidence: Evidence) -> Iterator[Cause]:
+    """What is reported is not what is differentiated."""
+    if not evidence.own_step or evidence.learned or len(evidence.steps) < 2:
+        return
+    limit = evidence.limit_of_objective() or 0.0
+    if (
+        evidence.steps[0].differentiated
+        and not any(any(step.differentiated) for step in evidence.steps)
+        and evidence.steps[0].reported > limit
+    ):
+        yield Cause(
+            "wrong-backward",
+            "the train step",
+            f"what is differentiated is exactly 0 in the first {len(evidence.steps)} steps, and "
+            f"{number(evidence.steps[0].reported)} is reported",
+            "call backward() on the loss that is reported",
+            evidence={"reported": evidence.steps[0].reported, "differentiated": 0.0},
+            weight=0.95,
+        )
+        return
+    ratios = []
+    for step in evidence.steps:
+        if not step.differentiated or not math.isfinite(step.reported) or step.reported == 0:
+            return
+        sums = (step.differentiated[0], sum(step.differentiated), step.differentiated[-1])
+        ratios.append([value / step.reported for value in sums])
+    steady = any(
+        max(r[i] for r in ratios) - min(r[i] for r in ratios) <= 2e-3 * max(abs(r[i]) for r in ratios) for i in range(3)
+    )
+    joined = any(step.connected for step in evidence.steps)
+    if steady or joined or _constant(evidence):
+        return
+    last = evidence.steps[-1]
+    yield Cause(
+        "wrong-backward",
+        "the train step",
+        f"step {last.number} reports {number(last.reported)} and differentiates {number(last.differentiated[0])}, of "
+        "which it is no part",
+        "call backward() on the loss that is reported",
+        evidence={"reported": last.reported, "differentiated": last.differentiated[0]},
+        weight=0.955,
+    )
+
+
+FAMILY = Family(
+    group="loop",
+    order=50,
+    rules=(another_model, another_loss),
+    docs="""
+### wrong-backward
+
+Another loss is differentiated than the one that is reported.
+
+```python
+def step(model, batch, optimizer):
+    output = model(batch[0])
+    first = (output[:, 0] - batch[1][:, 0]).square().mean()
+    rest = (output[:, 1:] - batch[1][:, 1:]).square().mean()
+    optimizer.zero_grad()
+    first.backward()  # fixed: (first + rest).backward()
+    optimizer.step()
+    return first + rest
+
+
+result = run_overfit(net, (features, values), step=step, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the reported loss stays on a plateau, or climbs.
+- **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part.
+- **Fix**: call `backward()` on the loss that is reported.
+
+### wrong-model
+
+Another model is trained than the one that is reported.
+
+```python
+teacher = net()
+
+
+def step(model, batch, optimizer):
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return F.cross_entropy(teacher(batch[0]), batch[1])  # fixed: return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: parameters move and the loss is the same at every step; or it falls and the model is as before.
+- **Evidence**: shown: parameters move, and the reported loss does not. Certain is a graph of what is differentiated
+  that holds parameters, and none of the model that was handed over.
+- **Fix**: train, and report, the model that the step is called with.
+""",
+)

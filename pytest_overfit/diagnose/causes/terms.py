@@ -1,0 +1,289 @@
+"""The terms of a loss: their signs, their weights, and those that nothing follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import term_weights
+from pytest_overfit.diagnose.evidence import Evidence, Term
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+
+STUCK = 0.5  # of a term's start: what it still has when others are through
+NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
+
+
+def constant_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term of the objective that nothing the model does can change."""
+    if evidence.learned or evidence.record.stop in ("detached", "non_finite"):
+        return
+    limit = evidence.limit_of_objective() or 0.0
+    for term in evidence.probed.terms:
+        curve = evidence.record.curves.get(term.name, ())
+        if term.depends or len(curve) < 10 or max(curve) - min(curve) > 1e-6 * abs(curve[0]) or curve[0] <= limit:
+            continue
+        weight = term_weights(evidence).get(term.name, 0.0)
+        if weight * curve[0] > limit:
+            yield Cause(
+                "loss-ignores-output",
+                f"term {term.name}",
+                f"{term.name} is {number(curve[0])} in all {len(curve)} steps and has no gradient: it makes up "
+                f"{number(weight * curve[0])} of the objective",
+                f"compute {term.name} from what the model returns",
+                evidence={"value": curve[0]},
+                certain=True,
+                weight=0.6 if any(not p.trainable for p in evidence.record.parameters) else 0.94,
+            )
+            return
+
+
+def missing_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term is reported and not minimised."""
+    for term in sorted(evidence.probed.terms, key=lambda term: not _limited(evidence, term)):
+        if term.weight == 0 and term.depends and evidence.passed and term.name in evidence.record.curves:
+            yield Cause(
+                "term-weight",
+                f"term {term.name}",
+                f"{term.name} is multiplied by exactly 0 in the objective; it is at "
+                f"{number(evidence.record.curves[term.name][-1])}",
+                f"give {term.name} a weight, or leave it out",
+                evidence={"weight": 0.0},
+                certain=True,
+                weight=0.9,
+            )
+            return
+        if not term.depends or term.weights_only or not _has_target(evidence, term):
+            continue
+        values = evidence.record.curves.get(term.name, ())
+        stuck = len(values) > 1 and values[0] > 0 and values[-1] > STUCK * values[0]
+        if not term.in_objective and (term.share == 0 or stuck) and stuck:
+            yield Cause(
+                "term-missing",
+                f"term {term.name}",
+                f"{term.name} is reported and does not enter the objective: no gradient of "
+                f"{', '.join(term.outputs) or 'its output'} comes from it; it went from {number(values[0])} to "
+                f"{number(values[-1])}",
+                f"add {term.name} to the objective",
+                evidence={"first": values[0], "last": values[-1]},
+                certain=True,
+                weight=0.95,
+            )
+        elif term.in_objective and term.share is not None and term.share < NOTHING and stuck:
+            yield Cause(
+                "term-weight",
+                f"term {term.name}",
+                f"{term.name} weighs {number(term.share)} in the objective: it went from {number(values[0])} to "
+                f"{number(values[-1])} while the objective went from {number(evidence.objective[0])} to "
+                f"{number(evidence.objective[-1])}",
+                f"weigh {term.name} so that its gradient is of the size of the others",
+                evidence={"weight": term.share},
+                certain=True,
+                weight=0.95,
+            )
+
+
+def gated(evidence: Evidence) -> Iterator[Cause]:
+    """Weights whose only way to the targets leads through an argmax: a regulariser alone trains them."""
+    chosen = next(
+        (op for op in evidence.noted if op.name == "argmax" and op.final == "Softmax" and op.region != LOSS), None
+    )
+    seen = evidence.record.supervision
+    if chosen is None or seen is None or not any(_has_target(evidence, term) for term in evidence.probed.terms):
+        return
+    for term in evidence.probed.terms:
+        if term.alone and term.in_objective and not term.weights_only and not _has_target(evidence, term):
+            yield Cause(
+                "no-gradient",
+                chosen.where,
+                f"{shorten(term.alone)} get a gradient from {term.name} alone, which answers to no target: argmax() "
+                "takes the choice out of the graph",
+                "weigh what is chosen by its probability, or pass the gradient straight through",
+                evidence={"tensors": len(term.alone)},
+                certain=True,
+                weight=0.92,
+            )
+            return
+
+
+def _limited(evidence: Evidence, term: Term) -> bool:
+    return any(evidence.record.terms.get(name) == term.name for name in evidence.limits)
+
+
+def _has_target(evidence: Evidence, term: Term) -> bool:
+    """Whether a term answers to something of the batch that is no input."""
+    seen = evidence.record.supervision
+    if seen is None or not seen.answers:
+        return True
+    return any(answers.get(term.name) for key, answers in seen.answers.items() if key not in seen.inputs)
+
+
+def drowned(evidence: Evidence) -> Iterator[Cause]:
+    """One term weighs so much that the others do not count."""
+    if evidence.learned:
+        return
+    weights = {name: weight for name, weight in term_weights(evidence).items() if weight > 0}
+    if len(weights) < 2:
+        return
+    first = {name: weight * abs(evidence.record.curves[name][0]) for name, weight in weights.items()}
+    heavy = max(weights, key=lambda name: weights[name])
+    rest = [name for name in weights if name != heavy]
+    parts = {term.name for term in evidence.probed.terms if term.in_objective}
+    if evidence.record.curves[heavy] == evidence.record.curves["objective"] and not parts.intersection(rest):
+        return  # another name of the objective, beside metrics
+    if weights[heavy] < 50 * max(weights[name] for name in rest):
+        return
+    limit = evidence.limit_of_objective() or 0.0
+    stuck = [
+        n
+        for n in rest
+        if evidence.record.curves[n][0] > 0
+        and evidence.record.curves[n][-1] > limit
+        and evidence.record.curves[n][-1] > STUCK * evidence.record.curves[n][0]
+    ]
+    if stuck:
+        yield Cause(
+            "term-weight",
+            f"term {heavy}",
+            f"{heavy} weighs {number(weights[heavy])}, the others {number(max(weights[n] for n in rest))} at most; "
+            f"{stuck[0]} stays at {number(evidence.record.curves[stuck[0]][-1])} of "
+            f"{number(evidence.record.curves[stuck[0]][0])}",
+            f"lower the weight of {heavy}",
+            evidence={"weight": weights[heavy], "first_share": first[heavy] / (sum(first.values()) or 1)},
+            weight=0.93,
+        )
+
+
+def outweighed(evidence: Evidence) -> Iterator[Cause]:
+    """A term meets its own limit, and weighs so much that the objective cannot meet its own beside it."""
+    most = evidence.limit_of_objective()
+    if evidence.learned or most is None or most <= 0 or not evidence.objective or evidence.objective[-1] <= most:
+        return
+    weights = {term.name: term.weight for term in evidence.probed.terms if term.in_objective}
+    for criterion, limit in evidence.limits.items():
+        name = evidence.record.terms.get(criterion) or "objective"
+        weight, last = weights.get(name), evidence.record.curves[name][-1]
+        if name == "objective" or weight is None or limit.below is None or limit.relative or not 0 < last < limit.below:
+            continue
+        if weight * limit.below > most and weight * last > most:
+            yield Cause(
+                "term-weight",
+                f"term {name}",
+                f"{name} weighs {number(weight)}: it is at {number(last)}, within its limit of {number(limit.below)}, "
+                f"and makes up {number(weight * last)} of the objective, whose limit is {number(most)}",
+                f"lower the weight of {name} to {number(most / limit.below)} or less",
+                evidence={"weight": weight, "works": most / limit.below},
+                weight=0.97,
+            )
+
+
+def stuck(evidence: Evidence) -> Iterator[Cause]:
+    """One term stays where it is while another falls."""
+    if evidence.learned or not evidence.objective:
+        return
+    ratios = {}
+    for name, curve in evidence.record.curves.items():
+        reported = next((t for t in evidence.probed.terms if t.name == name), None)
+        if (
+            name != "objective"
+            and len(curve) > 5
+            and curve[0] > 0
+            and math.isfinite(curve[-1])
+            and (reported is None or reported.in_objective or not reported.depends)
+        ):
+            ratios[name] = curve[-1] / curve[0]
+    if len(ratios) < 2:
+        return
+    worst, best = max(ratios, key=lambda n: ratios[n]), min(ratios, key=lambda n: ratios[n])
+    if 0.15 < ratios[worst] <= 1.5 and ratios[best] < 0.1 * ratios[worst]:
+        curve = evidence.record.curves[worst]
+        yield Cause(
+            "term-stuck",
+            f"term {worst}",
+            f"{worst} went from {number(curve[0])} to {number(curve[-1])} while {best} fell to {ratios[best]:.1%} "
+            "of its start",
+            f"look at what {worst} compares, at the output it reads, and at its weight",
+            "observed",
+            {"ratio": ratios[worst], "other": ratios[best]},
+            weight=0.72,
+        )
+
+
+FAMILY = Family(
+    group="loss",
+    order=131,
+    rules=(constant_terms, missing_terms, gated, drowned, outweighed, stuck),
+    docs="""
+### term-missing
+
+A term of the loss, or an output, or a sample, has no influence on the objective.
+
+```python
+def loss(model, batch):
+    output = model(batch[0])
+    first = (output[:, 0] - batch[1][:, 0]).square().mean()
+    rest = (output[:, 1:] - batch[1][:, 1:]).square().mean()
+    total = first  # fixed: total = first + rest
+    return {"objective": total, "first": first, "rest": rest}
+
+
+result = run_overfit(net, (features, values), loss, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the objective falls, and a term that is only reported does not.
+- **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at will.
+- **Fix**: add the term; `+=` in place of `=` over samples.
+
+### term-weight
+
+A term is weighted to nothing, or drowns the rest.
+
+```python
+def loss(model, batch):
+    output = model(batch[0])
+    first = (output[:, 0] - batch[1][:, 0]).square().mean()
+    rest = (output[:, 1:] - batch[1][:, 1:]).square().mean()
+    total = first + 1e-6 * rest  # fixed: total = first + rest
+    return {"objective": total, "first": first, "rest": rest}
+
+
+result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300)
+```
+
+- **Symptom**: the objective meets its limit and one term stays where it started.
+- **Evidence**: shown, certain: the objective's gradient over the term's own. A term that drowns the others is shown.
+- **Fix**: weigh terms so that their gradients are of one size.
+
+### term-stuck
+
+One named term does not improve while others do.
+
+```python
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kind = net()
+        self.size = nn.Linear(8, 3)  # fixed: self.size = net()
+
+    def forward(self, x):
+        return self.kind(x), self.size(x)
+
+
+def loss(model, batch):
+    kind, size = model(batch[0])
+    kind, size = F.cross_entropy(kind, batch[1]), (size - batch[2]).square().mean()
+    return {"objective": kind + size, "kind": kind, "size": size}
+
+
+result = run_overfit(TwoHeads, (features, classes, values), loss, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: the sum falls to a plateau that is the value of one term.
+- **Evidence**: observed: the term's own curve beside the others'. A hint where to look, which comes after every cause
+  that explains it.
+- **Fix**: look at what the term compares, at the output that it reads, and at that head.
+""",
+)

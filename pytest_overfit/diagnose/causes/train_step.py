@@ -1,0 +1,235 @@
+"""The train step: what is called when, and what is lost between two steps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.causes.queries import line_of
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep
+from pytest_overfit.judge.finding import number
+
+
+def never_stepped(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients come, and the optimizer does not step."""
+    steps, rows = evidence.counts.steps, evidence.record.steps
+    backwards = sum(len(step.differentiated) for step in evidence.steps)
+    if not evidence.own_step or not backwards or rows < 2 or evidence.record.stop == "non_finite":
+        return
+    seldom = steps and steps * 8 < rows
+    if steps and not seldom:
+        return
+    yield Cause(
+        "no-step",
+        "the train step",
+        f"{steps} optimizer steps in {rows} training steps, with {backwards} backward passes in the first "
+        f"{len(evidence.steps)}",
+        "call optimizer.step() after backward()"
+        if not steps
+        else "step more often: accumulation is longer than the run",
+        evidence={"optimizer_steps": steps, "steps": rows},
+        certain=not steps,
+        weight=0.98 if not steps else 0.6,
+    )
+
+
+def out_of_order(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients are cleared between backward and step, stepped before backward, or clipped before they are there."""
+    stepped = [(event, step) for _, event, step in evidence.calls(OptimizerStep) if not step.closure]
+    alive = any(step.living for _, step in stepped)
+    own = any(step.own for _, step in stepped)
+    if stepped and own and not alive and any(step.differentiated for step in evidence.steps):
+        kinds = [event.kind for event in evidence.steps[-1].events if event.kind in ("zero_grad", "backward", "step")]
+        cleared = "zero_grad" in kinds[kinds.index("backward") :] if "backward" in kinds else False
+        before = "step" in kinds and "backward" in kinds and kinds.index("step") < kinds.index("backward")
+        if cleared or before:
+            yield Cause(
+                "step-order",
+                line_of([event for event, _ in stepped]) or "the train step",
+                f"the order is {' -> '.join(kinds)}: every gradient is zero or missing when the optimizer steps",
+                "zero_grad(), then backward(), then step()",
+                evidence={"steps_without_gradient": len(stepped)},
+                certain=True,
+                weight=0.98,
+            )
+    yield from _clipped_too_early(evidence)
+
+
+def _clipped_too_early(evidence: Evidence) -> Iterator[Cause]:
+    early: list[Event] = []
+    for step in evidence.steps:
+        kinds = [event.kind for event in step.events]
+        if "clip" not in kinds or "backward" not in kinds:
+            return
+        clips = [(event, event.fact) for event in step.events if isinstance(event.fact, Clip)]
+        if max(i for i, kind in enumerate(kinds) if kind == "clip") > kinds.index("backward"):
+            return
+        if any(clip.norm for _, clip in clips):
+            return
+        early += [event for event, _ in clips]
+    if early:
+        yield Cause(
+            "step-order",
+            line_of(early) or "the train step",
+            "gradients are clipped before backward(), when there are none: clipping does nothing",
+            "clip between backward() and step()",
+            evidence={"clipped_gradients": 0},
+            certain=True,
+            weight=0.9,
+        )
+
+
+def not_zeroed(evidence: Evidence) -> Iterator[Cause]:
+    """A step applies gradients of an earlier step again."""
+    stale = next((found for found in evidence.calls(OptimizerStep) if found[2].stale), None)
+    if stale is not None:
+        at, event, applied = stale
+        yield Cause(
+            "grad-accumulation",
+            event.line or "the train step",
+            f"{applied.stale} parameter tensors still held the gradient of the step before when step {at} added to it",
+            "call optimizer.zero_grad() before every backward() that starts a step",
+            evidence={"stale_tensors": float(applied.stale), "step": at},
+            certain=True,
+            weight=0.97,
+        )
+        return
+    for step in evidence.steps:
+        roots = [value for value in step.differentiated if math.isfinite(value)]
+        if len(roots) < 3 or evidence.passed or not math.isfinite(step.reported) or step.reported == 0:
+            continue
+        share = statistics.fmean(roots) / step.reported
+        if 0.5 < share < 2 and sum(event.kind == "step" for event in step.events) <= 1:
+            proven = evidence.proof("our step") or any(
+                a.passed and a.trial.kind == "learning rate" and (a.trial.factor or 1) < 1 for a in evidence.attempts
+            )
+            yield Cause(
+                "grad-accumulation",
+                "the train step",
+                f"{len(roots)} backward passes before one step, each of the whole loss (mean "
+                f"{number(statistics.fmean(roots))}, reported {number(step.reported)})",
+                f"divide the loss by the number of micro-batches: (loss / {len(roots)}).backward()",
+                "proven" if proven else "shown",
+                {"backward_passes": len(roots)},
+                weight=0.96,
+            )
+        return
+
+
+def thrown_away(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients are cleared before any optimizer has applied them."""
+    steps = evidence.steps
+    if not evidence.own_step or evidence.record.stop == "non_finite":
+        return
+    for step in steps:
+        kinds = [event.kind for event in step.events if event.kind in ("zero_grad", "backward", "step")]
+        inner = [
+            i
+            for i, kind in enumerate(kinds)
+            if kind == "zero_grad" and "backward" in kinds[:i] and "step" not in kinds[:i]
+        ]
+        if (
+            inner
+            and kinds.count("backward") > 2
+            and kinds.count("step") == 1
+            and not evidence.learned
+            and len(inner) > 1
+        ):
+            yield Cause(
+                "grad-accumulation",
+                "the train step",
+                f"gradients are zeroed {len(inner)} times between the {kinds.count('backward')} backward passes of "
+                "one step: only the last one counts",
+                "zero gradients once, before the first micro-batch",
+                evidence={"zeroed": len(inner)},
+                certain=True,
+                weight=0.95,
+            )
+            return
+    idle = [step for step in steps if step.differentiated and not any(event.kind == "step" for event in step.events)]
+    cleared = [step for step in steps if any(event.kind == "zero_grad" for event in step.events)]
+    count, rows = evidence.counts.steps, evidence.record.steps
+    if len(idle) >= 2 and len(cleared) == len(steps) and 0 < count < 0.6 * rows:
+        yield Cause(
+            "no-step",
+            "the train step",
+            f"gradients are zeroed in every training step, and the optimizer steps in {count} of {rows}: those in "
+            "between are thrown away",
+            "zero gradients only after optimizer.step()",
+            evidence={"optimizer_steps": count, "steps": rows},
+            certain=True,
+            weight=0.94,
+        )
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=70,
+    rules=(never_stepped, out_of_order, not_zeroed, thrown_away),
+    docs="""
+### no-step
+
+The optimizer is never stepped, or hardly ever.
+
+```python
+def step(model, batch, optimizer):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    # fixed: optimizer.step()
+    return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss is the same at every step, though gradients are there.
+- **Evidence**: shown, certain: steps of optimizers are counted. Too few, but not none, are not certain.
+- **Fix**: call `optimizer.step()`; accumulate over fewer batches than the run has; look at what skips a step.
+
+### grad-accumulation
+
+Gradients are not zeroed before the next step, or are accumulated without a division.
+
+```python
+def step(model, batch, optimizer):
+    # fixed: optimizer.zero_grad()
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss falls, overshoots and swings ever wider; or it jumps as if the learning rate were too high.
+- **Evidence**: shown, certain: gradients that a step has applied are added to before they are zeroed. Several backward
+  passes of the whole loss before one step are shown.
+- **Fix**: `optimizer.zero_grad()` before the backward pass that starts a step; divide by the number of micro-batches.
+
+### step-order
+
+`zero_grad`, `backward`, clipping and `step` come in an order that leaves nothing to be applied.
+
+```python
+def step(model, batch, optimizer):
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    optimizer.zero_grad()  # fixed: optimizer.step()
+    optimizer.step()  # fixed: optimizer.zero_grad()
+    return loss
+
+
+result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: the loss is the same at every step, though `backward` and `step` are called.
+- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps.
+- **Fix**: `zero_grad()`, `backward()`, clip, `step()`.
+""",
+)

@@ -1,0 +1,273 @@
+"""Looks into a run and writes down what it sees: the one place where evidence is gathered in order."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from pytest_overfit.config.criteria import Criteria
+from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
+from pytest_overfit.diagnose.family import Family, Question
+from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
+from pytest_overfit.diagnose.questions.loss_floor import find_floor
+from pytest_overfit.diagnose.questions.nonfinite import locate
+from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
+from pytest_overfit.diagnose.questions.step_loss import loss_of
+from pytest_overfit.diagnose.questions.trained_model import TrainedModel
+from pytest_overfit.diagnose.step_trace import Counts, Group, ParameterUpdate, Step
+from pytest_overfit.diagnose.trials.candidates import make_trials
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.judge.finding import Finding
+from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.isolation import restored_process
+from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.phases import PROBES
+from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.update import Again, Detached, Update
+from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.run.watchdog import Hung
+
+Judge = Callable[[RunRecord], tuple[Finding, ...]]
+LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all
+LEAST_LIMITED = 1.0  # the same where the whole run has a limit, which it may have used up
+HUNG_SECONDS = 1.0  # beyond a limit that somebody has stated, for what does not come back
+PATIENT_SECONDS = 10.0  # the same where nobody has: a machine may be slow
+
+
+def _whole_seconds(record: RunRecord) -> float:
+    """What the run takes with all its steps: one that ends early leaves as much time to say why."""
+    return record.seconds * max(1.0, record.planned_steps / max(1, record.steps))
+
+
+class RunInspector:
+    """An ``Inspector`` of one run: afterwards ``evidence`` has what is known.
+
+    Args:
+        criteria: what is declared on purpose is not held against anybody.
+        judge: findings of a record; trials are made only where one is missed.
+        questions: asks everything, and keeps what could not be asked.
+        seconds: the most seconds of the diagnosis of a failed run; None: three times the run
+            with all its planned steps.
+        applications: the families of causes of ours that a batch asks for beside those that every run has.
+        custom: those of the user's own, and of installed packages.
+    """
+
+    def __init__(
+        self,
+        criteria: Criteria,
+        judge: Judge,
+        questions: Questions,
+        *,
+        seconds: float | None = None,
+        applications: Callable[[Any], Sequence[Family]] = lambda batch: (),
+        custom: Sequence[Family] = (),
+    ) -> None:
+        self.criteria, self.judge, self.questions, self.seconds = criteria, judge, questions, seconds
+        self.applications_of, self.custom = applications, custom
+        self.applications: Sequence[Family] = ()
+        self.evidence: Evidence | None = None
+        self.probed = Probed()
+        self.hung = False
+        self.traced: TracedUpdate | None = None
+        self.samples: int | None = None
+        self.alike: tuple[str, ...] = ()
+        self.groups: tuple[Group, ...] = ()
+        self.updates: tuple[ParameterUpdate, ...] = ()
+        self.outputs: Mapping[str, Tensor] = {}
+        self.interrupted, self.cut = False, ""
+
+    def before(self, bench: RunContext) -> None:
+        self.bench, ask = bench, self.questions.ask
+        self.applications = ask("what the batch is of", lambda: self.applications_of(bench.task.batch), otherwise=())
+        self.samples = ask("the samples of the batch", lambda: samples_of(bench.task.batch), otherwise=None)
+        self.alike = ask("modules that start alike", lambda: children_alike(bench.task.model), otherwise=())
+
+    def watch(self, update: Update) -> Update:
+        self.traced = self.questions.ask(
+            "the first steps", lambda: TracedUpdate(update, self.bench, self.samples, self.questions), otherwise=None
+        )
+        return update if self.traced is None else self.traced
+
+    def trained(self, bench: RunContext, curves: Curves) -> None:
+        """Asks the trained model; where it is not finite any more, the one of the start."""
+        if self.traced is not None:
+            self.groups = self.questions.ask("the parameter groups", self.traced.parameter_groups, otherwise=())
+            self.updates = self.questions.ask("how parameters moved", self.traced.parameter_updates, otherwise=())
+        finite = curves.non_finite is None
+        seconds = self._limit(bench, curves.seconds * max(1.0, bench.plan.max_steps / max(1, len(curves.steps))))
+        self.until = time.perf_counter() + seconds
+
+        model = TrainedModel(bench, self.traced, self.samples, self.questions)
+
+        def look() -> None:
+            if not finite:
+                bench.start.restore()
+            model.ask(curves)
+
+        self._aside(bench, look, seconds, optimizers=not finite)  # asking updates nothing, going back to the start does
+        self.probed = model.found
+        self.outputs = model.outputs if self._further() else {}
+
+    def after(self, bench: RunContext, record: RunRecord) -> None:
+        findings = self.judge(record)
+        declared, batch, ask = self.criteria, bench.task.batch, self.questions.ask
+        inputs, targets = _roles(record.supervision)
+        self.probed = replace(
+            self.probed,
+            tensors=ask("the numbers of the batch", lambda: measure_batch(batch, inputs, targets), otherwise=()),
+            repeated=ask(
+                "samples that contradict each other", lambda: conflicts(batch, inputs, self.samples), otherwise={}
+            ),
+            samples=self.samples,
+        )
+        self.evidence = Evidence(
+            record=record,
+            findings=findings,
+            limits=bench.plan.limits,
+            steps=() if self.traced is None else tuple(self.traced.steps),
+            groups=self.groups,
+            updates=self.updates,
+            counts=Counts() if self.traced is None else self.traced.counts,
+            alike=self.alike,
+            probed=self.probed,
+            facts=self._facts(bench),
+            own_step=bench.step is not None,
+            unused=declared.unused,
+            frozen=declared.frozen,
+            stochastic=declared.stochastic,
+            interrupted=self.interrupted,
+        )
+        if self.evidence.passed or self.interrupted or self.hung:
+            return
+        limited = self.seconds is None and bench.dog.left() is not None
+        until = self.until if limited else time.perf_counter() + self._limit(bench, _whole_seconds(record))
+        left = max(0.0, until - time.perf_counter())
+        self._aside(bench, lambda: self._search(bench, record, until), left, optimizers=True)
+        self.evidence = replace(self.evidence, interrupted=self.interrupted)
+
+    def _further(self) -> list[Question]:
+        return [question for family in (*self.applications, *self.custom) for question in family.questions]
+
+    def _facts(self, bench: RunContext) -> Mapping[str, Any]:
+        """The answers to the questions of applications and of others, by ``fact_name``."""
+        ask, outputs = self.questions.ask, self.outputs
+        answers = [ask(each.name, partial(each.ask, bench, outputs), otherwise=None) for each in self._further()]
+        self.outputs = {}
+        return {fact_name(type(answer)): answer for answer in answers if answer is not None}
+
+    def _aside(self, bench: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
+        """Looks for so many seconds, and puts the state back as it is now.
+
+        Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
+        """
+        try:
+            with self.questions.asking("the diagnosis"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                now = Snapshot()
+                for thing in (bench.task.model, *(bench.optimizers if optimizers else ())):
+                    now.add(thing)
+                with bench_aside(bench, now), self._limited(bench, seconds):
+                    look()
+        except Hung as hung:
+            self._out_of_time(hung)
+        except KeyboardInterrupt:
+            self.interrupted, self.cut = True, "the run was interrupted"
+            self.questions.leave_out("the rest of the diagnosis", "interrupted")
+
+    def _limit(self, bench: RunContext, whole: float) -> float:
+        """The seconds of the diagnosis of a run that takes so many with all its steps."""
+        if self.seconds is not None:
+            return self.seconds
+        own, left = max(LEAST_SECONDS, 3 * whole), bench.dog.left()
+        return own if left is None else min(own, max(LEAST_LIMITED, left))
+
+    def _limited(self, bench: RunContext, seconds: float) -> contextlib.AbstractContextManager[None]:
+        stated = self.seconds is not None or bench.dog.left() is not None
+        return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
+
+    def _out_of_time(self, hung: Hung) -> None:
+        self.hung, self.cut = True, f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
+        self.questions.leave_out("the rest of the diagnosis", self.cut)
+
+    def _search(self, bench: RunContext, record: RunRecord, until: float) -> None:
+        """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
+        assert self.evidence is not None
+        ask = self.questions.ask
+        steps = ask("the first step once more", lambda: self._first_step_again(bench), otherwise=self.evidence.steps)
+        self.evidence = evidence = replace(self.evidence, steps=steps)
+        seen, huge = (None, None) if self.traced is None else (self.traced.first_bad, self.traced.huge)
+        if record.non_finite is not None:
+            question = "where the first NaN or infinity arose"
+            bad, gradient = ask(
+                question, lambda: locate(bench, record, seen, until, self.questions), otherwise=(seen, None)
+            )
+            self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=huge)
+        elif loss_of(bench) is not None:
+            bench.tell(PROBES, "the floor of the loss", until - time.perf_counter())
+            floor = ask("the floor of the loss", lambda: self._floor(bench, until), otherwise=None)
+            self.probed = replace(self.probed, floor=floor)
+        self.evidence = replace(evidence, probed=self.probed)
+
+        def learned(found: Evidence) -> None:
+            self.evidence = found
+
+        missed = ("max_steps", "max_seconds", "non_finite")  # else the limits were met, or nothing can be trained
+        if record.stop in missed:
+            make_trials(bench, self.evidence, until=until, learned=learned, questions=self.questions)
+
+    def _first_step_again(self, bench: RunContext) -> tuple[Step, ...]:
+        """The steps that were seen, the first of them looked at thoroughly."""
+        seen = () if self.traced is None else tuple(self.traced.steps)
+        with bench.at_start():
+            update = Again(bench.update(bench.task, GradientWatch(bench.task.model)))
+            again = TracedUpdate(update, bench, self.samples, self.questions, thorough=True)
+            with contextlib.suppress(Detached), again.running():
+                again(0, look=True, observe=False)
+        if not again.steps:
+            return seen
+        if self.traced is not None:
+            self.traced.first_bad, self.traced.huge = again.first_bad, again.huge
+        return (*again.steps, *seen[1:])
+
+    def _floor(self, bench: RunContext, until: float) -> Any:
+        limit = self.evidence.limit_of_objective() if self.evidence else None
+        seconds = max(0.5, min(4.0, 0.3 * (until - time.perf_counter())))
+        targets = [t for t in self.probed.tensors if t.is_target and t.dtype.startswith("float")]
+        scale = max([1.0, *(abs(t.mean) + t.deviation for t in targets)])
+        with bench.at_start():
+            return find_floor(
+                loss_of(bench),
+                listened_to(getattr(bench.task, "given", bench.task.model)),
+                limit=limit,
+                seconds=seconds,
+                scale=min(scale, 1e6),
+            )
+
+
+def _roles(supervision: Supervision | None) -> tuple[set[str], set[str]]:
+    """Which tensors of the batch are inputs, and which targets."""
+    if supervision is None:
+        return set(), set()
+    inputs = set(supervision.inputs)
+    answering = {key for key in supervision.answers if key not in supervision.unread}
+    return inputs, (answering | set(supervision.targets)) - inputs
+
+
+@contextlib.contextmanager
+def bench_aside(bench: RunContext, now: Snapshot) -> Iterator[None]:
+    """The state as it is now, and the random generators, come back after the block."""
+    with restored_process():
+        try:
+            yield
+        finally:
+            bench.task.heard.clear()
+            now.restore()

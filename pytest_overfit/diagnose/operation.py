@@ -1,0 +1,210 @@
+"""One operation of a forward pass or a loss, and the facts that were measured of its kind; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+Shape = tuple[int, ...]
+LOSS = "the loss"  # the region of what happens outside of every module
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prediction that meets a target: a loss of torch's, or a difference outside of the model.
+
+    Ranges are None where they were not measured. ``sum_error`` is how far the predictions of a classifier are from
+    adding up to 1 over the classes, ``log_sum_error`` the same of their exponentials, ``supervised`` the number of
+    labels that count. ``origin`` is the key of the batch whose values the target has, ``turned`` what was done to them,
+    ``scrambled`` how an output was reshaped into the prediction. ``adds_target``: the prediction is an output and the
+    target itself; ``same``: it is the target.
+    """
+
+    differentiable: bool
+    low: float | None = None
+    high: float | None = None
+    target_low: float | None = None
+    target_high: float | None = None
+    sum_error: float | None = None
+    log_sum_error: float | None = None
+    classes: int | None = None
+    supervised: int | None = None
+    smoothing: float = 0.0
+    summed: bool = False
+    origin: str = ""
+    turned: str = ""
+    scrambled: str = ""
+    adds_target: bool = False
+    same: bool = False
+
+    @property
+    def targets(self) -> tuple[float, float] | None:
+        """The range of the targets."""
+        return None if self.target_low is None or self.target_high is None else (self.target_low, self.target_high)
+
+    @property
+    def predictions(self) -> tuple[float, float] | None:
+        """The range of the predictions."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Two shapes that meet in arithmetic and become a larger one; ``gradients`` of them need a gradient."""
+
+    by: str
+    same_count: bool
+    ranks_differ: bool
+    gradients: int
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """A sigmoid, tanh, softmax or log_softmax: ``bound`` is the share of its outputs at its bounds.
+
+    ``length`` and ``ranks`` are those of the axis and of the tensor of a softmax, None of the others; ``over_samples``
+    says that it runs over the samples, ``padding_alone`` that it weighs padding and nothing else; ``low`` and ``high``
+    are those of its input.
+    """
+
+    bound: float
+    low: float | None = None
+    high: float | None = None
+    length: int | None = None
+    ranks: int | None = None
+    over_samples: bool = False
+    padding_alone: bool = False
+
+
+@dataclass(frozen=True)
+class Rectified:
+    """A ReLU: the share of its ``units`` that fire for no sample."""
+
+    dead: float
+    units: int
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """A clamp of what has a gradient: the ``share`` of elements that it changes, and ranges before and after."""
+
+    share: float
+    scalar: bool
+    low: float
+    high: float
+    clamped_low: float
+    clamped_high: float
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Random numbers: by which function, with which probability (NaN: it has none), and whether of an input."""
+
+    random_by: str
+    p: float
+    of_input: bool
+
+
+@dataclass(frozen=True)
+class FreshTensor:
+    """A tensor made anew by a function, of the tensor of the batch with such a key where there is one."""
+
+    made_by: str
+    made_of: str
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """A tensor of the batch that is written to."""
+
+    written_by: str
+    written_to: str
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Scaled dot-product attention: the share of rows on one key, the deviation of its logits, the number of keys."""
+
+    bound: float
+    deviation: float
+    keys: int
+    padding_alone: bool = False
+
+
+@dataclass(frozen=True)
+class HeadMask:
+    """Multi-head attention whose logits stay inside: what its mask lets through."""
+
+    padding_alone: bool
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A layer of such a kind that forward builds anew, with other weights each time."""
+
+    layer: str
+
+
+@dataclass(frozen=True)
+class OutOfRange:
+    """The first result that is no number, or one beyond what a gradient can stand.
+
+    ``fed`` are the ranges of the first two inputs, ``highest`` the largest result where it is a number, ``dtype`` its
+    type where it is none, ``sound`` whether all inputs were numbers.
+    """
+
+    fed: tuple[tuple[float, float], ...]
+    highest: float | None = None
+    dtype: str = ""
+    sound: bool = True
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """The same by name, for the evidence of a cause."""
+        named = {
+            f"{end}{i}": value
+            for i, pair in enumerate(self.fed)
+            for end, value in zip(("low", "high"), pair, strict=True)
+        }
+        return named if self.highest is None else {**named, "high": self.highest}
+
+
+Fact = (
+    Comparison | Broadcast | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention | HeadMask
+    | Rebuilt | OutOfRange
+)  # fmt: skip
+F = TypeVar("F", bound=Fact)
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation worth a note: by its torch name, in a module (dotted name) or in the loss.
+
+    ``line`` is the user's line that called it; ``shapes`` those of its tensor arguments, then of its result; ``final``
+    the operation that made its first argument; ``fact`` what was measured of its kind, None where its name says all.
+    """
+
+    name: str
+    region: str
+    line: str
+    shapes: tuple[Shape, ...] = ()
+    final: str = ""
+    fact: Fact | None = None
+
+    @property
+    def where(self) -> str:
+        place = self.region if self.region == LOSS else f"module {self.region}"
+        return f"{place}, {self.line}" if self.line else place
+
+
+def with_fact(ops: Iterable[Op], kind: type[F]) -> Iterator[tuple[Op, F]]:
+    """The operations of which such facts were measured, with them.
+
+    Example:
+        >>> [fact.units for op, fact in with_fact([Op("relu", "net", "", fact=Rectified(0.5, 64))], Rectified)]
+        [64]
+    """
+    for op in ops:
+        if isinstance(op.fact, kind):
+            yield op, op.fact

@@ -1,0 +1,92 @@
+"""The batch on its own: numbers that are not there, constant columns, scales, samples that contradict each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.diagnose.evidence import Tensor as TensorSeen
+from pytest_overfit.diagnose.questions.tensors import dense_tensors, first_bad_index, sampled
+
+MOST_ROWS = 4096
+
+
+def samples_of(batch: Any) -> int | None:
+    """The length of the axis of samples: the leading one that the tensors share; None where there is none."""
+    leading = [tensor.shape[0] for _, tensor in dense_tensors(batch) if tensor.dim()]
+    if not leading:
+        return None
+    length, count = Counter(leading).most_common(1)[0]
+    return length if length > 1 and (count > 1 or len(leading) == 1) else None
+
+
+def measure_batch(batch: Any, inputs: Collection[str], targets: Collection[str]) -> tuple[TensorSeen, ...]:
+    """Every tensor of a batch as plain numbers."""
+    return tuple(_look(key, tensor, key in inputs, key in targets) for key, tensor in dense_tensors(batch))
+
+
+def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSeen:
+    real = tensor.is_floating_point()
+    plain = tensor.detach()
+    finite = bool(torch.isfinite(plain).all()) if real else True
+    values = sampled(plain) if not plain.is_complex() else sampled(plain.abs())
+    values = values[torch.isfinite(values)]
+    some = values.numel() > 0
+    deviations, mean = _columns(plain) if real and finite and plain.dim() == 2 and some else ((0.0, 0.0), 0.0)
+    return TensorSeen(
+        key=key,
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tuple(tensor.shape),
+        finite=finite,
+        bad_at=None if finite else first_bad_index(plain),
+        low=float(values.min()) if some else 0.0,
+        high=float(values.max()) if some else 0.0,
+        mean=float(values.mean()) if some else 0.0,
+        deviation=float(values.std(correction=0)) if some else 0.0,
+        column_deviation=deviations,
+        column_mean=mean,
+        distinct_rows=_distinct(plain),
+        is_input=is_input,
+        is_target=is_target,
+    )
+
+
+def _columns(tensor: Tensor) -> tuple[tuple[float, float], float]:
+    """Smallest and largest deviation of a column, and the largest mean of one in absolute terms."""
+    columns = tensor.double()
+    deviation = columns.std(0, correction=0)
+    return (float(deviation.min()), float(deviation.max())), float(columns.mean(0).abs().max())
+
+
+def _distinct(tensor: Tensor) -> int | None:
+    if tensor.dim() == 0 or not 1 < tensor.shape[0] <= MOST_ROWS or not tensor.numel() or tensor.is_complex():
+        return None
+    return len(torch.unique(tensor.detach().reshape(tensor.shape[0], -1).cpu(), dim=0))
+
+
+def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> Mapping[str, tuple[str, int]]:
+    """Samples whose inputs are alike and whose targets are not: ``{inputs: (target, samples)}``."""
+    if samples is None or samples > MOST_ROWS or not inputs:
+        return {}
+    rows = {
+        key: tensor.detach().reshape(samples, -1).double().cpu()
+        for key, tensor in dense_tensors(batch)
+        if tensor.dim() and tensor.shape[0] == samples and tensor.numel() and not tensor.is_complex()
+    }
+    given = {key: value for key, value in rows.items() if key in inputs}
+    if not given or len(given) < len(list(inputs)):
+        return {}
+    joined = torch.cat(list(given.values()), dim=1)
+    _, groups, counts = torch.unique(joined, dim=0, return_inverse=True, return_counts=True)
+    repeated = counts[groups] > 1
+    if not bool(repeated.any()):
+        return {}
+    for key, value in rows.items():
+        for group in torch.unique(groups[repeated]).tolist():
+            if key not in given and len(torch.unique(value[groups == group], dim=0)) > 1:
+                return {", ".join(given): (key, int(repeated.sum()))}
+    return {}

@@ -1,0 +1,176 @@
+"""The terms of a loss: which of them the objective follows, where, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.diagnose.evidence import Term
+from pytest_overfit.diagnose.questions.tensors import graph_nodes
+from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.influence import perturbed
+from pytest_overfit.run.task import Heard, Terms
+
+
+def measure_terms(
+    heard: Heard, terms: Terms, parameters: Mapping[int, str]
+) -> tuple[tuple[Term, ...], Mapping[str, Tensor]]:
+    """The terms beside the objective, and the objective's gradients by the outputs that it reads.
+
+    Args:
+        heard: the outputs, with their graphs.
+        terms: the terms, with theirs.
+        parameters: names by id, of those of which is asked which terms reach them.
+    """
+    objective = terms["objective"]
+    outputs = [(name, tensor) for name, tensor in heard if tensor.requires_grad]
+    if not objective.requires_grad or not outputs:
+        return (), {}
+    tensors = [tensor for _, tensor in outputs]
+    total = torch.autograd.grad(objective, tensors, retain_graph=True, allow_unused=True)
+    nodes = set(graph_nodes(objective))
+    others = {name: term for name, term in terms.items() if name != "objective"}
+    gradients = {
+        name: torch.autograd.grad(term, tensors, retain_graph=True, allow_unused=True)
+        for name, term in others.items()
+        if term.requires_grad
+    }
+    reached = {name: _leaves(term) & parameters.keys() for name, term in others.items() if parameters}
+    found = []
+    for name, term in others.items():
+        if name not in gradients:
+            found.append(Term(name, depends=False, in_objective=False))
+            continue
+        read = [output for (output, _), gradient in zip(outputs, gradients[name], strict=True) if _lives(gradient)]
+        connected = any(gradient is not None for gradient in gradients[name])
+        share, alignment = _own_share(name, gradients, total)
+        elsewhere = set().union(*(ids for other, ids in reached.items() if other != name))
+        (weight,) = torch.autograd.grad(objective, term, retain_graph=True, allow_unused=True)
+        found.append(
+            Term(
+                name=name,
+                depends=True,
+                in_objective=term.grad_fn in nodes,
+                share=share,
+                alignment=alignment,
+                weights_only=not connected,
+                weight=None if weight is None else float(weight),
+                outputs=tuple(dict.fromkeys(read)),
+                alone=tuple(parameters[each] for each in reached.get(name, set()) - elsewhere),
+            )
+        )
+    return tuple(found), {name: g for (name, _), g in zip(outputs, total, strict=True) if g is not None}
+
+
+def _leaves(term: Tensor) -> set[int]:
+    """The ids of the leaves of a term's graph."""
+    return {id(node.variable) for node in graph_nodes(term) if hasattr(node, "variable")}
+
+
+def _lives(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool((gradient != 0).any())
+
+
+def _own_share(
+    name: str, gradients: Mapping[str, tuple[Tensor | None, ...]], total: tuple[Tensor | None, ...]
+) -> tuple[float | None, float | None]:
+    """The objective's gradient over the term's, and their cosine, on the elements that no other term reads."""
+    dot = own_norm = total_norm = 0.0
+    elements = 0
+    for index, own in enumerate(gradients[name]):
+        if own is None:
+            continue
+        alone = own != 0
+        for other, theirs in gradients.items():
+            if other != name and theirs[index] is not None:
+                alone = alone & (theirs[index] == 0)
+        elements += int(alone.sum())
+        mine = own[alone].double()
+        both = total[index]
+        objective = torch.zeros_like(mine) if both is None else both[alone].double()
+        dot += float((mine * objective).sum())
+        own_norm += float(mine.square().sum())
+        total_norm += float(objective.square().sum())
+    if not elements or own_norm == 0:
+        return (0.0, None) if _unheard(gradients[name], total) else (None, None)
+    share = (total_norm / own_norm) ** 0.5
+    return share, dot / (own_norm * total_norm) ** 0.5 if total_norm > 0 else None
+
+
+def _unheard(own: tuple[Tensor | None, ...], total: tuple[Tensor | None, ...]) -> bool:
+    """Whether the objective has no gradient at all where a term has one."""
+    pairs = [
+        (mine, all_) for mine, all_ in zip(own, total, strict=True) if mine is not None and bool((mine != 0).any())
+    ]
+    return bool(pairs) and all(both is None or not bool((both[mine != 0] != 0).any()) for mine, both in pairs)
+
+
+def reads_weights_alone(
+    forward: Callable[[Any], tuple[Heard, Terms]], batch: Any, parameters: Sequence[Tensor]
+) -> bool:
+    """Whether models were asked, none of their outputs is in the objective, and its gradient is that of any batch."""
+    found = []
+    for each in (batch, map_tensors(_another, batch)):
+        heard, terms = forward(each)
+        objective = terms["objective"]
+        outputs = [tensor for _, tensor in heard if tensor.requires_grad]
+        if not heard or not objective.requires_grad:
+            return False
+        gradients = torch.autograd.grad(objective, [*outputs, *parameters], allow_unused=True)
+        if any(gradient is not None for gradient in gradients[: len(outputs)]):
+            return False
+        found.append(gradients[len(outputs) :])
+    pairs = list(zip(*found, strict=True))
+    return any(a is not None for a, _ in pairs) and all(
+        a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs
+    )
+
+
+def _another(tensor: Tensor) -> Tensor:
+    changed = perturbed(tensor) if tensor.is_floating_point() else None
+    return tensor if changed is None else changed
+
+
+def count_unread_samples(
+    forward: Callable[[Any], tuple[Heard, Terms]],
+    batch: Any,
+    heard: Heard,
+    gradients: Mapping[str, Tensor],
+    samples: int | None,
+    inputs: Collection[int],
+) -> int:
+    """How many samples may be exchanged for another one without any change of the loss.
+
+    Once with their masks and targets, which a sample that is masked out does not survive, and once with their inputs
+    alone, which one that is fitted perfectly does not.
+
+    Args:
+        inputs: ids of the tensors of the batch that are inputs.
+    """
+    rows = [g.reshape(samples, -1) for g in gradients.values() if samples and g.dim() and g.shape[0] == samples]
+    if samples is None or not rows or any(t.dim() == 0 or t.shape[0] != samples for _, t in heard if t.requires_grad):
+        return 0
+    dead = torch.stack([(g == 0).all(1) for g in rows]).all(0)
+    count = int(dead.sum())
+    if not count or count == samples:
+        return 0
+    source = int((~dead).nonzero()[0])
+
+    def exchanged(tensor: Tensor) -> Tensor:
+        if not is_dense(tensor) or tensor.dim() == 0 or tensor.shape[0] != samples:
+            return tensor
+        changed = tensor.detach().clone()
+        changed[dead.to(tensor.device)] = tensor.detach()[source]
+        return changed
+
+    def inputs_exchanged(tensor: Tensor) -> Tensor:
+        return exchanged(tensor) if id(tensor) in inputs else tensor
+
+    with torch.no_grad():
+        batches = (batch, map_tensors(exchanged, batch), map_tensors(inputs_exchanged, batch))
+        base, whole, mixed = (float(forward(each)[1]["objective"]) for each in batches)
+    return count if base == whole == mixed and base > 0 else 0

@@ -1,0 +1,215 @@
+"""Do samples move the outputs of others, and can that be meant?"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.tensors import is_real
+
+MOVED = 1e-4  # relative: two batches of another make-up round differently
+RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
+
+
+def measure_mixing(
+    call: ModelCall,
+    arguments: list[tuple[str, Tensor]],
+    base: list[Tensor],
+    samples: int | None,
+    targets: list[Tensor],
+    pairwise: bool,
+) -> tuple[float | None, bool, str]:
+    """How far the outputs of the other samples move when the first one is exchanged, and whether that is a mistake."""
+    if samples is None or not arguments:
+        return None, False, ""
+    batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
+    if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
+        return pairs, True, type(call.module).__name__
+    wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
+    outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
+    if not batched or not outputs:
+        return None, False, ""
+    moved = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, samples)
+    if moved is None:
+        return None, False, ""
+    others, where = moved
+    certain = (
+        others > MOVED
+        and len(batched) == len(arguments)
+        and (
+            (not pairwise and _is_a_mistake(call, batched, outputs, samples, targets))
+            or _is_of_no_sample(call, batched, base, samples)
+        )
+    )
+    return others, certain, where
+
+
+def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _moved(call: ModelCall, changed: dict[int, Tensor], samples: int) -> tuple[float, str] | None:
+    """The largest movement of another sample's output, relative to its size, and the module that it arose in."""
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    names: list[str] = []
+
+    def record(store: list[Tensor]) -> list[Any]:
+        def hook(name: str) -> Any:
+            def heard(module: nn.Module, args: Any, output: Any) -> None:
+                first = output[0] if isinstance(output, tuple) and output else output  # a recurrent layer's
+                if is_real(first) and first.dim() and first.shape[0] == samples:
+                    store.append(first.detach())
+                    names.append(name)
+
+            return heard
+
+        return [nn.Module.register_forward_hook(module, hook(name)) for name, module in call.module.named_modules()]
+
+    def exchanged(tensor: Tensor) -> Tensor:
+        return changed.get(id(tensor), tensor)
+
+    for store, change in ((before, _as_it_is), (after, exchanged)):
+        handles = record(store)
+        try:
+            call.again(change)
+        finally:
+            for handle in handles:
+                handle.remove()
+    if len(before) != len(after) or not before:
+        return None
+    largest, where = 0.0, ""
+    for a, b, name in zip(before, after, names, strict=False):
+        size = float(a.double().square().mean().sqrt()) or 1.0
+        moved = float((a[1:] - b[1:]).double().abs().max()) / size if a.shape == b.shape else 0.0
+        if moved > MOVED and not where:
+            where = name or type(call.module).__name__
+    last_a, last_b = before[-1], after[-1]
+    size = float(last_a.double().square().mean().sqrt()) or 1.0
+    largest = float((last_a[1:] - last_b[1:]).double().abs().max()) / size
+    return largest, where
+
+
+def _first_exchanged(tensor: Tensor) -> Tensor:
+    changed = tensor.detach().clone()
+    changed[0] = tensor[tensor.shape[0] // 2] if tensor.shape[0] > 1 else tensor[0]
+    if tensor.is_floating_point():
+        changed[0] = changed[0] * 0.7 + 0.1
+    return changed
+
+
+def _is_a_mistake(
+    call: ModelCall, batched: list[tuple[str, Tensor]], outputs: list[Tensor], samples: int, targets: list[Tensor]
+) -> bool:
+    """Mixing that cannot be meant: no graph, no memory, no sequence along axis 0, no set of views."""
+    buffers = [*call.module.buffers()]
+    if any(
+        b.dim() == 2 and (b.shape[0] == b.shape[1] == samples or (b.shape[0] == 2 and not b.is_floating_point()))
+        for b in buffers
+    ):
+        return False
+    if any(t.dim() == 2 and t.shape[1] == samples for _, t in batched):
+        return False
+    answered = [t for t in targets if t.dim() and t.shape[0] % samples == 0]
+    if any(not t.is_floating_point() and t.dim() == 1 for _, t in batched) and not answered:
+        return False
+    kinds = [type(module) for module in call.module.modules()]
+    relational = any(issubclass(kind, RELATIONAL[:2]) for kind in kinds)
+    if all(t.dim() <= 2 and t.is_floating_point() for _, t in batched):
+        return not any(issubclass(kind, RELATIONAL) for kind in kinds)
+    sequences = [t for _, t in batched if t.dim() >= 3 or (t.dim() == 2 and not t.is_floating_point())]
+    if not sequences or not answered:
+        return False
+    seconds = {t.shape[1] for t in sequences}
+    dropped = all(t.shape[0] == samples and (t.dim() == 1 or t.shape[1] not in seconds) for t in answered)
+    widest = max(t.dim() for t in sequences)
+    if dropped and (relational or widest <= 3):
+        return True  # an answer per row of axis 0 and none per row of axis 1: axis 0 holds the samples
+    if widest >= 4:
+        return dropped and not _equivariant(call, batched, samples)
+    return _along_both(call, sequences[-1], outputs)
+
+
+def _along_both(call: ModelCall, tensor: Tensor, outputs: list[Tensor]) -> bool:
+    """Whether outputs also depend on other places of axis 1: then axis 0 is not the time of a (T, B, ...) layout."""
+    places = [o for o in outputs if o.dim() > 2 and o.shape[1] == tensor.shape[1] > 2]
+    if not places:
+        return False
+    changed = tensor.detach().clone()
+    changed[:, 0] = changed[:, -1] * 0.7 + 0.1 if tensor.is_floating_point() else changed[:, -1]
+    base, other = call.again(), call.again(lambda t: changed if t is tensor else t)
+    pairs = [(a, b) for a, b in zip(base, other, strict=False) if a.dim() > 2 and a.shape[:2] == tensor.shape[:2]]
+    return any(float((a - b)[:, 1:].abs().max()) > MOVED * float(a.abs().max()) for a, b in pairs)
+
+
+def _is_of_no_sample(call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int) -> bool:
+    """Whether rows of the outputs differ and yet stay where they are when the samples are turned around.
+
+    Axis 0 has to be that of the samples for certain: a layer says so that was built with ``batch_first``.
+    """
+    first = any(getattr(module, "batch_first", False) is True for module in call.module.modules())
+    if not first or not any(t.dim() >= 2 and t.shape[1] == samples for _, t in batched):
+        return False
+    turned = {id(t): t.detach().flip(0) for _, t in batched}
+    other = call.again(lambda t: turned.get(id(t), t))
+    pairs = [(a, b) for a, b in zip(base, other, strict=False) if a.dim() and a.shape[0] == samples]
+    return bool(pairs) and all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(a.abs().max()))
+        and float((a - a[:1]).abs().max()) > 1e-2 * float(a.abs().max())
+        for a, b in pairs
+    )
+
+
+def _mixed_in_pairs(
+    call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int
+) -> float | None:
+    """How far entries (i, j) of an output (B, B) move with an input of a third sample; None where that can be meant.
+
+    It is meant where samples attend to each other, and where rows or columns are shifted or scaled as a whole: a
+    softmax, a mean that is taken off.
+    """
+    images = [(name, t) for name, t in batched if t.dim() == 4 and t.is_floating_point()]
+    whole = all(t.dim() == 4 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched)
+    related = any(isinstance(m, RELATIONAL[:2]) or "Attention" in type(m).__name__ for m in call.module.modules())
+    if len(base) != 1 or base[0].shape != (samples, samples) or samples < 4 or len(batched) < 2:
+        return None
+    if not images or not whole or related:
+        return None
+    for _, tensor in batched:
+        changed = _first_exchanged(tensor)
+        (other,) = call.again(partial(_one_exchanged, tensor, changed))
+        before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
+        moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
+        if moved > 10 * MOVED and not _as_a_whole(before, after):
+            return moved
+    return None
+
+
+def _as_a_whole(before: Tensor, after: Tensor) -> bool:
+    """Whether rows, or columns, are shifted or scaled by one number each."""
+    shift, ratio = after - before, after / before
+    spans = (
+        (change - change.mean(axis, keepdim=True)).abs().max() / change.abs().max()
+        for change in (shift, ratio)
+        for axis in (0, 1)
+    )
+    return any(bool(span < 1e-3) for span in spans)
+
+
+def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
+    """Whether turning the order of the samples only turns the order of the outputs."""
+    turned = {id(t): t.detach().flip(0) for _, t in batched}
+    base, other = call.again(), call.again(lambda t: turned.get(id(t), t))
+    return all(
+        not (a.dim() and a.shape[0] == samples)
+        or torch.allclose(a.flip(0), b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
+        for a, b in zip(base, other, strict=False)
+    )

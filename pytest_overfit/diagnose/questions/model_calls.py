@@ -1,0 +1,119 @@
+"""The calls of the model itself, kept so that it can be asked again."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
+from pytest_overfit.errors.asking import users_code
+from pytest_overfit.run.elements import copy_of, dressed, is_dense, numbers_of
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.untrusted.objects import contents, is_a
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One call of a module that the loss or the step made itself.
+
+    ``classes`` has, by the id of a tensor that was passed, one of the class that it had: kept are its numbers alone.
+    """
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    classes: dict[int, Tensor] = field(default_factory=dict)
+
+    def arguments(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping."""
+        try:
+            names = list(inspect.signature(self.module.forward).parameters)
+        except (TypeError, ValueError):
+            names = []
+        for index, value in enumerate(self.args):
+            yield from _listed(names[index] if index < len(names) else f"argument {index}", value)
+        for name, value in self.kwargs.items():
+            if name in names:
+                yield from _listed(name, value)
+
+    def again(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor, *, seed: int = 0) -> list[Tensor]:
+        """The floating-point outputs of the same call with its tensors exchanged.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+        seed_everything(seed)
+        with torch.no_grad():
+            output = self.output(change)
+        return [
+            numbers for tensor in tensors_in(output) if is_real(tensor) if (numbers := numbers_of(tensor)) is not None
+        ]
+
+    def output(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """What the same call with its tensors exchanged returns, with its graph where gradients are on.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+
+        def exchanged(tensor: Tensor) -> Tensor:
+            return dressed(change(tensor), self.classes.get(id(tensor), tensor))
+
+        args, kwargs = exchanged_in(exchanged, self.args), exchanged_in(exchanged, self.kwargs)
+        with users_code():
+            return self.module(*args, **kwargs)
+
+
+def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if is_dense(value):
+        yield name, value
+    elif is_a(value, list, tuple):
+        yield from ((f"{name}[{index}]", item) for index, item in enumerate(contents(value)) if is_dense(item))
+
+
+def exchanged_in(change: Callable[[Tensor], Tensor], nest: Any) -> Any:
+    """A nest of lists, tuples and plain dicts with its tensors exchanged."""
+    if is_a(nest, Tensor):
+        return change(nest)
+    if type(nest) is dict:
+        return {key: exchanged_in(change, value) for key, value in nest.items()}
+    if type(nest) in (list, tuple):
+        return type(nest)(exchanged_in(change, value) for value in nest)
+    return nest
+
+
+@contextlib.contextmanager
+def model_calls(named: list[tuple[str, nn.Module]], found: list[ModelCall]) -> Iterator[None]:
+    """Adds the first call of each of these modules within the block."""
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not any(call.module is module for call in found):
+                classes: dict[int, Tensor] = {}
+                copy = partial(_copy, classes)
+                found.append(ModelCall(name, module, exchanged_in(copy, args), exchanged_in(copy, kwargs), classes))
+
+        return hook
+
+    handles = [nn.Module.register_forward_pre_hook(module, keep(name), with_kwargs=True) for name, module in named]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copy(classes: dict[int, Tensor], tensor: Tensor) -> Tensor:
+    copied = copy_of(tensor)
+    if type(copied) is Tensor or not is_dense(copied) or (plain := numbers_of(copied)) is None:
+        return copied
+    classes[id(plain)] = tensor
+    return plain.requires_grad_() if copied.requires_grad else plain

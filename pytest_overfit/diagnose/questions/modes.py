@@ -1,0 +1,163 @@
+"""Training against evaluation: does the loss stay, is the forward pass repeatable, which layers behave otherwise?"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_overfit.diagnose.evidence import Probed
+from pytest_overfit.diagnose.operation import Op, Rebuilt
+from pytest_overfit.diagnose.questions.dependence import evaluating_mode
+from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.errors.asking import Questions, Refused
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.loop import Curves
+
+SETTLE = 200  # forward passes that bring running statistics up to date
+SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
+
+
+def look(
+    bench: RunContext, task: Any, found: Probed, calls: list[ModelCall], curves: Curves, questions: Questions
+) -> Probed:
+    """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
+    model, ask = bench.task.model, questions.ask
+    start = curves.steps[0]["objective"] if curves.steps else math.nan
+    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(bench, task), otherwise=None)
+    training = found.training
+    if evaluation is not None and training is not None and math.isfinite(start):
+        fall = start - training
+        if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
+            question = "the loss in evaluation mode once running statistics have settled"
+            settled = ask(question, lambda: _settled(bench, task), otherwise=None)
+    random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
+    random_evaluation, permuted = 0.0, False
+    ops: tuple[Op, ...] = ()
+    if random_training > 0:
+        question = "randomness in evaluation mode"
+        random_evaluation = ask(question, lambda: _randomness(calls, training=False), otherwise=0.0)
+        if random_evaluation > 0:
+            ops = ask("what is random in evaluation mode", lambda: _dropping(bench, calls, questions), otherwise=())
+            question = "layers that are built in every forward pass"
+            ops = (*ops, *ask(question, lambda: _rebuilt(bench, calls, questions), otherwise=()))
+        permuted = ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
+    return replace(
+        found,
+        evaluation=evaluation,
+        evaluation_settled=settled,
+        random_training=random_training,
+        random_evaluation=random_evaluation,
+        permuted_input=permuted,
+        mode_modules=ask("modules that change with the mode", lambda: tuple(_mode_modules(model)), otherwise=()),
+        ops=(*found.ops, *ops),
+    )
+
+
+def _loss(bench: RunContext, task: Any) -> float | None:
+    """The objective in evaluation mode; None where it is no number there."""
+    with evaluating_mode(bench.task.model):
+        seed_everything(bench.seed)
+        value = float(bench.on(task).forward()[1]["objective"].detach())
+    return value if math.isfinite(value) else None
+
+
+def _settled(bench: RunContext, task: Any) -> float | None:
+    """The same after running statistics have caught up with the trained weights: only what stays is a gap."""
+    layers = [m for m in bench.task.model.modules() if getattr(m, "running_mean", None) is not None]
+    if layers:
+        slowest = min((float(m.momentum) for m in layers if isinstance(m.momentum, float)), default=0.1) or 1e-3
+        for _ in range(min(SETTLE, max(20, int(3 / slowest)))):
+            with torch.no_grad():
+                bench.on(task).forward()
+    return _loss(bench, task)
+
+
+def _randomness(calls: list[ModelCall], *, training: bool) -> float:
+    """How far two passes of different seeds lie apart, relative to the size of the outputs."""
+    largest = 0.0
+    for call in calls:
+        with contextlib.nullcontext() if training else evaluating_mode(call.module):
+            for a, b in zip(call.again(seed=1), call.again(seed=2), strict=True):
+                if a.numel() and a.shape == b.shape:
+                    size = float(a.double().square().mean().sqrt()) or 1.0
+                    largest = max(largest, float((a - b).double().square().mean().sqrt()) / size)
+    return largest
+
+
+def _dropping(bench: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
+    """Dropout that goes on in evaluation mode, with the line that calls it."""
+    tracer = StepTracer(bench.task.model, bench.task.batch, None, questions)
+    for call in calls[:1]:
+        with evaluating_mode(call.module), tracer.tracing([], modules=False):
+            call.again()
+    return tuple(replace(op, name="random_in_evaluation") for op in tracer.ops if op.name == "random")
+
+
+def _rebuilt(bench: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
+    """Layers that are built in the forward pass, and have other weights under another seed."""
+    tracer = StepTracer(bench.task.model, bench.task.batch, None, questions)
+    passes: list[dict[tuple[str, str], float]] = []
+    for seed in (1, 2):
+        for call in calls[:1]:
+            with evaluating_mode(call.module), tracer.tracing([], modules=False, operations=False):
+                call.again(seed=seed)
+        built = [(line, new) for line, new in tracer.layers_built() if new.in_forward]
+        passes.append({(line, new.layer): new.size for line, new in built})
+    first, second = passes
+    return tuple(
+        Op("rebuilt", "", line, fact=Rebuilt(kind))
+        for (line, kind), size in first.items()
+        if second.get((line, kind), size) != size
+    )
+
+
+def _permutes(calls: list[ModelCall]) -> bool:
+    """Whether chance turns the order of an input before the first layer with parameters sees it."""
+    for call in calls:
+        for _, tensor in call.arguments():
+            if not tensor.is_floating_point() or tensor.dim() < 3:
+                continue
+            seen = [_first_input(call, seed) for seed in range(6)]
+            shaped = [t for t in seen if t is not None and t.shape == tensor.shape]
+            if len(shaped) == len(seen) and any(not torch.equal(t, shaped[0]) for t in shaped[1:]):
+                ordered = [t.reshape(-1).sort().values for t in shaped]
+                if all(torch.equal(t, ordered[0]) for t in ordered[1:]):
+                    return True
+    return False
+
+
+def _first_input(call: ModelCall, seed: int) -> Any:
+    kept: list[Any] = []
+
+    def hook(module: nn.Module, args: Any) -> None:
+        if not kept and args and isinstance(args[0], torch.Tensor):
+            kept.append(args[0].detach().clone())
+
+    handles = [
+        nn.Module.register_forward_pre_hook(m, hook)
+        for m in call.module.modules()
+        if any(True for _ in m.parameters(recurse=False))
+    ]
+    try:
+        with contextlib.suppress(Refused):  # what was seen until then counts
+            call.again(seed=seed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept[0] if kept else None
+
+
+def _mode_modules(model: nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        averages = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+        if drops or averages:
+            yield name or type(module).__name__

@@ -1,0 +1,347 @@
+"""Operations worth a note, and what is measured of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.diagnose.operation import (
+    Attention,
+    Broadcast,
+    Clamped,
+    Comparison,
+    Drawn,
+    Fact,
+    FreshTensor,
+    HeadMask,
+    InPlace,
+    Op,
+    Rectified,
+    Shape,
+    Squashed,
+)
+from pytest_overfit.diagnose.questions.padding import keys_let_through, keys_read, reads_padding_alone
+from pytest_overfit.diagnose.questions.targets import origin_of
+from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
+
+CLASSIFIERS = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div",
+               "ctc_loss", "soft_margin_loss", "multi_margin_loss")  # fmt: skip
+REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss",
+              "cosine_embedding_loss")  # fmt: skip
+LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
+ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
+SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
+RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
+CUTS = frozenset({
+    "detach", "data", "detach_", "item", "numpy", "tolist", "argmax", "round", "sign", "floor", "ceil", "trunc",
+    "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
+    "int", "heaviside", "bucketize", "sgn",
+})  # fmt: skip
+STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
+CLAMPS = frozenset(
+    {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
+)
+RANDOM = frozenset({
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rand", "randn",
+    "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_", "normal", "normal_",
+    "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
+})  # fmt: skip
+FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
+ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+_NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+
+
+Shapes = tuple[Shape, ...]
+
+
+class Traced(Protocol):
+    """What an operation is measured against: the step in which it runs."""
+
+    batch: Any
+    keys: dict[int, str]  # of the tensors of the batch, by their id
+    samples: int | None
+    outputs: list[Tensor]  # of the last call of the model
+
+    @property
+    def in_model(self) -> bool:
+        """Whether a module of the model is running."""
+
+    @property
+    def padding(self) -> Tensor | None:
+        """What of the batch is padding."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """One call of a torch function: what it was given, what it returned, and where."""
+
+    name: str
+    region: str
+    args: Any
+    kwargs: Any
+    out: Any
+    line: Callable[[], str]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return list(tensors_in([*self.args, *self.kwargs.values()], depth=2))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the tensors that were given, then of the result."""
+        out = (tuple(self.out.shape),) if isinstance(self.out, Tensor) else ()
+        return (*(tuple(t.shape) for t in self.tensors), *out)
+
+    @property
+    def source(self) -> Tensor | None:
+        """The first argument, where it is a tensor."""
+        return self.args[0] if self.args and isinstance(self.args[0], Tensor) else None
+
+    def op(self, fact: Fact | None = None, *, name: str = "", made_of: Tensor | None = None) -> Op:
+        """The operation as it is kept."""
+        final = "" if made_of is None else final_operation(made_of)
+        return Op(name or self.name, self.region, self.line(), self.shapes, final, fact)
+
+
+def is_noted(name: str) -> bool:
+    return name in _NOTED or name.endswith("!")
+
+
+def describe(step: Traced, call: Called) -> Op | None:
+    """What is worth keeping of an operation; None where nothing is."""
+    name = call.name
+    if name.endswith("!"):
+        return call.op(InPlace(name[:-1], step.keys.get(id(call.args[0]), "")), name="in_place")
+    if name in LOSSES:
+        return _loss(step, call)
+    if name in ARITHMETIC:
+        return _arithmetic(step, call)
+    if name in SQUASHERS:
+        return _squasher(step, call)
+    if name in RECTIFIERS:
+        return _rectifier(call)
+    if name in CLAMPS:
+        return _clamp(call)
+    if name in CUTS:
+        return _cut(call)
+    if name in RANDOM:
+        return _random(step, call)
+    if name in ATTENTIONS:
+        return _attention(step, call)
+    return _fresh(step, call) if name in FRESH else None
+
+
+def _cut(call: Called) -> Op | None:
+    """What takes a number that has a gradient out of the graph."""
+    source, out = call.source, call.out
+    if source is None or not source.requires_grad:
+        return None
+    if isinstance(out, Tensor) and out.requires_grad and call.name not in STEPS:
+        return None
+    return call.op(made_of=source)
+
+
+def _random(step: Traced, call: Called) -> Op | None:
+    args, kwargs, given = call.args, call.kwargs, call.tensors
+    training = kwargs.get("training", args[2] if len(args) > 2 and isinstance(args[2], bool) else True)
+    share = kwargs.get("p", args[1] if len(args) > 1 and isinstance(args[1], float) else math.nan)
+    drops = "dropout" in call.name
+    if drops and (not training or share == 0):
+        return None
+    of_input = bool(given) and id(given[0]) in step.keys
+    return call.op(Drawn(call.name, float(share) if drops else math.nan, of_input), name="random")
+
+
+def _fresh(step: Traced, call: Called) -> Op | None:
+    """A tensor made anew, of a number that had a gradient or in the place of an input."""
+    name, given, out = call.name, call.tensors, call.out
+    if not isinstance(out, Tensor):
+        return None
+    on_input = bool(given) and id(given[0]) in step.keys
+    if name.endswith("_like") and not on_input:
+        return None
+    cut = any(t.requires_grad for t in given) and not out.requires_grad
+    leaf = name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad
+    if not (on_input or cut or leaf):
+        return None
+    return call.op(FreshTensor(name, step.keys.get(id(given[0]), "") if given else ""), name="fresh")
+
+
+def _loss(step: Traced, call: Called) -> Op | None:
+    given, name = call.tensors, call.name
+    if len(given) < 2:
+        return None
+    predicted, target = given[0].detach(), given[1].detach()
+    origin, turned = origin_of(step.batch, target)
+    fact = Comparison(
+        given[0].requires_grad,
+        origin=origin,
+        turned=turned,
+        smoothing=float(call.kwargs.get("label_smoothing", 0.0) or 0.0),
+        summed=call.kwargs.get("reduction") == "sum",
+        scrambled=_scrambled(step, predicted),
+        adds_target=_adds_target(step, predicted, target),
+    )
+    if is_real(predicted) and predicted.numel():
+        fact = replace(fact, low=float(predicted.min()), high=float(predicted.max()))
+    if name in CLASSIFIERS and predicted.dim() >= 1 and predicted.numel():
+        axis = -1 if name in ("ctc_loss", "kl_div") else 1 if predicted.dim() > 1 else 0
+        fact = replace(
+            fact,
+            sum_error=float((predicted.double().sum(axis) - 1).abs().max()),
+            log_sum_error=float(predicted.double().logsumexp(axis).abs().max()),
+            classes=predicted.shape[axis],
+        )
+    if target.numel():
+        fact = replace(fact, target_low=float(target.min()), target_high=float(target.max()))
+    if target.numel() and not is_real(target):
+        ignored = int(call.kwargs.get("ignore_index", -100))
+        fact = replace(fact, supervised=int((target != ignored).sum()))
+    return call.op(fact, made_of=given[0])
+
+
+def _scrambled(step: Traced, predicted: Tensor) -> str:
+    """A prediction (N, C) that is an output (B, C, ...) reshaped without its axes having been exchanged."""
+    for output in step.outputs:
+        if (
+            predicted.dim() != 2
+            or output.dim() < 3
+            or output.numel() != predicted.numel()
+            or output.shape[1] != predicted.shape[1]
+        ):
+            continue
+        right = output.movedim(1, -1).reshape(predicted.shape)
+        if torch.equal(output.reshape(predicted.shape), predicted) and not torch.equal(right, predicted):
+            return f"{tuple(output.shape)} was reshaped to {tuple(predicted.shape)}"
+    return ""
+
+
+def _adds_target(step: Traced, predicted: Tensor, target: Tensor) -> bool:
+    """A prediction that is an output and the target itself: what is compared is the output with zero."""
+    if predicted.shape != target.shape or not is_real(predicted) or not is_real(target) or predicted.numel() < 4:
+        return False
+    size = float(target.abs().max())
+    for output in step.outputs:
+        if size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size:
+            gap = float((predicted - target - output).abs().max())
+            if gap <= 1e-5 * size:
+                return True
+    return False
+
+
+def _arithmetic(step: Traced, call: Called) -> Op | None:
+    """A difference of a prediction and a target, or two shapes that broadcast both ways."""
+    args, out = call.args, call.out
+    if len(args) < 2 or not all(isinstance(a, Tensor) for a in args[:2]) or not isinstance(out, Tensor):
+        return None
+    a, b = args[:2]
+    if out.numel() > max(a.numel(), b.numel()) > 1 and min(a.numel(), b.numel()) > 1:
+        gradients = int(a.requires_grad) + int(b.requires_grad)
+        return call.op(Broadcast(call.name, a.numel() == b.numel(), a.dim() != b.dim(), gradients), name="broadcast")
+    if step.in_model or "sub" not in call.name or a.shape != b.shape or a.requires_grad == b.requires_grad:
+        return None
+    predicted, target = (a, b.detach()) if a.requires_grad else (b, a.detach())
+    if predicted.numel() < 2 or not is_real(target):
+        return None
+    plain, (origin, turned) = predicted.detach(), origin_of(step.batch, target)
+    fact = Comparison(
+        differentiable=True,
+        low=float(plain.min()),
+        high=float(plain.max()),
+        target_low=float(target.min()),
+        target_high=float(target.max()),
+        same=plain.shape == target.shape and bool(torch.equal(plain, target)),
+        adds_target=_adds_target(step, plain, target),
+        origin=origin,
+        turned=turned,
+    )
+    return call.op(fact, name="difference", made_of=predicted)
+
+
+def _squasher(step: Traced, call: Called) -> Op | None:
+    name, out, source = call.name, call.out, call.source
+    if not isinstance(out, Tensor) or not is_real(out) or not out.numel():
+        return None
+    value = out.detach().double()
+    if name == "tanh":
+        fact = Squashed(float((value.abs() > 0.9995).double().mean()))
+    elif name == "sigmoid":
+        fact = Squashed(float(((value < 5e-4) | (value > 1 - 5e-4)).double().mean()))
+    else:
+        sizes = (a for a in call.args[1:] if isinstance(a, int) and not isinstance(a, bool))
+        dim = call.kwargs.get("dim", next(sizes, None))
+        axis = (-1 if dim is None else int(dim)) % out.dim() if out.dim() else 0
+        probability = value.exp() if name == "log_softmax" else value
+        last = name == "softmax" and axis == out.dim() - 1 > 1
+        fact = Squashed(
+            float((probability.amax(axis) > 0.999).double().mean()),
+            length=out.shape[axis] if out.dim() else 1,
+            ranks=out.dim(),
+            over_samples=axis == 0 and out.dim() > 1 and out.shape[0] == step.samples,
+            padding_alone=last and _inverted(step, keys_read(out, len(out))),
+        )
+    if source is not None and source.numel():
+        fact = replace(fact, low=float(source.detach().min()), high=float(source.detach().max()))
+    return call.op(fact)
+
+
+def _rectifier(call: Called) -> Op | None:
+    if not isinstance(call.out, Tensor) or call.out.numel() < 2:
+        return None
+    fires = call.out.detach() > 0
+    axis = 1 if fires.dim() in (4, 5) else fires.dim() - 1
+    units = fires.movedim(axis, 0).reshape(fires.shape[axis], -1).any(1)
+    return call.op(Rectified(float((~units).double().mean()), len(units)), name="relu")
+
+
+def _clamp(call: Called) -> Op | None:
+    source, out = call.source, call.out
+    if source is None or not isinstance(out, Tensor) or not source.requires_grad or source.shape != out.shape:
+        return None
+    given, made = source.detach(), out.detach()
+    fact = Clamped(
+        share=float((given != made).double().mean()) if given.numel() else 0.0,
+        scalar=given.numel() == 1,
+        low=float(given.min()),
+        high=float(given.max()),
+        clamped_low=float(made.min()),
+        clamped_high=float(made.max()),
+    )
+    return call.op(fact, name="clamp", made_of=source)
+
+
+def _takes_part(mask: Tensor) -> Tensor:
+    """A mask of keys as an additive one: True leaves a key out there."""
+    return torch.zeros(mask.shape).masked_fill(mask.cpu(), -math.inf) if mask.dtype is torch.bool else mask
+
+
+def _inverted(step: Traced, read: Tensor | None) -> bool:
+    """Whether an attention reads the padding of the batch and nothing else."""
+    padding = step.padding if read is not None else None
+    return padding is not None and read is not None and reads_padding_alone(padding.cpu(), read.cpu())
+
+
+def _attention(step: Traced, call: Called) -> Op | None:
+    args, kwargs = call.args, call.kwargs
+    if call.name == "multi_head_attention_forward":  # its logits stay inside: of them only the mask is known
+        left_out = kwargs.get("key_padding_mask")
+        alone = left_out is not None and _inverted(step, keys_let_through(_takes_part(left_out), len(left_out)))
+        return call.op(HeadMask(padding_alone=True), name="heads") if alone else None
+    query, key = args[0].detach().double(), args[1].detach().double()
+    if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
+        return None
+    scale = kwargs.get("scale")
+    logits = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+    fact = Attention(
+        bound=float((logits.softmax(-1).amax(-1) > 0.999).double().mean()) if key.shape[-2] > 1 else 0.0,
+        deviation=float(logits.std()) if logits.numel() > 1 else 0.0,
+        keys=key.shape[-2],
+        padding_alone=mask is not None and _inverted(step, keys_let_through(mask, len(mask))),
+    )
+    return call.op(fact, name="attention")

@@ -1,0 +1,319 @@
+"""One training step under close watch: its calls in order, its modules, the operations worth a note, its graph."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
+from pytest_overfit.diagnose.questions.operation_facts import LOSSES, Called, describe, is_noted
+from pytest_overfit.diagnose.questions.padding import padding_of
+from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
+from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
+from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, NewModule, OptimizerStep, Step
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.run.update import optimizers_heard
+from pytest_overfit.untrusted.objects import is_a
+
+MOST_OPS = 400
+MASKING = ("masked_fill", "full", "full_like", "fill", "where", "triu", "tril", "index_fill", "new_full", "tensor")
+HUGE = 1e15  # float32 ends at 3e38: products of such numbers, and their gradients, go beyond
+COMPILED = ("OptimizedModule", "ScriptModule", "RecursiveScriptModule")
+
+
+class StepTracer:
+    """Records steps of one run.
+
+    Args:
+        model: the modules that were handed over, as one.
+        batch: what they are trained on.
+        samples: the length of its axis of samples, None where there is none.
+        questions: keeps what breaks here, which must never break what is traced.
+    """
+
+    def __init__(self, model: nn.Module, batch: Any, samples: int | None, questions: Questions) -> None:
+        self.model, self.batch, self.samples, self.questions = model, batch, samples, questions
+        self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
+        self.parameters = {id(p): name for name, p in model.named_parameters()}
+        self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
+        self._padding: list[Tensor | None] = []
+        self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
+        self.stack: list[str | None] = []  # None: a module that is a loss, called beside the model
+        self.consumed: set[int] = set()  # parameters whose gradient an optimizer has applied
+        self.polluted: set[int] = set()  # and that was added to since, without having been zeroed
+        self.clear()
+
+    @property
+    def padding(self) -> Tensor | None:
+        """What of the batch is padding, looked for once an attention wants to know."""
+        if not self._padding:
+            self._padding.append(padding_of(self.batch))
+        return self._padding[0]
+
+    def clear(self) -> None:
+        self.events: list[Event] = []
+        self.ops: list[Op] = []
+        self.modules: list[Module] = []
+        self.differentiated: list[float] = []
+        self.reached: set[int] = set()
+        self.foreign: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
+        self.kept: list[Tensor] = []
+        self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
+        self.foreign_held = 0
+        self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
+        self.nodes: set[Any] = set()
+        self.arguments: set[int] = set()
+        self.outside: dict[str, None] = {}
+        self.outputs: list[Tensor] = []  # of the last root call
+        self.targets: list[Tensor] = []  # what predictions are compared with
+        self.reordered = False  # a prediction that was compared is no output as it is
+        self.bad: Op | None = None
+        self.huge: Op | None = None
+        self.held: set[int] = set()
+
+    @contextlib.contextmanager
+    def tracing(
+        self, optimizers: list[Any], *, modules: bool, operations: bool = True, checked: bool = True
+    ) -> Iterator[None]:
+        """Records what happens in the block.
+
+        Args:
+            optimizers: those that are known; others are heard of when they step.
+            modules: measure the output of every module.
+            operations: note operations of the forward pass and the loss.
+            checked: look for the first result that is no number.
+        """
+        self.clear()
+        self.stack.clear()
+        self.measured, self.checked = modules, checked
+        self.held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(optimizers_heard(self._before_step))
+            if self.plain:
+                for handle in (
+                    register_module_forward_pre_hook(self._enter),
+                    register_module_forward_hook(self._leave, always_call=True),
+                ):
+                    stack.callback(handle.remove)
+            stack.enter_context(calls_told(self._called))
+            if operations and self.plain:
+                stack.enter_context(TorchFunctions(self.operation, self.keys, self.questions))
+            yield
+
+    def step(self, number: int, reported: float, source: Tensor | None) -> Step:
+        """What was recorded, as plain numbers.
+
+        Args:
+            source: the tensor that came back as the objective, with its graph where it has one.
+        """
+        connected = None
+        if source is not None:
+            source = self.sources.get(id(source), source)
+            if source.grad_fn is not None and self.nodes:
+                connected = source.grad_fn in self.nodes
+        with self.questions.asking("the layers that a step builds"):
+            self.events += [Event("new_module", line, fact) for line, fact in self.layers_built()]
+        self.nodes, self.sources, self.kept, self.built = set(), {}, [], []
+        foreign = tuple(sorted(shape for shape, alive in self.foreign.values() if alive() is not None))
+        return Step(
+            number=number,
+            reported=reported,
+            events=tuple(self.events),
+            ops=tuple(self.ops),
+            modules=tuple(self.modules),
+            differentiated=tuple(self.differentiated),
+            reached=tuple(self.parameters[i] for i in self.reached),
+            foreign=foreign,  # a leaf that was made in this step is gone with its graph
+            foreign_in_optimizer=self.foreign_held,
+            connected=connected,
+            outside=tuple(self.outside),
+        )
+
+    def layers_built(self) -> list[tuple[str, NewModule]]:
+        """The modules built so far that have parameters of their own, with the line of each; a criterion has none."""
+        found = []
+        for line, module, in_model in self.built:
+            own = [p for p in module._parameters.values() if p is not None and id(p) not in self.parameters]
+            if own and not any(is_lazy(p) for p in own):
+                sizes = [float(n.detach().double().abs().sum()) for p in own if (n := numbers_of(p)) is not None]
+                found.append((line, NewModule(type(module).__name__, in_model, sum(sizes))))
+        return found
+
+    def _called(self, kind: CallKind, frame: FrameType) -> None:
+        with self.questions.asking("the calls of a step"):
+            line, of = users_line(frame.f_back), frame.f_locals.get("self")
+            if kind == "backward":
+                self._backward(frame.f_locals.get("tensors"), line)
+            elif kind == "clip":
+                self.events.append(Event("clip", line, self._clip(frame)))
+            elif kind == "mode":
+                if of is self.model or not self.in_model:
+                    train = bool(frame.f_locals.get("mode", True))
+                    self.events.append(Event("mode", line, ModeChange(train, of is self.model)))
+            elif kind == "new_module":
+                if line and isinstance(of, nn.Module):
+                    self.built.append((line, of, self.in_model))  # it has no parameters before its __init__ is over
+            elif line or kind != "zero_grad":
+                self.events.append(Event(kind, line))
+
+    def _backward(self, tensors: Any, line: str) -> None:
+        dirty = {id(p) for p in self.model.parameters() if lives(p.grad)}
+        self.polluted = (self.polluted | self.consumed) & dirty
+        self.consumed &= dirty
+        roots = list(tensors_in(tensors if not isinstance(tensors, Tensor) else [tensors]))
+        nodes, self.nodes = self.nodes, self.nodes | {node for root in roots for node in graph_nodes(root)}
+        fresh = self.nodes - nodes
+        ids = {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys()
+        for node in fresh:
+            variable = getattr(node, "variable", None)
+            if variable is None:
+                continue
+            if id(variable) in self.parameters:
+                self.reached.add(id(variable))
+            elif id(variable) not in ids:
+                shape = "x".join(map(str, variable.shape)) or "scalar"
+                if id(variable) in self.held:
+                    self.foreign_held += 1
+                else:
+                    self.foreign[id(variable)] = (shape, weakref.ref(variable))
+        self.differentiated.append(float(roots[0].detach().sum()) if roots else math.nan)
+        self.events.append(Event("backward", line))
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        with self.questions.asking("what an optimizer was given"):
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+            self.held |= {id(p) for p in held}
+            living = {id(p) for p in held if lives(p.grad)}
+            fact = OptimizerStep(
+                own=sum(id(p) in self.parameters for p in held),
+                living=len(living),
+                stale=len(living & self.polluted),
+                closure=any(callable(a) for a in (*args, *kwargs.values())),
+            )
+            self.polluted -= living
+            self.consumed |= living & set(self.parameters)
+            self.events.append(Event("step", users_line(sys._getframe(2)), fact))
+
+    def _clip(self, frame: FrameType) -> Clip:
+        given = frame.f_locals.get("parameters")
+        if isinstance(given, Iterator):  # reading it would use it up
+            given = list(self.model.parameters())
+        held = tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
+        grads = [numbers for t in held if t.grad is not None and (numbers := numbers_of(t.grad)) is not None]
+        most = next((frame.f_locals[name] for name in ("max_norm", "clip_value") if name in frame.f_locals), math.nan)
+        if "clip_value" in frame.f_locals:
+            norm = max((float(grad.abs().max()) for grad in grads if grad.numel()), default=0.0)
+        else:
+            norm = math.sqrt(sum(float(grad.float().square().sum()) for grad in grads))
+        return Clip(norm, float(most))
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if not self.stack:
+            self.arguments |= {id(tensor) for tensor in tensors_in(args)}
+        known = id(module) in self.names
+        outside = self.stack[0] is None if self.stack else not known
+        if not known and not outside and module._parameters:
+            self.outside[type(module).__name__] = None
+        self.stack.append(None if outside else self.names.get(id(module), type(module).__name__))
+
+    @property
+    def in_model(self) -> bool:
+        """Whether a module of the model is running; a criterion that is a module is none."""
+        return bool(self.stack) and self.stack[0] is not None
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        name = self.stack.pop() if self.stack else ""
+        if not self.stack and name is not None:
+            with self.questions.asking("the outputs of the model"), torch._C.DisableTorchFunction():
+                self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
+        if not self.measured or name is None or len(self.modules) >= MOST_OPS:
+            return
+        asking = self.questions.asking("the size of the outputs of every module")
+        with asking, torch.no_grad(), torch._C.DisableTorchFunction():
+            tensor = next((t for t in tensors_in(output) if is_real(t) and t.numel()), None)
+            if tensor is None:
+                return
+            given = next((t for t in tensors_in(args) if t.numel()), None)
+            own = list(module.parameters(recurse=False))
+            self.modules.append(
+                Module(
+                    name=name,
+                    kind=type(module).__name__,
+                    inside=id(module) in self.names,
+                    grad_enabled=bool(tensor.requires_grad) or not any(p.requires_grad for p in own),
+                    training=module.training,
+                    parameters=sum(p.numel() for p in own),
+                    shape=tuple(tensor.shape),
+                    size=size_of(tensor),
+                    low=float(tensor.detach().min()),
+                    high=float(tensor.detach().max()),
+                    spread=spread(tensor, self.samples),
+                    input_spread=None if given is None else spread(given, self.samples),
+                    finite=bool(torch.isfinite(tensor.detach()).all()),
+                    fed=0.0 if given is None or not is_real(given) else float(given.detach().abs().max()),
+                )
+            )
+
+    def operation(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any) -> None:
+        """An operation that has just run."""
+        if by_optimizer_or_us(frame):
+            return
+        if not all(is_dense(t) for t in (*args, *kwargs.values(), out) if is_a(t, Tensor)):
+            return
+        if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
+            a, b = args[:2]
+            compared = name in LOSSES or ("sub" in name and a.shape == b.shape and not self.in_model)
+            if compared and a.requires_grad != b.requires_grad:
+                predicted, target = (a, b) if a.requires_grad else (b, a)
+                self.targets.append(target.detach())
+                self.reordered |= not any(_same_numbers(predicted, output) for output in self.outputs)
+        region = (self.stack[-1] if self.in_model else None) or LOSS
+        if name in ("detach", "data") and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+            self.sources[id(out)] = args[0]
+            self.kept.append(out)
+        if self.checked and self.bad is None and is_real(out) and out.numel():
+            total = float(out.detach().sum())
+            if not abs(total) < HUGE:
+                self._look_closer(name, region, frame, args, out)
+        if len(self.ops) < MOST_OPS and is_noted(name):
+            op = describe(self, Called(name, region, args, kwargs, out, lambda: users_line(frame)))
+            if op is not None:
+                self.ops.append(op)
+
+    def _look_closer(self, name: str, region: str, frame: FrameType, args: Any, out: Tensor) -> None:
+        """Keeps an operation whose result is no number, or one that its gradient cannot stand."""
+        given = [t for t in tensors_in(args) if is_real(t)]
+        fed = tuple((float(t.min()), float(t.max())) for t in given[:2] if t.numel())
+        op = Op(name, region, users_line(frame), tuple(tuple(t.shape) for t in given))
+        if bool(torch.isfinite(out.detach()).all()):
+            highest = float(out.detach().abs().max())
+            if self.huge is None and highest > HUGE and fed:
+                self.huge = replace(op, fact=OutOfRange(fed, highest))
+            return
+        sound = all(bool(torch.isfinite(t.detach()).all()) for t in given)
+        if _spoils(name, out, sound):
+            dtype = str(out.dtype).removeprefix("torch.")
+            self.bad = replace(op, fact=OutOfRange(fed, dtype=dtype, sound=sound))
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    return a.numel() == b.numel() and torch.equal(a.detach().reshape(-1), b.reshape(-1))
+
+
+def _spoils(name: str, out: Tensor, sound: bool) -> bool:
+    """Whether an operation made a number that is none out of numbers; minus infinity in a mask is meant."""
+    return bool(torch.isnan(out.detach()).any()) or (sound and name.rstrip("_") not in MASKING)

@@ -1,0 +1,70 @@
+"""Where a tensor comes from: is it a tensor of the batch, or one that was shifted, turned or reordered on the way?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.diagnose.questions.tensors import dense_tensors
+
+MOST = 200_000
+
+
+def origin_of(batch: Any, tensor: Tensor) -> tuple[str, str]:
+    """The key of the batch whose values these are, and what was done to them; empty where there is none, or nothing.
+
+    Example:
+        >>> origin_of({"y": torch.tensor([0, 1, 2, 3])}, torch.tensor([3, 0, 1, 2]))
+        ('y', 'rolled by 1 sample')
+    """
+    if tensor.numel() < 3 or tensor.numel() > MOST:
+        return "", ""
+    alike = [(key, held) for key, held in dense_tensors(batch) if held.is_complex() == tensor.is_complex()]
+    for key, held in alike:
+        if held is tensor or (held.numel() == tensor.numel() and _same(held.reshape(-1), tensor.reshape(-1))):
+            return key, ""
+    for key, held in alike if not tensor.is_complex() else ():
+        if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor)):
+            return key, turned
+    return "", ""
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and bool(torch.equal(a.to(b.dtype), b))
+
+
+def _turned(held: Tensor, tensor: Tensor) -> str:
+    rows = held.detach().reshape(held.shape[0], -1).double()
+    given = tensor.detach().reshape(-1).double().reshape(rows.shape)
+    if len(rows) >= 3 and len(torch.unique(rows, dim=0)) > 2:
+        for shift in (1, -1, 2, -2):
+            if torch.equal(rows.roll(shift, 0), given):
+                return f"rolled by {shift} sample{'s' if abs(shift) > 1 else ''}"
+        if torch.equal(rows.flip(0), given):
+            return "in reverse order of the samples"
+        if torch.equal(_sorted_rows(rows), _sorted_rows(given)):
+            return "in another order of the samples"
+    if held.dim() >= 2 and held.shape == tensor.shape:
+        if 2 <= held.shape[-1] <= 4 and _same(held.flip(-1), tensor):
+            return "with its last axis in reverse order"
+        if held.shape[-1] == held.shape[-2] > 2 and held.dim() >= 3 and _same(held.transpose(-1, -2), tensor):
+            return "with its last two axes exchanged"
+    if not held.is_floating_point() and not tensor.is_floating_point():
+        flat, other = held.reshape(-1).long(), tensor.reshape(-1).long()
+        differences = torch.unique(other - flat)
+        classes = int(flat.max()) + 1
+        wraps = len(differences) == 2 and int(differences[1] - differences[0]) >= 2 and bool((flat >= 0).all())
+        if wraps and int(differences[1] - differences[0]) == max(classes, int(other.max()) + 1):
+            step = int(differences[1]) if 0 < int(differences[1]) <= classes // 2 else int(differences[0])
+            return f"shifted by {step:+d} class{'es' if abs(step) > 1 else ''}, the last wrapped around"
+    return ""
+
+
+def _sorted_rows(rows: Tensor) -> Tensor:
+    return (
+        torch.unique(rows, dim=0, return_inverse=False, sorted=True)
+        if len(torch.unique(rows, dim=0)) == len(rows)
+        else rows.sort(0).values
+    )

@@ -1,0 +1,155 @@
+"""Do outputs read the future, or their own answer, along a sequence, in an image, or in a column of the input?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.diagnose.questions.model_calls import ModelCall
+
+
+def measure_order(
+    call: ModelCall, name: str, tensor: Tensor, base: list[Tensor], targets: list[Tensor]
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Whether outputs read only earlier places of a sequence or image, and whether they read their own answer."""
+    places = _places(tensor, base)
+    if places is None:
+        return "", ()
+    axes, output = places
+    length = 1
+    for axis in axes[0]:
+        length *= tensor.shape[axis]
+    relation = next((found for target in targets if (found := _relation(tensor, axes[0], target))), "")
+    if length < 4 or not relation:
+        return "", ()
+    middle = length // 2
+    moved = _moved_places(call, tensor, axes, output, middle)
+    if moved is None:
+        return "", ()
+    before, at, after = bool(moved[:middle].any()), bool(moved[middle]), bool(moved[middle + 1 :].any())
+    if relation == "next":
+        # Changing place m is changing the answer of place m - 1.
+        if bool(moved[middle - 1]):
+            return "", (
+                (
+                    f"{name} at place {middle}",
+                    f"the output at place {middle - 1}, which has to predict it, changes with it",
+                ),
+            )
+        return (name, ()) if not before and (at or after) else ("", ())
+    if not before and after and at:  # reads only what comes before, and the place itself, which is the answer
+        return name, (
+            (
+                f"{name} at place {middle}",
+                "every output has to predict the very value that it reads, and reads nothing later",
+            ),
+        )
+    return ("" if before else name), ()
+
+
+def _places(tensor: Tensor, base: list[Tensor]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], int] | None:
+    """The axes of places in an argument and in an output: (B, T[, D]) or (B, C, H, W)."""
+    for index, output in enumerate(base):
+        if output.dim() < 2 or not tensor.dim() or output.shape[0] != tensor.shape[0]:
+            continue
+        if tensor.dim() == 4 and output.dim() >= 4 and output.shape[-2:] == tensor.shape[-2:] and tensor.shape[-1] > 2:
+            return ((2, 3), (output.dim() - 2, output.dim() - 1)), index
+        if tensor.dim() in (2, 3) and output.dim() >= 2 and (tensor.dim() == 3 or not tensor.is_floating_point()):
+            for axis in range(1, tensor.dim()):
+                if output.dim() > axis and output.shape[axis] == tensor.shape[axis] and tensor.shape[axis] > 3:
+                    return ((axis,), (axis,)), index
+                if output.shape[-1] == tensor.shape[axis] and tensor.shape[axis] > 3:
+                    return ((axis,), (output.dim() - 1,)), index
+    return None
+
+
+def _moved_places(call: ModelCall, tensor: Tensor, axes: Any, output: int, place: int) -> Tensor | None:
+    """Which places of the output move when one place of the argument is changed in every sample."""
+    changed = tensor.detach().clone()
+    flat = changed.movedim(axes[0], tuple(range(len(axes[0]))))
+    index = (place,) if len(axes[0]) == 1 else (place // flat.shape[1], place % flat.shape[1])
+    here = flat[index]
+    other = tensor.detach().reshape(-1)
+    if tensor.is_floating_point():
+        here.add_(0.37 * (float(other.double().std()) or 1.0))
+    else:
+        replacement = torch.where(here == other.max(), other.min(), other.max())
+        here.copy_(replacement)
+    before = call.again()[output]
+    after = call.again(lambda t: changed if t is tensor else t)[output]
+    if before.shape != after.shape:
+        return None
+    gap = (before - after).abs().movedim(axes[1], tuple(range(len(axes[1]))))
+    gap = gap.flatten(0, len(axes[1]) - 1).flatten(1).amax(1)
+    size = float(before.abs().max()) or 1.0
+    return gap > 1e-6 * size
+
+
+def _relation(tensor: Tensor, axes: tuple[int, ...], target: Tensor) -> str:
+    """Whether the targets are the argument itself ("same"), or its next place ("next"); empty where neither."""
+    given, wanted = tensor.detach().double(), target.detach().double()
+    if given.numel() == wanted.numel() and _alike(given.reshape(-1), wanted.reshape(-1)):
+        return "same"
+    if len(axes) != 1:
+        return ""
+    axis = axes[0]
+    count = given.shape[axis] - 1
+    later = given.narrow(axis, 1, count).reshape(-1)
+    if given.numel() == wanted.numel():
+        wanted = wanted.reshape(given.shape).narrow(axis, 0, count).reshape(-1)
+    if later.numel() != wanted.numel():
+        return ""
+    if _alike(later, wanted.reshape(-1)):
+        return "next"
+    return "same" if _alike(given.narrow(axis, 0, count).reshape(-1), wanted.reshape(-1)) else ""
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Equal, or one a rising line of the other (levels of a quantised image)."""
+    kept = b != -100
+    a, b = a[kept], b[kept]
+    if a.numel() < 4 or float(a.std()) == 0 or float(b.std()) == 0:
+        return False
+    if torch.equal(a, b):
+        return True
+    correlation = float(((a - a.mean()) * (b - b.mean())).mean() / (a.std(correction=0) * b.std(correction=0)))
+    return correlation > 0.9999
+
+
+def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]) -> Iterator[tuple[str, str]]:
+    """An argument beside others, or a column of one, that is what the loss compares with."""
+    for target in targets:
+        wanted = target.detach().double()
+        if wanted.numel() < 4 or (len(torch.unique(wanted)) < 4 and wanted.numel() < 8):
+            continue
+        answers = [o for o in base if o.shape == target.shape or (target.dim() == 1 and o.shape[:1] == target.shape)]
+        if not answers:  # another model's output is compared with it: a discriminator may see the truth
+            continue
+        for name, tensor in arguments:
+            given = tensor.detach().double()
+            single = len(arguments) > 1 and len(base) == 1 and base[0].shape == target.shape
+            if single and given.shape == wanted.shape and torch.equal(given, wanted) and tensor.is_floating_point():
+                yield name, "an argument of the model is the very tensor that its output is compared with"
+            elif (
+                tensor.dim() == 2
+                and tensor.is_floating_point()
+                and wanted.dim()
+                and wanted.numel() == len(tensor)
+                and given.shape[1] > 1
+            ):
+                column = (given == wanted.reshape(-1, 1)).all(0)
+                if bool(column.any()) and len(torch.unique(wanted)) > 3:
+                    yield f"{name}[:, {int(column.nonzero()[0])}]", "a column of the input is the target itself"
+            elif (
+                tensor.dim() == wanted.dim() == 2
+                and target.is_floating_point()
+                and given.shape[0] == wanted.shape[0]
+                and 1 <= wanted.shape[1] < given.shape[1]
+                and len(torch.unique(wanted)) > 3
+            ):
+                hits = [bool((given == wanted[:, i : i + 1]).all(0).any()) for i in range(wanted.shape[1])]
+                if all(hits):
+                    yield name, "columns of the input are the target itself"

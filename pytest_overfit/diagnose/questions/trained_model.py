@@ -1,0 +1,168 @@
+"""What one forward pass of the trained model shows, and what the model answers when it is asked on its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.evidence import Probed, Term
+from pytest_overfit.diagnose.questions import modes
+from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
+from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
+from pytest_overfit.diagnose.questions.outputs import measure_outputs
+from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
+from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
+from pytest_overfit.diagnose.questions.step_loss import loss_of
+from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.task import Heard, Terms
+from pytest_overfit.run.update import into_training
+
+
+class TrainedModel:
+    """The model as it was trained, open to questions; ``found`` has the answers so far.
+
+    Args:
+        traced: what was seen of the first steps, None where they were not traced.
+        samples: the length of the axis of samples, None where there is none.
+        questions: asks everything, and keeps what could not be asked.
+    """
+
+    def __init__(
+        self, bench: RunContext, traced: TracedUpdate | None, samples: int | None, questions: Questions
+    ) -> None:
+        self.bench, self.traced, self.samples, self.questions = bench, traced, samples, questions
+        self.found = Probed()
+        self.targets: list[Tensor] = []
+        self.outputs: Mapping[str, Tensor] = {}
+
+    def ask(self, curves: Curves) -> None:
+        """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
+        bench, task = self.bench, loss_of(self.bench)
+        if task is None:
+            self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
+            return
+        calls = self._forward(bench, bench.on(task), curves)
+        self._ask_models(bench.task.model, calls)
+        with self.questions.asking("whether predictions and targets are of the same samples"):
+            if self.reordered or not compares_outputs_directly(bench.task.batch, calls, self.targets, self.found.mixed):
+                paired, output = self._pairing(bench.on(task))
+                self._know(paired=paired, mispaired=output)
+        self.found = modes.look(bench, task, self.found, calls, curves, self.questions)
+
+    def _know(self, **answers: Any) -> None:
+        """Keeps what was answered: of a probe that breaks off the rest still counts."""
+        self.found = replace(self.found, **answers)
+
+    def _forward(self, bench: RunContext, on: RunContext, curves: Curves) -> list[ModelCall]:
+        """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
+        named = listened_to(getattr(bench.task, "given", bench.task.model))
+        tracer = StepTracer(bench.task.model, bench.task.batch, self.samples, self.questions)
+        into_training(bench.task.model)
+        seed_everything(bench.seed)
+        first = self.traced.steps[0].ops if self.traced is not None and self.traced.steps else ()
+        weighed = any(op.name in ("attention", "softmax") for op in first)
+        closely = curves.stop != "passed" or weighed or not first
+        watching = (
+            tracer.tracing(bench.optimizers, modules=curves.stop != "passed", checked=False)
+            if closely
+            else contextlib.nullcontext()
+        )
+        calls: list[ModelCall] = []
+        with self.questions.asking("a forward pass of the trained model"), model_calls(named, calls), watching:
+            heard, terms = on.forward()
+            self._know(modules=tuple(tracer.modules), ops=tuple(tracer.ops) if closely else first)
+            self.targets = tracer.targets or (self.traced.targets if self.traced is not None else [])
+            gated = tracer.parameters if any(op.name == "argmax" for op in first) else {}
+            self._ask_loss(on, heard, terms, gated, calls)
+        return calls
+
+    def _ask_loss(
+        self, on: RunContext, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[ModelCall]
+    ) -> None:
+        """What of the outputs, of the samples and of the weights the loss reads."""
+        batch, ask = on.task.batch, self.questions.ask
+        self._know(training=float(terms["objective"].detach()))
+        nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
+        looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
+        self._know(terms=looked, outputs=outputs)
+        if not gradients and heard:
+            learning = [p for p in on.task.model.parameters() if p.requires_grad]
+            alone = ask(
+                "a loss of the weights alone", lambda: reads_weights_alone(on.forward, batch, learning), otherwise=False
+            )
+            self._know(weights_alone=alone)
+        unread = ask(
+            "samples that the loss leaves out",
+            lambda: count_unread_samples(on.forward, batch, heard, gradients, self.samples, _passed_on(batch, calls)),
+            otherwise=0,
+        )
+        self._know(unread_samples=unread)
+        self.outputs = {name: tensor.detach() for name, tensor in heard}
+
+    def _ask_models(self, model: nn.Module, calls: list[ModelCall]) -> None:
+        """What the outputs of every model depend on, and the range of what it is given."""
+        wide = any(isinstance(m, nn.Linear) and m.out_features == self.samples for m in model.modules())
+        shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
+        squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
+        pairwise = self.samples is not None and not wide and squares
+        answers = []
+        for call in calls:
+            answer = Dependence()
+            with self.questions.asking(_of("what the outputs depend on", call)), evaluating_mode(call.module):
+                answer = depend(
+                    call, samples=self.samples, targets=self.targets, pairwise=pairwise, questions=self.questions
+                )
+            answers.append(answer)
+        self.found = with_answers(self.found, answers, calls)
+        with self.questions.asking("the range of the inputs"):
+            self._know(
+                arguments=tuple(
+                    (name, float(tensor.detach().min()), float(tensor.detach().max()))
+                    for call in calls
+                    for name, tensor in call.arguments()
+                    if is_real(tensor) and tensor.numel()
+                )
+            )
+
+    @property
+    def reordered(self) -> bool:
+        return self.traced is not None and self.traced.tracer.reordered
+
+    def _pairing(self, on: RunContext) -> tuple[bool | None, str]:
+        def forward(batch: Any) -> tuple[Heard, Terms]:
+            seed_everything(on.seed)
+            return on.forward(batch)
+
+        with evaluating_mode(on.task.model):
+            return measure_pairing(forward, on.task.batch, self.samples)
+
+
+def _of(question: str, call: ModelCall) -> str:
+    return f"{question} ({call.name})" if call.name else question
+
+
+def _passed_on(batch: Any, calls: list[ModelCall]) -> set[int]:
+    """The ids of the tensors of the batch that were passed to a model, as they are."""
+    given = [tensor for call in calls for _, tensor in call.arguments()]
+    return {
+        id(tensor)
+        for _, tensor in named_tensors(batch)
+        if is_dense(tensor)
+        and (numbers := numbers_of(tensor)) is not None
+        and any(numbers.shape == t.shape and torch.equal(numbers.to(t), t) for t in given)
+    }

@@ -1,0 +1,1 @@
+"""What is asked of a two-view run, and what follows from the answers."""

@@ -1,0 +1,64 @@
+"""What a model predicts for a two-view batch: a scale that is not the batch's, a confidence that runs away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.two_view.diagnose.views import DepthPredicted, ViewsPredicted, ViewsSeen
+from pytest_overfit.two_view.diagnose.words import SURE, percent
+
+
+def depth_scale(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[Cause]:
+    """The predicted structure is right and its scale is not."""
+    for depth in predicted.depths if predicted else ():
+        if depth.factor <= 0 or abs(math.log(depth.factor)) < math.log(1.2) or depth.error < 0.2:
+            continue
+        if depth.correlation < 0.9 or depth.aligned > min(0.15, depth.error / 3):
+            continue
+        certain = _cameras_have_scale(depth, predicted)
+        observed = (
+            f"{depth.name} is {depth.factor:.3g} times the depth of the batch: off by {percent(depth.error)}, and by "
+            f"{percent(depth.aligned)} once it is divided by that"
+        )
+        if certain:
+            observed += "; the predicted cameras have the batch's scale"
+        yield Cause(
+            "scale", f"output {depth.name}", observed,
+            "compare depths in the batch's units, without aligning or normalising the prediction, or normalise both",
+            "shown", {"factor": depth.factor, "error": depth.error, "aligned error": depth.aligned},
+            certain=certain, weight=SURE if certain else 0.8,
+        )  # fmt: skip
+
+
+def _cameras_have_scale(depth: DepthPredicted, predicted: ViewsPredicted | None) -> bool:
+    """Depth up to a scale can be meant, but not beside cameras that are right to scale."""
+    if predicted is None or predicted.baseline is None or predicted.camera_error is None:
+        return False
+    cameras = abs(predicted.baseline - 1) <= 0.15 and predicted.camera_error <= 0.15
+    return cameras and depth.aligned <= 0.08 and abs(math.log(depth.factor)) >= math.log(1.3)
+
+
+def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[Cause]:
+    """A confidence far above what its error allows.
+
+    The loss c |d| - a log c is least at c = a / |d|: confidence times error is then a, which is 0.05 to 1.
+    """
+    for confidence in predicted.confidences if predicted else ():
+        grown = confidence.start is None or confidence.mean >= 3 * confidence.start
+        if confidence.cost >= 3 and confidence.mean >= 20 and grown and confidence.follows > -0.7:
+            since = "" if confidence.start is None else f", from {confidence.start:.3g} at the start"
+            yield Cause(
+                "confidence-runaway", f"output {confidence.name}",
+                f"mean confidence is {confidence.mean:.3g}{since}, while depth is off by "
+                f"{percent(confidence.error)}: confidence times error is {confidence.cost:.3g}",
+                "multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
+                "or bound the confidence",
+                evidence={"mean": confidence.mean, "highest": confidence.highest, "error": confidence.error,
+                 "confidence times error": confidence.cost},
+                certain=confidence.error >= 0.01, weight=SURE,
+            )  # fmt: skip
+
+
+RULES = (depth_scale, confidence_runs_away)

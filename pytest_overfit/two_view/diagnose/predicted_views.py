@@ -1,0 +1,104 @@
+"""What a model predicts for a two-view batch, against the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pytest_overfit.two_view.diagnose.view_lookup import ENOUGH, Array, Flags, has_shape, is_two_view, to_numpy
+from pytest_overfit.two_view.diagnose.views import ConfidencePredicted, DepthPredicted, ViewsPredicted
+
+MOST = 50_000  # pixels of a batch
+
+
+def measure_predictions(
+    predicted: Mapping[str, Tensor], batch: Any, predicted_start: Mapping[str, Tensor] | None = None
+) -> ViewsPredicted | None:
+    """Predicted depth, confidence and cameras against the batch's; None where there are none, or no two-view batch.
+
+    Args:
+        predicted: by name, of which the last dotted part counts: `depth` and `depth_conf` (B, S, H, W) or
+            (B, S, H, W, 1), `pose_enc` (B, S, 9) with the translation first.
+        batch: as for `measure_views`.
+        predicted_start: the same before training, for what has grown since.
+    """
+    if not is_two_view(batch):
+        return None
+    shape = tuple(batch["depths"].shape)
+    truth = to_numpy(batch["depths"]).reshape(shape[0], -1)
+    counts = np.isfinite(truth) & (truth > 0)
+    if has_shape(batch.get("point_masks"), shape):
+        counts &= batch["point_masks"].detach().cpu().bool().numpy().reshape(shape[0], -1)
+    depths = _maps(predicted, ("depth", "depths"), shape)
+    confidences = _maps(predicted, ("depth_conf", "depth_confidence"), shape)
+    starts = _maps(predicted_start or {}, ("depth_conf", "depth_confidence"), shape)
+    if counts.sum() < ENOUGH or not depths:
+        return None
+    errors = {name: np.abs(depth - truth) for name, depth in depths.items()}
+    believed = []
+    for name, confidence in confidences.items():
+        beside = min(errors, key=lambda other: (other.rpartition(".")[0] != name.rpartition(".")[0], other))
+        start = float(starts[name][counts].mean()) if name in starts else None
+        believed.append(_confidence(name, confidence[counts], start, errors[beside][counts], truth[counts]))
+    return ViewsPredicted(
+        tuple(_depth(name, depth, truth, counts) for name, depth in depths.items()),
+        tuple(believed),
+        *_cameras(predicted, batch),
+    )
+
+
+def _maps(predicted: Mapping[str, Tensor], names: Sequence[str], shape: Sequence[int]) -> dict[str, Array]:
+    """(B, S H W) each, by full name; those that are not finite are left to others."""
+    found = {}
+    for name, tensor in predicted.items():
+        if name.rpartition(".")[2] in names and tuple(tensor.shape) in (tuple(shape), (*shape, 1)):
+            values = to_numpy(tensor).reshape(shape[0], -1)
+            if np.isfinite(values).all():
+                found[name] = values
+    return found
+
+
+def _depth(name: str, depth: Array, truth: Array, counts: Flags) -> DepthPredicted:
+    factors, aligned = [], []
+    for values, wanted, use in zip(depth, truth, counts, strict=True):
+        if use.any():
+            factor = float(np.median(values[use] / wanted[use]))
+            factors.append(factor)
+            aligned.append(np.abs(values[use] / (factor or 1.0) - wanted[use]) / wanted[use])
+    p, g = depth[counts], truth[counts]
+    logs = np.log(np.maximum(p, 1e-12)), np.log(g)
+    varied = min(float(log.std()) for log in logs) > 1e-6
+    return DepthPredicted(
+        name,
+        error=float(np.median(np.abs(p - g) / g)),
+        factor=float(np.median(factors)),
+        aligned=float(np.median(np.concatenate(aligned))),
+        spread=float(np.median(np.abs(np.median(g) - g) / g)),
+        correlation=float(np.corrcoef(*logs)[0, 1]) if varied else 0.0,
+    )
+
+
+def _confidence(name: str, values: Array, start: float | None, error: Array, truth: Array) -> ConfidencePredicted:
+    relative = error / truth
+    cost = min(float(np.median(values * error)), float(np.median(values * relative)))
+    ranks = [np.argsort(np.argsort(numbers[:MOST])).astype(np.float64) for numbers in (values, error)]
+    varied = min(float(numbers.std()) for numbers in (values, error)) > 0
+    follows = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if varied else 0.0
+    return ConfidencePredicted(
+        name, float(values.mean()), float(values.max()), start, float(np.median(relative)), cost, follows
+    )
+
+
+def _cameras(predicted: Mapping[str, Tensor], batch: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Length and error of the last predicted translations, relative to the batch's; None where they say nothing."""
+    wanted = to_numpy(batch["extrinsics"])[..., :3, 3]
+    length = float(np.linalg.norm(wanted))
+    for name in reversed(list(predicted)):
+        if name.rpartition(".")[2] == "pose_enc" and tuple(predicted[name].shape) == (*wanted.shape[:2], 9):
+            said = to_numpy(predicted[name])[..., :3]
+            if length > 1e-9 and np.isfinite(said).all():
+                return float(np.linalg.norm(said)) / length, float(np.linalg.norm(said - wanted)) / length
+    return None, None
