@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.config.schema import OverfitSettings
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.bounded import Outcome, hung_record, make_record
@@ -140,6 +141,13 @@ class _Runner:
         sample, ranks = draw(subject.data), self.place.ranks
         if subject.val_data is not None:
             sample = replace(sample, val=one_batch(subject.val_data))
+        if sample.val is None and self.settings.criteria.train_val is not None:
+            raise OverfitError(
+                "training to be compared with evaluation, and nothing to evaluate on",
+                where="train_val",
+                allowed="a validation batch: val_data=..., or data.val in a config",
+                hint="val_data may be the batch itself: evaluation mode against training mode",
+            )
         if ranks is None:
             return sample
         val = None if sample.val is None else ranks.agreed_batch(sample.val)
