@@ -15,8 +15,9 @@ RANK = {
     "errors": 0,
     "untrusted": 1,
     "config": 2,
-    "two_view": 3,
     "run": 3,
+    "trainer": 4,
+    "two_view": 5,
     "integrations": 4,
     "judge": 4,
     "diagnose": 5,
@@ -83,6 +84,37 @@ def test_rooms_import_only_what_comes_before_them(room: str) -> None:
 def test_the_flow_check_can_fail() -> None:
     """A judge that reads a report would be found."""
     assert backward_imports("judge", ["text.table", "run.record", "errors"]) == ["text.table"]
+
+
+def test_the_runner_knows_neither_a_config_nor_two_views() -> None:
+    """What it needs of them reaches it in the subject and the settings."""
+    files = [*(PACKAGE / "run").rglob("*.py")]
+    assert {path.name: bad for path in files if (bad := names_of_configs(path.read_text(encoding="utf-8")))} == {}
+    assert names_of_configs("def run(config: OverfitConfig): ...") == ["OverfitConfig"]
+
+
+def names_of_configs(source: str) -> list[str]:
+    """The names of a text that are those of a trainer's config."""
+    named = ("OverfitConfig", "TrainerConfig", "SplitConfig", "CheckpointConfig")
+    return [node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.id in named]
+
+
+def test_a_run_of_a_plain_model_imports_nothing_of_two_views() -> None:
+    """Nor of a trainer's config."""
+    done = subprocess.run([sys.executable, "-c", PLAIN_RUN], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["passed"]
+
+
+PLAIN_RUN = """
+import sys, torch
+from pytest_overfit import run_overfit
+
+batch = torch.randn(4, 3), torch.randn(4, 1)
+net = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+result = run_overfit(net, batch, torch.nn.functional.mse_loss, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+print(result.record.stop)
+print(*[name for name in sys.modules if name.startswith(("pytest_overfit.two_view", "pytest_overfit.trainer"))])
+"""
 
 
 def test_only_the_glue_imports_pytest() -> None:

@@ -103,9 +103,9 @@ class OverfitCall:
         return self._run_any(given, settings)
 
     def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
-        from pytest_overfit.api import run_subject, schedules_of
+        from pytest_overfit.api import run_subject
         from pytest_overfit.config.explain import explain_settings
-        from pytest_overfit.run.subject import Subject
+        from pytest_overfit.run.subject import Subject, schedules_of
 
         __tracebackhide__ = True
         node = self.request.node
