@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,15 @@ from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.judge.seeds import combine
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
-from pytest_overfit.result import OverfitResult
+from pytest_overfit.result import OverfitResult, of_seeds
 from pytest_overfit.run.bounded import Outcome
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
-from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory
+from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of
 
 ALONE = Place()
 TWO_VIEW_KEYS = frozenset({"depths", "extrinsics", "intrinsics"})  # of a batch of which the geometry is checked
@@ -100,28 +99,6 @@ def run_overfit(
     return run_subject(subject, settings_of_call(criteria, budget, settings), rules=rules)
 
 
-def schedules_of(given: Any) -> dict[str, Schedule]:
-    """Hyper-parameter -> its schedule; a bare callable is the learning rate's.
-
-    Example:
-        >>> list(schedules_of(lambda progress: 0.1 * (1 - progress)))
-        ['lr']
-
-    Raises:
-        OverfitError: it is neither a callable nor a mapping of such.
-    """
-    schedules = dict(given) if isinstance(given, Mapping) else {} if given is None else {"lr": given}
-    if wrong := [value for value in schedules.values() if not callable(value)]:
-        raise OverfitError(
-            f"a {type(wrong[0]).__name__} where a schedule is wanted",
-            where="schedule",
-            allowed="a function of the progress from 0 to 1 that gives the learning rate, or a mapping of such "
-            "functions by hyper-parameter: lr, weight_decay",
-            hint="a scheduler of torch.optim.lr_scheduler belongs into a step of your own",
-        )
-    return schedules
-
-
 def settings_of_call(
     criteria: Criteria | Mapping[str, Any] | None,
     budget: Budget | Mapping[str, Any] | None,
@@ -185,9 +162,9 @@ def run_config(
         ConfigError: what the config names cannot be built.
         OverfitError: as ``run_overfit``.
     """
-    from pytest_overfit.trainer.subject import adapter_of, settings_of, subject_of
+    from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
-    from pytest_overfit.two_view.sample import sample_of
+    from pytest_overfit.two_view.config_sample import sample_of
 
     drawn = sample_of(config) if sample is None else sample
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
@@ -353,19 +330,7 @@ def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], neede
         results.append(run(seed))
         if results[-1].interrupted or results[-1].record.stop == "hung":
             break
-    if len(seeds) == 1:
-        return results[0]
-    if (last := results[-1]).record.stop == "hung":  # which no number of other seeds makes good
-        red = [finding.name for finding in last.findings if finding.missed]
-        return replace(last, findings=(*last.findings, unjudged("seeds", *red[:1])), runs=tuple(results))
-    findings = combine([(r.record.seed, r.findings) for r in results], needed=needed or len(seeds))
-    worst = min(results, key=lambda result: (result.passed, *_last_margin(result)))
-    not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))
-    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence, not_asked)
-
-
-def _last_margin(result: OverfitResult) -> Iterator[float]:
-    yield float("inf") if result.margin is None else result.margin
+    return results[0] if len(seeds) == 1 else of_seeds(results, needed=needed or len(seeds))
 
 
 def _is_instance(optimizer: Any) -> bool:

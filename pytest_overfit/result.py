@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import NotAsked, not_asked_lines
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.seeds import combine
+from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.text.failure import cause_lines, failure_text
 from pytest_overfit.text.table import criteria_table, run_headline
@@ -98,3 +101,19 @@ class OverfitResult:
         if not self.passed:
             __tracebackhide__ = True
             raise AssertionError(self.failure_text())
+
+
+def of_seeds(results: Sequence[OverfitResult], *, needed: int) -> OverfitResult:
+    """One result of the runs of several seeds: the worst finding of each criterion, and the run that did worst.
+
+    Args:
+        needed: how many of them have to pass.
+    """
+    last = results[-1]
+    if last.record.stop == "hung":  # which no number of other seeds makes good
+        red = [finding.name for finding in last.findings if finding.missed]
+        return replace(last, findings=(*last.findings, unjudged("seeds", *red[:1])), runs=tuple(results))
+    findings = combine([(r.record.seed, r.findings) for r in results], needed=needed)
+    worst = min(results, key=lambda r: (r.passed, float("inf") if r.margin is None else r.margin))
+    not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))
+    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence, not_asked)

@@ -142,6 +142,19 @@ def test_rooms_import_only_what_comes_before_them() -> None:
     assert backward(package(), FLOW) == []
 
 
+def names_of_configs(source: str) -> list[str]:
+    """The names of a text that are those of a trainer's config."""
+    named = ("OverfitConfig", "TrainerConfig", "SplitConfig", "CheckpointConfig")
+    return [node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.id in named]
+
+
+def test_the_runner_knows_no_config() -> None:
+    """What it needs of one reaches it in the subject and the settings."""
+    files = [*(PACKAGE / "run").rglob("*.py")]
+    assert {path.name: bad for path in files if (bad := names_of_configs(path.read_text(encoding="utf-8")))} == {}
+    assert names_of_configs("def run(config: OverfitConfig): ...") == ["OverfitConfig"]
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     """Type-checking imports and those inside of functions included."""
     assert circle_of(package()) == []

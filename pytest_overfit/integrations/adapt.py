@@ -15,8 +15,8 @@ from pytest_overfit.run.subject import Subject, is_factory
 HOMES = {
     ("pytorch_lightning.core.module", "LightningModule"): "lightning.adapter",
     ("lightning.pytorch.core.module", "LightningModule"): "lightning.adapter",
-    ("transformers.trainer", "Trainer"): "huggingface.trainer",
-    ("transformers.modeling_utils", "PreTrainedModel"): "huggingface.model",
+    ("transformers.trainer", "Trainer"): "huggingface.trainer_parts",
+    ("transformers.modeling_utils", "PreTrainedModel"): "huggingface.pretrained",
 }
 
 
@@ -54,7 +54,7 @@ def may_bring_data(model: Any) -> bool:
 
 def module_of(thing: Any) -> Any:
     """The module in what was handed over: that of a ``transformers.Trainer``, else the thing itself."""
-    return thing.model if home_of(thing) == "huggingface.trainer" else thing
+    return thing.model if home_of(thing) == "huggingface.trainer_parts" else thing
 
 
 def home_of(thing: Any) -> str | None:

@@ -121,9 +121,9 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
 
 def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mapping[str, Any]) -> OverfitResult:
     """One bounded run without a config."""
-    from pytest_overfit.api import run_subject, schedules_of
+    from pytest_overfit.api import run_subject
     from pytest_overfit.config.explain import explain_settings
-    from pytest_overfit.run.subject import Subject
+    from pytest_overfit.run.subject import Subject, schedules_of
 
     __tracebackhide__ = True
     session = requester.session

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.config.schema import OverfitSettings
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.bounded import Outcome, hung_record, make_record
@@ -27,7 +28,7 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample, draw, one_batch
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Subject, as_given, is_factory, with_data
-from pytest_overfit.run.training import Asked, Training, planned_steps
+from pytest_overfit.run.training import RunRequest, Training, planned_steps
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watchdog import Hung, Watchdog
@@ -118,10 +119,10 @@ class _Runner:
                 with memory_errors_told(choice.device, where=subject.name or type(model).__name__):
                     snapshot.add(model)
                     snapshot.add_reachable(*subject.callables)
-                    asked = Asked(
+                    request = RunRequest(
                         subject, settings, self.seed, self._sample(subject), snapshot, self.dog, self.questions
                     )
-                    return self._record(asked, model, choice, anew=is_factory(given.model))
+                    return self._record(request, model, choice, anew=is_factory(given.model))
             finally:
                 try:
                     self.dog.over()
@@ -140,21 +141,28 @@ class _Runner:
         sample, ranks = draw(subject.data), self.place.ranks
         if subject.val_data is not None:
             sample = replace(sample, val=one_batch(subject.val_data))
+        if sample.val is None and self.settings.criteria.train_val is not None:
+            raise OverfitError(
+                "training to be compared with evaluation, and nothing to evaluate on",
+                where="train_val",
+                allowed="a validation batch: val_data=..., or data.val in a config",
+                hint="val_data may be the batch itself: evaluation mode against training mode",
+            )
         if ranks is None:
             return sample
         val = None if sample.val is None else ranks.agreed_batch(sample.val)
         return replace(sample, train=ranks.agreed_batch(sample.train), val=val)
 
-    def _record(self, asked: Asked, model: nn.Module, choice: DeviceChoice, *, anew: bool) -> RunRecord:
-        ranks, subject, inspector = self.place.ranks, asked.subject, self.callbacks.inspector
+    def _record(self, request: RunRequest, model: nn.Module, choice: DeviceChoice, *, anew: bool) -> RunRecord:
+        ranks, subject, inspector = self.place.ranks, request.subject, self.callbacks.inspector
         trained, shards, supervision = model, None, None
         if ranks is not None and ranks.shards_models:  # which may not fit as a whole: probed where it is
             from pytest_overfit.run.ranks.sharding import sharded
 
             home = choose_device_for(model, "model").device
-            supervision = Training(asked, model, home).probe()
+            supervision = Training(request, model, home).probe()
             shards, trained = sharded(ranks, subject, choice.device)
-        training = Training(asked, trained.to(choice.device), choice.device, given=shards, ranks=ranks)
+        training = Training(request, trained.to(choice.device), choice.device, given=shards, ranks=ranks)
         self.dog.on_phase("probing the loss", "", None)
         training.known(training.probe() if supervision is None else supervision)
         self.dog.on_phase(WARM_UP, "", None)
@@ -184,7 +192,7 @@ class _Runner:
             yield f"{key}: no group clips {shorten(training.clip.unclaimed)}"
         if steps:
             yield from training.subject.remarks()
-        yield from training.asked.sample.notes
+        yield from training.request.sample.notes
         if len(self.settings.seeds) > 1 and not anew:
             yield "every seed starts from the same weights: pass a factory instead of a model to draw new ones"
 

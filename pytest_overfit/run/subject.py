@@ -15,7 +15,7 @@ from pytest_overfit.run.observer import Pictures
 from pytest_overfit.run.record import FramePrediction, Generated
 
 if TYPE_CHECKING:
-    from pytest_overfit.run.supervision import Probe
+    from pytest_overfit.run.supervision_probe import Probe
 
 Schedule = Callable[[float], float]  # the value of a hyper-parameter at a progress from 0 to 1
 VAL_EVERY = 100  # steps between two looks at a validation batch
@@ -76,7 +76,7 @@ class Subject:
         val_data: what is evaluated on, as ``data``; ``val_every``: steps between two evaluations.
         schedules: hyper-parameter of the parameter groups (``lr``, ``weight_decay``) -> its value over the run.
         predict: (model, batch) -> predictions, where the loss takes predictions.
-        application: what the predictions mean; ``draws``: pictures of them are wanted.
+        application: what the predictions mean; ``shows_pictures``: all observers get pictures of them.
         held: what else may hold state of the user's.
         clip: modules whose gradients are clipped together, where the settings name none.
         keys: how messages call a setting that comes from elsewhere, by its name.
@@ -99,7 +99,7 @@ class Subject:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     predict: Callable[[Any, Any], Any] | None = None
     application: Application = Application()
-    draws: bool = False
+    shows_pictures: bool = False
     held: tuple[Any, ...] = ()
     clip: tuple[ClipGroup, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +127,28 @@ class Subject:
 def is_factory(model: Any) -> bool:
     """Whether a model can be built afresh: a callable that is no module."""
     return callable(model) and not isinstance(model, nn.Module)
+
+
+def schedules_of(given: Any) -> dict[str, Schedule]:
+    """Hyper-parameter -> its schedule; a bare callable is the learning rate's.
+
+    Example:
+        >>> list(schedules_of(lambda progress: 0.1 * (1 - progress)))
+        ['lr']
+
+    Raises:
+        OverfitError: it is neither a callable nor a mapping of such.
+    """
+    schedules = dict(given) if isinstance(given, Mapping) else {} if given is None else {"lr": given}
+    if wrong := [value for value in schedules.values() if not callable(value)]:
+        raise OverfitError(
+            f"a {type(wrong[0]).__name__} where a schedule is wanted",
+            where="schedule",
+            allowed="a function of the progress from 0 to 1 that gives the learning rate, or a mapping of such "
+            "functions by hyper-parameter: lr, weight_decay",
+            hint="a scheduler of torch.optim.lr_scheduler belongs into a step of your own",
+        )
+    return schedules
 
 
 Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager[Subject]]

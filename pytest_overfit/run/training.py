@@ -29,7 +29,7 @@ from pytest_overfit.run.record import Evaluation, Generated, Supervision
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.supervision import nudged, probe_batch
+from pytest_overfit.run.supervision_probe import nudged, probe_batch
 from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
@@ -48,7 +48,7 @@ def planned_steps(settings: OverfitSettings) -> int:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """One run as it was asked for.
 
     Args:
@@ -77,12 +77,18 @@ class Training:
     """
 
     def __init__(
-        self, asked: Asked, model: nn.Module, device: torch.device, *, given: Any = None, ranks: Ranks | None = None
+        self,
+        request: RunRequest,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        given: Any = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        subject, settings, sample = asked.subject, asked.settings, asked.sample
-        self.asked, self.subject, self.settings, self.ranks = asked, subject, settings, ranks
-        self.snapshot, self.questions = asked.snapshot, asked.questions
-        self.about_supervision = asked.questions.apart()
+        subject, settings, sample = request.subject, request.settings, request.sample
+        self.request, self.subject, self.settings, self.ranks = request, subject, settings, ranks
+        self.snapshot, self.questions = request.snapshot, request.questions
+        self.about_supervision = request.questions.apart()
         self.task = _task(subject, settings, model, subject.model if given is None else given, sample, device)
         self._materialise()
         self.frozen = freeze(model, settings.freeze, where=subject.key("freeze"))
@@ -93,7 +99,7 @@ class Training:
         self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
-            seed=asked.seed,
+            seed=request.seed,
             planned_steps=planned_steps(settings),
             task=self.task,
             watch=self.watch,
@@ -112,7 +118,7 @@ class Training:
 
     def plan(self) -> Plan:
         """How far the run may go, and what it has to reach."""
-        settings, subject, dog = self.settings, self.subject, self.asked.dog
+        settings, subject, dog = self.settings, self.subject, self.request.dog
         return Plan(
             max_steps=self.parts.planned_steps,
             max_seconds=settings.budget.max_seconds if (left := dog.left()) is None else left,
@@ -137,7 +143,7 @@ class Training:
         return RunContext(
             task=self.task,
             plan=plan,
-            seed=self.asked.seed,
+            seed=self.request.seed,
             start=start,
             update=lambda task, watch: self.update(task, watch, start),
             optimizers=self.optimizers,
@@ -147,7 +153,7 @@ class Training:
             step=self._step(self.task.given),
             drawn=data if callable(data) and not defines(data, "__iter__") else None,
             callables=subject.callables,
-            dog=self.asked.dog,
+            dog=self.request.dog,
         )
 
     def update(self, task: CallTask, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:
@@ -183,7 +189,7 @@ class Training:
 
         with optimizers_heard(heard):
             # A step makes the verdict, whatever loss stands beside it.
-            call = LossCall(self.task, inner, seed=self.asked.seed, step=self._step(self.task.given))
+            call = LossCall(self.task, inner, seed=self.request.seed, step=self._step(self.task.given))
             return (self.subject.application.probe or probe_batch)(call, self.about_supervision)
 
     def known(self, supervision: Supervision | None) -> None:
@@ -230,7 +236,7 @@ class Training:
         validation has told them.
         """
         task, application = self.task, self.subject.application
-        seeing = [o for o in observers if self.subject.draws or o.wants_pictures]
+        seeing = [o for o in observers if self.subject.shows_pictures or o.wants_pictures]
         collective = self.is_sharded  # where all ranks look, or none does
         if task.predictor is None or not (collective or seeing or (observers and task.val_batch is None)):
             return

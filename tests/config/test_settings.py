@@ -13,10 +13,11 @@ import pytest
 from pytest_overfit.config.criteria import Criteria, Limit
 from pytest_overfit.config.keywords import MARKER, table_of_settings
 from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, OverfitSettings
+from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.judge.monotonic import Monotonic
+from pytest_overfit.judge.train_val import TrainVal
 
 from .helpers import write
 
@@ -209,12 +210,23 @@ def test_every_keyword_arrives() -> None:
     assert (found.diagnose, found.diagnose_seconds) == (False, 1.5)
 
 
-@pytest.mark.parametrize("name", ["train_val", "prediction"])
-def test_criteria_of_configs_alone_are_refused(name: str) -> None:
-    """Without a config there is no validation split and no two-view prediction to compare with."""
-    with pytest.raises(ConfigError, match=f"{name}: found true, allowed: false: only a run under a config"):
-        of_call(**{name: True})
-    assert getattr(of_call(**{name: False}).criteria, name) is None
+def test_a_criterion_of_configs_alone_is_refused() -> None:
+    """Without a config there is no two-view prediction to compare with the truth."""
+    with pytest.raises(ConfigError, match="prediction: found true, allowed: false: only a run under a config"):
+        of_call(prediction=True)
+    assert of_call(prediction=False).criteria.prediction is None
+
+
+def test_a_call_may_freeze_clip_and_compare_with_evaluation() -> None:
+    """One norm is that of all gradients together; a mapping has one per glob."""
+    found = of_call(freeze="backbone.*", clip_grad_norm=1, train_val={"tolerance": 0.2})
+    assert found.freeze == ("backbone.*",)
+    assert found.clip_grad_norm == (ClipGroup(("*",), 1.0),)
+    assert found.criteria.train_val == TrainVal(0.2)
+    groups = of_call(clip_grad_norm={"head": 0.5, "body.*": 2}).clip_grad_norm
+    assert groups == (ClipGroup(("head",), 0.5), ClipGroup(("body.*",), 2.0))
+    with pytest.raises(ConfigError, match="clip_grad_norm: found -1, allowed: a number above 0, or a mapping of globs"):
+        of_call(clip_grad_norm=-1)
 
 
 def test_overrides_of_configs_alone_are_passed_over() -> None:

@@ -76,8 +76,8 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
         ((RECORDED, f"+{ENTRY}.ROOT=nowhere"), "pair", ["the dummy batch that a loader hands out"]),
         (
             ("overfit.criteria.terms={loss_objective: 0.01}",),
-            "loss_objective",
-            ["the loss gives no such term", "terms of the loss: objective, loss_camera"],
+            "run",
+            ["the loss gives no term 'loss_objective'", "one of the terms that it gives: objective, loss_camera"],
         ),
         (
             ("model.trunk.norm=batch", "+model.trunk.momentum=0.001"),

@@ -163,6 +163,12 @@ def test_training_is_compared_with_evaluation(world: World, model: type[Memorise
     assert (result.record.stop == "passed") == agrees
 
 
+def test_nothing_to_evaluate_on_is_an_error(world: World) -> None:
+    """It says what is wanted."""
+    with pytest.raises(OverfitError, match="nothing to evaluate on"):
+        world(Memoriser(), train_val=True)
+
+
 def test_schedules_of_learning_rate_and_weight_decay(world: World) -> None:
     """Each over the whole budget, and the run is another one than without."""
     result = world(Memoriser(), schedules={"lr": (0.02, 0.01), "weight_decay": (0.5, 0.25)})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 PLAIN = """
 import sys, torch
 from pytest_overfit import run_overfit
@@ -26,7 +24,6 @@ def loaded(before: str = "") -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.xfail(reason="run/ still imports it", strict=True)
 def test_a_run_of_a_plain_model_imports_nothing_of_it() -> None:
     """Trained, judged, diagnosed and told."""
     assert loaded() == "[]"

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.integrations.called import called_modules
-from pytest_overfit.integrations.lightning.data import discarded, first_of, is_datamodule, overrides, transfers
-from pytest_overfit.integrations.lightning.loop import Loop
+from pytest_overfit.integrations.lightning.batches import discarded, first_of, is_datamodule, overrides, transfers
 from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
-from pytest_overfit.integrations.lightning.trainer import EPOCHS, Trainer, missing_told
+from pytest_overfit.integrations.lightning.stand_in import EPOCHS, Trainer, missing_told
+from pytest_overfit.integrations.lightning.training_loop import Loop
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved

@@ -67,7 +67,7 @@ def subject_of(
         step=step,
         name=config.exp_name,
         val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
-        draws=config.logging.log_visuals,
+        shows_pictures=config.logging.log_visuals,
         keys=KEYS,
         notes=config.notes,
     )

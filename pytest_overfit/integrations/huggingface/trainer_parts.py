@@ -14,7 +14,7 @@ from torch import nn
 from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.huggingface.generation import said_again
-from pytest_overfit.integrations.huggingface.step import TrainerStep
+from pytest_overfit.integrations.huggingface.trainer_step import TrainerStep
 from pytest_overfit.run.batch_differences import compare_batches
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import preserved
