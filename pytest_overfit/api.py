@@ -6,10 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
-from pytest_overfit.config.schema import Budget, OverfitSettings
-from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
@@ -28,14 +24,18 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of
+from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.settings.criteria_section import LEARNING, NOTHING_ASKED
+from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
+from pytest_overfit.settings.settings import Budget, OverfitSettings
 
 ALONE = Place()
 TWO_VIEW_KEYS = frozenset({"depths", "extrinsics", "intrinsics"})  # of a batch of which the geometry is checked
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.observer import Observer
+    from pytest_overfit.trainer.config import OverfitConfig
 
 
 def run_overfit(

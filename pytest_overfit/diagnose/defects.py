@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.diagnose.cause import GROUPS, Cause
 from pytest_overfit.errors.asking import REPORT, NotAsked
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.settings.criterion import Criterion
 
 ALLOWED = "no mistake that is certain"
 DEFECTS = Criterion("defects", "no probe finds a mistake that is certain, whatever the loss has reached")

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
@@ -35,6 +34,7 @@ from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.update import Again, Detached, Update
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Hung
+from pytest_overfit.settings.criteria import Criteria
 
 Judge = Callable[[RunRecord], tuple[Finding, ...]]
 LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criterion import Criterion, never
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import BatchRecord, RunRecord
+from pytest_overfit.settings.criterion import Criterion, never
 
 
 def judge_constant_batch(record: RunRecord, *, may_differ: bool = False) -> Finding:

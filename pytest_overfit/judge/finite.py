@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criterion import Criterion
 
 
 def judge_finite(record: RunRecord) -> Finding:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criterion import Criterion
 
 
 def judge_generates(record: RunRecord) -> Finding:

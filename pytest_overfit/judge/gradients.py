@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import ParameterRecord, RunRecord
+from pytest_overfit.settings.criterion import Criterion
 
 ALL_LEARN = "all that is trainable learns, nothing else moves"
 

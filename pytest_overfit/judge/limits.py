@@ -6,10 +6,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criterion import Criterion
 
 SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result
 FELL = "fell by only"

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criterion import Criterion, bounded
 
 SMALL_CLIMB = 0.05  # a share of the fall that may be noise
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from pytest_overfit.config.criteria_registry import entries
 from pytest_overfit.judge.finding import ECHO, Finding
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
+from pytest_overfit.settings.criteria_registry import entries
 
 HINT = "mend what that line waits for; raise max_seconds where it is merely slow"
 UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters", "detached")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criteria_registry import entries
-from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criteria_registry import entries
+from pytest_overfit.settings.criterion import Criterion, bounded
 
 MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import UNFINISHED
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criterion import Criterion, bounded
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.config.criteria_registry import Entry, entries
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import judge_limit
 from pytest_overfit.judge.stopped import judge_hung, without_echoes
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.settings.criteria_registry import Entry, entries
 
 
 def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tuple[Finding, ...]:

@@ -14,8 +14,8 @@ from pytest_overfit.plugin.options import INI, OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.result import OverfitResult
+    from pytest_overfit.trainer.config import OverfitConfig
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
 ASKING = ("config", "explain", "strict", "log_dir", "report", "save", "compare", "compare_fail")
@@ -42,7 +42,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
 def pytest_configure(config: pytest.Config) -> None:
     text = MARKER
     if config.getoption("markers"):
-        from pytest_overfit.config.keywords import marker_text
+        from pytest_overfit.settings.keywords import marker_text
 
         text = marker_text()
     config.addinivalue_line("markers", text)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.plugin.config_items import RUN, check_of
 from pytest_overfit.plugin.options import absolute
 from pytest_overfit.plugin.state import STAGES, FileState, SessionState
+from pytest_overfit.trainer.config import OverfitConfig
 
 REGRESSION = "regression"  # the item of --overfit-compare-fail
 DEFECTS = "defects"  # judged by probes: without them there is nothing to judge

@@ -62,7 +62,7 @@ def refuse_options(names: Sequence[str]) -> None:
 
 def _load(config: pytest.Config) -> None:
     """Loads every config before anything is collected, reports all their problems, and sets the paths to collect."""
-    from pytest_overfit.config.loading import load_configs
+    from pytest_overfit.trainer.loading import load_configs
 
     session = session_state(config)
     options, folder = session.options, session.folder

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.plugin.faults import ends_session
 from pytest_overfit.plugin.requester import Requester, config_or_none, limited_stage, told
+from pytest_overfit.trainer.config import OverfitConfig
 
 Value = TypeVar("Value")
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.errors.asking import not_asked_lines
 from pytest_overfit.plugin.item_reports import keep_properties
 from pytest_overfit.plugin.provenance import command_of, environment
@@ -25,13 +24,14 @@ from pytest_overfit.text.failure import cause_lines
 from pytest_overfit.text.numbers import debug_lines
 from pytest_overfit.text.progress import time_line
 from pytest_overfit.text.table import run_headline
+from pytest_overfit.trainer.config import LoggingConfig
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.criteria import Criteria
-    from pytest_overfit.config.explain import Row
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
+    from pytest_overfit.settings.criteria import Criteria
+    from pytest_overfit.settings.explain import Row
+    from pytest_overfit.trainer.config import OverfitConfig
 
 
 class RunObservers:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin.faults import SKIPS, from_users_code, is_skip_of_fixture, refused_skip
 from pytest_overfit.plugin.fixtures import NothingGiven, once
@@ -21,10 +20,11 @@ from pytest_overfit.plugin.unchecked import CALL, RESULT
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
+from pytest_overfit.settings.ladder import layer_of_keywords
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.place import Place
+    from pytest_overfit.trainer.config import OverfitConfig
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")  # each has a fixture
 PASSED = ("val_data", "schedule")  # by the call alone; a config has its own
@@ -122,8 +122,8 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
 def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mapping[str, Any]) -> OverfitResult:
     """One bounded run without a config."""
     from pytest_overfit.api import run_subject
-    from pytest_overfit.config.explain import explain_settings
     from pytest_overfit.run.subject import Subject, schedules_of
+    from pytest_overfit.settings.explain import explain_settings
 
     __tracebackhide__ = True
     session = requester.session
@@ -168,9 +168,9 @@ def _run_config(requester: Requester, passed: Mapping[str, Any]) -> OverfitResul
 
 def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[str, Any]) -> OverfitResult:
     from pytest_overfit.api import run_config
-    from pytest_overfit.config.explain import explain_config
     from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.sample import Sample
+    from pytest_overfit.trainer.explanation import explain_config
     from pytest_overfit.two_view.inspections import not_none
 
     state, model = requester.state, _piece(requester, passed, "model")

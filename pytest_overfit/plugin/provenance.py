@@ -27,7 +27,7 @@ def command_of(session: SessionState, title: str) -> str:
     Args:
         title: the config file, or the test.
     """
-    from pytest_overfit.config.secret import told_override
+    from pytest_overfit.settings.secret import told_override
 
     left_out = OF_THE_REPORT if "::" in title else (*OF_THE_REPORT, "--overfit-config")
     given = iter(session.arguments)

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_overfit.config.keywords import COMMAND_LINE, INI, MARKER
-from pytest_overfit.config.settings import Layer, layer_of_keywords, layer_of_overrides
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin.options import Options
 from pytest_overfit.plugin.screen import showing
 from pytest_overfit.plugin.state import FileState, ItemState, SessionState, item_state, session_state
+from pytest_overfit.settings.keywords import COMMAND_LINE, INI, MARKER
+from pytest_overfit.settings.ladder import Layer, layer_of_keywords, layer_of_overrides
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Distributed, OverfitConfig
     from pytest_overfit.plugin.session_records import SessionRecords
     from pytest_overfit.run.place import Place
     from pytest_overfit.run.record import Hang
     from pytest_overfit.run.watchdog import LastWord
+    from pytest_overfit.settings.settings import Distributed
+    from pytest_overfit.trainer.config import OverfitConfig
 
 Value = TypeVar("Value")
 Markers = tuple[Mapping[str, Any], Sequence[object]]  # keywords and positional arguments

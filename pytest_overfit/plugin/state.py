@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.config.settings import Layer, Resolved, resolve_settings
-from pytest_overfit.config.strictness import strict_config, strict_settings
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.faults import Faults
 from pytest_overfit.plugin.options import Options, absolute, resolve_options
 from pytest_overfit.plugin.screen import Screen, screen_of
+from pytest_overfit.settings.ladder import Layer, Resolved, resolve_settings
+from pytest_overfit.settings.strictness import strict_settings
+from pytest_overfit.trainer.config import strict_config
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.judge.finding import Finding
     from pytest_overfit.plugin.rank_session import RankSession
     from pytest_overfit.plugin.tracked_result import TrackedRun
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.run.sample import Sample
+    from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 
 STAGES = ("config", "pair", "loader")  # items of a config file that come before its run
@@ -156,7 +157,7 @@ class SessionState:
 
     def hide(self, text: str) -> str:
         """A text with ``***`` for what the configs of this session have out of the environment."""
-        from pytest_overfit.config.secret import hide
+        from pytest_overfit.settings.secret import hide
 
         return hide(text, self.secrets)
 
@@ -171,7 +172,7 @@ class SessionState:
         Raises:
             ConfigError: it is wrong, or does not fit to what the marker says besides.
         """
-        from pytest_overfit.config.loading import load_config
+        from pytest_overfit.trainer.loading import load_config
 
         assert layer.config is not None
         path, options = absolute(layer.config, folder), self.options

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
@@ -32,6 +31,7 @@ from pytest_overfit.run.training import RunRequest, Training, planned_steps
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watchdog import Hung, Watchdog
+from pytest_overfit.settings.settings import OverfitSettings
 
 ALONE = Place()
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Pictures
 from pytest_overfit.run.record import FramePrediction, Generated
+from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
 
 if TYPE_CHECKING:
     from pytest_overfit.run.supervision_probe import Probe

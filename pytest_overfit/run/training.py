@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import ClipGroup, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions, users_code
 from pytest_overfit.run.batch import fingerprint, freeze_batch
@@ -34,6 +33,7 @@ from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.settings.settings import ClipGroup, OverfitSettings
 from pytest_overfit.untrusted.objects import defines
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.device import choose_device_for
@@ -18,7 +16,9 @@ from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.settings.secret import hide
 from pytest_overfit.trainer.checkpoint import load_checkpoint
+from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import instantiate
 from pytest_overfit.trainer.process_group import alone

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import OverfitConfig, OverfitSettings
-from pytest_overfit.config.trainer import TrainerConfig
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import Adapter, Application, Subject
+from pytest_overfit.settings.settings import OverfitSettings
 from pytest_overfit.trainer.accumulation import Accumulated
 from pytest_overfit.trainer.build import (
     KEYS,
@@ -25,6 +24,7 @@ from pytest_overfit.trainer.build import (
     build_optimizer,
     schedule_of,
 )
+from pytest_overfit.trainer.config import OverfitConfig, TrainerConfig
 
 
 def settings_of(config: OverfitConfig) -> OverfitSettings:

@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.run.sample import LOADER_DRAWS, Sample
+from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.two_view.data.loader import draw_batch
 from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 from pytest_overfit.two_view.from_config import dataset_of, loader_of, pair_of, val_batch_of

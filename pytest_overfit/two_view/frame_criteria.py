@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criterion import Criterion, bounded
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import UNFINISHED
 from pytest_overfit.run.record import FramePrediction, RunRecord
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criterion import Criterion, bounded
 
 NOTHING_PREDICTED = "every limit null", "at least one limit, or prediction: false"
 

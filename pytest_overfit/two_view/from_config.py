@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.schema import OverfitConfig, SplitConfig
+from pytest_overfit.trainer.config import OverfitConfig, SplitConfig
 from pytest_overfit.two_view.inspections import hinted, look_at, not_none, refuse_missing
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 

@@ -16,7 +16,7 @@ from pytest_overfit.errors.suggest import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_overfit.config.schema import OverfitConfig
+    from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.data.trainer_data import TrainerData
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 

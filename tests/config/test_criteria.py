@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criteria import Criteria, Limit
 from pytest_overfit.judge.train_val import TrainVal
+from pytest_overfit.settings.criteria import Criteria, Limit
 
 
 def test_names_of_criteria() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pytest_overfit.config.compose import compose_tree
-from pytest_overfit.config.interpolation import MAX_TEXT, Cost, Interpolation, Survey, scan
-from pytest_overfit.config.problems import Unusable
+from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.trainer.compose import compose_tree
+from pytest_overfit.trainer.interpolation import MAX_TEXT, Cost, Interpolation, Survey, scan
 
 from .helpers import load, problems, problems_in, write
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config import with_hydra
-from pytest_overfit.config.loading import load_config
+from pytest_overfit.trainer import with_hydra
+from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, problems, write
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.config.compose import compose_tree
-from pytest_overfit.config.problems import Unusable
-from pytest_overfit.config.with_hydra import hydra_available
+from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.trainer.compose import compose_tree
+from pytest_overfit.trainer.with_hydra import hydra_available
 
 from .conftest import block_hydra
 from .helpers import EXAMPLES, SOURCE_ENV, problems_in, write
@@ -157,7 +157,7 @@ def in_a_process_without_hydra(statement: str) -> str:
     code = f"""
 import sys
 sys.modules["hydra"] = None
-from pytest_overfit.config.loading import load_config
+from pytest_overfit.trainer.loading import load_config
 {statement}
 print([name for name in sys.modules if name.startswith("hydra.")])
 """
@@ -179,7 +179,7 @@ def test_plain_file_imports_no_hydra(tmp_path: Path) -> None:
     path = write(tmp_path, "img_size: 224\n")
     code = f"""
 import sys
-from pytest_overfit.config.loading import load_config
+from pytest_overfit.trainer.loading import load_config
 print(load_config({str(path)!r}, ["seed_value=7", "model={{a:1}}"]).seed, "hydra" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes import (
     activations,
@@ -28,6 +27,7 @@ from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.settings.criteria import Limit
 
 CURVES = {"objective": (1.0,) * 10, "task": (1.0,) * 10, "balance": (1.0,) * 10}
 SUPERVISION = Supervision({"x": {"task": 1.0, "balance": 1.0}, "y": {"task": 1.0}}, (), inputs=("x",))

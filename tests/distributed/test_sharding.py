@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytest_overfit.settings.settings import Distributed
 from torch import nn
 
-from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.ranks.sharding import blocks_of, refuse_instances
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.config.causes import GROUPS, IDS
 from pytest_overfit.diagnose.catalogue import ids_of
 from pytest_overfit.diagnose.inspector import LEAST_SECONDS
 from pytest_overfit.diagnose.questions.loss_floor import STEPS
 from pytest_overfit.diagnose.questions.modes import SETTLE
 from pytest_overfit.diagnose.questions.parameter_updates import CLOSE
+from pytest_overfit.settings.cause_ids import GROUPS, IDS
 from tests.docs.write_causes import EVERY, PAGE, listed, page
 from tests.docs.write_causes import IDS as IDS_FILE
 from tests.support.examples import BLOCK, fixed, run_example, told

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.constant_batch import judge_constant_batch
 from pytest_overfit.judge.finite import judge_finite
@@ -22,6 +21,7 @@ from pytest_overfit.run.record import (
     Share,
     Supervision,
 )
+from pytest_overfit.settings.criteria import Limit
 from tests.support.records import falling, parameter, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

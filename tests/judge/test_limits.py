@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import held_since, judge_limit
 from pytest_overfit.judge.monotonic import Monotonic, climbs_of, judge_monotonic, running_median
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 from tests.support.records import falling, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

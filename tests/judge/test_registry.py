@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.config.criteria_registry import BUILT_IN, LAST, Entry, entries
+from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.settings.criteria_registry import BUILT_IN, LAST, Entry, entries
 
 
 @pytest.mark.parametrize("entry", [*BUILT_IN, LAST], ids=lambda entry: entry.name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.train_val import TrainVal, judge_train_val
 from pytest_overfit.run.record import Evaluation
+from pytest_overfit.settings.criteria import Limit
 from tests.support.records import record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.train_val import TrainVal
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.run.record import Evaluation
+from pytest_overfit.settings.criteria import Criteria
 from tests.support.records import record
 
 

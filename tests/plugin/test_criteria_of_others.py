@@ -11,7 +11,7 @@ import pytest
 
 CRITERION = '''
 from dataclasses import dataclass
-from pytest_overfit.config.criterion import Criterion, bounded
+from pytest_overfit.settings.criterion import Criterion, bounded
 from pytest_overfit.judge.finding import Finding
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def test_it_is_an_item_of_a_config(outside: Path) -> None:
     assert "steps             the run is long enough: true, false, or a mapping of least and loud" in python(
         outside, "", "-m", "pytest", "--markers"
     )
-    page = python(outside, "from pytest_overfit.config.settings_page import settings_page; print(settings_page())")
+    page = python(outside, "from pytest_overfit.settings.settings_page import settings_page; print(settings_page())")
     assert "| `steps` | `criteria.steps` | true, false, or a mapping of least and loud | off |" in page
 
 
@@ -137,6 +137,6 @@ def test_start_up_reads_no_entry_points(outside: Path) -> None:
         code = f"""
 import pytest, sys
 pytest.main(["-q", "-p", "no:cacheprovider", "test_a.py", *{option!r}])
-print("loaded", [name in sys.modules for name in ("pytest_overfit.config.criteria_registry", "their_criteria")])
+print("loaded", [name in sys.modules for name in ("pytest_overfit.settings.criteria_registry", "their_criteria")])
 """
         assert f"loaded [{seen}, {seen}]" in python(outside, code)

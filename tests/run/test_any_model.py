@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import run as run_subject

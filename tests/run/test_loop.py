@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.call import CallTask
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
@@ -17,6 +16,7 @@ from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.task import Precision, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.trainer.config_subject import predict
 from pytest_overfit.two_view.metrics import confidence_of
 from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytest_overfit.settings.settings import ClipGroup
 from torch import nn
 
-from pytest_overfit.config.schema import ClipGroup
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.optim import GradientClipper, freeze, set_hyperparameter
 from pytest_overfit.run.record import FreezeMatch

@@ -39,7 +39,7 @@ def test_judging_a_plain_record_imports_nothing_of_it() -> None:
     """Limits on terms named camera and depth are those of any terms there."""
     code = (
         "import sys\n"
-        "from pytest_overfit.config.settings import layer_of_keywords, resolve_settings\n"
+        "from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings\n"
         "from pytest_overfit.judge.verdict import judge\n"
         "from pytest_overfit.run.record import RunRecord\n"
         "asked = {'objective': 0.5, 'camera': 0.1, 'loss_depth': {'below': 0.2}, 'prediction': False}\n"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.run.subject import Subject
+from pytest_overfit.settings.settings import OverfitSettings
 
 
 def brings_data(model: Any) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.integrations.huggingface.trainer_step import TrainerStep
@@ -20,6 +19,7 @@ from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.run.subject import NOT_GIVEN, Subject
 from pytest_overfit.run.training import planned_steps
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 
 def brings_data(trainer: Any) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.integrations.called import called_modules
 from pytest_overfit.integrations.lightning.batches import discarded, first_of, is_datamodule, overrides, transfers
 from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
@@ -21,6 +20,7 @@ from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved
 from pytest_overfit.run.subject import NOT_GIVEN, Subject
 from pytest_overfit.run.training import planned_steps
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 

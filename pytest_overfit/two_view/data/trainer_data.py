@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.batch import freeze_batch
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.sample import Batch, Sample, differences_of
+from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import find_target, instantiate
 from pytest_overfit.trainer.process_group import alone

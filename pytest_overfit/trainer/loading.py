@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_overfit.config.problems import Problem, Unusable, report
-from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.settings.problems import Problem, Unusable, report
+from pytest_overfit.trainer.config import OverfitConfig
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.settings import Layer
+    from pytest_overfit.settings.ladder import Layer
 
 
 def load_config(
@@ -68,9 +68,9 @@ def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, 
 
 def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settings: Sequence[Layer]) -> OverfitConfig:
     # Imported here: the records are used without OmegaConf and YAML.
-    from pytest_overfit.config.compose import compose_tree
-    from pytest_overfit.config.secret import told_override
-    from pytest_overfit.config.validation import build_config
+    from pytest_overfit.settings.secret import told_override
+    from pytest_overfit.trainer.compose import compose_tree
+    from pytest_overfit.trainer.validation import build_config
 
     try:
         # Absolute, not resolved: what lies next to a link to a config is next to the link.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from pytest_overfit.config.criterion import Criterion
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.settings.criterion import Criterion
 
 GROUP = "pytest_overfit.criteria"
 # Keys beside the criteria in ``overfit.criteria``: further limits, and what is declared to be meant.

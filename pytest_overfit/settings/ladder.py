@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.criteria_registry import limit_aliases
-from pytest_overfit.config.keywords import DEFAULT, MARKER, TERMS, keys, keyword_of, no_terms
-from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.schema import ANY_MODEL, OverfitSettings
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.settings.criteria_registry import limit_aliases
+from pytest_overfit.settings.keywords import DEFAULT, MARKER, TERMS, keys, keyword_of, no_terms
+from pytest_overfit.settings.problems import Problem, Unusable, shown
+from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
@@ -133,7 +133,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
     Raises:
         ConfigError: a text is malformed; all problems in one error.
     """
-    from pytest_overfit.config.overrides import parse_override
+    from pytest_overfit.settings.overrides import parse_override
 
     values: dict[str, Any] = {}
     problems: list[tuple[str, Problem]] = []
@@ -172,8 +172,8 @@ def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
     Raises:
         ConfigError: with every problem of the merged settings, each with the layer that it came from.
     """
-    from pytest_overfit.config.overfit_section import read_overfit
-    from pytest_overfit.config.reading import Section
+    from pytest_overfit.settings.overfit_section import read_overfit
+    from pytest_overfit.settings.section import Section
 
     values: dict[str, Any] = {}
     for layer in layers:

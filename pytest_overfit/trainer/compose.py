@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.defaults import INSTALL_HYDRA
-from pytest_overfit.config.files import MAX_NODES, first_line, parse, read_text
-from pytest_overfit.config.interpolation import Survey, dotted, expect_bounded
-from pytest_overfit.config.overrides import Override, apply, not_given, parse_override
-from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
-from pytest_overfit.config.secret import Secret, is_from_environment, is_secret_key
-from pytest_overfit.config.with_hydra import composed_with_hydra, hydra_available
-from pytest_overfit.config.without_hydra import composed_without_hydra
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings.overrides import Override, apply, not_given, parse_override
+from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
+from pytest_overfit.settings.secret import Secret, is_from_environment, is_secret_key
+from pytest_overfit.trainer.config_file import MAX_NODES, first_line, parse, read_text
+from pytest_overfit.trainer.defaults import INSTALL_HYDRA
+from pytest_overfit.trainer.interpolation import Survey, dotted, expect_bounded
+from pytest_overfit.trainer.with_hydra import composed_with_hydra, hydra_available
+from pytest_overfit.trainer.without_hydra import composed_without_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pytest_overfit.config.settings import Layer
+    from pytest_overfit.settings.ladder import Layer
 
 _HYDRA_RESOLVERS = ("${hydra:", "${now:", "${python_version:")
 _MAX_DEPTH = 64

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pytest_overfit.config.files import MAX_NODES
-from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
+from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
+from pytest_overfit.trainer.config_file import MAX_NODES
 
 MAX_TEXT = 1_000_000
 _DEEPEST = 64
@@ -107,7 +107,7 @@ def expect_bounded(tree: Any) -> Survey:
         >>> expect_bounded(OmegaConf.create(lines))
         Traceback (most recent call last):
         ...
-        pytest_overfit.config.problems.Unusable: ...
+        pytest_overfit.settings.problems.Unusable: ...
 
     Raises:
         Unusable: its interpolations expand to more than a config can have, or an integer is too wide.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.compose import BROKEN
-from pytest_overfit.config.problems import Problem, did_you_mean, shown
-from pytest_overfit.config.secret import plain
+from pytest_overfit.settings.problems import Problem, did_you_mean, shown
+from pytest_overfit.settings.secret import plain
+from pytest_overfit.trainer.compose import BROKEN
 from pytest_overfit.untrusted.files import expect_name
 
 _BOUNDS = ("at_least", "above", "at_most", "under")

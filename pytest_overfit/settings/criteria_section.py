@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
-from pytest_overfit.config.causes import IDS
-from pytest_overfit.config.criteria import Criteria, Limit
-from pytest_overfit.config.criteria_registry import BESIDE, Entry, entries, limit_aliases
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.cause_ids import IDS
+from pytest_overfit.settings.criteria import Criteria, Limit
+from pytest_overfit.settings.criteria_registry import BESIDE, Entry, entries, limit_aliases
+from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.section import Section, as_switch
 
 NOTHING_ASKED = "no limit on any term: nothing asks for learning"
 LEARNING = "a limit of the objective or of a term of the loss"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.criteria_registry import entries
-from pytest_overfit.config.criterion import Criterion
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criteria_registry import entries
+from pytest_overfit.settings.criterion import Criterion
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 MARKER = "@pytest.mark.overfit"
 COMMAND_LINE = "command line"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.criteria_registry import limit_aliases
-from pytest_overfit.config.files import MAX_INTERPOLATIONS, first_line
-from pytest_overfit.config.interpolation import expect_bounded
-from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.secret import told_override
-from pytest_overfit.config.values import parse_value
+from pytest_overfit.settings.criteria_registry import limit_aliases
+from pytest_overfit.settings.problems import Problem, Unusable, shown
+from pytest_overfit.settings.secret import told_override
+from pytest_overfit.settings.values import parse_value
+from pytest_overfit.trainer.config_file import MAX_INTERPOLATIONS, first_line
+from pytest_overfit.trainer.interpolation import expect_bounded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.places import PATH_KEY
+from pytest_overfit.trainer.places import PATH_KEY
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.compose import Tree
+    from pytest_overfit.trainer.compose import Tree
 
 HIDDEN = "***"
 SHORTEST = 6  # signs; what is shorter stands in too many texts by chance

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_overfit.config.criteria_registry import entries
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.criteria_registry import entries
 
 STOCHASTIC_WINDOW = 25  # steps
 

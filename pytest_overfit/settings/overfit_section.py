@@ -8,10 +8,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.criteria_section import read_criteria
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.config.schema import AmpConfig, Budget, ClipGroup, Distributed, OverfitSettings, PairSource, Probes
+from pytest_overfit.settings.criteria_section import read_criteria
+from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.section import Section, as_switch
+from pytest_overfit.settings.settings import (
+    AmpConfig,
+    Budget,
+    ClipGroup,
+    Distributed,
+    OverfitSettings,
+    PairSource,
+    Probes,
+)
 
 CLIP = "a number above 0, or a mapping of globs over modules to such numbers"
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config import defaults
-from pytest_overfit.config.defaults import Entry, failed, missing, needs_hydra
-from pytest_overfit.config.files import first_line, read_include
-from pytest_overfit.config.overrides import Override, split_choices
-from pytest_overfit.config.problems import Problem, Unusable, shown
+from pytest_overfit.settings.overrides import Override, split_choices
+from pytest_overfit.settings.problems import Problem, Unusable, shown
+from pytest_overfit.trainer import defaults
+from pytest_overfit.trainer.config_file import first_line, read_include
+from pytest_overfit.trainer.defaults import Entry, failed, missing, needs_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.keywords import CONFIG, LIMIT, Setting, table_of_settings
+from pytest_overfit.settings.keywords import CONFIG, LIMIT, Setting, table_of_settings
 
 _HEAD = """\
 # Settings

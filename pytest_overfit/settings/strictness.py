@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_overfit.config.keywords import DEFAULT
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.settings import Resolved
+from pytest_overfit.settings.keywords import DEFAULT
+from pytest_overfit.settings.ladder import Resolved
+from pytest_overfit.trainer.config import OverfitConfig
 
 STRICT = "--overfit-strict"
 KEY = "require_gpu"
@@ -32,7 +32,7 @@ def strict_settings(resolved: Resolved) -> Resolved:
     Where nobody names a device, the one that the model is on was chosen by nobody either.
 
     Example:
-        >>> from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+        >>> from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
         >>> given = [{}, {"device": "cpu"}, {"device": "auto"}]
         >>> all_resolved = [resolve_settings([layer_of_keywords("call", keywords)], where="") for keywords in given]
         >>> [strict_settings(resolved).settings.require_gpu for resolved in all_resolved]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.config.trainer import CheckpointConfig, TrainerConfig
+from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.trainer.config import CheckpointConfig, TrainerConfig
 
 DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.two_view.reference.MultitaskLoss"

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_overfit.config.defaults import failed, missing, search_folders
-from pytest_overfit.config.files import read_include
-from pytest_overfit.config.overrides import Override, split_choices
-from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.settings.overrides import Override, split_choices
+from pytest_overfit.settings.problems import Problem, Unusable
+from pytest_overfit.trainer.config_file import read_include
+from pytest_overfit.trainer.defaults import failed, missing, search_folders
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.secret import hide
 
 MOST_BITS = 64
 WITHIN_BITS = f"whole numbers of at most {MOST_BITS} bits"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pytest_overfit.config.criteria_registry import limit_aliases
-from pytest_overfit.config.keywords import COMMAND_LINE, keys, keyword_of, table_of_settings, word
-from pytest_overfit.config.schema import OverfitConfig, OverfitSettings
-from pytest_overfit.config.secret import HIDDEN, hide
-from pytest_overfit.config.settings import Resolved
 from pytest_overfit.errors.suggest import printable
+from pytest_overfit.settings.criteria_registry import limit_aliases
+from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of, table_of_settings, word
+from pytest_overfit.settings.ladder import Resolved
+from pytest_overfit.settings.secret import HIDDEN, hide
+from pytest_overfit.settings.settings import OverfitSettings
+from pytest_overfit.trainer.config import OverfitConfig
 
 _OVERRIDE = "override "
 _SHORTEST = 12  # signs of a value that are always shown
@@ -44,8 +45,8 @@ def explain_settings(resolved: Resolved) -> tuple[Row, ...]:
     """Every setting of a run without a config, by keyword, then every limit of a term.
 
     Example:
-        >>> from pytest_overfit.config.keywords import MARKER
-        >>> from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+        >>> from pytest_overfit.settings.keywords import MARKER
+        >>> from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
         >>> explain_settings(resolve_settings([layer_of_keywords(MARKER, {"max_steps": 50})], where=""))[1]
         Row(setting='max_steps', value='50', source='@pytest.mark.overfit')
     """

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.files import first_line
-from pytest_overfit.config.problems import Problem, Unusable
+from pytest_overfit.settings.problems import Problem, Unusable
+from pytest_overfit.trainer.config_file import first_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_overfit.config.problems import WITHIN_BITS, is_wide, shown, wide
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings.problems import WITHIN_BITS, is_wide, shown, wide
 
 _MAX_DEPTH = 64
 _LONGEST_BASE_60 = 100

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_overfit.config.problems import WITHIN_BITS, Problem, Unusable, did_you_mean
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, did_you_mean
 from pytest_overfit.untrusted.files import read_regular
 
 if TYPE_CHECKING:
