@@ -26,7 +26,7 @@ MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 18, 11, 95
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_THE_PLUGIN = 350, 60, 200
 WITHOUT_TORCH = (
     "trainer.loading",
-    "config.settings",
+    "settings.ladder",
     "two_view.pair.create",
     "two_view.pair.synthetic",
     "two_view.pair.check",
