@@ -67,12 +67,12 @@ class Count:
 
 def readers(folder: Path) -> dict[str, Reader]:
     """All readers, with sound files made in `folder`."""
-    from pytest_overfit.config.loading import load_config
     from pytest_overfit.errors import OverfitError
     from pytest_overfit.report.ci.summary import summary_markdown
     from pytest_overfit.report.markdown.experiment import experiment_record
     from pytest_overfit.report.record.folder import read_document
     from pytest_overfit.report.record.saved import compare, read_saved
+    from pytest_overfit.trainer.loading import load_config
     from pytest_overfit.two_view.pair.index import locate_pair, read_index
     from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
     from pytest_overfit.two_view.pair.synthetic import render_source

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import write_pages
@@ -32,6 +31,7 @@ from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of, run_id, write_document
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FramePrediction, ParameterRecord, RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 STEPS, TERMS, GROUPS, PARAMETERS = 3000, 8, 20, 1200
 SIZE = (518, 476)

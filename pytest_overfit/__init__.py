@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_overfit.api import overfit_config, run_overfit
-    from pytest_overfit.config.criteria import Criteria, Limit
-    from pytest_overfit.config.loading import load_config
-    from pytest_overfit.config.schema import Budget
     from pytest_overfit.diagnose.cause import Cause
     from pytest_overfit.diagnose.evidence import Evidence
     from pytest_overfit.errors import ConfigError, OverfitError, PairError
     from pytest_overfit.judge.finding import Finding
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.run.record import RunRecord
+    from pytest_overfit.settings.criteria import Criteria, Limit
+    from pytest_overfit.settings.settings import Budget
+    from pytest_overfit.trainer.loading import load_config
 
 __version__ = "0.1.0"
 
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Budget": "config.schema",
+    "Budget": "settings.settings",
     "Cause": "diagnose.cause",
     "ConfigError": "errors",
-    "Criteria": "config.criteria",
+    "Criteria": "settings.criteria",
     "Evidence": "diagnose.evidence",
     "Finding": "judge.finding",
-    "Limit": "config.criteria",
+    "Limit": "settings.criteria",
     "OverfitError": "errors",
     "OverfitResult": "result",
     "PairError": "errors",
     "RunRecord": "run.record",
-    "load_config": "config.loading",
+    "load_config": "trainer.loading",
     "overfit_config": "api",
     "run_overfit": "api",
 }

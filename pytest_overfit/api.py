@@ -6,10 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.config.criteria import Criteria
-from pytest_overfit.config.criteria_section import LEARNING, NOTHING_ASKED
-from pytest_overfit.config.schema import Budget, OverfitSettings
-from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.gather.inspector import Inspected
 from pytest_overfit.diagnose.own_rules import checked, installed_rules
@@ -34,14 +30,18 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Subject, is_factory
 from pytest_overfit.run.watchdog import Hung, Watchdog
+from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.settings.criteria_section import LEARNING, NOTHING_ASKED
+from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
+from pytest_overfit.settings.settings import Budget, OverfitSettings
 
 ALONE = Place()
 SHARDED = "the model is sharded over ranks (strategy fsdp): run it once with strategy ddp, or in one process"
 DEFAULT_STEPS = 1000
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.observer import Observer
+    from pytest_overfit.trainer.config import OverfitConfig
 
 
 def run_overfit(

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pytest_overfit"
 RANK = {
     "errors": 0,
     "untrusted": 1,
-    "config": 2,
+    "settings": 2,
+    "trainer": 3,
     "two_view": 3,
     "run": 3,
     "integrations": 4,
@@ -28,8 +29,8 @@ RANK = {
     "cli": 10,
 }
 WITHOUT_TORCH = (
-    "config.loading",
-    "config.settings",
+    "trainer.loading",
+    "settings.ladder",
     "two_view.pair.create",
     "two_view.pair.synthetic",
     "two_view.pair.check",

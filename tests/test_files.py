@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pytest_overfit.config.files import read_text
-from pytest_overfit.config.problems import Unusable
-from pytest_overfit.config.trainer import CheckpointConfig
 from pytest_overfit.errors import OverfitError, PairError
 from pytest_overfit.report.page.images import pictures_of
 from pytest_overfit.report.page.write import _write_changed
 from pytest_overfit.report.record.folder import read_document, read_report
 from pytest_overfit.report.record.saved import read_saved
 from pytest_overfit.run.checkpoint import load_checkpoint
+from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.trainer.config import CheckpointConfig
+from pytest_overfit.trainer.config_file import read_text
 from pytest_overfit.two_view.pair.index import read_index
 from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
 from pytest_overfit.untrusted.files import native_output, open_regular, open_to_append, read_regular

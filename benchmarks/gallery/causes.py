@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.causes import GROUPS, IDS
+from pytest_overfit.settings.cause_ids import GROUPS, IDS
 
 __all__ = ["GROUPS", "IDS", "group_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pytest_overfit.config.causes import GROUPS, IDS
+from pytest_overfit.settings.cause_ids import GROUPS, IDS
 
 Strength = Literal["proven", "shown", "observed"]
 STRENGTHS: tuple[Strength, ...] = ("proven", "shown", "observed")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.views import ViewsPredicted, ViewsSeen
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 Shape = tuple[int, ...]
 LOSS = "the loss"  # the region of what happens outside of every module

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.run.subject import Prepared, Subject, is_factory
+from pytest_overfit.settings.settings import OverfitSettings
 
 # (module, class) -> the room below that has ``prepared`` and ``brings_data``.
 HOMES = {

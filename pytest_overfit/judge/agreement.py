@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pytest_overfit.config.criteria import Limit, Prediction, TrainVal
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, FramePrediction, RunRecord
+from pytest_overfit.settings.criteria import Limit, Prediction, TrainVal
 
 UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters", "detached")
 

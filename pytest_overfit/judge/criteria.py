@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.agreement import judge_generates, judge_prediction, judge_train_val
 from pytest_overfit.judge.echoes import without_echoes
 from pytest_overfit.judge.finding import Finding
@@ -12,6 +11,7 @@ from pytest_overfit.judge.hang import judge_hung
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.judge.limits import judge_limit, judge_monotonic
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Criteria
 
 
 def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tuple[Finding, ...]:

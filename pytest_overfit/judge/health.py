@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import BatchRecord, ParameterRecord, RunRecord, Supervision
+from pytest_overfit.settings.criteria import Limit, Supervised
 
 # Which targets a term of the two-view loss must answer to. Other terms must answer to at least one target.
 TARGETS_OF = {"camera": ("extrinsics", "intrinsics"), "depth": ("depths",)}

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
+from pytest_overfit.settings.criteria import Limit, Monotonic
 
 SMALL_CLIMB = 0.05  # a share of the fall that may be noise
 SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.result import OverfitResult
+    from pytest_overfit.trainer.config import OverfitConfig
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
 
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     explained = config.getoption("overfit_explain")
     text = MARKER
     if config.getoption("markers"):
-        from pytest_overfit.config.keywords import marker_text
+        from pytest_overfit.settings.keywords import marker_text
 
         text = marker_text()
     config.addinivalue_line("markers", text)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.settings import layer_of_keywords
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin.collection import layers_of, settings_of
 from pytest_overfit.plugin.fixtures import ANY_MODEL_RUN, NothingGiven, config_or_none, config_result, own_config
@@ -17,6 +16,7 @@ from pytest_overfit.plugin.processes import agreed_verdict, place_of
 from pytest_overfit.plugin.terminal import keep_call, keep_interrupted, keep_run
 from pytest_overfit.plugin.watchers import Watchers
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.settings.ladder import layer_of_keywords
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")
 
@@ -99,8 +99,8 @@ class OverfitCall:
 
     def _run_any(self, given: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:
         from pytest_overfit.api import overfit_model
-        from pytest_overfit.config.explain import explain_settings
         from pytest_overfit.run.subject import Subject
+        from pytest_overfit.settings.explain import explain_settings
 
         __tracebackhide__ = True
         node = self.request.node

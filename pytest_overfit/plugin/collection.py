@@ -10,11 +10,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.keywords import COMMAND_LINE, MARKER
-from pytest_overfit.config.keywords import INI as INI_SOURCE
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
-from pytest_overfit.config.strictness import strict_config, strict_settings
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin import items as checks
 from pytest_overfit.plugin.options import (
@@ -27,6 +22,11 @@ from pytest_overfit.plugin.options import (
     resolve_options,
     unknown_name,
 )
+from pytest_overfit.settings.keywords import COMMAND_LINE, MARKER
+from pytest_overfit.settings.keywords import INI as INI_SOURCE
+from pytest_overfit.settings.ladder import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.settings.strictness import strict_settings
+from pytest_overfit.trainer.config import OverfitConfig, strict_config
 
 CONFIGS = pytest.StashKey[dict[Path, OverfitConfig]]()
 REACHED = pytest.StashKey[set[Path]]()
@@ -49,7 +49,7 @@ def prepare(config: pytest.Config) -> None:
     explicit = config.args_source is config.ArgsSource.ARGS
     plain = [path for argument in config.args if (path := config_of_argument(argument, folder)) is not None]
     files = tuple(dict.fromkeys((*options.configs, *plain)))
-    from pytest_overfit.config.loading import load_configs
+    from pytest_overfit.trainer.loading import load_configs
 
     try:
         loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
@@ -112,7 +112,7 @@ def remember_secrets(config: pytest.Config, *loaded: OverfitConfig) -> None:
 
 def without_secrets(config: pytest.Config, text: str) -> str:
     """A text with ``***`` for what the configs of this session have out of the environment."""
-    from pytest_overfit.config.secret import hide
+    from pytest_overfit.settings.secret import hide
 
     known: set[str] = config.stash.get(SECRETS, set())
     return hide(text, known)
@@ -194,7 +194,8 @@ class Explanation:
 
     def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
         """One table after the other."""
-        from pytest_overfit.config.explain import explain_config, explain_lines
+        from pytest_overfit.settings.explain import explain_lines
+        from pytest_overfit.trainer.explanation import explain_config
 
         width = config.get_terminal_writer().fullwidth
         tables = [
@@ -208,8 +209,9 @@ class Explanation:
 
 def _explain_test(item: pytest.Item, width: int) -> list[str]:
     """The table of a test, without what its call may add; what is wrong in place of the rows."""
-    from pytest_overfit.config.explain import explain_config, explain_lines, explain_settings
-    from pytest_overfit.config.loading import load_config
+    from pytest_overfit.settings.explain import explain_lines, explain_settings
+    from pytest_overfit.trainer.explanation import explain_config
+    from pytest_overfit.trainer.loading import load_config
 
     notes: tuple[str, ...] = ()
     try:

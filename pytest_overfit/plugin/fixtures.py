@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_overfit.config.schema import OverfitConfig, SplitConfig
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin.collection import CONFIGS, ConfigFile, as_session, marker_layer, options_of, remember_secrets
 from pytest_overfit.plugin.items import BEGUN, ends_session, given
@@ -22,6 +21,7 @@ from pytest_overfit.plugin.watchers import Watchers
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
+from pytest_overfit.trainer.config import OverfitConfig, SplitConfig
 from pytest_overfit.two_view.inspections import checked_model, hinted, look_at, not_none, refuse_missing
 from pytest_overfit.two_view.pair.layout import PairFiles
 
@@ -95,7 +95,7 @@ def own_config(request: pytest.FixtureRequest) -> OverfitConfig | None:
     layer = marker_layer(node)
     if layer is None or layer.config is None:
         return None
-    from pytest_overfit.config.loading import load_config
+    from pytest_overfit.trainer.loading import load_config
 
     options = options_of(request.config)
     path = absolute(layer.config, node.path.parent)
@@ -334,8 +334,8 @@ def config_result(request: pytest.FixtureRequest, **passed: Any) -> OverfitResul
 
     def build() -> OverfitResult:
         from pytest_overfit.api import overfit_config
-        from pytest_overfit.config.explain import explain_config
         from pytest_overfit.run.sample import Sample
+        from pytest_overfit.trainer.explanation import explain_config
 
         wanted = value("model")
         fresh = wanted is request.node.stash.get(DEFAULT_MODEL, None) and len(config.overfit.seeds) > 1

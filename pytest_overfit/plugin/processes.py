@@ -14,11 +14,12 @@ from pytest_overfit.plugin.live_progress import showing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_overfit.config.schema import Distributed, OverfitConfig
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.run.place import Place
     from pytest_overfit.run.record import Hang
     from pytest_overfit.run.watchdog import LastWord
+    from pytest_overfit.settings.settings import Distributed
+    from pytest_overfit.trainer.config import OverfitConfig
 
 RECORDER = pytest.StashKey[Any]()  # the Recorder of the run of a test
 STDERR = pytest.StashKey[int]()  # past the capture of pytest, for a last word

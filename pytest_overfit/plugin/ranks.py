@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.config.launch import Launch, launched
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.settings.launch import Launch, launched
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.schema import Distributed
     from pytest_overfit.run.ranks.group import Ranks
+    from pytest_overfit.settings.settings import Distributed
 
 WORD_SECONDS = 10.0  # for the first rank to say what is wrong with every rank alike
 KEEPING = ("lfplugin", "nfplugin", "stepwiseplugin")  # write the cache at the end of a session

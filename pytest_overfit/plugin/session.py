@@ -356,8 +356,8 @@ def title_of(nodeid: str) -> str:
 def command_of(item: pytest.Item, title: str) -> str:
     """The command that repeats the run of an item, from the folder that pytest was started in; secrets as ``***``."""
     left_out = (*OF_THE_REPORT, "--overfit-config") if title_of(title) == title and "::" not in title else OF_THE_REPORT
-    from pytest_overfit.config.secret import told_override
     from pytest_overfit.plugin.collection import without_secrets
+    from pytest_overfit.settings.secret import told_override
 
     given = iter([str(argument) for argument in item.config.invocation_params.args])
     kept: list[str] = []

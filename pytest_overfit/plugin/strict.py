@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.strictness import STRICT
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.plugin.outcomes import glanced_miss, refuse
+from pytest_overfit.settings.strictness import STRICT
 
 JUDGED = pytest.StashKey[int]()  # criteria that the runs of a test were judged by
 UNJUDGED = pytest.StashKey[list[str]]()  # what could not be judged in the runs of a test, and why

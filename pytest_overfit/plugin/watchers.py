@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.config.schema import LoggingConfig
 from pytest_overfit.plugin.collection import CALL, ConfigFile, options_of
 from pytest_overfit.plugin.live_progress import PhaseClock, progress_for
 from pytest_overfit.plugin.processes import RECORDER
@@ -21,13 +20,14 @@ from pytest_overfit.report.board.tensorboard import TensorBoardLog
 from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
 from pytest_overfit.report.writing import Guarded, Writing
 from pytest_overfit.text.numbers import debug_lines
+from pytest_overfit.trainer.config import LoggingConfig
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.criteria import Criteria
-    from pytest_overfit.config.explain import Row
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
+    from pytest_overfit.settings.criteria import Criteria
+    from pytest_overfit.settings.explain import Row
+    from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.pair.layout import PairFiles
 
 UNKNOWN_WIDTH = 80

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import fingerprint, freeze_batch
@@ -41,6 +40,7 @@ from pytest_overfit.run.update import Detached, OwnUpdate, PlainUpdate, Update, 
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.settings.settings import OverfitSettings
 from pytest_overfit.untrusted.objects import defines
 
 if TYPE_CHECKING:

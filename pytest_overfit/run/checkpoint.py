@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.config.trainer import CheckpointConfig
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.trainer.config import CheckpointConfig
 from pytest_overfit.untrusted.files import open_regular
 
 WEIGHTS = ("model", "state_dict")  # keys under which a trainer's checkpoint keeps the model's

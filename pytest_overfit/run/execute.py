@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.schema import AmpConfig, OverfitConfig
 from pytest_overfit.errors.asking import Questions, users_code
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.accumulate import Accumulated, inner_loss
@@ -41,6 +39,9 @@ from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, own_step
 from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.settings import AmpConfig
+from pytest_overfit.trainer.config import OverfitConfig
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks

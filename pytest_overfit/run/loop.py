@@ -14,8 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.keywords import SETTINGS
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
@@ -31,6 +29,8 @@ from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.keywords import SETTINGS
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period

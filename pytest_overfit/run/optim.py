@@ -16,8 +16,8 @@ from pytest_overfit.run.build import instantiate
 from pytest_overfit.run.record import FreezeMatch
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.criteria import Criteria
-    from pytest_overfit.config.schema import ClipGroup
+    from pytest_overfit.settings.criteria import Criteria
+    from pytest_overfit.settings.settings import ClipGroup
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.alone import alone
@@ -23,6 +21,8 @@ from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
 from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.settings.secret import hide
+from pytest_overfit.trainer.config import OverfitConfig
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
 LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_overfit.config.schema import OverfitSettings
     from pytest_overfit.run.observer import Observer
     from pytest_overfit.run.ranks.group import Ranks
     from pytest_overfit.run.watchdog import LastWord
+    from pytest_overfit.settings.settings import OverfitSettings
 
 
 @dataclass(frozen=True)

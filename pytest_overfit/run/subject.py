@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.record import Generated
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 
 class NotGiven:

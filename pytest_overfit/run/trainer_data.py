@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.alone import alone
 from pytest_overfit.run.batch import freeze_batch
@@ -19,6 +18,7 @@ from pytest_overfit.run.exr import exr_heard
 from pytest_overfit.run.imports import imported
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.sample import Batch, Sample, differences_of
+from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.two_view.data.prepare import prepare_batch
 
 EPOCH_SEEDS = 100  # between the seeds of two epochs, as in the trainers of this family

@@ -16,8 +16,8 @@ from pytest_overfit.errors.suggest import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_overfit.config.schema import OverfitConfig
     from pytest_overfit.run.trainer_data import TrainerData
+    from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.pair.layout import PairFiles
 
 MOST_NAMES = 10_000  # of a folder

@@ -92,7 +92,7 @@ def test_config_points_at_the_pair(pair_folder: Path) -> None:
 
 def test_config_is_accepted(pair_folder: Path) -> None:
     """The plugin's own loader takes the config as it is, and both splits lead to the pair."""
-    from pytest_overfit.config.loading import load_config
+    from pytest_overfit.trainer.loading import load_config
 
     config = load_config(pair_folder / "single_pair_test.yaml")
     assert config.train.root == pair_folder

@@ -8,9 +8,9 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import OverfitConfig
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.trainer.loading import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "example_configs"
 SOURCE_ENV = {"OVERFIT_SOURCE_ROOT": "/data/cropped", "OVERFIT_SOURCE_SEG_ROOT": "/data/seg"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criteria import Criteria, Limit, TrainVal
+from pytest_overfit.settings.criteria import Criteria, Limit, TrainVal
 
 
 def test_names_of_criteria() -> None:

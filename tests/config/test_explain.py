@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_overfit.config.explain import Row, explain_config, explain_lines, explain_settings
-from pytest_overfit.config.keywords import MARKER, SETTINGS
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import OverfitSettings
-from pytest_overfit.config.settings import layer_of_keywords, layer_of_overrides, resolve_settings
-from pytest_overfit.config.settings_page import settings_page
+from pytest_overfit.settings.explain import Row, explain_lines, explain_settings
+from pytest_overfit.settings.keywords import MARKER, SETTINGS
+from pytest_overfit.settings.ladder import layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.settings.settings import OverfitSettings
+from pytest_overfit.settings.settings_page import settings_page
+from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.loading import load_config
 
 from .helpers import write
 

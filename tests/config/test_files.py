@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.loading import load_config, load_configs
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.trainer.loading import load_config, load_configs
 
 from .helpers import problems, problems_in, write
 

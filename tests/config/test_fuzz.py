@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.values import parse_value
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.settings.values import parse_value
+from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.trainer.loading import load_config
 
 from .test_guide_keys import GUIDE
 from .test_overfit_section import FULL

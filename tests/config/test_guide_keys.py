@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.schema import AmpConfig, ClipGroup, LoggingConfig, SplitConfig
+from pytest_overfit.settings.settings import AmpConfig, ClipGroup
+from pytest_overfit.trainer.config import LoggingConfig, SplitConfig
 
 from .helpers import load, problems_in
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
+from pytest_overfit.settings.problems import shown
 
 from .helpers import load, problems, problems_in, write
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
-from pytest_overfit.config.schema import AmpConfig, Budget, OverfitSettings, PairSource, Probes
+from pytest_overfit.settings.criteria import Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
+from pytest_overfit.settings.settings import AmpConfig, Budget, OverfitSettings, PairSource, Probes
 
 from .helpers import load, problems_in
 

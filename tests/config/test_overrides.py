@@ -30,7 +30,7 @@ data:
         ("new=1", 1), ("new=-2.5", -2.5), ("new=1e5", 1e5), ("new=true", True), ("new=null", None), ("new=", ""),
         ("new=a b c", "a b c"), ("new='a, b'", "a, b"), ('new="1"', "1"), ("new=[1,2,{a: b}]", [1, 2, {"a": "b"}]),
         ("new={a: 1, b: [x, null]}", {"a": 1, "b": ["x", None]}), ("new=${img_size}", 224), ("new=*agg*", "*agg*"),
-        ("new=['*a*', 'b c']", ["*a*", "b c"]), ("+new=1", 1), ("++new=1", 1), ("new=[*a*,b.*]", ["*a*", "b.*"]),
+        ("new=['*a*', 'b c']", ["*a*", "b c"]), ("new=[*a*,b.*]", ["*a*", "b.*"]),
         ("new={a:1,b:2}", {"a": 1, "b": 2}), ("new={a: {b:[1]}, 'c d': é}", {"a": {"b": [1]}, "c d": "é"}),
         ("new=[${img_size},${oc.decode:'[1,2]'}]", [224, [1, 2]]), ("new=${oc.decode:'[1, 2]'}", [1, 2]),
         ("new=x=1", "x=1"), ("new=a: b", "a: b"), ("new=#1", "#1"), ("new=(1", "(1"), ("new='it''s'", "it's"),
@@ -91,11 +91,6 @@ def test_mappings_are_merged(tmp_path: Path) -> None:
     assert config.loss["camera"] == {"weight": 2.0, "loss_type": "l2"}
 
 
-def test_delete(tmp_path: Path) -> None:
-    """`~key` removes a key."""
-    assert load(tmp_path, DATASET, ["~data.val"]).val is None
-
-
 def test_last_one_wins(tmp_path: Path) -> None:
     """Of two overrides of a key the later one counts."""
     assert load(tmp_path, DATASET, ["img_size=14", "img_size=28"]).img_size == 28
@@ -153,7 +148,7 @@ def test_malformed(tmp_path: Path, text: str, found: str) -> None:
 
 
 def test_does_not_fit(tmp_path: Path) -> None:
-    """An index out of range, a key below a number and the removal of nothing are problems of that key."""
+    """An index out of range and a key below a number are problems of that key."""
     where = "data.train.dataset.dataset_configs"
     assert problems_in(tmp_path, DATASET, [f"{where}[5].ROOT=x"]) == [
         f"a.yaml: {where}[5].ROOT: found override '{where}[5].ROOT=x' with the index 5,"
@@ -162,9 +157,6 @@ def test_does_not_fit(tmp_path: Path) -> None:
     assert problems_in(tmp_path, DATASET, ["img_size.x=1"]) == [
         "a.yaml: img_size.x: found override 'img_size.x=1' below img_size, which is 224,"
         " allowed: a key below a mapping, or img_size itself"
-    ]
-    assert problems_in(tmp_path, DATASET, ["~nothing"]) == [
-        "a.yaml: nothing: found override '~nothing' of a key that is not there"
     ]
 
 

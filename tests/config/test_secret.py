@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.explain import explain_config
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.secret import Secret, hide, told_override
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.parts import build_model
+from pytest_overfit.settings.secret import Secret, hide, told_override
+from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, write
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit, Monotonic
-from pytest_overfit.config.keywords import MARKER, SETTINGS
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig, OverfitSettings
-from pytest_overfit.config.settings import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.settings.criteria import Limit, Monotonic
+from pytest_overfit.settings.keywords import MARKER, SETTINGS
+from pytest_overfit.settings.ladder import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, OverfitSettings
+from pytest_overfit.trainer.loading import load_config
 
 from .helpers import write
 
@@ -44,7 +44,7 @@ def problems_of(*layers: Layer) -> list[str]:
 
 def test_the_table_is_light() -> None:
     """Settings are known without YAML, OmegaConf and torch."""
-    code = "import sys, pytest_overfit.config.settings; print({'yaml', 'omegaconf', 'torch', 'numpy'} & {*sys.modules})"
+    code = "import sys, pytest_overfit.settings.ladder; print({'yaml', 'omegaconf', 'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

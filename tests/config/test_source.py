@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.loading import load_config
+from pytest_overfit.trainer.loading import load_config
 
 from .helpers import EXAMPLES, load, problems, problems_in, write
 

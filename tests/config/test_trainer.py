@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.trainer import CheckpointConfig
+from pytest_overfit.trainer.config import CheckpointConfig
 
 from .helpers import load, problems_in
 

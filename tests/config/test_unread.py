@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config import validation
-from pytest_overfit.config.compose import Tree, compose_tree
-from pytest_overfit.config.loading import load_config
-from pytest_overfit.config.problems import Unusable
-from pytest_overfit.config.reading import Reads
-from pytest_overfit.config.unread import Unread, unread
+from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.settings.section import Reads
+from pytest_overfit.trainer import validation
+from pytest_overfit.trainer.compose import Tree, compose_tree
+from pytest_overfit.trainer.loading import load_config
+from pytest_overfit.trainer.unread import Unread, unread
 
 from .helpers import EXAMPLES, load, problems_in, write
 from .test_guide_keys import GUIDE

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import (
     Attempt,
@@ -35,6 +34,7 @@ from pytest_overfit.diagnose.rules import (
 )
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.settings.criteria import Limit
 
 CURVES = {"objective": (1.0,) * 10, "task": (1.0,) * 10, "balance": (1.0,) * 10}
 SUPERVISION = Supervision({"x": {"task": 1.0, "balance": 1.0}, "y": {"task": 1.0}}, (), inputs=("x",))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_overfit.config.launch import Launch, launched
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.processes import worker_number
 from pytest_overfit.run import device
 from pytest_overfit.run.device import choose_device, choose_threads
 from pytest_overfit.run.place import Place
+from pytest_overfit.settings.launch import Launch, launched
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.ranks.sharding import blocks_of, refuse_instances
+from pytest_overfit.settings.settings import Distributed
 
 
 class Net(nn.Module):

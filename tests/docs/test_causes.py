@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.config.causes import GROUPS, IDS
 from pytest_overfit.diagnose.gather.floor import STEPS
 from pytest_overfit.diagnose.gather.inspector import LEAST_SECONDS
 from pytest_overfit.diagnose.gather.modes import SETTLE
 from pytest_overfit.diagnose.gather.watch import CLOSE
+from pytest_overfit.settings.cause_ids import GROUPS, IDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "causes.md"
 BLOCK = re.compile(r"^(?P<prelude><!-- prelude -->\n)?```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.report.ci.junit import user_properties
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.experiment import experiment_record
@@ -18,6 +17,7 @@ from pytest_overfit.report.markdown.tables import comparison_table
 from pytest_overfit.report.markdown.translations import words
 from pytest_overfit.report.record.document import Change, Comparison
 from pytest_overfit.report.record.folder import write_document
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.text.table import criteria_table
 from tests.support.documents import broken, two_view
 from tests.support.markdown import assert_well_formed, headings, tables

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from pytest_overfit.config.loading import load_config
 from pytest_overfit.run.parts import build_model
+from pytest_overfit.trainer.loading import load_config
 from tests.support.miniature import CONFIG, MINIATURE, Session, checkout, sessions, trained
 from tests.support.sessions import ITEMS, outcomes, reports_of
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria, Limit, Prediction, TrainVal
 from pytest_overfit.judge.agreement import judge_prediction, judge_train_val
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.run.record import Evaluation, FramePrediction
+from pytest_overfit.settings.criteria import Criteria, Limit, Prediction, TrainVal
 from tests.support.records import record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.agreement import judge_generates
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.run.record import Generated
+from pytest_overfit.settings.criteria import Criteria
 from tests.support.records import record
 
 

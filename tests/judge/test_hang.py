@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.judge.criteria import judge
 from pytest_overfit.judge.hang import judge_hung
 from pytest_overfit.run.record import Hang
+from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.text.table import run_headline
 from tests.support.records import record
 

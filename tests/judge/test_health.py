@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit, Supervised
 from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.health import judge_constant_batch, judge_finite, judge_gradients, judge_supervised
 from pytest_overfit.run.record import (
@@ -19,6 +18,7 @@ from pytest_overfit.run.record import (
     Share,
     Supervision,
 )
+from pytest_overfit.settings.criteria import Limit, Supervised
 from tests.support.records import falling, parameter, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.config.criteria import Limit, Monotonic
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import (
     climbs_of,
@@ -19,6 +18,7 @@ from pytest_overfit.judge.limits import (
     running_median,
 )
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit, Monotonic
 from tests.support.records import falling, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}

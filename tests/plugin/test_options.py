@@ -64,7 +64,7 @@ def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: T
         """
         import pytest
         from pytest_overfit.plugin.collection import layers_of
-        from pytest_overfit.config.settings import resolve_settings
+        from pytest_overfit.settings.ladder import resolve_settings
 
         def seen(settings):
             return settings.budget.max_seconds, settings.seeds, settings.device

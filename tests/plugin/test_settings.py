@@ -134,7 +134,7 @@ def test_a_misspelt_keyword_of_a_marker_fails_its_test(pytester: pytest.Pytester
 
 def test_the_marker_lists_every_setting(pytester: pytest.Pytester) -> None:
     """--markers is rendered from the table of settings."""
-    from pytest_overfit.config.keywords import SETTINGS
+    from pytest_overfit.settings.keywords import SETTINGS
 
     shown = pytester.runpytest_inprocess("--markers").stdout
     shown.fnmatch_lines(["@pytest.mark.overfit(config=..., max_steps=..., TERM=limit, ...): settings of*"])

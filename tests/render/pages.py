@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import write_pages
 from pytest_overfit.report.record.document import Change, Comparison, Curve, Document
 from pytest_overfit.report.record.folder import folder_of
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.settings.criteria import Limit
 from tests.support.documents import Pictures, all_panels, finished
 from tests.support.records import record
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.report.markdown.curve import HEIGHT, WIDTH, limit_value, text_curve
+from pytest_overfit.settings.criteria import Limit
 
 HALVING = [2.0**-step for step in range(16)]
 

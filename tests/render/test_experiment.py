@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.ci.summary import summary_markdown
 from pytest_overfit.report.markdown.experiment import experiment_record
 from pytest_overfit.report.record.document import Change, Comparison, Pair, PairView
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.settings.criteria import Limit
 from tests.support.documents import broken, finished, healthy, two_view, unstarted
 from tests.support.markdown import assert_well_formed, blocks, headings, items, tables, values_of
 from tests.support.records import record

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.page import write_pages
@@ -19,6 +18,7 @@ from pytest_overfit.report.page.images import pictures_of
 from pytest_overfit.report.page.sentences import badge, sentence, steps_to_pass
 from pytest_overfit.report.record.document import Document, PairView, SettingRow
 from pytest_overfit.report.record.folder import folder_of, write_document
+from pytest_overfit.settings.criteria import Limit
 from tests.render.pages import page_of, plain, text_of, write_pictures
 from tests.support.documents import broken, frozen_trunk, mended, two_view, two_view_pictured
 from tests.support.records import parameter

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.report.page.charts import charts_of, levels
 from pytest_overfit.report.page.downsample import MOST_POINTS, kept_indices, symlog, symlog_threshold
 from pytest_overfit.report.page.sentences import margin_share
 from pytest_overfit.report.page.sparkline import sparkline_points
+from pytest_overfit.settings.criteria import Limit
 from tests.render.pages import charts_in, compared, page_of, plain, text_of
 from tests.support.documents import broken, two_view
 

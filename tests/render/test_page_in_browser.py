@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import number
 from pytest_overfit.report.page import write_pages
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of, write_document
+from pytest_overfit.settings.criteria import Limit
 from tests.render.pages import compared, write_pictures
 from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.ci.summary import MOST_BYTES, summary_markdown
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.record.document import Change, Comparison, Document
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.text.table import run_headline
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.markdown import assert_well_formed, blocks, headings, items, tables

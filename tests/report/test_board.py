@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.board.layout import LimitLines, chart_layout, code_block, hyperparameters, verdict_metrics
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.settings.criteria import Limit
 from tests.support.records import record
 
 PASSED = OverfitResult(record(), (Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0),))

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Tensor, Term
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.text.numbers import debug_lines, shares_of_objective
 from tests.support.records import parameter, record
 
@@ -175,9 +175,9 @@ def test_a_small_run_shows_its_batch_and_its_gradients() -> None:
 def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     """The quick config, a few steps of it: every key of the guide's batch, every term of its loss."""
     from pytest_overfit.api import overfit_config
-    from pytest_overfit.config.loading import load_config
     from pytest_overfit.plugin.fixtures import dataset, loader
     from pytest_overfit.run.sample import Sample, draw_batch
+    from pytest_overfit.trainer.loading import load_config
     from pytest_overfit.two_view.pair.create import create_pair
     from pytest_overfit.two_view.pair.synthetic import render_source
 

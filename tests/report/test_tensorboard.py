@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.api import overfit_config
-from pytest_overfit.config.criteria import Limit
-from pytest_overfit.config.loading import load_config
 from pytest_overfit.report.board.layout import hyperparameters
 from pytest_overfit.report.board.tensorboard import TensorBoardLog, guide_names
 from pytest_overfit.run.sample import Sample
+from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.trainer.loading import load_config
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board, read_scalars
 from tests.support.configs import write_tiny

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
-from pytest_overfit.config.schema import ANY_MODEL, AmpConfig
 from pytest_overfit.run.any_model import run_any_model
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.subject import Subject
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig
 
 Batch = tuple[Tensor, Tensor]
 

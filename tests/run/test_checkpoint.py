@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.config.trainer import CheckpointConfig
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.checkpoint import load_checkpoint
+from pytest_overfit.trainer.config import CheckpointConfig
 
 
 def saved(tmp_path: Path, content: Any) -> CheckpointConfig:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.observer import Observer
@@ -17,6 +16,7 @@ from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.task import Precision, TwoViewTask, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.run.watch import GradientWatch
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.two_view.reference.loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera

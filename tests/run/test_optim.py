@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.config.schema import ClipGroup
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze, set_hyperparameter
 from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.settings.settings import ClipGroup
 
 
 def model() -> nn.Module:

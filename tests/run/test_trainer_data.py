@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.config.schema import OverfitConfig, OverfitSettings
-from pytest_overfit.config.trainer import TrainerConfig
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.trainer_data import TrainerData, draw_sample
+from pytest_overfit.settings.settings import OverfitSettings
+from pytest_overfit.trainer.config import OverfitConfig, TrainerConfig
 from tests.support.batches import two_view_batch
 
 HERE = __name__

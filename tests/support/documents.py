@@ -18,8 +18,6 @@ from benchmarks.gallery.registry import BUGS
 from benchmarks.zoo.case import Setup
 from benchmarks.zoo.registry import CASES
 from pytest_overfit.api import overfit_config, run_overfit, settings_of_call
-from pytest_overfit.config.explain import explain_config
-from pytest_overfit.config.loading import load_config
 from pytest_overfit.plugin.fixtures import dataset, loader
 from pytest_overfit.report.record.document import Document, Pair, PairView, SettingRow, limits_of
 from pytest_overfit.report.record.folder import run_id
@@ -27,6 +25,8 @@ from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.pictures import FramePicture
 from pytest_overfit.run.sample import Sample, draw_batch
+from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.loading import load_config
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.layout import PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.config.criteria import Criteria
 from pytest_overfit.diagnose.evidence import Evidence, Group, Moves, Probed, Step, Term
 from pytest_overfit.diagnose.gather import modes
 from pytest_overfit.diagnose.gather.batch import conflicts, look_at_batch, samples_of
@@ -45,6 +44,7 @@ from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Again, Detached, Update, into_training
 from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Hung
+from pytest_overfit.settings.criteria import Criteria
 
 Judge = Callable[[RunRecord], tuple[Finding, ...]]
 LEAST_SECONDS = 2.0  # of a diagnosis: a run that ends at its first step would leave no time at all

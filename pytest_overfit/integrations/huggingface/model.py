@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pytest_overfit.config.schema import OverfitSettings
 from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.run.subject import Prepared, Subject
+from pytest_overfit.settings.settings import OverfitSettings
 
 
 def brings_data(model: Any) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.huggingface.generation import said_again
 from pytest_overfit.integrations.huggingface.step import TrainerStep
@@ -18,6 +17,7 @@ from pytest_overfit.run.batch import compare_batches
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.run.subject import NOT_GIVEN, Prepared, Subject
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 DEFAULT_STEPS = 1000
 

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.config.schema import AmpConfig, OverfitSettings
 from pytest_overfit.integrations.called import called_modules
 from pytest_overfit.integrations.lightning.data import discarded, first_of, is_datamodule, overrides, transfers
 from pytest_overfit.integrations.lightning.loop import Loop
@@ -19,6 +18,7 @@ from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved
 from pytest_overfit.run.subject import NOT_GIVEN, Prepared, Subject
+from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 DEFAULT_STEPS = 1000
 PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}

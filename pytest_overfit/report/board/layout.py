@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_overfit.run.names import resolve_term
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.criteria import Limit
     from pytest_overfit.diagnose.cause import Cause
     from pytest_overfit.judge.finding import Finding
     from pytest_overfit.run.record import RunRecord
+    from pytest_overfit.settings.criteria import Limit
 
 Layout = dict[str, dict[str, list[object]]]
 NO_CAUSE = "none"

@@ -21,8 +21,8 @@ from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.criteria import Limit
     from pytest_overfit.run.pictures import FramePicture
+    from pytest_overfit.settings.criteria import Limit
 
 FLUSH_SECONDS = 2.0
 

@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import number
+from pytest_overfit.settings.criteria import Limit
 
 WIDTH, HEIGHT = 60, 8
 _HALVES = 2  # of a row: that much finer than the rows is what can be told apart

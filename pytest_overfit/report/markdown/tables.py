@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.markdown.escape import table, text
 from pytest_overfit.report.markdown.translations import Words
@@ -14,6 +13,7 @@ from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 NOTHING = "–"
 STEPS_PER_EPOCH = "overfit.steps_per_epoch"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page.downsample import kept_indices, plain
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 Kind = Literal["training", "validation", "saved run"]
 COLORS = ("#3987d4", "#dd7a1f", "#1f9e89", "#a06cd5", "#d64f6f", "#8c9a1e", "#b5699b", "#9a7350", "#2ba6c4", "#7d8793")

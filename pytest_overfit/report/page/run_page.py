@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.keywords import DEFAULT
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import sentences as words
@@ -18,6 +17,7 @@ from pytest_overfit.report.page.images import Pictures, pictures_of
 from pytest_overfit.report.record.document import Document, SettingRow
 from pytest_overfit.report.record.folder import RECORD
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
 

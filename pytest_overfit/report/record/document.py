@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pytest_overfit.config.criteria import Limit
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.settings.criteria import Limit
 
 VERSION = 1
 State = Literal["running", "finished", "interrupted", "killed", "not_run"]

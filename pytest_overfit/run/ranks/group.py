@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pytest_overfit.config.launch import Launch
-from pytest_overfit.config.schema import Distributed
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
 from pytest_overfit.run.ranks.guard import GONE, SETTLE_SECONDS, Failure, Guard
 from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.watchdog import Stopped
+from pytest_overfit.settings.launch import Launch
+from pytest_overfit.settings.settings import Distributed
 
 if TYPE_CHECKING:
     from pytest_overfit.run.subject import Subject

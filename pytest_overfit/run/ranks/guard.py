@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pytest_overfit.config.launch import Launch
 from pytest_overfit.run.watchdog import GRACE, Stopped, is_library
+from pytest_overfit.settings.launch import Launch
 
 BEAT_SECONDS = 0.5
 STALE_SECONDS = 2.0  # without a beat, once something has gone wrong: the process is gone

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from pytest_overfit.config.launch import Launch
 from pytest_overfit.run.ranks.group import POLL_SECONDS, RankError, Ranks, group_seconds
 from pytest_overfit.run.ranks.guard import Guard
+from pytest_overfit.settings.launch import Launch
 
 PREFIX = "pytest_overfit"
 

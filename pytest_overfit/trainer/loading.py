@@ -1,4 +1,4 @@
-"""The door of this room: config files in, frozen records out, or one error with every problem of every file."""
+"""Config files in, frozen records out, or one error with every problem of every file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_overfit.config.problems import Problem, Unusable, report
-from pytest_overfit.config.schema import OverfitConfig
+from pytest_overfit.settings.problems import Problem, Unusable, report
+from pytest_overfit.trainer.config import OverfitConfig
 
 if TYPE_CHECKING:
-    from pytest_overfit.config.settings import Layer
+    from pytest_overfit.settings.ladder import Layer
 
 
 def load_config(
@@ -25,7 +25,7 @@ def load_config(
         (0.001, 'render')
 
     Args:
-        path: a YAML file; a ``defaults`` list is composed by Hydra where that is installed, else by its rules.
+        path: a YAML file; a ``defaults`` list of files and groups is composed here, anything beyond that by Hydra.
         overrides: ``key=value`` each, applied after composition and before ``${...}`` is resolved. ``key`` may be
             new and may index lists (``dataset_configs[0].ROOT``); ``value`` is read as in a config file.
         ini: overrides that are weaker than the file: only keys that it does not give are set.
@@ -68,9 +68,9 @@ def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, 
 
 def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settings: Sequence[Layer]) -> OverfitConfig:
     # Imported here: the records are used without OmegaConf and YAML.
-    from pytest_overfit.config.compose import compose_tree
-    from pytest_overfit.config.secret import told_override
-    from pytest_overfit.config.validation import build_config
+    from pytest_overfit.settings.secret import told_override
+    from pytest_overfit.trainer.compose import compose_tree
+    from pytest_overfit.trainer.validation import build_config
 
     try:
         # Absolute, not resolved: what lies next to a link to a config is next to the link.

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_overfit.config.keywords import DEFAULT
-from pytest_overfit.config.schema import OverfitConfig
-from pytest_overfit.config.settings import Resolved
+from pytest_overfit.settings.keywords import DEFAULT
+from pytest_overfit.settings.ladder import Resolved
 
 STRICT = "--overfit-strict"
 KEY = "require_gpu"
-
-
-def strict_config(config: OverfitConfig) -> OverfitConfig:
-    """A config as a strict session runs it.
-
-    Example:
-        >>> from pathlib import Path
-        >>> strict_config(OverfitConfig(Path("a.yaml"), "a")).overfit.require_gpu
-        True
-    """
-    if config.overfit.device != "auto" or config.overfit.require_gpu:
-        return config
-    origins = {**config.origins, f"overfit.{KEY}": STRICT}
-    return replace(config, overfit=replace(config.overfit, require_gpu=True), origins=origins)
 
 
 def strict_settings(resolved: Resolved) -> Resolved:
@@ -32,7 +17,7 @@ def strict_settings(resolved: Resolved) -> Resolved:
     Where nobody names a device, the one that the model is on was chosen by nobody either.
 
     Example:
-        >>> from pytest_overfit.config.settings import layer_of_keywords, resolve_settings
+        >>> from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
         >>> given = [{}, {"device": "cpu"}, {"device": "auto"}]
         >>> all_resolved = [resolve_settings([layer_of_keywords("call", keywords)], where="") for keywords in given]
         >>> [strict_settings(resolved).settings.require_gpu for resolved in all_resolved]

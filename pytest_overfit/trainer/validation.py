@@ -11,28 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config import randomness, trainer_section
-from pytest_overfit.config.compose import Tree
-from pytest_overfit.config.criteria import Criteria, TrainVal
-from pytest_overfit.config.overfit_section import read_overfit
-from pytest_overfit.config.places import find_import_roots
-from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.reading import Section
-from pytest_overfit.config.schema import (
+from pytest_overfit.settings.criteria import Criteria, TrainVal
+from pytest_overfit.settings.overfit_section import read_overfit
+from pytest_overfit.settings.problems import Problem, Unusable, shown
+from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
+from pytest_overfit.settings.section import Section
+from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
+from pytest_overfit.trainer import randomness, trainer_section
+from pytest_overfit.trainer.compose import Tree
+from pytest_overfit.trainer.config import (
     DEFAULT_ASPECT,
     DEFAULT_LOSS,
     DEFAULT_MODEL,
     DEFAULT_OPTIMIZER,
-    AmpConfig,
-    ClipGroup,
     LoggingConfig,
     OverfitConfig,
-    OverfitSettings,
     SplitConfig,
 )
-from pytest_overfit.config.secret import Secret, hide, masked_name, plain, secrets_of
-from pytest_overfit.config.source import expect_one_source
-from pytest_overfit.config.unread import unread
+from pytest_overfit.trainer.pair_source import expect_one_source
+from pytest_overfit.trainer.places import find_import_roots
+from pytest_overfit.trainer.unread import unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
 _WORKERS: dict[str, Any] = {"at_least": 0, "at_most": 1024, "whole": True}
@@ -99,7 +97,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         resolved=plain(tree.values),
         origins=tree.origins,
         hidden=frozenset(tree.hidden),
-        secrets=tuple(sorted(secrets_of(tree, top.reads.paths))),
+        secrets=tuple(sorted(tree.secrets_beside(top.reads.paths))),
     )
     expect_one_source(config, top, notes)
     _expect_hold(config, problems)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.config.schema import DEFAULT_ASPECT
+from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.section import Section, as_switch
+from pytest_overfit.trainer.config import DEFAULT_ASPECT
 
 # Keys of `augs` that shape another augmentation and change nothing on their own.
 _MODIFIERS = ("aspects", "cojitter_ratio", "use_discrete_aspect_ratios", "enable_image_aug")

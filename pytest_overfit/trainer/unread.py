@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_overfit.config.problems import Problem, misspelt, one_letter_off, shown
-from pytest_overfit.config.reading import Reads
 from pytest_overfit.errors.suggest import nearest, shorten
+from pytest_overfit.settings.problems import Problem, misspelt, one_letter_off, shown
+from pytest_overfit.settings.section import Reads
 
 # Keys of a VGGT-style trainer that change nothing about one sample or its loss: told in one line, whatever their value.
 _TRAINERS = re.compile(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import TypeVar
 
-from pytest_overfit.config.causes import IDS
-from pytest_overfit.config.criteria import LIMIT_ALIASES, Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section, as_switch
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.cause_ids import IDS
+from pytest_overfit.settings.criteria import LIMIT_ALIASES, Criteria, Limit, Monotonic, Prediction, Supervised, TrainVal
+from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.section import Section, as_switch
 
 Record = TypeVar("Record")
 NOTHING_ASKED = "no limit on any term: nothing asks for learning"

@@ -8,13 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.compose import BROKEN
-from pytest_overfit.config.problems import Problem, did_you_mean, shown
-from pytest_overfit.config.secret import plain
+from pytest_overfit.settings.problems import Problem, did_you_mean, shown
+from pytest_overfit.settings.secret import plain
 from pytest_overfit.untrusted.files import expect_name
 
 _BOUNDS = ("at_least", "above", "at_most", "under")
 _WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+class Broken:
+    """Stands in a tree for a value with a problem that is already reported."""
+
+    def __repr__(self) -> str:
+        return "<unresolved>"
+
+
+BROKEN = Broken()
 
 
 @dataclass

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_overfit.config.problems import Problem
-from pytest_overfit.config.reading import Section
-from pytest_overfit.config.schema import OverfitConfig, PairSource
+from pytest_overfit.settings.problems import Problem
+from pytest_overfit.settings.section import Section
+from pytest_overfit.settings.settings import PairSource
+from pytest_overfit.trainer.config import OverfitConfig
 
 _SOURCE = "overfit.pair.source"
 _OF_A_DATASET = ("ROOT", "split_file", "segmentation_root")

@@ -1,7 +1,7 @@
 """The value of an override: scalars as YAML reads them in a config file, lists and mappings as people type them.
 
 Quotes and spaces are needed less than in YAML, as in Hydra's grammar: ``{a:1}`` is a mapping, ``[*agg*]`` a list of one
-text, ``${a.b}`` stands anywhere. All of it is the same whether or not Hydra is installed.
+text, ``${a.b}`` stands anywhere.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_overfit.config.problems import WITHIN_BITS, is_wide, shown, wide
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings import plain_yaml
+from pytest_overfit.settings.problems import WITHIN_BITS, is_wide, shown, wide
 
 _MAX_DEPTH = 64
 _LONGEST_BASE_60 = 100
@@ -52,15 +53,13 @@ def parse_value(text: str) -> Any:
 
 def _scalar(text: str) -> Any:
     """A number, switch or null where YAML reads one, else the text itself."""
-    from omegaconf import OmegaConf
-
     if not _TYPED.fullmatch(text):
         return text
     if text.count(":") >= _LONGEST_BASE_60:
         raise ValueError("a number of a hundred digits to the base 60")
     try:
         with users_code():
-            value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
+            value = plain_yaml.load(f"value: {text}")["value"]
     except Refused:  # a lone `-`, a number of thousands of digits: text
         return text
     if is_wide(value):

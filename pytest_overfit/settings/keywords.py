@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from pytest_overfit.config.schema import OverfitSettings
+from pytest_overfit.settings.settings import OverfitSettings
 
 MARKER = "@pytest.mark.overfit"
 COMMAND_LINE = "command line"

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.criteria import LIMIT_ALIASES
-from pytest_overfit.config.keywords import DEFAULT, KEYS, MARKER, NO_TERMS, TERMS, keyword_of
-from pytest_overfit.config.problems import Problem, Unusable, shown
-from pytest_overfit.config.schema import ANY_MODEL, OverfitSettings
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.settings.criteria import LIMIT_ALIASES
+from pytest_overfit.settings.keywords import DEFAULT, KEYS, MARKER, NO_TERMS, TERMS, keyword_of
+from pytest_overfit.settings.problems import Problem, Unusable, shown
+from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
@@ -133,7 +133,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
     Raises:
         ConfigError: a text is malformed; all problems in one error.
     """
-    from pytest_overfit.config.overrides import parse_override
+    from pytest_overfit.settings.overrides import parse_override
 
     values: dict[str, Any] = {}
     problems: list[tuple[str, Problem]] = []
@@ -143,7 +143,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
         except Unusable as error:
             problems.extend((source, problem) for problem in error.problems)
             continue
-        if override.parts[0] != "overfit" or override.delete or override.group:
+        if override.parts[0] != "overfit" or override.of_hydra or override.is_group:
             continue
         node: Any = override.value
         for part in reversed(override.parts[1:]):
@@ -172,8 +172,8 @@ def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
     Raises:
         ConfigError: with every problem of the merged settings, each with the layer that it came from.
     """
-    from pytest_overfit.config.overfit_section import read_overfit
-    from pytest_overfit.config.reading import Section
+    from pytest_overfit.settings.overfit_section import read_overfit
+    from pytest_overfit.settings.section import Section
 
     values: dict[str, Any] = {}
     for layer in layers:

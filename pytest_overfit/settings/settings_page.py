@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.config.keywords import CONFIG, LIMIT, SETTINGS, Setting
+from pytest_overfit.settings.keywords import CONFIG, LIMIT, SETTINGS, Setting
 
 _HEAD = """\
 # Settings

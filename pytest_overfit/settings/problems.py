@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_overfit.config.secret import hide
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.secret import hide
 
 MOST_BITS = 64
 WITHIN_BITS = f"whole numbers of at most {MOST_BITS} bits"
@@ -93,6 +93,12 @@ def wide(value: Any) -> str:
         'a whole number of 65 bits'
     """
     return f"a whole number of {value.bit_length()} bits"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

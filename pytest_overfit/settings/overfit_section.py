@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.config.criteria_section import read_criteria
-from pytest_overfit.config.problems import shown
-from pytest_overfit.config.reading import Section, as_switch
-from pytest_overfit.config.schema import AmpConfig, Budget, Distributed, OverfitSettings, PairSource, Probes
+from pytest_overfit.settings.criteria_section import read_criteria
+from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.section import Section, as_switch
+from pytest_overfit.settings.settings import AmpConfig, Budget, Distributed, OverfitSettings, PairSource, Probes
 
 DEVICES = "auto | model | cpu | cuda | cuda:N | mps | xpu"
 _DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
