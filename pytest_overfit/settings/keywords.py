@@ -2,108 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
-from pytest_overfit.settings.settings import OverfitSettings
+from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
+from pytest_overfit.settings.spelling import lookup, spelt
 
 MARKER = "@pytest.mark.overfit"
 COMMAND_LINE = "command line"
 INI = "ini"
 DEFAULT = "default"
 LIMIT = "a number (below it), {below: number, above: number, relative: true, window: steps}, or false"
-_CRITERION = "true, false, or a mapping"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One keyword of ``@pytest.mark.overfit(...)``, ``overfit(...)`` and ``run_overfit(...)``.
+    """One row of the table.
 
     Args:
-        key: its dotted key below ``overfit:`` in a config file.
+        name: the keyword of ``@pytest.mark.overfit(...)``, ``overfit(...)`` and ``run_overfit(...)``; "" for a key that
+            a config alone has.
+        key: the dotted key below ``overfit:`` in a config file.
         kind: what it may be.
-        default, in_config: without a config, and under one where that is another.
         option: the command-line option of its own; its ini twin has the same name with underscores.
+        none: how tables show that it is not set.
+        borrowed: what stands for it under a config where it is not set.
     """
 
     name: str
     key: str
     kind: str
-    default: str
     help: str
-    in_config: str = ""
     option: str = ""
+    none: str = "off"
+    borrowed: str = ""
+
+    @property
+    def default(self) -> str:
+        """That of a run without a config."""
+        return self.text(lookup(ANY_MODEL, self.key))
+
+    @property
+    def in_config(self) -> str:
+        """That of a run with one."""
+        return self.borrowed or self.text(lookup(OverfitSettings(), self.key))
+
+    def text(self, value: Any) -> str:
+        """A value as the tables show it."""
+        return self.none if value is None or (value == () and self.none != "off") else spelt(value)
 
 
-SETTINGS = (
-    Setting("objective", "criteria.objective", "a limit", "< 0.01", "limit of the loss that is minimised"),
-    Setting("max_steps", "budget.max_steps", "a whole number of at least 1", "1000", "the most steps of a run",
-            "max_epochs x steps_per_epoch", option="--overfit-max-steps"),
-    Setting("max_seconds", "budget.max_seconds", "a number above 0", "none",
-            "the most seconds of a run; code that does not come back is stopped, and its line named (see below)",
-            option="--overfit-max-seconds"),
-    Setting("hold_steps", "budget.hold_steps", "a whole number of at least 1", "5",
-            "for how many steps in a row the criteria have to hold"),
-    Setting("seeds", "seeds", "a whole number, or a list of distinct ones", "0", "one run for each of these seeds",
-            "seed_value", option="--overfit-seeds"),
-    Setting("pass_at_least", "pass_at_least", "a whole number from 1 to the number of seeds", "all",
-            "how many of the seeds have to pass"),
-    Setting("device", "device", "auto | model | cpu | cuda | cuda:N | mps | xpu", "model",
-            "where to train: auto takes a GPU where there is one, model leaves the model where it is", "auto",
-            option="--overfit-device"),
-    Setting("require_gpu", "require_gpu", "true or false", "off", "fail where no GPU is found",
-            option="--overfit-require-gpu"),
-    Setting("amp", "amp", "false | bfloat16 | float16", "off", "automatic mixed precision", "optim.amp"),
-    Setting("threads", "threads", "auto, keep, or a whole number from 1 to 4096", "keep",
-            "CPU threads: auto takes the idle cores, keep leaves the process as it is", "auto"),
-    Setting("deterministic", "deterministic", "true or false", "on", "deterministic kernels where torch has them"),
-    Setting("keep_trained", "keep_trained", "true or false", "off",
-            "leave the trained parameters in the model after the run"),
-    Setting("monotonic", "criteria.monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
-            "window 21, tolerance 0.25, floor 0.05, strict off",
-            "the running median of every limited term falls, and does not end above its best while above its limit",
-            "window 21, tolerance 0.25, floor 0.003, strict off"),
-    Setting("finite", "criteria.finite", "true or false", "on", "no NaN, no infinity: in losses, outputs, gradients"),
-    Setting("gradients", "criteria.gradients", "true or false", "on",
-            "every trainable parameter gets a gradient, is in an optimizer and moves"),
-    Setting("supervised", "criteria.supervised", f"{_CRITERION} of min_valid_ratio and min_target_ratio",
-            "min_valid_ratio 0.05, min_target_ratio 0.25",
-            "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has this "
-            "share of valid pixels, a target this share of elements that the loss reads"),
-    Setting("constant_batch", "criteria.constant_batch", "true or false", "on",
-            "two draws of a loader are equal, and the batch of every step is what it was"),
-    Setting("train_val", "criteria.train_val", f"{_CRITERION} of tolerance", "off",
-            "evaluation and training loss agree", "tolerance 0.1 with a data.val"),
-    Setting("prediction", "criteria.prediction",
-            f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg", "off",
-            "the predictions themselves are near the truth",
-            "abs_rel 0.05, delta_1_25 0.95, rotation_deg 1, translation_deg 2"),
-    Setting("generates", "criteria.generates", "true or false", "off",
-            "a language model of transformers gives the memorised sequences back, greedily from their first token"),
-    Setting("unused", "criteria.unused", "text, or a list of text", "none",
-            "globs over parameters that get no gradient on purpose"),
-    Setting("frozen", "criteria.frozen", "text, or a list of text", "none",
-            "globs over parameters that do not move on purpose"),
-    Setting("unbounded", "criteria.unbounded", "true or false", "off",
-            "the objective has no floor; its limit has to be stated"),
-    Setting("stochastic", "criteria.stochastic", "true or false", "off",
-            "forward passes or draws are random: limits hold for a windowed mean"),
-    Setting("defects", "criteria.defects", "true or false", "on",
-            "no probe finds a mistake that is certain, whatever the loss has reached"),
-    Setting("allow", "criteria.allow", "text, or a list of text", "none",
-            "ids of causes (docs/causes.md) that are meant here"),
-    Setting("diagnose", "diagnose", "true or false", "on",
-            "probe every run, and look for the cause of one that fails"),
-    Setting("diagnose_seconds", "diagnose_seconds", "a number above 0", "three times all steps, at least 2",
-            "the most seconds that the diagnosis of a failed run may take"),
-    Setting("strategy", "distributed.strategy", "ddp | fsdp", "ddp",
-            "under torchrun: DDP, or FSDP2 for a model that does not fit (docs/distributed.md)"),
-    Setting("rank_timeout", "distributed.timeout", "a number above 0, at most 86400", "120",
-            "under torchrun: the most seconds that a rank keeps the others waiting"),
-    Setting("fsdp_modules", "distributed.modules", "text, or a list of text", "none",
-            "under torchrun: globs over the modules that FSDP2 shards each on its own; none: the model's blocks"),
-)  # fmt: skip
+_CRITERION = "true, false, or a mapping"
+# Of every criterion, beside its record.
+_CRITERIA = tuple(Setting(name, f"criteria.{name}", *rest) for name, *rest in (
+    ("objective", "a limit", "limit of the loss that is minimised"),
+    ("monotonic", f"{_CRITERION} of window, tolerance, floor and strict",
+     "the running median of every limited term falls, and does not end above its best while above its "
+     "limit"),
+    ("finite", "true or false", "no NaN, no infinity: in losses, outputs, gradients"),
+    ("gradients", "true or false", "every trainable parameter gets a gradient, is in an optimizer and moves"),
+    ("supervised", f"{_CRITERION} of min_valid_ratio and min_target_ratio",
+     "the loss answers to model and batch, starts above its limits and falls by the weights; a frame has "
+     "this share of valid pixels, a target this share of elements that the loss reads"),
+    ("constant_batch", "true or false", "two draws of a loader are equal, and the batch of every step is what it was"),
+    ("train_val", f"{_CRITERION} of tolerance",
+     "evaluation and training loss agree", "", "off", "tolerance 0.1 with a data.val"),
+    ("prediction", f"{_CRITERION} of abs_rel, delta_1_25, rotation_deg and translation_deg",
+     "the predictions themselves are near the truth"),
+    ("generates", "true or false",
+     "a language model of transformers gives the memorised sequences back, greedily from their first token"),
+    ("unused", "text, or a list of text", "globs over parameters that get no gradient on purpose"),
+    ("frozen", "text, or a list of text", "globs over parameters that do not move on purpose"),
+    ("unbounded", "true or false", "the objective has no floor; its limit has to be stated"),
+    ("stochastic", "true or false", "forward passes or draws are random: limits hold for a windowed mean"),
+    ("defects", "true or false", "no probe finds a mistake that is certain, whatever the loss has reached"),
+    ("allow", "text, or a list of text", "ids of causes (docs/causes.md) that are meant here"),
+))  # fmt: skip
+
+
+def _rows(record: Any, above: str = "") -> Iterator[Setting]:
+    """The settings of a record and of those in it, in the order of their fields."""
+    for field in fields(record):
+        key, definition = f"{above}{field.name}", field.metadata.get("definition")
+        if key == "criteria":
+            yield from _CRITERIA
+        elif definition is None:
+            yield from _rows(getattr(record, field.name), f"{key}.")
+        else:
+            kind, more = definition.kind.words, (definition.option, definition.none, definition.in_config)
+            yield Setting(definition.keyword, key, kind, definition.help, *more)
+
+
+_ALL = tuple(_rows(OverfitSettings()))
+# The limit that every run has comes first.
+SETTINGS = tuple(sorted((row for row in _ALL if row.name), key=lambda row: row.name != "objective"))
+OF_A_CONFIG = tuple(row for row in _ALL if not row.name)
 # Of the marker alone.
-CONFIG = Setting("config", "", "a path, relative to the test file", "none", "the config file to run under")
+CONFIG = Setting("config", "", "a path, relative to the test file", "the config file to run under")
 
 KEYS = {setting.name: setting.key for setting in SETTINGS}
 TERMS = "criteria.terms"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_overfit.settings.keywords import CONFIG, LIMIT, SETTINGS, Setting
+from pytest_overfit.settings.keywords import CONFIG, LIMIT, OF_A_CONFIG, SETTINGS, Setting
 
 _HEAD = """\
 # Settings
@@ -22,6 +22,12 @@ _BELOW_THE_TABLE = f"""
 A default with two values is that of a run without a config, then that of a run with one.
 
 The marker alone takes `{CONFIG.name}="path/to/config.yaml"`: {CONFIG.help} ({CONFIG.kind}).
+"""
+_ALONE = """
+These keys are a config's alone:
+
+| key in a config | allowed | default | what it does |
+|---|---|---|---|
 """
 _LIMITS = f"""
 ## Limits
@@ -136,10 +142,15 @@ def settings_page() -> str:
     """
     keywords = "".join(_row(setting) for setting in SETTINGS)
     options = "".join(f"| `{item.option}` | `overfit.{item.key}` |\n" for item in SETTINGS if item.option)
-    return "".join((_HEAD, keywords, _BELOW_THE_TABLE, _LIMITS, _SECONDS, _OPTIONS, options, _FILE, _STRICT))
+    alone = "".join(_row(setting) for setting in OF_A_CONFIG)
+    return "".join(
+        (_HEAD, keywords, _BELOW_THE_TABLE, _ALONE, alone, _LIMITS, _SECONDS, _OPTIONS, options, _FILE, _STRICT)
+    )
 
 
 def _row(setting: Setting) -> str:
-    default = setting.default + (f"; {setting.in_config}" if setting.in_config else "")
-    cells = (f"`{setting.name}`", f"`{setting.key}`", setting.kind, default, setting.help)
+    without, under = setting.default, setting.in_config
+    default = under if not setting.name or without == under else f"{without}; {under}"
+    names = [f"`{setting.name}`"] if setting.name else []
+    cells = (*names, f"`{setting.key}`", setting.kind, default, setting.help)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_overfit.settings.criteria import LIMIT_ALIASES
-from pytest_overfit.settings.explain import Row, amp_text, lookup, settings_values, value_text, word
+from pytest_overfit.settings.explain import Row, settings_values
 from pytest_overfit.settings.keywords import COMMAND_LINE, SETTINGS, keyword_of
 from pytest_overfit.settings.secret import HIDDEN, hide
+from pytest_overfit.settings.spelling import lookup, spelt
 from pytest_overfit.trainer.config import OverfitConfig
 
 _OVERRIDE = "override "
@@ -36,16 +37,16 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
     pinned = {name: lookup(config.overfit, name) for name in _PAIR}
     probes = {name: lookup(config.overfit, name) for name in _PROBES}
     values = {
-        **{name: word(value) for name, value in pinned.items()},
-        **{name: value_text(name, value) for name, value in settings_values(config.overfit)},
-        **{name: word(value) for name, value in probes.items()},
+        **{name: spelt(value) for name, value in pinned.items()},
+        **dict(settings_values(config.overfit)),
+        **{name: spelt(value) for name, value in probes.items()},
     }
     keys = {setting.name: setting.key for setting in SETTINGS}
     overfit = config.overfit
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
         "seeds": (overfit.seeds or None, f"{config.seed} (seed_value)", "seed_value"),
-        "amp": (overfit.amp, f"{amp_text(config.amp)} (optim.amp)", "optim.amp"),
+        "amp": (overfit.amp, f"{spelt(config.amp)} (optim.amp)", "optim.amp"),
     }
     for name, value in values.items():
         key = keys.get(name) or (f"criteria.{name}" if name in LIMIT_ALIASES.values() else name)
@@ -80,9 +81,9 @@ def _trainer_values(config: OverfitConfig) -> Iterator[tuple[str, str]]:
     for key in _TRAINER:
         section, _, name = key.rpartition(".")
         if key in known:
-            yield key, word(known[key])
+            yield key, spelt(known[key])
         elif name in sections[section]:
-            yield key, word(sections[section][name])
+            yield key, spelt(sections[section][name])
     for name, schedule in (("lr", config.lr_schedule), ("weight_decay", config.weight_decay_schedule)):
         if schedule is not None:
             yield f"optim.options.{name}", str(schedule.get("_target_"))

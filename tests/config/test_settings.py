@@ -234,10 +234,10 @@ def test_problems_come_together_each_with_its_place() -> None:
     found = problems_of(ini, line, marker)
     assert [text.partition(": found")[0] for text in found] == [
         "ini: overfit.budgt",
-        f"{MARKER}: device",
-        "ini: overfit.seeds",
-        "command line: overfit.threads",
         f"{MARKER}: max_steps",
+        "ini: overfit.seeds",
+        f"{MARKER}: device",
+        "command line: overfit.threads",
         "command line: overfit.criteria.terms.loss_T",
         f"{MARKER}: accuracy.above",
         f"{MARKER}: unbounded",
