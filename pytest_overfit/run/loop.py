@@ -30,7 +30,7 @@ from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.criteria import Limit
-from pytest_overfit.settings.keywords import SETTINGS
+from pytest_overfit.settings.keywords import table_of_settings
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period
@@ -197,7 +197,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     for criterion, limit in plan.limits.items():
         name = resolve_term(criterion, row)
         if name is None:
-            guess = nearest(criterion, [*terms, *(setting.name for setting in SETTINGS)])
+            guess = nearest(criterion, [*terms, *(setting.name for setting in table_of_settings())])
             raise OverfitError(
                 f"the loss gives no term {criterion!r}",
                 where=f"the limit on {criterion}",

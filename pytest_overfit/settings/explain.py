@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pytest_overfit.errors.suggest import printable
-from pytest_overfit.settings.keywords import SETTINGS
+from pytest_overfit.settings.keywords import table_of_settings
 from pytest_overfit.settings.ladder import Resolved
 from pytest_overfit.settings.settings import OverfitSettings
 from pytest_overfit.settings.spelling import lookup, spelt
@@ -59,7 +59,7 @@ def explain_lines(title: str, rows: Sequence[Row], width: int = 120, notes: Sequ
 
 def settings_values(settings: OverfitSettings) -> Iterator[tuple[str, str]]:
     """Every setting by its keyword, and every limit of a term by its name, as the tables show them."""
-    for setting in SETTINGS:
+    for setting in table_of_settings():
         yield setting.name, setting.text(lookup(settings, setting.key))
     criteria = settings.criteria
     yield from (("camera", spelt(criteria.camera)), ("depth", spelt(criteria.depth)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -94,22 +95,47 @@ def _rows(record: Any, above: str = "") -> Iterator[Setting]:
             yield Setting(definition.keyword, key, kind, definition.help, *more)
 
 
-_ALL = tuple(_rows(OverfitSettings()))
-# The limit that every run has comes first.
-SETTINGS = tuple(sorted((row for row in _ALL if row.name), key=lambda row: row.name != "objective"))
-OF_A_CONFIG = tuple(row for row in _ALL if not row.name)
+@functools.cache
+def _table() -> tuple[Setting, ...]:
+    return tuple(_rows(OverfitSettings()))
+
+
+@functools.cache
+def table_of_settings() -> tuple[Setting, ...]:
+    """Every keyword; the limit that every run has comes first."""
+    return tuple(sorted((row for row in _table() if row.name), key=lambda row: row.name != "objective"))
+
+
+@functools.cache
+def keys() -> Mapping[str, str]:
+    """The key of every keyword.
+
+    Example:
+        >>> keys()["objective"], keys()["max_steps"]
+        ('criteria.objective', 'budget.max_steps')
+    """
+    return {row.name: row.key for row in table_of_settings()}
+
+
+@functools.cache
+def no_terms() -> frozenset[str]:
+    """Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name."""
+    return frozenset({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - keys().keys()
+
+
+def keys_of_a_config() -> tuple[Setting, ...]:
+    """What has no keyword: the keys that a config alone has."""
+    return tuple(row for row in _table() if not row.name)
+
+
 # Of the marker alone.
 CONFIG = Setting("config", "", "a path, relative to the test file", "the config file to run under")
-
-KEYS = {setting.name: setting.key for setting in SETTINGS}
 TERMS = "criteria.terms"
-# Names of a config that are no keywords, and would otherwise be taken for a limit on a term of that name.
-NO_TERMS = ({field.name for field in fields(OverfitSettings)} | {"terms", "config"}) - KEYS.keys()
 
 
 def keyword_of(key: str) -> str:
     """The keyword of a dotted key below ``overfit:``; the key itself where it has none."""
-    names = {dotted: name for name, dotted in KEYS.items()}
+    names = {dotted: name for name, dotted in keys().items()}
     if key in names:
         return names[key]
     head, _, rest = key.partition(".")
@@ -118,6 +144,6 @@ def keyword_of(key: str) -> str:
 
 def marker_text() -> str:
     """The text of ``pytest --markers``."""
-    lines = [f"  {setting.name:<18}{setting.help}: {setting.kind}" for setting in (CONFIG, *SETTINGS)]
+    lines = [f"  {setting.name:<18}{setting.help}: {setting.kind}" for setting in (CONFIG, *table_of_settings())]
     head = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run (docs/settings.md)"
     return "\n".join([head, *lines, f"  {'TERM':<18}limit of the loss term of that name: {LIMIT}"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.settings.criteria import LIMIT_ALIASES
-from pytest_overfit.settings.keywords import DEFAULT, KEYS, MARKER, NO_TERMS, TERMS, keyword_of
+from pytest_overfit.settings.keywords import DEFAULT, MARKER, TERMS, keys, keyword_of, no_terms
 from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 
@@ -98,7 +98,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     Raises:
         ConfigError: a positional argument, a keyword of a config alone, or a likely misspelling of a keyword.
     """
-    known = [*(["config"] if source == MARKER else []), *KEYS]
+    known = [*(["config"] if source == MARKER else []), *keys()]
     misnamed = [name for name in keywords if _is_wrong(name, known)]
     if wrong := [*map(repr, args), *misnamed]:
         near = list(dict.fromkeys(match for name in misnamed if (match := _nearest(name, known, cutoff=0.5))))
@@ -211,10 +211,11 @@ def told(problem: Problem, layers: Sequence[Layer], otherwise: str) -> tuple[str
 def _sources(settings: OverfitSettings, layers: Sequence[Layer]) -> dict[str, str]:
     terms = [_parts_of(name) for name in ("camera", "depth") if getattr(settings.criteria, name) is not None]
     terms += [("criteria", "terms", name) for name in settings.criteria.terms]
-    keys = [*KEYS.values(), *map(".".join, terms)]
-    further = [leaf for layer in layers for leaf, _, _ in layer.leaves() if not any(_covers(key, leaf) for key in keys)]
+    known = [*keys().values(), *map(".".join, terms)]
+    leaves = [leaf for layer in layers for leaf, _, _ in layer.leaves()]
+    further = [leaf for leaf in leaves if not any(_covers(key, leaf) for key in known)]
     sources = {}
-    for key in dict.fromkeys([*keys, *further]):
+    for key in dict.fromkeys([*known, *further]):
         said = [layer.source for layer in layers if layer.states(key, around=True)]
         sources[keyword_of(key)] = said[-1] if said else DEFAULT
     return sources
@@ -226,8 +227,8 @@ def _covers(key: str, leaf: str) -> bool:
 
 def _parts_of(keyword: str) -> tuple[str, ...]:
     """Where a keyword stands below ``overfit:``."""
-    if keyword in KEYS:
-        return tuple(KEYS[keyword].split("."))
+    if keyword in keys():
+        return tuple(keys()[keyword].split("."))
     name = LIMIT_ALIASES.get(keyword, keyword)
     return ("criteria", name) if name in LIMIT_ALIASES.values() else (*TERMS.split("."), name)
 
@@ -237,7 +238,7 @@ def _is_wrong(name: str, known: Sequence[str]) -> bool:
     if name in known:
         return False
     made_of_one = any(part in known for part in name.split("_")) or name in LIMIT_ALIASES
-    return name in NO_TERMS or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
+    return name in no_terms() or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
 
 
 def _nearest(name: str, known: Sequence[str], cutoff: float) -> str | None:

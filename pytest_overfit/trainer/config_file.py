@@ -94,10 +94,10 @@ def parse(text: str, *, empty: bool = False) -> dict[Any, Any]:
             raise Unusable(Problem("", found, f"at most {MAX_INTERPOLATIONS} in a file"))
         if _BASE_60.search(text):  # the time to read one grows with its square
             raise Unusable(Problem("", "a number of a hundred digits to the base 60", WITHIN_BITS))
-        if "*" in text:  # aliases: a few lines can expand to gigabytes
-            _expect_bounded(text)
         tree = plain_yaml.load(text)
-        _expect_plain(tree, "")
+        if "*" in text and (size := _size(tree, {})) > MAX_NODES:  # aliases: a few lines can expand to gigabytes
+            raise Unusable(Problem("", f"aliases that expand to {size} values", f"at most {MAX_NODES} values"))
+        tree = _plain(tree, "")
     except Unusable:
         raise
     except RecursionError as error:
@@ -141,49 +141,35 @@ def _kind(event: object) -> str:
     return {"SequenceStartEvent": "list", "ScalarEvent": "single value"}.get(name, name)
 
 
-def _expect_plain(node: Any, key: str) -> None:
-    """Text, numbers, switches, null, lists and mappings; a tag makes other things."""
+def _plain(node: Any, key: str, inside: tuple[int, ...] = ()) -> Any:
+    """A tree of text, numbers, switches, null, lists and mappings, of which no part is another one.
+
+    An alias gives one part in two places, of which an override means one. A tag makes other things.
+    """
+    if id(node) in inside:
+        raise Unusable(Problem(key, "an alias of a value inside itself", "a plain tree of settings"))
+    within = (*inside, id(node))
     if isinstance(node, dict):
-        for name, value in node.items():
+        for name in node:
             if not isinstance(name, (str, int, float)):
                 raise Unusable(Problem(key, f"text that is not a config: {shown(name)} as a key", "YAML"))
-            _expect_plain(name, key)
-            _expect_plain(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            _expect_plain(value, f"{key}[{index}]")
-    elif is_wide(node):
+            _plain(name, key)
+        return {name: _plain(value, f"{key}.{name}" if key else str(name), within) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, f"{key}[{index}]", within) for index, value in enumerate(node)]
+    if is_wide(node):
         raise Unusable(Problem(key, wide(node), WITHIN_BITS))
-    elif not isinstance(node, (str, int, float, bytes, type(None))):
+    if not isinstance(node, (str, int, float, bytes, type(None))):
         raise Unusable(Problem(key, f"text that is not a config: a {type(node).__name__}", "YAML"))
+    return node
 
 
-def _expect_bounded(text: str) -> None:
-    """Counts the nodes that the aliases expand to, without expanding them."""
-    import yaml
-
-    sizes: dict[int, int] = {}
-    inside: set[int] = set()
-
-    def size(node: yaml.Node) -> int:
-        if id(node) in inside:
-            raise Unusable(Problem(_where(node), "an alias of a value inside itself", "a plain tree of settings"))
-        if id(node) not in sizes:
-            inside.add(id(node))
-            children: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                children = [part for pair in node.value for part in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                children = node.value
-            sizes[id(node)] = 1 + sum(size(child) for child in children)
-            inside.discard(id(node))
-        return sizes[id(node)]
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is not None and size(root) > MAX_NODES:
-        raise Unusable(Problem("", f"aliases that expand to {size(root)} values", f"at most {MAX_NODES} values"))
-
-
-def _where(node: object) -> str:
-    mark = getattr(node, "start_mark", None)
-    return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a tree expands to, without expanding it: each part of it is counted once."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1  # of an alias inside itself
+        inner = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + len(node) * isinstance(node, dict) + sum(_size(value, known) for value in inner)
+    return known[id(node)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_overfit.settings.criteria import LIMIT_ALIASES
 from pytest_overfit.settings.explain import Row, settings_values
-from pytest_overfit.settings.keywords import COMMAND_LINE, SETTINGS, keyword_of
+from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of
 from pytest_overfit.settings.secret import HIDDEN, hide
 from pytest_overfit.settings.spelling import lookup, spelt
 from pytest_overfit.trainer.config import OverfitConfig
@@ -41,7 +41,6 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
         **dict(settings_values(config.overfit)),
         **{name: spelt(value) for name, value in probes.items()},
     }
-    keys = {setting.name: setting.key for setting in SETTINGS}
     overfit = config.overfit
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
@@ -49,7 +48,7 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
         "amp": (overfit.amp, f"{spelt(config.amp)} (optim.amp)", "optim.amp"),
     }
     for name, value in values.items():
-        key = keys.get(name) or (f"criteria.{name}" if name in LIMIT_ALIASES.values() else name)
+        key = keys().get(name) or (f"criteria.{name}" if name in LIMIT_ALIASES.values() else name)
         key = f"criteria.terms.{name}" if name in overfit.criteria.terms else key
         given, stand_in, origin = borrowed.get(name, (value, "", ""))
         if given is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +33,14 @@ def _merge(tree: Tree, path: Path, values: Mapping[Any, Any]) -> None:
         if isinstance(value, dict) and isinstance(old, dict):
             _merge(tree, (*path, key), value)
         elif value != "???" or key not in node:
-            node[key] = copy.deepcopy(value)
+            node[key] = _copied(value)
+
+
+def _copied(node: Any) -> Any:
+    """A copy of which no part is another one, as `copy.deepcopy` may leave it."""
+    if isinstance(node, dict):
+        return {key: _copied(value) for key, value in node.items()}
+    return [_copied(value) for value in node] if isinstance(node, list) else node
 
 
 def _opened(tree: Tree, path: Path) -> Any:
@@ -43,7 +49,7 @@ def _opened(tree: Tree, path: Path) -> Any:
     target = resolver.followed(path)
     node = None if target is None else resolver.node(target)
     if target != path and isinstance(node, (dict, list)):
-        node = resolver.node(path[:-1])[path[-1]] = copy.deepcopy(node)
+        node = resolver.node(path[:-1])[path[-1]] = _copied(node)
     return None if node == "???" else node
 
 
@@ -75,7 +81,7 @@ def _write(tree: Tree, override: Override) -> None:
     if isinstance(old, dict):
         _merge(tree, path, override.value)
     else:
-        Resolver(tree).node(path[:-1])[path[-1]] = copy.deepcopy(override.value)
+        Resolver(tree).node(path[:-1])[path[-1]] = _copied(override.value)
 
 
 def _slot(tree: Tree, path: Path, part: str, override: Override) -> Path:

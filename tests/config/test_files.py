@@ -92,7 +92,7 @@ def test_alias_bomb(tmp_path: Path) -> None:
 def test_alias_of_itself(tmp_path: Path) -> None:
     """A value that contains itself is refused."""
     assert problems_in(tmp_path, "a: &a\n  b: *a\n") == [
-        "a.yaml:1:4: found an alias of a value inside itself, allowed: a plain tree of settings"
+        "a.yaml: a.b: found an alias of a value inside itself, allowed: a plain tree of settings"
     ]
 
 

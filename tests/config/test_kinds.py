@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.settings.criteria import Criteria
-from pytest_overfit.settings.keywords import OF_A_CONFIG, SETTINGS
+from pytest_overfit.settings.keywords import keys_of_a_config, table_of_settings
 from pytest_overfit.settings.kinds import DEVICE, SEEDS, SWITCH, Kind, choice, number
 from pytest_overfit.settings.overfit_section import read_record
 from pytest_overfit.settings.section import Section
@@ -31,7 +31,7 @@ def undefined(record: Any, above: str = "") -> list[str]:
 def test_every_setting_is_defined() -> None:
     """Its kind and its line of documentation stand where its type and default do."""
     assert undefined(OverfitSettings()) == []
-    rows = (*SETTINGS, *OF_A_CONFIG)
+    rows = (*table_of_settings(), *keys_of_a_config())
     assert len({row.key for row in rows}) == len(rows)
     assert all(row.help and row.kind for row in rows)
 

@@ -78,6 +78,14 @@ def test_below_an_interpolation(tmp_path: Path) -> None:
     assert (config.train.remove_sky, config.val.remove_sky, config.val.root) == (True, False, Path("/old"))
 
 
+def test_below_an_alias(tmp_path: Path) -> None:
+    """What a file says once for two places by a YAML alias is two things to an override."""
+    text = "data: {train: &split {common_config: {fix_aspect_ratio: 1}}, val: *split}\n"
+    config = load(tmp_path, text, ["data.val.common_config.fix_aspect_ratio=0.5"])
+    assert config.val is not None
+    assert (config.train.aspect_ratio, config.val.aspect_ratio) == (1, 0.5)
+
+
 def test_new_nested_keys(tmp_path: Path) -> None:
     """Keys whose sections do not exist yet are made, lists included; a next index appends."""
     overrides = ["overfit.budget.max_steps=7", "data.train.dataset.dataset_configs[0].max_depth=9", "l[0]=1", "l[1]=2"]

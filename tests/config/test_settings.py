@@ -13,7 +13,7 @@ import pytest
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.settings.criteria import Limit, Monotonic
-from pytest_overfit.settings.keywords import MARKER, SETTINGS
+from pytest_overfit.settings.keywords import MARKER, table_of_settings
 from pytest_overfit.settings.ladder import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, OverfitSettings
 from pytest_overfit.trainer.loading import load_config
@@ -54,7 +54,7 @@ def test_nothing_said_is_the_default() -> None:
     found = resolved()
     assert found.settings == ANY_MODEL
     assert {*found.sources.values()} == {"default"}
-    assert [*found.sources] == [setting.name for setting in SETTINGS]
+    assert [*found.sources] == [setting.name for setting in table_of_settings()]
 
 
 @pytest.mark.parametrize("strongest", [None, "ini", "command line", MARKER, CALL])

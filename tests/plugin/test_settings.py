@@ -134,11 +134,11 @@ def test_a_misspelt_keyword_of_a_marker_fails_its_test(pytester: pytest.Pytester
 
 def test_the_marker_lists_every_setting(pytester: pytest.Pytester) -> None:
     """--markers is rendered from the table of settings."""
-    from pytest_overfit.settings.keywords import SETTINGS
+    from pytest_overfit.settings.keywords import table_of_settings
 
     shown = pytester.runpytest_inprocess("--markers").stdout
     shown.fnmatch_lines(["@pytest.mark.overfit(config=..., max_steps=..., TERM=limit, ...): settings of*"])
-    shown.fnmatch_lines([f"  {setting.name} *: {setting.kind}".replace("[", "[[]") for setting in SETTINGS])
+    shown.fnmatch_lines([f"  {setting.name} *: {setting.kind}".replace("[", "[[]") for setting in table_of_settings()])
 
 
 def test_every_option_has_its_ini_twin(pytester: pytest.Pytester) -> None:
