@@ -22,7 +22,7 @@ OVERLAYS = {"7.4": ["pytest-7.4"], "8.0": ["pytest-8.0"], "8.4": ["pytest-8.4"],
 PYTHONS = {"3.10": ["python-3.10"], "3.12": [], "3.13": []}
 TORCH_FREE = (
     *("tests/settings", "tests/trainer", "tests/judge", "tests/pair", "tests/report/test_text.py"),
-    *("tests/data/test_transform.py", "tests/data/test_shared_data.py", "tests/run/test_schedule.py"),
+    *("tests/data/test_transform.py", "tests/data/test_shared_data.py"),
 )
 WITH_TORCH = ("torch", "accelerate", "pytorch-lightning")  # requirements that need it, or are it
 

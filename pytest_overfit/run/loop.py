@@ -24,13 +24,13 @@ from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
-from pytest_overfit.run.schedule import Schedule
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
 from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.keywords import table_of_settings
+from pytest_overfit.trainer.schedules import Schedule
 
 EARLY_STEPS = 3  # steps whose numbers are looked at before the update on every device
 DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling period

@@ -19,10 +19,10 @@ from pytest_overfit.run.imports import imported
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.optim import GradientClipper, build_optimizer, freeze
 from pytest_overfit.run.sample import Batch
-from pytest_overfit.run.schedule import Schedule, build_schedule
 from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.settings.secret import hide
 from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.trainer.schedules import Schedule, build_schedule
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
 LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.run.schedule import Constant, Cosine, Schedule, WarmUpCosine, build_schedule
+from pytest_overfit.trainer.schedules import Constant, Cosine, Schedule, WarmUpCosine, build_schedule
 
 param_scheduler = pytest.importorskip("fvcore.common.param_scheduler")
 FVCORE = "fvcore.common.param_scheduler."
@@ -138,7 +138,7 @@ def test_ours_are_fvcores_number_by_number() -> None:
 def test_a_warm_up_that_is_none_is_refused() -> None:
     """It begins at the end value, and the cosine needs some of the run."""
     for warm_up, until in ((0.0, 1.0), (0.5, 0.5), (0.1, 1.5)):
-        node = {"_target_": "pytest_overfit.run.schedule.WarmUpCosine", "peak_value": 1.0, "end_value": 0.0}
+        node = {"_target_": "pytest_overfit.trainer.schedules.WarmUpCosine", "peak_value": 1.0, "end_value": 0.0}
         with pytest.raises(ConfigError, match=r"optim: warm_up .*\n  allowed: 0 < warm_up < until <= 1"):
             build_schedule({**node, "warm_up": warm_up, "until": until}, where="optim")
 
@@ -152,7 +152,7 @@ def test_without_fvcore_its_names_are_one_error(monkeypatch: pytest.MonkeyPatch)
         build_schedule(LINE, where="optim.options.lr[0].scheduler")
     assert str(caught.value).splitlines() == [
         f"optim.options.lr[0].scheduler: {FVCORE}LinearParamScheduler, and fvcore is not installed",
-        "  allowed: a schedule that can be imported, such as pytest_overfit.run.schedule.Cosine",
+        "  allowed: a schedule that can be imported, such as pytest_overfit.trainer.schedules.Cosine",
         "  next: pip install fvcore",
     ]
 

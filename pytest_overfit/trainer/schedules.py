@@ -76,7 +76,7 @@ def build_schedule(node: Mapping[str, Any], *, where: str) -> Schedule:
     """Instantiates a schedule section, its nested ``schedulers`` included.
 
     Example:
-        >>> lr = build_schedule({"_target_": "pytest_overfit.run.schedule.Cosine", "start_value": 1e-3,
+        >>> lr = build_schedule({"_target_": "pytest_overfit.trainer.schedules.Cosine", "start_value": 1e-3,
         ...                      "end_value": 0.0}, where="optim.options.lr[0].scheduler")
         >>> lr(0.5)
         0.0005
@@ -90,7 +90,7 @@ def build_schedule(node: Mapping[str, Any], *, where: str) -> Schedule:
         raise ConfigError(
             f"{node['_target_']}, and fvcore is not installed",
             where=where,
-            allowed="a schedule that can be imported, such as pytest_overfit.run.schedule.Cosine",
+            allowed="a schedule that can be imported, such as pytest_overfit.trainer.schedules.Cosine",
             hint="pip install fvcore",
         )
     schedule: Schedule = instantiate(node, where=where, plain=True)
