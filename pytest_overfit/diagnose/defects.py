@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pytest_overfit.diagnose.cause import GROUPS, Cause
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.errors.asking import REPORT, NotAsked
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.settings.cause_ids import GROUPS
 from pytest_overfit.settings.criterion import Criterion
 
 ALLOWED = "no mistake that is certain"

@@ -12,6 +12,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.plugin.faults import ends_session
 from pytest_overfit.plugin.requester import Requester, config_or_none, limited_stage, told
 from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.two_view.inspections import not_none
 
 Value = TypeVar("Value")
 
@@ -59,7 +60,6 @@ def batch(requester: Requester) -> Any:
     from pytest_overfit.run.sample import LOADER_DRAWS, Sample
     from pytest_overfit.two_view.data.loader import draw_batch
     from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
-    from pytest_overfit.two_view.inspections import not_none
 
     config = told(lambda: config_or_none(requester))
     if config is None:

@@ -1,5 +1,1 @@
-"""A YAML config file, composed and checked, as one frozen record of plain values.
-
-``schema`` (the records) imports nothing heavy; ``loading`` (OmegaConf) does so only while it loads. Hydra is
-an option: ``with_hydra`` composes where it is installed, ``defaults`` where it is not, to the same tree.
-"""
+"""What a run may do and must reach: its records, the ladder that they come from, and the table of every setting."""

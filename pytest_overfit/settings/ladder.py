@@ -143,7 +143,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
         except Unusable as error:
             problems.extend((source, problem) for problem in error.problems)
             continue
-        if override.parts[0] != "overfit" or override.delete or override.group:
+        if override.parts[0] != "overfit" or override.of_hydra or override.is_group:
             continue
         node: Any = override.value
         for part in reversed(override.parts[1:]):
@@ -180,7 +180,7 @@ def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
         values = _merged(values, layer.values, layer.keywords)
     problems: list[Problem] = []
     section = Section(copy.deepcopy(values), "overfit", problems)
-    settings = read_overfit(section, ANY_MODEL, Path(), two_view=False)
+    settings = read_overfit(section, ANY_MODEL, Path(), in_config=False)
     budget = settings.budget
     if budget.max_steps is not None and budget.hold_steps > budget.max_steps:
         found = f"{budget.hold_steps}, more than the {budget.max_steps} steps of the run"

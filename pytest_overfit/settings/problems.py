@@ -95,6 +95,12 @@ def wide(value: Any) -> str:
     return f"a whole number of {value.bit_length()} bits"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """``did you mean objective?``, or nothing when no choice is near."""
     match = nearest(name, choices)

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-from pytest_overfit.trainer.places import PATH_KEY
-
-if TYPE_CHECKING:
-    from pytest_overfit.trainer.compose import Tree
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 HIDDEN = "***"
 SHORTEST = 6  # signs; what is shorter stands in too many texts by chance
@@ -100,24 +95,6 @@ def masked_name(name: str, secrets: Iterable[str]) -> str:
     inner = re.compile("|".join(re.escape(part) for part in parts if part != text) or "(?!)")
     shown, count = inner.subn(HIDDEN, text)
     return shown if count else HIDDEN
-
-
-def secrets_of(tree: Tree, paths: Iterable[str]) -> set[str]:
-    """The values that no text may hold; of those that were read as paths, and of parts of them, texts may speak."""
-    told = [*paths, *(value for key, value in _leaves(tree.values, "") if PATH_KEY.search(key))]
-    found = {each for each in tree.secrets if len(each) >= SHORTEST}
-    return {each for each in found if not any(each in path for path in told)}
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _leaves(value, str(name))
-    elif isinstance(node, list):
-        for value in node:
-            yield from _leaves(value, key)
-    elif isinstance(node, str):
-        yield key, str.__str__(node)
 
 
 def plain(node: Any) -> Any:

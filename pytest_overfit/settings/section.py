@@ -8,13 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.settings.bounds import as_number, number_words
 from pytest_overfit.settings.problems import Problem, did_you_mean, shown
 from pytest_overfit.settings.secret import plain
-from pytest_overfit.trainer.compose import BROKEN
 from pytest_overfit.untrusted.files import expect_name
 
-_BOUNDS = ("at_least", "above", "at_most", "under")
 _WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+class Broken:
+    """Stands in a tree for a value with a problem that is already reported."""
+
+    def __repr__(self) -> str:
+        return "<unresolved>"
+
+
+BROKEN = Broken()
 
 
 @dataclass
@@ -75,6 +84,14 @@ class Section:
     def problem(self, name: str, found: str, allowed: str = "", hint: str = "") -> None:
         self.problems.append(Problem(self.path(name), found, allowed, hint))
 
+    def refuse(self, name: str, allowed: str, found: Any = None) -> None:
+        """The value itself is the problem."""
+        self.problem(name, shown(self.get(name) if found is None else found), allowed)
+
+    def as_switch(self, name: str) -> Any:
+        """The raw value, text such as ``off`` as a boolean."""
+        return as_switch(self.get(name))
+
     def reword(self, before: int, allowed: str) -> None:
         """Says what else is allowed in the problem, if any, that was added since there were ``before``."""
         if len(self.problems) > before:
@@ -124,7 +141,7 @@ class Section:
         value = self.get(name)
         if value is None:
             return default
-        number = _as_number(value, whole)
+        number = as_number(value, whole)
         fits = number is not None and not math.isnan(number) and (infinite or math.isfinite(number))
         if fits and number is not None:
             fits = (
@@ -134,7 +151,8 @@ class Section:
                 and (under is None or number < under)
             )
         if not fits:
-            self.problem(name, shown(value), _number_words(at_least, above, at_most, under, whole))
+            words = number_words(whole, at_least=at_least, above=above, at_most=at_most, under=under)
+            self.problem(name, shown(value), words)
             return default
         self.values[name] = number
         return number
@@ -147,8 +165,7 @@ class Section:
         items = Section({str(at): item for at, item in enumerate(value if isinstance(value, list) else ())}, "", [])
         read = tuple(items.number(at, None, **bounds) for at in tuple(items.values))
         if not read or None in read or (count is not None and len(read) != count):
-            lowest, above, most, under = (bounds.get(bound) for bound in _BOUNDS)
-            words = _number_words(lowest, above, most, under, bool(bounds.get("whole")))
+            words = number_words(**bounds)
             self.problem(name, shown(value), f"{'a list of' if count is None else count} numbers, each {words}")
             return None
         return read
@@ -233,32 +250,3 @@ class Section:
 def as_switch(value: Any) -> Any:
     """Text such as ``off`` (how an override or an environment variable says false) as a boolean; the rest unchanged."""
     return _WORDS.get(value.casefold(), value) if isinstance(value, str) else value
-
-
-def _as_number(value: Any, whole: bool) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = value if isinstance(value, (int, float)) else float(value)
-        if not math.isfinite(number):
-            return None if whole else number
-        if whole:
-            return int(number) if number == int(number) else None
-        return float(number)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _number_words(
-    at_least: float | None, above: float | None, at_most: float | None, under: float | None, whole: bool
-) -> str:
-    words = ["a whole number" if whole else "a number"]
-    if above is not None:
-        words.append(f"above {above}")
-    if at_least is not None:
-        words.append(f"of at least {at_least}" if at_most is None else f"from {at_least}")
-    if at_most is not None:
-        words.append(f"to {at_most}" if at_least is not None else f"up to {at_most}")
-    if under is not None:
-        words.append(f"and below {under}" if len(words) > 1 else f"below {under}")
-    return " ".join(words)

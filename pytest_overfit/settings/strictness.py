@@ -6,24 +6,9 @@ from dataclasses import replace
 
 from pytest_overfit.settings.keywords import DEFAULT
 from pytest_overfit.settings.ladder import Resolved
-from pytest_overfit.trainer.config import OverfitConfig
 
 STRICT = "--overfit-strict"
 KEY = "require_gpu"
-
-
-def strict_config(config: OverfitConfig) -> OverfitConfig:
-    """A config as a strict session runs it.
-
-    Example:
-        >>> from pathlib import Path
-        >>> strict_config(OverfitConfig(Path("a.yaml"), "a")).overfit.require_gpu
-        True
-    """
-    if config.overfit.device != "auto" or config.overfit.require_gpu:
-        return config
-    origins = {**config.origins, f"overfit.{KEY}": STRICT}
-    return replace(config, overfit=replace(config.overfit, require_gpu=True), origins=origins)
 
 
 def strict_settings(resolved: Resolved) -> Resolved:

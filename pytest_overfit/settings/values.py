@@ -1,16 +1,18 @@
 """The value of an override: scalars as YAML reads them in a config file, lists and mappings as people type them.
 
 Quotes and spaces are needed less than in YAML, as in Hydra's grammar: ``{a:1}`` is a mapping, ``[*agg*]`` a list of one
-text, ``${a.b}`` stands anywhere. All of it is the same whether or not Hydra is installed.
+text, ``${a.b}`` stands anywhere.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings import plain_yaml
 from pytest_overfit.settings.problems import WITHIN_BITS, is_wide, shown, wide
 
 _MAX_DEPTH = 64
@@ -38,29 +40,23 @@ def parse_value(text: str) -> Any:
     if not text:
         return ""
     reader = _Reader(text)
-    if text[0] in "[{'\"":
-        value = reader.value(0)
-        reader.skip_space()
-    else:
-        value = _scalar(reader.plain(","))
-    if reader.ahead == "," or _SWEEP.fullmatch(text):
+    value = reader.value() if text[0] in "[{'\"" else _scalar(reader.plain(","))
+    if reader.ahead() == "," or _SWEEP.fullmatch(text):
         raise ValueError("several values")
-    if reader.ahead or _FUNCTION.fullmatch(text):
+    if reader.ahead() or _FUNCTION.fullmatch(text):
         raise reader.malformed()
     return value
 
 
 def _scalar(text: str) -> Any:
     """A number, switch or null where YAML reads one, else the text itself."""
-    from omegaconf import OmegaConf
-
     if not _TYPED.fullmatch(text):
         return text
     if text.count(":") >= _LONGEST_BASE_60:
         raise ValueError("a number of a hundred digits to the base 60")
     try:
         with users_code():
-            value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload,index]
+            value = plain_yaml.load(f"value: {text}")["value"]
     except Refused:  # a lone `-`, a number of thousands of digits: text
         return text
     if is_wide(value):
@@ -75,89 +71,69 @@ class _Reader:
     text: str
     at: int = 0
 
-    @property
     def ahead(self) -> str:
-        """The next sign, or nothing at the end."""
+        """The next sign that is no space, or nothing at the end."""
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
         return self.text[self.at : self.at + 1]
 
     def malformed(self) -> ValueError:
         return ValueError(f"the value {shown(self.text)}")
 
-    def skip_space(self) -> None:
-        while self.ahead.isspace():
-            self.at += 1
+    def takes(self, sign: str) -> bool:
+        """Steps over a sign, where it is the next."""
+        found = self.ahead() == sign
+        self.at += found
+        return found
 
-    def expect(self, sign: str) -> None:
-        self.skip_space()
-        if self.ahead != sign:
-            raise self.malformed()
-        self.at += 1
-
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int = 0) -> Any:
         """A list, a mapping, quoted text or a scalar."""
-        self.skip_space()
         if depth > _MAX_DEPTH:
             raise self.malformed()
-        if self.ahead == "[":
-            return self.items(depth)
-        if self.ahead == "{":
-            return self.pairs(depth)
-        if self.ahead and self.ahead in "'\"":
+        if self.takes("["):
+            return [self.value(depth + 1) for _ in self.items("]")]
+        if self.takes("{"):
+            return self.mapping(depth)
+        if self.ahead() in ("'", '"'):
             return self.quoted()
         text = self.plain(",[]{}").strip()
         if not text or ("${" not in text and (": " in text or text.endswith(":"))):
             raise self.malformed()
         return _scalar(text)
 
-    def items(self, depth: int) -> list[Any]:
-        found: list[Any] = []
-        while self.goes_on("[", "]", first=not found):
-            found.append(self.value(depth + 1))
-        return found
-
-    def pairs(self, depth: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
-        while self.goes_on("{", "}", first=not found):
-            key = self.key()
-            if key in found:
+    def items(self, closing: str) -> Iterator[None]:
+        """Once before every item, up to and over the closing bracket."""
+        while not self.takes(closing):
+            yield
+            if not self.takes(",") and self.ahead() != closing:
                 raise self.malformed()
-            self.expect(":")
+
+    def mapping(self, depth: int) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for _ in self.items("}"):
+            key = self.key()
+            if key in found or not self.takes(":"):
+                raise self.malformed()
             found[key] = self.value(depth + 1)
         return found
 
-    def goes_on(self, opening: str, closing: str, *, first: bool) -> bool:
-        """Steps over the bracket or comma before the next item, or over the closing bracket."""
-        if first:
-            self.expect(opening)
-        self.skip_space()
-        if not first and self.ahead == ",":
-            self.at += 1
-            self.skip_space()
-        elif not first and self.ahead != closing:
-            raise self.malformed()
-        if self.ahead == closing:
-            self.at += 1
-            return False
-        return True
-
     def key(self) -> Any:
-        if self.ahead and self.ahead in "'\"":
+        if self.ahead() in ("'", '"'):
             return self.quoted()
-        match = _KEY.match(self.text, self.at)
-        if not match:
+        return _scalar(self.match(_KEY).strip())
+
+    def match(self, pattern: re.Pattern[str]) -> str:
+        found = pattern.match(self.text, self.at)
+        if not found:
             raise self.malformed()
-        self.at = match.end()
-        return _scalar(match[0].strip())
+        self.at = found.end()
+        return found[0]
 
     def quoted(self) -> str:
         import yaml
 
-        match = _QUOTED.match(self.text, self.at)
-        if not match:
-            raise self.malformed()
-        self.at = match.end()
         try:
-            return str(yaml.safe_load(match[0]))
+            return str(yaml.safe_load(self.match(_QUOTED)))
         except yaml.YAMLError as error:  # an escape or a control character that YAML does not know
             raise self.malformed() from error
 
@@ -169,8 +145,8 @@ class _Reader:
                 depth += 1
                 self.at += 1
             elif depth:
-                depth += {"{": 1, "}": -1}.get(self.ahead, 0)
-            elif self.ahead in stops:
+                depth += {"{": 1, "}": -1}.get(self.text[self.at], 0)
+            elif self.text[self.at] in stops:
                 break
             self.at += 1
         if depth:

@@ -1,1 +1,1 @@
-"""A trainer's config as what a run takes: composed objects, imports, weights, schedules."""
+"""From a trainer's Hydra config file to an `OverfitConfig`: composed, resolved and checked."""

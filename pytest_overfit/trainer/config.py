@@ -1,4 +1,4 @@
-"""What a config says, as frozen records of plain values: no omegaconf, yaml or torch object gets past this door.
+"""What a trainer's config says, as frozen records of plain values: no omegaconf, yaml or torch object gets past here.
 
 Names follow the trainer's config where it has the key (``fix_img_num``, ``remove_sky``, ``max_norm``). Sections that
 name a Python object (``_target_``) stay plain mappings: building them is the run's business.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pytest_overfit.settings.criteria import Criteria
-from pytest_overfit.trainer.config import CheckpointConfig, TrainerConfig
+from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
+from pytest_overfit.settings.strictness import KEY, STRICT
 
 DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.two_view.reference.MultitaskLoss"
@@ -65,23 +65,6 @@ class SplitConfig:
 
 
 @dataclass(frozen=True)
-class AmpConfig:
-    """``optim.amp``: automatic mixed precision."""
-
-    enabled: bool = False
-    dtype: Literal["bfloat16", "float16"] = "bfloat16"
-
-
-@dataclass(frozen=True)
-class ClipGroup:
-    """Modules whose gradients are clipped together, and to which norm: an entry of ``optim.gradient_clip.configs``."""
-
-    module_names: tuple[str, ...]
-    max_norm: float
-    norm_type: float = 2.0
-
-
-@dataclass(frozen=True)
 class LoggingConfig:
     """``logging``: where curves and pictures go, how often (in steps), and which scalars per split."""
 
@@ -92,110 +75,49 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
-class PairSource:
-    """``overfit.pair``: where the one pair comes from.
-
-    ``dataset`` reads it from ``data.train``; ``render`` renders a synthetic scene; ``cut`` takes pair ``pair_index``
-    out of a source in the AerialMegaDepth layout; ``trainer`` takes the batches of the class that ``data.train`` names.
-    ``seed``, ``width`` and ``height`` (pixels) are the render's. ``follow_links``: whether a scene or a file may be a
-    link that leads out of its folder: into no other, into any, or into these folders.
-    """
-
-    source: Literal["dataset", "render", "cut", "trainer"] = "render"
-    pair_index: int = 0
-    seed: int = 0
-    width: int = 640
-    height: int = 480
-    source_root: Path | None = None
-    source_seg_root: Path | None = None
-    source_npz: Path | None = None
-    follow_links: bool | tuple[Path, ...] = False
-
-
-@dataclass(frozen=True)
-class Budget:
-    """``overfit.budget``: how long a run may take, and for how many steps in a row the criteria must hold."""
-
-    max_steps: int | None = None
-    max_seconds: float | None = None
-    hold_steps: int = 5
-
-
-@dataclass(frozen=True)
-class Probes:
-    """``overfit.probes``: what is measured beside the loss.
-
-    ``gradient_every``: steps between two looks at the gradients, after the first ``DENSE_STEPS`` of a run.
-    """
-
-    sensitivity: bool = True
-    gradient_every: int = 1
-
-
-@dataclass(frozen=True)
-class Distributed:
-    """``overfit.distributed``: how the ranks of a launcher such as torchrun train together; without one it is not read.
-
-    ``timeout``: seconds that a rank may take for anything that the others wait for. ``modules``: globs over the names
-    of the modules that FSDP2 shards each on its own; empty: the elements of the model's ``ModuleList``s.
-    """
-
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    timeout: float = 120.0
-    modules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OverfitSettings:
-    """The ``overfit:`` section, which is this plugin's own and strict: an unknown key in it is an error.
-
-    The defaults are those of a config file; ``ANY_MODEL`` has those of a run without one.
+class CheckpointConfig:
+    """``checkpoint``: the weights that a run starts from.
 
     Args:
-        device: ``auto`` takes a GPU where there is one, ``model`` the device that the model is on.
-        threads: CPU threads; ``auto`` takes the idle cores, ``keep`` leaves the process as it is.
-        seeds: one run each; empty: one run with the config's ``seed_value``, or 0.
-        pass_at_least: how many of the seeds have to pass; None: all.
-        amp: automatic mixed precision; None: as ``optim.amp`` says, off without a config.
-        freeze: globs over the modules and parameters that are frozen for the run, beside ``optim.frozen_module_names``.
-        clip_grad_norm: modules whose gradients are clipped together; empty: as ``optim.gradient_clip`` says.
-        keep_trained: leave the trained parameters and optimizer state in place after the run.
-        import_roots: where ``_target_`` classes are looked up; empty: found from the place of the config.
-        prepare_batch: dotted path of a function from the loader's batch to the model's; None: our normalisation.
-        checkpoint: ``none`` trains from scratch, a path loads it; None: as ``checkpoint.resume_checkpoint_path`` says.
+        path: None trains from scratch.
+        strict: whether a missing or unexpected key is an error.
+        key: the key of the config that named the path.
     """
 
-    pair: PairSource = PairSource()
-    steps_per_epoch: int = 10
-    half_pixel_depth: bool = False
-    device: str = "auto"
-    require_gpu: bool = False
-    threads: int | Literal["auto", "keep"] = "auto"
-    deterministic: bool = True
-    seeds: tuple[int, ...] = ()
-    pass_at_least: int | None = None
-    amp: AmpConfig | None = None
-    freeze: tuple[str, ...] = ()
-    clip_grad_norm: tuple[ClipGroup, ...] = ()
-    keep_trained: bool = False
-    budget: Budget = Budget()
-    criteria: Criteria = field(default_factory=lambda: Criteria(in_config=True))
-    probes: Probes = Probes()
-    diagnose: bool = True
-    diagnose_seconds: float | None = None
-    import_roots: tuple[Path, ...] = ()
-    prepare_batch: str | None = None
-    checkpoint: Path | Literal["none"] | None = None
-    distributed: Distributed = Distributed()
+    path: Path | None = None
+    strict: bool = False
+    key: str = "checkpoint.resume_checkpoint_path"
 
 
-ANY_MODEL = OverfitSettings(
-    device="model",
-    threads="keep",
-    budget=Budget(max_steps=1000),
-    probes=Probes(gradient_every=10),
-    criteria=Criteria(),
-)
+@dataclass(frozen=True)
+class TrainerConfig:
+    """A trainer whose own classes hand out the batches.
+
+    Args:
+        train, val: ``data.<split>``, mappings with a ``_target_`` and its arguments; relative paths in them are found.
+        accum_steps: into how many parts the trainer cuts a batch to accumulate gradients.
+        repeat_batch: whether every batch is doubled by its frames in reverse order.
+        logged: the scalars that the trainer logs of a training step.
+        own_clipper: the trainer clips by a class of its own, which wants a group for every parameter.
+    """
+
+    train: Mapping[str, Any]
+    val: Mapping[str, Any] | None = None
+    accum_steps: int = 1
+    repeat_batch: bool = False
+    logged: tuple[str, ...] = ()
+    own_clipper: bool = False
+
+    def split(self, name: str) -> Mapping[str, Any]:
+        """The section of one split.
+
+        Example:
+            >>> TrainerConfig({"_target_": "data.Loader"}).split("train")
+            {'_target_': 'data.Loader'}
+        """
+        section = self.train if name == "train" else self.val
+        assert section is not None
+        return section
 
 
 @dataclass(frozen=True)
@@ -238,12 +160,12 @@ class OverfitConfig:
     loss: Mapping[str, Any] = field(default_factory=lambda: {"_target_": DEFAULT_LOSS})
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": DEFAULT_OPTIMIZER})
     frozen_module_names: tuple[str, ...] = ()
-    amp: AmpConfig = AmpConfig()
+    amp: AmpConfig = field(default_factory=AmpConfig)
     gradient_clip: tuple[ClipGroup, ...] = ()
     lr_schedule: Mapping[str, Any] | None = None
     weight_decay_schedule: Mapping[str, Any] | None = None
     logging: LoggingConfig = LoggingConfig()
-    overfit: OverfitSettings = OverfitSettings()
+    overfit: OverfitSettings = field(default_factory=OverfitSettings)
     import_roots: tuple[Path, ...] = ()
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     trainer: TrainerConfig | None = None
@@ -279,3 +201,16 @@ class OverfitConfig:
             else:
                 return "default"
         return self.path.name
+
+
+def strict_config(config: OverfitConfig) -> OverfitConfig:
+    """A config as a strict session runs it.
+
+    Example:
+        >>> strict_config(OverfitConfig(Path("a.yaml"), "a")).overfit.require_gpu
+        True
+    """
+    if config.overfit.device != "auto" or config.overfit.require_gpu:
+        return config
+    origins = {**config.origins, f"overfit.{KEY}": STRICT}
+    return replace(config, overfit=replace(config.overfit, require_gpu=True), origins=origins)

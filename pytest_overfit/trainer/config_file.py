@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, did_you_mean
+from pytest_overfit.settings import plain_yaml
+from pytest_overfit.settings.overrides import MAX_INTERPOLATIONS
+from pytest_overfit.settings.problems import (
+    WITHIN_BITS,
+    Problem,
+    Unusable,
+    did_you_mean,
+    first_line,
+    is_wide,
+    shown,
+    wide,
+)
 from pytest_overfit.untrusted.files import read_regular
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # 3 seconds; the largest example has 232
 _BASE_60 = re.compile(r"(?:\d[\d_]?:){100}")
-MAX_INTERPOLATIONS = 10_000  # of one file; OmegaConf reads 6,000 a second where they are nested
+INSTALL_HYDRA = 'next: pip install "pytest-overfit[hydra]"'
+
+
+class Beyond(Unusable):
+    """What only Hydra composes: where it is installed, it is asked before this is a problem."""
+
+
+def needs_hydra(what: str) -> Beyond:
+    """Something that Hydra does and this package does not."""
+    return Beyond(Problem("defaults", f"{what}, which only Hydra can compose", hint=INSTALL_HYDRA))
 
 
 def read_text(path: Path) -> str:
@@ -40,42 +57,24 @@ def read_text(path: Path) -> str:
         raise Unusable(Problem("", f"a file that cannot be read: {error}", "a readable YAML file")) from error
 
 
-def read_include(path: Path) -> tuple[DictConfig, str | None]:
-    """An included file, which may be empty, and the package that its ``# @package`` header names.
-
-    ``_group_`` names the place where the file goes anyway, as before Hydra 1.2.
+def read_include(path: Path) -> tuple[dict[Any, Any], bool]:
+    """An included file, which may be empty, and whether it has a header such as ``# @package``, which is Hydra's.
 
     Raises:
         Unusable: whatever is wrong with the file, as a problem of ``defaults``.
     """
     try:
         text = read_text(path)
-        package = _package(text)
-        return parse(text, empty=True), None if package == "_group_" else package
+        return parse(text, empty=True), re.match(r"(\s*#.*\n)*?\s*#\s*@", text[:512]) is not None
     except Unusable as error:
-        raise Unusable(
-            *(
-                Problem("defaults", f"in {path}{item.key} {item.found}", item.allowed, item.hint)
-                for item in error.problems
-            )
-        ) from error
+        told = (
+            Problem("defaults", f"in {path}{item.key} {item.found}", item.allowed, item.hint) for item in error.problems
+        )
+        raise Unusable(*told) from error
 
 
-def _package(text: str) -> str | None:
-    """The ``# @package NAME`` line among the comments with an ``@`` at the top of a file."""
-    for line in filter(None, map(str.strip, text[:512].splitlines())):
-        if not re.match(r"#\s*@", line):
-            break
-        words = line.lstrip("#").split()
-        if len(words) != 2:
-            raise Unusable(Problem("", f"the header {line!r}", "# @package NAME"))
-        if words[0] == "@package":
-            return words[1]
-    return None
-
-
-def parse(text: str, *, empty: bool = False) -> DictConfig:
-    """The mapping that a YAML text holds, with OmegaConf's reading of numbers (``1e-4`` is one).
+def parse(text: str, *, empty: bool = False) -> dict[Any, Any]:
+    """The mapping that a YAML text holds, of plain values.
 
     Args:
         empty: a text without settings gives an empty mapping.
@@ -84,21 +83,21 @@ def parse(text: str, *, empty: bool = False) -> DictConfig:
         Unusable: syntax, duplicate keys, no mapping at the top level, or aliases that expand without end.
     """
     import yaml
-    from omegaconf import DictConfig, OmegaConf
 
     try:
         if _is_empty(text):
             if empty:
-                return OmegaConf.create({})
+                return {}
             raise Unusable(Problem("", "an empty file", "a mapping of settings, such as `img_size: 224`"))
         if text.count("${") > MAX_INTERPOLATIONS:
             found = f"{text.count('${')} interpolations"
             raise Unusable(Problem("", found, f"at most {MAX_INTERPOLATIONS} in a file"))
         if _BASE_60.search(text):  # the time to read one grows with its square
             raise Unusable(Problem("", "a number of a hundred digits to the base 60", WITHIN_BITS))
-        if "*" in text:  # aliases: a few lines can expand to gigabytes
-            _expect_bounded(text)
-        tree = OmegaConf.create(text)
+        tree = plain_yaml.load(text)
+        if "*" in text and (size := _size(tree, {})) > MAX_NODES:  # aliases: a few lines can expand to gigabytes
+            raise Unusable(Problem("", f"aliases that expand to {size} values", f"at most {MAX_NODES} values"))
+        tree = _plain(tree, "")
     except Unusable:
         raise
     except RecursionError as error:
@@ -107,7 +106,7 @@ def parse(text: str, *, empty: bool = False) -> DictConfig:
         raise Unusable(marked_problem(error)) from error
     except Exception as error:  # a third-party parser on arbitrary text: whatever it raises, the text is at fault
         raise Unusable(Problem("", f"text that is not a config: {first_line(error)}", "YAML")) from error
-    assert isinstance(tree, DictConfig)
+    assert isinstance(tree, dict)
     return tree
 
 
@@ -120,12 +119,6 @@ def marked_problem(error: Exception) -> Problem:
         return Problem(where, what.removeprefix("found "), "each key once")
     hint = "indent with spaces" if "'\\t'" in what else ""
     return Problem(where, f"a YAML syntax error: {what}", hint=hint)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _is_empty(text: str) -> bool:
@@ -148,32 +141,35 @@ def _kind(event: object) -> str:
     return {"SequenceStartEvent": "list", "ScalarEvent": "single value"}.get(name, name)
 
 
-def _expect_bounded(text: str) -> None:
-    """Counts the nodes that the aliases expand to, without expanding them."""
-    import yaml
+def _plain(node: Any, key: str, inside: tuple[int, ...] = ()) -> Any:
+    """A tree of text, numbers, switches, null, lists and mappings, of which no part is another one.
 
-    sizes: dict[int, int] = {}
-    inside: set[int] = set()
-
-    def size(node: yaml.Node) -> int:
-        if id(node) in inside:
-            raise Unusable(Problem(_where(node), "an alias of a value inside itself", "a plain tree of settings"))
-        if id(node) not in sizes:
-            inside.add(id(node))
-            children: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                children = [part for pair in node.value for part in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                children = node.value
-            sizes[id(node)] = 1 + sum(size(child) for child in children)
-            inside.discard(id(node))
-        return sizes[id(node)]
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is not None and size(root) > MAX_NODES:
-        raise Unusable(Problem("", f"aliases that expand to {size(root)} values", f"at most {MAX_NODES} values"))
+    An alias gives one part in two places, of which an override means one. A tag makes other things.
+    """
+    if id(node) in inside:
+        raise Unusable(Problem(key, "an alias of a value inside itself", "a plain tree of settings"))
+    within = (*inside, id(node))
+    if isinstance(node, dict):
+        for name in node:
+            if not isinstance(name, (str, int, float)):
+                raise Unusable(Problem(key, f"text that is not a config: {shown(name)} as a key", "YAML"))
+            _plain(name, key)
+        return {name: _plain(value, f"{key}.{name}" if key else str(name), within) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, f"{key}[{index}]", within) for index, value in enumerate(node)]
+    if is_wide(node):
+        raise Unusable(Problem(key, wide(node), WITHIN_BITS))
+    if not isinstance(node, (str, int, float, bytes, type(None))):
+        raise Unusable(Problem(key, f"text that is not a config: a {type(node).__name__}", "YAML"))
+    return node
 
 
-def _where(node: object) -> str:
-    mark = getattr(node, "start_mark", None)
-    return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a tree expands to, without expanding it: each part of it is counted once."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1  # of an alias inside itself
+        inner = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + len(node) * isinstance(node, dict) + sum(_size(value, known) for value in inner)
+    return known[id(node)]

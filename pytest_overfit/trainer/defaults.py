@@ -1,208 +1,153 @@
-"""A ``defaults`` list as records: which file each line names, and at which key of the tree that file lands.
+"""The plain subset of Hydra's composition: ``defaults:`` lists of files and groups, ``_self_``, a choice by override.
 
-The rules are those of Hydra 1.3 (hydra.cc/docs/advanced/defaults_list and .../overriding_packages), and so are the
-words of the problems, so that a config gives the same tree or the same message with and without Hydra.
+The tree is the one that Hydra 1.3 gives. What is beyond the subset is Hydra's own, and said so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pytest_overfit.settings.problems import Problem, Unusable
-from pytest_overfit.trainer.config_file import first_line
+from pytest_overfit.settings.overrides import Override
+from pytest_overfit.settings.problems import Problem, Unusable, did_you_mean, first_line, shown
+from pytest_overfit.trainer.config_file import Beyond, needs_hydra, read_include
+from pytest_overfit.trainer.merge import Tree, merge
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-INSTALL_HYDRA = 'next: pip install "pytest-overfit[hydra]"'
-_WHERE = "configs next to the file, or in a folder of hydra.searchpath"
+_MAX_INCLUDES = 1000
+_MAX_DEPTH = 64
+WHERE = "configs next to the file, or in a folder of hydra.searchpath"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a defaults list.
+def composed(path: Path, primary: Tree, overrides: Sequence[Override]) -> tuple[Tree, list[Override]]:
+    """The tree of a config and what its ``defaults`` list names, and the overrides that have to be written into it.
 
-    Example:
-        >>> entry = Entry("optim/optimizer", "sgd", choice=True)
-        >>> entry.path, entry.key, entry.lands_at(None), entry.lands_at("_global_.opt")
-        ('optim/optimizer/sgd', 'optim/optimizer', 'optim.optimizer', 'opt')
+    Raises:
+        Beyond: it asks for what only Hydra does.
+        Unusable: the list is malformed, or an included file is.
+    """
+    for override in overrides:
+        if override.of_hydra:
+            raise needs_hydra(f"override {shown(override.told)}")
+    if "hydra" in primary:
+        raise needs_hydra("the key hydra")
+    choices = [item for item in overrides if _names_option(item, path.parent)]
+    chosen = {item.parts[0]: item for item in choices}
+    walk = _Walk(path.parent, {group: str(item.value).removesuffix(".yaml") for group, item in chosen.items()})
+    try:
+        walk.include(primary, path.name, group="", package="", stack=(os.path.realpath(path),))
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise failed(first_line(error)) from error
+    for group, item in chosen.items():
+        if group not in walk.options:
+            raise Beyond(*failed(f"Could not override '{item.told}'. No match in the defaults list").problems)
+    return walk.tree, [item for item in overrides if item not in choices]
+
+
+def _names_option(override: Override, folder: Path) -> bool:
+    """Whether ``model=small`` chooses from a config group: ``model/small.yaml`` lies next to the config."""
+    if override.is_group or len(override.parts) > 1 or not isinstance(override.value, str) or not override.value:
+        return override.is_group
+    try:
+        return (folder / override.key / f"{override.value.removesuffix('.yaml')}.yaml").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass
+class _Walk:
+    """Goes through the defaults lists, and merges the files in their order, the later over the earlier.
 
     Args:
-        group: folder of the file as written, without a leading slash.
-        option: name of the file; None: no file; several names give several files.
-        choice: written ``group: option``, so that another option can be chosen; not a plain ``group/name``.
-        package: what follows the ``@``.
-        absolute: written with a leading slash: ``group`` is not below ``base``.
-        base, parent: group and package of the file that holds the list.
+        folder: where files are looked up.
+        chosen: group -> the option that an override chooses.
+        options: group -> the option that is taken.
     """
 
-    group: str
-    option: str | tuple[str, ...] | None
-    choice: bool = False
-    package: str | None = None
-    absolute: bool = False
-    optional: bool = False
-    override: bool = False
-    base: str = ""
-    parent: str = ""
+    folder: Path
+    chosen: dict[str, str]
+    tree: Tree = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    count: int = 0
 
-    @property
-    def is_self(self) -> bool:
-        return self.option == "_self_" and not self.choice
-
-    @property
-    def folder(self) -> str:
-        """The group's path from the top."""
-        return self.group if self.absolute else "/".join(filter(None, (self.base, self.group)))
-
-    @property
-    def path(self) -> str:
-        """The file's path from the top, as messages name it."""
-        return f"{self.folder}/{self.option}" if self.folder else str(self.option)
-
-    @property
-    def key(self) -> str:
-        """What an override names the choice by: the group, and the package where that is not the group's own."""
-        package = self.lands_at(None)
-        return self.folder if package == self.folder.replace("/", ".") else f"{self.folder}@{package or '_global_'}"
-
-    def lands_at(self, header: str | None) -> str:
-        """The dotted key that the file's values go below.
+    def include(self, values: Tree, where: str, *, group: str, package: str, stack: tuple[str, ...]) -> None:
+        """Takes a file and everything that its defaults list names.
 
         Args:
-            header: the package that the file itself names, absolute; ``@`` in the list wins over it.
+            where: the file, for messages.
+            group: the folder that its list is relative to.
+            package: the dotted key that its values go below.
         """
-        package = self.group.replace("/", ".")
-        if self.package is not None:
-            package = self.package
-            if "_group_" in package:
-                package = "_global_." + package.replace("_group_", self.folder.replace("/", "."))
-        elif header is not None:
-            package = f"_global_.{header}"
-        package = ".".join(filter(None, (self.parent, package)))
-        return package.rpartition("_global_")[2].removeprefix(".")
+        entries = _entries(values.get("defaults", []), where)
+        for folder, option, is_choice in entries:
+            if option == "_self_" and not folder:
+                own: Any = {key: value for key, value in values.items() if key != "defaults"}
+                for part in reversed(package.split(".") if package else []):
+                    own = {part: own}
+                merge(self.tree, own)
+                continue
+            home = folder[1:] if folder.startswith("/") else "/".join(filter(None, (group, folder)))
+            below = ".".join(filter(None, (package, folder.strip("/").replace("/", "."))))
+            if is_choice:
+                own_package = below == home.replace("/", ".")
+                option = self.choice(home if own_package else f"{home}@{below}", option)
+            self.file(home, option, where, below, stack)
 
-    def files(self) -> list[Entry]:
-        """This line, or a line per file where it names several."""
-        if not isinstance(self.option, tuple):
-            return [self]
-        paths = [f"{self.group}/{name}".rpartition("/") for name in self.option]
-        return [replace(self, group=group, option=name, choice=False) for group, _, name in paths]
+    def choice(self, group: str, option: str) -> str:
+        """The option of a group, with its package where that is not its own: an override's, else the list's."""
+        option = self.chosen.get(group, option)
+        if group in self.options:
+            first = self.options[group]
+            twice = f"{group} appears more than once in the final defaults list"
+            found = f"Multiple values for {group}. To override a value use 'override {group}: {first}'"
+            raise Beyond(*failed(twice if first == option else found).problems)
+        self.options[group] = option
+        return option
+
+    def file(self, group: str, option: str, where: str, package: str, stack: tuple[str, ...]) -> None:
+        name = f"{group}/{option}" if group else option
+        file = self.folder / (name if name.endswith(".yaml") else f"{name}.yaml")
+        if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises on names that are too long
+            hint = did_you_mean(option, [item.stem for item in file.parent.glob("*.yaml")])
+            raise Beyond(Problem("defaults", f"In '{where}': Could not load '{name}'.", WHERE, hint))
+        real = os.path.realpath(file)
+        if real in stack:
+            raise Unusable(Problem("defaults", "configs that include each other", "a list without a cycle"))
+        self.count += 1
+        if self.count > _MAX_INCLUDES or len(stack) > _MAX_DEPTH:
+            allowed = f"at most {_MAX_INCLUDES} files, {_MAX_DEPTH} deep"
+            raise Unusable(Problem("defaults", "includes without end", allowed))
+        values, has_header = read_include(file)
+        if has_header or "hydra" in values:
+            raise needs_hydra(f"{'the header' if has_header else 'the key hydra'} of {name}")
+        self.include(values, name, group=group, package=package, stack=(*stack, real))
 
 
-def read_entries(written: object, where: str, base: str, parent: str) -> list[Entry]:
-    """The lines of a defaults list.
-
-    Args:
-        written: what stands under ``defaults``, as a plain container.
-        where: the config it stands in, for messages.
-        base, parent: see `Entry`.
-
-    Raises:
-        Unusable: it is not a list, or a line is neither a name nor one ``group: option``.
-    """
+def _entries(written: Any, where: str) -> list[tuple[str, str, bool]]:
+    """The lines of a list, as folder, name, and whether it is ``group: option``; the file itself at the end."""
     if not isinstance(written, list):
-        kind = "mapping" if isinstance(written, dict) else type(written).__name__
-        raise failed(f"Invalid defaults list in '{where}', defaults must be a list (got {kind})")
-    return [replace(_read_entry(item, where), base=base, parent=parent) for item in written]
-
-
-def _read_entry(item: Any, where: str) -> Entry:
-    if isinstance(item, str):
-        path, package = _split_package(item)
-        group, _, name = path.removeprefix("/").rpartition("/")
-        return Entry(group, name, package=package, absolute=path.startswith("/"))
-    if not isinstance(item, dict):
-        kind = "ListConfig" if isinstance(item, list) else type(item).__name__
-        raise failed(f"Unsupported type in defaults : {kind}")
-    if len(item) > 1:
-        raise failed(f"In {where}: Too many keys in default item {item}")
-    key, option = next(iter(item.items()), ("", None))
-    if not isinstance(key, str) or not key.split(" ")[-1].strip("/"):
-        raise failed(f"In {where}: Missing group name in {item}")
-    *words, group = key.split(" ")
-    return read_choice(group, option, optional="optional" in words, override="override" in words)
-
-
-def read_choice(key: str, option: object, *, optional: bool = False, override: bool = False) -> Entry:
-    """``group@package`` and what is chosen for it, in a list or by an override."""
-    group, package = _split_package(key)
-    if isinstance(option, list):
-        odd = [type(name).__name__ for name in option if not isinstance(name, str)]
-        if odd:
-            raise failed(f"Unsupported item value in defaults : {odd[0]}, nested list items must be strings")
-    elif option is not None and not isinstance(option, str):
-        raise failed(f"Unsupported item value in defaults : {type(option).__name__}. Supported: string or list")
-    return Entry(
-        group.removeprefix("/"),
-        tuple(option) if isinstance(option, list) else option,
-        choice=True,
-        package=package,
-        absolute=group.startswith("/"),
-        optional=optional,
-        override=override,
-    )
-
-
-def _split_package(text: str) -> tuple[str, str | None]:
-    path, at, package = text.partition("@")
-    package = package.partition(":")[0]
-    return path, ("" if package == "_here_" else package) if at else None
-
-
-def with_self(entries: list[Entry], where: str) -> list[Entry]:
-    """The list with the file itself in it: at the end, where it wins, unless it says otherwise."""
-    count = sum(entry.is_self for entry in entries)
-    if count > 1:
+        raise failed(f"Invalid defaults list in '{where}', defaults must be a list (got {type(written).__name__})")
+    entries = [_entry(item) for item in written]
+    own = sum(entry[:2] == ("", "_self_") for entry in entries)
+    if own > 1:
         raise failed(f"Duplicate _self_ defined in {where}")
-    return entries if count else [*entries, Entry("", "_self_")]
+    return entries if own else [*entries, ("", "_self_", False)]
 
 
-def search_folders(primary: DictConfig, folder: Path) -> list[str] | None:
-    """``hydra.searchpath`` of a config, folders that lie next to the config as absolute ones; None where it has none.
-
-    Raises:
-        Unusable: it is not a list of texts, or cannot be resolved.
-    """
-    from omegaconf import OmegaConf
-
-    try:
-        written = OmegaConf.select(primary, "hydra.searchpath")
-        paths = list(written) if OmegaConf.is_list(written) else written
-    except Exception as error:  # an interpolation: resolvers run arbitrary code
-        found = f"a list that cannot be resolved: {first_line(error)}"
-        raise Unusable(Problem("hydra.searchpath", found, "folders")) from error
-    if paths is None:
-        return None
-    return [_anchored(path, folder) for path in checked_folders(paths)]
-
-
-def checked_folders(paths: Any) -> list[str]:
-    """A search path that is a list of texts."""
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise failed(f"hydra.searchpath must be a list of strings. Got: {paths}")
-    return paths
-
-
-def _anchored(path: str, folder: Path) -> str:
-    if "://" in path and not path.startswith("file://"):
-        return path
-    nearby = folder / path.removeprefix("file://")
-    return f"file://{nearby}" if nearby.is_dir() else path
+def _entry(item: Any) -> tuple[str, str, bool]:
+    name, option = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else ("", item)
+    if not isinstance(option, str) or not isinstance(name, str) or not option:
+        raise needs_hydra(f"{shown(item)} in a defaults list")
+    if any(sign in f"{name}{option}" for sign in "@$ ?") or f"{name}{option}".lstrip("/").startswith("hydra/"):
+        raise needs_hydra(f"{shown(item)} in a defaults list")
+    if isinstance(item, dict):
+        return name, option, True
+    folder, slash, option = option.rpartition("/")
+    return folder or slash, option, False
 
 
 def failed(text: str) -> Unusable:
     """A composition that its own rules forbid."""
     return Unusable(Problem("defaults", f"a composition that fails: {' '.join(text.split())}"))
-
-
-def missing(text: str) -> Unusable:
-    """An include that is not there."""
-    return Unusable(Problem("defaults", " ".join(text.split()), _WHERE))
-
-
-def needs_hydra(what: str) -> Unusable:
-    """Something that Hydra does and this package does not."""
-    return Unusable(Problem("defaults", f"{what}, which only Hydra can compose", hint=INSTALL_HYDRA))

@@ -31,8 +31,9 @@ def instantiate(
     Args:
         node: a section with ``_target_``; nested sections with one are instantiated first, unless ``_recursive_`` is
             false. ``_args_`` are positional arguments; ``_partial_`` gives back a callable instead of calling. Sections
-            are handed over as ``DictConfig`` (attributes, ``.get``), lists of sections as ``ListConfig``, lists of
-            values as lists; with ``_convert_`` other than none as plain containers.
+            are handed over as ``DictConfig`` (attributes, ``.get``), lists of sections as ``ListConfig``, wherever
+            OmegaConf is installed, as it is beside every Hydra trainer; lists of values as lists. With ``_convert_``
+            other than none all are plain containers.
         where: the dotted key of the section, for the error.
         partial: as ``_partial_``.
         recursive: what holds where the section has no ``_recursive_``: trainers give it in their call.
@@ -116,8 +117,10 @@ def _handed(value: Any) -> Any:
     """A container as Hydra hands it over; torch takes sizes as lists, so lists of values stay lists."""
     if not isinstance(value, (Mapping, list)) or (isinstance(value, list) and not any(map(_is_section, value))):
         return value
-    from omegaconf import OmegaConf
-
+    try:
+        from omegaconf import OmegaConf
+    except ImportError:
+        return value
     plain: Any = value
     return OmegaConf.create(plain, flags={"allow_objects": True})
 

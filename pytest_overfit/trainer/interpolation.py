@@ -1,7 +1,8 @@
-"""What the ``${...}`` of a config expand to, counted before anything is expanded: how much, and whose secrets.
+"""What the ``${...}`` of a config come to: other values of it, and variables of the environment.
 
-A few lines that name each other ten times multiply to gigabytes; and what came out of the environment is shown to
-nobody. Both follow the same references, so one survey answers both.
+Each value is resolved once, and counted before it is built: a few lines that name each other ten times multiply to
+gigabytes. What came out of the environment is marked, since nobody is shown it. Every other resolver (``${now:...}``,
+one that is registered) is OmegaConf's, which comes with Hydra.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, is_wide, wide
-from pytest_overfit.trainer.config_file import MAX_NODES
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, first_line, is_wide, shown, wide
+from pytest_overfit.settings.values import parse_value
+from pytest_overfit.trainer.config_file import INSTALL_HYDRA, MAX_NODES
 
 MAX_TEXT = 1_000_000
 _DEEPEST = 64
-_LONGEST_KEY = 10_000
-_ALLOWED = f"at most {MAX_NODES} values and {MAX_TEXT} signs, {_DEEPEST} deep"
-# Resolvers whose argument is the key of another value, and those that tell nothing that is anybody's own.
-_SELECTING = frozenset({"oc.select", "oc.dict.keys", "oc.dict.values", "oc.deprecated"})
-_ENVIRONMENT = frozenset({"oc.env", "env"})
-_READING = frozenset({"oc.decode", "oc.create"})
-_HARMLESS = frozenset({"hydra", "now", "python_version"})
-Origin = Literal["", "resolver", "environment"]
-Path = tuple[str, ...]
+_BOUNDS = f"at most {MAX_NODES} values and {MAX_TEXT} signs, {_DEEPEST} deep"
+_OURS = (None, "oc.env", "oc.select")
+_HARMLESS = ("oc.decode", "oc.create", "hydra", "now", "python_version")  # tell nothing of anybody's own
+_HYDRAS = re.compile(r"Unsupported interpolation type (hydra|now|python_version)\b|HydraConfig was not set")
+Path = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,26 @@ class Interpolation:
         return (first.partition(":")[2], *rest)
 
 
+class Unresolved(Exception):  # noqa: N818 - never leaves this module: it carries what is wrong to the value that has it
+    """A value that cannot be resolved: what was found, what is allowed, a hint."""
+
+
 @dataclass(frozen=True)
-class Cost:
-    """What a value expands to: letters, values, and where it has them from."""
+class Value:
+    """What one value of a config comes to.
 
-    signs: int
-    values: int
-    origin: Origin = ""
+    Args:
+        content: a scalar, or a mapping or list of further values; None where there is a problem.
+        secret: whether it, or something in it, came out of the environment.
+        problem: why it cannot be resolved; the key is that of the place where it stands.
+        values, signs: how much it is, written out.
+    """
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.signs + other.signs, self.values + other.values, _worse(self.origin, other.origin))
+    content: Any = None
+    secret: bool = False
+    problem: tuple[str, ...] = ()
+    values: int = 1
+    signs: int = 8
 
 
 def scan(text: str) -> tuple[str | Interpolation, ...]:
@@ -69,288 +78,264 @@ def scan(text: str) -> tuple[str | Interpolation, ...]:
         ('a', Interpolation(parts=('b.', Interpolation(parts=('c',)))), 'd')
 
     Raises:
-        Unusable: they are nested without end.
+        Unresolved: one is never closed, or they are nested without end.
     """
     stack: list[list[str | Interpolation]] = [[]]
-    at = start = 0
+    at = 0
 
-    def keep(end: int) -> None:
-        if end > start:
-            stack[-1].append(text[start:end])
+    def keep(piece: str) -> None:
+        if stack[-1] and isinstance(last := stack[-1][-1], str):
+            stack[-1][-1] = last + piece
+        elif piece:
+            stack[-1].append(piece)
 
-    for match in re.finditer(r"(\\*)\$\{|\{|\}", text):
+    for match in re.finditer(r"(\\*)\$\{|\}", text):
+        opens = match[0].endswith("{")
+        if not opens and len(stack) == 1:
+            continue
+        keep(text[at : match.start()])
         at = match.end()
-        if match[0] == "}" and len(stack) > 1:
-            keep(match.start())
+        if not opens:
             inside = stack.pop()
             stack[-1].append(Interpolation(tuple(inside)))
-            start = at
-        elif match[0].endswith("${") and len(match[1]) % 2 == 0:
-            keep(at - 2)
+            continue
+        count = len(match[1])
+        keep("\\" * (count // 2) + ("${" if count % 2 else ""))
+        if count % 2 == 0:
             stack.append([])
-            start = at
-            if len(stack) > _DEEPEST:
-                raise Unusable(Problem("", "interpolations nested without end", f"at most {_DEEPEST} in each other"))
-    keep(len(text))
-    while len(stack) > 1:  # never closed: text, to whoever reads it next
-        inside = stack.pop()
-        stack[-1].extend(["${", *inside])
+        if len(stack) > _DEEPEST:
+            raise Unresolved(f"interpolations more than {_DEEPEST} deep in each other")
+    if len(stack) > 1:
+        raise Unresolved(f"{text:.60}, an interpolation that is never closed")
+    keep(text[at:])
     return tuple(stack[0])
 
 
-def expect_bounded(tree: Any) -> Survey:
-    """The survey of a composed tree, before any of it is resolved; its integers can be written.
-
-    Example:
-        >>> from omegaconf import OmegaConf
-        >>> lines = {"a0": "x" * 20, **{f"a{i}": f"${{a{i - 1}}}" * 10 for i in range(1, 9)}}
-        >>> expect_bounded(OmegaConf.create(lines))
-        Traceback (most recent call last):
-        ...
-        pytest_overfit.settings.problems.Unusable: ...
-
-    Raises:
-        Unusable: its interpolations expand to more than a config can have, or an integer is too wide.
-    """
-    from omegaconf import OmegaConf
-
-    raw = OmegaConf.to_container(tree, resolve=False)
-    assert isinstance(raw, dict)
-    _expect_narrow(raw, ())
-    survey = Survey(raw)
-    total = Cost(0, 0)
-    for path, text in _texts(raw, ()):
-        if "${" in text:
-            total += survey.cost(path)
-            survey.expect(total, path)
-    return survey
-
-
-def _expect_narrow(node: Any, path: Path) -> None:
-    if isinstance(node, (Mapping, list)):
-        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-            _expect_narrow(key, path)
-            _expect_narrow(value, (*path, str(key)))
-    elif is_wide(node):
-        raise Unusable(Problem(dotted(path), wide(node), WITHIN_BITS))
-
-
-def _texts(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _texts(value, (*path, str(key)))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _texts(value, (*path, str(index)))
-
-
 @dataclass
-class Survey:
-    """Follows the interpolations of a tree of plain containers, each once.
+class Resolver:
+    """Resolves the values of a tree of plain containers, each once.
 
     Args:
         raw: nothing in it is resolved.
         referred: the dotted keys that are named.
-        secrets: what came out of the environment.
+        secrets: what came out of the environment, as text.
     """
 
     raw: Mapping[Any, Any]
     referred: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
-    known: dict[Path, Cost] = field(default_factory=dict)
+    known: dict[Path, Value] = field(default_factory=dict)
     inside: list[Path] = field(default_factory=list)
-    read: list[Path] = field(default_factory=list)  # whose text is looked at, to find the key that it names
-    measured: dict[tuple[Interpolation, Path], Cost] = field(default_factory=dict)
-    told: dict[tuple[Interpolation, Path], str | None] = field(default_factory=dict)
-    again: int = 0  # how often text that came out of interpolations is read as text with some
+    of_omegaconf: Any = None
 
-    def expect(self, cost: Cost, path: Path) -> Cost:
-        if cost.values > MAX_NODES or cost.signs > MAX_TEXT:
-            much = f"{cost.values} values" if cost.values > MAX_NODES else f"{cost.signs} signs"
-            raise Unusable(Problem(dotted(path), f"interpolations that expand to {much}", _ALLOWED))
-        return cost
+    def value(self, path: Path) -> Value:
+        """What the value at a path comes to.
 
-    def cost(self, path: Path) -> Cost:
-        """What the value at a path expands to."""
-        if path not in self.known:
-            if path in self.inside:  # a cycle: OmegaConf says so
-                return Cost(0, 1)
-            if len(self.inside) > _DEEPEST:
-                raise Unusable(Problem(dotted(path), "interpolations that lead to each other without end", _ALLOWED))
-            self.inside.append(path)
-            self.known[path] = self.expect(self._cost(self.node(path), path), path)
+        Raises:
+            Unusable: more than a config can have.
+        """
+        if path in self.known:
+            return self.known[path]
+        node = self.node(path)
+        if path in self.inside:
+            return Value(problem=(f"{shown(node)}, which leads to itself",))
+        if len(self.inside) > _DEEPEST:
+            raise Unusable(Problem(dotted(path), f"values more than {_DEEPEST} deep", _BOUNDS))
+        self.inside.append(path)
+        try:
+            found = self._resolve(node, path)
+        except Unresolved as problem:
+            found = Value(problem=problem.args)
+        finally:
             self.inside.pop()
-        return self.known[path]
+        self.known[path] = found
+        return found
 
-    def _cost(self, node: Any, path: Path) -> Cost:
-        if isinstance(node, (Mapping, list)):
-            keys = node if isinstance(node, Mapping) else range(len(node))
-            total = Cost(0, 1)
-            for key in keys:
-                total = self.expect(total + self.cost((*path, str(key))), path)
-            return Cost(total.signs, total.values)  # each value in it has its own origin
-        return self.of_text(node, path) if isinstance(node, str) else Cost(8, 1)
+    def _resolve(self, node: Any, path: Path) -> Value:
+        if isinstance(node, Mapping):
+            return _container({key: self.value((*path, key)) for key in node}, path)
+        if isinstance(node, list):
+            return _container([self.value((*path, index)) for index in range(len(node))], path)
+        if node == "???":
+            raise Unresolved("???, a value that has to be given", "a value here or as an override")
+        return self._of_text(node, path) if isinstance(node, str) and "${" in node else _scalar(node)
 
-    def of_text(self, text: str, path: Path) -> Cost:
-        """What a text at this path expands to."""
-        return self._of_parts(scan(text), path) + Cost(0, 1)
+    def _of_text(self, text: str, path: Path) -> Value:
+        parts = scan(text)
+        if any(_is_foreign(part) for part in parts):
+            return self._of_omegaconf(text, parts, path)
+        return self._joined(parts, path)
 
-    def _of_parts(self, parts: Sequence[str | Interpolation], path: Path) -> Cost:
-        total = Cost(0, 0)
-        for part in parts:
-            cost = Cost(len(part), 0) if isinstance(part, str) else self._of_interpolation(part, path)
-            total = self.expect(total + cost, path)
-        return total
+    def _joined(self, parts: Sequence[str | Interpolation], path: Path) -> Value:
+        """One value as it is; several as one text."""
+        if len(parts) == 1 and isinstance(parts[0], Interpolation):
+            return self._of_interpolation(parts[0], path)
+        found = [_scalar(part) if isinstance(part, str) else self._of_interpolation(part, path) for part in parts]
+        if any(isinstance(each.content, (dict, list)) for each in found):
+            raise Unresolved(f"{self.node(path)}, which cannot be resolved: a mapping or a list inside of a text")
+        _expect_bounded(1, sum(each.signs for each in found), path)
+        return _scalar("".join(str(each.content) for each in found), secret=any(each.secret for each in found))
 
-    def _of_interpolation(self, found: Interpolation, path: Path) -> Cost:
-        if (found, path) not in self.measured:  # one in another is asked for twice at every level
-            self.measured[found, path] = self._measure(found, path)
-        return self.measured[found, path]
-
-    def _measure(self, found: Interpolation, path: Path) -> Cost:
-        name = found.resolver
-        if name is None:
-            return self._of_reference(found.parts, path)
-        inner = self._of_parts(found.arguments, path)
-        written = self._text(found.arguments, path)
-        if name in _ENVIRONMENT:
-            value = os.environ.get(_first(written or ""), "")
-            self.secrets.add(value)
-            self.secrets.update([_rest(written)] if written and not value else [])
-            return inner + Cost(len(value), 1, "environment")
-        if name in _SELECTING:
-            return inner + self._of_reference((_first(written or ""),), path)
-        if name in _READING:
-            again = Cost(0, 0) if written is None or "${" not in written else self._of_read(_unquoted(written), path)
-            return inner + again + Cost(inner.signs, 1 + inner.signs // 2)
-        return inner + Cost(1, 1, "" if name in _HARMLESS else "resolver")
-
-    def _of_read(self, text: str, path: Path) -> Cost:
-        if self.again > _DEEPEST:  # a variable that holds `${oc.decode:${oc.env:ITSELF}}`
-            raise Unusable(Problem(dotted(path), "interpolations that lead to each other without end", _ALLOWED))
-        self.again += 1
-        try:
-            return self.of_text(text, path)
-        finally:
-            self.again -= 1
-
-    def _of_reference(self, parts: Sequence[str | Interpolation], path: Path) -> Cost:
-        inner = self._of_parts([part for part in parts if not isinstance(part, str)], path)
-        key = self._text(parts, path)
-        target = None if key is None else self._target(key, path)
-        if target is None:
-            return inner + Cost(0, 1)
+    def _of_interpolation(self, found: Interpolation, path: Path) -> Value:
+        if found.resolver == "oc.env":
+            return self._of_environment(found, path)
+        chosen = found.resolver == "oc.select"
+        key = self._joined(found.arguments if chosen else found.parts, path)
+        name, comma, otherwise = str(key.content).partition(",") if chosen else (str(key.content), "", "")
+        target = self.locate(_unquoted(name), path)
+        if target is None and not chosen:
+            written = f"{self.node(path)}, but there is no key {name.strip()}"
+            raise Unresolved(written, "the name of a key of this config")
+        if target is None or (chosen and self.node(target) in (None, "???")):
+            return _scalar(parse_value(otherwise) if comma else None)
         self.referred.add(dotted(target))
-        return Cost(0, inner.values) + Cost(inner.signs, 1) + self.cost(target)
+        value = self.value(target)
+        if value.problem:
+            why = "it leads to itself" if target in self.inside else f"see {dotted(target)}"
+            raise Unresolved(f"{self.node(path)}, which cannot be resolved: {why}")
+        return value
 
-    def _target(self, key: str, path: Path) -> Path | None:
-        """The path that a key means, ``.a`` beside the one at ``path``; None where there is nothing."""
-        key = key.strip()
-        dots = len(key) - len(key.lstrip("."))
-        base = path[: max(0, len(path) - dots)] if dots else ()
-        names = [part.strip("'\" ") for part in re.split(r"[.\[\]]+", key[dots:]) if part]
-        return self._walk((*base, *names))
+    def _of_environment(self, found: Interpolation, path: Path) -> Value:
+        name, comma, otherwise = str(self._joined(found.arguments, path).content).partition(",")
+        name, otherwise = _unquoted(name), _unquoted(otherwise)
+        value = os.environ.get(name, otherwise)
+        if name not in os.environ and not comma:
+            written = f"{self.node(path)}, but the environment variable {name} is not set"
+            raise Unresolved(written, f"{name} set, or a default: ${{oc.env:{name},default}}")
+        if name not in os.environ and otherwise == "null":
+            return _scalar(None)
+        self.secrets.add(value)
+        return _scalar(value, secret=True)
 
-    def _walk(self, names: Path, hops: int = 0) -> Path | None:
-        """The path of a value, through every interpolation on the way to it."""
-        path: Path = ()
-        for count, name in enumerate(names):
-            node = self.node(path)
-            if isinstance(node, str):  # `${a.b}`, where a is itself `${c}`
-                parts = scan(node)
-                if len(parts) != 1 or isinstance(parts[0], str) or parts[0].resolver is not None or hops > _DEEPEST:
-                    return path if count else None
-                onward = self._onward(parts[0].parts, path)
-                return None if onward is None else self._walk((*onward, *names[count:]), hops + 1)
-            if isinstance(node, Mapping) and not any(str(each) == name for each in node):
-                return None
-            if isinstance(node, list) and not (name.isdecimal() and len(name) < 9 and int(name) < len(node)):
-                return None
-            if not isinstance(node, (Mapping, list)):
-                return None
-            path = (*path, name)
-        return path
-
-    def _onward(self, parts: Sequence[str | Interpolation], path: Path) -> Path | None:
-        """Where the one reference at a path leads; None where that is to itself."""
-        if path in self.read:
-            return None
-        self.read.append(path)
+    def _of_omegaconf(self, text: str, parts: Sequence[str | Interpolation], path: Path) -> Value:
+        """With what is inside resolved first, since that is counted."""
+        inner = list(self._inside(parts, path))
+        _expect_bounded(sum(each.values for each in inner), sum(each.signs for each in inner), path)
         try:
-            key = self._text(parts, path)
-            return None if key is None else self._target(key, path)
-        finally:
-            self.read.pop()
+            from omegaconf import OmegaConf
+
+            with users_code():
+                node = self.of_omegaconf = self.of_omegaconf or OmegaConf.create(self.raw)  # type: ignore[call-overload]
+                for key in path[:-1]:
+                    node = node[key]
+                value = node[path[-1]]
+                value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except ImportError:
+            raise Unresolved(f"{text}, which only Hydra can resolve", "", INSTALL_HYDRA) from None
+        except Refused as refused:
+            if _HYDRAS.search(str(refused.error)):
+                raise Unresolved(f"{text}, which only Hydra can resolve", "", INSTALL_HYDRA) from refused
+            raise Unresolved(f"{text}, which cannot be resolved: {first_line(refused.error)}") from refused
+        known = all(isinstance(part, str) or part.resolver in (*_HARMLESS, *_OURS) for part in parts)
+        found = _foreign(value, path, secret=any(each.secret for each in inner), texts=not known)
+        if found.secret and isinstance(value, str):
+            self.secrets.add(value)
+        return found
+
+    def _inside(self, parts: Sequence[str | Interpolation], path: Path) -> Iterator[Value]:
+        """What goes into the resolvers of a text."""
+        for part in parts:
+            if isinstance(part, Interpolation) and _is_foreign(part):
+                yield from self._inside(part.parts, path)
+            elif isinstance(part, Interpolation):
+                yield self._of_interpolation(part, path)
+
+    def locate(self, key: str, path: Path) -> Path | None:
+        """The path that a key means, ``.a`` beside the value at ``path``; None where there is nothing."""
+        dots = len(key) - len(key.lstrip("."))
+        names = [_unquoted(part) for part in re.split(r"[.\[\]]+", key[dots:]) if part]
+        found: Path = path[: max(0, len(path) - dots)] if dots else ()
+        for name in names:
+            base = self.followed(found)
+            near = None if base is None else child(self.node(base), name)
+            if base is None or near is None:
+                return None
+            found = (*base, near)
+        return found
+
+    def followed(self, path: Path) -> Path | None:
+        """Where a path leads through every reference that stands there; None where that is nowhere."""
+        for _ in range(_DEEPEST):
+            node = self.node(path)
+            if not (isinstance(node, str) and "${" in node):
+                return path
+            if (onward := self._onward(path)) is None:
+                return None
+            path = onward
+        return None
+
+    def _onward(self, path: Path) -> Path | None:
+        """Where the one reference that stands at a path leads; None where there is anything else."""
+        try:
+            parts = scan(self.node(path))
+            if len(parts) != 1 or isinstance(parts[0], str) or parts[0].resolver is not None or path in self.inside:
+                return None
+            self.inside.append(path)
+            try:
+                return self.locate(str(self._joined(parts[0].parts, path).content).strip(), path)
+            finally:
+                self.inside.pop()
+        except Unresolved:
+            return None
 
     def node(self, path: Path) -> Any:
         """The raw value at a path that is there."""
         node: Any = self.raw
-        for name in path:
-            if isinstance(node, list):
-                node = node[int(name)]
-            else:
-                node = node[name] if name in node else next(node[key] for key in node if str(key) == name)
+        for key in path:
+            node = node[key]
         return node
-
-    def _text(self, parts: Sequence[str | Interpolation], path: Path) -> str | None:
-        """What parts come to as text; None where only resolving tells. Small, since it was measured before."""
-        if self._of_parts([part for part in parts if not isinstance(part, str)], path).signs > _LONGEST_KEY:
-            return None
-        told = [part if isinstance(part, str) else self._text_of(part, path) for part in parts]
-        return None if None in told else "".join(map(str, told))
-
-    def _text_of(self, found: Interpolation, path: Path) -> str | None:
-        if (found, path) not in self.told:
-            self.told[found, path] = self._tell(found, path)
-        return self.told[found, path]
-
-    def _tell(self, found: Interpolation, path: Path) -> str | None:
-        name = found.resolver
-        inner = self._text(found.parts if name is None else found.arguments, path)
-        if inner is None or (name is not None and name not in _ENVIRONMENT | _SELECTING | _READING):
-            return None
-        if name in _READING:
-            return _unquoted(inner)
-        if name in _ENVIRONMENT:
-            return os.environ.get(_first(inner), _rest(inner))
-        target = self._target(inner if name is None else _first(inner), path)
-        if target is None or target in self.inside or target in self.read:
-            return _rest(inner) if name else None
-        node = self.node(target)
-        if isinstance(node, (Mapping, list)):
-            return None
-        if not isinstance(node, str):
-            return str(node)
-        self.read.append(target)
-        try:
-            return self._text(scan(node), target)
-        finally:
-            self.read.pop()
 
 
 def dotted(path: Path) -> str:
     """A path as problems spell a key.
 
     Example:
-        >>> dotted(("a", "b", "0", "c"))
+        >>> dotted(("a", "b", 0, "c"))
         'a.b[0].c'
     """
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(path))
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(map(str, path)))
 
 
-def _worse(one: Origin, other: Origin) -> Origin:
-    order: tuple[Origin, ...] = ("", "resolver", "environment")
-    return max(one, other, key=order.index)
+def child(node: Any, name: str) -> Any:
+    """The key or index of this name; None where there is none."""
+    if isinstance(node, list):
+        return int(name) if name.isdecimal() and len(name) < 9 and int(name) < len(node) else None
+    return next((key for key in node if str(key) == name), None) if isinstance(node, Mapping) else None
 
 
-def _first(arguments: str) -> str:
-    return _unquoted(arguments.partition(",")[0])
+def _container(content: Any, path: Path) -> Value:
+    each = list(content.values() if isinstance(content, dict) else content)
+    values, signs = 1 + sum(value.values for value in each), sum(value.signs for value in each)
+    _expect_bounded(values, signs, path)
+    return Value(content, any(value.secret for value in each), values=values, signs=signs)
 
 
-def _rest(arguments: str) -> str:
-    return _unquoted(arguments.partition(",")[2])
+def _scalar(value: Any, *, secret: bool = False) -> Value:
+    return Value(value, secret, signs=len(value) if isinstance(value, str) else 8)
+
+
+def _foreign(value: Any, path: Path, *, secret: bool, texts: bool) -> Value:
+    """What a resolver gives, whose texts are somebody's own."""
+    if isinstance(value, dict):
+        return _container({key: _foreign(each, path, secret=secret, texts=texts) for key, each in value.items()}, path)
+    if isinstance(value, list):
+        return _container([_foreign(each, path, secret=secret, texts=texts) for each in value], path)
+    if is_wide(value):
+        raise Unresolved(wide(value), WITHIN_BITS)
+    return _scalar(value, secret=secret or (texts and isinstance(value, str)))
+
+
+def _expect_bounded(values: int, signs: int, path: Path) -> None:
+    if values > MAX_NODES or signs > MAX_TEXT:
+        much = f"{values} values" if values > MAX_NODES else f"{signs} signs"
+        raise Unusable(Problem(dotted(path), f"values that expand to {much}", _BOUNDS))
+
+
+def _is_foreign(part: str | Interpolation) -> bool:
+    """Whether a resolver in here is neither ``oc.env`` nor ``oc.select``."""
+    if isinstance(part, str):
+        return False
+    return part.resolver not in _OURS or any(map(_is_foreign, part.parts))
 
 
 def _unquoted(text: str) -> str:

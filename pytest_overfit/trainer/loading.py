@@ -1,4 +1,4 @@
-"""The door of this room: config files in, frozen records out, or one error with every problem of every file."""
+"""Config files in, frozen records out, or one error with every problem of every file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_config(
         (0.001, 'render')
 
     Args:
-        path: a YAML file; a ``defaults`` list is composed by Hydra where that is installed, else by its rules.
+        path: a YAML file; a ``defaults`` list of files and groups is composed here, anything beyond that by Hydra.
         overrides: ``key=value`` each, applied after composition and before ``${...}`` is resolved. ``key`` may be
             new and may index lists (``dataset_configs[0].ROOT``); ``value`` is read as in a config file.
         ini: overrides that are weaker than the file: only keys that it does not give are set.

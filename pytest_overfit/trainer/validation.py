@@ -15,7 +15,7 @@ from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_registry import entries
 from pytest_overfit.settings.overfit_section import read_overfit
 from pytest_overfit.settings.problems import Problem, Unusable, shown
-from pytest_overfit.settings.secret import Secret, hide, masked_name, plain, secrets_of
+from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.trainer import randomness, trainer_section
@@ -67,7 +67,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     loss = _read_loss(top)
     defaults = OverfitSettings(criteria=_default_criteria(loss, has_val=val is not None))
     source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
-    overfit = read_overfit(top.section("overfit"), defaults, path.parent, two_view=True, data=source)
+    overfit = read_overfit(top.section("overfit"), defaults, path.parent, in_config=True, data=source)
     overfit = replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
     optim = top.section("optim")
     config = OverfitConfig(
@@ -98,7 +98,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         resolved=plain(tree.values),
         origins=tree.origins,
         hidden=frozenset(tree.hidden),
-        secrets=tuple(sorted(secrets_of(tree, top.reads.paths))),
+        secrets=tuple(sorted(tree.secrets_beside(top.reads.paths))),
     )
     expect_one_source(config, top, notes)
     _expect_hold(config, problems)

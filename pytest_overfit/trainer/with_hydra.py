@@ -12,15 +12,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pytest_overfit.settings.overrides import Override, split_choices
+from pytest_overfit.settings.overrides import Override
 from pytest_overfit.settings.problems import Problem, Unusable
 from pytest_overfit.trainer.config_file import read_include
-from pytest_overfit.trainer.defaults import failed, missing, search_folders
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from pytest_overfit.trainer.defaults import WHERE, failed
+from pytest_overfit.trainer.merge import Tree
 
 _ALIAS = "__pytest_overfit_config__"
 _OLDEST = (1, 3)
@@ -37,20 +35,16 @@ def hydra_available() -> bool:
 
 @contextmanager
 def composed_with_hydra(
-    path: Path, primary: DictConfig, overrides: Sequence[Override]
-) -> Iterator[tuple[DictConfig, list[Override]]]:
+    path: Path, primary: Tree, overrides: Sequence[Override]
+) -> Iterator[tuple[Tree, list[Override]]]:
     """The composed tree, and the overrides that still have to be written into it; ``${hydra:...}`` works inside.
 
     Raises:
         Unusable: the composition fails.
     """
     from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
 
-    folders = search_folders(primary, path.parent)
-    if folders is not None:
-        OmegaConf.update(primary, "hydra.searchpath", folders)
-    with _own_hydra(primary):
+    with _own_hydra(_with_search_path(primary, path.parent)):
         with _as_problems(path):
             directory = initialize_config_dir(config_dir=str(path.parent), job_name=path.stem, version_base="1.3")
         with directory:
@@ -59,7 +53,7 @@ def composed_with_hydra(
             yield tree, ours
 
 
-def _compose(overrides: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
+def _compose(overrides: Sequence[Override]) -> tuple[Tree, list[Override]]:
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
@@ -68,18 +62,37 @@ def _compose(overrides: Sequence[Override]) -> tuple[DictConfig, list[Override]]
     loader = GlobalHydra.instance().config_loader()
     settings = [item.text for item in overrides if item.key.startswith("hydra.")]
 
-    def options(group: str) -> list[str]:
-        return list(loader.get_group_options(group, config_name=_ALIAS, overrides=settings))
+    def is_hydras(item: Override) -> bool:
+        """What only Hydra reads, and the choice of an option that there is."""
+        if item.of_hydra or item.is_group or len(item.parts) > 1:
+            return item.of_hydra or item.is_group
+        known = loader.get_group_options(item.key, config_name=_ALIAS, overrides=settings)
+        return bool(known) and str(item.value).removesuffix(".yaml") in known
 
-    ours, choices = split_choices(overrides, options)
-    tree = compose(_ALIAS, overrides=[item.text for item in choices], return_hydra_config=True)
-    HydraConfig.instance().set_config(tree)
-    OmegaConf.set_struct(tree, False)
-    return tree, ours
+    theirs = [item for item in overrides if is_hydras(item)]
+    config = compose(_ALIAS, overrides=[item.text for item in theirs], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    return tree, [item for item in overrides if item not in theirs]
+
+
+def _with_search_path(primary: Tree, folder: Path) -> Tree:
+    """The config with the folders of ``hydra.searchpath`` that lie next to it as absolute ones."""
+    settings = primary.get("hydra")
+    written = settings.get("searchpath") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(written, list):
+        return primary
+    paths = [_anchored(path, folder) if isinstance(path, str) else path for path in written]
+    return {**primary, "hydra": {**settings, "searchpath": paths}}
+
+
+def _anchored(path: str, folder: Path) -> str:
+    nearby = folder / path.removeprefix("file://")
+    return f"file://{nearby}" if "://" not in path.removeprefix("file://") and nearby.is_dir() else path
 
 
 @contextmanager
-def _own_hydra(primary: DictConfig) -> Iterator[None]:
+def _own_hydra(primary: Tree) -> Iterator[None]:
     """Gives Hydra a clean global state that knows the config by its alias, and puts the host's own state back."""
     from hydra import version
     from hydra._internal.sources_registry import SourcesRegistry
@@ -111,15 +124,13 @@ def _own_hydra(primary: DictConfig) -> Iterator[None]:
 
 
 def _bounded_source() -> type:
-    """Hydra's file source, reading includes as this package does: bounded, and with lines and columns in messages."""
+    """Hydra's file source, reading after this package has: bounded, and with lines and columns in messages."""
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
-    from hydra.plugins.config_source import ConfigResult
 
     class BoundedSource(FileConfigSource):
-        def load_config(self, config_path: str) -> ConfigResult:
-            config, package = read_include(Path(self.path) / self._normalize_file_name(config_path))
-            header = {"package": package}
-            return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
+        def load_config(self, config_path: str) -> Any:
+            read_include(Path(self.path) / self._normalize_file_name(config_path))
+            return super().load_config(config_path)
 
     return BoundedSource
 
@@ -140,4 +151,6 @@ def _as_problems(path: Path) -> Iterator[None]:
             cause = cause.__cause__
         text = str(cause).partition("Config search path")[0].replace(_ALIAS, path.name)
         found = " ".join(text.split()) or type(cause).__name__
-        raise (missing if isinstance(error, MissingConfigException) else failed)(found) from error
+        if isinstance(error, MissingConfigException):
+            raise Unusable(Problem("defaults", found, WHERE)) from error
+        raise failed(found) from error

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytest_overfit import Cause, run_overfit
-from pytest_overfit.diagnose.cause import IDS
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.text.failure import MOST_LINES, NOT_NAMED, cause_lines, failure_text
 
 TOO_HIGH = Cause(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pytest_overfit.settings.settings import Distributed
 from torch import nn
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.run.ranks.sharding import blocks_of, refuse_instances
+from pytest_overfit.settings.settings import Distributed
 
 
 class Net(nn.Module):

@@ -14,7 +14,7 @@ from pytest_overfit.two_view.diagnose.view_causes import FAMILY as TWO_VIEW
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "causes.md"
-IDS = ROOT / "pytest_overfit" / "config" / "causes.py"
+IDS = ROOT / "pytest_overfit" / "settings" / "cause_ids.py"
 EVERY = (*FAMILIES, TWO_VIEW)
 MARKED = re.compile(
     r"(?<=^<!-- causes: written by `python -m tests\.docs\.write_causes` -->\n).*(?=^<!-- end)", re.M | re.S

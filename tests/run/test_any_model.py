@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -19,6 +18,7 @@ from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import run as run_subject
 from pytest_overfit.run.subject import Subject
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig
 
 Batch = tuple[Tensor, Tensor]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytest_overfit.settings.settings import Budget, ClipGroup, OverfitSettings
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from pytest_overfit import OverfitError, OverfitResult, run_config, run_overfit
 from pytest_overfit.judge.train_val import TrainVal
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.settings.criteria import Criteria, Limit
+from pytest_overfit.settings.settings import Budget, ClipGroup, OverfitSettings
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.support.batches import two_view_batch

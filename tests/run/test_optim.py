@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pytest_overfit.settings.settings import ClipGroup
 from torch import nn
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.run.optim import GradientClipper, freeze, set_hyperparameter
 from pytest_overfit.run.record import FreezeMatch
+from pytest_overfit.settings.settings import ClipGroup
 from pytest_overfit.trainer.build import build_optimizer
 
 

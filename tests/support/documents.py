@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytest_overfit.trainer.explanation import explain_config
 
 from benchmarks.gallery.case import Bug
 from benchmarks.gallery.registry import BUGS
@@ -24,6 +23,7 @@ from pytest_overfit.report.record.folder import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample
+from pytest_overfit.trainer.explanation import explain_config
 from pytest_overfit.trainer.loading import load_config
 from pytest_overfit.two_view.data.loader import draw_batch
 from pytest_overfit.two_view.from_config import dataset_of, loader_of

@@ -1,26 +1,19 @@
-"""Schedules by fvcore's names, with and without fvcore."""
+"""Schedules: our own three, fvcore's where a config names them, and any other callable."""
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.trainer import schedules as module
-from pytest_overfit.trainer.schedules import build_schedule
+from pytest_overfit.trainer.schedules import Constant, Cosine, Schedule, WarmUpCosine, build_schedule
 
+param_scheduler = pytest.importorskip("fvcore.common.param_scheduler")
 FVCORE = "fvcore.common.param_scheduler."
 
 
-@pytest.fixture(params=["ours", "fvcore"])
-def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose classes stand behind the names: fvcore's only where it is installed."""
-    if request.param == "fvcore":
-        pytest.importorskip("fvcore")
-    else:
-        monkeypatch.setattr(module, "_has_fvcore", lambda: False)
-
-
-def test_warm_up_then_cosine(served: None) -> None:
+def test_warm_up_then_cosine() -> None:
     """The guide's composite: linear up over 5 %, cosine down over the rest."""
     schedule = build_schedule(
         {
@@ -41,7 +34,7 @@ def test_warm_up_then_cosine(served: None) -> None:
     assert schedule(1.0) == pytest.approx(0.0)
 
 
-def test_fixed_scaling_sees_the_progress_of_the_run(served: None) -> None:
+def test_fixed_scaling_sees_the_progress_of_the_run() -> None:
     """A fixed part is read at the run's own progress."""
     line = {"_target_": f"{FVCORE}LinearParamScheduler", "start_value": 0.0, "end_value": 1.0}
     schedule = build_schedule(
@@ -57,7 +50,7 @@ def test_fixed_scaling_sees_the_progress_of_the_run(served: None) -> None:
     assert schedule(0.6) == pytest.approx(0.2)
 
 
-def test_multi_step_changes_at_its_milestones(served: None) -> None:
+def test_multi_step_changes_at_its_milestones() -> None:
     """Milestones are interval ends out of num_updates."""
     node = {
         "_target_": f"{FVCORE}MultiStepParamScheduler", "values": [1.0, 0.1, 0.01], "num_updates": 10,
@@ -96,10 +89,8 @@ def composite(**given: object) -> dict[str, object]:
         (steps(num_updates=10, milestones=[10]), "10"),
     ],
 )
-def test_a_wrong_schedule_is_a_config_error_that_names_its_key(
-    node: dict[str, object], says: str, served: None
-) -> None:
-    """What was found and where; never a bare exception. What fvcore refuses, ours refuses."""
+def test_a_wrong_schedule_is_a_config_error_that_names_its_key(node: dict[str, object], says: str) -> None:
+    """What was found and where; never a bare exception, whatever fvcore refuses and when."""
     with pytest.raises(ConfigError, match=r"optim\.options\.lr") as caught:
         build_schedule(node, where="optim.options.lr[0].scheduler")
     assert says in str(caught.value)
@@ -120,31 +111,50 @@ def test_a_wrong_schedule_is_a_config_error_that_names_its_key(
         ("MultiStepParamScheduler", {"milestones": [3, 6, 9], "values": [1.0, 0.5, 0.25]}, [1.0, 0.5, 0.25]),
     ],
 )
-def test_a_schedule_of_every_name(name: str, given: dict[str, object], values: list[float], served: None) -> None:
+def test_a_schedule_of_every_name(name: str, given: dict[str, object], values: list[float]) -> None:
     """Start, middle and, but for rounding, the end."""
     schedule = build_schedule({"_target_": f"{FVCORE}{name}", **given}, where="optim")
     assert [schedule(at) for at in (0.0, 0.5, 0.99999)] == pytest.approx(values, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "node",
-    [
-        composite(lengths=[0.05, 0.95], schedulers=[{**LINE, "start_value": 1e-8}, {**LINE, "end_value": 0.25}]),
-        composite(lengths=[0.333, 0.6668], interval_scaling=["fixed", "rescaled"]),
-        steps(num_updates=7, values=[1.0, 0.5, 0.25, 0.1]),
-        steps(milestones=[1, 10]),
-        {"_target_": f"{FVCORE}StepParamScheduler", "num_updates": 10, "values": [1.0, 0.5, 0.25]},
-        {"_target_": f"{FVCORE}CosineParamScheduler", "start_value": 1e-3, "end_value": 1e-8},
-    ],
-)
-def test_ours_is_fvcores_number_by_number(node: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every step of a run of 300, the first of every interval among them."""
-    pytest.importorskip("fvcore")
-    theirs = build_schedule(node, where="optim")
-    monkeypatch.setattr(module, "_has_fvcore", lambda: False)
-    ours = build_schedule(node, where="optim")
-    run = [step / 300 for step in range(300)]
-    assert [ours(at) for at in run] == pytest.approx([theirs(at) for at in run])
+def test_ours_are_fvcores_number_by_number() -> None:
+    """At every step of a run of 600, the first of every interval among them."""
+    parts = [
+        param_scheduler.LinearParamScheduler(6e-5, 2e-3),
+        param_scheduler.CosineParamScheduler(2e-3, 6e-5),
+        param_scheduler.ConstantParamScheduler(6e-5),
+    ]
+    whole = param_scheduler.CompositeParamScheduler(parts, [0.03, 0.47, 0.5], ["rescaled", "rescaled", "fixed"])
+    pairs: list[tuple[Schedule, Schedule]] = [
+        (WarmUpCosine(2e-3, 6e-5, warm_up=0.03, until=0.5), whole),
+        (Cosine(2e-3, 6e-5), parts[1]),
+        (Constant(6e-5), parts[2]),
+    ]
+    run = [step / 600 for step in range(600)]
+    for ours, theirs in pairs:
+        assert [ours(at) for at in run] == [theirs(at) for at in run]
+
+
+def test_a_warm_up_that_is_none_is_refused() -> None:
+    """It begins at the end value, and the cosine needs some of the run."""
+    for warm_up, until in ((0.0, 1.0), (0.5, 0.5), (0.1, 1.5)):
+        node = {"_target_": "pytest_overfit.trainer.schedules.WarmUpCosine", "peak_value": 1.0, "end_value": 0.0}
+        with pytest.raises(ConfigError, match=r"optim: warm_up .*\n  allowed: 0 < warm_up < until <= 1"):
+            build_schedule({**node, "warm_up": warm_up, "until": until}, where="optim")
+
+
+def test_without_fvcore_its_names_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was named, where, and what installs it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fvcore"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        build_schedule(LINE, where="optim.options.lr[0].scheduler")
+    assert str(caught.value).splitlines() == [
+        f"optim.options.lr[0].scheduler: {FVCORE}LinearParamScheduler, and fvcore is not installed",
+        "  allowed: a schedule that can be imported, such as pytest_overfit.trainer.schedules.Cosine",
+        "  next: pip install fvcore",
+    ]
 
 
 def test_a_schedule_that_refuses_the_end_itself_is_built() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.diagnose.cause import IDS, Cause
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.two_view.diagnose import conventions, view_causes
 from pytest_overfit.two_view.diagnose.views import (
     Agreement,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from pytest_overfit.settings.settings import OverfitSettings
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.settings.settings import OverfitSettings
 from pytest_overfit.trainer.config import OverfitConfig, TrainerConfig
 from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 from tests.support.batches import two_view_batch

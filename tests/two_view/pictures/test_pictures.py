@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
+from pytest_overfit.two_view.pictures.drawing import INVALID
 from pytest_overfit.two_view.pictures.frame_picture import FramePicture
-from pytest_overfit.two_view.pictures.frames import INVALID, panels, picture_panels, write_pictures
+from pytest_overfit.two_view.pictures.frames import panels, picture_panels, write_pictures
 from pytest_overfit.two_view.sample_pictures import take_pictures
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pytest_overfit.settings.settings import AmpConfig, ClipGroup
 
+from pytest_overfit.settings.settings import AmpConfig, ClipGroup
 from pytest_overfit.trainer.config import LoggingConfig, SplitConfig
 
 from .helpers import load, problems_in

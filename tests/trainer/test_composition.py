@@ -31,32 +31,26 @@ def test_self_first(tmp_path: Path) -> None:
     assert load_config(tmp_path / "a.yaml").img_size == 112
 
 
-def test_groups_and_packages(tmp_path: Path) -> None:
-    """Nested config groups and packages land where Hydra puts them."""
+def test_groups(tmp_path: Path) -> None:
+    """Nested config groups land where Hydra puts them."""
     write(tmp_path, "lr: 0.5\n_target_: torch.optim.SGD\n", "optim/optimizer/sgd.yaml")
-    write(tmp_path, "weight: 3.0\n", "weights/three.yaml")
-    text = "defaults:\n  - optim/optimizer: sgd\n  - weights@loss.camera: three\n  - _self_\nexp_name: g\n"
+    write(tmp_path, "weight: 3.0\n", "loss/camera/three.yaml")
+    text = "defaults:\n  - optim/optimizer: sgd\n  - /loss/camera/three\n  - _self_\nexp_name: g\n"
     config = load(tmp_path, text)
     assert config.optimizer == {"_target_": "torch.optim.SGD", "lr": 0.5}
     assert config.loss == {"_target_": "pytest_overfit.two_view.reference.MultitaskLoss", "camera": {"weight": 3.0}}
 
 
 def test_group_choice_by_override(tmp_path: Path) -> None:
-    """An override chooses another option of a group, or adds a group."""
+    """An override chooses another option of a group."""
     write(tmp_path, "_target_: pkg.Small\n", "model/small.yaml")
     write(tmp_path, "_target_: pkg.Large\nwidth: 8\n", "model/large.yaml")
     text = "defaults: [{model: small}, _self_]\nexp_name: g\n"
     assert load(tmp_path, text, ["model=large", "model.width=9"]).model == {"_target_": "pkg.Large", "width": 9}
-    assert load(tmp_path, "exp_name: g\n", ["+model=small"]).model == {"_target_": "pkg.Small"}
-
-
-def test_search_path_next_to_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative search path is relative to the config, wherever pytest runs."""
-    write(tmp_path, "max_epochs: 6\n", "proj/shared/common.yaml")
-    path = write(tmp_path, "hydra: {searchpath: ['file://shared']}\ndefaults: [common, _self_]\n", "proj/a.yaml")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert load_config(path).max_epochs == 6
+    write(tmp_path, "lr: 1\n", "optim/optimizer/sgd.yaml")
+    write(tmp_path, "lr: 2\n", "optim/optimizer/adam.yaml")
+    text = "defaults: [{optim/optimizer: sgd}]\nexp_name: g\n"
+    assert load(tmp_path, text, ["optim/optimizer=adam"]).optimizer["lr"] == 2
 
 
 def test_missing_include(tmp_path: Path) -> None:
@@ -100,9 +94,6 @@ def test_alias_bomb_in_an_include(tmp_path: Path) -> None:
     [
         ("x: 1\nx: 2\n", "in base.yaml:2:1 duplicate key x, allowed: each key once"),
         ("- 1\n", "in base.yaml a list at the top level, allowed: a mapping of settings, such as `img_size: 224`"),
-        ("# @package\nx: 1\n", "in base.yaml the header '# @package', allowed: # @package NAME"),
-        ("hydra: {searchpath: [b]}\n", "a composition that fails: In 'base': Overriding hydra.searchpath is only"
-         " supported from the primary config"),
     ],
 )  # fmt: skip
 def test_odd_includes(tmp_path: Path, text: str, found: str) -> None:
@@ -115,47 +106,6 @@ def test_empty_include(tmp_path: Path) -> None:
     """An included file may be empty."""
     write(tmp_path, "# nothing yet\n", "base.yaml")
     assert load(tmp_path, "defaults: [base]\nimg_size: 112\n").img_size == 112
-
-
-@pytest.mark.parametrize(
-    ("defaults", "overrides", "found"),
-    [
-        ("[{m: nope}]", [], "In 'a.yaml': Could not find 'm/nope' Available options in 'm': large small, allowed:"
-         " configs next to the file, or in a folder of hydra.searchpath"),
-        ("[{m: '???'}]", [], "a composition that fails: You must specify 'm', e.g, m=<OPTION> Available options: large"
-         " small"),
-        ("[{m: small}, {m: large}]", [], "a composition that fails: Multiple values for m. To override a value use"
-         " 'override m: large'"),
-        ("[{override m: large}]", [], "a composition that fails: In 'a.yaml': Could not override 'm'. No match in the"
-         " defaults list."),
-        ("[{override m: large}, {m: small}]", [], "a composition that fails: In a.yaml: Override 'm : large' is defined"
-         " before 'm: small'. Overrides must be at the end of the defaults list"),
-        ("[_self_, _self_]", [], "a composition that fails: Duplicate _self_ defined in a.yaml"),
-        ("[]", ["m=small"], "a composition that fails: Could not override 'm'. No match in the defaults list. To append"
-         " to your default list use +m=small"),
-        ("[{m@k: small}]", ["m=large"], "a composition that fails: Could not override 'm'. Did you mean to override"
-         " m@k? To append to your default list use +m=large"),
-        ("[{m: small}]", ["~m=large"], "a composition that fails: Could not delete 'm=large'. No match in the defaults"
-         " list"),
-        ("[{m: 3}]", [], "a composition that fails: Unsupported item value in defaults : int. Supported: string or"
-         " list"),
-    ],
-)  # fmt: skip
-def test_choices_that_fail(tmp_path: Path, defaults: str, overrides: list[str], found: str) -> None:
-    """A choice that cannot be made says why, in the same words on both ways."""
-    write(tmp_path, "x: 1\n", "m/small.yaml")
-    write(tmp_path, "x: 2\n", "m/large.yaml")
-    text = f"defaults: {defaults}\nexp_name: x\n"
-    assert problems_in(tmp_path, text, overrides) == [f"a.yaml: defaults: found {found}"]
-
-
-def test_search_path_from_a_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search path that cannot be resolved is a problem of that key."""
-    monkeypatch.delenv("OVERFIT_NOT_SET", raising=False)
-    write(tmp_path, "x: 1\n", "base.yaml")
-    text = "hydra: {searchpath: ['${oc.env:OVERFIT_NOT_SET}']}\ndefaults: [base]\n"
-    (line,) = problems_in(tmp_path, text)
-    assert line.startswith("a.yaml: hydra.searchpath: found a list that cannot be resolved: ")
 
 
 @pytest.mark.parametrize("defaults", ["defaults: 3", "defaults: {a: b}", "defaults: [[1]]", "defaults: [{a: 1}]"])

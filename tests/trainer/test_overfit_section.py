@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pytest_overfit.settings.settings import AmpConfig, Budget, OverfitSettings, PairSource, Probes
 
 from pytest_overfit.judge.monotonic import Monotonic
 from pytest_overfit.judge.supervised import Supervised
 from pytest_overfit.judge.train_val import TrainVal
 from pytest_overfit.settings.criteria import Criteria, Limit
+from pytest_overfit.settings.settings import AmpConfig, Budget, OverfitSettings, PairSource, Probes
 from pytest_overfit.two_view.frame_criteria import Prediction
 
 from .helpers import load, problems_in

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from pytest_overfit.trainer.explanation import explain_config
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.settings.secret import Secret, hide, told_override
 from pytest_overfit.trainer.build import build_model
+from pytest_overfit.trainer.explanation import explain_config
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, write

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pytest_overfit.settings.settings import Budget, OverfitSettings
 
+from pytest_overfit.settings.settings import Budget, OverfitSettings
 from pytest_overfit.trainer.config import OverfitConfig, SplitConfig
 
 HEAVY = ("omegaconf", "hydra", "yaml", "torch", "numpy", "cv2")
@@ -23,7 +23,7 @@ def imported_by(statement: str) -> set[str]:
 
 def test_records_import_nothing_heavy() -> None:
     """The records, and the module that loads them, are imported without Hydra, OmegaConf, YAML or torch."""
-    assert imported_by("import pytest_overfit.trainer.config, pytest_overfit.trainer.loading") == set()
+    assert imported_by("import pytest_overfit.settings.settings, pytest_overfit.trainer.loading") == set()
 
 
 def test_the_import_check_can_fail() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from pytest_overfit.settings.problems import Unusable
 from pytest_overfit.trainer.compose import compose_tree
-from pytest_overfit.trainer.interpolation import MAX_TEXT, Cost, Interpolation, Survey, scan
+from pytest_overfit.trainer.interpolation import Interpolation, Unresolved, scan
 
 from .helpers import load, problems, problems_in, write
 
@@ -41,7 +38,6 @@ BOMBS = {
                            + "".join(f"ra{i}: ${{a{i}}}\n" for i in range(9)),
     "one long text, many times": f"a: {'x' * 90_000}\nb: {'${a}' * 5_000}\n",
     "a custom resolver": bomb("'" + "${eight_times:${@}}" * 10 + "'"),
-    "nothing at all": bomb("${@}" * 10, first="a0: ''"),
 }  # fmt: skip
 
 
@@ -54,7 +50,7 @@ def resolver() -> None:
 def test_what_multiplies_is_refused(tmp_path: Path, kind: str) -> None:
     """Whatever the references go through, in a file or as an override, a few lines are refused at once."""
     (line,) = problems_in(tmp_path, BOMBS[kind])
-    assert "interpolations that expand to " in line
+    assert "values that expand to " in line
     assert "allowed: at most 10000 values and 1000000 signs, 64 deep" in line
 
 
@@ -62,18 +58,18 @@ def test_overrides_and_included_files_multiply_no_further(tmp_path: Path) -> Non
     """The same lines as overrides, one below another, or spread over a config and what it includes."""
     texts = [f"a{i}=" + f"${{a{i - 1}}}" * 10 for i in range(1, 9)]
     (line,) = problems(write(tmp_path, "a0: xxxxxxxxxxxxxxxxxxxx\n"), [*texts, "a8.b=1"])
-    assert "interpolations that expand to " in line
+    assert "values that expand to " in line
     head, *rest = BOMBS["text"].splitlines()
     write(tmp_path, "\n".join(rest) + "\n", "base.yaml")
     (line,) = problems(write(tmp_path, f"defaults: [base]\n{head}\n"))
-    assert "interpolations that expand to " in line
+    assert "values that expand to " in line
 
 
 def test_a_long_variable_counts_with_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value of the environment is as long as it is."""
     monkeypatch.setenv("LONG", "x" * 100_000)
     (line,) = problems_in(tmp_path, "a: '" + "${oc.env:LONG}" * 20 + "'\n")
-    assert "interpolations that expand to " in line
+    assert "values that expand to " in line
     assert "xxxx" not in line
 
 
@@ -82,12 +78,12 @@ def test_a_long_variable_counts_with_its_length(tmp_path: Path, monkeypatch: pyt
     [
         ("a: '" + "${" * 200_000 + "'\n", "200000 interpolations"),
         ("a: '" + "${a}" * 20_000 + "'\n", "20000 interpolations"),
-        ("a: '" + "${${a}" * 90 + "'\n", "text that is not a config"),
-        ("".join(f"a{i}: ${{a{i + 1}}}\n" for i in range(200)) + "a200: 1\n", "interpolations that lead to each other"),
+        ("a: '" + "${${a}" * 90 + "'\n", "interpolations more than 64 deep"),
+        ("".join(f"a{i}: ${{a{i + 1}}}\n" for i in range(200)) + "a200: 1\n", "values more than 64 deep"),
         ("a: " + "[" * 400_000 + "\n", "values nested too deeply"),
         ("a: " + "{b: " * 5_000 + "\n", "values nested too deeply"),
-        ("a: " + "[" * 100 + "]" * 100 + "\n", "values that expand without end"),
-        ("a: &a [x]\nb: &b {<<: *b}\n", "an alias of a value inside itself"),
+        ("a: " + "[" * 100 + "]" * 100 + "\n", "values more than 64 deep"),
+        ("a: &a {b: [*a]}\n", "an alias of a value inside itself"),
         ("a: &a {x: 1}\na: &a {y: 2}\n", "a YAML syntax error: second occurrence"),
         ("a: !!python/object/apply:os.system [ls]\n", "a YAML syntax error: could not determine a constructor"),
         ("a: !!python/name:os.system\n", "a YAML syntax error: could not determine a constructor"),
@@ -138,19 +134,10 @@ def test_scan() -> None:
     """Text and interpolations, nested ones inside; what is escaped or never closed is text."""
     assert scan("a") == ("a",)
     assert scan("${a}${b}") == (Interpolation(("a",)), Interpolation(("b",)))
-    assert scan(r"\${a} \\${b}") == (r"\${a} " + "\\\\", Interpolation(("b",)))
-    assert scan("${a {b} ${c}") == ("${", "a {b} ", Interpolation(("c",))) or scan("${a {b} ${c}")[0] != "a"
+    assert scan(r"\${a} \\${b}") == ("${a} " + "\\", Interpolation(("b",)))
+    with pytest.raises(Unresolved, match="never closed"):
+        scan("${a ${c}")
     assert Interpolation(("oc.env:", Interpolation(("a",)))).resolver == "oc.env"
-
-
-def test_a_count_takes_each_value_once() -> None:
-    """The work does not multiply with what is counted: a thousand lines are as many costs."""
-    lines = {"a0": "x"} | {f"a{i}": f"${{a{i - 1}}}" for i in range(1, 60)} | {f"b{i}": "${a59}" for i in range(1000)}
-    survey = Survey(lines)
-    total = sum(survey.cost((name,)).signs for name in lines)
-    assert total == len(lines)
-    assert len(survey.known) == len(lines)
-    assert total < MAX_TEXT < sys.maxsize
 
 
 LOOPS = (
@@ -181,20 +168,3 @@ def test_what_leads_to_itself_is_a_problem(tmp_path: Path, text: str, monkeypatc
     assert any(": x" in line for line in problems_in(tmp_path, f"{text}\n"))
     overrides = [line.replace(": ", "=", 1) for line in text.splitlines()]
     assert any(": x" in line for line in problems(write(tmp_path, "z: 1\n"), overrides))
-
-
-@pytest.mark.parametrize("opening", ["${", "${oc.decode:", "${oc.env:NOT_THERE,"])
-def test_one_in_another_is_asked_for_once(opening: str) -> None:
-    """Every level asked its inside twice: thirty levels were a thousand million questions."""
-    asked = 0
-
-    class Counting(Survey):
-        def _measure(self, found: Interpolation, path: tuple[str, ...]) -> Cost:
-            nonlocal asked
-            asked += 1
-            assert asked < 1000
-            return super()._measure(found, path)
-
-    with suppress(Unusable):
-        Counting({"y": "1", "x": opening * 30 + "y" + "}" * 30}).cost(("x",))
-    assert asked

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, ClipGroup, OverfitSettings
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.judge.monotonic import Monotonic
@@ -17,6 +16,7 @@ from pytest_overfit.judge.train_val import TrainVal
 from pytest_overfit.settings.criteria import Criteria, Limit
 from pytest_overfit.settings.keywords import MARKER, table_of_settings
 from pytest_overfit.settings.ladder import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import write
@@ -245,10 +245,10 @@ def test_problems_come_together_each_with_its_place() -> None:
     found = problems_of(ini, line, marker)
     assert [text.partition(": found")[0] for text in found] == [
         "ini: overfit.budgt",
-        f"{MARKER}: device",
-        "ini: overfit.seeds",
-        "command line: overfit.threads",
         f"{MARKER}: max_steps",
+        "ini: overfit.seeds",
+        f"{MARKER}: device",
+        "command line: overfit.threads",
         "command line: overfit.criteria.terms.loss_T",
         f"{MARKER}: accuracy.above",
         f"{MARKER}: unbounded",

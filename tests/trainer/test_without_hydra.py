@@ -1,4 +1,4 @@
-"""Without Hydra the same configs give the same trees; what only Hydra can do is refused, with what installs it."""
+"""The plain subset of composition gives Hydra's trees; what is beyond it is refused, with what installs Hydra."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.settings.problems import Unusable, shown
+from pytest_overfit.trainer import compose
 from pytest_overfit.trainer.compose import compose_tree
+from pytest_overfit.trainer.config_file import needs_hydra
 from pytest_overfit.trainer.with_hydra import hydra_available
 
 from .conftest import block_hydra
@@ -24,29 +27,21 @@ FILES = {
     "base": "z: 3\ny: {b: 2}\nlr: 1e-4\n",
     "m/small": "x: 1\nsize: ${x}\n",
     "m/large": "x: 2\nw: [1, 2]\n",
-    "m/global": "# @package _global_\nx: 5\ny: {c: 1}\n",
-    "m/named": "# a comment\n# @package k.l\nx: 6\n",
-    "m/group": "# @package _group_\nx: 7\n",
-    "g/inner/a": "i: 1\n",
-    "g/inner/b": "i: 2\n",
+    "g/inner/a": "i: 1\nz: {a: 1}\n",
+    "g/inner/b": "i: 2\nz: '???'\n",
     "g/one": "defaults: [{inner: a}, _self_]\no: ${.inner.i}\n",
-    "g/two": "defaults: [_self_, {/m@_global_.mm: small}, {inner@p: b}, one]\no: 1\n",
-    "g/three": "defaults: [two, {override inner: b}]\n",
-    "g/four": "# @package _global_\ndefaults: [{/m@q: large}, {override /g/inner: b}]\nq: {x: 9}\n",
-    "g/cycle": "defaults: [{/g@q: cycle}]\n",
-    "more/extra": "extra: 1\nx: ${z}\n",
+    "g/two": "defaults: [_self_, /m/small, {/m: large}, {inner: b}]\no: 1\nm: ${y}\n",
+    "y/linked": "to: ${z}\n",
+    "y/over": "to: {b: 3}\nb: null\n",
 }
-ENTRIES = [
-    "base", "base.yaml", "_self_", "m/small", "/m/large", "m/global", "m/small@k", "m/small@_global_", "nope", "g/four",
-    "{m: small}", "{m: large}", "{m: small.yaml}", "{m: global}", "{m: named}", "{m: group}", "{m: null}", "{m: '???'}",
-    "{m: [small, large]}", "{m: []}", "{m@k: small}", "{m@k.l: large}", "{m@_here_: small}", "{m@_group_.k: small}",
-    "{optional m: nope}", "{m: nope}", "{override m: large}", "{override m@k: large}", "{override g/inner: b}",
-    "{g: one}", "{g: two}", "{g: three}", "{g@h: one}", "{g/inner: a}", "{g: cycle}", "{/g: one}", "extra",
+PLAIN = [
+    "base", "base.yaml", "_self_", "m/small", "/m/large", "{m: small}", "{m: large}", "{m: small.yaml}", "{g: one}",
+    "{g: two}", "g/two", "{g/inner: a}", "{/g: one}", "y/linked", "y/over",
 ]  # fmt: skip
-OVERRIDES = [
-    "m=large", "m=small", "m=[large,small]", "m=nope", "+m=small", "++m=small", "~m", "~m=small", "m@k=large",
-    "+m@new.place=large", "+g@new=two", "g=two", "g/inner=b", "m.x=7", "~m.x", "y.b=4", "+hydra.searchpath=[more]",
-    "hydra.searchpath=[more]",
+OVERRIDES = ["m=large", "m=small", "g/inner=b", "m.x=7", "y.b=4", "z={c: 1}"]
+HYDRAS = [
+    "m/small@k", "{m: null}", "{m: '???'}", "{m: [small, large]}", "{m: []}", "{m@k: small}", "{optional m: small}",
+    "{override m: large}", "{m: '${x}'}", "{override hydra/launcher: basic}", "{m: 3}", "{}",
 ]  # fmt: skip
 
 
@@ -72,10 +67,16 @@ def composed(path: Path, overrides: Sequence[str] = ()) -> str:
 
 
 def both(path: Path, overrides: Sequence[str] = ()) -> tuple[str, str]:
-    """What Hydra composes, and what we compose without it."""
+    """What Hydra composes, and what we compose."""
     if not hydra_available():
         pytest.skip("Hydra is not installed")
-    first = composed(path, overrides)
+
+    def beyond(*_: object) -> None:
+        raise needs_hydra("everything")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "composed", beyond)
+        first = composed(path, overrides)
     with pytest.MonkeyPatch.context() as patch:
         block_hydra(patch)
         return first, composed(path, overrides)
@@ -91,65 +92,79 @@ def test_examples_are_equal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert '"lr": 1e-05' in without
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", PLAIN)
 def test_each_line_is_equal(folder: Path, entry: str) -> None:
-    """Each kind of line, before and after the file itself, gives the same tree, or the same problem."""
-    for lines in (entry, f"_self_, {entry}", f"{entry}, _self_", f"{{m: small}}, {{m@k: small}}, {entry}"):
+    """Each kind of line of the plain subset, before and after the file itself, gives Hydra's tree."""
+    for lines in (entry, f"_self_, {entry}", f"{entry}, _self_", f"/y/linked, {entry}"):
         path = write(folder, f"defaults: [{lines}]\nx: 0\nz: 1\n")
-        with_hydra, without = both(path)
-        assert without == with_hydra, lines
+        by_hydra, ours = both(path)
+        assert ours == by_hydra, lines
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.sampled_from(ENTRIES), max_size=4, unique=True),
+    st.lists(st.sampled_from(PLAIN), max_size=4, unique=True),
     st.lists(st.sampled_from(OVERRIDES), max_size=2),
-    st.sampled_from(["", "hydra: {searchpath: [more]}\n", "hydra: {searchpath: ['file://more', nowhere]}\n"]),
 )
-def test_any_list_is_equal(folder: Path, entries: list[str], overrides: list[str], search: str) -> None:
-    """Any list with any overrides gives the same tree; where it is refused, both refuse it."""
-    path = write(folder, f"{search}defaults: [{', '.join(entries)}]\nx: 0\nz: 1\n")
-    with_hydra, without = both(path, overrides)
-    assert without == with_hydra or not (without.startswith("[") or with_hydra.startswith("["))
-
-
-@pytest.mark.parametrize("setting", ["hydra.searchpath=[more]", "+hydra.searchpath=[more]"])
-@pytest.mark.parametrize("entry", ["extra", "base"])
-def test_a_search_path_of_an_override_is_equal(folder: Path, setting: str, entry: str) -> None:
-    """One that is set is searched; one that is added with a plus is not, here as in Hydra."""
-    with_hydra, without = both(write(folder, f"defaults: [{entry}]\nx: 0\n"), [setting])
-    assert without == with_hydra
-    assert with_hydra.startswith("[") == (entry == "base" or not setting.startswith("+"))
+def test_any_list_is_equal(folder: Path, entries: list[str], overrides: list[str]) -> None:
+    """Any list with any overrides gives Hydra's tree; where it is refused, both refuse it."""
+    path = write(folder, f"defaults: [{', '.join(entries)}]\nx: 0\nz: 1\n")
+    by_hydra, ours = both(path, overrides)
+    assert ours == by_hydra or not (ours.startswith("[") or by_hydra.startswith("["))
 
 
 def test_both_ways_are_taken(folder: Path) -> None:
     """The comparisons above compare two composers: Hydra alone knows its launchers."""
     path = write(folder, "defaults: [_self_, {override hydra/launcher: basic}]\nx: 1\n")
-    with_hydra, without = both(path)
-    assert (with_hydra, "only Hydra" in without) == ('[{"x": 1}, []]', True)
+    by_hydra, ours = both(path)
+    assert (by_hydra, "only Hydra" in ours) == ('[{"x": 1}, []]', True)
 
 
 @pytest.mark.parametrize(
-    ("text", "overrides", "line"),
+    ("text", "overrides", "seen"),
     [
-        ("defaults: [{override hydra/launcher: basic}]\n", [],
-         "defaults: found hydra/launcher: basic in a defaults list, which only Hydra can compose"),
-        ("defaults: [{m: '${size}'}]\nsize: small\n", [],
-         "defaults: found m: ${size} in a defaults list, which only Hydra can compose"),
-        ("defaults: [base]\nhydra: {searchpath: ['pkg://conf']}\n", [],
-         "defaults: found the search path 'pkg://conf', which only Hydra can compose"),
-        ("x: 1\n", ["hydra.job.name=x"], "defaults: found override 'hydra.job.name=x', which only Hydra can compose"),
-        ("x: 1\n", ["hydra/launcher=basic"],
-         "defaults: found override 'hydra/launcher=basic', which only Hydra can compose"),
+        *((f"defaults: [{entry}]\n", [], f"{shown(yaml.safe_load(entry))} in a defaults list") for entry in HYDRAS),
+        ("defaults: [m/packaged]\n", [], "the header of m/packaged"),
+        ("defaults: [m/searching]\n", [], "the key hydra of m/searching"),
+        ("hydra: {searchpath: [x]}\n", [], "the key hydra"),
+        *(("x: 1\n", [text], f"override {text!r}")
+          for text in ("hydra.job.name=x", "hydra/launcher=basic", "~x", "+y=1", "++x=1", "m@k=small")),
     ],
 )  # fmt: skip
 def test_only_hydra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: list[str], line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: list[str], seen: str
 ) -> None:
-    """What only Hydra can compose is one problem: what was seen, and what installs Hydra."""
+    """What is beyond the plain subset is one problem: what was seen, and what installs Hydra."""
     block_hydra(monkeypatch)
+    write(tmp_path, "# of the model\n# @package _global_\nx: 1\n", "m/packaged.yaml")
+    write(tmp_path, "hydra: {searchpath: [b]}\n", "m/searching.yaml")
     install = '(next: pip install "pytest-overfit[hydra]")'
-    assert problems_in(tmp_path, text, overrides) == [f"a.yaml: {line} {install}"]
+    assert problems_in(tmp_path, text, overrides) == [
+        f"a.yaml: defaults: found {seen}, which only Hydra can compose {install}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "overrides", "found"),
+    [
+        ("[{m: smal}]", [], "In 'a.yaml': Could not load 'm/smal'., allowed: configs next to the file, or in a folder"
+         " of hydra.searchpath (did you mean small?)"),
+        ("[{m: small}, {m: large}]", [], "a composition that fails: Multiple values for m. To override a value use"
+         " 'override m: small'"),
+        ("[_self_, _self_]", [], "a composition that fails: Duplicate _self_ defined in a.yaml"),
+        ("[]", ["m=small"], "a composition that fails: Could not override 'm=small'. No match in the defaults list"),
+        ("3", [], "a composition that fails: Invalid defaults list in 'a.yaml', defaults must be a list (got int)"),
+    ],
+)  # fmt: skip
+def test_lists_that_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defaults: str, overrides: list[str], found: str
+) -> None:
+    """A list of the plain subset that cannot be composed says why."""
+    block_hydra(monkeypatch)
+    for name in ("small", "large"):
+        write(tmp_path, "x: 1\n", f"m/{name}.yaml")
+    text = f"defaults: {defaults}\nexp_name: x\n"
+    assert problems_in(tmp_path, text, overrides) == [f"a.yaml: defaults: found {found}"]
 
 
 def in_a_process_without_hydra(statement: str) -> str:
@@ -174,16 +189,17 @@ def test_examples_import_no_hydra() -> None:
     assert names == " ".join(Path(path).stem for path in paths) + "\n[]\n"
 
 
-def test_plain_file_imports_no_hydra(tmp_path: Path) -> None:
-    """A plain file and plain overrides do not import Hydra where it is installed: it takes a second."""
-    path = write(tmp_path, "img_size: 224\n")
+def test_the_plain_subset_imports_no_hydra(tmp_path: Path) -> None:
+    """Nor OmegaConf, where they are installed: it takes a second."""
+    write(tmp_path, "img_size: 224\n", "base.yaml")
+    path = write(tmp_path, "defaults: [base]\nexp_name: x_${img_size}_${oc.env:HOME}\n")
     code = f"""
 import sys
 from pytest_overfit.trainer.loading import load_config
-print(load_config({str(path)!r}, ["seed_value=7", "model={{a:1}}"]).seed, "hydra" in sys.modules)
+print(load_config({str(path)!r}, ["seed_value=7", "model={{a:1}}"]).seed, {{"hydra", "omegaconf"}} & {{*sys.modules}})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "7 False\n"
+    assert done.stdout == "7 set()\n"
 
 
 def test_resolvers_of_hydra(tmp_path: Path) -> None:
@@ -205,7 +221,7 @@ def test_includes_that_multiply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A few files that include each other twice, and so name billions, are refused."""
     block_hydra(monkeypatch)
     for number in range(20):
-        write(tmp_path, f"defaults: [n{number + 1}@a, n{number + 1}@b]\n", f"n{number}.yaml")
+        write(tmp_path, f"defaults: [n{number + 1}, n{number + 1}]\n", f"n{number}.yaml")
     write(tmp_path, "x: 1\n", "n20.yaml")
     assert problems_in(tmp_path, "defaults: [n0]\n") == ENDLESS
 

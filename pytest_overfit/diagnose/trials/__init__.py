@@ -1,0 +1,1 @@
+"""The run again, from the same start, with one thing changed."""
