@@ -193,18 +193,18 @@ class OverfitSettings:
     freeze: tuple[str, ...] = setting(
         (),
         kinds.TEXTS,
-        "globs over modules and parameters that are frozen for the run; a module is held in evaluation mode too",
+        "globs over modules and parameters that are frozen for the run, modules in evaluation mode; in a config beside "
+        "optim.frozen_module_names",
         keyword="freeze",
         none="none",
-        in_config="optim.frozen_module_names",
     )
     clip_grad_norm: tuple[ClipGroup, ...] = setting(
         (),
         CLIP,
-        "clip the norm of all gradients together, or of each of these modules, before every step",
+        "clip the norm of all gradients together, or of each of these modules, before every step; in a config in place "
+        "of optim.gradient_clip",
         keyword="clip_grad_norm",
         none="none",
-        in_config="optim.gradient_clip",
     )
     criteria: Criteria = field(default_factory=lambda: Criteria(in_config=True))
     diagnose: bool = setting(

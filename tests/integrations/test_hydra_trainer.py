@@ -193,7 +193,8 @@ def test_two_checkouts_in_one_session_do_not_mix(trained: Session, checkout: Pat
     reports = result.reprec.getreports("pytest_runtest_logreport")  # type: ignore[attr-defined]
     calls = [report for report in reports if report.nodeid.endswith("::loss_shift") and report.when == "call"]
     outcome = {report.nodeid: report.outcome for report in calls}
-    assert outcome == {f"{CONFIG}::loss_shift": "failed", f"twin/{CONFIG}::loss_shift": "passed"}
+    # A limit on a term that a loss does not give ends the run of its config.
+    assert outcome == {f"{CONFIG}::loss_shift": "skipped", f"twin/{CONFIG}::loss_shift": "passed"}
 
 
 def test_a_written_config_of_this_form_composes(tmp_path: Path) -> None:

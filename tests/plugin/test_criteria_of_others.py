@@ -91,8 +91,8 @@ def test_it_is_an_item_of_a_config(outside: Path) -> None:
     assert "steps             the run is long enough: true, false, or a mapping of least and loud" in python(
         outside, "", "-m", "pytest", "--markers"
     )
-    page = python(outside, "from pytest_overfit.settings.settings_page import settings_page; print(settings_page())")
-    assert "| `steps` | `criteria.steps` | true, false, or a mapping of least and loud | off |" in page
+    rows = python(outside, "from pytest_overfit.settings.keywords import table_of_settings; print(table_of_settings())")
+    assert "Setting(name='steps', key='criteria.steps', kind='true, false, or a mapping of least and loud'" in rows
 
 
 def test_it_is_asked_for_in_a_marker(outside: Path) -> None:
