@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
@@ -11,7 +10,7 @@ from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.inspector import RunInspector
 from pytest_overfit.diagnose.rank import find_causes
-from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.finding import Finding
@@ -24,9 +23,8 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of
+from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria
-from pytest_overfit.settings.criteria_section import LEARNING, NOTHING_ASKED
-from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
 from pytest_overfit.settings.settings import Budget, OverfitSettings
 
 ALONE = Place()
@@ -97,37 +95,6 @@ def run_overfit(
     """
     subject = Subject(model, data, loss, optimizer, step, val_data=val_data, schedules=schedules_of(schedule))
     return run_subject(subject, settings_of_call(criteria, budget, settings), rules=rules)
-
-
-def settings_of_call(
-    criteria: Criteria | Mapping[str, Any] | None,
-    budget: Budget | Mapping[str, Any] | None,
-    keywords: Mapping[str, Any],
-) -> OverfitSettings:
-    """The settings of one call, records and mappings alike.
-
-    Raises:
-        ConfigError: a keyword is unknown, given twice, or has a wrong value.
-    """
-    flat = dict(keywords)
-    for name, given, kind in (("criteria", criteria, Criteria), ("budget", budget, Budget)):
-        if given is None or isinstance(given, kind):
-            continue
-        if not isinstance(given, Mapping):
-            raise ConfigError(
-                f"a {type(given).__name__}", where=name, allowed=f"a mapping, or a {kind.__name__} record"
-            )
-        if twice := sorted(flat.keys() & given.keys()):
-            raise ConfigError(f"{twice[0]} is given twice", where=name, allowed="once, here or as a keyword")
-        flat.update(given)
-    settings = resolve_settings([layer_of_keywords("run_overfit", flat)], where="run_overfit").settings
-    if isinstance(criteria, Criteria):
-        settings = replace(settings, criteria=criteria)
-    if isinstance(budget, Budget):
-        settings = replace(settings, budget=budget)
-    if not settings.criteria.asks_for_learning():
-        raise ConfigError(NOTHING_ASKED, where="criteria", allowed=LEARNING)
-    return settings
 
 
 def run_config(

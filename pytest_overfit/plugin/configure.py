@@ -39,7 +39,7 @@ def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         except pytest.UsageError:
             rank_session.leave_first(config)
             raise
-        from pytest_overfit.plugin.config_file import ConfigCollection
+        from pytest_overfit.plugin.config_collector import ConfigCollection
         from pytest_overfit.plugin.terminal import Explanation, LastLines
 
         register(ConfigCollection(session_state(config)), "overfit_configs")

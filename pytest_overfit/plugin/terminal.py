@@ -10,7 +10,7 @@ import pytest
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import printable
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.plugin.config_file import node_id
+from pytest_overfit.plugin.config_collector import node_id
 from pytest_overfit.plugin.requester import layers_of, marker_layer, markers_of
 from pytest_overfit.plugin.state import Row, SessionState, file_state, session_state
 from pytest_overfit.report.writing import Writing

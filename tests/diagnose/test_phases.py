@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from pytest_overfit.api import run_subject, settings_of_call
+from pytest_overfit.api import run_subject
 from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.subject import Subject
+from pytest_overfit.settings.call_settings import settings_of_call
 
 
 class Listener(Observer):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_overfit.api import run_subject, settings_of_call
+from pytest_overfit.api import run_subject
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.subject import Subject
+from pytest_overfit.settings.call_settings import settings_of_call
 from tests.distributed.support import GREEN, SMALL, curve, torchrun
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0

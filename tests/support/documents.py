@@ -17,12 +17,13 @@ from benchmarks.gallery.case import Bug
 from benchmarks.gallery.registry import BUGS
 from benchmarks.zoo.case import Setup
 from benchmarks.zoo.registry import CASES
-from pytest_overfit.api import run_config, run_overfit, settings_of_call
+from pytest_overfit.api import run_config, run_overfit
 from pytest_overfit.report.record.document import Document, Pair, PairView, SettingRow, limits_of
 from pytest_overfit.report.record.folder import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample
+from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.trainer.explanation import explain_config
 from pytest_overfit.trainer.loading import load_config
 from pytest_overfit.two_view.data.loader import draw_batch

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.gradients import NEARLY_NOTHING
+from pytest_overfit.diagnose.causes.no_gradient import NEARLY_NOTHING
 from pytest_overfit.diagnose.causes.queries import learning, proof
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
