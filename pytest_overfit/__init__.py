@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_overfit.settings.settings import Budget
     from pytest_overfit.trainer.loading import load_config
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Budget",

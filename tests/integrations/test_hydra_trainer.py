@@ -44,9 +44,9 @@ def test_the_healthy_config_is_green_and_leaves_nothing_behind(trained: Session)
     "overrides",
     [
         ("overfit.prepare_batch=train_utils.prepare.normalise",),
-        ("+data.train.common_config.repeat_batch=true", "accum_steps=2"),
+        ("data.train.common_config.repeat_batch=true", "accum_steps=2"),
         ("loss.name=loss_objective",),
-        (f"+{ENTRY}.len_train=500",),
+        (f"{ENTRY}.len_train=500",),
     ],
     ids=["their own preparation", "repeated and accumulated", "objective by another name", "len_train"],
 )
@@ -112,7 +112,7 @@ def test_a_wrong_config_is_red_for_the_right_reason(
 @pytest.mark.parametrize(
     ("overrides", "note"),
     [
-        ((f"+{ENTRY}.len_train=500",), "*dataset_configs[[]0[]].len_train has no effect*"),
+        ((f"{ENTRY}.len_train=500",), "*dataset_configs[[]0[]].len_train has no effect*"),
         (("accum_steps=2",), "*accum_steps is 2 and has no effect: the batch has 1 sample"),
         (("limit_train_batches=800",), "*limit_train_batches is 800 and has no effect*"),
         (("loss.name=loss_objective",), "*the loss gives no objective, which trainers minimise: loss_objective*"),

@@ -147,7 +147,7 @@ def test_a_loss_of_ones_own(pytester: pytest.Pytester, tiny: TinyConfig) -> None
         """
     )
     result = pytester.runpytest_inprocess(
-        "--overfit-config", "tiny.yaml", "--overfit-set", "+overfit.criteria.loss_mine=0.001",
+        "--overfit-config", "tiny.yaml", "--overfit-set", "overfit.criteria.loss_mine=0.001",
         "--overfit-set", "overfit.criteria.camera=false", "--overfit-set", "overfit.criteria.depth=false",
     )  # fmt: skip
     expected = {name: "passed" for name in ITEMS if name not in ("camera", "depth")}

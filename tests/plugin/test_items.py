@@ -104,7 +104,7 @@ def test_a_limit_on_another_term_is_an_item(pytester: pytest.Pytester, tiny: Tin
     tiny()
     result = pytester.runpytest_inprocess(
         "tiny.yaml", "-v", "-k", "loss_T or loss_nothing",
-        "--overfit-set", "+overfit.criteria.loss_T=0.5", "--overfit-set", "+overfit.criteria.loss_nothing=0.5",
+        "--overfit-set", "overfit.criteria.loss_T=0.5", "--overfit-set", "overfit.criteria.loss_nothing=0.5",
     )  # fmt: skip
     assert outcomes(result) == {"loss_T": "passed", "loss_nothing": "failed"}
     result.stdout.fnmatch_lines(["*loss_nothing: the loss gives no such term*", "*terms of the loss: objective, *"])
