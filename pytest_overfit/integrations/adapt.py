@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from pytest_overfit.run.subject import Subject, is_factory
 from pytest_overfit.settings.settings import OverfitSettings
 
-# (module, class) -> the room below that has ``prepared`` and ``brings_data``.
-HOMES = {
-    ("pytorch_lightning.core.module", "LightningModule"): "lightning.adapter",
-    ("lightning.pytorch.core.module", "LightningModule"): "lightning.adapter",
-    ("transformers.trainer", "Trainer"): "huggingface.trainer_parts",
-    ("transformers.modeling_utils", "PreTrainedModel"): "huggingface.pretrained",
+GROUP = "pytest_overfit.adapters"
+# Dotted name of a class -> the module with ``prepared(subject, settings)``, a context manager of a subject that a run
+# takes, and ``brings_data(thing)``; where the class is no module itself, with ``module_of(thing)`` too.
+BUILT_IN = {
+    "pytorch_lightning.core.module.LightningModule": "pytest_overfit.integrations.lightning.adapter",
+    "lightning.pytorch.core.module.LightningModule": "pytest_overfit.integrations.lightning.adapter",
+    "transformers.trainer.Trainer": "pytest_overfit.integrations.huggingface.trainer_parts",
+    "transformers.modeling_utils.PreTrainedModel": "pytest_overfit.integrations.huggingface.pretrained",
 }
+
+
+@functools.cache
+def adapters() -> Mapping[str, str]:
+    """Dotted name of a class -> the module that adapts it: ours, and those of entry points named like such classes."""
+    return {**{point.name: point.value for point in entry_points(group=GROUP)}, **BUILT_IN}
 
 
 @contextlib.contextmanager
@@ -35,7 +45,7 @@ def adapt(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     if home is None:
         yield subject
         return
-    with importlib.import_module(f"pytest_overfit.integrations.{home}").prepared(subject, settings) as adapted:
+    with import_module(home).prepared(subject, settings) as adapted:
         yield adapted
 
 
@@ -49,16 +59,17 @@ def may_bring_data(model: Any) -> bool:
     if is_factory(model):
         return True
     home = home_of(model)
-    return home is not None and bool(importlib.import_module(f"pytest_overfit.integrations.{home}").brings_data(model))
+    return home is not None and bool(import_module(home).brings_data(model))
 
 
 def module_of(thing: Any) -> Any:
-    """The module in what was handed over: that of a ``transformers.Trainer``, else the thing itself."""
-    return thing.model if home_of(thing) == "huggingface.trainer_parts" else thing
+    """The module in what was handed over, such as that of a ``transformers.Trainer``; else the thing itself."""
+    home = home_of(thing)
+    found = None if home is None else getattr(import_module(home), "module_of", None)
+    return thing if found is None else found(thing)
 
 
 def home_of(thing: Any) -> str | None:
-    """The room that knows an object; None for a stranger."""
-    return next(
-        (HOMES[key] for kind in type(thing).__mro__ if (key := (kind.__module__, kind.__name__)) in HOMES), None
-    )
+    """The module that adapts an object; None for a stranger."""
+    names = (f"{kind.__module__}.{kind.__name__}" for kind in type(thing).__mro__)
+    return next((adapters()[name] for name in names if name in adapters()), None)

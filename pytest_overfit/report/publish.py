@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,11 +24,15 @@ from pytest_overfit.report.record.folder import (
     write_text,
 )
 
+GROUP = "pytest_overfit.forms"
 PAGES_NEED = ("jinja2", "bokeh")
 
 
 def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
     """Writes every form beside the records and returns the page to open first.
+
+    Those of other packages are functions ``write(report, documents, *, lang)``, named by entry points of the group
+    ``pytest_overfit.forms``; they come last.
 
     Example:
         >>> write_forms(Path("overfit_report"), read_report(Path("overfit_report")))     # doctest: +SKIP
@@ -40,16 +45,21 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     for document in documents:
         write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))
     write_text(report / "summary.md", summary_markdown(documents))
-    if missing := [name for name in PAGES_NEED if find_spec(name) is None]:
+    missing = [name for name in PAGES_NEED if find_spec(name) is None]
+    if not missing:
+        from pytest_overfit.report.page.write import write_pages
+
+        write_pages(report, documents)
+    for form in entry_points(group=GROUP):
+        form.load()(report, documents, lang=lang)
+    if missing:
         raise OverfitError(
             f"pages need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             where=str(report),
             allowed="records and summary.md, which are written",
             hint='pip install "pytest-overfit[pages]"',
         )
-    from pytest_overfit.report.page.write import write_pages
-
-    return write_pages(report, documents)
+    return report / "index.html"
 
 
 def render_again(path: Path, *, output: Path | None = None, lang: str = "en") -> tuple[Path, tuple[Document, ...]]:

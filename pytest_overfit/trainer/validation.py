@@ -65,10 +65,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     train = _read_split(data, "train", sizes, path.parent, notes)
     val = _read_split(data, "val", sizes, path.parent, notes) if data.get("val") is not None else None
     loss = _read_loss(top)
-    defaults = OverfitSettings(criteria=_default_criteria(loss, has_val=val is not None))
-    source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
-    overfit = read_overfit(top.section("overfit"), defaults, path.parent, in_config=True, data=source)
-    overfit = replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
+    overfit = _read_overfit(top, _default_criteria(loss, has_val=val is not None), path.parent, notes)
     optim = top.section("optim")
     config = OverfitConfig(
         path=path,
@@ -109,6 +106,14 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     said = tuple(hide(note, config.secrets) for note in (*notes, *left.notes))
     random = tuple(hide(text, config.secrets) for text in config.randomness)
     return replace(config, notes=said, randomness=random)
+
+
+def _read_overfit(top: Section, criteria: Criteria, folder: Path, notes: list[str]) -> OverfitSettings:
+    """The section of ours, whose defaults the rest of the config decides."""
+    data, defaults = top.section("data"), OverfitSettings(criteria=criteria)
+    source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
+    overfit = read_overfit(top.section("overfit"), defaults, folder, in_config=True, data=source)
+    return replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
 
 
 def _expect_nested(top: Section) -> None:

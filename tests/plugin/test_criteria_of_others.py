@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.outside import install, python
 
 CRITERION = '''
 from dataclasses import dataclass
@@ -46,21 +45,8 @@ def overfit(**asked):
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A folder with an installed package that registers two criteria."""
-    (tmp_path / "their_criteria.py").write_text(CRITERION, encoding="utf-8")
-    info = tmp_path / "their_criteria-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-criteria\nVersion: 1.0\n", encoding="utf-8")
     points = "[pytest_overfit.criteria]\nsteps = their_criteria:STEPS\nbroken = their_criteria:BROKEN\n"
-    (info / "entry_points.txt").write_text(points, encoding="utf-8")
-    return tmp_path
-
-
-def python(folder: Path, code: str, *command: str) -> str:
-    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    asked = command or ("-c", code)
-    done = subprocess.run([sys.executable, *asked], capture_output=True, text=True, env=environment, cwd=folder)
-    return done.stdout + done.stderr
+    return install(tmp_path, "their_criteria", CRITERION, points)
 
 
 def test_it_is_judged_in_a_call(outside: Path) -> None:

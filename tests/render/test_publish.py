@@ -12,6 +12,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.report.publish import write_forms
 from pytest_overfit.report.record.folder import folder_of, write_document
 from tests.document.runs import document, result
+from tests.support.outside import install, python
 
 
 @pytest.mark.parametrize("absent", [("bokeh",), ("jinja2",), ("jinja2", "bokeh")])
@@ -43,3 +44,26 @@ def test_the_command_says_so_too(
     monkeypatch.undo()
     assert main(["report", str(tmp_path)]) == 0
     assert (tmp_path / "index.html").is_file()
+
+
+FORM = """
+from pytest_overfit.report.record.folder import write_text
+
+
+def write(report, documents, *, lang):
+    rows = [f"{document.title},{document.verdict}" for document in documents]
+    write_text(report / "verdicts.csv", "\\n".join(["title,verdict", *rows]) + "\\n")
+"""
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_form_of_another_package_is_written_too(tmp_path: Path, installed: bool) -> None:
+    """One function and an entry point; without it there is no such file."""
+    points = "[pytest_overfit.forms]\nverdicts = their_form:write\n" if installed else ""
+    outside = install(tmp_path, "their_form", FORM, points)
+    write_document(tmp_path / "report", document(result(), title="test_a.py::test_learns"))
+    assert "report: " in python(outside, "", "-m", "pytest_overfit.cli", "report", "report")
+    written = tmp_path / "report" / "verdicts.csv"
+    assert written.is_file() == installed
+    if installed:
+        assert written.read_text(encoding="utf-8") == "title,verdict\ntest_a.py::test_learns,passed\n"

@@ -22,6 +22,11 @@ from pytest_overfit.run.training import planned_steps
 from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
 
+def module_of(trainer: Any) -> Any:
+    """Its model."""
+    return trainer.model
+
+
 def brings_data(trainer: Any) -> bool:
     """A Trainer has a training set; where it has none, its own error says so."""
     return True
