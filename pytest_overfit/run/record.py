@@ -289,8 +289,7 @@ class RunRecord:
         """Criterion -> the loss's own name for its term, where the loss gives one: a limit on ``depth`` may be one on
         ``loss_reg_depth``.
         """
-        evaluated: Mapping[str, float] = {} if self.evaluation is None else self.evaluation.val
-        return resolved_terms(self.curves or evaluated)
+        return resolved_terms(self.curves)
 
     @property
     def step_ms(self) -> float:

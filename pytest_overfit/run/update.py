@@ -146,6 +146,7 @@ class PlainUpdate:
                 optimizer.zero_grad(set_to_none=True)
             predictions, terms = self.task.forward(self.task.batch)
             self._backward(terms)
+            self.clip()
             if not first:  # the loss before the update, as in every other step
                 first.append((predictions, {name: value.detach() for name, value in terms.items()}))
             return terms["objective"]

@@ -185,7 +185,7 @@ def _broken(terms: object) -> None:
 
 
 INTERRUPTED = {
-    "the probe before the run": ("pytest_overfit.run.any_model.probe_influence", None),
+    "the probe before the run": ("pytest_overfit.run.supervision_probe.probe_influence", None),
     "the inspector after the run": ("pytest_overfit.diagnose.inspector.RunInspector.trained", None),
     "the rules": ("pytest_overfit.api.find_causes", None),
     "a writer": ("pytest_overfit.report.board.tensorboard.TensorBoardLog.on_result", None),

@@ -194,6 +194,29 @@ def test_gradients_are_clipped_by_module_group(world: World) -> None:
     assert moved["trunk"] == pytest.approx(free["trunk"])
 
 
+def test_a_closure_is_clipped_too() -> None:
+    """What LBFGS is given."""
+    moved = {
+        norm: max(
+            p.moved
+            for p in run_overfit(
+                nn.Linear(2, 1), (torch.ones(3, 2), torch.ones(3, 1)), F.mse_loss,
+                optimizer=lambda p: torch.optim.LBFGS(p, lr=1.0, max_iter=1),
+                max_steps=1, hold_steps=1, clip_grad_norm=norm, diagnose=False, supervised=False, seeds=0,
+            ).record.parameters
+        )
+        for norm in (1e-4, None)
+    }  # fmt: skip
+    assert 0 < moved[1e-4] < 1e-3 < moved[None]
+
+
+def test_a_step_of_its_own_clips_by_itself() -> None:
+    """Asked to be clipped beside one, a run says how."""
+    with pytest.raises(OverfitError, match="clipped beside a train step of its own") as error:
+        run_overfit(Memoriser(), two_view_batch(), step=lambda model, batch: None, clip_grad_norm=1.0)
+    assert "clip_grad_norm_(model.parameters(), max_norm) in the step" in str(error.value)
+
+
 def test_modules_are_frozen_by_pattern(world: World) -> None:
     """They do not move, and the record says which pattern froze them; an unknown one is an error."""
     record = world(Memoriser(), freeze=("camera_*",)).record
