@@ -13,7 +13,7 @@ from pytest_overfit.report.record.codec import to_json
 from pytest_overfit.report.record.folder import read_document
 from pytest_overfit.two_view.pair.index import locate_pair, read_index
 from pytest_overfit.two_view.pair.readers import read_depth
-from tests.document.runs import document
+from tests.report.record.runs import document
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.gallery.scene import SIZE, scene_batch
-from tests.diagnose.two_view.scenes import (
+from tests.two_view.diagnose.scenes import (
     MISTAKES,
     causes,
     changed,

@@ -19,7 +19,7 @@ from pytest_overfit.report.record.folder import (
     run_id,
     write_document,
 )
-from tests.document.runs import FAILING, document, result
+from tests.report.record.runs import FAILING, document, result
 from tests.support.documents import SESSION
 
 HOSTILE = (

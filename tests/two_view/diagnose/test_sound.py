@@ -16,7 +16,8 @@ from benchmarks.gallery.scene import FOCAL, SIZE, render, scene_batch
 from pytest_overfit.two_view.data.normalize import normalize_batch
 from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
 from pytest_overfit.two_view.diagnose.view_geometry import measure_views
-from tests.diagnose.two_view.scenes import (
+from tests.support.batches import two_view_batch
+from tests.two_view.diagnose.scenes import (
     DEPTH,
     Batch,
     _town,
@@ -27,7 +28,6 @@ from tests.diagnose.two_view.scenes import (
     town,
     with_points,
 )
-from tests.support.batches import two_view_batch
 
 
 def three_views() -> Batch:

@@ -19,7 +19,7 @@ from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document, PairView, SettingRow
 from pytest_overfit.report.record.folder import folder_of, write_document
 from pytest_overfit.settings.criteria import Limit
-from tests.render.pages import page_of, plain, text_of, write_pictures
+from tests.report.page.pages import page_of, plain, text_of, write_pictures
 from tests.support.documents import broken, frozen_trunk, mended, two_view, two_view_pictured
 from tests.support.records import parameter
 

@@ -26,7 +26,7 @@ from pytest_overfit.report.record.saved import (
     saved_of,
     write_saved,
 )
-from tests.document.runs import FAILING, PASSING, document, result
+from tests.report.record.runs import FAILING, PASSING, document, result
 
 
 def saved(seeds: tuple[int, ...] = (0,)) -> Saved:

@@ -13,7 +13,7 @@ from pytest_overfit.report.page.downsample import MOST_POINTS, kept_indices, sym
 from pytest_overfit.report.page.sentences import margin_share
 from pytest_overfit.report.page.sparkline import sparkline_points
 from pytest_overfit.settings.criteria import Limit
-from tests.render.pages import charts_in, compared, page_of, plain, text_of
+from tests.report.page.pages import charts_in, compared, page_of, plain, text_of
 from tests.support.documents import broken, two_view
 
 

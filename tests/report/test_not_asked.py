@@ -14,7 +14,7 @@ from pytest_overfit.report.ci.summary import summary_markdown
 from pytest_overfit.report.markdown.experiment import experiment_record
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import call_line, criteria_table
-from tests.render.pages import page_of, text_of
+from tests.report.page.pages import page_of, text_of
 from tests.support.documents import broken, healthy
 from tests.support.markdown import assert_well_formed, items, tables
 

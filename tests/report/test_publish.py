@@ -11,7 +11,7 @@ from pytest_overfit.cli import main
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.report.publish import write_forms
 from pytest_overfit.report.record.folder import folder_of, write_document
-from tests.document.runs import document, result
+from tests.report.record.runs import document, result
 from tests.support.outside import install, python
 
 

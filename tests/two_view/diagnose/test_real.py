@@ -10,14 +10,14 @@ from torch import Tensor
 
 from pytest_overfit.two_view.data.dataset import PairDataset
 from pytest_overfit.two_view.data.normalize import normalize_batch
-from tests.diagnose.two_view.scenes import (
+from tests.shared_data import GOLDEN, golden, shared_data
+from tests.support.golden import golden_dataset
+from tests.two_view.diagnose.scenes import (
     Batch,
     causes,
     named,
     posed,
 )
-from tests.shared_data import GOLDEN, golden, shared_data
-from tests.support.golden import golden_dataset
 
 
 @pytest.mark.parametrize("name", GOLDEN)

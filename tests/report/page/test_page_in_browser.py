@@ -14,7 +14,7 @@ from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of, write_document
 from pytest_overfit.settings.criteria import Limit
-from tests.render.pages import compared, write_pictures
+from tests.report.page.pages import compared, write_pictures
 from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
 
 HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"

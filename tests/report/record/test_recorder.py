@@ -9,7 +9,7 @@ import pytest
 from pytest_overfit.report.record import recorder as recorders
 from pytest_overfit.report.record.folder import read_document
 from pytest_overfit.report.record.recorder import Recorder
-from tests.document.runs import document, result
+from tests.report.record.runs import document, result
 
 
 def test_a_record_is_there_before_the_first_step(tmp_path: Path) -> None:

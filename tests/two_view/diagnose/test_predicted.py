@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.gallery.scene import scene_batch
 from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted
-from tests.diagnose.two_view.scenes import (
+from tests.two_view.diagnose.scenes import (
     Batch,
     causes,
 )
