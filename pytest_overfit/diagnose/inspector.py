@@ -85,41 +85,43 @@ class RunInspector:
         self.outputs: Mapping[str, Tensor] = {}
         self.interrupted, self.cut = False, ""
 
-    def before(self, bench: RunContext) -> None:
-        self.bench, ask = bench, self.questions.ask
-        self.applications = ask("what the batch is of", lambda: self.applications_of(bench.task.batch), otherwise=())
-        self.samples = ask("the samples of the batch", lambda: samples_of(bench.task.batch), otherwise=None)
-        self.alike = ask("modules that start alike", lambda: children_alike(bench.task.model), otherwise=())
+    def before(self, context: RunContext) -> None:
+        self.context, ask = context, self.questions.ask
+        self.applications = ask("what the batch is of", lambda: self.applications_of(context.task.batch), otherwise=())
+        self.samples = ask("the samples of the batch", lambda: samples_of(context.task.batch), otherwise=None)
+        self.alike = ask("modules that start alike", lambda: children_alike(context.task.model), otherwise=())
 
     def watch(self, update: Update) -> Update:
         self.traced = self.questions.ask(
-            "the first steps", lambda: TracedUpdate(update, self.bench, self.samples, self.questions), otherwise=None
+            "the first steps", lambda: TracedUpdate(update, self.context, self.samples, self.questions), otherwise=None
         )
         return update if self.traced is None else self.traced
 
-    def trained(self, bench: RunContext, curves: Curves) -> None:
+    def trained(self, context: RunContext, curves: Curves) -> None:
         """Asks the trained model; where it is not finite any more, the one of the start."""
         if self.traced is not None:
             self.groups = self.questions.ask("the parameter groups", self.traced.parameter_groups, otherwise=())
             self.updates = self.questions.ask("how parameters moved", self.traced.parameter_updates, otherwise=())
         finite = curves.non_finite is None
-        seconds = self._limit(bench, curves.seconds * max(1.0, bench.plan.max_steps / max(1, len(curves.steps))))
+        seconds = self._limit(context, curves.seconds * max(1.0, context.plan.max_steps / max(1, len(curves.steps))))
         self.until = time.perf_counter() + seconds
 
-        model = TrainedModel(bench, self.traced, self.samples, self.questions)
+        model = TrainedModel(context, self.traced, self.samples, self.questions)
 
         def look() -> None:
             if not finite:
-                bench.start.restore()
+                context.start.restore()
             model.ask(curves)
 
-        self._aside(bench, look, seconds, optimizers=not finite)  # asking updates nothing, going back to the start does
+        self._aside(
+            context, look, seconds, optimizers=not finite
+        )  # asking updates nothing, going back to the start does
         self.probed = model.found
         self.outputs = model.outputs if self._further() else {}
 
-    def after(self, bench: RunContext, record: RunRecord) -> None:
+    def after(self, context: RunContext, record: RunRecord) -> None:
         findings = self.judge(record)
-        declared, batch, ask = self.criteria, bench.task.batch, self.questions.ask
+        declared, batch, ask = self.criteria, context.task.batch, self.questions.ask
         inputs, targets = _roles(record.supervision)
         self.probed = replace(
             self.probed,
@@ -132,15 +134,15 @@ class RunInspector:
         self.evidence = Evidence(
             record=record,
             findings=findings,
-            limits=bench.plan.limits,
+            limits=context.plan.limits,
             steps=() if self.traced is None else tuple(self.traced.steps),
             groups=self.groups,
             updates=self.updates,
             counts=Counts() if self.traced is None else self.traced.counts,
             alike=self.alike,
             probed=self.probed,
-            facts=self._facts(bench),
-            own_step=bench.step is not None,
+            facts=self._facts(context),
+            own_step=context.step is not None,
             unused=declared.unused,
             frozen=declared.frozen,
             stochastic=declared.stochastic,
@@ -148,23 +150,23 @@ class RunInspector:
         )
         if self.evidence.passed or self.interrupted or self.hung:
             return
-        limited = self.seconds is None and bench.dog.left() is not None
-        until = self.until if limited else time.perf_counter() + self._limit(bench, _whole_seconds(record))
+        limited = self.seconds is None and context.watchdog.left() is not None
+        until = self.until if limited else time.perf_counter() + self._limit(context, _whole_seconds(record))
         left = max(0.0, until - time.perf_counter())
-        self._aside(bench, lambda: self._search(bench, record, until), left, optimizers=True)
+        self._aside(context, lambda: self._search(context, record, until), left, optimizers=True)
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
 
     def _further(self) -> list[Question]:
         return [question for family in (*self.applications, *self.custom) for question in family.questions]
 
-    def _facts(self, bench: RunContext) -> Mapping[str, Any]:
+    def _facts(self, context: RunContext) -> Mapping[str, Any]:
         """The answers to the questions of applications and of others, by ``fact_name``."""
         ask, outputs = self.questions.ask, self.outputs
-        answers = [ask(each.name, partial(each.ask, bench, outputs), otherwise=None) for each in self._further()]
+        answers = [ask(each.name, partial(each.ask, context, outputs), otherwise=None) for each in self._further()]
         self.outputs = {}
         return {fact_name(type(answer)): answer for answer in answers if answer is not None}
 
-    def _aside(self, bench: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
+    def _aside(self, context: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
         """Looks for so many seconds, and puts the state back as it is now.
 
         Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
@@ -173,9 +175,9 @@ class RunInspector:
             with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 now = Snapshot()
-                for thing in (bench.task.model, *(bench.optimizers if optimizers else ())):
+                for thing in (context.task.model, *(context.optimizers if optimizers else ())):
                     now.add(thing)
-                with bench_aside(bench, now), self._limited(bench, seconds):
+                with bench_aside(context, now), self._limited(context, seconds):
                     look()
         except Hung as hung:
             self._out_of_time(hung)
@@ -183,37 +185,37 @@ class RunInspector:
             self.interrupted, self.cut = True, "the run was interrupted"
             self.questions.leave_out("the rest of the diagnosis", "interrupted")
 
-    def _limit(self, bench: RunContext, whole: float) -> float:
+    def _limit(self, context: RunContext, whole: float) -> float:
         """The seconds of the diagnosis of a run that takes so many with all its steps."""
         if self.seconds is not None:
             return self.seconds
-        own, left = max(LEAST_SECONDS, 3 * whole), bench.dog.left()
+        own, left = max(LEAST_SECONDS, 3 * whole), context.watchdog.left()
         return own if left is None else min(own, max(LEAST_LIMITED, left))
 
-    def _limited(self, bench: RunContext, seconds: float) -> contextlib.AbstractContextManager[None]:
-        stated = self.seconds is not None or bench.dog.left() is not None
-        return bench.dog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
+    def _limited(self, context: RunContext, seconds: float) -> contextlib.AbstractContextManager[None]:
+        stated = self.seconds is not None or context.watchdog.left() is not None
+        return context.watchdog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
 
     def _out_of_time(self, hung: Hung) -> None:
         self.hung, self.cut = True, f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
         self.questions.leave_out("the rest of the diagnosis", self.cut)
 
-    def _search(self, bench: RunContext, record: RunRecord, until: float) -> None:
+    def _search(self, context: RunContext, record: RunRecord, until: float) -> None:
         """What only a failed run is worth: where it stopped being finite, the floor of its loss, and trials."""
         assert self.evidence is not None
         ask = self.questions.ask
-        steps = ask("the first step once more", lambda: self._first_step_again(bench), otherwise=self.evidence.steps)
+        steps = ask("the first step once more", lambda: self._first_step_again(context), otherwise=self.evidence.steps)
         self.evidence = evidence = replace(self.evidence, steps=steps)
         seen, huge = (None, None) if self.traced is None else (self.traced.first_bad, self.traced.huge)
         if record.non_finite is not None:
             question = "where the first NaN or infinity arose"
             bad, gradient = ask(
-                question, lambda: locate(bench, record, seen, until, self.questions), otherwise=(seen, None)
+                question, lambda: locate(context, record, seen, until, self.questions), otherwise=(seen, None)
             )
             self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=huge)
-        elif loss_of(bench) is not None:
-            bench.tell(PROBES, "the floor of the loss", until - time.perf_counter())
-            floor = ask("the floor of the loss", lambda: self._floor(bench, until), otherwise=None)
+        elif loss_of(context) is not None:
+            context.tell(PROBES, "the floor of the loss", until - time.perf_counter())
+            floor = ask("the floor of the loss", lambda: self._floor(context, until), otherwise=None)
             self.probed = replace(self.probed, floor=floor)
         self.evidence = replace(evidence, probed=self.probed)
 
@@ -222,14 +224,14 @@ class RunInspector:
 
         missed = ("max_steps", "max_seconds", "non_finite")  # else the limits were met, or nothing can be trained
         if record.stop in missed:
-            make_trials(bench, self.evidence, until=until, learned=learned, questions=self.questions)
+            make_trials(context, self.evidence, until=until, learned=learned, questions=self.questions)
 
-    def _first_step_again(self, bench: RunContext) -> tuple[Step, ...]:
+    def _first_step_again(self, context: RunContext) -> tuple[Step, ...]:
         """The steps that were seen, the first of them looked at thoroughly."""
         seen = () if self.traced is None else tuple(self.traced.steps)
-        with bench.at_start():
-            update = Again(bench.update(bench.task, GradientWatch(bench.task.model)))
-            again = TracedUpdate(update, bench, self.samples, self.questions, thorough=True)
+        with context.at_start():
+            update = Again(context.update(context.task, GradientWatch(context.task.model)))
+            again = TracedUpdate(update, context, self.samples, self.questions, thorough=True)
             with contextlib.suppress(Detached), again.running():
                 again(0, look=True, observe=False)
         if not again.steps:
@@ -238,15 +240,15 @@ class RunInspector:
             self.traced.first_bad, self.traced.huge = again.first_bad, again.huge
         return (*again.steps, *seen[1:])
 
-    def _floor(self, bench: RunContext, until: float) -> Any:
+    def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None
         seconds = max(0.5, min(4.0, 0.3 * (until - time.perf_counter())))
         targets = [t for t in self.probed.tensors if t.is_target and t.dtype.startswith("float")]
         scale = max([1.0, *(abs(t.mean) + t.deviation for t in targets)])
-        with bench.at_start():
+        with context.at_start():
             return find_floor(
-                loss_of(bench),
-                listened_to(getattr(bench.task, "given", bench.task.model)),
+                loss_of(context),
+                listened_to(getattr(context.task, "given", context.task.model)),
                 limit=limit,
                 seconds=seconds,
                 scale=min(scale, 1e6),
@@ -263,11 +265,11 @@ def _roles(supervision: Supervision | None) -> tuple[set[str], set[str]]:
 
 
 @contextlib.contextmanager
-def bench_aside(bench: RunContext, now: Snapshot) -> Iterator[None]:
+def bench_aside(context: RunContext, now: Snapshot) -> Iterator[None]:
     """The state as it is now, and the random generators, come back after the block."""
     with restored_process():
         try:
             yield
         finally:
-            bench.task.heard.clear()
+            context.task.heard.clear()
             now.restore()

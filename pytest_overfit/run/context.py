@@ -43,7 +43,7 @@ class RunContext:
         callables: what may hold state of the user's besides the model.
         initial: a parameter's value before the first step.
         tell: takes what the run is busy with.
-        dog: limits the user's code where it is asked something that its own run did not ask of it.
+        watchdog: limits the user's code where it is asked something that its own run did not ask of it.
     """
 
     task: CallTask
@@ -59,7 +59,7 @@ class RunContext:
     drawn: Callable[[], Any] | None = None
     callables: tuple[Any, ...] = ()
     tell: Tell = tell_nobody
-    dog: Watchdog = field(default_factory=Watchdog)
+    watchdog: Watchdog = field(default_factory=Watchdog)
 
     @contextlib.contextmanager
     def at_start(self) -> Iterator[None]:
@@ -106,14 +106,14 @@ class RunContext:
 class Inspector(Protocol):
     """Somebody who looks into a run."""
 
-    def before(self, bench: RunContext) -> None:
+    def before(self, context: RunContext) -> None:
         """Before the first step; the state has to be left as it was."""
 
     def watch(self, update: Update) -> Update:
         """The update that the loop is to call, in place of the one it would."""
 
-    def trained(self, bench: RunContext, curves: Curves) -> None:
+    def trained(self, context: RunContext, curves: Curves) -> None:
         """The model is as it was trained; the state has to be left as it was."""
 
-    def after(self, bench: RunContext, record: RunRecord) -> None:
+    def after(self, context: RunContext, record: RunRecord) -> None:
         """The record stands, and the state may be any: what was trained is not needed any more."""

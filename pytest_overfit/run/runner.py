@@ -82,11 +82,11 @@ def run(
     Raises:
         OverfitError: what was given cannot be used, a limit is on a term that does not exist, or memory ran out.
     """
-    dog = Watchdog(place.last)
+    watchdog = Watchdog(place.last)
     limit = settings.budget.max_seconds if place.ranks is None else None  # which look after each other
-    runner = _Runner(settings, seed, place, callbacks or Callbacks(), questions or Questions(), dog)
+    runner = _Runner(settings, seed, place, callbacks or Callbacks(), questions or Questions(), watchdog)
     try:
-        with place.taken(settings), dog.limited(limit, what=WARM_UP):
+        with place.taken(settings), watchdog.limited(limit, what=WARM_UP):
             return runner.run(subject)
     except Hung as hung:
         steps = planned_steps(settings)
@@ -102,12 +102,12 @@ class _Runner:
     place: Place
     callbacks: Callbacks
     questions: Questions
-    dog: Watchdog
+    watchdog: Watchdog
 
     def run(self, given: Subject) -> RunRecord:
         settings, snapshot = self.settings, Snapshot()
         threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=self.place.shares)
-        tell_all((*self.callbacks.observers, self.dog))(WARM_UP, "", None)
+        tell_all((*self.callbacks.observers, self.watchdog))(WARM_UP, "", None)
         with (
             isolated(seed=self.seed, threads=threads, deterministic=settings.deterministic),
             self.callbacks.adapter(given, settings) as adapted,
@@ -120,12 +120,12 @@ class _Runner:
                     snapshot.add(model)
                     snapshot.add_reachable(*subject.callables)
                     request = RunRequest(
-                        subject, settings, self.seed, self._sample(subject), snapshot, self.dog, self.questions
+                        subject, settings, self.seed, self._sample(subject), snapshot, self.watchdog, self.questions
                     )
                     return self._record(request, model, choice, anew=is_factory(given.model))
             finally:
                 try:
-                    self.dog.over()
+                    self.watchdog.over()
                 finally:
                     snapshot.restore(keep_trained=settings.keep_trained)
 
@@ -163,9 +163,9 @@ class _Runner:
             supervision = Training(request, model, home).probe()
             shards, trained = sharded(ranks, subject, choice.device)
         training = Training(request, trained.to(choice.device), choice.device, given=shards, ranks=ranks)
-        self.dog.on_phase("probing the loss", "", None)
+        self.watchdog.on_phase("probing the loss", "", None)
         training.known(training.probe() if supervision is None else supervision)
-        self.dog.on_phase(WARM_UP, "", None)
+        self.watchdog.on_phase(WARM_UP, "", None)
         course = _Course(self, training)
         curves = course.train()
         with self.questions.asking("pictures of the predictions"):
@@ -212,13 +212,13 @@ class _Course:
             return Curves(stop="no_trainable_parameters")
         plan = replace(training.plan(), accept=self._accepted)
         self.context = context = training.context(plan)
-        context.tell = tell_all((*runner.callbacks.observers, runner.dog))
+        context.tell = tell_all((*runner.callbacks.observers, runner.watchdog))
         if inspector is not None:
             inspector.before(context)
         update, watched, plan = self._updates(context, plan)
         self.constant = Constant(watched, training.task.batch, training.parts.fingerprint)
         seed_everything(runner.seed)
-        runner.dog.on_phase(TRAINING, "", None)
+        runner.watchdog.on_phase(TRAINING, "", None)
         observers = runner.callbacks.observers
         curves = fit(training.task, self.constant, plan, watch=training.watch, observers=observers)
         training.parts.optimizers = context.optimizers = update.optimizers

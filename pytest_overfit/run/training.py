@@ -55,7 +55,7 @@ class RunRequest:
         subject: what is trained, its model built.
         sample: its batches, on the host.
         snapshot: puts back whatever the run changes.
-        dog: limits the run.
+        watchdog: limits the run.
     """
 
     subject: Subject
@@ -63,7 +63,7 @@ class RunRequest:
     seed: int
     sample: Sample
     snapshot: Snapshot
-    dog: Watchdog
+    watchdog: Watchdog
     questions: Questions
 
 
@@ -118,12 +118,12 @@ class Training:
 
     def plan(self) -> Plan:
         """How far the run may go, and what it has to reach."""
-        settings, subject, dog = self.settings, self.subject, self.request.dog
+        settings, subject, watchdog = self.settings, self.subject, self.request.watchdog
         return Plan(
             max_steps=self.parts.planned_steps,
-            max_seconds=settings.budget.max_seconds if (left := dog.left()) is None else left,
+            max_seconds=settings.budget.max_seconds if (left := watchdog.left()) is None else left,
             hold_steps=settings.budget.hold_steps,
-            alive=dog.alive,
+            alive=watchdog.alive,
             limits=settings.criteria.limits(),
             val_every=subject.val_every,
             gradient_every=settings.probes.gradient_every,
@@ -153,7 +153,7 @@ class Training:
             step=self._step(self.task.given),
             drawn=data if callable(data) and not defines(data, "__iter__") else None,
             callables=subject.callables,
-            dog=self.request.dog,
+            watchdog=self.request.watchdog,
         )
 
     def update(self, task: CallTask, watch: GradientWatch, start: Snapshot, given: Any = None) -> Update:

@@ -42,12 +42,12 @@ FEW_NUMBERS = 16  # of a parameter that may weigh terms, where no output tells w
 
 
 def verify(
-    bench: RunContext, curves: Curves, parts: Parts, constant: Constant, questions: Questions, *, sharded: bool
+    context: RunContext, curves: Curves, parts: Parts, constant: Constant, questions: Questions, *, sharded: bool
 ) -> None:
     """Adds to the parts of a run what is asked once it has passed; the state is left as it was.
 
     Args:
-        bench: the run, its model as it was trained.
+        context: the run, its model as it was trained.
         constant: what was seen of the batch.
         questions: those about the supervision.
         sharded: the weights are spread over ranks, and cannot be put back here.
@@ -60,33 +60,33 @@ def verify(
         return
     found = parts.supervision
     falls = questions.ask(
-        "whether the loss falls by the weights", lambda: _falls(bench, curves, found, sharded), otherwise={}
+        "whether the loss falls by the weights", lambda: _falls(context, curves, found, sharded), otherwise={}
     )
     agreement = None
-    if bench.step is not None and bench.task.repeatable:
+    if context.step is not None and context.task.repeatable:
         agreement = questions.ask(
-            "whether the loss agrees with the step", lambda: _agreement(bench, curves, sharded), otherwise=None
+            "whether the loss agrees with the step", lambda: _agreement(context, curves, sharded), otherwise=None
         )
     if constant.written and constant.changed_at is None:
         question = "whether what writes into the batch changes it"
-        parts.written = questions.ask(question, lambda: _written(bench, constant, sharded), otherwise=None)
+        parts.written = questions.ask(question, lambda: _written(context, constant, sharded), otherwise=None)
     parts.supervision = replace(parts.supervision, falls=falls, agreement=agreement, not_asked=questions.not_asked)
 
 
 class _Trained:
     """The trained model, to be asked with other weights and batches; everything comes back in the end."""
 
-    def __init__(self, bench: RunContext, sharded: bool) -> None:
+    def __init__(self, context: RunContext, sharded: bool) -> None:
         if sharded:
             raise Unanswerable("the weights are spread over ranks")
-        self.bench = bench
+        self.context = context
         self.end = Snapshot()
-        self.end.add(bench.task.model)
-        self.end.add_reachable(*bench.callables)
-        for optimizer in bench.optimizers if bench.step is not None else ():  # a loss updates nothing
+        self.end.add(context.task.model)
+        self.end.add_reachable(*context.callables)
+        for optimizer in context.optimizers if context.step is not None else ():  # a loss updates nothing
             self.end.add(optimizer)
-        initial = [(p, bench.initial(p)) for p in bench.task.model.parameters()]
-        known = {id(p): (p, value) for p, value in (*bench.start.parameters(), *initial) if value is not None}
+        initial = [(p, context.initial(p)) for p in context.task.model.parameters()]
+        known = {id(p): (p, value) for p, value in (*context.start.parameters(), *initial) if value is not None}
         self.initial: list[tuple[nn.Parameter, Tensor]] = list(known.values())
 
     def __enter__(self) -> _Trained:
@@ -96,7 +96,7 @@ class _Trained:
 
     def __exit__(self, *error: Any) -> None:
         try:
-            self.bench.task.heard.clear()
+            self.context.task.heard.clear()
             self.end.restore()
         finally:
             self.process.__exit__(*error)
@@ -111,15 +111,15 @@ class _Trained:
 
     def ask(self, batch: Any = None, *, seed: int | None = None, loss: bool = False) -> Answer:
         """One call of the step, or of the loss where there is none or it is asked for."""
-        bench, task = self.bench, self.bench.task
+        context, task = self.context, self.context.task
         batch = task.batch if batch is None else batch
         task.heard.clear()
-        seed_everything(bench.seed if seed is None else seed)
+        seed_everything(context.seed if seed is None else seed)
         into_training(task.model)
-        bench.frozen.hold()
+        context.frozen.hold()
         with users_code(), task.listening(), torch.enable_grad():
-            if bench.step is not None and not loss:
-                terms, outputs = scalar_terms(bench.step(batch)), Heard(task.heard)
+            if context.step is not None and not loss:
+                terms, outputs = scalar_terms(context.step(batch)), Heard(task.heard)
             else:
                 predictions, terms = task.forward(batch)
                 outputs = heard_in(predictions)
@@ -129,19 +129,19 @@ class _Trained:
 
     def is_decided(self, term: str, other: Any) -> bool:
         """Whether another batch turns the gradient of a term at the initial weights: it is about what differs."""
-        if not self.bench.task.repeatable:
+        if not self.context.task.repeatable:
             return False
         self.back()
-        here, there = (self._gradient(term, batch) for batch in (self.bench.task.batch, other))
+        here, there = (self._gradient(term, batch) for batch in (self.context.task.batch, other))
         if here is None or there is None:
             return False
         return float((here - there).norm()) > DECIDED * float(here.norm())
 
     def _gradient(self, term: str, batch: Any) -> Tensor | None:
-        parameters = [p for p in self.bench.task.model.parameters() if p.requires_grad]
-        seed_everything(self.bench.seed)
-        with users_code(), self.bench.task.listening(), torch.enable_grad():
-            value = self.bench.task.forward(batch)[1].get(term)
+        parameters = [p for p in self.context.task.model.parameters() if p.requires_grad]
+        seed_everything(self.context.seed)
+        with users_code(), self.context.task.listening(), torch.enable_grad():
+            value = self.context.task.forward(batch)[1].get(term)
             if value is None or not value.requires_grad:
                 return None
             slopes = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -150,7 +150,7 @@ class _Trained:
 
     def own_of_the_loss(self) -> Iterator[list[nn.Parameter]]:
         """Trained parameters that may be the loss's own: those beside the model, and each that a model holds itself."""
-        models = [module for _, module in listened_to(getattr(self.bench.task, "given", self.bench.task.model))]
+        models = [module for _, module in listened_to(getattr(self.context.task, "given", self.context.task.model))]
         inside = {id(p) for module in models for p in module.parameters()}
         moved = [p for p, value in self.initial if p.requires_grad and not torch.equal(p.detach(), value.to(p.device))]
         if beside := [p for p in moved if id(p) not in inside]:
@@ -160,11 +160,11 @@ class _Trained:
         yield from ([p] for p in own[:MOST_GROUPS])
 
 
-def _falls(bench: RunContext, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
+def _falls(context: RunContext, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
     first, last = curves.steps[0], curves.steps[-1]
-    named = [name for criterion in bench.plan.limits if (name := resolve_term(criterion, first)) and name in last]
+    named = [name for criterion in context.plan.limits if (name := resolve_term(criterion, first)) and name in last]
     falls = {name: Fall(first[name], last[name], first[name]) for name in named if first[name] != last[name]}
-    with _Trained(bench, sharded) as trained:
+    with _Trained(context, sharded) as trained:
         groups = list(trained.own_of_the_loss())
         trained.back()
         outputs, terms = trained.ask()
@@ -179,7 +179,7 @@ def _falls(bench: RunContext, curves: Curves, supervision: Supervision, sharded:
             suspected = [name for name, fall in falls.items() if is_kept(fall, terms.get(name, fall.start))]
             if suspected:
                 found = {name: replace(falls[name], alone=terms[name]) for name in suspected}
-                return {**falls, **_without_them(trained, bench, found, group)}
+                return {**falls, **_without_them(trained, context, found, group)}
         return {**falls, **_for_other_targets(trained, falls, supervision)}
 
 
@@ -203,7 +203,7 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
     A step may take turns between two losses, noise of its own may be large; and a mean over the steps so far, which
     comes back call by call, only lags behind.
     """
-    seed = trained.bench.seed
+    seed = trained.context.seed
     values: dict[str, list[float]] = {name: [fall.returned] for name, fall in falls.items()}
     for other in (*[seed] * AGAIN, *range(seed + 1, seed + 1 + ELSEWHERE)):
         trained.back()
@@ -220,12 +220,12 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
 
 
 def _without_them(
-    trained: _Trained, bench: RunContext, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
+    trained: _Trained, context: RunContext, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
 ) -> dict[str, Fall]:
     """What the trained model's terms are for other targets: of a loss that is switched off they stay low."""
     trained.end.restore()
-    _, terms = trained.ask(_with_other_targets(bench))
-    names = {id(p): name for name, p in bench.task.model.named_parameters()}
+    _, terms = trained.ask(_with_other_targets(context))
+    names = {id(p): name for name, p in context.task.model.named_parameters()}
     parameters = tuple(names.get(id(p), "a parameter beside the model") for p in group)
     return {
         name: replace(fall, exchanged=terms.get(name, math.inf), parameters=parameters) for name, fall in falls.items()
@@ -234,7 +234,7 @@ def _without_them(
 
 def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision: Supervision) -> dict[str, Fall]:
     """The terms that the target decides at the start, and that stay where they are for another one at the end."""
-    batch = trained.bench.task.batch
+    batch = trained.context.task.batch
     targets = set(targets_of(batch)) & set(supervision.answers)
     asked = {n: f for n, f in falls.items() if any(supervision.answers[target].get(n) for target in targets)}
     values: dict[str, list[float]] = {name: [] for name in asked}
@@ -251,9 +251,9 @@ def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision
     return {n: replace(f, exchanged=max(values[n], key=lambda v: -f.kept(v))) for n, f in found.items()}
 
 
-def _with_other_targets(bench: RunContext) -> Any:
+def _with_other_targets(context: RunContext) -> Any:
     """The batch with its targets exchanged, or with everything exchanged where none is a target for certain."""
-    batch = bench.task.batch
+    batch = context.task.batch
     other = _with_others(batch, set(targets_of(batch)) or None)
     return batch if other is None else other
 
@@ -279,20 +279,20 @@ def _with_far_ones(batch: Any, keys: Collection[str]) -> Any:
     return exchanged(batch, far) if far else None
 
 
-def _agreement(bench: RunContext, curves: Curves, sharded: bool) -> Agreement:
+def _agreement(context: RunContext, curves: Curves, sharded: bool) -> Agreement:
     """The step's objective and the loss, at the end and with the initial weights."""
     name = "objective"
-    reported = max(row[name] for row in curves.steps[-bench.plan.hold_steps :])
-    with _Trained(bench, sharded) as trained:
+    reported = max(row[name] for row in curves.steps[-context.plan.hold_steps :])
+    with _Trained(context, sharded) as trained:
         loss = trained.ask(loss=True)[1][name]
         trained.back()
         start_loss = trained.ask(loss=True)[1][name]
     return Agreement(reported, loss, curves.steps[0][name], start_loss)
 
 
-def _written(bench: RunContext, constant: Constant, sharded: bool) -> str | None:
+def _written(context: RunContext, constant: Constant, sharded: bool) -> str | None:
     """The tensor of the batch that one more call gives other elements, though they are put back before its end."""
-    with _Trained(bench, sharded) as trained, Writes(constant.tensors) as writes:
+    with _Trained(context, sharded) as trained, Writes(constant.tensors) as writes:
         trained.ask()
     changed: str | None = writes.changed
     return changed

@@ -85,9 +85,9 @@ class Watchdog:
     """Limits blocks of user code. Without a limit it costs nothing; blocks may be nested, and the innermost counts.
 
     Example:
-        >>> dog = Watchdog()
+        >>> watchdog = Watchdog()
         >>> try:
-        ...     with dog.limited(60, what="the loader"):
+        ...     with watchdog.limited(60, what="the loader"):
         ...         batch = next(iter([1, 2]))
         ... except Hung as hung:
         ...     print(hung.hang.where)
@@ -290,13 +290,13 @@ class Watchdog:
 class _Limited:
     """One block of a watchdog."""
 
-    def __init__(self, dog: Watchdog, seconds: float, what: str, grace: float) -> None:
-        self.dog, self.seconds, self.what, self.grace = dog, seconds, what, grace
+    def __init__(self, watchdog: Watchdog, seconds: float, what: str, grace: float) -> None:
+        self.watchdog, self.seconds, self.what, self.grace = watchdog, seconds, what, grace
 
     def __enter__(self) -> None:
         now, born = time.monotonic(), frozenset(child.pid for child in multiprocessing.active_children())
         self.block = _Block(self.seconds, self.grace, self.what, now, now + self.seconds + self.grace, born)
-        self.dog._enter(self.block)
+        self.watchdog._enter(self.block)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -304,7 +304,7 @@ class _Limited:
         block = self.block
         for _ in range(MOST_RAISED):
             try:
-                self.dog._leave(block)
+                self.watchdog._leave(block)
                 break
             except (Hung, RuntimeError):  # our signal, or torch's word that a worker was killed, in the middle of it
                 if block.hang is None:

@@ -145,11 +145,11 @@ def interrupting(after: int) -> Callable[..., Any]:
     made: list[str] = []
     original = trials.attempt
 
-    def attempt(bench: Any, change: Change, **limits: Any) -> Any:
+    def attempt(context: Any, change: Change, **limits: Any) -> Any:
         if len(made) == after:
             raise KeyboardInterrupt
         made.append(change.trial.kind)
-        return original(bench, change, **limits)
+        return original(context, change, **limits)
 
     return attempt
 

@@ -129,10 +129,10 @@ def open_files() -> int:
 def test_no_limit_costs_nothing() -> None:
     """Without a limit there is no thread and no handler."""
     before = threading.active_count()
-    dog = Watchdog()
-    with dog.limited(None, what="training"):
+    watchdog = Watchdog()
+    with watchdog.limited(None, what="training"):
         assert threading.active_count() == before
-        assert dog.left() is None
+        assert watchdog.left() is None
 
 
 def test_a_signal_that_is_taken_is_left_alone() -> None:
@@ -150,11 +150,11 @@ def test_a_signal_that_is_taken_is_left_alone() -> None:
 
 def test_the_innermost_block_counts_and_the_outer_one_goes_on() -> None:
     """A block within a block: its own limit, and then time for the outer one to come to its end."""
-    dog = Watchdog()
-    with dog.limited(60, what="training"):
-        with pytest.raises(Hung) as raised, dog.limited(SOON, what="probes", grace=SOON):
+    watchdog = Watchdog()
+    with watchdog.limited(60, what="training"):
+        with pytest.raises(Hung) as raised, watchdog.limited(SOON, what="probes", grace=SOON):
             hang_asleep()
-        left = dog.left()
+        left = watchdog.left()
         assert left is not None
         assert left > 0
     assert raised.value.hang.doing == "probes"
@@ -162,9 +162,9 @@ def test_the_innermost_block_counts_and_the_outer_one_goes_on() -> None:
 
 def test_after_the_users_code_nothing_is_stopped() -> None:
     """What is put back after a run is not interrupted, however long it takes."""
-    dog = Watchdog()
-    with dog.limited(SOON, what="training", grace=SOON):
-        dog.over()
+    watchdog = Watchdog()
+    with watchdog.limited(SOON, what="training", grace=SOON):
+        watchdog.over()
         time.sleep(10 * SOON)
 
 
@@ -172,19 +172,19 @@ def test_a_slow_step_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every step takes forty seconds, one that passes the limit has as much time to come to its end."""
     clock = 1000.0
     monkeypatch.setattr("pytest_overfit.run.watchdog.time", SimpleNamespace(monotonic=lambda: clock))
-    dog = Watchdog()
+    watchdog = Watchdog()
     block = _Block(limit=60.0, grace=2.0, what="", began=clock, due=clock + 62.0, children=frozenset())
-    dog.on_phase("training", "", None)
-    dog.alive()
-    assert dog._due(block) == 1062.0
+    watchdog.on_phase("training", "", None)
+    watchdog.alive()
+    assert watchdog._due(block) == 1062.0
     clock += 40.0
-    dog.alive()
-    assert dog._due(block) == 1120.0
+    watchdog.alive()
+    assert watchdog._due(block) == 1120.0
     clock += 5.0
-    dog.on_phase("probes", "", None)  # a pause between two phases is no step
+    watchdog.on_phase("probes", "", None)  # a pause between two phases is no step
     clock += 500.0
-    dog.alive()
-    assert dog._due(block) == 1120.0
+    watchdog.alive()
+    assert watchdog._due(block) == 1120.0
 
 
 def test_off_the_main_thread_it_is_told(capfd: pytest.CaptureFixture[str]) -> None:

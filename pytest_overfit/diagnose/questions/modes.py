@@ -26,18 +26,18 @@ SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which
 
 
 def look(
-    bench: RunContext, task: Any, found: Probed, calls: list[ModelCall], curves: Curves, questions: Questions
+    context: RunContext, task: Any, found: Probed, calls: list[ModelCall], curves: Curves, questions: Questions
 ) -> Probed:
     """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
-    model, ask = bench.task.model, questions.ask
+    model, ask = context.task.model, questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
-    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(bench, task), otherwise=None)
+    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(context, task), otherwise=None)
     training = found.training
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
         if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
             question = "the loss in evaluation mode once running statistics have settled"
-            settled = ask(question, lambda: _settled(bench, task), otherwise=None)
+            settled = ask(question, lambda: _settled(context, task), otherwise=None)
     random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
     random_evaluation, permuted = 0.0, False
     ops: tuple[Op, ...] = ()
@@ -45,9 +45,9 @@ def look(
         question = "randomness in evaluation mode"
         random_evaluation = ask(question, lambda: _randomness(calls, training=False), otherwise=0.0)
         if random_evaluation > 0:
-            ops = ask("what is random in evaluation mode", lambda: _dropping(bench, calls, questions), otherwise=())
+            ops = ask("what is random in evaluation mode", lambda: _dropping(context, calls, questions), otherwise=())
             question = "layers that are built in every forward pass"
-            ops = (*ops, *ask(question, lambda: _rebuilt(bench, calls, questions), otherwise=()))
+            ops = (*ops, *ask(question, lambda: _rebuilt(context, calls, questions), otherwise=()))
         permuted = ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
     return replace(
         found,
@@ -61,23 +61,23 @@ def look(
     )
 
 
-def _loss(bench: RunContext, task: Any) -> float | None:
+def _loss(context: RunContext, task: Any) -> float | None:
     """The objective in evaluation mode; None where it is no number there."""
-    with evaluating_mode(bench.task.model):
-        seed_everything(bench.seed)
-        value = float(bench.on(task).forward()[1]["objective"].detach())
+    with evaluating_mode(context.task.model):
+        seed_everything(context.seed)
+        value = float(context.on(task).forward()[1]["objective"].detach())
     return value if math.isfinite(value) else None
 
 
-def _settled(bench: RunContext, task: Any) -> float | None:
+def _settled(context: RunContext, task: Any) -> float | None:
     """The same after running statistics have caught up with the trained weights: only what stays is a gap."""
-    layers = [m for m in bench.task.model.modules() if getattr(m, "running_mean", None) is not None]
+    layers = [m for m in context.task.model.modules() if getattr(m, "running_mean", None) is not None]
     if layers:
         slowest = min((float(m.momentum) for m in layers if isinstance(m.momentum, float)), default=0.1) or 1e-3
         for _ in range(min(SETTLE, max(20, int(3 / slowest)))):
             with torch.no_grad():
-                bench.on(task).forward()
-    return _loss(bench, task)
+                context.on(task).forward()
+    return _loss(context, task)
 
 
 def _randomness(calls: list[ModelCall], *, training: bool) -> float:
@@ -92,18 +92,18 @@ def _randomness(calls: list[ModelCall], *, training: bool) -> float:
     return largest
 
 
-def _dropping(bench: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
+def _dropping(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
     """Dropout that goes on in evaluation mode, with the line that calls it."""
-    tracer = StepTracer(bench.task.model, bench.task.batch, None, questions)
+    tracer = StepTracer(context.task.model, context.task.batch, None, questions)
     for call in calls[:1]:
         with evaluating_mode(call.module), tracer.tracing([], modules=False):
             call.again()
     return tuple(replace(op, name="random_in_evaluation") for op in tracer.ops if op.name == "random")
 
 
-def _rebuilt(bench: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
+def _rebuilt(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
     """Layers that are built in the forward pass, and have other weights under another seed."""
-    tracer = StepTracer(bench.task.model, bench.task.batch, None, questions)
+    tracer = StepTracer(context.task.model, context.task.batch, None, questions)
     passes: list[dict[tuple[str, str], float]] = []
     for seed in (1, 2):
         for call in calls[:1]:

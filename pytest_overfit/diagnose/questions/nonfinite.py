@@ -26,16 +26,16 @@ _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def locate(
-    bench: RunContext, record: RunRecord, seen: Op | None, until: float, questions: Questions
+    context: RunContext, record: RunRecord, seen: Op | None, until: float, questions: Questions
 ) -> tuple[Op | None, Op | None]:
     """(the forward operation, the backward operation) that first gave a number that is none; None where neither did."""
     assert record.non_finite is not None
     before = record.non_finite.step - 1
-    with bench.at_start():
+    with context.at_start():
         if seen is None and before > 0:
-            watch = GradientWatch(bench.task.model)
+            watch = GradientWatch(context.task.model)
             plan = replace(
-                bench.plan,
+                context.plan,
                 max_steps=before,
                 limits={},
                 val_every=10**9,
@@ -43,25 +43,25 @@ def locate(
                 strict_terms=False,
                 max_seconds=max(0.1, until - time.perf_counter()),
             )
-            fit(bench.task, Again(bench.update(bench.task, watch)), plan, watch=watch)
-        task = loss_of(bench)
+            fit(context.task, Again(context.update(context.task, watch)), plan, watch=watch)
+        task = loss_of(context)
         if task is None:
             return seen, None
-        tracer = StepTracer(bench.task.model, bench.task.batch, None, questions)
+        tracer = StepTracer(context.task.model, context.task.batch, None, questions)
         if seen is None:
             with contextlib.suppress(Refused), tracer.tracing([], modules=False):  # a model may refuse its own NaN
-                bench.on(task).forward()
+                context.on(task).forward()
             seen = tracer.bad
-        return seen, None if seen is not None else _backward(bench, task)
+        return seen, None if seen is not None else _backward(context, task)
 
 
-def _backward(bench: RunContext, task: Any) -> Op | None:
+def _backward(context: RunContext, task: Any) -> Op | None:
     """The operation whose gradient is NaN, as anomaly detection names it, with the line of its forward call."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
             with torch.autograd.set_detect_anomaly(True):
-                objective = bench.on(task).forward()[1]["objective"]
+                objective = context.on(task).forward()[1]["objective"]
                 with users_code():
                     objective.backward()  # type: ignore[no-untyped-call]
         except Refused as refused:

@@ -53,15 +53,15 @@ class TracedUpdate(Around):
     """
 
     def __init__(
-        self, inner: Update, bench: RunContext, samples: int | None, questions: Questions, *, thorough: bool = False
+        self, inner: Update, context: RunContext, samples: int | None, questions: Questions, *, thorough: bool = False
     ) -> None:
         super().__init__(inner)
-        self.bench, self.questions, self.thorough = bench, questions, thorough
-        self.tracer = StepTracer(bench.task.model, bench.task.batch, samples, questions)
+        self.context, self.questions, self.thorough = context, questions, thorough
+        self.tracer = StepTracer(context.task.model, context.task.batch, samples, questions)
         self.steps: list[Step] = []
         self.counts = Counts()
         self.groups: dict[tuple[int, int], _Stepped] = {}
-        self.named = [(name, p) for name, p in bench.task.model.named_parameters() if is_real(p)]
+        self.named = [(name, p) for name, p in context.task.model.named_parameters() if is_real(p)]
         self.names = {id(p): name for name, p in self.named}
         self.written = {name: _Written() for name, _ in self.named}
         self.number = 0
@@ -84,7 +84,7 @@ class TracedUpdate(Around):
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.number = step
-        own = self.bench.step is not None
+        own = self.context.step is not None
         if step >= (CLOSE if own else 1):
             return self.inner(step, look=look, observe=observe)
         try:
@@ -98,7 +98,7 @@ class TracedUpdate(Around):
                 self.steps.append(self.tracer.step(step + 1, math.nan, None))
             raise
         finally:
-            self.bench.task.heard.clear()
+            self.context.task.heard.clear()
         with self.questions.asking("the first steps"):
             self._keep(step, row)
         return row
@@ -147,7 +147,7 @@ class TracedUpdate(Around):
 
     def _is_due(self) -> bool:
         """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
-        near = 64 if self.bench.step is not None else STATES
+        near = 64 if self.context.step is not None else STATES
         return self.number < near or self.number in SAMPLED or self.number % 20 in (0, 19)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
@@ -181,7 +181,7 @@ class TracedUpdate(Around):
             if version != old:
                 found = self.written[self.names[id(p)]]
                 found.overwritten += 1
-                start = self.bench.initial(p)
+                start = self.context.initial(p)
                 if start is not None and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()):
                     found.back += 1
 
@@ -229,7 +229,7 @@ class TracedUpdate(Around):
                 ratio = distance / size if size > 0 else (math.inf if distance else 0.0)
                 self.written[self.names[id(p)]].ratios.append(ratio)
         self.sampled.clear()
-        starts = [p if (start := self.bench.initial(p)) is None else start for _, p in self.named]
+        starts = [p if (start := self.context.initial(p)) is None else start for _, p in self.named]
         before, after = _norms(starts), _norms([p for _, p in self.named])
         found = []
         for (name, p), start, old, new in zip(self.named, starts, before, after, strict=True):

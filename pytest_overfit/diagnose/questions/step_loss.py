@@ -90,8 +90,8 @@ class StepTask:
         return outputs, scalar_terms(root)
 
 
-def loss_of(bench: RunContext) -> Any:
+def loss_of(context: RunContext) -> Any:
     """What of a run can be asked for its loss again and again: its task, or the loss inside its own step; or None."""
-    if bench.task.repeatable:
-        return bench.task
-    return None if bench.step is None else StepTask(bench.task, bench.step)
+    if context.task.repeatable:
+        return context.task
+    return None if context.step is None else StepTask(context.task, context.step)

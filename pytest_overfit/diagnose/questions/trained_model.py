@@ -42,42 +42,44 @@ class TrainedModel:
     """
 
     def __init__(
-        self, bench: RunContext, traced: TracedUpdate | None, samples: int | None, questions: Questions
+        self, context: RunContext, traced: TracedUpdate | None, samples: int | None, questions: Questions
     ) -> None:
-        self.bench, self.traced, self.samples, self.questions = bench, traced, samples, questions
+        self.context, self.traced, self.samples, self.questions = context, traced, samples, questions
         self.found = Probed()
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
-        bench, task = self.bench, loss_of(self.bench)
+        context, task = self.context, loss_of(self.context)
         if task is None:
             self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
             return
-        calls = self._forward(bench, bench.on(task), curves)
-        self._ask_models(bench.task.model, calls)
+        calls = self._forward(context, context.on(task), curves)
+        self._ask_models(context.task.model, calls)
         with self.questions.asking("whether predictions and targets are of the same samples"):
-            if self.reordered or not compares_outputs_directly(bench.task.batch, calls, self.targets, self.found.mixed):
-                paired, output = self._pairing(bench.on(task))
+            if self.reordered or not compares_outputs_directly(
+                context.task.batch, calls, self.targets, self.found.mixed
+            ):
+                paired, output = self._pairing(context.on(task))
                 self._know(paired=paired, mispaired=output)
-        self.found = modes.look(bench, task, self.found, calls, curves, self.questions)
+        self.found = modes.look(context, task, self.found, calls, curves, self.questions)
 
     def _know(self, **answers: Any) -> None:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
         self.found = replace(self.found, **answers)
 
-    def _forward(self, bench: RunContext, on: RunContext, curves: Curves) -> list[ModelCall]:
+    def _forward(self, context: RunContext, on: RunContext, curves: Curves) -> list[ModelCall]:
         """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
-        named = listened_to(getattr(bench.task, "given", bench.task.model))
-        tracer = StepTracer(bench.task.model, bench.task.batch, self.samples, self.questions)
-        into_training(bench.task.model)
-        seed_everything(bench.seed)
+        named = listened_to(getattr(context.task, "given", context.task.model))
+        tracer = StepTracer(context.task.model, context.task.batch, self.samples, self.questions)
+        into_training(context.task.model)
+        seed_everything(context.seed)
         first = self.traced.steps[0].ops if self.traced is not None and self.traced.steps else ()
         weighed = any(op.name in ("attention", "softmax") for op in first)
         closely = curves.stop != "passed" or weighed or not first
         watching = (
-            tracer.tracing(bench.optimizers, modules=curves.stop != "passed", checked=False)
+            tracer.tracing(context.optimizers, modules=curves.stop != "passed", checked=False)
             if closely
             else contextlib.nullcontext()
         )

@@ -29,13 +29,13 @@ USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagr
 
 
 def make_trials(
-    bench: RunContext, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
+    context: RunContext, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
 ) -> None:
     """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
-    steps = bench.plan.max_steps
+    steps = context.plan.max_steps
     planned: list[Change] = []
     with questions.asking("which trials to make"):
-        for change in candidates(bench, evidence):
+        for change in candidates(context, evidence):
             planned.append(change)  # one by one: what comes before a mistake of ours is tried
     for index, change in enumerate(planned, 1):
         left = until - time.perf_counter()
@@ -43,10 +43,10 @@ def make_trials(
             questions.leave_out(f"{len(planned) - index + 1} of {len(planned)} trials", "out of time: diagnose_seconds")
             return
         phase = f"{TRIAL} {index}/{len(planned)}"
-        hopeless = _told(bench, phase, change.trial.text, until=until, hopeless=_hopeless(evidence, steps))
+        hopeless = _told(context, phase, change.trial.text, until=until, hopeless=_hopeless(evidence, steps))
         done = None
         with questions.asking(f"the trial {change.trial.text}"):
-            done = attempt(bench, change, steps=steps, seconds=left, hopeless=hopeless)
+            done = attempt(context, change, steps=steps, seconds=left, hopeless=hopeless)
         if done is None:
             continue
         evidence = replace(evidence, attempts=(*evidence.attempts, done))
@@ -55,11 +55,11 @@ def make_trials(
             return
 
 
-def _told(bench: RunContext, trial: str, what: str, *, until: float, hopeless: Hopeless) -> Hopeless:
+def _told(context: RunContext, trial: str, what: str, *, until: float, hopeless: Hopeless) -> Hopeless:
     """``hopeless``, which is asked now and then, as the moment to say how far a trial is; its start is said at once."""
 
     def tell(steps: int) -> None:
-        bench.tell(trial, f"{what}, step {steps}/{bench.plan.max_steps}", until - time.perf_counter())
+        context.tell(trial, f"{what}, step {steps}/{context.plan.max_steps}", until - time.perf_counter())
 
     def asked(curve: Sequence[float]) -> bool:
         tell(len(curve))
@@ -84,20 +84,20 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
     return enough
 
 
-def candidates(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
+def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     """The changes worth a trial, the likeliest first."""
-    if bench.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
+    if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
         yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)
-    elif bench.clip.groups:
+    elif context.clip.groups:
         yield Change(Trial("no clipping"), update=changes.plain_update)
     yield from _optimizer(evidence)
-    yield from _trainable(bench, evidence)
+    yield from _trainable(context, evidence)
     ops = (*evidence.probed.ops, *(op for step in evidence.steps for op in step.ops))
     if evidence.probed.random_training > 0 or any(isinstance(op.fact, Drawn) for op in ops):
         yield Change(Trial("same random numbers"), applied=changes.same_numbers)
     if any(m.dtype in ("float16", "bfloat16") for m in evidence.updates):
         yield Change(Trial("float32"), applied=changes.full_precision)
-    yield from _data(bench, evidence)
+    yield from _data(context, evidence)
     if suspicious := _weights_suspicious(evidence):
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
     yield from _rates(evidence)
@@ -126,10 +126,10 @@ def _optimizer(evidence: Evidence) -> Iterator[Change]:
         yield Change(Trial("default settings"), applied=changes.settings(**changes.DEFAULT_SETTINGS))
 
 
-def _trainable(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
+def _trainable(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     """Parameters that are frozen, or that no optimizer holds."""
-    several = isinstance(bench.task.model, Several) and not isinstance(
-        getattr(bench.task, "given", None), nn.Module
+    several = isinstance(context.task.model, Several) and not isinstance(
+        getattr(context.task, "given", None), nn.Module
     )  # one of them may be a teacher
     everything = changes.all_parameters(TYPICAL_RATE)
     if any(not p.trainable for p in evidence.record.parameters) and not several:
@@ -138,14 +138,14 @@ def _trainable(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
         yield Change(Trial("all parameters"), update=everything, task=changes.own_loss)
 
 
-def _data(bench: RunContext, evidence: Evidence) -> Iterator[Change]:
+def _data(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     tensors = [t for t in evidence.probed.tensors if t.dtype.startswith(("float", "bfloat")) and t.finite]
     odd = [
         t.key
         for t in tensors
         if t.is_input and not t.is_target and odd_scale(t.mean, t.deviation, t.column_deviation, t.column_mean)
     ]
-    if odd and hasattr(bench.task, "batch"):
+    if odd and hasattr(context.task, "batch"):
         yield Change(Trial("standardised inputs", detail=", ".join(odd)), task=changes.standardised(odd))
     odd = [t.key for t in tensors if t.is_target and (abs(t.mean) > 10 or t.deviation > 10)]
     if odd:

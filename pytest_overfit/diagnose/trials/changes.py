@@ -45,7 +45,7 @@ class Change:
 
 
 def attempt(
-    bench: RunContext, change: Change, *, steps: int, seconds: float, hopeless: Callable[[Sequence[float]], bool]
+    context: RunContext, change: Change, *, steps: int, seconds: float, hopeless: Callable[[Sequence[float]], bool]
 ) -> Attempt:
     """Makes one trial.
 
@@ -55,18 +55,23 @@ def attempt(
     Raises:
         Refused: the user's code does not take the change.
     """
-    with bench.at_start(), contextlib.ExitStack() as stack:
+    with context.at_start(), contextlib.ExitStack() as stack:
         if change.applied is not None:
-            stack.enter_context(change.applied(bench))
-        bench = bench if change.task is None else bench.on(change.task(bench))
-        watch = GradientWatch(bench.task.model)
-        update = bench.update(bench.task, watch) if change.update is None else change.update(bench, watch)
+            stack.enter_context(change.applied(context))
+        context = context if change.task is None else context.on(change.task(context))
+        watch = GradientWatch(context.task.model)
+        update = context.update(context.task, watch) if change.update is None else change.update(context, watch)
         enough = _Enough(Again(update), hopeless)
         plan = replace(
-            bench.plan, max_steps=steps, max_seconds=seconds, val_every=10**9, gradient_every=10**9, strict_terms=False
+            context.plan,
+            max_steps=steps,
+            max_seconds=seconds,
+            val_every=10**9,
+            gradient_every=10**9,
+            strict_terms=False,
         )
-        seed_everything(bench.seed)
-        curves = _fit(bench, enough, plan, watch)
+        seed_everything(context.seed)
+        curves = _fit(context, enough, plan, watch)
     if curves.stop == "interrupted":
         raise KeyboardInterrupt
     curve = tuple(row["objective"] for row in curves.steps)
@@ -74,10 +79,10 @@ def attempt(
     return Attempt(change.trial, curve, len(curve) if passed else None, curves.stop)
 
 
-def _fit(bench: RunContext, update: Update, plan: Plan, watch: GradientWatch) -> Curves:
+def _fit(context: RunContext, update: Update, plan: Plan, watch: GradientWatch) -> Curves:
     from pytest_overfit.run.loop import fit
 
-    return fit(bench.task, update, plan, watch=watch)
+    return fit(context.task, update, plan, watch=watch)
 
 
 class _Enough(Around):
@@ -102,7 +107,7 @@ class _Enough(Around):
 
 def rate(factor: float, *, group: int | None = None) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
     """Every learning rate times a factor at the moment of the step, so that schedules stay what they are."""
-    return lambda bench: _stepped(lambda optimizer: _scaled(optimizer, factor, group))
+    return lambda context: _stepped(lambda optimizer: _scaled(optimizer, factor, group))
 
 
 @contextlib.contextmanager
@@ -148,7 +153,7 @@ def fixed_rates(rates: dict[int, float]) -> Callable[[RunContext], contextlib.Ab
                 group["lr"] = rates[index]
         return lambda: _put_back(kept)
 
-    return lambda bench: _stepped(change)
+    return lambda context: _stepped(change)
 
 
 def settings(**values: Any) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
@@ -160,43 +165,43 @@ def settings(**values: Any) -> Callable[[RunContext], contextlib.AbstractContext
             group.update({k: values[k] for k in old})
         return lambda: _put_all_back(kept)
 
-    return lambda bench: _stepped(change)
+    return lambda context: _stepped(change)
 
 
-def plain_update(bench: RunContext, watch: GradientWatch) -> Update:
+def plain_update(context: RunContext, watch: GradientWatch) -> Update:
     """Zero, forward, backward, step: ours, with the optimizers of the run."""
     return PlainUpdate(
-        bench.task, bench.optimizers, watch, clip=GradientClipper(bench.task.model, ()), frozen=bench.frozen
+        context.task, context.optimizers, watch, clip=GradientClipper(context.task.model, ()), frozen=context.frozen
     )
 
 
-def own_loss(bench: RunContext) -> Any:
+def own_loss(context: RunContext) -> Any:
     """The loss inside the user's step, where the run has no other."""
-    return loss_of(bench) or bench.task
+    return loss_of(context) or context.task
 
 
 def all_parameters(lr: float) -> Callable[[RunContext, GradientWatch], Update]:
     """Our step and an AdamW of ours over every parameter that is trainable now."""
 
-    def make(bench: RunContext, watch: GradientWatch) -> Update:
+    def make(context: RunContext, watch: GradientWatch) -> Update:
         optimizer = torch.optim.AdamW(
-            [p for p in bench.task.model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0
+            [p for p in context.task.model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0
         )
         return PlainUpdate(
-            bench.task, [optimizer], watch, clip=GradientClipper(bench.task.model, ()), frozen=Freezing()
+            context.task, [optimizer], watch, clip=GradientClipper(context.task.model, ()), frozen=Freezing()
         )
 
     return make
 
 
-def unfrozen(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
+def unfrozen(context: RunContext) -> contextlib.AbstractContextManager[Any]:
     """Every parameter is trainable."""
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
-        if any(is_lazy(parameter) for parameter in bench.task.model.parameters()):
+        if any(is_lazy(parameter) for parameter in context.task.model.parameters()):
             raise Unanswerable("lazy modules have no parameters before the first step")
-        for parameter in bench.task.model.parameters():
+        for parameter in context.task.model.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)
         yield
@@ -204,15 +209,15 @@ def unfrozen(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def same_numbers(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
+def same_numbers(context: RunContext) -> contextlib.AbstractContextManager[Any]:
     """The random generators start every forward pass alike: dropout and noise become the same at every step."""
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
         def seed(module: nn.Module, args: Any) -> None:
-            seed_everything(bench.seed)
+            seed_everything(context.seed)
 
-        handles = [nn.Module.register_forward_pre_hook(module, seed) for module in _models(bench)]
+        handles = [nn.Module.register_forward_pre_hook(module, seed) for module in _models(context)]
         try:
             yield
         finally:
@@ -222,20 +227,20 @@ def same_numbers(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def _models(bench: RunContext) -> Iterator[nn.Module]:
-    given = getattr(bench.task, "given", bench.task.model)
+def _models(context: RunContext) -> Iterator[nn.Module]:
+    given = getattr(context.task, "given", context.task.model)
     if isinstance(given, nn.Module):
         yield given
     else:
         yield from (given.values() if hasattr(given, "values") else given)
 
 
-def fresh_weights(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
+def fresh_weights(context: RunContext) -> contextlib.AbstractContextManager[Any]:
     """Every module that can initialise itself does so."""
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
-        for module in bench.task.model.modules():
+        for module in context.task.model.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset) and any(p.requires_grad for p in module.parameters(recurse=False)):
                 reset()
@@ -244,12 +249,12 @@ def fresh_weights(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
     return block()
 
 
-def full_precision(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
+def full_precision(context: RunContext) -> contextlib.AbstractContextManager[Any]:
     """The model and its batch in float32."""
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
-        for parameter in [*bench.task.model.parameters(), *bench.task.model.buffers()]:
+        for parameter in [*context.task.model.parameters(), *context.task.model.buffers()]:
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.float()
         yield
@@ -260,10 +265,10 @@ def full_precision(bench: RunContext) -> contextlib.AbstractContextManager[Any]:
 def on_batch(change: Callable[[str, Tensor], Tensor]) -> Callable[[RunContext], Any]:
     """The run's task over a batch whose tensors are changed by key."""
 
-    def make(bench: RunContext) -> Any:
-        batch = bench.task.batch
+    def make(context: RunContext) -> Any:
+        batch = context.task.batch
         keys = {id(tensor): key for key, tensor in named_tensors(batch)}
-        task: Any = bench.task
+        task: Any = context.task
         return replace(task, batch=map_tensors(lambda t: change(keys.get(id(t), ""), t), batch))
 
     return make

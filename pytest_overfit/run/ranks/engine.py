@@ -39,7 +39,7 @@ class Shared:
     note: str
 
 
-def shared_task(ranks: Ranks, bench: RunContext, *, unused: bool = False) -> Shared:
+def shared_task(ranks: Ranks, context: RunContext, *, unused: bool = False) -> Shared:
     """The task of a run as this rank trains it: DDP around its models, and this rank's part of the batch. A collective.
 
     A train step of the user's own cannot be tried without training: it gets the whole batch on every rank.
@@ -47,17 +47,17 @@ def shared_task(ranks: Ranks, bench: RunContext, *, unused: bool = False) -> Sha
     Args:
         unused: parameters without a gradient are declared.
     """
-    task, fsdp, own = bench.task, ranks.shards_models, bench.step is not None
+    task, fsdp, own = context.task, ranks.shards_models, context.step is not None
     if not fsdp:
         spread(task.model, ranks)
     searches = any(
-        wants_closure(optimizer) for optimizer in bench.optimizers
+        wants_closure(optimizer) for optimizer in context.optimizers
     )  # by the loss, which is another per shard
-    split = not own and not searches and shards_train_alike(ranks, task, bench.seed, reduced=fsdp)
+    split = not own and not searches and shards_train_alike(ranks, task, context.seed, reduced=fsdp)
     batch = shard_of(task.batch, ranks.rank, ranks.size) if split else task.batch
     find = unused
     if not fsdp and not own and task.repeatable:
-        find = ranks.any_of(True if unused_parameters(task, bench.seed) else None) is not None
+        find = ranks.any_of(True if unused_parameters(task, context.seed) else None) is not None
 
     def wrap(model: nn.Module) -> nn.Module:
         learns = any(p.requires_grad for p in model.parameters())

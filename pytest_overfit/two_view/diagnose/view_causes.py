@@ -23,18 +23,18 @@ RULES: tuple[Callable[[ViewsSeen, ViewsPredicted | None], Iterator[Cause]], ...]
 )
 
 
-def views_seen(bench: RunContext, outputs: Mapping[str, Tensor]) -> ViewsSeen | None:
+def views_seen(context: RunContext, outputs: Mapping[str, Tensor]) -> ViewsSeen | None:
     """What the batch itself shows of its views."""
     from pytest_overfit.two_view.diagnose.view_geometry import measure_views
 
-    return measure_views(bench.task.batch)
+    return measure_views(context.task.batch)
 
 
-def views_predicted(bench: RunContext, outputs: Mapping[str, Tensor]) -> ViewsPredicted | None:
+def views_predicted(context: RunContext, outputs: Mapping[str, Tensor]) -> ViewsPredicted | None:
     """What the trained model predicts for them."""
     from pytest_overfit.two_view.diagnose.predicted_views import measure_predictions
 
-    return measure_predictions(outputs, bench.task.batch)
+    return measure_predictions(outputs, context.task.batch)
 
 
 def of_views(evidence: Evidence) -> Iterator[Cause]:
