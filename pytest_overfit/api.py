@@ -17,7 +17,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, of_seeds
-from pytest_overfit.run.bounded import Outcome
+from pytest_overfit.run.make_record import Outcome
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run

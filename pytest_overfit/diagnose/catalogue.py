@@ -16,8 +16,7 @@ def discover() -> tuple[Family, ...]:
     """The ``FAMILY`` of every file of the folder, in their order."""
     names = sorted(module.name for module in pkgutil.iter_modules(causes.__path__))
     modules = (importlib.import_module(f"{causes.__name__}.{name}") for name in names)
-    families = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
-    return tuple(sorted(families, key=lambda family: family.order))
+    return tuple(sorted((module.FAMILY for module in modules), key=lambda family: family.order))
 
 
 FAMILIES = discover()

@@ -16,7 +16,7 @@ from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
-from pytest_overfit.diagnose.questions.nonfinite import locate
+from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
@@ -24,15 +24,15 @@ from pytest_overfit.diagnose.step_trace import Counts, Group, ParameterUpdate, S
 from pytest_overfit.diagnose.trials.candidates import make_trials
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES
 from pytest_overfit.run.record import RunRecord, Supervision
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.update import Again, Detached, Update
-from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.criteria import Criteria
 
@@ -210,7 +210,9 @@ class RunInspector:
         if record.non_finite is not None:
             question = "where the first NaN or infinity arose"
             bad, gradient = ask(
-                question, lambda: locate(context, record, seen, until, self.questions), otherwise=(seen, None)
+                question,
+                lambda: first_bad_operations(context, record, seen, until, self.questions),
+                otherwise=(seen, None),
             )
             self.probed = replace(self.probed, first_bad=bad, bad_gradient=gradient, huge=huge)
         elif loss_of(context) is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
-from pytest_overfit.run.watch import named_outputs
+from pytest_overfit.run.gradient_watch import named_outputs
 
 
 def called_modules(model: nn.Module, step: Callable[[], Any]) -> Any:

@@ -9,9 +9,10 @@ from pytest_overfit.judge.stopped import judge_hung, without_echoes
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_registry import Entry, entries
+from pytest_overfit.settings.settings import Budget
 
 
-def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = 5) -> tuple[Finding, ...]:
+def judge(record: RunRecord, criteria: Criteria, *, hold_steps: int = Budget.hold_steps) -> tuple[Finding, ...]:
     """Judges a record by every criterion that is switched on, in the order of ``criteria.names()``.
 
     Pure: the same record gives the same findings. What has no judge here, as defects, is left to who has.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.settings.criteria import Criteria
-    from pytest_overfit.settings.explain import Row
+    from pytest_overfit.settings.explain_settings import Row
     from pytest_overfit.trainer.config import OverfitConfig
 
 

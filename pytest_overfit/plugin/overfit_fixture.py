@@ -123,7 +123,7 @@ def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mappin
     """One bounded run without a config."""
     from pytest_overfit.api import run_subject
     from pytest_overfit.run.subject import Subject, schedules_of
-    from pytest_overfit.settings.explain import explain_settings
+    from pytest_overfit.settings.explain_settings import explain_settings
 
     __tracebackhide__ = True
     session = requester.session
@@ -170,7 +170,7 @@ def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[s
     from pytest_overfit.api import run_config
     from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.sample import Sample
-    from pytest_overfit.trainer.explanation import explain_config
+    from pytest_overfit.trainer.explain_config import explain_config
     from pytest_overfit.two_view.inspections import not_none
 
     state, model = requester.state, _piece(requester, passed, "model")

@@ -115,8 +115,8 @@ class Explanation:
 
     def pytest_report_collectionfinish(self, config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
         """One table after the other."""
-        from pytest_overfit.settings.explain import explain_lines
-        from pytest_overfit.trainer.explanation import explain_config
+        from pytest_overfit.settings.explain_settings import explain_lines
+        from pytest_overfit.trainer.explain_config import explain_config
 
         width, session = config.get_terminal_writer().fullwidth, session_state(config)
         tables = [
@@ -130,8 +130,8 @@ class Explanation:
 
 def _explain_test(item: pytest.Item, session: SessionState, width: int) -> list[str]:
     """The table of a test, without what its call may add; what is wrong in place of the rows."""
-    from pytest_overfit.settings.explain import explain_lines, explain_settings
-    from pytest_overfit.trainer.explanation import explain_config
+    from pytest_overfit.settings.explain_settings import explain_lines, explain_settings
+    from pytest_overfit.trainer.explain_config import explain_config
 
     markers, notes = markers_of(item), tuple[str, ...]()
     try:

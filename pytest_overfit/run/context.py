@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytest_overfit.errors.asking import users_code
-from pytest_overfit.run.call import CallTask, heard_in
+from pytest_overfit.run.call_task import CallTask, heard_in
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper
@@ -24,7 +25,6 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Update, into_training
-from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
 
 NEVER = 10**9

@@ -18,6 +18,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.run.columns import HYPER, is_extra
+from pytest_overfit.run.gradient_watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import set_hyperparameter
@@ -26,7 +27,6 @@ from pytest_overfit.run.record import NonFinite, StopReason
 from pytest_overfit.run.subject import Schedule
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, Row, Update
-from pytest_overfit.run.watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.keywords import keys

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
-from pytest_overfit.run.call import CallTask, heard_in
+from pytest_overfit.run.call_task import CallTask, heard_in
 from pytest_overfit.run.elements import copy_of, numbers_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.snapshot import Snapshot

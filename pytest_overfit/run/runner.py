@@ -12,24 +12,24 @@ from torch import nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.run.bounded import Outcome, hung_record, make_record
-from pytest_overfit.run.call import as_one_module
+from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.context import Inspector, RunContext
 from pytest_overfit.run.device import DeviceChoice, choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
+from pytest_overfit.run.make_record import Outcome, hung_record, make_record
 from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.place import Place
+from pytest_overfit.run.recheck import verify
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample, draw, one_batch
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.training import RunRequest, Training, planned_steps
 from pytest_overfit.run.update import Update
-from pytest_overfit.run.verify import verify
 from pytest_overfit.run.watchdog import Hung, Watchdog
 from pytest_overfit.settings.settings import OverfitSettings
 

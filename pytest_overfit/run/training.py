@@ -14,14 +14,15 @@ from torch.optim import Optimizer
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions, users_code
 from pytest_overfit.run.batch import fingerprint, freeze_batch
-from pytest_overfit.run.bounded import Outcome, Parts, read_every
-from pytest_overfit.run.call import CallTask, as_loss, count_positional
+from pytest_overfit.run.call_task import CallTask, as_loss, count_positional
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.influence import without
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating
 from pytest_overfit.run.loss_call import LossCall
+from pytest_overfit.run.make_record import Outcome, Parts, read_every
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, check_declarations, collect_optimizers, follow_device, freeze
 from pytest_overfit.run.record import Evaluation, Generated, Supervision
@@ -31,7 +32,6 @@ from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.supervision_probe import nudged, probe_batch
 from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
-from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.run.watchdog import Watchdog
 from pytest_overfit.settings.settings import ClipGroup, OverfitSettings
 from pytest_overfit.untrusted.objects import defines

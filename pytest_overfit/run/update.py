@@ -18,10 +18,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pytest_overfit.errors.asking import Unanswerable, users_code
-from pytest_overfit.run.call import count_positional
+from pytest_overfit.run.call_task import count_positional
+from pytest_overfit.run.gradient_watch import GradientWatch, named_outputs
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
-from pytest_overfit.run.watch import GradientWatch, named_outputs
 
 
 class Detached(Unanswerable):

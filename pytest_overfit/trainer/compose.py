@@ -16,9 +16,9 @@ from pytest_overfit.settings.secret import SHORTEST, Secret, is_from_environment
 from pytest_overfit.settings.section import BROKEN
 from pytest_overfit.trainer.config_file import Beyond, parse, read_text
 from pytest_overfit.trainer.defaults import composed
+from pytest_overfit.trainer.import_roots import PATH_KEY
 from pytest_overfit.trainer.interpolation import Resolver, Value, dotted
 from pytest_overfit.trainer.merge import apply, not_given
-from pytest_overfit.trainer.places import PATH_KEY
 from pytest_overfit.trainer.with_hydra import composed_with_hydra, hydra_available
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pytest_overfit.settings.problems import Problem, shown
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import OverfitSettings, PairSource
 from pytest_overfit.trainer.config import CheckpointConfig, TrainerConfig
-from pytest_overfit.trainer.places import find_path, with_found_paths
+from pytest_overfit.trainer.import_roots import find_path, with_found_paths
 
 RESUME = "checkpoint.resume_checkpoint_path"
 FROM_SCRATCH = "overfit.checkpoint=none trains from scratch"

@@ -29,8 +29,8 @@ from pytest_overfit.trainer.config import (
     OverfitConfig,
     SplitConfig,
 )
+from pytest_overfit.trainer.import_roots import find_import_roots
 from pytest_overfit.trainer.pair_source import expect_one_source
-from pytest_overfit.trainer.places import find_import_roots
 from pytest_overfit.trainer.unread import unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors.asking import Questions, Refused, users_code
-from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.call_task import CallTask
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.names import resolve_term

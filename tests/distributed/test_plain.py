@@ -15,7 +15,7 @@ from torch import Tensor
 
 import pytest_overfit
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
+from pytest_overfit.run.ranks.messages import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.record import NonFinite
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.run.bounded import READ_EVERY
+from pytest_overfit.run.make_record import READ_EVERY
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import HANGS, read_scalars, start_pytest
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
-from pytest_overfit.run.call import as_one_module
+from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.snapshot import Snapshot
 
 pytestmark = pytest.mark.filterwarnings(

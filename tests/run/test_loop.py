@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.call_task import CallTask
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
 from pytest_overfit.run.observer import Observer, Pictures
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.task import Precision, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
-from pytest_overfit.run.watch import GradientWatch
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.trainer.config_subject import predict
 from pytest_overfit.two_view.metrics import confidence_of

@@ -24,7 +24,7 @@ from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.settings.call_settings import settings_of_call
-from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.explain_config import explain_config
 from pytest_overfit.trainer.loading import load_config
 from pytest_overfit.two_view.data.loader import draw_batch
 from pytest_overfit.two_view.from_config import dataset_of, loader_of

@@ -10,7 +10,7 @@ import pytest
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.settings.secret import Secret, hide, told_override
 from pytest_overfit.trainer.build import build_model
-from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.explain_config import explain_config
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, write

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.no_gradient import NEARLY_NOTHING
-from pytest_overfit.diagnose.causes.queries import learning, proof
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Op, Rectified, Squashed, with_fact
+from pytest_overfit.diagnose.queries import learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 

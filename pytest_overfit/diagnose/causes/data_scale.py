@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import proof
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison
+from pytest_overfit.diagnose.queries import proof
 from pytest_overfit.diagnose.trial import TrialKind
 from pytest_overfit.judge.finding import number
 

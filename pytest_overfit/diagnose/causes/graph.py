@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import learning
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, FreshTensor, Op, with_fact
+from pytest_overfit.diagnose.queries import learning
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.record import ParameterRecord
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import REGRESSORS
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison
+from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
 
 SAME = 0.05  # of a floor: two searches that lie closer have found the same one

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import proof
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
+from pytest_overfit.diagnose.queries import proof
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.record import NonFinite
 

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import is_declared, learning
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.queries import is_declared, learning
 from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number

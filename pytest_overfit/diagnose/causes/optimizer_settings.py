@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import best_of, predictions
 from pytest_overfit.diagnose.evidence import Evidence, Output
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed, with_fact
+from pytest_overfit.diagnose.queries import best_of, predictions
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.judge.finding import number
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import proof, rebuilt
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Drawn, with_fact
+from pytest_overfit.diagnose.queries import proof, rebuilt
 from pytest_overfit.diagnose.step_trace import ModeChange
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import best_of, predictions, proof
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Squashed
+from pytest_overfit.diagnose.queries import best_of, predictions, proof
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number

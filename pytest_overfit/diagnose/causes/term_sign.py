@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import term_weights
 from pytest_overfit.diagnose.causes.terms import NOTHING
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed
+from pytest_overfit.diagnose.queries import term_weights
 from pytest_overfit.judge.finding import number
 
 

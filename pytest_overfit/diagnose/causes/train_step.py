@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.causes.queries import line_of
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep
 from pytest_overfit.judge.finding import number
 

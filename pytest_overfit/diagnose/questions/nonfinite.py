@@ -16,16 +16,16 @@ from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.errors.asking import Questions, Refused, users_code
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.update import Again
-from pytest_overfit.run.watch import GradientWatch
 
 _NODE = re.compile(r"Function '(\w+?)(?:Backward)?\d*' returned nan")
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
-def locate(
+def first_bad_operations(
     context: RunContext, record: RunRecord, seen: Op | None, until: float, questions: Questions
 ) -> tuple[Op | None, Op | None]:
     """(the forward operation, the backward operation) that first gave a number that is none; None where neither did."""

@@ -21,7 +21,10 @@ OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.two_v
 # What calls back, so that the user's line is further up.
 BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
            "lightning.pytorch.", "transformers.trainer", "accelerate.")  # fmt: skip
-CALLERS = ("pytest_overfit.run.call", "pytest_overfit.run.task")  # of the user's model and loss, on behalf of the loop
+CALLERS = (
+    "pytest_overfit.run.call_task",
+    "pytest_overfit.run.task",
+)  # of the user's model and loss, on behalf of the loop
 UPDATES = ("torch.optim", "torch.nn.utils.clip_grad", "torch.nn.init", "torch.amp", *OURS)
 INITIALISERS = ("uniform_", "normal_", "constant_", "zeros_", "ones_", "xavier_uniform_", "xavier_normal_",
                 "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "orthogonal_")  # fmt: skip

@@ -23,7 +23,7 @@ from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
-from pytest_overfit.run.call import listened_to
+from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.isolation import seed_everything

@@ -19,7 +19,7 @@ from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.diagnose.trials import changes
 from pytest_overfit.diagnose.trials.changes import Change, attempt
 from pytest_overfit.errors.asking import Questions
-from pytest_overfit.run.call import Several
+from pytest_overfit.run.call_task import Several
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.phases import TRIAL
 

@@ -17,11 +17,11 @@ from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.batch import map_tensors, named_tensors
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.update import Again, Around, Detached, PlainUpdate, Row, Update, optimizers_heard
-from pytest_overfit.run.watch import GradientWatch
 
 DEFAULT_SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "dampening": 0, "nesterov": False,
                     "maximize": False, "alpha": 0.99, "centered": False, "amsgrad": False, "rho": 0.9}  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.integrations.lightning.optimizers import Scheduled
 from pytest_overfit.integrations.lightning.stand_in import Trainer, missing_told
-from pytest_overfit.run.call import count_positional
+from pytest_overfit.run.call_task import count_positional
 from pytest_overfit.run.update import Detached
 from pytest_overfit.untrusted.objects import defines
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pytest_overfit.run.call import CallTask
+from pytest_overfit.run.call_task import CallTask
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.loop import Plan
 from pytest_overfit.run.ranks.group import Ranks

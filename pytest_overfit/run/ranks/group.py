@@ -18,7 +18,7 @@ from pytest_overfit.run.batch import fingerprint, freeze_batch
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING
 from pytest_overfit.run.ranks.guard import GONE, SETTLE_SECONDS, Failure, Guard
-from pytest_overfit.run.ranks.plain import packed, tensors_of, unpacked, with_tensors
+from pytest_overfit.run.ranks.messages import packed, tensors_of, unpacked, with_tensors
 from pytest_overfit.run.watchdog import Stopped
 from pytest_overfit.settings.launch import Launch
 from pytest_overfit.settings.settings import Distributed

@@ -14,10 +14,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.run.call import as_one_module, listened_to
+from pytest_overfit.run.call_task import as_one_module, listened_to
+from pytest_overfit.run.gradient_watch import all_parts
 from pytest_overfit.run.ranks.group import Ranks
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.watch import all_parts
 
 
 def sharded(ranks: Ranks, subject: Subject, device: torch.device) -> tuple[Any, nn.Module]:

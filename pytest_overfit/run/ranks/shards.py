@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors, named_tensors
+from pytest_overfit.run.gradient_watch import own_part
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.task import Task
 from pytest_overfit.run.update import Detached, into_training
-from pytest_overfit.run.watch import own_part
 
 if TYPE_CHECKING:
     from pytest_overfit.run.ranks.group import Ranks

@@ -15,9 +15,9 @@ from torch.nn.parameter import is_lazy
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.names import OBJECTIVE_NAMES
 from pytest_overfit.run.task import Heard, Precision, Terms, as_float32, scalar_terms
-from pytest_overfit.run.watch import named_outputs
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 
 LABELS = ("labels", "label_ids", "next_sentence_label", "start_positions", "end_positions", "mc_labels")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from pytest_overfit.settings.explain import Row, explain_lines, explain_settings
+from pytest_overfit.settings.explain_settings import Row, explain_lines, explain_settings
 from pytest_overfit.settings.keywords import MARKER, table_of_settings
 from pytest_overfit.settings.ladder import layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.settings.settings import OverfitSettings
-from pytest_overfit.trainer.explanation import explain_config
+from pytest_overfit.trainer.explain_config import explain_config
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import write

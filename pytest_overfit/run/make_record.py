@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from pytest_overfit.run.batch import fingerprint
 from pytest_overfit.run.columns import columns_of, curves_of
 from pytest_overfit.run.device import describe_device, peak_mib
+from pytest_overfit.run.gradient_watch import GradientWatch, parameter_records
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.optim import Freezing
 from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, Hang, RunRecord, Supervision
 from pytest_overfit.run.task import Task
-from pytest_overfit.run.watch import GradientWatch, parameter_records
 
 READ_EVERY = {"cpu": 5}  # steps between two bulk reads of the losses; on an accelerator each read is a sync
 READ_EVERY_ACCELERATOR = 25

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.run.watch import (
+from pytest_overfit.run.gradient_watch import (
     GradientWatch,
     first_non_finite_state,
     locate_non_finite,
