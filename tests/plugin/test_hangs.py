@@ -158,7 +158,7 @@ def test_a_diagnosis_that_hangs_leaves_the_verdict(pytester: pytest.Pytester) ->
     """The criteria are judged as they were, and the report says what was not asked, and where it hung."""
     result = session(
         pytester,
-        HANGS_IN.format(file="trials.py")
+        HANGS_IN.format(file="changes.py")
         + """
 def test_misses(overfit):
     overfit(net, batch(), bad, max_steps=3, diagnose_seconds=3)

@@ -9,13 +9,14 @@ from tests.plugin.conftest import TinyConfig
 BROKEN = """
     import pytest
     from pytest_overfit.diagnose import rank
+    from pytest_overfit.diagnose.family import Family
 
     def broken(evidence):
         raise IndexError("tuple index out of range")
 
     @pytest.fixture(autouse=True)
     def a_mistake_of_ours(monkeypatch):
-        monkeypatch.setattr(rank, "RULES", (*rank.RULES, broken))
+        monkeypatch.setattr(rank, "FAMILIES", (*rank.FAMILIES, Family("data", rules=(broken,))))
 """
 LEARNS = """
     import torch

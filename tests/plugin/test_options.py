@@ -64,7 +64,6 @@ def test_seconds_and_seeds_reach_the_settings(pytester: pytest.Pytester, tiny: T
         """
         import pytest
         from pytest_overfit.plugin.requester import layers_of, requester_of
-        from pytest_overfit.plugin.collection import layers_of
         from pytest_overfit.settings.ladder import resolve_settings
 
         def seen(settings):
