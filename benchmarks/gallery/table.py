@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 TABLE = Path(__file__).with_name("table.csv")
 
@@ -112,7 +112,8 @@ def read(path: Path) -> dict[Key, Row]:
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as lines:
-        rows = [Row(**{**entry, "seed": int(entry["seed"])}) for entry in csv.DictReader(lines)]
+        entries: list[dict[str, Any]] = [{**entry, "seed": int(entry["seed"])} for entry in csv.DictReader(lines)]
+    rows = [Row(**entry) for entry in entries]
     if len({row.key for row in rows}) != len(rows):
         raise ValueError(f"{path} has a case and seed twice")
     return {row.key: row for row in rows}
