@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
@@ -98,7 +99,7 @@ def run_overfit(
 
 
 def run_config(
-    config: OverfitConfig,
+    config: OverfitConfig | str | Path,
     model: Any = None,
     sample: Sample | None = None,
     *,
@@ -112,10 +113,11 @@ def run_config(
     """Trains what a config names on its one sample, once per seed, and judges it by the config's criteria.
 
     Example:
-        >>> run_config(load_config("quick.yaml")).passed                             # doctest: +SKIP
+        >>> run_config("quick.yaml").passed                                          # doctest: +SKIP
         True
 
     Args:
+        config: what ``load_config`` gives, or the path of a config file.
         model: a module, or a factory that is called anew for every seed; None: the config's, built for every seed. A
             LightningModule and a ``transformers.Trainer`` bring their own step, loss and optimizer.
         sample: batches as the model gets them; None: drawn from the data that the config names.
@@ -133,6 +135,13 @@ def run_config(
     from pytest_overfit.two_view.application import TWO_VIEW
     from pytest_overfit.two_view.config_sample import sample_of
 
+    if isinstance(config, (str, Path)):
+        from pytest_overfit.trainer.loading import load_config
+
+        config = load_config(config)
+    for name, given in (("loss", loss), ("step", step)):
+        if given is not None and not callable(given):
+            raise OverfitError(f"a {type(given).__name__}", where=name, allowed="something that can be called")
     drawn = sample_of(config) if sample is None else sample
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
     adapter = adapter_of(config, adapt, TWO_VIEW)

@@ -12,7 +12,7 @@ import pytest
 from pytest_overfit.plugin.options import INI, OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.trainer.config import OverfitConfig
@@ -139,11 +139,11 @@ def overfit_batch(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def overfit_val_batch(overfit_config: OverfitConfig, request: pytest.FixtureRequest) -> Mapping[str, Any] | None:
-    """The validation batch, normalised; None where the config has no validation split."""
+def overfit_val_batch(request: pytest.FixtureRequest) -> Any:
+    """The validation batch, normalised; None where the config has no validation split, and without a config."""
     from pytest_overfit.plugin import fixtures, requester
 
-    return fixtures.val_batch(requester.requester_of(request), overfit_config)
+    return fixtures.val_batch(requester.requester_of(request))
 
 
 @pytest.fixture

@@ -77,8 +77,11 @@ def batch(requester: Requester) -> Any:
     return sample.train
 
 
-def val_batch(requester: Requester, config: OverfitConfig) -> Mapping[str, Any] | None:
-    """The normalised batch of the validation split; None where the config has none."""
+def val_batch(requester: Requester) -> Any:
+    """The normalised batch of the validation split; None where the config has none, and without a config."""
+    config = told(lambda: config_or_none(requester))
+    if config is None:
+        return None
 
     @limited_stage(requester, config, "loader")
     def build() -> Mapping[str, Any] | None:

@@ -135,7 +135,7 @@ def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mappin
     subject = Subject(
         *(model, data, loss, optimizer, step),
         name=requester.nodeid,
-        val_data=passed["val_data"],
+        val_data=requester.fixture("overfit_val_batch") if passed["val_data"] is None else passed["val_data"],
         schedules=schedules_of(passed["schedule"]),
     )
     place = place_of(requester, settings.distributed)

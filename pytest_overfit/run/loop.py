@@ -199,7 +199,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
             continue
         name = resolve_term(criterion, row)
         if name is None:
-            guess = nearest(criterion, [*terms, *keys()])
+            guess = nearest(criterion, [*terms, *(key for key in keys() if key != criterion)])
             raise OverfitError(
                 f"the loss gives no term {criterion!r}",
                 where=f"the limit on {criterion}",

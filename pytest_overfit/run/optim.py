@@ -133,15 +133,28 @@ class GradientClipper:
     """Clips the gradient norm of each module group on its own, as ``optim.gradient_clip.configs`` asks.
 
     A group takes the parameters whose dotted name contains one of its module names, or matches it as a glob.
+
+    Args:
+        strict: the setting of which every group has to take something; "": one that takes nothing clips nothing.
+
+    Raises:
+        OverfitError: a group of a strict setting takes nothing.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[ClipGroup]) -> None:
+    def __init__(self, model: nn.Module, groups: Sequence[ClipGroup], *, strict: str = "") -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.groups: list[tuple[list[nn.Parameter], float, float]] = []
         claimed: set[str] = set()
         for group in groups:
             members = [(n, p) for n, p in named if any(_belongs(n, m) for m in group.module_names)]
             claimed |= {name for name, _ in members}
+            if strict and named and not members:
+                raise OverfitError(
+                    f"no trainable parameter belongs to {', '.join(group.module_names)}",
+                    where=strict,
+                    allowed="globs over modules, or parts of their names",
+                    hint=f"parameters are named {shorten([name for name, _ in named])}",
+                )
             if members:
                 self.groups.append(([p for _, p in members], group.max_norm, group.norm_type))
         self.unclaimed = tuple(name for name, _ in named if name not in claimed) if groups else ()
@@ -156,7 +169,15 @@ def _belongs(name: str, module_name: str) -> bool:
 
 
 def set_hyperparameter(optimizer: torch.optim.Optimizer, key: str, value: float) -> None:
-    """Writes one hyper-parameter into every parameter group."""
+    """Writes one hyper-parameter into every parameter group.
+
+    Raises:
+        OverfitError: the value is no number.
+    """
+    if not isinstance(value, (int, float)) and not (isinstance(value, torch.Tensor) and value.numel() == 1):
+        raise OverfitError(
+            f"a {type(value).__name__}", where=f"the schedule of {key}", allowed="a number at every step"
+        )
     for group in optimizer.param_groups:
         if key in group:
             group[key] = value

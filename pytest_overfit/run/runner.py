@@ -140,8 +140,8 @@ class _Runner:
         """The batches, the same on every rank."""
         sample, ranks = draw(subject.data), self.place.ranks
         if subject.val_data is not None:
-            sample = replace(sample, val=one_batch(subject.val_data))
-        if sample.val is None and self.settings.criteria.train_val is not None:
+            sample = replace(sample, val=one_batch(subject.val_data, where="val_data"))
+        if sample.val is None and self.settings.criteria.train_val:
             raise OverfitError(
                 "training to be compared with evaluation, and nothing to evaluate on",
                 where="train_val",

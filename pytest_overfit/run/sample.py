@@ -73,7 +73,7 @@ def draw(data: Any) -> Sample:
     return Sample(first, differences=differences, draws=2 + again)
 
 
-def one_batch(data: Any) -> Any:
+def one_batch(data: Any, *, where: str = "data") -> Any:
     """The first batch of a batch, a loader or other iterable of batches, or a callable that returns one.
 
     Raises:
@@ -85,8 +85,8 @@ def one_batch(data: Any) -> Any:
         return data
     if callable(data) and not defines(data, "__iter__"):
         return data()
-    _refuse_strangers(data)
-    return first_batch(data)
+    _refuse_strangers(data, where)
+    return first_batch(data, where=where)
 
 
 def is_batch(data: Any) -> bool:
@@ -96,11 +96,11 @@ def is_batch(data: Any) -> bool:
     return dataclasses.is_dataclass(type(data)) or is_carrier(data)
 
 
-def _refuse_strangers(data: Any) -> None:
+def _refuse_strangers(data: Any, where: str = "data") -> None:
     if not defines(data, "__iter__"):
         raise OverfitError(
             f"a {type(data).__name__} where data is wanted",
-            where="data",
+            where=where,
             allowed="a batch (any nest of tensors), a DataLoader or other iterable of batches, or a callable",
         )
 
@@ -115,7 +115,7 @@ def differences_of(first: Any, second: Any) -> tuple[str, ...]:
     return tuple(difference.describe() for difference in compare_batches(first, second))
 
 
-def first_batch(loader: Iterable[Batch]) -> Batch:
+def first_batch(loader: Iterable[Batch], *, where: str = "loader") -> Batch:
     """A copy of the first batch of a loader, on the CPU.
 
     Raises:
@@ -123,4 +123,4 @@ def first_batch(loader: Iterable[Batch]) -> Batch:
     """
     for batch in loader:
         return freeze_batch(batch, torch.device("cpu"))
-    raise OverfitError("the loader gives no batch", where="loader", allowed="an iterable of at least one batch")
+    raise OverfitError("the loader gives no batch", where=where, allowed="an iterable of at least one batch")

@@ -140,7 +140,7 @@ def schedules_of(given: Any) -> dict[str, Schedule]:
         OverfitError: it is neither a callable nor a mapping of such.
     """
     schedules = dict(given) if isinstance(given, Mapping) else {} if given is None else {"lr": given}
-    if wrong := [value for value in schedules.values() if not callable(value)]:
+    if wrong := [value for value in schedules.values() if not callable(value) or isinstance(value, type)]:
         raise OverfitError(
             f"a {type(wrong[0]).__name__} where a schedule is wanted",
             where="schedule",

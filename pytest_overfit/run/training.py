@@ -93,9 +93,11 @@ class Training:
         self._materialise()
         self.frozen = freeze(model, settings.freeze, where=subject.key("freeze"))
         check_declarations(model, settings.criteria)
-        self.clip = GradientClipper(model, _clip_groups(subject, settings))
+        strict = subject.key("clip_grad_norm") if settings.clip_grad_norm else ""
+        self.clip = GradientClipper(model, _clip_groups(subject, settings), strict=strict)
         self.has_nothing_to_train = False
         self.handed, self.optimizers = self._optimizers()
+        _expect_scheduled(subject.schedules, self.optimizers)
         self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
@@ -175,7 +177,7 @@ class Training:
 
     def probe(self) -> Supervision | None:
         """What the loss answers to, where the settings ask for it. Everything is put back before it returns."""
-        asks = self.subject.application.probe is not None or self.settings.criteria.supervised is not None
+        asks = self.subject.application.probe is not None or bool(self.settings.criteria.supervised)
         if not asks or not self.settings.probes.sensitivity:
             return None
         return nudged(self.task.model, self.parts.initial, self._probe)
@@ -322,6 +324,19 @@ def _task(
     precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
     listened = given if subject.listened is None else subject.listened(batch)
     return CallTask(model, listened, loss, batch, device, precision, val, subject.predict)
+
+
+def _expect_scheduled(schedules: Mapping[str, Any], optimizers: Sequence[Optimizer]) -> None:
+    """Every schedule sets something. A config names one of the weight decay for any optimizer.
+
+    Raises:
+        OverfitError: with what can be scheduled.
+    """
+    there = {key: None for each in optimizers for group in each.param_groups for key in group if key != "params"}
+    if there and (odd := [key for key in schedules if key not in (*there, "lr", "weight_decay")]):
+        raise OverfitError(
+            f"a schedule of {odd[0]!r}", where="schedule", allowed=f"what the optimizer has: {', '.join(there)}"
+        )
 
 
 def _clip_groups(subject: Subject, settings: OverfitSettings) -> Sequence[ClipGroup]:

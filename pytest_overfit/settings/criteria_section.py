@@ -36,7 +36,7 @@ def read_criteria(section: Section, default: Criteria, in_config: bool) -> Crite
         stochastic=section.switch("stochastic", False),
         allow=_read_allowed(section),
     )
-    stated = criteria.objective is not None and as_switch(section.values.get("objective", True)) is not True
+    stated = bool(criteria.objective) and as_switch(section.values.get("objective", True)) is not True
     if criteria.unbounded and not stated:
         section.problem("unbounded", "true", "a stated objective limit beside it")
     misread = any(problem.key.startswith(section.key) for problem in section.problems)

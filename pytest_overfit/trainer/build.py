@@ -114,6 +114,7 @@ def dry_build(config: OverfitConfig, model: nn.Module, loss: Loss, *, turn: int 
     device = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=turn).device
     with preserved(model), at_home(config):
         freeze(model, config.frozen_module_names, where=KEYS["freeze"])
+        freeze(model, settings.freeze, where="overfit.freeze")
         _expect_clip_groups(config, GradientClipper(model, config.gradient_clip))
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = build_optimizer(config.optimizer, trainable or model.parameters())

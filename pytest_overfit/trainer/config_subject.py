@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import Adapter, Application, Subject
 from pytest_overfit.settings.settings import OverfitSettings
@@ -68,7 +69,7 @@ def subject_of(
         name=config.exp_name,
         val_every=config.val_epoch_freq * config.overfit.steps_per_epoch,
         shows_pictures=config.logging.log_visuals,
-        keys=KEYS,
+        keys={**KEYS, "clip_grad_norm": "overfit.clip_grad_norm"} if config.overfit.clip_grad_norm else KEYS,
         notes=config.notes,
     )
 
@@ -127,13 +128,23 @@ def _completed(config: OverfitConfig, given: Subject, adapted: Subject, applicat
 
 
 def predict(model: Any, batch: Mapping[str, Any]) -> Any:
-    """The predictions of a VGGT-style model, which is called with the images alone."""
+    """The predictions of a VGGT-style model, which is called with the images alone.
+
+    Raises:
+        OverfitError: the batch has none.
+    """
+    if not isinstance(batch, Mapping) or "images" not in batch:
+        found = f"the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        raise OverfitError(
+            found, where="the batch of a config's model", allowed="a mapping with images, (B, S, 3, H, W) in 0 to 1"
+        )
     return model(images=batch["images"])
 
 
 def _of_its_own(subject: Subject, parts: str) -> Subject:
     """A subject that brings these parts; what it cannot be evaluated by is left out."""
-    note = f"{parts} are those of {type(subject.model).__name__}, not the config's"
+    verb = "are those" if " and " in parts else "is that"
+    note = f"{parts} {verb} of {type(subject.model).__name__}, not the config's"
     data: Sample = subject.data
     if subject.step is not None and subject.loss is None:
         data = replace(data, val=None)

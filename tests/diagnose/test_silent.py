@@ -210,3 +210,30 @@ def test_a_criterion_that_forward_builds_beside_dropout() -> None:
     result = learn(Labelled(nn.Tanh), batch, None, objective=0.2)
     assert result.passed
     assert not names(result)
+
+
+class _TokenModel(nn.Module):
+    """A small causal language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.body, self.head = nn.Embedding(12, 32), nn.GRU(32, 32, batch_first=True), nn.Linear(32, 12)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(self.embed(tokens))[0])
+        return logits
+
+
+@pytest.mark.parametrize("tokens", [torch.arange(1, 11), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])])
+def test_the_next_token_is_not_the_token_itself(tokens: Tensor) -> None:
+    """Tokens that count up are a rising line of the next ones, and no answer that leaks."""
+    batch = tokens[None, :-1], tokens[None, 1:]
+    result = run_overfit(
+        _TokenModel(),
+        batch,
+        lambda model, data: F.cross_entropy(model(data[0]).flatten(0, 1), data[1].flatten()),
+        optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+        max_steps=400,
+    )
+    assert result.passed, result.failure_text()

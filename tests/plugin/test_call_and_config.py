@@ -96,3 +96,37 @@ def test_a_lightning_module_is_trained_under_a_config(pytester: pytest.Pytester,
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-rs")
     result.stdout.fnmatch_lines(["*note: the loss, the step and the optimizer are those of Module, not the config's"])
     result.stdout.fnmatch_lines(["ok * run *", "ok * objective *"])
+
+
+def test_a_config_without_a_validation_split_is_green(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """There is nothing to compare with, and nobody asked for it."""
+    tiny()
+    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-set", "data.val=null")
+    result.assert_outcomes(passed=14)
+
+
+def test_a_pattern_of_ours_that_freezes_nothing_fails_the_config(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Before anything is trained, under the name of the key that was set."""
+    tiny()
+    result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "--overfit-set", "overfit.freeze=nope")
+    result.assert_outcomes(failed=1, passed=2, skipped=12)
+    result.stdout.fnmatch_lines(["*where: overfit.freeze*"])
+
+
+def test_a_validation_batch_of_the_fixtures(pytester: pytest.Pytester) -> None:
+    """It is used without a config too."""
+    pytester.makepyfile(
+        """
+        import pytest, torch
+        from torch import nn
+
+        @pytest.fixture
+        def overfit_val_batch():
+            return torch.ones(3, 2), torch.zeros(3, 1)
+
+        @pytest.mark.overfit(train_val=True, objective=100.0, supervised=False, diagnose=False)
+        def test_learns(overfit):
+            overfit(nn.Linear(2, 1), (torch.ones(3, 2), torch.zeros(3, 1)), nn.MSELoss())
+        """
+    )
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -91,30 +91,28 @@ def _moved_places(call: ModelCall, tensor: Tensor, axes: Any, output: int, place
 def _relation(tensor: Tensor, axes: tuple[int, ...], target: Tensor) -> str:
     """Whether the targets are the argument itself ("same"), or its next place ("next"); empty where neither."""
     given, wanted = tensor.detach().double(), target.detach().double()
-    if given.numel() == wanted.numel() and _alike(given.reshape(-1), wanted.reshape(-1)):
-        return "same"
-    if len(axes) != 1:
-        return ""
-    axis = axes[0]
-    count = given.shape[axis] - 1
-    later = given.narrow(axis, 1, count).reshape(-1)
-    if given.numel() == wanted.numel():
-        wanted = wanted.reshape(given.shape).narrow(axis, 0, count).reshape(-1)
-    if later.numel() != wanted.numel():
-        return ""
-    if _alike(later, wanted.reshape(-1)):
-        return "next"
-    return "same" if _alike(given.narrow(axis, 0, count).reshape(-1), wanted.reshape(-1)) else ""
+    pairs = {"same": (given, wanted)} if given.numel() == wanted.numel() else {}
+    if len(axes) == 1:
+        axis, count = axes[0], given.shape[axes[0]] - 1
+        cut = wanted.reshape(given.shape).narrow(axis, 0, count) if pairs else wanted
+        if given.narrow(axis, 1, count).numel() == cut.numel():
+            pairs["next"] = given.narrow(axis, 1, count), cut
+            pairs.setdefault("same", (given.narrow(axis, 0, count), cut))
+    # Equal before alike: tokens that count up are a rising line of the next ones.
+    for alike in (torch.equal, _on_a_line):
+        for relation, (a, b) in pairs.items():
+            kept = b.reshape(-1) != -100
+            if _tells(a.reshape(-1)[kept], b.reshape(-1)[kept], alike):
+                return relation
+    return ""
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    """Equal, or one a rising line of the other (levels of a quantised image)."""
-    kept = b != -100
-    a, b = a[kept], b[kept]
-    if a.numel() < 4 or float(a.std()) == 0 or float(b.std()) == 0:
-        return False
-    if torch.equal(a, b):
-        return True
+def _tells(a: Tensor, b: Tensor, alike: Callable[[Tensor, Tensor], bool]) -> bool:
+    return a.numel() >= 4 and float(a.std()) > 0 and float(b.std()) > 0 and alike(a, b)
+
+
+def _on_a_line(a: Tensor, b: Tensor) -> bool:
+    """Whether one is a rising line of the other, as the levels of a quantised image are."""
     correlation = float(((a - a.mean()) * (b - b.mean())).mean() / (a.std(correction=0) * b.std(correction=0)))
     return correlation > 0.9999
 
