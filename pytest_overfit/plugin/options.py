@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.report.markdown.translations import LANGUAGES
+from pytest_overfit.report import LANGUAGES
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 STORAGE = ".overfit"

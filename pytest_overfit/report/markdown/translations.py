@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.report import LANGUAGES
 
 Words = Mapping[str, str]
 
@@ -189,8 +190,6 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "joint": (" ", ""),
     "again": ("Run it again", "复现命令"),
 }
-
-LANGUAGES = ("en", "zh")
 
 
 def words(lang: str) -> Words:

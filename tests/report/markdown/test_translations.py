@@ -8,7 +8,8 @@ import string
 import pytest
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.report.markdown.translations import LANGUAGES, words
+from pytest_overfit.report import LANGUAGES
+from pytest_overfit.report.markdown.translations import words
 
 
 def fields_of(template: str) -> list[str]:
