@@ -359,3 +359,16 @@ def test_what_cannot_be_done_is_said(asked: dict[str, Any], told: str) -> None:
         )
     assert fnmatch.fnmatchcase(str(error.value).replace("\n", " "), f"*{told}*")
     assert "did you mean 'camera'" not in str(error.value)
+
+
+def test_what_starts_at_zero_is_nudged_before_it_is_asked() -> None:
+    """A head of zeros hides the input at the start and no longer; the initial weights are back before the run."""
+    head = nn.Linear(8, 1)
+    nn.init.zeros_(head.weight)
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), head)
+    batch = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.ones(4, 1)
+    record = run_overfit(model, batch, F.mse_loss, max_steps=3, hold_steps=1, diagnose=False).record
+    assert record.supervision is not None
+    assert record.supervision.answers["0"]["objective"] > 0
+    assert record.supervision.unread == ()
+    assert not head.weight.any()
