@@ -11,7 +11,7 @@ import pytest
 import pytest_overfit
 from pytest_overfit.errors import ConfigError, OverfitError, PairError
 from pytest_overfit.errors.suggest import nearest, shorten
-from pytest_overfit.plugin.options import Options, arguments_with, resolve_options
+from pytest_overfit.plugin.resolved_options import Options, arguments_with, resolve_options
 
 
 def test_public_names_are_pinned() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.plugin.config_items import RUN, check_of
-from pytest_overfit.plugin.options import absolute
+from pytest_overfit.plugin.resolved_options import absolute
 from pytest_overfit.plugin.state import STAGES, FileState, SessionState
 from pytest_overfit.trainer.config import OverfitConfig
 

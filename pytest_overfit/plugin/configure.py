@@ -10,7 +10,8 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin import rank_session
-from pytest_overfit.plugin.options import INI, OPTIONS, arguments_with, config_of_argument, unknown_name
+from pytest_overfit.plugin.options import INI, OPTIONS
+from pytest_overfit.plugin.resolved_options import arguments_with, config_of_argument, unknown_name
 from pytest_overfit.plugin.state import SessionState, session_state
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.plugin.options import Options
+from pytest_overfit.plugin.resolved_options import Options
 from pytest_overfit.plugin.screen import showing
 from pytest_overfit.plugin.state import FileState, ItemState, SessionState, item_state, session_state
 from pytest_overfit.settings.keywords import COMMAND_LINE, INI, MARKER

@@ -19,7 +19,8 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
-from pytest_overfit.plugin.options import LOOKING, Options
+from pytest_overfit.plugin.options import LOOKING
+from pytest_overfit.plugin.resolved_options import Options
 from pytest_overfit.plugin.state import STAGES, SessionState, session_state
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.untrusted.files import open_to_append

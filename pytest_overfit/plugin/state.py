@@ -14,7 +14,7 @@ import pytest
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.faults import Faults
-from pytest_overfit.plugin.options import Options, absolute, resolve_options
+from pytest_overfit.plugin.resolved_options import Options, absolute, resolve_options
 from pytest_overfit.plugin.screen import Screen, screen_of
 from pytest_overfit.settings.ladder import Layer, Resolved, resolve_settings
 from pytest_overfit.settings.strictness import strict_settings
