@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_overfit.diagnose.answers import answers
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
@@ -286,7 +287,10 @@ def judged(
         if record.stop == "hung":
             found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)
-    return OverfitResult(record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked)
+    told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
+    return OverfitResult(
+        record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked, answers=told
+    )
 
 
 def _unlooked(record: RunRecord, inspected: RunInspector | None, may_be: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pytest_overfit.diagnose.answers import Answer
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.errors import OverfitError
@@ -33,6 +34,7 @@ class OverfitResult:
         causes: why it failed, the strongest first; ids and where to look are those of docs/causes.md.
         evidence: the numbers that the causes rest on; None where nothing was diagnosed.
         not_asked: questions of the diagnosis that have no answer, and why.
+        answers: what was asked of the run, and what it answered; of several seeds the one that did worst.
     """
 
     record: RunRecord
@@ -41,6 +43,7 @@ class OverfitResult:
     causes: tuple[Cause, ...] = ()
     evidence: Evidence | None = None
     not_asked: tuple[NotAsked, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -116,4 +119,4 @@ def of_seeds(results: Sequence[OverfitResult], *, needed: int) -> OverfitResult:
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed)
     worst = min(results, key=lambda r: (r.passed, float("inf") if r.margin is None else r.margin))
     not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))
-    return OverfitResult(worst.record, findings, tuple(results), worst.causes, worst.evidence, not_asked)
+    return replace(worst, findings=findings, runs=tuple(results), not_asked=not_asked)

@@ -48,6 +48,10 @@ def experiment_record(document: Document, lang: str = "en") -> str:
     sections.append(_observations(document, said))
     if document.result is not None and (document.result.causes or document.verdict == "failed"):
         sections.append(_causes(document, said))
+    if document.result is not None and document.result.answers:
+        heads = [said["question"], said["measured"], said["answer"]]
+        rows = [[each.question, text(each.measured), text(each.answer)] for each in document.result.answers]
+        sections.append(_section(said["asked"], table(heads, rows)))
     if document.comparison is not None:
         sections.append(_comparison(document, said))
     sections.append(_conclusion(document, said))

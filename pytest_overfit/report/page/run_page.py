@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.diagnose.answers import Answer
 from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.charts import Chart, chart_data, charts_of
@@ -63,6 +65,15 @@ class RunView:
     @property
     def causes(self) -> tuple[Cause, ...]:
         return self.document.result.causes if self.document.result else ()
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What was asked of the run, and what it answered."""
+        return self.document.result.answers if self.document.result else ()
+
+    @property
+    def not_asked(self) -> tuple[NotAsked, ...]:
+        return self.document.result.not_asked if self.document.result else ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -30,6 +30,7 @@ def test_a_two_view_run_has_every_section() -> None:
         "## Observations",
         "### Problems",
         "### Notes",
+        "## What was asked",
         "## Conclusion",
         "## Run it again",
     ]
@@ -48,6 +49,7 @@ def test_chinese_has_the_same_sections() -> None:
         "观察",
         "问题",
         "备注",
+        "诊断提问",
         "结论",
         "复现命令",
     ]
@@ -187,7 +189,7 @@ def test_several_seeds(lang: str) -> None:
     assert document.result is not None
     source = experiment_record(document, lang)
     assert_well_formed(source)
-    *_, finals, seeds = tables(source)
+    *_, finals, seeds, _asked = tables(source)
     assert [row[0] for row in finals[1:]] == [row[0] for row in seeds[1:]] == ["0", "1", "2"]
     assert [row[3] for row in seeds[1:]] == [number(run.record.curves["objective"][-1]) for run in document.result.runs]
     assert str(document.result.record.seed) in source.split("## Loss" if lang == "en" else "## 损失")[1].split("\n")[2]
