@@ -10,12 +10,13 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import is_declared, learning
-from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep
+from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
 SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})
+FLOAT32_EPSILON = 1.2e-7
 FAR_ABOVE_EPSILON = 1e-3  # a norm of gradients that the eps of an optimizer does not feel
 
 
@@ -59,6 +60,7 @@ def no_update(evidence: Evidence) -> Iterator[Cause]:
         and rates_of.get(m.name, 0) > 0
         and not any(m.ratios)
         and not is_declared(m.name, evidence)
+        and not _rounds_away(m, evidence)
     ]
     if not still or not alive:
         return
@@ -76,6 +78,15 @@ def no_update(evidence: Evidence) -> Iterator[Cause]:
         certain=True,
         weight=0.92,
     )
+
+
+def _rounds_away(update: ParameterUpdate, evidence: Evidence) -> bool:
+    """Whether a right optimizer would leave it as it is: in float32 a rate that small is too small, and no more."""
+    group = next((each for each in evidence.groups if update.name in each.names), None)
+    if group is None or update.dtype != "float32":
+        return False
+    step = 1.0 if group.kind in SCALE_FREE else update.gradient or 0.0
+    return max(group.rates, default=0.0) * step < FLOAT32_EPSILON * update.size
 
 
 def clipped_away(evidence: Evidence) -> Iterator[Cause]:
