@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import spoken
 from pytest_overfit.judge.finding import Finding
@@ -14,7 +15,7 @@ from pytest_overfit.judge.stopped import HINT
 from pytest_overfit.plugin.faults import ends_session, from_users_code, is_skip_of_fixture, line_of, refused_skip
 from pytest_overfit.plugin.requester import Requester, given, limited_stage, requester_of, turn_of
 from pytest_overfit.plugin.state import STAGES, FileState
-from pytest_overfit.text.failure import cause_lines
+from pytest_overfit.text.failure import cause_lines, headline
 from pytest_overfit.text.table import runs_line
 
 RUN = "run"
@@ -91,14 +92,14 @@ def _criterion(name: str) -> Callable[..., None]:
 
     def check(request: pytest.FixtureRequest) -> None:
         __tracebackhide__ = True
-        requester, why = requester_of(request), []
+        requester, causes = requester_of(request), []
 
         def judge() -> Finding:
             verdict = requester.fixture("overfit_result")
-            why.extend(cause_lines(verdict.causes, most=1))
+            causes.extend(verdict.causes)
             return _told_here(_file(requester), verdict.finding(name))
 
-        _check(requester, name, A_VERDICT, judge, why)
+        _check(requester, name, A_VERDICT, judge, causes)
 
     return check
 
@@ -118,7 +119,7 @@ def _check_data(requester: Requester, name: str, allowed: str) -> None:
 
 
 def _check(
-    requester: Requester, name: str, allowed: str, judge: Callable[[], Finding], why: Sequence[str] = ()
+    requester: Requester, name: str, allowed: str, judge: Callable[[], Finding], causes: Sequence[Cause] = ()
 ) -> None:
     """Passes, fails or skips. The first item that meets an error tells it; what cannot be judged for it is skipped."""
     __tracebackhide__ = True
@@ -143,16 +144,27 @@ def _check(
         requester.state.finding = finding
         raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
     faults.held(name)
-    _report(requester, finding, why)
+    _report(requester, finding, causes)
 
 
-def _report(requester: Requester, finding: Finding, why: Sequence[str] = ()) -> None:
-    __tracebackhide__ = True
+def _report(requester: Requester, finding: Finding, causes: Sequence[Cause] = ()) -> None:
     requester.state.finding = finding
     if not finding.judged:
         raise pytest.skip.Exception(finding.observed) from None
     if not finding.passed:
-        raise pytest.fail.Exception("\n".join([finding.text(), *why]), pytrace=False) from None
+        raise pytest.fail.Exception(_failure(requester, finding, causes), pytrace=False) from None
+
+
+def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) -> str:
+    """What was missed and why in one line; the first item that fails says where, and what to change."""
+    if not causes:
+        return finding.text()
+    file, head = _file(requester), headline([finding], causes)
+    file.told = file.told or finding.name
+    if file.told == finding.name:
+        missed = replace(finding, hint=None).text()  # what to change is the cause's to say
+        return "\n".join([head, *cause_lines(causes, most=1), missed])
+    return f"{head}\nwhy: {causes[0].id}, see ::{file.told}"
 
 
 def _skip(requester: Requester, name: str, teller: str, allowed: str) -> None:

@@ -43,7 +43,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "call":
         _attach_properties(item, state, report, of_items=session.properties)
-        _attach_debug(state, report)
+        _attach_debug(state, report, shown=item.config.getoption("verbose", 0) >= 0)
         _attach_rows(item, state, report)
     if is_ours and session.secrets:
         report.longrepr = _hidden(report.longrepr, session.hide)
@@ -111,10 +111,10 @@ def _attach_properties(item: pytest.Item, state: ItemState, report: pytest.TestR
     report.user_properties.extend(wanted)
 
 
-def _attach_debug(state: ItemState, report: pytest.TestReport) -> None:
+def _attach_debug(state: ItemState, report: pytest.TestReport, *, shown: bool) -> None:
     """A section with the numbers of the run, on the first report that fails of the test, or of the items of a file."""
     owner = _owner(state)
-    if owner.debug is not None and report.failed:
+    if owner.debug is not None and report.failed and shown:
         report.sections.append((TITLE, "\n".join(owner.debug)))
     if report.failed or state.file is None:
         owner.debug = None

@@ -63,6 +63,7 @@ class FileState:
         items: names of its items, in the order in which they run and are reported; ``selected``: those of this session.
         built: name -> value and error of what is built once.
         training: its run has begun to train.
+        told: the item that has told why the run failed.
         properties: of its run, for the reports of its items.
         debug: the numbers of its run where it failed, until a report has shown them.
     """
@@ -74,6 +75,7 @@ class FileState:
     built: dict[str, tuple[Any, BaseException | None]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     training: bool = False
+    told: str = ""
     note: RunNote | None = None
     properties: list[tuple[str, str]] = field(default_factory=list)
     debug: tuple[str, ...] | None = None

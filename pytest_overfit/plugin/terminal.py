@@ -66,21 +66,30 @@ class LastLines:
 def _write_table(
     reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
 ) -> None:
-    table = [printable(line) for line in criteria_table(findings, width=width)]
+    verbose = reporter.config.getoption("verbose")
+    shown = [finding for finding in findings if not finding.passed] if verbose < 0 else findings
+    table = [printable(line) for line in criteria_table(shown, width=width)] if shown else []
     for line in table:
         reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
-    for line in _run_lines(run, table, debug=reporter.config.getoption("verbose") > 0) if run else ():
+    if len(shown) < len(findings):
+        reporter.write_line(
+            f"ok       {len(findings) - len(shown)}{'' if table else ' criteria'}{' more' if table else ''}"
+        )
+    for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         reporter.write_line(printable(line))
 
 
-def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool) -> Iterator[str]:
-    """How far a run went is told in the table, where there is room for all of it."""
+def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, quiet: bool) -> Iterator[str]:
+    """How far a run went is told in the table, where there is room for all of it.
+
+    Why it failed stands with the item that failed; at the end its first lines come once more, where there is room.
+    """
     for headline in run["headlines"]:
         progress, _, place = headline.partition("; ")
         yield place if any(line.endswith(progress) for line in table) else headline
     if run["times"]:
         yield str(run["times"])
-    yield from run["causes"]
+    yield from () if quiet else run["causes"]
     if debug:
         yield from run["debug"]
     for note in run["notes"]:

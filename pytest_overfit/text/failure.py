@@ -1,4 +1,4 @@
-"""A failed run as the text of a failing test: what was missed, why, and what to change, on one screen."""
+"""A failed run as the text of a failing test: what was missed and why in one line, then what to change. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,46 @@ from pytest_overfit.judge.finding import Finding
 MOST_LINES = 25
 MOST_CAUSES = 3
 MOST_WIDTH = 240
+HEAD_WIDTH = 120  # what a list of failures shows of each
+LIMITS = ("<", ">")
+DEFECTS = "defects"  # the criterion that repeats a cause
 NOT_NAMED = "why: no cause is proven, shown or observed; docs/causes.md says what was looked for"
 NOT_ALL_ASKED = "why: no cause is proven, shown or observed, and not everything was asked"
+
+
+def headline(missed: Sequence[Finding], causes: Sequence[Cause]) -> str:
+    """What was missed, and the strongest cause, within ``HEAD_WIDTH`` characters.
+
+    Example:
+        >>> camera = Finding("camera", False, "loss_camera 0.158 (start 0.2)", "< 0.001 for 5 steps in a row")
+        >>> headline([camera], [Cause("frozen", "", "16 of 78 tensors are frozen by '*camera_head*'", "")])
+        "loss_camera 0.158, allowed < 0.001: 16 of 78 tensors are frozen by '*camera_head*'"
+
+    Args:
+        missed: the first limit is told, else the first one; a mistake in a run that learns, by its cause alone.
+        causes: the strongest first.
+    """
+    shown = [finding for finding in missed if finding.name != DEFECTS]
+    first = min(shown, key=lambda finding: not finding.allowed.startswith(LIMITS), default=None)
+    what = "" if first is None else first.name
+    if first is not None and first.allowed.startswith(LIMITS):
+        what = f"{first.observed.partition(' (')[0]}, allowed {first.allowed.partition(' for ')[0]}"
+    elif first is not None and not causes:
+        what = f"{first.name}: {first.observed}"
+    why = causes[0].observed.partition("; ")[0] if causes else ""
+    if causes and first is None:
+        why = f"{causes[0].id}: {why}"
+    if what and why:
+        what = clipped(what, max(HEAD_WIDTH // 2, HEAD_WIDTH - len(why) - len(": ")))
+    return clipped(": ".join(part for part in (what, why) if part) or "no criterion was judged", HEAD_WIDTH)
 
 
 def failure_text(
     findings: Sequence[Finding], causes: Sequence[Cause], *, diagnosed: bool, notes: Sequence[str] = ()
 ) -> str:
-    """The missed criteria and the causes, at most ``MOST_LINES`` lines.
+    """The headline, the causes, and the missed criteria, at most ``MOST_LINES`` lines.
 
-    Criteria are told in full where there is room, else in one line each.
+    Where a cause stands, a criterion is one line: what to change is the cause's to say.
 
     Args:
         findings: all of them.
@@ -28,20 +58,31 @@ def failure_text(
         notes: what has to be known about the diagnosis: that it was interrupted, or what was not asked.
     """
     missed = [finding for finding in findings if finding.missed]
-    why = [*cause_lines(causes), *(f"note: {note}" for note in notes)]
+    noted = [f"note: {note}" for note in notes]
     if not causes and diagnosed and missed:
-        why.insert(0, NOT_ALL_ASKED if notes else NOT_NAMED)
+        noted.insert(0, NOT_ALL_ASKED if notes else NOT_NAMED)
+    why = cause_lines(causes)
+    told = missed_lines(findings, causes, most=MOST_LINES - len(why) - len(noted) - 1)
+    return "\n".join([headline(missed, causes), *(clipped(line) for line in (*why, *told, *noted))])
+
+
+def missed_lines(findings: Sequence[Finding], causes: Sequence[Cause], *, most: int = MOST_LINES) -> list[str]:
+    """How many criteria were missed, and each of them: in full where no cause is known and there is room."""
+    missed = [finding for finding in findings if finding.missed]
+    if not missed:
+        return []
     head = f"{len(missed)} of {len(findings)} criteria missed"
-    told = [line for finding in missed for line in finding.text().splitlines()] or ["no criterion was judged"]
-    if len(told) + len(why) + 1 > MOST_LINES:
-        told = [finding.text().splitlines()[0] for finding in missed]
-        room = max(1, MOST_LINES - len(why) - 1)
-        if len(told) > room:
-            told = [
-                *told[: room - 1],
-                f"and {len(told) - room + 1} more: {', '.join(f.name for f in missed[room - 1 :])}",
-            ]
-    return "\n".join([head, *(_clipped(line) for line in (*told, *why))])
+    shown = [finding for finding in missed if finding.name != DEFECTS or not causes]
+    if not shown:
+        return [f"{head}: {DEFECTS}"]
+    full = [line for finding in shown for line in finding.text().splitlines()]
+    if not causes and len(full) < most:
+        return [head, *full]
+    lines, room = [finding.text().splitlines()[0] for finding in shown], max(1, most - 1)
+    if len(lines) > room:
+        rest = ", ".join(finding.name for finding in shown[room - 1 :])
+        lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: {rest}"]
+    return [head, *lines]
 
 
 def cause_lines(causes: Sequence[Cause], *, most: int = MOST_CAUSES) -> list[str]:
@@ -59,5 +100,15 @@ def cause_lines(causes: Sequence[Cause], *, most: int = MOST_CAUSES) -> list[str
     return lines
 
 
-def _clipped(line: str) -> str:
-    return line if len(line) <= MOST_WIDTH else line[: MOST_WIDTH - 3] + "..."
+def clipped(line: str, width: int = MOST_WIDTH) -> str:
+    """A line that is no longer than this; one that is ends in dots, behind a whole word where there is one.
+
+    Example:
+        >>> clipped("the rate is too low", 15)
+        'the rate is...'
+    """
+    if len(line) <= width:
+        return line
+    cut = line[: width - 3]
+    whole = cut.rfind(" ")
+    return (cut[:whole] if whole > width // 2 else cut).rstrip(" ,;:(") + "..."

@@ -192,6 +192,7 @@ def _clip(text: str, width: int) -> str:
     line = " ".join(text.split())
     if len(line) <= width:
         return line
-    cut = line[: width - 3]
-    opened = cut.rfind(" (")
-    return (cut[:opened] if opened > cut.rfind(")") else cut).rstrip(" ,;(") + "..."
+    cut, opened = line[: width - 3], line[: width + 2].rfind(" (")
+    if opened > max(0, cut.rfind(")")):
+        return line[:opened]  # dots behind a number would look like more of its digits
+    return cut.rstrip(" ,;(") + "..."

@@ -115,7 +115,7 @@ def test_junit_has_a_testcase_per_item(pytester: pytest.Pytester, tiny: TinyConf
     assert [case.get("name") for case in cases] == list(ITEMS)
     failures = {case.get("name"): failure.text for case in cases for failure in case.iter("failure")}
     assert failures.keys() == {"camera", "prediction"}
-    assert "next: " in str(failures["camera"])
+    assert "change: " in str(failures["camera"])
     assert "step 40 of 40" in str(failures["camera"])
 
 

@@ -53,7 +53,14 @@ def test_a_missed_criterion_fails_a_marked_test(pytester: pytest.Pytester, tiny:
     )
     result = pytester.runpytest_inprocess("--overfit-set", "overfit.budget.max_steps=40")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*AssertionError: 2 of 11 criteria missed", "*camera: loss_camera*", "*prediction: *"])
+    result.stdout.fnmatch_lines(
+        [
+            "*AssertionError: loss_camera *, allowed < 0.001: *",
+            "*2 of 11 criteria missed",
+            "*camera: loss_camera*",
+            "*prediction: *",
+        ]
+    )
 
 
 @pytest.mark.parametrize(

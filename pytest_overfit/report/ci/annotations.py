@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from pytest_overfit.report.markdown.escape import plain
 from pytest_overfit.report.record.document import Document
+from pytest_overfit.text.failure import cause_lines, headline
 
 STATES = {
     "running": "the run has not come to its end",
@@ -59,11 +60,11 @@ def _of(document: Document) -> Iterator[str]:
         yield _error(document, document.state.replace("_", " "), STATES[document.state] + error)
     elif document.verdict == "failed" and not missed:
         yield _error(document, "not judged", document.error or "no criterion was judged")
-    why = [] if document.result is None else [cause.text() for cause in document.result.causes[:1]]
+    causes = () if document.result is None else document.result.causes
     for place, finding in enumerate(missed):
-        # The cause is that of the run, not of one criterion: it is told once.
-        told = [finding.text(), *(f"why: {cause}" for cause in why if place == 0)]
-        yield _error(document, finding.name, "\n".join(told))
+        head = headline([finding], causes) if causes else finding.text()
+        # The cause is that of the run, not of one criterion: where and what to change is told once.
+        yield _error(document, finding.name, "\n".join([head, *(cause_lines(causes, most=1) if place == 0 else ())]))
 
 
 def _error(document: Document, what: str, message: str) -> str:

@@ -15,6 +15,7 @@ from pytest_overfit.report.ci.annotations import annotations as annotate
 from pytest_overfit.report.ci.annotations import escape_data, escape_property
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
+from pytest_overfit.text.failure import cause_lines, headline
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record
 
@@ -50,8 +51,9 @@ def test_one_for_every_failed_criterion() -> None:
     assert [command[:2] for command in commands] == [
         ("tests/test_missing_step.py", f"overfit {finding.name}: {title}") for finding in missed
     ]
-    assert commands[0][2] == f"{missed[0].text()}\nwhy: {document.result.causes[0].text()}"
-    assert [command[2] for command in commands[1:]] == [finding.text() for finding in missed[1:]]
+    causes = document.result.causes
+    assert commands[0][2].splitlines() == [headline(missed[:1], causes), *cause_lines(causes, most=1)]
+    assert [command[2] for command in commands[1:]] == [headline([finding], causes) for finding in missed[1:]]
 
 
 def test_every_run_is_among_the_first() -> None:

@@ -36,6 +36,6 @@ class RankerTest(unittest.TestCase):
         def loss(models: dict[str, nn.Module], batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return contrastive_terms({**models, "query": lambda words: cached}, batch)
 
-        silent = r"(?s)^1 of \d criteria missed.*gradients: 3 parameter tensors: no gradient arrives.*query\."
+        silent = r"(?s)where: query\..*gradients: 3 parameter tensors: no gradient arrives"
         with pytest.raises(AssertionError, match=silent):
             self.overfit(models, self.pairs, loss, objective=0.05)
