@@ -3,12 +3,14 @@
     python -m benchmarks.wild.plain [NAME ...] [--seeds 3] [--curve] [--trace]
 
 A line for each program: the mean of the last 5 losses for every seed, the limit, and the seconds of one run. A program
-that does not come below its limit in all of them is no healthy program: the command exits 1.
+that does not come below its limit in all of them is no healthy program: the command exits 1. IDLE are parameters that never
+moved and that the program does not declare.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import sys
 import time
 import traceback
@@ -29,6 +31,7 @@ class Plain:
 
     losses: tuple[float, ...]
     seconds: float
+    idle: tuple[str, ...]  # trainable parameters that are what they were
 
     @property
     def reached(self) -> float:
@@ -42,6 +45,7 @@ def train(program: Program, seed: int = 0) -> Plain:
     torch.manual_seed(seed)
     model, batch = program.model(), program.batch()
     model.train()
+    before = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
     optimizer = program.optimizer([each for each in model.parameters() if each.requires_grad], program.lr)
     losses = []
     started = time.perf_counter()
@@ -51,7 +55,15 @@ def train(program: Program, seed: int = 0) -> Plain:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss))
-    return Plain(tuple(losses), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    idle = [name for name, each in model.named_parameters() if name in before and torch.equal(each, before[name])]
+    return Plain(tuple(losses), seconds, tuple(idle))
+
+
+def undeclared(program: Program, idle: tuple[str, ...]) -> list[str]:
+    """The parameters that never moved, without those of which the program says so."""
+    globs = [*program.given.get("unused", ()), *program.given.get("frozen", ())]
+    return [name for name in idle if not any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
 
 
 def reached(program: Program, seeds: int, curve: bool) -> tuple[str, bool]:
@@ -64,6 +76,9 @@ def reached(program: Program, seeds: int, curve: bool) -> tuple[str, bool]:
     )
     if curve:
         words += "  " + " ".join(f"{loss:.3g}" for loss in runs[0].losses[:: max(1, program.steps // 10)])
+    idle = undeclared(program, runs[0].idle)
+    if idle:
+        words += f"  {len(idle)} IDLE: {' '.join(idle[:6])}"
     return f"{words}{'' if healthy else '  NOT REACHED'}", healthy
 
 

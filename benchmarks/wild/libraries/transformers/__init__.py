@@ -1,4 +1,4 @@
-"""transformers: encoders, decoders, sequence to sequence, vision, sound and time series, with the losses they return."""
+"""transformers: encoders, decoders, sequence to sequence, vision, sound and time series, with their own losses."""
 
 from __future__ import annotations
 
