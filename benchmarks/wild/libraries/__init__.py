@@ -1,0 +1,1 @@
+"""A file for each library: ``programs()`` gives what is trained of it."""
