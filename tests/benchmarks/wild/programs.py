@@ -29,7 +29,8 @@ class Convolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(self.stem(x))).mean((2, 3))
-        return self.head(torch.relu(self.mix(x)))
+        out: Tensor = self.head(torch.relu(self.mix(x)))
+        return out
 
 
 class Words(nn.Module):
@@ -49,7 +50,8 @@ class Words(nn.Module):
         if mask is not None:
             seen = seen & mask[:, None, None].bool()
         x = x + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2))
-        return self.head(x)
+        out: Tensor = self.head(x)
+        return out
 
 
 class Signal(nn.Module):
@@ -63,7 +65,8 @@ class Signal(nn.Module):
         self.head = nn.Linear(32, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.drop(self.cell(torch.relu(self.first(x)))[0][:, -1]))
+        out: Tensor = self.head(self.drop(self.cell(torch.relu(self.first(x)))[0][:, -1]))
+        return out
 
 
 def classified(model: nn.Module, batch: Any) -> Tensor:

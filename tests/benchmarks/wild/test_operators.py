@@ -93,7 +93,8 @@ class OnlyMean(nn.Module):
         self.stem, self.head = nn.Conv2d(3, 64, 1), nn.Linear(64, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.relu(self.stem(x)).mean((2, 3)))
+        out: Tensor = self.head(torch.relu(self.stem(x)).mean((2, 3)))
+        return out
 
 
 def test_effect_needs_the_limit() -> None:
