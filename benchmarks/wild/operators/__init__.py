@@ -1,0 +1,21 @@
+"""The operators: mistakes that are put into programs by a program.
+
+They come from studies of what goes wrong in training code, and from trackers: the mutation operators of DeepCrime and
+DeepMutation, the silent errors that TrainCheck reproduces, the fault taxonomies behind them, DEForm's operators for
+attention, and issues of public repositories such as labels that are shifted twice or a mask of zeros. Left out is what
+no run on one batch can show: labels that belong to other inputs from the start, a fixed permutation of channels, a
+nonlinearity that is missing.
+"""
+
+from __future__ import annotations
+
+from benchmarks.wild.operators import architecture, data, graph, loop, losses, optimizers
+from benchmarks.wild.operators.operator import Operator
+
+OPERATORS: tuple[Operator, ...] = tuple(
+    each
+    for module in (loop, optimizers, graph, losses, architecture, data)
+    for each in vars(module).values()
+    if isinstance(each, Operator)
+)
+BY_ID: dict[str, Operator] = {each.id: each for each in OPERATORS}

@@ -1,0 +1,201 @@
+"""One call of a program's loss, written down: which modules are called with what, and which functions of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree
+
+from benchmarks.wild.case import Program
+
+PAIRS: tuple[Callable[..., Tensor], ...] = (
+    F.cross_entropy, F.nll_loss, F.binary_cross_entropy_with_logits, F.binary_cross_entropy, F.mse_loss, F.l1_loss,
+    F.smooth_l1_loss, F.huber_loss,
+)  # fmt: skip
+SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+ATTENTION = (F.scaled_dot_product_attention,)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """The first call of a module.
+
+    ``came`` and ``went`` are the shapes of the first tensor among its arguments and of its output, where that is a
+    tensor of floating point. ``graph`` says that gradients flow back from the output, ``own`` how many trainable
+    parameters the module has itself, ``below`` how many with all of its parts.
+    """
+
+    name: str
+    module: str
+    came: Shape | None
+    went: Shape | None
+    graph: bool
+    own: int
+    below: int
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether its output could be left out."""
+        return self.went is not None and self.came == self.went
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """A call of a loss function of torch, by its number among them: its arguments' shapes, and its target."""
+
+    function: str
+    output: Shape
+    target: Tensor
+    grad: bool
+
+
+@dataclass
+class Trace:
+    """What happened in one call of the loss.
+
+    ``softmaxes`` and ``attentions`` are the names of the modules that called them, ``inputs`` the paths of the tensors
+    of the batch that the model got as they were, ``masks`` the keywords of a mask of (sample, token) among them.
+    ``rows`` is the number of samples: the length that most tensors of the batch have.
+    """
+
+    modules: list[ModuleCall] = field(default_factory=list)
+    losses: list[LossCall] = field(default_factory=list)
+    softmaxes: list[str] = field(default_factory=list)
+    attentions: list[tuple[str, bool, bool]] = field(default_factory=list)  # module, causal, with a mask
+    transposes: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+    rows: int = 0
+
+    def places(self, fits: Callable[[ModuleCall], bool]) -> list[ModuleCall]:
+        """Parts of the model, not all of it, that fit."""
+        return [each for each in self.modules if each.name and fits(each)]
+
+
+def leaves(batch: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a batch by their paths."""
+    found, _ = _pytree.tree_flatten_with_path(batch)
+    for path, value in found:
+        if isinstance(value, Tensor):
+            yield _pytree.keystr(path), value
+
+
+def leaf(batch: Any, path: str) -> Tensor:
+    """The tensor of a batch at a path."""
+    return dict(leaves(batch))[path]
+
+
+class _Listening(TorchFunctionMode):
+    """Writes down the functions that operators know; ``inside`` is the stack of modules."""
+
+    def __init__(self, trace: Trace, inside: list[str]) -> None:
+        super().__init__()
+        self.trace, self.inside = trace, inside
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        at = self.inside[-1] if self.inside else None
+        if func in PAIRS and (pair := pair_of(args, kwargs)) is not None:
+            output, target, _ = pair
+            self.trace.losses.append(
+                LossCall(func.__name__, tuple(output.shape), target.detach().clone(), output.requires_grad)
+            )
+        elif at is None:
+            pass
+        elif func in SOFTMAX:
+            self.trace.softmaxes.append(at)
+        elif func in ATTENTION:
+            masked = kwargs.get("attn_mask", args[3] if len(args) > 3 else None) is not None
+            self.trace.attentions.append((at, bool(kwargs.get("is_causal")), masked))
+        elif func is Tensor.transpose and args[0].dim() == 4 and args[1:] in ((1, 2), (2, 1)):
+            self.trace.transposes.append(at)
+        return func(*args, **kwargs)
+
+
+def pair_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
+    """Output, target and the rest of the arguments of a loss function; None where they are not tensors."""
+    rest = dict(kwargs)
+    given = list(args)
+    output = given.pop(0) if given else rest.pop("input", None)
+    target = given.pop(0) if given else rest.pop("target", None)
+    if given:
+        rest["weight"] = given[0]  # the third argument of all that have one
+    return (output, target, rest) if isinstance(output, Tensor) and isinstance(target, Tensor) else None
+
+
+def trace_of(program: Program, seed: int) -> Trace:
+    """One call of a program's loss in training mode. The random generator is where it was afterwards."""
+    kept = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model, batch, trace = program.model(), program.batch(), Trace()
+    model.train()
+    known = {id(tensor): path for path, tensor in leaves(batch)}
+    lengths = [len(tensor) for _, tensor in leaves(batch) if tensor.dim()]
+    trace.rows = max(lengths, key=lengths.count, default=0)
+    inside: list[str] = []
+    seen: set[str] = set()
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(
+            module.register_forward_pre_hook(
+                _entering(name, inside, known if not name else {}, trace), with_kwargs=True
+            )
+        )
+        handles.append(module.register_forward_hook(_leaving(name, inside, seen, trace), with_kwargs=True))
+    try:
+        with _Listening(trace, inside):
+            program.loss(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        torch.set_rng_state(kept)
+    return trace
+
+
+def is_mask(keyword: str, value: Any) -> bool:
+    """Whether a keyword and its value are those of a mask over tokens that hides some."""
+    if "mask" not in keyword or not isinstance(value, Tensor) or value.dim() != 2:
+        return False
+    return sorted(value.unique().tolist()) == [0, 1]
+
+
+def _entering(name: str, inside: list[str], known: dict[int, str], trace: Trace) -> Any:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        inside.append(name)
+        for tensor in _pytree.tree_leaves((args, kwargs)) if known else ():
+            if id(tensor) in known and known[id(tensor)] not in trace.inputs:
+                trace.inputs.append(known[id(tensor)])
+        trace.masks += [each for each, value in kwargs.items() if known and is_mask(each, value)]
+
+    return enter
+
+
+def _leaving(name: str, inside: list[str], seen: set[str], trace: Trace) -> Any:
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        inside.pop()
+        if name in seen:
+            return
+        seen.add(name)
+        first = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+        is_float = isinstance(output, Tensor) and output.is_floating_point()
+        trace.modules.append(
+            ModuleCall(
+                name,
+                type(module).__name__,
+                None if first is None or not first.is_floating_point() else tuple(first.shape),
+                tuple(output.shape) if is_float else None,
+                bool(is_float and output.requires_grad),
+                sum(each.requires_grad for each in module.parameters(recurse=False)),
+                sum(each.requires_grad for each in module.parameters()),
+            )
+        )
+
+    return leave

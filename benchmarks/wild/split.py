@@ -1,0 +1,38 @@
+"""What may be looked at and tuned on, and what is kept back: operators by kind, libraries one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+from benchmarks.wild.operators import OPERATORS
+from benchmarks.wild.operators.operator import Operator
+
+Part = Literal["tuned", "held-out"]
+PARTS: tuple[Part, ...] = ("tuned", "held-out")
+OPERATORS_BY, LIBRARIES_BY = 15, 0  # the seeds; of the second 0 gives both parts half of the programs, of every trait
+LOOKED_AT: frozenset[str] = frozenset()  # held-out operators and libraries that somebody had to look into
+
+
+def _rank(name: str, seed: int = OPERATORS_BY) -> int:
+    return int(hashlib.sha256(f"{seed} {name}".encode()).hexdigest()[:8], 16)
+
+
+def part_of_library(library: str) -> Part:
+    """By its name alone, so that a library that is added later moves no other one."""
+    return "held-out" if _rank(library, LIBRARIES_BY) % 2 and library not in LOOKED_AT else "tuned"
+
+
+def parts_of_operators(operators: Iterable[Operator] = OPERATORS) -> dict[str, Part]:
+    """Half of each kind by a seeded order; of an odd number the kind's name decides which half is the larger."""
+    by_kind: dict[str, list[str]] = {}
+    for each in operators:
+        by_kind.setdefault(each.kind, []).append(each.id)
+    parts: dict[str, Part] = {}
+    for kind, ids in by_kind.items():
+        ordered = sorted(ids, key=_rank)
+        half = (len(ordered) + _rank(kind) % 2) // 2
+        for place, name in enumerate(ordered):
+            parts[name] = "held-out" if place < half and name not in LOOKED_AT else "tuned"
+    return parts
