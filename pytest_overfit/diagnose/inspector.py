@@ -12,11 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
+from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
@@ -218,7 +220,9 @@ class RunInspector:
         elif loss_of(context) is not None:
             context.tell(PROBES, "the floor of the loss", until - time.perf_counter())
             floor = ask("the floor of the loss", lambda: self._floor(context, until), otherwise=None)
-            self.probed = replace(self.probed, floor=floor)
+            question = "whether gradients are those of the reported objective at the start"
+            slopes = self.probed.agreement_at_start or ask(question, lambda: self._slopes(context), otherwise=None)
+            self.probed = replace(self.probed, floor=floor, agreement_at_start=slopes)
         self.evidence = replace(evidence, probed=self.probed)
 
         def learned(found: Evidence) -> None:
@@ -241,6 +245,10 @@ class RunInspector:
         if self.traced is not None:
             self.traced.first_bad, self.traced.huge = again.first_bad, again.huge
         return (*again.steps, *seen[1:])
+
+    def _slopes(self, context: RunContext) -> Agreement:
+        with context.at_start():
+            return measure_agreement(context, self.samples)
 
     def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None
