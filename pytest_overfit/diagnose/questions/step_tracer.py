@@ -79,6 +79,7 @@ class StepTracer:
         self.arguments: set[int] = set()
         self.outside: dict[str, None] = {}
         self.outputs: list[Tensor] = []  # of the last root call
+        self.drawn: list[Tensor] = []  # random numbers
         self.targets: list[Tensor] = []  # what predictions are compared with
         self.reordered = False  # a prediction that was compared is no output as it is
         self.bad: Op | None = None
