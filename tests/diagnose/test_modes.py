@@ -1,4 +1,4 @@
-"""What repeats, and what evaluation mode makes of it: chance however it is written, statistics that have yet to settle."""
+"""What repeats, and what evaluation mode makes of it: chance however it is written, statistics yet to settle."""
 
 from __future__ import annotations
 
