@@ -28,7 +28,6 @@ from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES
@@ -236,7 +235,7 @@ class RunInspector:
         """The steps that were seen, the first of them looked at thoroughly."""
         seen = () if self.traced is None else tuple(self.traced.steps)
         with context.at_start():
-            update = Again(context.update(context.task, GradientWatch(context.task.model)))
+            update = Again(context.update(context.task, context.new_watch()))
             again = TracedUpdate(update, context, self.samples, self.questions, thorough=True)
             with contextlib.suppress(Detached), again.running():
                 again(0, look=True, observe=False)

@@ -98,7 +98,8 @@ class Training:
         self.has_nothing_to_train = False
         self.handed, self.optimizers = self._optimizers()
         _expect_scheduled(subject.schedules, self.optimizers)
-        self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
+        total = None if ranks is None else ranks.total_of_shards
+        self.watch = GradientWatch(model, total, infinite=settings.criteria.infinite)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
             seed=request.seed,
@@ -133,6 +134,7 @@ class Training:
             schedules=subject.schedules,
             strict_terms=True,
             measure=subject.application.numbers,
+            infinite=settings.criteria.infinite,
         )
 
     def context(self, plan: Plan) -> RunContext:

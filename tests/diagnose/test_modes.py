@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -48,12 +49,12 @@ def noise(x: Tensor, training: bool) -> Tensor:
     return x + 0.001 * torch.randn_like(x)
 
 
-def run(function: Callable[[Tensor, bool], Tensor], **settings: object) -> OverfitResult:
+def run(function: Callable[[Tensor, bool], Tensor], **settings: Any) -> OverfitResult:
     torch.manual_seed(0)
     return run_overfit(
         lambda: Between(function), (torch.randn(6, 4), torch.arange(6) % 3), nn.CrossEntropyLoss(), objective=0.3,
         optimizer=lambda p: torch.optim.Adam(p, lr=1e-2), **settings,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dropping", [heads, mask, path])

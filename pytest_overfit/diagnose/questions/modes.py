@@ -95,8 +95,8 @@ def _settled(context: RunContext, task: Any, passes: int) -> float | None:
             norm.reset_running_stats()
         for _ in range(passes if norms else 0):
             context.on(task).forward()
-        for norm, values in counts.items():
-            norm.running_var.mul_((values - 1) / values)  # type: ignore[operator]
+        for module, values in counts.items():
+            module.get_buffer("running_var").mul_((values - 1) / values)
     return _loss(context, task)
 
 
