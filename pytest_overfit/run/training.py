@@ -98,8 +98,7 @@ class Training:
         self.has_nothing_to_train = False
         self.handed, self.optimizers = self._optimizers()
         _expect_scheduled(subject.schedules, self.optimizers)
-        total = None if ranks is None else ranks.total_of_shards
-        self.watch = GradientWatch(model, total, infinite=settings.criteria.infinite)
+        self.watch = GradientWatch(model, getattr(ranks, "total_of_shards", None), infinite=settings.criteria.infinite)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
             seed=request.seed,
@@ -143,7 +142,6 @@ class Training:
         before = [(p, start.value(p)) for p in self.task.model.parameters()]
         if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
             start = self._state_now()
-        data = subject.data
         return RunContext(
             task=self.task,
             plan=plan,
@@ -155,7 +153,7 @@ class Training:
             clip=self.clip,
             frozen=self.frozen,
             step=self._step(self.task.given),
-            drawn=data if callable(data) and not defines(data, "__iter__") else None,
+            drawn=subject.data if callable(subject.data) and not defines(subject.data, "__iter__") else None,
             callables=subject.callables,
             watchdog=self.request.watchdog,
         )
