@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
@@ -133,6 +134,8 @@ class Probed:
     unread_samples: int = 0
     paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
     mispaired: str = ""  # the output of which they do not
+    agreement: Agreement | None = None  # of the gradients of the trained model
+    agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model
 
 
@@ -212,6 +215,11 @@ class Evidence:
     def proof(self, *kinds: TrialKind) -> Attempt | None:
         """The first trial of one of these kinds that learns; None where none does."""
         return next((each for each in self.attempts if each.passed and each.trial.kind in kinds), None)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Slopes and gradients before the first step, where they are largest; else those of the trained model."""
+        return self.probed.agreement_at_start or self.probed.agreement
 
     def limit_of_objective(self) -> float | None:
         limit = self.limits.get("objective")

@@ -12,11 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
+from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
@@ -26,7 +28,6 @@ from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES
@@ -218,7 +219,9 @@ class RunInspector:
         elif loss_of(context) is not None:
             context.tell(PROBES, "the floor of the loss", until - time.perf_counter())
             floor = ask("the floor of the loss", lambda: self._floor(context, until), otherwise=None)
-            self.probed = replace(self.probed, floor=floor)
+            question = "whether gradients are those of the reported objective at the start"
+            slopes = self.probed.agreement_at_start or ask(question, lambda: self._slopes(context), otherwise=None)
+            self.probed = replace(self.probed, floor=floor, agreement_at_start=slopes)
         self.evidence = replace(evidence, probed=self.probed)
 
         def learned(found: Evidence) -> None:
@@ -232,7 +235,7 @@ class RunInspector:
         """The steps that were seen, the first of them looked at thoroughly."""
         seen = () if self.traced is None else tuple(self.traced.steps)
         with context.at_start():
-            update = Again(context.update(context.task, GradientWatch(context.task.model)))
+            update = Again(context.update(context.task, context.new_watch()))
             again = TracedUpdate(update, context, self.samples, self.questions, thorough=True)
             with contextlib.suppress(Detached), again.running():
                 again(0, look=True, observe=False)
@@ -241,6 +244,10 @@ class RunInspector:
         if self.traced is not None:
             self.traced.first_bad, self.traced.huge = again.first_bad, again.huge
         return (*again.steps, *seen[1:])
+
+    def _slopes(self, context: RunContext) -> Agreement:
+        with context.at_start():
+            return measure_agreement(context, self.samples)
 
     def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None

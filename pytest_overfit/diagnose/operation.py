@@ -99,11 +99,15 @@ class Clamped:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Random numbers: by which function, with which probability (NaN: it has none), and whether of an input."""
+    """Random numbers: by which function, with which probability (NaN: it has none), and whether of an input.
+
+    ``gates``: they let some activations through and not others, as dropout does, however it is written.
+    """
 
     random_by: str
     p: float
     of_input: bool
+    gates: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,15 @@ class Attention:
     deviation: float
     keys: int
     padding_alone: bool = False
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
 class HeadMask:
-    """Multi-head attention whose logits stay inside: what its mask lets through."""
+    """Multi-head attention whose logits stay inside: what its mask lets through, and what it drops."""
 
     padding_alone: bool
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criterion import Criterion
 
 
-def judge_finite(record: RunRecord) -> Finding:
-    """Is every loss term, prediction, gradient, parameter and optimizer state finite at every step?"""
+def judge_finite(record: RunRecord, infinite: Sequence[str] = ()) -> Finding:
+    """Is every loss term, prediction, gradient, parameter and optimizer state finite at every step?
+
+    What is infinite from the start in the same places is a mask or a bound, and has not gone wrong.
+
+    Args:
+        infinite: globs over places that are declared not to be judged.
+    """
     allowed = "finite losses, predictions, gradients and state"
     bad = record.non_finite
     if bad is None:
         if record.steps == 0:
             return Finding("finite", False, "no step was made", allowed, hint="see ::gradients and ::objective")
-        return Finding("finite", True, f"{record.steps} steps, all finite", allowed)
+        declared = f"; declared: {', '.join(infinite)} infinite" if infinite else ""
+        return Finding("finite", True, f"{record.steps} steps, all finite{declared}", allowed)
     return Finding(
         "finite",
         False,
@@ -33,7 +42,7 @@ def judge_finite(record: RunRecord) -> Finding:
 FINITE = Criterion(
     "finite",
     "no NaN, no infinity: in losses, outputs, gradients",
-    judge=lambda record, setting, criteria: judge_finite(record),
+    judge=lambda record, setting, criteria: judge_finite(record, criteria.infinite),
     tells=lambda record: record.stop == "non_finite",
     echoes=lambda record: record.non_finite is None or began_broken(record),
 )

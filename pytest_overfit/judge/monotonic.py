@@ -17,11 +17,12 @@ SMALL_CLIMB = 0.05  # a share of the fall that may be noise
 
 @dataclass(frozen=True)
 class Monotonic:
-    """The running median over ``window`` steps does not end above its best by more than a ``tolerance`` share.
+    """A climb of the running median over ``window`` steps by more than a ``tolerance`` share is recovered in the end.
 
-    A climb that is recovered is told and fails nothing; ``strict`` asks it of every step. A climb by less than a
-    ``floor`` share of the fall so far is the noise of a last stretch. Another thread count alone gave a healthy run
-    with momentum one of 2.5 %, so for any model the floor is wider than for the two-view recipe.
+    It is where a later median is at or below the earlier best, or the last one below the limit: such a climb is told
+    and fails nothing; ``strict`` asks every step not to rise. A climb by less than a ``floor`` share of the fall so far
+    is the noise of a last stretch. Another thread count alone gave a healthy run with momentum one of 2.5 %, so for
+    any model the floor is wider than for the two-view recipe, and it is judged where it is asked for alone.
     """
 
     window: int = bounded(21, at_least=1, whole=True)
@@ -35,14 +36,14 @@ def judge_monotonic(
 ) -> Finding:
     """Does every limited term fall as a trend while it is above its limit?
 
-    The running median over ``window`` steps must have fallen, and must not end above its best by more than
-    ``tolerance`` of it while it is above the limit. A climb on the way that the term has recovered from is told with
-    its size: a healthy run under Adam climbs too. ``strict`` asks of every single step that it does not rise.
+    The running median over ``window`` steps must have fallen, and must have come back from every climb by more than
+    ``tolerance`` of its best. One that the term has recovered from is told with its size: a healthy run under Adam
+    climbs too. ``strict`` asks of every single step that it does not rise.
     """
     allowed = (
         "no rising step above its limit"
         if settings.strict
-        else f"medians of {settings.window} steps end at most {settings.tolerance:.0%} above their best"
+        else f"medians of {settings.window} steps come back from climbs of more than {settings.tolerance:.0%}"
     )
     curves = [
         (term, record.curves[term], limit)
@@ -89,17 +90,27 @@ def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic,
     medians = running_median(curve, window)
     climbs = [*climbs_of(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)]
     largest = max(climbs, key=lambda climb: climb.share, default=Climb(0.0, 0, math.inf))
-    left = largest if settings.strict else next((c for c in climbs if c.step == len(medians) - 1), None)
-    if left is not None and left.share > (0.0 if settings.strict else settings.tolerance):
-        at = left.step + window
+    left = largest if settings.strict else _left(climbs, medians, below, settings.tolerance)
+    if left is not None and left.share > 0:
+        at, last = left.step + window, left.step == len(medians) - 1
         share = (medians[left.step] - max(left.best, below)) / max(medians[0] - left.best, 1e-12)
         small = f", {share:.1%} of its fall" if share < SMALL_CLIMB else ""
-        high, verb = number(medians[left.step]), "climbs" if settings.strict else "ends"
-        told = f"{term} {verb} {left.share:.0%} above its best {number(left.best)}, at {high} in step {at}{small}"
-        return left.share, told
+        verb = "ends" if last and not settings.strict else "climbs"
+        told = f"{term} {verb} {left.share:.0%} above its best {number(left.best)}, at {number(medians[left.step])}"
+        ends = "" if last or settings.strict else f", and does not come back to it: {number(medians[-1])} at the end"
+        return left.share, f"{told} in step {at}{small}{ends}"
     if not any(curve) or (min(medians[-1], curve[-1]) >= below and not medians[-1] < 0.99 * medians[0]):
         return 0.0, f"{term} does not fall: {number(medians[0])} at the start, {number(medians[-1])} at the end"
     return largest.share, ""
+
+
+def _left(climbs: Sequence[Climb], medians: Sequence[float], below: float, tolerance: float) -> Climb | None:
+    """What is left of the climbs beyond the tolerance: at the end, or the largest since the best, never made good."""
+    last = next((climb for climb in reversed(climbs) if climb.share > tolerance), None)
+    if last is None or medians[-1] < below or any(value <= last.best for value in medians[last.step + 1 :]):
+        return None
+    since = [climb for climb in climbs if climb.best == last.best]
+    return last if last.step == len(medians) - 1 else max(since, key=lambda climb: climb.share)
 
 
 def running_median(curve: Sequence[float], window: int) -> list[float]:
@@ -136,8 +147,9 @@ def climbs_of(medians: Sequence[float], below: float, *, noisy: bool = False, sm
 
 MONOTONIC = Criterion(
     "monotonic",
-    "the running median of every limited term falls, and does not end above its best while above its limit",
+    "the running median of every limited term falls, and comes back from every climb above its limit",
     Monotonic(floor=0.05),
     lambda record, setting, criteria: judge_monotonic(record, setting, criteria.limits(), noisy=criteria.stochastic),
     in_config=Monotonic(),
+    on=False,
 )

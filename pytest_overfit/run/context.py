@@ -98,6 +98,10 @@ class RunContext:
         seed_everything(self.seed)
         return fit(self.task, update, plan, watch=watch)
 
+    def new_watch(self) -> GradientWatch:
+        """A watch of the gradients of a run that is made again."""
+        return GradientWatch(self.task.model, infinite=self.plan.infinite)
+
     def on(self, task: Any) -> RunContext:
         """The same run of another task."""
         return replace(self, task=task)

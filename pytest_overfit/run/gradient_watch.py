@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from pytest_overfit.run.batch import DEEPEST
 from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.run.infinities import Infinities
 from pytest_overfit.run.record import NonFinite, ParameterRecord
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, text_of
 
@@ -25,11 +26,14 @@ ABSENT = -1.0  # in place of the norm of a gradient that is not there
 class GradientWatch:
     """Gradient norms: the largest of every parameter over the run, and one norm per module group and step.
 
-    ``total`` adds over the ranks that hold the shards of every parameter; None where each holds all of it.
+    ``total`` adds over the ranks that hold the shards of every parameter; None where each holds all of it;
+    ``infinite`` are globs over what may be so.
     A module group is a direct child of the model (``aggregator``, ``camera_head``, ...).
     """
 
-    def __init__(self, model: nn.Module, total: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, total: Callable[[Tensor], Tensor] | None = None, *, infinite: Sequence[str] = ()
+    ) -> None:
         self.total = total
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         homes = [name.split(".")[0] for name, _ in self.named]
@@ -39,7 +43,9 @@ class GradientWatch:
         self._largest: npt.NDArray[np.float32] = np.full(len(self.named), ABSENT, np.float32)
         self._members: dict[tuple[int, int], frozenset[int]] = {}
         self._absent: Tensor | None = None
+        self.infinities = Infinities(infinite)
         self.infinite = non_finite_tensors(model)  # from the start: see ``first_non_finite_state``
+        self.infinite |= {id(t): None for name, t in state_of(model) if self.infinities.excepts(name)}
 
     def observe(self, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
         """The gradient norm of every parameter, (P,) on the device; -1 where there is no gradient.
@@ -214,7 +220,12 @@ def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | Non
     return first[0] if first else None
 
 
-def non_finite_tensors(model: nn.Module) -> dict[int, Tensor]:
+def state_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a model by name."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def non_finite_tensors(model: nn.Module) -> dict[int, Tensor | None]:
     """The values of all parameters and buffers that are not finite now, by id: bounds, masks of minus infinity.
 
     What is so from the start and stays bit for bit what it was has not gone wrong.
@@ -230,25 +241,26 @@ def first_non_finite_state(
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     step: int,
-    start: Mapping[int, Tensor] | None = None,
+    start: Mapping[int, Tensor | None] | None = None,
 ) -> NonFinite | None:
     """The first parameter, buffer or optimizer-state tensor that is not finite. A host-device sync.
 
     Args:
-        start: what ``non_finite_tensors`` gave before the first step: what still is as it was then does not count.
+        start: what ``non_finite_tensors`` gave before the first step: what still is as it was then does not count, nor
+            what has None there.
     """
     meant = start or {}
     state_tensors = [v for optimizer in optimizers for state in optimizer.state.values() for v in state.values()]
     held = [*model.parameters(), *model.buffers(), *(v for v in state_tensors if isinstance(v, Tensor))]
     numbers = [_numbers(tensor) for tensor in held if id(tensor) not in meant]
-    changed = any(not _is_same(_numbers(tensor), meant[id(tensor)]) for tensor in held if id(tensor) in meant)
+    changed = any(not _is_meant(tensor, meant) for tensor in held if id(tensor) in meant)
     if not changed and _norms_are_finite([n for n in numbers if _can_be_infinite(n)]):
         return None
     names = {id(p): name for name, p in model.named_parameters()}
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
             found = _numbers(tensor)
-            if not _is_finite(found) and not (id(tensor) in meant and _is_same(found, meant[id(tensor)])):
+            if not _is_finite(found) and not _is_meant(tensor, meant):
                 return NonFinite(step, f"{kind} {name}", name.rpartition(".")[0] or None)
     for parameter, state in (item for optimizer in optimizers for item in optimizer.state.items()):
         for key, value in state.items():
@@ -256,6 +268,12 @@ def first_non_finite_state(
                 name = names.get(id(parameter), "?")
                 return NonFinite(step, f"optimizer state {key} of {name}", name.rpartition(".")[0] or None)
     return None
+
+
+def _is_meant(tensor: Tensor, meant: Mapping[int, Tensor | None]) -> bool:
+    """Whether a tensor is declared, or infinite as it was from the start."""
+    value = meant.get(id(tensor))
+    return id(tensor) in meant and (value is None or _is_same(_numbers(tensor), value))
 
 
 def _norms_are_finite(tensors: Sequence[Tensor]) -> bool:

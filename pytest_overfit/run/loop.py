@@ -52,7 +52,7 @@ class Plan:
     shows the last ones).
     ``agree`` gives every rank the first one's decision, ``any_of`` what any of them has found; ``blame`` looks for the
     module behind a prediction that is not finite, which takes a forward pass of one rank alone.
-    ``alive`` is told of every step.
+    ``alive`` is told of every step; ``infinite`` are globs over what may be so.
     ``schedules`` are hyper-parameter -> its value at the progress of the run, ``measure`` gives numbers of predictions.
     ``strict_terms`` makes a stated limit on a term that the loss does not give an error instead of a missed criterion.
     """
@@ -72,6 +72,7 @@ class Plan:
     any_of: Callable[[Any], Any] = _as_it_is
     alive: Callable[[], None] = lambda: None
     blame: bool = True
+    infinite: tuple[str, ...] = ()
 
 
 @dataclass
@@ -305,7 +306,7 @@ def _first_bad(
         if bad is not None:
             return NonFinite(step, f"prediction {bad}", _blame(task, watch) if blame else None)
         for name, value in zip(row.terms, values, strict=False):
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not watch.infinities.excepts(name):
                 return NonFinite(step, f"loss term {name}", None)
         if row.norms is not None and (culprit := watch.first_non_finite(row.norms)) is not None:
             return NonFinite(step, f"gradient of {culprit.split('.')[0]}", culprit.rpartition(".")[0] or culprit)

@@ -98,7 +98,7 @@ class Training:
         self.has_nothing_to_train = False
         self.handed, self.optimizers = self._optimizers()
         _expect_scheduled(subject.schedules, self.optimizers)
-        self.watch = GradientWatch(model, None if ranks is None else ranks.total_of_shards)
+        self.watch = GradientWatch(model, getattr(ranks, "total_of_shards", None), infinite=settings.criteria.infinite)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
             seed=request.seed,
@@ -133,6 +133,7 @@ class Training:
             schedules=subject.schedules,
             strict_terms=True,
             measure=subject.application.numbers,
+            infinite=settings.criteria.infinite,
         )
 
     def context(self, plan: Plan) -> RunContext:
@@ -141,7 +142,6 @@ class Training:
         before = [(p, start.value(p)) for p in self.task.model.parameters()]
         if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
             start = self._state_now()
-        data = subject.data
         return RunContext(
             task=self.task,
             plan=plan,
@@ -153,7 +153,7 @@ class Training:
             clip=self.clip,
             frozen=self.frozen,
             step=self._step(self.task.given),
-            drawn=data if callable(data) and not defines(data, "__iter__") else None,
+            drawn=subject.data if callable(subject.data) and not defines(subject.data, "__iter__") else None,
             callables=subject.callables,
             watchdog=self.request.watchdog,
         )

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.call_task import count_positional
 from pytest_overfit.run.gradient_watch import GradientWatch, named_outputs
+from pytest_overfit.run.infinities import Infinities
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
 
@@ -125,7 +126,7 @@ class PlainUpdate:
         norms = self.watch.observe() if observe else None
         if scaled and norms is not None:  # the scaler skips a step that overflows and lowers its scale: no failure
             norms = norms.nan_to_num(0.0, 0.0, 0.0)
-        row = make_row(terms, predictions, norms, look=look)
+        row = make_row(terms, predictions, norms, self.watch.infinities, look=look)
         if row.broken:
             return row
         self.clip()
@@ -154,7 +155,8 @@ class PlainUpdate:
         for optimizer in self.optimizers:
             optimizer.step(closure)  # type: ignore[arg-type]
         predictions, terms = first[0]
-        return make_row(terms, predictions, self.watch.observe() if observe else None, look=True)
+        norms = self.watch.observe() if observe else None
+        return make_row(terms, predictions, norms, self.watch.infinities, look=True)
 
     def _backward(self, terms: Terms) -> None:
         if not terms["objective"].requires_grad:
@@ -205,7 +207,7 @@ class OwnUpdate:
         self.norms, self.observe = None, observe
         terms = scalar_terms(self.step(self.task.batch))
         self.source = terms["objective"]
-        return make_row(terms, self.task.heard, self.norms, look=look)
+        return make_row(terms, self.task.heard, self.norms, self.watch.infinities, look=look)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not any(optimizer is known for known in self.optimizers):
@@ -258,23 +260,26 @@ def own_step(step: Callable[..., Any], model: Any, optimizer: Any) -> Callable[[
     return lambda batch: step(*(model, batch, optimizer)[:count])
 
 
-def make_row(terms: Terms, predictions: Any, norms: Tensor | None, *, look: bool) -> Row:
+def make_row(terms: Terms, predictions: Any, norms: Tensor | None, meant: Infinities, *, look: bool) -> Row:
     """The numbers of a step: read at once where that is asked for, else left on the device."""
     outputs = predictions if isinstance(predictions, Heard) else named_outputs(predictions)
     with torch._C.DisableTorchFunctionSubclass():  # a prediction may be of a class of its own
-        return _row_of(terms, outputs, norms, look=look)
+        return _row_of(terms, outputs, norms, meant, look=look)
 
 
-def _row_of(terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, *, look: bool) -> Row:
+def _row_of(
+    terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, meant: Infinities, *, look: bool
+) -> Row:
     if look:
         values = [value.item() for value in terms.values()]
-        bad = next((name for name, tensor in outputs if not _all_finite(tensor)), None)
+        bad = next((name for name, tensor in outputs if not meant.is_sound(name, tensor)), None)
         sound = norms is None or math.isfinite(norms.sum().item()) or bool(torch.isfinite(norms).all())
-        broken = bad is not None or not sound or not all(map(math.isfinite, values))
+        judged = [value for name, value in zip(terms, values, strict=True) if not meant.excepts(name)]
+        broken = bad is not None or not sound or not all(map(math.isfinite, judged))
         return Row(list(terms), [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
     device = next(iter(terms.values())).device if norms is None else norms.device
     losses = [value.detach().to(device, torch.float32) for value in terms.values()]
-    states = [torch.where(torch.isfinite(t.detach()).all(), 0.0, math.nan).to(device) for _, t in outputs]
+    states = [meant.state(name, tensor).to(device) for name, tensor in outputs]
     return Row(list(terms), [name for name, _ in outputs], torch.stack(losses + states), norms)
 
 
@@ -286,9 +291,3 @@ def wants_closure(optimizer: Optimizer) -> bool:
 
 def _has_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return kwargs.get("closure") is not None or any(callable(argument) for argument in args)
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    """A sum is the cheapest look at a tensor on the CPU; only one that overflows needs a second."""
-    flat = tensor.detach()
-    return math.isfinite(flat.sum(dtype=torch.float32).item()) or bool(torch.isfinite(flat).all())

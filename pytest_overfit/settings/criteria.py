@@ -63,11 +63,11 @@ class Criteria:
     Every registered criterion is a keyword and an attribute; what is not given has its default, that of a run under a
     config where ``in_config`` says so. ``terms`` has the limits of further terms of the loss.
 
-    Five are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
-    get no gradient, or do not move, on purpose; ``unbounded`` says that the objective has no floor, so that its stated
-    limit counts although it may be negative; ``stochastic`` that forward passes or draws are random, so that limits
-    hold for a windowed mean and draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are
-    meant here.
+    Six are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
+    get no gradient, or do not move, on purpose; ``infinite`` over outputs, terms, parameters and buffers that `finite`
+    does not judge; ``unbounded`` says that the objective has no floor, so that its stated limit counts although it may
+    be negative; ``stochastic`` that forward passes or draws are random, so that limits hold for a windowed mean and
+    draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are meant here.
 
     Example:
         >>> Criteria(monotonic=False, terms={"loss_T": Limit(0.001)}).names()[3:]
@@ -78,6 +78,7 @@ class Criteria:
     terms: Mapping[str, Limit]
     unused: tuple[str, ...]
     frozen: tuple[str, ...]
+    infinite: tuple[str, ...]
     unbounded: bool
     stochastic: bool
     allow: tuple[str, ...]
@@ -90,6 +91,7 @@ class Criteria:
         terms: Mapping[str, Limit] | None = None,
         unused: tuple[str, ...] = (),
         frozen: tuple[str, ...] = (),
+        infinite: tuple[str, ...] = (),
         unbounded: bool = False,
         stochastic: bool = False,
         allow: tuple[str, ...] = (),
@@ -105,6 +107,7 @@ class Criteria:
             "terms": dict(terms or {}),
             "unused": unused,
             "frozen": frozen,
+            "infinite": infinite,
             "unbounded": unbounded,
             "stochastic": stochastic,
             "allow": allow,
@@ -126,7 +129,8 @@ class Criteria:
 
     def _values(self) -> tuple[Any, ...]:
         settings = {name: self.setting(name) or None for name in entries()}
-        return settings, self.terms, self.unused, self.frozen, self.unbounded, self.stochastic, self.allow
+        declared = self.unused, self.frozen, self.infinite, self.unbounded, self.stochastic, self.allow
+        return settings, self.terms, *declared
 
     def setting(self, name: str) -> Any:
         """What a registered criterion is set to."""

@@ -17,7 +17,7 @@ from pytest_overfit.settings.criterion import Criterion
 
 GROUP = "pytest_overfit.criteria"
 # Keys beside the criteria in ``overfit.criteria``: further limits, and what is declared to be meant.
-BESIDE = ("terms", "unused", "frozen", "unbounded", "stochastic", "allow")
+BESIDE = ("terms", "unused", "frozen", "infinite", "unbounded", "stochastic", "allow")
 
 
 @dataclass(frozen=True)

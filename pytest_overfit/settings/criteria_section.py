@@ -32,6 +32,7 @@ def read_criteria(section: Section, default: Criteria, in_config: bool) -> Crite
         terms=_read_terms(section, terms - {*limit_aliases()}),
         unused=section.texts("unused"),
         frozen=section.texts("frozen"),
+        infinite=section.texts("infinite"),
         unbounded=section.switch("unbounded", False),
         stochastic=section.switch("stochastic", False),
         allow=_read_allowed(section),

@@ -13,6 +13,7 @@ from typing import Protocol
 from pytest_overfit.diagnose.evidence import Evidence, Tensor
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic
 from pytest_overfit.run.record import ParameterRecord, RunRecord
 
 TITLE = "overfit: batch, losses, gradients"
@@ -42,6 +43,7 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
           1       8x1    float32  -1.97   2.01   0.1372   target
         losses       first   best    at step  last
           objective  0.9032  0.8611  60       0.8611
+        trend: 1 falling, largest climb 0%
         gradients: largest norm of each of 4 parameters
           2.bias    1.201
           2.weight  0.8833
@@ -103,6 +105,9 @@ def _loss_lines(record: RunRecord, evidence: Evidence | None) -> Iterator[str]:
     yield from _aligned(rows)
     if len(curves) > MOST_TERMS:
         yield f"  and {shorten(list(curves)[MOST_TERMS:])}"
+    limits = {name: limit for name, limit in (evidence.limits if evidence else {}).items() if limit.below is not None}
+    if any(map(record.terms.get, limits)) and record.steps > 1:
+        yield f"trend: {judge_monotonic(record, MONOTONIC.setting, limits).observed}"
 
 
 def shares_of_objective(curves: Mapping[str, Sequence[float]], evidence: Evidence | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import held_since, judge_limit
 from pytest_overfit.judge.monotonic import Monotonic, climbs_of, judge_monotonic, running_median
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.settings.criteria import Criteria, Limit
 from tests.support.records import falling, record
 
 LIMITS = {"objective": Limit(0.01), "camera": Limit(0.001), "depth": Limit(0.01)}
@@ -164,13 +164,34 @@ def test_a_climb_that_is_left_is_named_with_its_step() -> None:
     finding = judge_monotonic(record(curves={"objective": curve}), Monotonic(window=5), limits)
     assert not finding.passed
     assert finding.observed == "objective ends 100% above its best 1, at 2 in step 100"
-    assert finding.allowed == "medians of 5 steps end at most 25% above their best"
+    assert finding.allowed == "medians of 5 steps come back from climbs of more than 25%"
     for end in (0.005, 0.9):  # below the limit, or below the earlier best
         recovered = record(curves={"objective": (*falling(4.0, 1.0, 50), *falling(3.0, end, 50))})
         finding = judge_monotonic(recovered, Monotonic(window=5), limits)
         assert finding.passed
         assert re.fullmatch(r"1 falling, largest climb \d+%, recovered", finding.observed)
         assert not judge_monotonic(recovered, Monotonic(strict=True), limits).passed
+
+
+def test_a_climb_that_is_never_made_good_is_left() -> None:
+    """Down again to 10 % above its best is no recovery; a small hill at the end of one that recovered is no climb."""
+    limits, window = {"objective": Limit(0.01)}, Monotonic(window=5)
+    curve = (*falling(4.0, 1.0, 50), *falling(3.0, 1.1, 50))
+    finding = judge_monotonic(record(curves={"objective": curve}), window, limits)
+    assert not finding.passed
+    told = "objective climbs 190% above its best 1, at 2.903 in step 53, and does not come back to it: 1.1 at the end"
+    assert finding.observed == told
+    hill = (*falling(4.0, 1.0, 50), *falling(3.0, 0.9, 50), *[1.0] * 10)
+    finding = judge_monotonic(record(curves={"objective": hill}), window, limits)
+    assert finding.passed
+    assert finding.observed.endswith(", recovered")
+
+
+def test_without_a_config_nobody_asks_for_it() -> None:
+    """A call or a marker may, and gets the wider floor; under a config it is on."""
+    assert Criteria().monotonic is None
+    assert Criteria(monotonic=True).monotonic == Monotonic(floor=0.05)
+    assert Criteria(in_config=True).monotonic == Monotonic()
 
 
 def test_a_flat_curve_is_not_monotonic() -> None:

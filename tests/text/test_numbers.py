@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -167,6 +168,7 @@ def test_a_small_run_shows_its_batch_and_its_gradients() -> None:
         ),
         "losses first best at step last",
         f" objective {curve[0]:.4g} {min(curve):.4g} 20 {curve[-1]:.4g}",
+        f"trend: objective does not fall: {median(curve[:10]):.4g} at the start, {median(curve[10:]):.4g} at the end",
         "gradients: largest norm of each of 4 parameters",
         *(f" {name} {norm:.4g}" for name, norm in sorted(norms.items(), key=lambda each: -(each[1] or 0.0))),
     ]

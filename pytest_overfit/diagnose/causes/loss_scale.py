@@ -12,6 +12,8 @@ from pytest_overfit.diagnose.operation import LOSS, Comparison
 from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
 
+LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
+
 
 def reduction(evidence: Evidence) -> Iterator[Cause]:
     """The size of the loss, and not its shape, is what the optimizer cannot take."""
@@ -85,23 +87,21 @@ def _summed(evidence: Evidence, elements: float) -> bool:
 
 
 def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
-    """What is differentiated is a multiple of what is reported, and the optimizer takes it as it is."""
-    if evidence.learned or not evidence.own_step or not evidence.steps:
+    """The gradients that the optimizer takes are those of a multiple of what is reported."""
+    found = evidence.agreement
+    factor = None if found is None or evidence.learned else found.factor
+    if found is None or factor is None or LITTLE < factor < MUCH or not found.reported:
         return
-    ratios = [
-        s.differentiated[0] / s.reported
-        for s in evidence.steps
-        if len(s.differentiated) == 1 and s.reported and math.isfinite(s.reported)
-    ]
-    if not ratios or max(ratios) - min(ratios) > 1e-2 * abs(ratios[0]) or 1e-2 < abs(ratios[0]) < 30:
+    multiple = found.differentiated / found.reported
+    if not 0.5 < multiple / factor < 2:
         return
     yield Cause(
         "loss-scale",
         "the train step",
-        f"what is differentiated is {number(ratios[0])} times the reported objective: gradients are as many times "
-        "too large or small",
+        f"what is differentiated is {number(multiple)} times the reported objective, and the gradient that the "
+        f"optimizer takes is {number(factor)} times its slope",
         "unscale gradients before the step (scaler.step(optimizer)), or differentiate the loss itself",
-        evidence={"ratio": ratios[0]},
+        evidence={"ratio": factor},
         weight=0.94,
     )
 

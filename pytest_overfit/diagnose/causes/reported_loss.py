@@ -78,11 +78,12 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
             return
         sums = (step.differentiated[0], sum(step.differentiated), step.differentiated[-1])
         ratios.append([value / step.reported for value in sums])
+    found = evidence.agreement
     steady = any(
         max(r[i] for r in ratios) - min(r[i] for r in ratios) <= 2e-3 * max(abs(r[i]) for r in ratios) for i in range(3)
     )
     joined = any(step.connected for step in evidence.steps)
-    if steady or joined or _constant(evidence):
+    if steady or joined or _constant(evidence) or (found is not None and found.agrees):
         return
     last = evidence.steps[-1]
     yield Cause(
@@ -96,10 +97,59 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def wrong_functions(evidence: Evidence) -> Iterator[Cause]:
+    """The backward of an autograd function is not that of its forward, and the whole gradient shows it."""
+    found = evidence.agreement
+    if found is None or evidence.learned or (evidence.own_step and found.agrees):
+        return
+    wrong = [f for f in found.functions if (f.blind and found.slopes) or not (f.agrees or f.is_flat)]
+    if not wrong:
+        return
+    first, whole = wrong[0], next(iter(found.slopes), None)
+    said = (
+        f"the backward of {first.where} gives the same gradient whatever it is given, a derivative of 0 included"
+        if first.blind
+        else f"the backward of {first.where} gives {number(first.gradient)} where its forward slopes by "
+        f"{number(first.measured)}"
+    )
+    yield Cause(
+        "wrong-backward",
+        first.where,
+        said
+        + (
+            f"; the gradient that the optimizer takes is {number(whole.gradient)}, the slope of the reported objective "
+            f"along it {number(whole.measured)}"
+            if whole
+            else ""
+        ),
+        "multiply by grad_output in backward()" if first.blind else "check backward() with torch.autograd.gradcheck",
+        evidence={"gradient": first.gradient, "slope": first.measured},
+        weight=0.955,
+    )
+
+
+def unequal_groups(evidence: Evidence) -> Iterator[Cause]:
+    """Means of micro-batches are averaged although they count different numbers of elements."""
+    start, end = evidence.probed.agreement_at_start, evidence.probed.agreement
+    if start is None or end is None or not (start.depends_on_groups and end.depends_on_groups):
+        return
+    factor = min(start.regrouped or 1.0, end.regrouped or 1.0)
+    yield Cause(
+        "grad-accumulation",
+        "the train step",
+        f"{end.backwards} micro-batches are averaged that count different numbers of elements: with the same samples "
+        f"in other micro-batches one weighs {number(factor)} times as much beside another as before",
+        "sum over every micro-batch, and divide by the number of elements that count in all of them",
+        evidence={"factor": factor, "micro_batches": float(end.backwards)},
+        certain=True,
+        weight=0.9,
+    )
+
+
 FAMILY = Family(
     group="loop",
     order=50,
-    rules=(another_model, another_loss),
+    rules=(another_model, another_loss, wrong_functions, unequal_groups),
     docs="""
 ### wrong-backward
 
@@ -120,8 +170,11 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
 ```
 
 - **Symptom**: the reported loss stays on a plateau, or climbs.
-- **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part.
-- **Fix**: call `backward()` on the loss that is reported.
+- **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part, and
+  the slope of the reported objective along the gradient that reaches the optimizer. Of an autograd function of your own
+  the slope of its `forward` beside what its `backward` gives, and whether that heeds what it is given. Straight-through
+  estimators and gradients that are turned around, scaled or clipped on purpose are none.
+- **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.
 
 ### wrong-model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
@@ -31,12 +32,13 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
     proven = evidence.proof("same random numbers")
     spread, still = evidence.probed.random_training, evidence.probed.random_evaluation
     drawn = (pair for pair in with_fact(evidence.probed.ops, Drawn) if pair[0].name == "random_in_evaluation")
-    drop = next((pair for pair in drawn if "dropout" in pair[1].random_by), None)
-    if drop is not None and (not evidence.learned or still > 0):
+    drop = next((pair for pair in drawn if pair[1].gates), None)
+    if drop is not None and still > 0 and not evidence.stochastic:
         yield Cause(
             "stochastic",
             drop[0].where,
-            f"{drop[1].random_by} (p={number(drop[1].p)}) goes on in evaluation mode: two passes "
+            f"{drop[1].random_by}{'' if math.isnan(drop[1].p) else f' (p={number(drop[1].p)})'} goes on in evaluation "
+            "mode: two passes "
             f"differ by {number(still)} of the output's size"
             + proof(proven, "with the same random numbers at every step"),
             "pass training=self.training, or an nn.Dropout that __init__ builds",
@@ -152,7 +154,8 @@ result = run_overfit(Net, (features, values), F.mse_loss, optimizer=adam, max_st
 
 - **Symptom**: the loss falls and then jumps about on a plateau.
 - **Evidence**: proven, certain: two passes under different seeds differ, and the run passes with the same random
-  numbers at every step. Certain are chance that goes on in evaluation mode, and a layer that is built in `forward`.
+  numbers at every step. Certain are dropout that goes on in evaluation mode, as a function, in an attention or by hand,
+  and a layer that is built in `forward`.
 - **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`.
 
 ### mode-gap

@@ -43,8 +43,8 @@ def depend(
     """
     of = f" of {call.name}" if call.name else ""
     base = call.again()
-    if not base:
-        return Dependence()  # a loss of its own, or whole numbers: nothing to be moved
+    if not any(tensor.numel() for tensor in base):
+        return Dependence()  # a loss of its own, whole numbers, or no element at all: nothing to be moved
     if not all(bool(torch.isfinite(t).all()) for t in base):
         raise Unanswerable("in evaluation mode they are not finite")
     if not _same(base, call.again()):

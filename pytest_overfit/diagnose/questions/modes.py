@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.diagnose.evidence import Probed
-from pytest_overfit.diagnose.operation import Op, Rebuilt
+from pytest_overfit.diagnose.operation import Attention, Drawn, HeadMask, Op, Rebuilt
 from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
@@ -21,7 +21,7 @@ from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 
-SETTLE = 200  # forward passes that bring running statistics up to date
+SETTLE = 20  # forward passes over which running statistics are averaged where a pass is random
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
 
@@ -31,14 +31,14 @@ def look(
     """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
     model, ask = context.task.model, questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
+    random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
     settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(context, task), otherwise=None)
-    training = found.training
+    training, passes = found.training, SETTLE if random_training > 0 else 1
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
         if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
             question = "the loss in evaluation mode once running statistics have settled"
-            settled = ask(question, lambda: _settled(context, task), otherwise=None)
-    random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
+            settled = ask(question, lambda: _settled(context, task, passes), otherwise=None)
     random_evaluation, permuted = 0.0, False
     ops: tuple[Op, ...] = ()
     if random_training > 0:
@@ -69,14 +69,34 @@ def _loss(context: RunContext, task: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _settled(context: RunContext, task: Any) -> float | None:
-    """The same after running statistics have caught up with the trained weights: only what stays is a gap."""
-    layers = [m for m in context.task.model.modules() if getattr(m, "running_mean", None) is not None]
-    if layers:
-        slowest = min((float(m.momentum) for m in layers if isinstance(m.momentum, float)), default=0.1) or 1e-3
-        for _ in range(min(SETTLE, max(20, int(3 / slowest)))):
-            with torch.no_grad():
-                context.on(task).forward()
+def _settled(context: RunContext, task: Any, passes: int) -> float | None:
+    """The same with the running statistics of the trained weights, as the batch has them: only what stays is a gap.
+
+    They are averaged anew, and of the biased variance that training normalises with: over few values a channel the
+    unbiased one is another function. What would not even half follow in a whole run is left as it is.
+    """
+    steps, counts = context.plan.max_steps, dict[nn.Module, int]()
+    norms = [
+        m
+        for m in context.task.model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        and m.running_mean is not None
+        and (m.momentum is None or (1 - m.momentum) ** steps < 0.5)
+    ]
+
+    def count(module: nn.Module, args: Any) -> None:
+        counts[module] = args[0].numel() // max(1, args[0].shape[1])
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for norm in norms:
+            stack.callback(setattr, norm, "momentum", norm.momentum)
+            stack.callback(norm.register_forward_pre_hook(count).remove)
+            norm.momentum = None
+            norm.reset_running_stats()
+        for _ in range(passes if norms else 0):
+            context.on(task).forward()
+        for module, values in counts.items():
+            module.get_buffer("running_var").mul_((values - 1) / values)
     return _loss(context, task)
 
 
@@ -93,12 +113,19 @@ def _randomness(calls: list[ModelCall], *, training: bool) -> float:
 
 
 def _dropping(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
-    """Dropout that goes on in evaluation mode, with the line that calls it."""
+    """What lets activations through by chance in evaluation mode, with the line that calls it."""
     tracer = StepTracer(context.task.model, context.task.batch, None, questions)
     for call in calls[:1]:
         with evaluating_mode(call.module), tracer.tracing([], modules=False):
             call.again()
-    return tuple(replace(op, name="random_in_evaluation") for op in tracer.ops if op.name == "random")
+    found = []
+    for op in tracer.ops:
+        fact = op.fact
+        if isinstance(fact, (Attention, HeadMask)) and fact.dropout:
+            fact = Drawn("dropout of the attention", fact.dropout, of_input=False, gates=True)
+        if isinstance(fact, Drawn):
+            found.append(replace(op, name="random_in_evaluation", fact=fact))
+    return tuple(found)
 
 
 def _rebuilt(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:

@@ -16,7 +16,6 @@ from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.errors.asking import Questions, Refused, users_code
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.update import Again
@@ -33,7 +32,7 @@ def first_bad_operations(
     before = record.non_finite.step - 1
     with context.at_start():
         if seen is None and before > 0:
-            watch = GradientWatch(context.task.model)
+            watch = context.new_watch()
             plan = replace(
                 context.plan,
                 max_steps=before,

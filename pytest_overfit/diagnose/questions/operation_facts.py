@@ -25,36 +25,25 @@ from pytest_overfit.diagnose.operation import (
     Shape,
     Squashed,
 )
+from pytest_overfit.diagnose.questions.operation_names import (
+    ARITHMETIC,
+    ATTENTIONS,
+    CLAMPS,
+    CLASSIFIERS,
+    COMPARED,
+    CUTS,
+    FRESH,
+    LOSSES,
+    RANDOM,
+    RECTIFIERS,
+    SQUASHERS,
+    STEPS,
+)
 from pytest_overfit.diagnose.questions.padding import keys_let_through, keys_read, reads_padding_alone
 from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
 
-CLASSIFIERS = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div",
-               "ctc_loss", "soft_margin_loss", "multi_margin_loss")  # fmt: skip
-REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss",
-              "cosine_embedding_loss")  # fmt: skip
-LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
-ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
-SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
-RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
-CUTS = frozenset({
-    "detach", "data", "detach_", "item", "numpy", "tolist", "argmax", "round", "sign", "floor", "ceil", "trunc",
-    "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
-    "int", "heaviside", "bucketize", "sgn",
-})  # fmt: skip
-STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
-CLAMPS = frozenset(
-    {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
-)
-RANDOM = frozenset({
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rand", "randn",
-    "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_", "normal", "normal_",
-    "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
-})  # fmt: skip
-FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
-ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 _NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
-
 
 Shapes = tuple[Shape, ...]
 
@@ -66,6 +55,7 @@ class Traced(Protocol):
     keys: dict[int, str]  # of the tensors of the batch, by their id
     samples: int | None
     outputs: list[Tensor]  # of the last call of the model
+    drawn: list[Tensor]  # random numbers so far
 
     @property
     def in_model(self) -> bool:
@@ -127,6 +117,8 @@ def describe(step: Traced, call: Called) -> Op | None:
         return _rectifier(call)
     if name in CLAMPS:
         return _clamp(call)
+    if name in COMPARED and any(call.source is drawn for drawn in step.drawn):
+        return call.op(Drawn("a comparison of random numbers", math.nan, of_input=False, gates=True), name="random")
     if name in CUTS:
         return _cut(call)
     if name in RANDOM:
@@ -153,8 +145,11 @@ def _random(step: Traced, call: Called) -> Op | None:
     drops = "dropout" in call.name
     if drops and (not training or share == 0):
         return None
+    if isinstance(call.out, Tensor) and not drops:
+        step.drawn.append(call.out)
     of_input = bool(given) and id(given[0]) in step.keys
-    return call.op(Drawn(call.name, float(share) if drops else math.nan, of_input), name="random")
+    gates = drops or call.name.startswith("bernoulli")
+    return call.op(Drawn(call.name, float(share) if drops else math.nan, of_input, gates), name="random")
 
 
 def _fresh(step: Traced, call: Called) -> Op | None:
@@ -331,7 +326,9 @@ def _attention(step: Traced, call: Called) -> Op | None:
     if call.name == "multi_head_attention_forward":  # its logits stay inside: of them only the mask is known
         left_out = kwargs.get("key_padding_mask")
         alone = left_out is not None and _inverted(step, keys_let_through(_takes_part(left_out), len(left_out)))
-        return call.op(HeadMask(padding_alone=True), name="heads") if alone else None
+        training = kwargs.get("training", args[13] if len(args) > 13 else True)
+        drops = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0) if training else 0.0
+        return call.op(HeadMask(bool(alone), float(drops)), name="heads") if alone or drops else None
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
         return None
@@ -343,5 +340,6 @@ def _attention(step: Traced, call: Called) -> Op | None:
         deviation=float(logits.std()) if logits.numel() > 1 else 0.0,
         keys=key.shape[-2],
         padding_alone=mask is not None and _inverted(step, keys_let_through(mask, len(mask))),
+        dropout=float(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)),
     )
     return call.op(fact, name="attention")

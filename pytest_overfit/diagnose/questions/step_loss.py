@@ -23,12 +23,13 @@ class _Caught(BaseException):
 
 @contextlib.contextmanager
 def _backward_is(other: Callable[..., Any]) -> Iterator[None]:
-    original = torch.autograd.backward
-    torch.autograd.backward = other
+    """Another ``backward``, and the loss in its own units: no scaler multiplies it."""
+    original, scale = torch.autograd.backward, torch.amp.GradScaler.scale
+    torch.autograd.backward, torch.amp.GradScaler.scale = other, lambda scaler, outputs: outputs  # type: ignore[method-assign]
     try:
         yield
     finally:
-        torch.autograd.backward = original
+        torch.autograd.backward, torch.amp.GradScaler.scale = original, scale  # type: ignore[method-assign]
 
 
 def differentiated(step: Callable[[Any], Any], batch: Any) -> Tensor | None:

@@ -17,7 +17,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.parameter import is_lazy
 
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
-from pytest_overfit.diagnose.questions.operation_facts import LOSSES, Called, describe, is_noted
+from pytest_overfit.diagnose.questions.operation_facts import Called, describe, is_noted
+from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.padding import padding_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
@@ -79,9 +80,11 @@ class StepTracer:
         self.arguments: set[int] = set()
         self.outside: dict[str, None] = {}
         self.outputs: list[Tensor] = []  # of the last root call
+        self.drawn: list[Tensor] = []  # random numbers
         self.targets: list[Tensor] = []  # what predictions are compared with
         self.reordered = False  # a prediction that was compared is no output as it is
         self.bad: Op | None = None
+        self.constant: Op | None = None  # the first that gave an infinity without a gradient
         self.huge: Op | None = None
         self.held: set[int] = set()
 
@@ -305,9 +308,13 @@ class StepTracer:
                 self.huge = replace(op, fact=OutOfRange(fed, highest))
             return
         sound = all(bool(torch.isfinite(t.detach()).all()) for t in given)
-        if _spoils(name, out, sound):
-            dtype = str(out.dtype).removeprefix("torch.")
-            self.bad = replace(op, fact=OutOfRange(fed, dtype=dtype, sound=sound))
+        if not _spoils(name, out, sound):
+            return
+        found = replace(op, fact=OutOfRange(fed, dtype=str(out.dtype).removeprefix("torch."), sound=sound))
+        if out.requires_grad or bool(torch.isnan(out.detach()).any()):
+            self.bad = found if sound or self.constant is None else self.constant
+        else:  # a mask or a bound, as long as nothing makes a NaN of it
+            self.constant = self.constant or found
 
 
 def _same_numbers(a: Tensor, b: Tensor) -> bool:

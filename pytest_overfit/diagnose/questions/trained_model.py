@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.questions import modes
+from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
 from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
+from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
@@ -48,6 +51,7 @@ class TrainedModel:
         self.found = Probed()
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
+        self.functions: set[type] = set()
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -64,6 +68,16 @@ class TrainedModel:
                 paired, output = self._pairing(context.on(task))
                 self._know(paired=paired, mispaired=output)
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
+        self._ask_slopes()
+
+    def _ask_slopes(self) -> None:
+        """Whether gradients agree with the objective; of what a regrouped batch changes also before the first step."""
+        question, context = "whether gradients are those of the reported objective", self.context
+        look = partial(measure_agreement, context, self.samples, self.functions)
+        self._know(agreement=self.questions.ask(question, look, otherwise=None))
+        if self.found.agreement is not None and self.found.agreement.depends_on_groups:
+            context.start.restore()
+            self._know(agreement_at_start=self.questions.ask(question, look, otherwise=None))
 
     def _know(self, **answers: Any) -> None:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
@@ -97,7 +111,9 @@ class TrainedModel:
     ) -> None:
         """What of the outputs, of the samples and of the weights the loss reads."""
         batch, ask = on.task.batch, self.questions.ask
-        self._know(training=float(terms["objective"].detach()))
+        objective = terms["objective"]
+        self._know(training=float(objective.detach()))
+        self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())

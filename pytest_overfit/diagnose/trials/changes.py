@@ -59,7 +59,7 @@ def attempt(
         if change.applied is not None:
             stack.enter_context(change.applied(context))
         context = context if change.task is None else context.on(change.task(context))
-        watch = GradientWatch(context.task.model)
+        watch = context.new_watch()
         update = context.update(context.task, watch) if change.update is None else change.update(context, watch)
         enough = _Enough(Again(update), hopeless)
         plan = replace(

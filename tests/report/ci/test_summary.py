@@ -59,7 +59,7 @@ def test_what_failed_comes_first() -> None:
     assert f"change: {cause.advice}" in told
     gradients = failed.result.finding("gradients")
     assert f"gradients: where: {gradients.where}; next: {gradients.hint}" in told
-    assert [row[0] for row in tables(source)[0][1:]].count("failed") == 3
+    assert [row[0] for row in tables(source)[0][1:]].count("failed") == 2
 
 
 def test_many_that_passed_are_one_table() -> None:

@@ -1,0 +1,68 @@
+"""Slopes of the reported objective beside the gradients that reach the optimizers, as plain numbers; no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+CLOSE = 0.2  # of a slope: finite differences of float32, a loss that is curved
+UNEQUAL = 1.2  # factors of two samples of one batch: no rounding
+FLAT = 0.02  # of a gradient: a slope that is none, under rounding, argmax and other steps
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The slope along a direction: by a gradient, and by finite differences.
+
+    ``blind``: the gradient is there, and as large, for a derivative of zero as well: a backward that ignores what it is
+    given.
+    """
+
+    where: str
+    gradient: float
+    measured: float
+    blind: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.gradient - self.measured) <= CLOSE * max(abs(self.gradient), abs(self.measured))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether there is a gradient where nothing slopes: a straight-through estimator, which is meant."""
+        return abs(self.measured) < FLAT * abs(self.gradient)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Does what reaches the optimizers agree with the slope of the objective that a step of the user's reports?
+
+    ``slopes`` has one of every optimizer that steps, along its own gradient; ``functions`` those of the autograd
+    functions in the graph that are not torch's. ``differentiated`` is the sum of what was, in one step, ``backwards``
+    how often. ``regrouped`` is the largest over the smallest factor by which the weight of a sample in the gradient
+    changes where it stands in another micro-batch; None: there are none, or samples are no summands of the loss.
+    """
+
+    reported: float = math.nan
+    slopes: tuple[Slope, ...] = ()
+    functions: tuple[Slope, ...] = ()
+    differentiated: float = math.nan
+    backwards: int = 1
+    clipped: bool = False
+    regrouped: float | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether an optimizer follows the reported objective, or none could be asked."""
+        return not self.slopes or any(slope.agrees for slope in self.slopes)
+
+    @property
+    def depends_on_groups(self) -> bool:
+        """Whether the same samples have other weights in other micro-batches."""
+        return (self.regrouped or 1.0) > UNEQUAL
+
+    @property
+    def factor(self) -> float | None:
+        """How many times too large the only gradient is; None where nothing says so."""
+        only = self.slopes[0] if len(self.slopes) == 1 else None
+        return only.gradient / only.measured if only is not None and only.measured > 0 else None

@@ -1,0 +1,236 @@
+"""Agrees: the slope of the reported objective, by finite differences, against the gradient that reaches the optimizer.
+
+A step of the user's is made as it stands, but that its optimizers get their gradients taken away at the moment in which
+they would apply them, and so move nothing. What was accumulated, unscaled and clipped is in them, and what the step
+reports is the objective at these very parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytest_overfit.diagnose.agreement import Agreement, Slope
+from pytest_overfit.diagnose.questions.custom_functions import custom_functions, function_slopes
+from pytest_overfit.diagnose.questions.step_calls import calls_told
+from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
+from pytest_overfit.diagnose.step_trace import CallKind
+from pytest_overfit.errors.asking import Unanswerable, users_code
+from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.call_task import listened_to
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.task import scalar_terms
+from pytest_overfit.run.update import optimizers_heard
+
+MOST_CALLS = 16  # of a step between two updates: micro-batches that are counted over calls
+FALL = 1e-2  # of the objective: what a difference is to change it by
+SEEN = 1e-4  # of the objective: a change beyond the rounding of float32
+CURVED = 0.3  # of a difference: so much may the objective be curved within it
+TRIES = 4
+SAME_DIRECTION = 0.999  # cosine of the gradients of one sample's outputs
+
+
+@dataclass
+class _Made:
+    """What the calls of a step between two updates did: per optimizer its parameters and their gradients."""
+
+    reported: float = math.nan
+    gradients: list[list[tuple[Tensor, Tensor]]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    roots: list[float] = field(default_factory=list)
+    functions: set[type] = field(default_factory=set)
+    rows: dict[int, list[Tensor]] = field(default_factory=dict)  # gradients of the outputs, by their place in the nest
+    clipped: bool = False
+
+
+class _Step:
+    """The step of the user's, without its updates."""
+
+    def __init__(self, context: RunContext) -> None:
+        assert context.step is not None
+        self.context, self.step, self.state = context, context.step, Snapshot()
+        self.state.add(context.task.model)
+
+    def made(self, batch: Any = None) -> _Made:
+        """One call, or as many as there are between two updates.
+
+        Raises:
+            Unanswerable: no optimizer is handed a gradient.
+        """
+        self.begin()
+        found = self._call(_Made(), batch)
+        if not found.gradients:
+            self._until_updated(_Made(), batch)  # the calls before it may be those of half an accumulation
+            found = self._until_updated(_Made(), batch)
+        if not any(found.gradients):
+            raise Unanswerable("no optimizer is handed a gradient")
+        return found
+
+    def begin(self) -> None:
+        self.state.restore()
+        for p in self.context.task.model.parameters():
+            p.grad = None
+
+    def reported(self) -> float:
+        return self._call(_Made(), None).reported
+
+    def _until_updated(self, found: _Made, batch: Any) -> _Made:
+        for _ in range(MOST_CALLS):
+            if self._call(found, batch).gradients:
+                return found
+        raise Unanswerable(f"no optimizer steps in {MOST_CALLS} calls of the step")
+
+    def _call(self, found: _Made, batch: Any) -> _Made:
+        seed_everything(self.context.seed)
+
+        def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if any(callable(argument) for argument in (*args, *kwargs.values())):
+                raise Unanswerable("an optimizer that calls a closure asks for its gradients itself")
+            scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer unscales by itself
+            held = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            given = [(p, numbers) for p in held if (numbers := numbers_of(p.grad)) is not None and is_dense(p.grad)]
+            found.gradients.append([(p, g.clone() if scale is None else g / float(scale)) for p, g in given])
+            found.names.append(type(optimizer).__name__)
+            for p in held:
+                p.grad = None
+
+        def told(kind: CallKind, frame: FrameType) -> None:
+            if kind == "clip":
+                found.clipped = True
+            if kind == "backward":
+                for root in list(tensors_in(frame.f_locals.get("tensors")))[:1]:
+                    found.roots.append(float(root.detach().sum()))
+                    found.functions |= custom_functions(root)
+
+        with optimizers_heard(before), calls_told(told), self._rows(found), torch.enable_grad(), users_code():
+            terms = scalar_terms(self.step(self.context.task.batch if batch is None else batch))
+        found.reported = float(terms["objective"].detach())
+        return found
+
+    @contextlib.contextmanager
+    def _rows(self, found: _Made) -> Iterator[None]:
+        def hear(module: nn.Module, args: Any, output: Any) -> None:
+            for place, tensor in enumerate(tensors_in(output)):
+                if is_real(tensor) and tensor.requires_grad and tensor.dim():
+                    keep = partial(_keep, found.rows.setdefault(place, []))
+                    tensor.register_hook(keep)  # type: ignore[no-untyped-call]
+
+        named = listened_to(getattr(self.context.task, "given", self.context.task.model))
+        handles = [module.register_forward_hook(hear) for _, module in named]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _keep(rows: list[Tensor], gradient: Tensor) -> None:
+    rows.append(gradient.detach().clone())
+
+
+def measure_agreement(context: RunContext, samples: int | None, kinds: set[type] | None = None) -> Agreement:
+    """The slopes of what a step reports, at the parameters that there are now; without a step those of functions alone.
+
+    Args:
+        samples: the length of the axis of samples.
+        kinds: the autograd functions in the graph of a run without a step, where they are known already.
+
+    Raises:
+        Unanswerable: no optimizer steps, or a closure makes the gradients.
+        Refused: the step does not take it.
+    """
+    if context.step is None:
+        kinds = custom_functions(context.forward()[1]["objective"]) if kinds is None else kinds
+        return Agreement(functions=function_slopes(kinds, context.forward) if kinds else ())
+    step = _Step(context)
+    made = step.made()
+    slopes = [
+        slope
+        for name, pairs in zip(made.names, made.gradients, strict=True)
+        if pairs and (slope := _slope(step, name, pairs, made.reported)) is not None
+    ]
+    functions = function_slopes(made.functions, step.reported) if made.functions else ()
+    several = samples is not None and len(made.roots) > 1 and len(made.gradients) == 1
+    regrouped = _regrouped(step, made, samples) if several and samples is not None else None
+    step.begin()
+    return Agreement(
+        reported=made.reported,
+        slopes=tuple(slopes),
+        functions=functions,
+        differentiated=math.fsum(made.roots),
+        backwards=len(made.roots),
+        clipped=made.clipped,
+        regrouped=regrouped,
+    )
+
+
+def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float) -> Slope | None:
+    """The slope along the gradient's own direction; None where the objective is no smooth number there."""
+    norm = math.sqrt(sum(float(g.double().square().sum()) for _, g in pairs))
+    size = math.sqrt(sum(float(p.detach().double().square().sum()) for p, _ in pairs))
+    if not 0 < norm < math.inf or not math.isfinite(reported) or not reported:
+        return None
+    kept = [p.detach().clone() for p, _ in pairs]
+
+    def at(distance: float) -> float:
+        step.begin()
+        with torch.no_grad():
+            for p, g in pairs:
+                p.add_(g.to(p.dtype), alpha=distance / norm)
+        try:
+            return step.reported()
+        finally:
+            with torch.no_grad():
+                for (p, _), old in zip(pairs, kept, strict=True):
+                    p.copy_(old)
+
+    width = 1e-3 * (size or 1.0)  # what is right for a gradient that is may be anything for one that is wrong
+    last = None
+    for _ in range(2 * TRIES):
+        up, down = at(width), at(-width)
+        moved, bent = abs(up - down), abs(up + down - 2 * reported)
+        measured = (up - down) / (2 * width)
+        seen = moved > SEEN * abs(reported)
+        found = Slope(name, norm, measured)
+        if seen and bent < CURVED * moved:
+            if found.agrees or (last is not None and Slope(name, last, measured).agrees):
+                return found
+            last = measured
+        width *= 0.25 if seen else 4.0
+    return None
+
+
+def _regrouped(step: _Step, made: _Made, samples: int) -> float | None:
+    """How unequally the weights of samples change where every other one comes first: see ``Agreement``."""
+    order = [*range(0, samples, 2), *range(1, samples, 2)]
+
+    def turned(tensor: Tensor) -> Tensor:
+        return tensor[order] if is_dense(tensor) and tensor.dim() and tensor.shape[0] == samples else tensor
+
+    other = step.made(map_tensors(turned, step.context.task.batch))
+    place = next((at for at, rows in made.rows.items() if sum(map(len, rows)) == samples), None)
+    if place is None or sum(map(len, other.rows.get(place, ()))) != samples:
+        return None
+    before = torch.cat([part.reshape(len(part), -1) for part in made.rows[place]]).double()[order]
+    after = torch.cat([part.reshape(len(part), -1) for part in other.rows[place]]).double()
+    if before.shape != after.shape:
+        return None
+    sizes, others = before.norm(dim=1), after.norm(dim=1)
+    live = sizes > 0
+    if int(live.sum()) < 2 or bool((live != (others > 0)).any()):
+        return None
+    cosines = (before * after).sum(1)[live] / (sizes * others)[live]
+    factors = (others / sizes)[live]
+    return float(factors.max() / factors.min()) if float(cosines.min()) > SAME_DIRECTION else None

@@ -1,0 +1,129 @@
+"""What repeats, and what evaluation mode makes of it: chance however it is written, statistics yet to settle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import OverfitResult, run_overfit
+
+
+class Between(nn.Module):
+    """A network with something in its middle that may look at ``training``."""
+
+    def __init__(self, function: Callable[[Tensor, bool], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.trunk, self.head = nn.Linear(4, 128), nn.Linear(128, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.trunk(x).tanh(), self.training))  # type: ignore[no-any-return]
+
+
+def heads(x: Tensor, training: bool) -> Tensor:
+    """Functional multi-head attention over the samples as a sequence of one each, with dropout."""
+    eye, one = torch.eye(128), torch.ones(3 * 128)
+    return F.multi_head_attention_forward(
+        x[None], x[None], x[None], 128, 4, torch.cat([eye] * 3), 0 * one, None, None, False, 0.2, eye, None, training,
+        need_weights=False,
+    )[0][0]  # fmt: skip
+
+
+def mask(x: Tensor, training: bool) -> Tensor:
+    """Dropout by hand."""
+    return x * (torch.rand_like(x) > 0.1) / 0.9 if training else x
+
+
+def path(x: Tensor, training: bool) -> Tensor:
+    """Stochastic depth by hand."""
+    return x + x * x.new_empty(len(x), 1).bernoulli_(0.9) if training else 2 * x
+
+
+def noise(x: Tensor, training: bool) -> Tensor:
+    """A sample of a distribution, which is no dropout."""
+    return x + 0.001 * torch.randn_like(x)
+
+
+def run(function: Callable[[Tensor, bool], Tensor], **settings: Any) -> OverfitResult:
+    torch.manual_seed(0)
+    return run_overfit(
+        lambda: Between(function), (torch.randn(6, 4), torch.arange(6) % 3), nn.CrossEntropyLoss(), objective=0.3,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2), **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dropping", [heads, mask, path])
+def test_dropout_that_goes_on_in_evaluation_is_a_defect_however_it_is_written(
+    dropping: Callable[[Tensor, bool], Tensor],
+) -> None:
+    """Memorised all the same, and red; silent where it looks at the mode, or chance is declared."""
+    result = run(lambda x, training: dropping(x, True))
+    assert [cause.id for cause in result.causes] == ["stochastic"]
+    assert result.finding("objective").passed
+    assert not result.passed
+    assert run(dropping).passed
+    assert run(lambda x, training: dropping(x, True), stochastic=True).passed
+
+
+def test_a_sample_that_is_drawn_is_no_dropout() -> None:
+    """Noise that a model adds in both modes, and that it learns under."""
+    assert run(noise).passed
+
+
+def normalised(momentum: float = 0.01, train_alone: bool = False) -> OverfitResult:
+    """A stack of batch norms over two values a channel, which passes before its running statistics have settled."""
+    torch.manual_seed(0)
+
+    class Norm(nn.BatchNorm1d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (-1 if train_alone and self.training else 1)
+
+    blocks = [layer for _ in range(5) for layer in (nn.Linear(64, 64), Norm(64, momentum=momentum), nn.Tanh())]
+    model = nn.Sequential(nn.Linear(4, 64), *blocks, nn.Linear(64, 3))
+    data = 50 + 20 * torch.randn(3, 4), torch.arange(3)
+    return run_overfit(model, data, nn.CrossEntropyLoss(), optimizer=lambda p: torch.optim.Adam(p, lr=3e-3))
+
+
+def test_statistics_that_have_yet_to_settle_are_no_gap() -> None:
+    """Evaluation is far from training after so few steps; with the statistics of these weights it is not."""
+    result = normalised()
+    assert result.evidence is not None
+    probed = result.evidence.probed
+    assert probed.evaluation is not None
+    assert probed.evaluation > 1
+    assert probed.evaluation_settled == pytest.approx(probed.training, abs=0.01)
+    assert result.passed
+
+
+def test_statistics_that_never_follow_and_modes_that_differ_are_one() -> None:
+    """A momentum of nothing; a sign in training alone."""
+    for result in (normalised(momentum=1e-5), normalised(train_alone=True)):
+        assert [cause.id for cause in result.causes] == ["mode-gap"]
+
+
+def test_evaluation_that_returns_no_element_depends_on_nothing() -> None:
+    """A detector whose boxes are below their threshold: nothing that could be moved."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores = self.net(x)
+            return scores if self.training else scores[scores.amax(1) > 1e6]  # type: ignore[no-any-return]
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        scores = model(batch[0])
+        return F.cross_entropy(scores, batch[1]) if len(scores) else scores.sum()
+
+    torch.manual_seed(0)
+    data = torch.randn(6, 4), torch.arange(6) % 3
+    result = run_overfit(Detector, data, loss, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
+    assert result.passed
+    assert not result.causes
