@@ -101,11 +101,25 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Beginnings:
+    """Two ``rows`` of tokens that are alike up to a ``place`` and go on differently there.
+
+    ``floor`` is the least cross-entropy that a decoder has over all rows, for all that are so.
+    """
+
+    key: str
+    rows: tuple[int, int]
+    place: int
+    floor: float
+
+
+@dataclass(frozen=True)
 class Probed:
     """What the parts answered. None, or empty: not asked, or no answer is certain."""
 
     tensors: tuple[Tensor, ...] = ()
     repeated: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # input -> target in conflict, samples
+    beginnings: Beginnings | None = None
     samples: int | None = None
     arguments: tuple[tuple[str, float, float], ...] = ()  # of the model: name, lowest, highest
     ignored: tuple[str, ...] = ()  # arguments of the model that change none of its outputs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
-from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
+from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
@@ -129,6 +129,9 @@ class RunInspector:
             repeated=ask(
                 "samples that contradict each other", lambda: conflicts(batch, inputs, self.samples), otherwise={}
             ),
+            beginnings=ask("rows that begin alike", lambda: shared_beginnings(batch, inputs), otherwise=None)
+            if any(finding.missed for finding in findings)
+            else None,
             samples=self.samples,
         )
         self.evidence = Evidence(

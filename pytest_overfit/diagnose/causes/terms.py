@@ -60,7 +60,7 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
             continue
         values = evidence.record.curves.get(term.name, ())
         stuck = len(values) > 1 and values[0] > 0 and values[-1] > STUCK * values[0]
-        if not term.in_objective and (term.share == 0 or stuck) and stuck:
+        if not term.in_objective and term.share == 0 and stuck:
             yield Cause(
                 "term-missing",
                 f"term {term.name}",

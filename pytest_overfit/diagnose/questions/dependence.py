@@ -45,6 +45,8 @@ def depend(
     base = call.again()
     if not base:
         return Dependence()  # a loss of its own, or whole numbers: nothing to be moved
+    if not any(t.numel() for t in base):
+        raise Unanswerable("in evaluation mode they have no element")
     if not all(bool(torch.isfinite(t).all()) for t in base):
         raise Unanswerable("in evaluation mode they are not finite")
     if not _same(base, call.again()):
@@ -78,8 +80,17 @@ def depend(
 
 
 def _is_ignored(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> bool:
+    """Whether neither another value nor, of numbers that are all alike, a rising one moves the outputs.
+
+    A softmax or a norm gives the same for numbers that are all raised by one.
+    """
     changed = perturbed(tensor)
-    return changed is not None and _unmoved(call, tensor, changed, base)
+    if changed is None or not _unmoved(call, tensor, changed, base):
+        return False
+    if not is_real(tensor) or tensor.numel() < 2 or bool((tensor != tensor.reshape(-1)[0]).any()):
+        return True
+    rising = torch.linspace(-1.0, 1.0, tensor.numel(), device=tensor.device).reshape(tensor.shape).to(tensor.dtype)
+    return _unmoved(call, tensor, tensor.detach() + rising, base)
 
 
 def _unmoved(call: ModelCall, tensor: Tensor, changed: Tensor, base: list[Tensor]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.errors.asking import users_code
@@ -33,7 +34,16 @@ class ModelCall:
     classes: dict[int, Tensor] = field(default_factory=dict)
 
     def arguments(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping."""
+        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping.
+
+        Of a packed sequence the content alone: the rest says how it is laid out. What stands where nothing can be
+        exchanged is left out.
+        """
+        within: set[int] = set()
+        exchanged_in(lambda tensor: (within.add(id(tensor)), tensor)[1], (self.args, self.kwargs))
+        yield from ((name, tensor) for name, tensor in self._named() if id(tensor) in within)
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
         try:
             names = list(inspect.signature(self.module.forward).parameters)
         except (TypeError, ValueError):
@@ -75,18 +85,22 @@ class ModelCall:
 def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if is_dense(value):
         yield name, value
+    elif is_a(value, PackedSequence):
+        yield f"{name}.data", value.data
     elif is_a(value, list, tuple):
         yield from ((f"{name}[{index}]", item) for index, item in enumerate(contents(value)) if is_dense(item))
 
 
 def exchanged_in(change: Callable[[Tensor], Tensor], nest: Any) -> Any:
-    """A nest of lists, tuples and plain dicts with its tensors exchanged."""
+    """A nest of lists, tuples, named ones too, and plain dicts with its tensors exchanged."""
     if is_a(nest, Tensor):
         return change(nest)
     if type(nest) is dict:
         return {key: exchanged_in(change, value) for key, value in nest.items()}
     if type(nest) in (list, tuple):
         return type(nest)(exchanged_in(change, value) for value in nest)
+    if is_a(nest, tuple) and hasattr(type(nest), "_make"):
+        return type(nest)._make(exchanged_in(change, value) for value in contents(nest))
     return nest
 
 
