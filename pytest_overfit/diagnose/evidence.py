@@ -114,6 +114,18 @@ class Beginnings:
 
 
 @dataclass(frozen=True)
+class PaddingRead:
+    """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
+
+    ``told``: the model is given a mask, or lengths, that say what is padding.
+    """
+
+    row: int
+    moved: float
+    told: bool
+
+
+@dataclass(frozen=True)
 class Probed:
     """What the parts answered. None, or empty: not asked, or no answer is certain."""
 
@@ -127,6 +139,7 @@ class Probed:
     mixed: float | None = None  # how much an output of another sample moves, relative to the changed sample's own
     mixed_where: str = ""
     mixing_is_certain: bool = False
+    padding: PaddingRead | None = None
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[tuple[str, str], ...] = ()  # (where, what)
     evaluation: float | None = None

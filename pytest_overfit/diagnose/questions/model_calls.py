@@ -40,7 +40,12 @@ class ModelCall:
         exchanged is left out.
         """
         within: set[int] = set()
-        exchanged_in(lambda tensor: (within.add(id(tensor)), tensor)[1], (self.args, self.kwargs))
+
+        def reach(tensor: Tensor) -> Tensor:
+            within.add(id(tensor))
+            return tensor
+
+        exchanged_in(reach, (self.args, self.kwargs))
         yield from ((name, tensor) for name, tensor in self._named() if id(tensor) in within)
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
