@@ -126,6 +126,19 @@ class PaddingRead:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
+
+    ``same``: every output has to predict the very value that it reads.
+    """
+
+    where: str
+    what: str
+    module: str = ""
+    same: bool = False
+
+
+@dataclass(frozen=True)
 class Probed:
     """What the parts answered. None, or empty: not asked, or no answer is certain."""
 
@@ -141,7 +154,7 @@ class Probed:
     mixing_is_certain: bool = False
     padding: PaddingRead | None = None
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
-    leaks: tuple[tuple[str, str], ...] = ()  # (where, what)
+    leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None
     evaluation_settled: float | None = None
     training: float | None = None

@@ -174,3 +174,52 @@ def test_rows_that_begin_alike(tokens: Any, labels: Any, floor: Any) -> None:
         assert found is not None
         assert (found.rows, found.place) == ((0, 1), 2)
         assert found.floor == pytest.approx(float(floor))
+
+
+class Waves(nn.Module):
+    """Convolutions along a sequence; the second one pads both of its ends, or the first end alone."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.both, self.embed, self.head = both, nn.Embedding(20, 24), nn.Linear(24, 20)
+        self.first, self.second = nn.Conv1d(24, 24, 3), nn.Conv1d(24, 24, 3, padding=1 if both else 0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.first(F.pad(self.embed(tokens).mT, (2, 0))).tanh()
+        x = self.second(x if self.both else F.pad(x, (2, 0))).tanh()
+        return self.head(x.mT)  # type: ignore[no-any-return]
+
+
+class Joined(nn.Module):
+    """Causal attention whose heads are joined in the order of places, or before the axes are back in theirs."""
+
+    def __init__(self, early: bool) -> None:
+        super().__init__()
+        self.early, self.embed, self.places = early, nn.Embedding(20, 24), nn.Embedding(8, 24)
+        self.mix, self.head = nn.ModuleDict({"read": nn.Linear(24, 24)}), nn.Linear(24, 20)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.places.weight[: tokens.shape[1]]
+        heads = self.mix["read"](x).unflatten(-1, (3, 8)).transpose(1, 2)
+        heads = F.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        return self.head(x + (heads if self.early else heads.transpose(1, 2)).reshape(x.shape))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("model", "where"),
+    [
+        (lambda: Waves(both=True), "module second"),
+        (lambda: Waves(both=False), None),
+        (lambda: Joined(early=True), "module Joined"),
+        (lambda: Joined(early=False), None),
+    ],
+)
+def test_the_module_in_which_the_future_arrives(model: Any, where: str | None) -> None:
+    """It is given the past alone."""
+    tokens = torch.randint(4, 20, (3, 9), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = torch.arange(3)
+    result = learn(model, tokens, _next, max_steps=400)
+    found = [cause for cause in result.causes if cause.id == "leak"]
+    assert [cause.where for cause in found] == ([] if where is None else [where])
+    if where == "module Joined":
+        assert "leaves the future out" in found[0].advice

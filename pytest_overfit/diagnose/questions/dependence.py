@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.evidence import Probed
+from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
@@ -28,7 +28,7 @@ class Dependence:
     mixed_certain: bool = False
     mixed_where: str = ""
     causal: str = ""
-    leaks: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[Leak, ...] = ()
 
 
 def depend(
@@ -67,7 +67,7 @@ def depend(
         otherwise=(None, False, ""),
     )
     causal: str = ""
-    leaks: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[Leak, ...] = ()
     for name, tensor in arguments:
         with questions.asking(f"whether the outputs{of} read the future of {name}"):
             causal, leaks = measure_order(call, name, tensor, base, targets)

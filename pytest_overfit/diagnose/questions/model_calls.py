@@ -87,6 +87,48 @@ class ModelCall:
             return self.module(*args, **kwargs)
 
 
+Moved = Callable[[Tensor, Tensor], bool]  # of a tensor as it is, and with an exchange
+
+
+def where_it_arises(call: ModelCall, change: Callable[[Tensor], Tensor], moved: Moved) -> str:
+    """The module that first hands out what has moved, though nothing that it was given has; empty where none does."""
+    seen: list[list[list[Tensor]]] = []
+    names = {id(module): name or type(call.module).__name__ for name, module in call.module.named_modules()}
+    found: list[str] = []
+
+    def watched(compared: bool) -> None:
+        given: list[list[Tensor]] = []
+        left = iter(seen)
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given.append([t.detach() for t in tensors_in([args, kwargs]) if is_real(t)])
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            tensors = [given.pop(), [t.detach() for t in tensors_in(output) if is_real(t)]]
+            if not compared:
+                seen.append(tensors)
+            elif not found and (before := next(left, None)) is not None:
+                into, out = (_any_moved(a, b, moved) for a, b in zip(before, tensors, strict=True))
+                if out and not into:
+                    found.append(names[id(module)])
+
+        handles = [nn.Module.register_forward_pre_hook(m, enter, with_kwargs=True) for m in call.module.modules()]
+        handles += [nn.Module.register_forward_hook(m, leave) for m in call.module.modules()]
+        try:
+            call.again(change if compared else lambda tensor: tensor)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    watched(False)
+    watched(True)
+    return found[0] if found else ""
+
+
+def _any_moved(before: list[Tensor], after: list[Tensor], moved: Moved) -> bool:
+    return any(a.shape == b.shape and moved(a, b) for a, b in zip(before, after, strict=False))
+
+
 def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if is_dense(value):
         yield name, value
