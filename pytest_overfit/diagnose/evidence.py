@@ -114,6 +114,18 @@ class Beginnings:
 
 
 @dataclass(frozen=True)
+class Unfollowed:
+    """A summand of what is differentiated that reaches parameters whose gradient of it is thrown away, and no other.
+
+    ``stepped`` are the parameters that an optimizer moves by the gradient of the other summands.
+    """
+
+    term: str
+    reaches: tuple[str, ...]
+    stepped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PaddingRead:
     """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
 
@@ -167,6 +179,7 @@ class Probed:
     ops: tuple[Op, ...] = ()
     floor: Floor | None = None
     terms: tuple[Term, ...] = ()
+    unfollowed: tuple[Unfollowed, ...] = ()
     first_bad: Op | None = None
     bad_gradient: Op | None = None
     huge: Op | None = None

@@ -223,3 +223,60 @@ def test_the_module_in_which_the_future_arrives(model: Any, where: str | None) -
     assert [cause.where for cause in found] == ([] if where is None else [where])
     if where == "module Joined":
         assert "leaves the future out" in found[0].advice
+
+
+class Students(nn.ModuleDict):
+    def __init__(self) -> None:
+        super().__init__({"net": nn.Linear(6, 4), "judge": nn.Linear(4, 1)})
+
+
+def _step(way: str, optimizers: dict[str, torch.optim.Optimizer]) -> Any:
+    """A net that follows its target and a judge, which learns beside it, before or after."""
+
+    def judged(model: Any, batch: Batch) -> None:
+        optimizers["judge"].zero_grad()
+        with torch.no_grad():
+            made = model["net"](batch["x"])
+        (F.softplus(model["judge"](made)).mean() + F.softplus(-model["judge"](batch["y"])).mean()).backward()
+        optimizers["judge"].step()
+
+    def step(model: Any, batch: Batch) -> Any:
+        if way == "judge first":
+            judged(model, batch)
+        made = model["net"](batch["x"])
+        fit, fooled = F.mse_loss(made, batch["y"]), F.softplus(-model["judge"](made.detach())).mean()
+        if way == "followed":
+            fooled = F.softplus(-model["judge"](made)).mean()
+        for optimizer in optimizers.values() if way == "one graph" else [optimizers["net"]]:
+            optimizer.zero_grad()
+        total = fit + 0.1 * fooled
+        total.backward()
+        for optimizer in optimizers.values() if way == "one graph" else [optimizers["net"]]:
+            optimizer.step()
+        if way in ("judge last", "followed"):
+            judged(model, batch)
+        return {"objective": total, "fit": fit, "fooled": fooled}
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("way", "found"), [("judge first", True), ("judge last", True), ("followed", False), ("one graph", False)]
+)
+def test_a_summand_whose_gradient_is_thrown_away(way: str, found: bool) -> None:
+    """In one graph with the judge it trains that; it is not missing there."""
+    torch.manual_seed(0)
+    model = Students()
+    optimizers = {name: torch.optim.Adam(part.parameters(), 1e-2) for name, part in model.items()}
+    result = run_overfit(
+        model,
+        {"x": torch.randn(4, 6), "y": torch.randn(4, 4)},
+        step=_step(way, optimizers),
+        optimizer=optimizers,
+        max_steps=400,
+        objective=False,
+        fit=0.05,
+        allow=["broadcast"],
+    )
+    missing = [cause.where for cause in result.causes if cause.id == "term-missing"]
+    assert missing == (["term fooled"] if found else []), result.failure_text()
