@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -230,14 +231,14 @@ class Students(nn.ModuleDict):
         super().__init__({"net": nn.Linear(6, 4), "judge": nn.Linear(4, 1)})
 
 
-def _step(way: str, optimizers: dict[str, torch.optim.Optimizer]) -> Any:
+def _step(way: str, optimizers: Mapping[str, torch.optim.Optimizer]) -> Any:
     """A net that follows its target and a judge, which learns beside it, before or after."""
 
     def judged(model: Any, batch: Batch) -> None:
         optimizers["judge"].zero_grad()
         with torch.no_grad():
             made = model["net"](batch["x"])
-        (F.softplus(model["judge"](made)).mean() + F.softplus(-model["judge"](batch["y"])).mean()).backward()
+        (F.softplus(model["judge"](made)).mean() + F.softplus(-model["judge"](batch["y"])).mean()).backward()  # type: ignore[no-untyped-call]
         optimizers["judge"].step()
 
     def step(model: Any, batch: Batch) -> Any:
@@ -250,7 +251,7 @@ def _step(way: str, optimizers: dict[str, torch.optim.Optimizer]) -> Any:
         for optimizer in optimizers.values() if way == "one graph" else [optimizers["net"]]:
             optimizer.zero_grad()
         total = fit + 0.1 * fooled
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers.values() if way == "one graph" else [optimizers["net"]]:
             optimizer.step()
         if way in ("judge last", "followed"):

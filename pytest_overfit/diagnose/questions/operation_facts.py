@@ -213,6 +213,7 @@ def _scrambled(step: Traced, predicted: Tensor) -> str:
             or output.dim() < 3
             or output.numel() != predicted.numel()
             or output.shape[1] != predicted.shape[1]
+            or output.shape[1] == output.shape[-1]  # its last axis may be that of the classes
         ):
             continue
         right = output.movedim(1, -1).reshape(predicted.shape)
