@@ -102,11 +102,62 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Beginnings:
+    """Two ``rows`` of tokens that are alike up to a ``place`` and go on differently there.
+
+    ``floor`` is the least cross-entropy that a decoder has over all rows, for all that are so.
+    """
+
+    key: str
+    rows: tuple[int, int]
+    place: int
+    floor: float
+
+
+@dataclass(frozen=True)
+class Unfollowed:
+    """A summand of what is differentiated that reaches parameters whose gradient of it is thrown away, and no other.
+
+    ``stepped`` are the parameters that an optimizer moves by the gradient of the other summands.
+    """
+
+    term: str
+    reaches: tuple[str, ...]
+    stepped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PaddingRead:
+    """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
+
+    ``told``: the model is given a mask, or lengths, that say what is padding.
+    """
+
+    row: int
+    moved: float
+    told: bool
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
+
+    ``same``: every output has to predict the very value that it reads.
+    """
+
+    where: str
+    what: str
+    module: str = ""
+    same: bool = False
+
+
+@dataclass(frozen=True)
 class Probed:
     """What the parts answered. None, or empty: not asked, or no answer is certain."""
 
     tensors: tuple[Tensor, ...] = ()
     repeated: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # input -> target in conflict, samples
+    beginnings: Beginnings | None = None
     samples: int | None = None
     arguments: tuple[tuple[str, float, float], ...] = ()  # of the model: name, lowest, highest
     ignored: tuple[str, ...] = ()  # arguments of the model that change none of its outputs
@@ -114,8 +165,9 @@ class Probed:
     mixed: float | None = None  # how much an output of another sample moves, relative to the changed sample's own
     mixed_where: str = ""
     mixing_is_certain: bool = False
+    padding: PaddingRead | None = None
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
-    leaks: tuple[tuple[str, str], ...] = ()  # (where, what)
+    leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None
     evaluation_settled: float | None = None
     training: float | None = None
@@ -128,6 +180,7 @@ class Probed:
     ops: tuple[Op, ...] = ()
     floor: Floor | None = None
     terms: tuple[Term, ...] = ()
+    unfollowed: tuple[Unfollowed, ...] = ()
     first_bad: Op | None = None
     bad_gradient: Op | None = None
     huge: Op | None = None

@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from pytest_overfit.diagnose.agreement import Agreement
-from pytest_overfit.diagnose.evidence import Evidence, Probed, fact_name
+from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
-from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of
+from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
+from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
@@ -130,7 +131,11 @@ class RunInspector:
             repeated=ask(
                 "samples that contradict each other", lambda: conflicts(batch, inputs, self.samples), otherwise={}
             ),
+            beginnings=ask("rows that begin alike", lambda: shared_beginnings(batch, inputs), otherwise=None)
+            if any(finding.missed for finding in findings)
+            else None,
             samples=self.samples,
+            unfollowed=ask("what follows each term", lambda: self._unfollowed(context, record), otherwise=()),
         )
         self.evidence = Evidence(
             record=record,
@@ -156,6 +161,11 @@ class RunInspector:
         left = max(0.0, until - time.perf_counter())
         self._aside(context, lambda: self._search(context, record, until), left, optimizers=True)
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
+
+    def _unfollowed(self, context: RunContext, record: RunRecord) -> tuple[Unfollowed, ...]:
+        """What a step differentiates and throws away; not of one that raised or hung."""
+        several = len(context.optimizers) > 1 and record.stop in ("passed", "max_steps")
+        return unfollowed_terms(context) if several and not self.hung else ()
 
     def _further(self) -> list[Question]:
         return [question for family in (*self.applications, *self.custom) for question in family.questions]

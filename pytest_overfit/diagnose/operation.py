@@ -60,12 +60,29 @@ class Broadcast:
 
 
 @dataclass(frozen=True)
+class KeysRead:
+    """Which ``keys`` the queries of an attention read, as far as its mask or its weights say.
+
+    ``causal``: no query reads beyond its own place, and all read back to the first. ``unread``: so many keys at the
+    end are read by nobody, since a causal mask starts at the first key though there are more keys than queries.
+    ``padding_alone``: padding is read, and nothing else; ``padding``: content reads padding, ``masked``: although
+    something is left out that is not of the future.
+    """
+
+    keys: int
+    causal: bool = False
+    unread: int = 0
+    padding_alone: bool = False
+    padding: bool = False
+    masked: bool = False
+
+
+@dataclass(frozen=True)
 class Squashed:
     """A sigmoid, tanh, softmax or log_softmax: ``bound`` is the share of its outputs at its bounds.
 
     ``length`` and ``ranks`` are those of the axis and of the tensor of a softmax, None of the others; ``over_samples``
-    says that it runs over the samples, ``padding_alone`` that it weighs padding and nothing else; ``low`` and ``high``
-    are those of its input.
+    says that it runs over the samples, ``reads`` which keys it weighs; ``low`` and ``high`` are those of its input.
     """
 
     bound: float
@@ -74,7 +91,7 @@ class Squashed:
     length: int | None = None
     ranks: int | None = None
     over_samples: bool = False
-    padding_alone: bool = False
+    reads: KeysRead | None = None
 
 
 @dataclass(frozen=True)
@@ -133,15 +150,15 @@ class Attention:
     bound: float
     deviation: float
     keys: int
-    padding_alone: bool = False
+    reads: KeysRead | None = None
     dropout: float = 0.0
 
 
 @dataclass(frozen=True)
 class HeadMask:
-    """Multi-head attention whose logits stay inside: what its mask lets through, and what it drops."""
+    """Multi-head attention whose logits stay inside: which keys its mask lets through, and what it drops."""
 
-    padding_alone: bool
+    reads: KeysRead | None = None
     dropout: float = 0.0
 
 
@@ -214,3 +231,10 @@ def with_fact(ops: Iterable[Op], kind: type[F]) -> Iterator[tuple[Op, F]]:
     for op in ops:
         if isinstance(op.fact, kind):
             yield op, op.fact
+
+
+def keys_read(ops: Iterable[Op]) -> Iterator[tuple[Op, KeysRead]]:
+    """The attentions of which is known which keys they read, however they are computed."""
+    for op in ops:
+        if isinstance(op.fact, (Attention, HeadMask, Squashed)) and op.fact.reads is not None:
+            yield op, op.fact.reads

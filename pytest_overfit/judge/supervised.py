@@ -17,6 +17,7 @@ MIN_VALID_PIXELS = 100
 SAME_IMAGE = 1e-3
 SAME_POSE = 1e-4
 MOST_REASONS = 4
+MOST_LINES = 2  # of the supervision map; the record has them all
 ALL = 0.95  # of a target: a loss that reads so much of it need not say so
 KEPT = 0.5  # of a fall, without the weights; python -m benchmarks.zoo keeps at most 0.015 of it
 STILL, LARGER = 0.1, 4.0  # of its start, of what the step reports: a loss above both has not fallen with the step
@@ -89,6 +90,8 @@ def _seen(supervision: Supervision | None) -> str:
         parts.append(f"not read: {shorten(supervision.unread)}")
     if supervision.note:
         parts.append(supervision.note)
+    counting = [line for line in supervision.taught if line.term == "objective"][:MOST_LINES]
+    parts = [*(c.text() for c in counting if not c.whole), *parts, *(c.text() for c in counting if c.whole)]
     parts += [each.text() for each in supervision.not_asked]
     return "; ".join(parts)
 

@@ -171,6 +171,57 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class LabelsTaught:
+    """The labels at the places of an output: how many of each value count, and of each that counts nowhere.
+
+    Both have the most frequent ones; ``values`` is the number of different ones that count.
+    ``unexplained`` places do not count although their label does elsewhere. ``unlabelled`` are the samples that
+    nothing but their labels leaves out, all through: neither a mask, nor the chance of labels that are strewn.
+    """
+
+    key: str
+    values: int
+    counted: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unexplained: int = 0
+    unlabelled: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What of an output counts in a loss term, by the slope of the term along it: a line of the supervision map.
+
+    ``counted`` of its ``places`` have a slope; ``silent`` are those of the ``samples`` in which none has. ``samples``
+    is None where the output has no axis of them.
+
+    Example:
+        >>> Taught("objective", "logits", 14, 52, 4, (2, 3)).text()
+        '14 of 52 places of logits count, in 2 of 4 samples'
+    """
+
+    term: str
+    output: str
+    counted: int
+    places: int
+    samples: int | None
+    silent: tuple[int, ...] = ()
+    labels: LabelsTaught | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every place counts."""
+        return self.counted == self.places
+
+    def text(self) -> str:
+        """One line."""
+        if self.whole:
+            return f"all of {self.output} counts"
+        seen = f"{self.counted} of {self.places}"
+        among = "" if self.samples is None else f", in {self.samples - len(self.silent)} of {self.samples} samples"
+        return f"{seen} places of {self.output} count{among}"
+
+
+@dataclass(frozen=True)
 class Supervision:
     """Could the run have failed?
 
@@ -182,7 +233,8 @@ class Supervision:
     that change what the model returns, ``unread`` those that change nothing, ``targets`` those that are targets by
     their place (the second of a pair) or name. ``note`` says what was not probed, and why; ``finite`` whether the
     loss was, before anything was perturbed. ``padding`` counts the labels under an ``attention_mask`` of 0 that the
-    loss answers to. ``shares`` has how much of each target is read, ``copied`` a target that stands in the input too.
+    loss answers to. ``shares`` has how much of each target is read, ``copied`` a target that stands in the input too,
+    ``taught`` what of every output counts in every term.
 
     Of a run that has passed, ``falls`` has every limited term, and ``agreement`` the loss beside a step of the user's.
     ``not_asked`` says which of these questions have no answer, and why.
@@ -200,6 +252,7 @@ class Supervision:
     padding: int = 0
     shares: Mapping[str, Share] = field(default_factory=dict)
     copied: str | None = None
+    taught: tuple[Taught, ...] = ()
     falls: Mapping[str, Fall] = field(default_factory=dict)
     agreement: Agreement | None = None
     not_asked: tuple[NotAsked, ...] = ()

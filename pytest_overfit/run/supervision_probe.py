@@ -17,6 +17,7 @@ from pytest_overfit.run.influence import probe_influence
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.record import Supervision
 from pytest_overfit.run.shares import measure_shares, targets_read
+from pytest_overfit.run.taught import measure_taught
 from pytest_overfit.run.update import Detached
 
 NUDGE = 0.02
@@ -47,6 +48,15 @@ def probe_batch(call: LossCall, questions: Questions) -> Supervision:
         otherwise=None,
     )
     return replace(found, shares=shares, copied=copied)
+
+
+def mapped(probe: Probe, call: LossCall, questions: Questions) -> Supervision:
+    """What a probe finds, with the supervision map."""
+    found = probe(call, questions)
+    if not found.finite:
+        return found
+    taught = questions.ask("what counts in the loss", lambda: measure_taught(call, found), otherwise=())
+    return replace(found, taught=taught)
 
 
 def nudged(

@@ -29,7 +29,7 @@ from pytest_overfit.run.record import Evaluation, Generated, Supervision
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.supervision_probe import nudged, probe_batch
+from pytest_overfit.run.supervision_probe import mapped, nudged, probe_batch
 from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watchdog import Watchdog
@@ -192,7 +192,7 @@ class Training:
         with optimizers_heard(heard):
             # A step makes the verdict, whatever loss stands beside it.
             call = LossCall(self.task, inner, seed=self.request.seed, step=self._step(self.task.given))
-            return (self.subject.application.probe or probe_batch)(call, self.about_supervision)
+            return mapped(self.subject.application.probe or probe_batch, call, self.about_supervision)
 
     def known(self, supervision: Supervision | None) -> None:
         """Keeps what the loss answers to."""

@@ -38,6 +38,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "loss-clamped",
         "loss-floor",
         "vacuous",
+        "unsupervised",
         "loss-ignores-output",
         "target-mismatch",
         "loss-scale",

@@ -14,10 +14,11 @@ from pytest_overfit.diagnose.evidence import Evidence, Tensor
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic
-from pytest_overfit.run.record import ParameterRecord, RunRecord
+from pytest_overfit.run.record import LabelsTaught, ParameterRecord, RunRecord
 
 TITLE = "overfit: batch, losses, gradients"
 MOST_TENSORS, MOST_TERMS, MOST_GRADIENTS = 10, 10, 6
+MOST_OUTPUTS, MOST_LABELS = 2, 6
 MOST_PARTS = 12  # terms whose sums are tried
 SAME_SUM = 1e-3
 LEAST_WIDTH = 60
@@ -41,6 +42,7 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
         batch     shape  dtype    min     max    mean
           0       8x4    float32  -1.283  1.284  0.05211  input
           1       8x1    float32  -1.97   2.01   0.1372   target
+        counts as a whole: output
         losses       first   best    at step  last
           objective  0.9032  0.8611  60       0.8611
         trend: 1 falling, largest climb 0%
@@ -59,6 +61,7 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
     lines = [
         *_batch_lines(tensors),
         *_depth_lines(record),
+        *_taught_lines(record),
         *_loss_lines(record, evidence),
         *_gradient_lines(record.parameters, max(LEAST_WIDTH, width)),
     ]
@@ -89,6 +92,30 @@ def _depth_lines(record: RunRecord) -> Iterator[str]:
     if frames:
         shares = (f"frame {f.frame} {100 * f.valid / max(1, f.total):.1f} % of {f.total} pixels" for f in frames)
         yield f"valid depth: {', '.join(shares)}"
+
+
+def _taught_lines(record: RunRecord) -> Iterator[str]:
+    """The supervision map of the objective: the outputs that count as a whole, and how much of the others does."""
+    taught = [each for each in record.supervision.taught if each.term == "objective"] if record.supervision else []
+    whole, partly = [each.output for each in taught if each.whole], [each for each in taught if not each.whole]
+    if whole:
+        yield f"counts as a whole: {shorten(whole)}"
+    rows = [("counts in part", "places", "samples", "labels")]
+    for line in partly[:MOST_OUTPUTS]:
+        samples = "" if line.samples is None else f"{line.samples - len(line.silent)} of {line.samples}"
+        rows.append((f"  {line.output}", f"{line.counted} of {line.places}", samples, _labels_told(line.labels)))
+    yield from _aligned(rows if partly else [])
+    if len(partly) > MOST_OUTPUTS:
+        yield f"  and {shorten(line.output for line in partly[MOST_OUTPUTS:])}"
+
+
+def _labels_told(labels: LabelsTaught | None) -> str:
+    if labels is None:
+        return ""
+    counted = ", ".join(f"{label} {count}" for label, count in itertools.islice(labels.counted.items(), MOST_LABELS))
+    more = f", ... ({labels.values} labels)" if labels.values > MOST_LABELS else ""
+    left_out = ", ".join(f"{label} ({count})" for label, count in labels.left_out.items())
+    return f"{labels.key}: {counted}{more}" + (f"; not {left_out}" if left_out else "")
 
 
 def _loss_lines(record: RunRecord, evidence: Evidence | None) -> Iterator[str]:

@@ -92,3 +92,89 @@ def test_an_inverted_mask_is_found(way: str) -> None:
     assert result.finding("objective").passed
     assert [cause.id for cause in result.causes] == ["input-ignored"]
     assert learn(way, inverted=False).causes == ()
+
+
+class Tagger(nn.Module):
+    """Tags every token; its mask is laid over the queries, over the rows of other samples, or over the keys."""
+
+    def __init__(self, way: str, length: int = 7) -> None:
+        super().__init__()
+        self.way, self.embed = way, nn.Embedding(40, 32, padding_idx=0)
+        self.places, self.head = nn.Parameter(0.2 * torch.randn(length, 32)), nn.Linear(32, 4)
+        if way in ("repeated", "interleaved"):
+            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, padding = self.embed(tokens) + self.places[: tokens.shape[1]], tokens == 0
+        if self.way in ("repeated", "interleaved"):
+            mask = padding[:, None].expand(-1, tokens.shape[1], -1)
+            mask = mask.repeat(4, 1, 1) if self.way == "repeated" else mask.repeat_interleave(4, 0)
+            return self.head(x + self.attention(x, x, x, attn_mask=mask)[0])  # type: ignore[no-any-return]
+        if self.way == "no mask":
+            return self.head(x + F.scaled_dot_product_attention(x, x, x))  # type: ignore[no-any-return]
+        bias = torch.zeros(padding.shape).masked_fill(padding, -1e4)
+        bias = bias[..., None] if self.way == "queries" else bias[:, None]
+        return self.head(x + F.scaled_dot_product_attention(x, x, x, attn_mask=bias))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [
+        ("queries", ["input-ignored"]),
+        ("repeated", ["input-ignored", "batch-mixing"]),  # it is the mask of another sample
+        ("interleaved", []),
+        ("keys", []),
+        ("no mask", []),
+    ],
+)
+def test_what_stands_under_a_mask_must_not_move_what_is_real(way: str, found: list[str]) -> None:
+    """Where no mask was meant, nothing is said of it."""
+    torch.manual_seed(0)
+    tags = torch.where(PADDING, -100, torch.randint(0, 4, (4, 7)))
+    result = run_overfit(
+        Tagger(way),
+        {"tokens": TOKENS, "tags": tags},
+        lambda model, batch: F.cross_entropy(model(batch["tokens"]).mT, batch["tags"]),
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+        max_steps=200,
+    )
+    assert [cause.id for cause in result.causes] == found
+    if found:
+        assert "read the padding" in result.causes[0].observed
+
+
+class Remembering(nn.Module):
+    """A decoder whose queries read a memory of states before them, then each other."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.memory = way, nn.Parameter(0.3 * torch.randn(1, 5, 32))
+        self.embed, self.places, self.head = nn.Embedding(40, 32), nn.Embedding(8, 32), nn.Linear(32, 40)
+        self.key = nn.Linear(32, 32)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.places.weight[: tokens.shape[1]]
+        keys = self.key(torch.cat([self.memory.expand(len(x), -1, -1), x], 1))
+        if self.way == "kernel":
+            return self.head(x + F.scaled_dot_product_attention(x, keys, keys, is_causal=True))  # type: ignore[no-any-return]
+        future = torch.ones(x.shape[1], keys.shape[1], dtype=torch.bool).triu(6 if self.way == "aligned" else 1)
+        scores = (x @ keys.mT / math.sqrt(32)).masked_fill(future, float("-inf"))
+        return self.head(x + scores.softmax(-1) @ keys)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("way", "found"), [("kernel", True), ("top left", True), ("aligned", False)])
+def test_a_causal_mask_over_more_keys_than_queries(way: str, found: bool) -> None:
+    """It has to end where the keys do."""
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 40, (3, 8))
+    result = run_overfit(
+        Remembering(way),
+        tokens,
+        lambda model, batch: F.cross_entropy(model(batch[:, :-1]).mT, batch[:, 1:]),
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+        max_steps=300,
+    )
+    assert bool(result.causes) == found
+    if found:
+        assert result.causes[0].id == "input-ignored"
+        assert "the last 5 of 12 keys are read by no query" in result.causes[0].observed

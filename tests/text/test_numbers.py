@@ -166,6 +166,7 @@ def test_a_small_run_shows_its_batch_and_its_gradients() -> None:
             f" {key} {shape} float32 {t.min():.4g} {t.max():.4g} {t.mean():.4g} {kind}"
             for key, shape, t, kind in (("0", "8x4", batch[0], "input"), ("1", "8x1", batch[1], "target"))
         ),
+        "counts as a whole: output",
         "losses first best at step last",
         f" objective {curve[0]:.4g} {min(curve):.4g} 20 {curve[-1]:.4g}",
         f"trend: objective does not fall: {median(curve[:10]):.4g} at the start, {median(curve[10:]):.4g} at the end",

@@ -51,7 +51,5 @@ def test_the_first_cause_is_the_mistake(module: type[Digits], cause: str, where:
 
 def test_each_mistake_is_found(overfit: Overfit) -> None:
     """As the test of a team would show it."""
-    with pytest.raises(
-        AssertionError, match=r"(?s)where: head\.weight.*gradients: 2 .*: not in the optimizer"
-    ):
+    with pytest.raises(AssertionError, match=r"(?s)where: head\.weight.*gradients: 2 .*: not in the optimizer"):
         overfit(ForgottenHead, DigitsData(), max_steps=300)

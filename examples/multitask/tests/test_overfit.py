@@ -27,7 +27,5 @@ def test_a_head_that_is_replaced_after_the_optimizer_was_built_is_found(overfit:
     torch.manual_seed(0)
     trainer = Trainer(PerceptionNet())
     trainer.model.speed_head = nn.Linear(48, 1)
-    with pytest.raises(
-        AssertionError, match=r"(?s)where: speed_head.*gradients: 2 .*: not in the optimizer"
-    ):
+    with pytest.raises(AssertionError, match=r"(?s)where: speed_head.*gradients: 2 .*: not in the optimizer"):
         overfit(trainer.model, step=trainer.train_step, max_steps=100)

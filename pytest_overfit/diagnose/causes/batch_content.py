@@ -112,14 +112,17 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
         labels = tensor.is_target and len(targets) == 1 and not real and tensor.shape[:1] == (samples,)
         if flat and (real or labels or (tensor.is_input and len(tensor.shape) > 1 and not evidence.passed)):
             zero = tensor.low == 0 and tensor.is_target
+            # A mask of ones, a state of zeros: beside an input that tells the samples apart it may be meant.
+            beside = tensor.is_input and any(t.is_input and t.deviation > 0 for t in tensors)
             yield Cause(
                 "degenerate-batch",
                 tensor.key,
                 f"every element of {tensor.key} is {number(tensor.low)} (shape {tensor.shape})",
                 "look at the loader: an integer division, a fill value, a wrong column",
-                evidence={"value": tensor.low},
-                certain=tensor.is_input or zero or labels or not evidence.passed,
-                weight=0.96,
+                "observed" if beside else "shown",
+                {"value": tensor.low},
+                certain=not beside and (tensor.is_input or zero or labels or not evidence.passed),
+                weight=0.4 if beside else 0.96,
             )
             return
     inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and math.prod(t.shape) >= 8]
@@ -157,34 +160,20 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
         return
-    ops = [op for op in evidence.noted if op.name == "cross_entropy"]
-    floor = evidence.probed.floor
-    if (
-        evidence.probed.causal
-        and evidence.objective
-        and not evidence.learned
-        and ops
-        and (floor is None or floor.reached < 0.5 * min(evidence.objective, default=0))
-    ):
-        rows = next(
-            (
-                t
-                for t in evidence.probed.tensors
-                if t.is_input and not t.dtype.startswith("float") and len(t.shape) == 2
-            ),
-            None,
+    best, limit, seen = min(evidence.objective, default=0.0), evidence.limit_of_objective(), evidence.probed.beginnings
+    if seen is None or not evidence.probed.causal or evidence.learned or limit is None:
+        return
+    if limit < seen.floor and best > 0.9 * seen.floor and any(op.name == "cross_entropy" for op in evidence.noted):
+        yield Cause(
+            "label-conflict",
+            seen.key,
+            f"rows {seen.rows[0]} and {seen.rows[1]} of {seen.key} are alike up to place {seen.place} and go on "
+            f"differently, and the model reads only what comes before: over all rows that leaves at least "
+            f"{number(seen.floor)} of the loss, which is at {number(best)}",
+            "give sequences different beginnings, or leave the shared beginning out of the loss",
+            evidence={"floor": seen.floor, "loss": best},
+            weight=0.93,
         )
-        if rows is not None:
-            yield Cause(
-                "label-conflict",
-                rows.key,
-                f"the model reads only what comes before, and the loss stays at {number(min(evidence.objective))}: "
-                f"sequences of {rows.key} that begin alike go on differently",
-                "give sequences different beginnings, or leave the shared beginning out of the loss",
-                "observed",
-                {"loss": min(evidence.objective)},
-                weight=0.6,
-            )
 
 
 def same_partner(evidence: Evidence) -> Iterator[Cause]:

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Attention, FreshTensor, HeadMask, Squashed
+from pytest_overfit.diagnose.operation import LOSS, FreshTensor, Squashed, keys_read
 from pytest_overfit.judge.finding import number
+
+MOVED = 1e-3  # of the size of the outputs: a row that is asked by itself is rounded otherwise
+POLARITY = "a key_padding_mask is True where a key is left out, an attn_mask of booleans where it takes part"
 
 
 def ignored(evidence: Evidence) -> Iterator[Cause]:
@@ -32,22 +35,38 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
-def padding_alone(evidence: Evidence) -> Iterator[Cause]:
-    """An attention reads the padding and none of the content."""
-    reading = (
-        op for op in evidence.noted if isinstance(op.fact, (Attention, HeadMask, Squashed)) and op.fact.padding_alone
-    )
-    op = next(reading, None)
-    if op is not None:
-        yield Cause(
-            "input-ignored",
-            op.where,
-            "attention reads the padded places and none of the others: its mask is inverted",
-            "invert the mask: a key_padding_mask is True where a key is left out, an attn_mask of booleans where it "
-            "takes part",
-            certain=True,
-            weight=0.95,
-        )
+def masks(evidence: Evidence) -> Iterator[Cause]:
+    """An attention whose mask leaves out what it is to read, or lets through what it is not."""
+    attentions = list(keys_read((*evidence.noted, *evidence.probed.ops)))
+    moves = evidence.probed.padding
+    for op, reads in attentions:
+        numbers: dict[str, float] = {}
+        padding = reads.padding and moves is not None and moves.moved > MOVED
+        if reads.padding_alone:
+            seen = "attention reads the padded places and none of the others: its mask is inverted"
+            advice = "invert the mask: " + POLARITY
+        elif reads.unread:
+            queries = reads.keys - reads.unread
+            seen = (
+                f"the last {reads.unread} of {reads.keys} keys are read by no query: the causal mask starts at the "
+                f"first key, and there are only {queries} queries, which read the keys before them alone"
+            )
+            advice = (
+                "align the mask with the last key, and pass it in place of is_causal: "
+                f"torch.ones({queries}, {reads.keys}, dtype=torch.bool).tril({reads.unread})"
+            )
+            numbers = {"unread": reads.unread, "keys": reads.keys}
+        elif padding and moves is not None and (reads.masked or moves.told):
+            seen = (
+                f"places with content read the padding beside them: without it the outputs of row {moves.row} move by "
+                f"{number(moves.moved)} of their size"
+            )
+            advice = "leave the keys out that are padding, mask[:, None, None, :]; " + POLARITY
+            numbers = {"moved": moves.moved}
+        else:
+            continue
+        yield Cause("input-ignored", op.where, seen, advice, evidence=numbers, certain=True, weight=0.96)
+        return
 
 
 def mixed(evidence: Evidence) -> Iterator[Cause]:
@@ -70,7 +89,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
     moved = evidence.probed.mixed
-    if moved is None or moved < 1e-4 or not evidence.probed.mixing_is_certain:
+    if moved is None or not evidence.probed.mixing_is_certain:
         return
     yield Cause(
         "batch-mixing",
@@ -87,7 +106,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, padding_alone, mixed),
+    rules=(ignored, masks, mixed),
     docs="""
 ### input-ignored
 
@@ -112,7 +131,9 @@ result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, opti
 
 - **Symptom**: none on one batch, which is memorised from the rest.
 - **Evidence**: shown, certain: the input, one view of it or some of its columns are exchanged, and the output stays bit
-  for bit the same. Or attention reads exactly what the batch's masks or lengths mark as padding, and nothing else.
+  for bit the same. Or attention reads exactly what the batch's masks or lengths mark as padding, and nothing else; or
+  places with content read padding through a mask, and a row moves once it is asked without its padding; or a causal
+  mask starts at the first of more keys than there are queries, so that the last ones are read by nobody.
 - **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
 
 ### batch-mixing

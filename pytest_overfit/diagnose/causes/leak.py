@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import Comparison
+from pytest_overfit.diagnose.operation import Comparison, keys_read
 
 
 def leaks(evidence: Evidence) -> Iterator[Cause]:
@@ -23,22 +23,29 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
             weight=0.94,
         )
         return
-    for where, what in evidence.probed.leaks:
-        same = "very value" in what  # either the targets were not shifted, or the mask lets the place itself through
-        yield Cause(
-            "leak",
-            where,
-            what,
-            "shift the targets by one place, or leave the place itself out of the mask"
-            if same
-            else "mask the future (is_causal=True), and keep the target out of the input",
-            certain=True,
-            weight=0.9,
-        )
-        if same:
+    for leak in evidence.probed.leaks:
+        where, what = leak.where, leak.what
+        advice = "mask the future (is_causal=True), and keep the target out of the input"
+        if leak.same:  # either the targets were not shifted, or the mask lets the place itself through
+            advice = "shift the targets by one place, or leave the place itself out of the mask"
+        elif leak.module:
+            where, what = f"module {leak.module}", f"{what} ({leak.where}): later places arrive in {leak.module}"
+            if _masked(evidence, leak.module):
+                advice = (
+                    f"the mask inside {leak.module} leaves the future out: bring the axes back into their order before "
+                    "heads or places are joined, x.transpose(1, 2).reshape(batch, length, width)"
+                )
+        yield Cause("leak", where, what, advice, certain=True, weight=0.9)
+        if leak.same:
             advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
             yield Cause("target-mismatch", where, what, advice, "shown", {}, certain=True, weight=0.89)
         return
+
+
+def _masked(evidence: Evidence, module: str) -> bool:
+    """Whether all attention inside of a module is causal already."""
+    reads = [read for op, read in keys_read(evidence.noted) if f"{op.region}.".startswith(f"{module}.")]
+    return bool(reads) and all(read.causal for read in reads)
 
 
 FAMILY = Family(
@@ -73,7 +80,8 @@ result = run_overfit(Predictor, tokens, loss, optimizer=adam, max_steps=150)
 
 - **Symptom**: the loss falls fast, and what is generated is nonsense.
 - **Evidence**: shown, certain: one place of a sequence is changed, and the output that has to predict it changes with
-  it; or the target is a column of the input, or is added to the output that is compared with it.
+  it, first in the module that is named; or the target is a column of the input, or is added to the output that is
+  compared with it.
 - **Fix**: mask the future (`is_causal=True`), shift by one, keep targets out of the inputs.
 """,
 )

@@ -9,6 +9,8 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison
 
+FEW = 4  # labels that are alike by chance
+
 
 def vacuous(evidence: Evidence) -> Iterator[Cause]:
     """Nothing is supervised, or nothing can be wrong."""
@@ -71,6 +73,53 @@ def _deaf(evidence: Evidence) -> bool:
         and bool(seen.answers)
         and all(key in seen.inputs or key in seen.unread for key in seen.answers)
     )
+
+
+def unsupervised(evidence: Evidence) -> Iterator[Cause]:
+    """Samples of which no label counts, though nothing declares them to be none."""
+    taught = evidence.record.supervision.taught if evidence.record.supervision else ()
+    whole = [line for line in taught if line.term == "objective" and line.silent]
+    if not whole or any(line.samples and not line.silent for line in taught if line.term == "objective"):
+        return
+    silent = set.intersection(*(set(line.silent) for line in whole))
+    for line in whole:
+        rows = sorted(silent & set(line.labels.unlabelled if line.labels else ()))
+        if line.labels is not None and rows:
+            values = " or ".join(line.labels.left_out)
+            yield Cause(
+                "unsupervised",
+                f"samples {', '.join(map(str, rows))} of {line.labels.key}",
+                f"{len(rows)} of {line.samples} samples teach nothing: all of their {line.labels.key} are {values}, "
+                f"and {line.counted} of {line.places} places of {line.output} count",
+                f"look at what sets {line.labels.key} to {values} there (a header that is not found, a row that is cut "
+                "off before its answer), or leave these samples out of the batch",
+                evidence={"silent": len(rows), "samples": line.samples or 0},
+                certain=True,
+                weight=0.95,
+            )
+            return
+
+
+def one_label_left(evidence: Evidence) -> Iterator[Cause]:
+    """Of several labels all that count are the same: an output that is constant is right."""
+    taught = evidence.record.supervision.taught if evidence.record.supervision else ()
+    for line in taught:
+        labels = line.labels
+        if labels is None or line.term != "objective" or labels.values != 1 or not labels.left_out:
+            continue
+        ((label, count),) = labels.counted.items()
+        if count >= FEW and labels.unexplained == 0:
+            yield Cause(
+                "degenerate-batch",
+                labels.key,
+                f"all {count} places of {labels.key} that count are {label}, and {' or '.join(labels.left_out)} counts "
+                "nowhere: an output that is the same everywhere is right",
+                "look at what is ignored: an ignore_index that is a class, labels that are shifted into it",
+                evidence={"counted": count},
+                certain=True,
+                weight=0.96,
+            )
+            return
 
 
 def unread_samples(evidence: Evidence) -> Iterator[Cause]:
@@ -152,7 +201,7 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=100,
-    rules=(vacuous, unread_samples, unread_items, ignores_output),
+    rules=(vacuous, unsupervised, one_label_left, unread_samples, unread_items, ignores_output),
     docs="""
 ### vacuous
 
@@ -171,6 +220,37 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Symptom**: the loss is 0, or already below its limit, before any training.
 - **Evidence**: shown, certain: the objective, and how it answers when targets are changed.
 - **Fix**: mend the mask or the labels; let a batch without any supervision be an error.
+
+### unsupervised
+
+Samples that should be learnt are in no term: all of their labels are ignored, and nothing declares that.
+
+```python
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(12, 32), nn.Linear(32, 4)
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens))
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch["tokens"]).flatten(0, 1), batch["labels"].flatten())
+
+
+tokens = torch.arange(12).view(3, 4)
+labels = tokens % 4
+labels[1] = -100  # fixed: labels[1, 0] = -100
+result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: none: the rest is memorised.
+- **Evidence**: shown, certain: the slope of the objective along every output, sample by sample (the supervision map,
+  which every report shows). There is none in these samples, whose labels are all of one value that counts nowhere. A
+  mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
+  missing by chance.
+- **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output
 

@@ -60,7 +60,7 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
             continue
         values = evidence.record.curves.get(term.name, ())
         stuck = len(values) > 1 and values[0] > 0 and values[-1] > STUCK * values[0]
-        if not term.in_objective and (term.share == 0 or stuck) and stuck:
+        if not term.in_objective and term.share == 0 and stuck:
             yield Cause(
                 "term-missing",
                 f"term {term.name}",
@@ -84,6 +84,22 @@ def missing_terms(evidence: Evidence) -> Iterator[Cause]:
                 certain=True,
                 weight=0.95,
             )
+
+
+def unfollowed(evidence: Evidence) -> Iterator[Cause]:
+    """A summand of a step's loss whose gradient is thrown away as a whole."""
+    for lost in evidence.probed.unfollowed:
+        yield Cause(
+            "term-missing",
+            f"term {lost.term}",
+            f"{lost.term} is a part of what is differentiated before {shorten(lost.stepped)} are stepped, and reaches "
+            f"none of them: its gradient goes to {shorten(lost.reaches)}, and is zeroed before these are stepped",
+            f"look for a .detach() or no_grad() between {shorten(lost.stepped)} and {lost.term}",
+            evidence={"reaches": len(lost.reaches), "stepped": len(lost.stepped)},
+            certain=True,
+            weight=0.95,
+        )
+        return
 
 
 def gated(evidence: Evidence) -> Iterator[Cause]:
@@ -215,7 +231,7 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=131,
-    rules=(constant_terms, missing_terms, gated, drowned, outweighed, stuck),
+    rules=(constant_terms, missing_terms, unfollowed, gated, drowned, outweighed, stuck),
     docs="""
 ### term-missing
 
@@ -234,7 +250,8 @@ result = run_overfit(net, (features, values), loss, optimizer=adam, max_steps=30
 ```
 
 - **Symptom**: the objective falls, and a term that is only reported does not.
-- **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at will.
+- **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at will;
+  of a step with several optimizers, a summand whose gradient is zeroed before anything is stepped by it.
 - **Fix**: add the term; `+=` in place of `=` over samples.
 
 ### term-weight

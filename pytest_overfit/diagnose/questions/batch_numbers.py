@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_overfit.diagnose.evidence import Beginnings
 from pytest_overfit.diagnose.evidence import Tensor as TensorSeen
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, first_bad_index, sampled
 
-MOST_ROWS = 4096
+MOST_ROWS, TABLE = 4096, 2
 
 
 def samples_of(batch: Any) -> int | None:
@@ -90,3 +91,49 @@ def conflicts(batch: Any, inputs: Collection[str], samples: int | None) -> Mappi
             if key not in given and len(torch.unique(value[groups == group], dim=0)) > 1:
                 return {", ".join(given): (key, int(repeated.sum()))}
     return {}
+
+
+def shared_beginnings(batch: Any, inputs: Collection[str]) -> Beginnings | None:
+    """Rows of tokens that begin alike and go on differently, where the labels of the batch count that.
+
+    Example:
+        >>> shared_beginnings(torch.tensor([[7, 1, 5], [7, 2, 5]]), ["batch"])
+        Beginnings(key='batch', rows=(0, 1), place=1, floor=0.34657...)
+    """
+    dense = dense_tensors(batch)
+    for key, tensor in dense:
+        if key not in inputs or tensor.dim() != TABLE or not _is_whole(tensor):
+            continue
+        if not 1 < len(tensor) <= MOST_ROWS or not 1 < tensor.shape[1] <= MOST_ROWS:
+            continue
+        counts = torch.ones(tensor.shape, dtype=torch.bool)
+        for _, other in dense:
+            if other is not tensor and other.shape == tensor.shape and _is_whole(other):
+                counts &= other.cpu() >= 0
+        if (found := _beginnings(key, tensor.cpu().long(), counts)) is not None:
+            return found
+    return None
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
+
+
+def _beginnings(key: str, tokens: Tensor, counts: Tensor) -> Beginnings | None:
+    begun = torch.zeros(len(tokens), dtype=torch.long)
+    first: tuple[tuple[int, int], int] | None = None
+    lost = 0.0
+    for place in range(tokens.shape[1] - 1):
+        begun = torch.unique(torch.stack([begun, tokens[:, place]]), dim=1, return_inverse=True)[1]
+        rows = counts[:, place + 1].nonzero()[:, 0]
+        going = torch.stack([begun[rows], tokens[rows, place + 1]])
+        together, ways = begun[rows].bincount(), torch.unique(going, dim=1, return_inverse=True, return_counts=True)
+        lost += float(torch.special.xlogy(together.double(), together).sum())
+        lost -= float(torch.special.xlogy(ways[2].double(), ways[2]).sum())
+        if first is None and int((together > 0).sum()) < len(ways[2]):
+            group = next(g for g in begun[rows].tolist() if len(set(going[1][going[0] == g].tolist())) > 1)
+            among = rows[begun[rows] == group].tolist()
+            other = next(row for row in among if tokens[row, place + 1] != tokens[among[0], place + 1])
+            first = ((among[0], other), place + 1)
+    counted = int(counts[:, 1:].sum())
+    return Beginnings(key, *first, lost / counted) if first is not None and counted else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.evidence import Probed
+from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
@@ -28,7 +28,7 @@ class Dependence:
     mixed_certain: bool = False
     mixed_where: str = ""
     causal: str = ""
-    leaks: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[Leak, ...] = ()
 
 
 def depend(
@@ -65,7 +65,7 @@ def depend(
         otherwise=(None, False, ""),
     )
     causal: str = ""
-    leaks: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[Leak, ...] = ()
     for name, tensor in arguments:
         with questions.asking(f"whether the outputs{of} read the future of {name}"):
             causal, leaks = measure_order(call, name, tensor, base, targets)
@@ -78,8 +78,17 @@ def depend(
 
 
 def _is_ignored(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> bool:
+    """Whether neither another value nor, of numbers that are all alike, a rising one moves the outputs.
+
+    A softmax or a norm gives the same for numbers that are all raised by one.
+    """
     changed = perturbed(tensor)
-    return changed is not None and _unmoved(call, tensor, changed, base)
+    if changed is None or not _unmoved(call, tensor, changed, base):
+        return False
+    if not is_real(tensor) or tensor.numel() < 2 or bool((tensor != tensor.reshape(-1)[0]).any()):
+        return True
+    rising = torch.linspace(-1.0, 1.0, tensor.numel(), device=tensor.device).reshape(tensor.shape).to(tensor.dtype)
+    return _unmoved(call, tensor, tensor.detach() + rising, base)
 
 
 def _unmoved(call: ModelCall, tensor: Tensor, changed: Tensor, base: list[Tensor]) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.questions.model_calls import ModelCall
-from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
@@ -33,10 +31,7 @@ def measure_mixing(
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
     if not batched or not outputs:
         return None, False, ""
-    moved = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, samples)
-    if moved is None:
-        return None, False, ""
-    others, where = moved
+    others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -52,50 +47,23 @@ def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
     return new if tensor is old else tensor
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _moved(call: ModelCall, changed: dict[int, Tensor], samples: int) -> tuple[float, str] | None:
+def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samples: int) -> tuple[float, str]:
     """The largest movement of another sample's output, relative to its size, and the module that it arose in."""
-    before: list[Tensor] = []
-    after: list[Tensor] = []
-    names: list[str] = []
-
-    def record(store: list[Tensor]) -> list[Any]:
-        def hook(name: str) -> Any:
-            def heard(module: nn.Module, args: Any, output: Any) -> None:
-                first = output[0] if isinstance(output, tuple) and output else output  # a recurrent layer's
-                if is_real(first) and first.dim() and first.shape[0] == samples:
-                    store.append(first.detach())
-                    names.append(name)
-
-            return heard
-
-        return [nn.Module.register_forward_hook(module, hook(name)) for name, module in call.module.named_modules()]
 
     def exchanged(tensor: Tensor) -> Tensor:
         return changed.get(id(tensor), tensor)
 
-    for store, change in ((before, _as_it_is), (after, exchanged)):
-        handles = record(store)
-        try:
-            call.again(change)
-        finally:
-            for handle in handles:
-                handle.remove()
-    if len(before) != len(after) or not before:
-        return None
-    largest, where = 0.0, ""
-    for a, b, name in zip(before, after, names, strict=False):
-        size = float(a.double().square().mean().sqrt()) or 1.0
-        moved = float((a[1:] - b[1:]).double().abs().max()) / size if a.shape == b.shape else 0.0
-        if moved > MOVED and not where:
-            where = name or type(call.module).__name__
-    last_a, last_b = before[-1], after[-1]
-    size = float(last_a.double().square().mean().sqrt()) or 1.0
-    largest = float((last_a[1:] - last_b[1:]).double().abs().max()) / size
-    return largest, where
+    def others(before: Tensor, after: Tensor) -> float:
+        if not before.dim() or before.shape[0] != samples or before.shape != after.shape or not before.numel():
+            return 0.0
+        size = float(before.double().square().mean().sqrt()) or 1.0
+        return float((before[1:] - after[1:]).double().abs().max()) / size
+
+    largest = max((others(a, b) for a, b in zip(base, call.again(exchanged), strict=False)), default=0.0)
+    if largest <= MOVED:
+        return largest, ""
+    where = where_it_arises(call, exchanged, lambda a, b: others(a, b) > MOVED)
+    return largest, where or type(call.module).__name__
 
 
 def _first_exchanged(tensor: Tensor) -> Tensor:

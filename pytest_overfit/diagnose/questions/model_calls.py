@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.errors.asking import users_code
@@ -33,7 +34,21 @@ class ModelCall:
     classes: dict[int, Tensor] = field(default_factory=dict)
 
     def arguments(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping."""
+        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping.
+
+        Of a packed sequence the content alone: the rest says how it is laid out. What stands where nothing can be
+        exchanged is left out.
+        """
+        within: set[int] = set()
+
+        def reach(tensor: Tensor) -> Tensor:
+            within.add(id(tensor))
+            return tensor
+
+        exchanged_in(reach, (self.args, self.kwargs))
+        yield from ((name, tensor) for name, tensor in self._named() if id(tensor) in within)
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
         try:
             names = list(inspect.signature(self.module.forward).parameters)
         except (TypeError, ValueError):
@@ -72,21 +87,67 @@ class ModelCall:
             return self.module(*args, **kwargs)
 
 
+Moved = Callable[[Tensor, Tensor], bool]  # of a tensor as it is, and with an exchange
+
+
+def where_it_arises(call: ModelCall, change: Callable[[Tensor], Tensor], moved: Moved) -> str:
+    """The module that first hands out what has moved, though nothing that it was given has; empty where none does."""
+    seen: list[list[list[Tensor]]] = []
+    names = {id(module): name or type(call.module).__name__ for name, module in call.module.named_modules()}
+    found: list[str] = []
+
+    def watched(compared: bool) -> None:
+        given: list[list[Tensor]] = []
+        left = iter(seen)
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given.append([t.detach() for t in tensors_in([args, kwargs]) if is_real(t)])
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            tensors = [given.pop(), [t.detach() for t in tensors_in(output) if is_real(t)]]
+            if not compared:
+                seen.append(tensors)
+            elif not found and (before := next(left, None)) is not None:
+                into, out = (_any_moved(a, b, moved) for a, b in zip(before, tensors, strict=True))
+                if out and not into:
+                    found.append(names[id(module)])
+
+        handles = [nn.Module.register_forward_pre_hook(m, enter, with_kwargs=True) for m in call.module.modules()]
+        handles += [nn.Module.register_forward_hook(m, leave) for m in call.module.modules()]
+        try:
+            call.again(change if compared else lambda tensor: tensor)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    watched(False)
+    watched(True)
+    return found[0] if found else ""
+
+
+def _any_moved(before: list[Tensor], after: list[Tensor], moved: Moved) -> bool:
+    return any(a.shape == b.shape and moved(a, b) for a, b in zip(before, after, strict=False))
+
+
 def _listed(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if is_dense(value):
         yield name, value
+    elif is_a(value, PackedSequence):
+        yield f"{name}.data", value.data
     elif is_a(value, list, tuple):
         yield from ((f"{name}[{index}]", item) for index, item in enumerate(contents(value)) if is_dense(item))
 
 
 def exchanged_in(change: Callable[[Tensor], Tensor], nest: Any) -> Any:
-    """A nest of lists, tuples and plain dicts with its tensors exchanged."""
+    """A nest of lists, tuples, named ones too, and plain dicts with its tensors exchanged."""
     if is_a(nest, Tensor):
         return change(nest)
     if type(nest) is dict:
         return {key: exchanged_in(change, value) for key, value in nest.items()}
     if type(nest) in (list, tuple):
         return type(nest)(exchanged_in(change, value) for value in nest)
+    if is_a(nest, tuple) and hasattr(type(nest), "_make"):
+        return type(nest)._make(exchanged_in(change, value) for value in contents(nest))
     return nest
 
 

@@ -25,6 +25,7 @@ from pytest_overfit.diagnose.operation import (
     Shape,
     Squashed,
 )
+from pytest_overfit.diagnose.questions.attention import by_mask, by_weights, mask_of_heads, mask_of_kernel
 from pytest_overfit.diagnose.questions.operation_names import (
     ARITHMETIC,
     ATTENTIONS,
@@ -39,11 +40,11 @@ from pytest_overfit.diagnose.questions.operation_names import (
     SQUASHERS,
     STEPS,
 )
-from pytest_overfit.diagnose.questions.padding import keys_let_through, keys_read, reads_padding_alone
 from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
 
 _NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+_MASKS = (("attn_mask", 3), ("is_causal", 5))
 
 Shapes = tuple[Shape, ...]
 
@@ -208,6 +209,7 @@ def _scrambled(step: Traced, predicted: Tensor) -> str:
             or output.dim() < 3
             or output.numel() != predicted.numel()
             or output.shape[1] != predicted.shape[1]
+            or output.shape[1] == output.shape[-1]  # its last axis may be that of the classes
         ):
             continue
         right = output.movedim(1, -1).reshape(predicted.shape)
@@ -278,7 +280,7 @@ def _squasher(step: Traced, call: Called) -> Op | None:
             length=out.shape[axis] if out.dim() else 1,
             ranks=out.dim(),
             over_samples=axis == 0 and out.dim() > 1 and out.shape[0] == step.samples,
-            padding_alone=last and _inverted(step, keys_read(out, len(out))),
+            reads=by_weights(out, source, step.padding) if last else None,
         )
     if source is not None and source.numel():
         fact = replace(fact, low=float(source.detach().min()), high=float(source.detach().max()))
@@ -310,36 +312,26 @@ def _clamp(call: Called) -> Op | None:
     return call.op(fact, name="clamp", made_of=source)
 
 
-def _takes_part(mask: Tensor) -> Tensor:
-    """A mask of keys as an additive one: True leaves a key out there."""
-    return torch.zeros(mask.shape).masked_fill(mask.cpu(), -math.inf) if mask.dtype is torch.bool else mask
-
-
-def _inverted(step: Traced, read: Tensor | None) -> bool:
-    """Whether an attention reads the padding of the batch and nothing else."""
-    padding = step.padding if read is not None else None
-    return padding is not None and read is not None and reads_padding_alone(padding.cpu(), read.cpu())
-
-
 def _attention(step: Traced, call: Called) -> Op | None:
     args, kwargs = call.args, call.kwargs
     if call.name == "multi_head_attention_forward":  # its logits stay inside: of them only the mask is known
-        left_out = kwargs.get("key_padding_mask")
-        alone = left_out is not None and _inverted(step, keys_let_through(_takes_part(left_out), len(left_out)))
+        mask = mask_of_heads(args[0], args[1], kwargs.get("attn_mask"), kwargs.get("key_padding_mask"))
         training = kwargs.get("training", args[13] if len(args) > 13 else True)
         drops = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0) if training else 0.0
-        return call.op(HeadMask(bool(alone), float(drops)), name="heads") if alone or drops else None
+        reads = by_mask(mask, step.padding)
+        return call.op(HeadMask(reads, float(drops)), name="heads") if reads is not None or drops else None
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
         return None
     scale = kwargs.get("scale")
     logits = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+    mask, causal = (kwargs.get(name, args[at] if len(args) > at else None) for name, at in _MASKS)
+    open_ = mask_of_kernel(query.shape[-2], key.shape[-2], mask, bool(causal), query.device)
     fact = Attention(
         bound=float((logits.softmax(-1).amax(-1) > 0.999).double().mean()) if key.shape[-2] > 1 else 0.0,
         deviation=float(logits.std()) if logits.numel() > 1 else 0.0,
         keys=key.shape[-2],
-        padding_alone=mask is not None and _inverted(step, keys_let_through(mask, len(mask))),
+        reads=by_mask(open_, step.padding),
         dropout=float(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)),
     )
     return call.op(fact, name="attention")

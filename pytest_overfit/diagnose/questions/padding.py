@@ -1,25 +1,29 @@
-"""What of a batch is padding, by its own masks and lengths, and whether an attention reads nothing else."""
+"""What of a batch is padding, by its own masks, lengths and tokens, and whether it moves what is made of the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pytest_overfit.diagnose.evidence import PaddingRead
+from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
+from pytest_overfit.errors.asking import Refused
 
-NOTHING = 1e-12  # weight of a key that is masked out, whatever large number the mask subtracts
 
-
-def padding_of(batch: Any) -> Tensor | None:
+def padding_of(batch: Any, pads: Collection[int] = ()) -> Tensor | None:
     """(B, T), True at padding: places that a mask marks, that end or begin every row, and that hold one value alone.
 
     None where the batch has no such mask: a mask by itself does not say which of its two values is meant.
+
+    Args:
+        pads: tokens that an embedding takes for padding.
     """
     tensors = [tensor.detach() for _, tensor in dense_tensors(batch)]
-    for mask in _masks(tensors):
+    for mask in _masks(tensors, pads):
         for tensor in tensors:
             if tensor.dtype is torch.bool or tensor.dim() not in (2, 3) or tensor.shape[:2] != mask.shape:
                 continue
@@ -29,11 +33,21 @@ def padding_of(batch: Any) -> Tensor | None:
     return None
 
 
-def _masks(tensors: list[Tensor]) -> Iterator[Tensor]:
-    """(B, T) masks, and what lengths (B,) say of a (B, T) tensor."""
+def pads_of(model: nn.Module) -> set[int]:
+    """The tokens that embeddings of a model take for padding."""
+    found = {getattr(module, "padding_idx", None) for module in model.modules()}
+    return {pad for pad in found if isinstance(pad, int)}
+
+
+def _masks(tensors: list[Tensor], pads: Collection[int]) -> Iterator[Tensor]:
+    """(B, T) masks, what lengths (B,) say of a (B, T) tensor, and where tokens are padding."""
     for tensor in tensors:
         if tensor.dim() == 2 and (tensor.dtype is torch.bool or bool(((tensor == 0) | (tensor == 1)).all())):
             yield tensor.bool()
+    for tensor in tensors:
+        if tensor.dim() == 2 and not tensor.is_floating_point() and tensor.dtype is not torch.bool:
+            yield from (tensor == pad for pad in pads)
+            yield tensor < 0  # labels that do not count
     sequences = {tuple(tensor.shape[:2]) for tensor in tensors if tensor.dim() in (2, 3)}
     for tensor in tensors:
         if tensor.dim() == 1 and tensor.dtype in (torch.int32, torch.int64) and bool((tensor > 0).all()):
@@ -56,21 +70,42 @@ def _holds_one_value(tensor: Tensor, padding: Tensor) -> bool:
     )
 
 
-def reads_padding_alone(padding: Tensor, read: Tensor) -> bool:
-    """Whether the keys that are read, (B, T), are the padding of every row and nothing beside it."""
-    padded = padding.any(1)
-    return read.shape == padding.shape and bool(padded.any()) and bool((read == padding)[padded].all())
+def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
+    """What the padding of a batch does to the outputs of a model, in whatever mode it is.
 
-
-def keys_read(weights: Tensor, batch: int) -> Tensor | None:
-    """(B, T): keys with a weight for any query, of weights or a mask (B, ..., T); None for another layout."""
-    if weights.dim() < 2 or weights.shape[0] != batch:
+    None where no row is padded at its end, or the model does not take a row by itself.
+    """
+    base = call.again()
+    real = (~padding).sum(1)
+    samples, length = padding.shape
+    if bool(padding[:, 0].any()) or not bool(padding.any()):
         return None
-    return (weights.detach() > NOTHING).reshape(batch, -1, weights.shape[-1]).any(1)
+    row = int(real.argmin())
+    kept = int(real[row])
+
+    def cut(tensor: Tensor) -> Tensor:
+        if tensor.dim() and tensor.shape[0] == samples:
+            tensor = tensor[row : row + 1]
+        for axis in range(tensor.dim()):
+            if tensor.shape[axis] == length and (axis or samples != length):
+                tensor = tensor.narrow(axis, 0, kept)
+        return tensor
+
+    try:
+        alone = call.again(cut)
+    except Refused:
+        return None
+    largest = 0.0
+    for old, new in zip(base, alone, strict=False):
+        if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
+            size = float(whole.double().square().mean().sqrt()) or 1.0
+            largest = max(largest, float((whole - new).double().abs().max()) / size)
+    given = [tensor for _, tensor in call.arguments()]
+    return PaddingRead(row, largest, told=any(_tells(tensor, padding, real) for tensor in given))
 
 
-def keys_let_through(mask: Tensor, batch: int) -> Tensor | None:
-    """The same of an additive mask, or one that is True where a key takes part."""
-    if mask.is_floating_point():
-        mask = mask.detach() > -1e4
-    return keys_read(mask.to(torch.float32), batch)
+def _tells(tensor: Tensor, padding: Tensor, real: Tensor) -> bool:
+    """Whether a tensor is a mask of the padding, or the lengths without it."""
+    if tensor.shape == padding.shape and bool(((tensor == 0) | (tensor == 1)).all()):
+        return torch.equal(tensor.bool(), padding) or torch.equal(tensor.bool(), ~padding)
+    return tensor.shape == real.shape and not tensor.is_floating_point() and torch.equal(tensor.to(real), real)

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
 from pytest_overfit.diagnose.questions.operation_facts import Called, describe, is_noted
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
-from pytest_overfit.diagnose.questions.padding import padding_of
+from pytest_overfit.diagnose.questions.padding import padding_of, pads_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
@@ -62,7 +62,7 @@ class StepTracer:
     def padding(self) -> Tensor | None:
         """What of the batch is padding, looked for once an attention wants to know."""
         if not self._padding:
-            self._padding.append(padding_of(self.batch))
+            self._padding.append(padding_of(self.batch, pads_of(self.model)))
         return self._padding[0]
 
     def clear(self) -> None:

@@ -68,10 +68,10 @@ def final_operation(tensor: Any) -> str:
     return ""
 
 
-def graph_nodes(root: Tensor, most: int = 50_000) -> Iterator[Any]:
-    """Every node of an autograd graph, nearest the root first."""
+def graph_nodes(root: Any, most: int = 50_000) -> Iterator[Any]:
+    """Every node of an autograd graph, nearest the root first: a tensor, or a node itself."""
     seen: set[Any] = set()
-    queue = [root.grad_fn]
+    queue = [getattr(root, "grad_fn", root)]
     for node in queue:
         if node is None or node in seen:
             continue

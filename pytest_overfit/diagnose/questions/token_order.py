@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.evidence import Leak
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 
 
 def measure_order(
     call: ModelCall, name: str, tensor: Tensor, base: list[Tensor], targets: list[Tensor]
-) -> tuple[str, tuple[tuple[str, str], ...]]:
+) -> tuple[str, tuple[Leak, ...]]:
     """Whether outputs read only earlier places of a sequence or image, and whether they read their own answer."""
     places = _places(tensor, base)
     if places is None:
@@ -26,27 +26,29 @@ def measure_order(
     if length < 4 or not relation:
         return "", ()
     middle = length // 2
-    moved = _moved_places(call, tensor, axes, output, middle)
+    changed = _one_place_changed(tensor, axes[0], middle)
+    moved = _moved_places(base[output], call.again(lambda t: changed if t is tensor else t)[output], axes[1])
     if moved is None:
         return "", ()
     before, at, after = bool(moved[:middle].any()), bool(moved[middle]), bool(moved[middle + 1 :].any())
     if relation == "next":
         # Changing place m is changing the answer of place m - 1.
-        if bool(moved[middle - 1]):
-            return "", (
-                (
-                    f"{name} at place {middle}",
-                    f"the output at place {middle - 1}, which has to predict it, changes with it",
-                ),
-            )
-        return (name, ()) if not before and (at or after) else ("", ())
+        if not before:
+            return (name, ()) if at or after else ("", ())
+        first = middle - 1 if bool(moved[middle - 1]) else int(moved.nonzero()[0])
+
+        def early(old: Tensor, new: Tensor) -> bool:
+            axis = next((axis for axis in (1, 0, -1) if old.dim() > 1 and old.shape[axis] == length), None)
+            found = None if axis is None else _moved_places(old, new, (axis % old.dim(),))
+            return found is not None and bool(found[:middle].any())
+
+        module = where_it_arises(call, lambda t: changed if t is tensor else t, early) if len(axes[0]) == 1 else ""
+        reads = "which has to predict it" if first == middle - 1 else "which comes before it"
+        what = f"the output at place {first}, {reads}, changes with it"
+        return "", (Leak(f"{name} at place {middle}", what, module),)
     if not before and after and at:  # reads only what comes before, and the place itself, which is the answer
-        return name, (
-            (
-                f"{name} at place {middle}",
-                "every output has to predict the very value that it reads, and reads nothing later",
-            ),
-        )
+        what = "every output has to predict the very value that it reads, and reads nothing later"
+        return name, (Leak(f"{name} at place {middle}", what, same=True),)
     return ("" if before else name), ()
 
 
@@ -66,26 +68,26 @@ def _places(tensor: Tensor, base: list[Tensor]) -> tuple[tuple[tuple[int, ...], 
     return None
 
 
-def _moved_places(call: ModelCall, tensor: Tensor, axes: Any, output: int, place: int) -> Tensor | None:
-    """Which places of the output move when one place of the argument is changed in every sample."""
+def _one_place_changed(tensor: Tensor, axes: tuple[int, ...], place: int) -> Tensor:
+    """An argument with another value at one place of every sample."""
     changed = tensor.detach().clone()
-    flat = changed.movedim(axes[0], tuple(range(len(axes[0]))))
-    index = (place,) if len(axes[0]) == 1 else (place // flat.shape[1], place % flat.shape[1])
-    here = flat[index]
+    flat = changed.movedim(axes, tuple(range(len(axes))))
+    here = flat[(place,) if len(axes) == 1 else (place // flat.shape[1], place % flat.shape[1])]
     other = tensor.detach().reshape(-1)
     if tensor.is_floating_point():
         here.add_(0.37 * (float(other.double().std()) or 1.0))
     else:
-        replacement = torch.where(here == other.max(), other.min(), other.max())
-        here.copy_(replacement)
-    before = call.again()[output]
-    after = call.again(lambda t: changed if t is tensor else t)[output]
+        here.copy_(torch.where(here == other.max(), other.min(), other.max()))
+    return changed
+
+
+def _moved_places(before: Tensor, after: Tensor, axes: tuple[int, ...]) -> Tensor | None:
+    """Which places of a tensor have moved."""
     if before.shape != after.shape:
         return None
-    gap = (before - after).abs().movedim(axes[1], tuple(range(len(axes[1]))))
-    gap = gap.flatten(0, len(axes[1]) - 1).flatten(1).amax(1)
+    gap = (before - after).abs().movedim(axes, tuple(range(len(axes)))).flatten(0, len(axes) - 1)
     size = float(before.abs().max()) or 1.0
-    return gap > 1e-6 * size
+    return gap.flatten(1).amax(1) > 1e-6 * size if gap.dim() > 1 else gap > 1e-6 * size
 
 
 def _relation(tensor: Tensor, axes: tuple[int, ...], target: Tensor) -> str:
@@ -117,7 +119,7 @@ def _on_a_line(a: Tensor, b: Tensor) -> bool:
     return correlation > 0.9999
 
 
-def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]) -> Iterator[tuple[str, str]]:
+def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]) -> Iterator[Leak]:
     """An argument beside others, or a column of one, that is what the loss compares with."""
     for target in targets:
         wanted = target.detach().double()
@@ -130,7 +132,7 @@ def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: lis
             given = tensor.detach().double()
             single = len(arguments) > 1 and len(base) == 1 and base[0].shape == target.shape
             if single and given.shape == wanted.shape and torch.equal(given, wanted) and tensor.is_floating_point():
-                yield name, "an argument of the model is the very tensor that its output is compared with"
+                yield Leak(name, "an argument of the model is the very tensor that its output is compared with")
             elif (
                 tensor.dim() == 2
                 and tensor.is_floating_point()
@@ -140,7 +142,7 @@ def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: lis
             ):
                 column = (given == wanted.reshape(-1, 1)).all(0)
                 if bool(column.any()) and len(torch.unique(wanted)) > 3:
-                    yield f"{name}[:, {int(column.nonzero()[0])}]", "a column of the input is the target itself"
+                    yield Leak(f"{name}[:, {int(column.nonzero()[0])}]", "a column of the input is the target itself")
             elif (
                 tensor.dim() == wanted.dim() == 2
                 and target.is_floating_point()
@@ -150,4 +152,4 @@ def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: lis
             ):
                 hits = [bool((given == wanted[:, i : i + 1]).all(0).any()) for i in range(wanted.shape[1])]
                 if all(hits):
-                    yield name, "columns of the input are the target itself"
+                    yield Leak(name, "columns of the input are the target itself")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Term
+from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
@@ -19,6 +20,7 @@ from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, m
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
+from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
 from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
@@ -138,6 +140,7 @@ class TrainedModel:
         shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
         squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
         pairwise = self.samples is not None and not wide and squares
+        first = self.found.ops
         answers = []
         for call in calls:
             answer = Dependence()
@@ -147,6 +150,10 @@ class TrainedModel:
                 )
             answers.append(answer)
         self.found = with_answers(self.found, answers, calls)
+        for call in calls[:1] if any(reads.padding for _, reads in keys_read(first)) else ():
+            padding = padding_of(self.context.task.batch, pads_of(model))
+            with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
+                self._know(padding=None if padding is None else measure_padding(call, padding))
         with self.questions.asking("the range of the inputs"):
             self._know(
                 arguments=tuple(

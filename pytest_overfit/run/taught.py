@@ -1,0 +1,165 @@
+"""The supervision map: which samples, places and labels count in which term of a loss, and which teach nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.call_task import attributes_of, listened_to
+from pytest_overfit.run.elements import is_strided, numbers_of
+from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.loss_call import LossCall
+from pytest_overfit.run.record import LabelsTaught, Supervision, Taught
+from pytest_overfit.run.task import Heard, Terms
+
+MOST_TERMS, MOST_OUTPUTS, MOST_CLASSES = 8, 6, 12
+BY_CHANCE = 1e-3  # labels that count are strewn: a row without any may be an accident of so few of them
+Slopes = Mapping[str, Mapping[str, Tensor]]  # term -> output -> (where the term has a slope along it)
+
+
+def measure_taught(call: LossCall, supervision: Supervision) -> tuple[Taught, ...]:
+    """What counts in every term, by its slope along every output; of a step, in what it differentiates.
+
+    One forward pass and the loss.
+
+    Args:
+        supervision: which tensors of the batch are inputs, targets, or neither.
+    """
+    slopes = _of_step(call) if call.step is not None else call.look(call.task.batch, _of_terms)
+    batch = {key: numbers_of(tensor) for key, tensor in named_tensors(call.task.batch) if is_strided(tensor)}
+    held = {key: tensor for key, tensor in batch.items() if tensor is not None and tensor.dim()}
+    return tuple(
+        _taught(term, output, grid, held, supervision)
+        for term, outputs in slopes.items()
+        for output, grid in list(outputs.items())[:MOST_OUTPUTS]
+    )
+
+
+def _of_terms(heard: Heard, terms: Terms) -> Slopes:
+    outputs = {name: tensor for name, tensor in heard if tensor.requires_grad and tensor.numel() > 1}
+    found: dict[str, dict[str, Tensor]] = {}
+    for term in [name for name, value in terms.items() if value.requires_grad][: MOST_TERMS if outputs else 0]:
+        gradients = torch.autograd.grad(terms[term], list(outputs.values()), retain_graph=True, allow_unused=True)
+        grids = {name: _lives(g) for name, g in zip(outputs, gradients, strict=True) if g is not None}
+        if grids:
+            found[term] = grids
+    return found
+
+
+def _of_step(call: LossCall) -> Slopes:
+    """The gradients of a step's outputs, as they come in."""
+    found: dict[str, Tensor] = {}
+
+    def hear(prefix: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            for name, tensor in named_outputs(attributes_of(output), prefix):
+                if tensor.requires_grad and tensor.numel() > 1:
+                    tensor.register_hook(partial(arrived, name))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    def arrived(name: str, gradient: Tensor) -> None:
+        before, grid = found.get(name), _lives(gradient)
+        found[name] = grid if before is None or before.shape != grid.shape else before | grid
+
+    handles = [nn.Module.register_forward_hook(module, hear(name)) for name, module in listened_to(call.task.given)]
+    try:
+        call.look(call.task.batch, lambda outputs, terms: None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"objective": found} if found else {}
+
+
+def _lives(gradient: Tensor) -> Tensor:
+    numbers = numbers_of(gradient)
+    return torch.zeros(()) if numbers is None else (numbers.nan_to_num(1.0) != 0).cpu()
+
+
+def _taught(term: str, output: str, grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> Taught:
+    labels, places = _labels(grid, batch, seen)
+    alike = sum(bool(grid.dim()) and len(tensor) == len(grid) for tensor in batch.values())
+    samples = len(grid) if alike > 1 or alike == len(batch) == 1 else None
+    silent = [] if samples is None else (~places.reshape(samples, -1).any(1)).nonzero()[:, 0].tolist()
+    if labels is not None and samples is not None and silent:
+        labels = replace(labels, unlabelled=tuple(_unlabelled(silent, labels, places, batch)))
+    return Taught(term, output, int(places.sum()), places.numel(), samples, tuple(silent), labels)
+
+
+def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:
+    """The labels at the places of an output that explain best which of them count, and these places."""
+    best: tuple[tuple[int, int, int], LabelsTaught, Tensor] | None = None
+    for key, tensor in batch.items():
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or key in seen.unread:
+            continue
+        for places, labels in _aligned(grid, tensor.cpu()):
+            if key in seen.inputs and (labels.shape == tensor.shape or 2 * int(places.sum()) < places.numel()):
+                continue  # an input is its own label along a sequence alone, and then for most of its places
+            live, still = labels[places], labels[~places]
+            left_out = still[~torch.isin(still, live)]
+            rank = (len(left_out) - len(still), int(key in seen.targets), len(left_out))
+            if live.numel() and (best is None or rank > best[0]):
+                found = LabelsTaught(
+                    key,
+                    len(torch.unique(live)),
+                    _counted(live),
+                    _counted(left_out),
+                    unexplained=len(still) - len(left_out),
+                )
+                best = rank, found, places
+    return (None, grid) if best is None else best[1:]
+
+
+def _aligned(grid: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places of an output and the labels that stand there: as they are, and in a row those of the next place."""
+    shape, wanted = tuple(grid.shape), tuple(labels.shape)
+    if shape[:1] != wanted[:1]:
+        return
+    if shape == wanted:
+        yield grid, labels
+    for axis in {1, len(shape) - 1}:
+        if len(shape) == len(wanted) + 1 and (*shape[:axis], *shape[axis + 1 :]) == wanted:
+            yield grid.any(axis), labels
+    if len(shape) == len(wanted) + 1 == 3 and wanted[1] > 2 and shape[1] in (wanted[1], wanted[1] - 1):
+        yield grid.any(2)[:, : wanted[1] - 1], labels[:, 1:]
+
+
+def _counted(values: Tensor) -> dict[str, int]:
+    found, counts = torch.unique(values, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:MOST_CLASSES]
+    return {str(int(found[i])): int(counts[i]) for i in order}
+
+
+def _unlabelled(silent: list[int], labels: LabelsTaught, places: Tensor, batch: Mapping[str, Tensor]) -> Iterator[int]:
+    """The silent samples whose labels are all of one value that counts nowhere, neither declared nor by chance.
+
+    A sample is declared to be none by anything else that is one value all through in it, or zero, and in no sample
+    that counts. Where labels that count are strewn over the rows, as those of a masked language model, a row may be
+    without any by chance.
+    """
+    if places.dim() < 2 or len(silent) == len(places):
+        return
+    live = [row for row in range(len(places)) if row not in silent]
+    rows = places[live].flatten(1)
+    strewn = bool((rows.int().diff(dim=1) > 0).sum(1).add(rows[:, 0].int()).gt(1).any())
+    if strewn and (1 - float(rows.float().mean())) ** rows.shape[1] > BY_CHANCE:
+        return
+    others = [t for name, t in batch.items() if name != labels.key and len(t) == len(places)]
+    for row in silent:
+        values = torch.unique(batch[labels.key][row])
+        if len(values) == 1 and str(int(values)) in labels.left_out and not any(_tells(t, row, live) for t in others):
+            yield row
+
+
+def _tells(tensor: Tensor, row: int, live: list[int]) -> bool:
+    """Whether a row is zero, or the same all through, and none of others is."""
+    signs = [~tensor.reshape(len(tensor), -1).any(1)]
+    if tensor.dim() > 1:
+        signs.append((tensor == tensor[:, :1]).reshape(len(tensor), -1).all(1))
+    return any(bool(sign[row]) and not bool(sign[live].any()) for sign in signs)
