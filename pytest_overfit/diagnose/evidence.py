@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
-from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
@@ -152,7 +152,8 @@ class Evidence:
     groups: tuple[Group, ...] = ()
     updates: tuple[ParameterUpdate, ...] = ()
     counts: Counts = field(default_factory=Counts)
-    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all
+    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all, at the start and at the end
+    leaves: tuple[Leaf, ...] = ()  # of the graph, that are nobody's
     probed: Probed = field(default_factory=Probed)
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # of further questions, by fact_name
     attempts: tuple[Attempt, ...] = ()

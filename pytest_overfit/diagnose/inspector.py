@@ -20,7 +20,7 @@ from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
-from pytest_overfit.diagnose.step_trace import Counts, Group, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import Counts, Group, Leaf, ParameterUpdate, Step
 from pytest_overfit.diagnose.trials.candidates import make_trials
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
@@ -80,6 +80,7 @@ class RunInspector:
         self.traced: TracedUpdate | None = None
         self.samples: int | None = None
         self.alike: tuple[str, ...] = ()
+        self.leaves: tuple[Leaf, ...] = ()
         self.groups: tuple[Group, ...] = ()
         self.updates: tuple[ParameterUpdate, ...] = ()
         self.outputs: Mapping[str, Tensor] = {}
@@ -102,6 +103,11 @@ class RunInspector:
         if self.traced is not None:
             self.groups = self.questions.ask("the parameter groups", self.traced.parameter_groups, otherwise=())
             self.updates = self.questions.ask("how parameters moved", self.traced.parameter_updates, otherwise=())
+            graph, trained = self.traced.tracer.graph, context.task.model
+            self.leaves = self.questions.ask("leaves that are nobody's", lambda: graph.leaves(trained), otherwise=())
+            if self.alike:
+                same = self.questions.ask("modules that stay alike", lambda: children_alike(trained), otherwise=())
+                self.alike = tuple(name for name in self.alike if name in same)
         finite = curves.non_finite is None
         seconds = self._limit(context, curves.seconds * max(1.0, context.plan.max_steps / max(1, len(curves.steps))))
         self.until = time.perf_counter() + seconds
@@ -140,6 +146,7 @@ class RunInspector:
             updates=self.updates,
             counts=Counts() if self.traced is None else self.traced.counts,
             alike=self.alike,
+            leaves=self.leaves,
             probed=self.probed,
             facts=self._facts(context),
             own_step=context.step is not None,

@@ -10,6 +10,7 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.gradients import shifts_nothing
 
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
 
@@ -21,7 +22,8 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     """Gradients that are there, and exactly or nearly zero throughout."""
     if not evidence.steps or evidence.record.stop in ("detached", "non_finite"):
         return
-    norms = {p.name: p.max_grad for p in learning(evidence) if p.trainable and p.max_grad is not None}
+    seen = [p for p in learning(evidence) if p.trainable]
+    norms = {p.name: p.max_grad for p in seen if p.max_grad is not None and not shifts_nothing(p, seen)}
     largest = max(norms.values(), default=0.0)
     dead = [name for name, norm in norms.items() if norm <= NEARLY_NOTHING * largest]
     if not dead:
@@ -56,7 +58,9 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
     matrices = [(m.name, m.gradient) for m in evidence.updates if len(m.shape) > 1 and m.gradient is not None]
     if evidence.learned or len(matrices) < 4:
         return
-    first, last = matrices[0], max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
+    # One that is small on its own is read in a small place: on the way back all of the first ones are.
+    first = max(matrices[: max(2, len(matrices) // 4)], key=lambda pair: pair[1] or 0.0)
+    last = max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
     if not first[1] or not last[1] or first[1] > 1e-5 * last[1] or last[1] > 1e3:
         return
     yield Cause(
