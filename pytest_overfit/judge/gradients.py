@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.judge.declared import as_list, exact_globs, is_declared, is_teacher
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.globs import as_list, exact_globs, is_declared, is_teacher
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import ParameterRecord, RunRecord
 from pytest_overfit.settings.criterion import Criterion

@@ -10,8 +10,8 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, with_fact
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.judge.declared import as_list, exact_globs, is_teacher
-from pytest_overfit.judge.declared import is_declared as matches
+from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
+from pytest_overfit.judge.globs import is_declared as matches
 
 
 def detached(evidence: Evidence) -> Iterator[Cause]:

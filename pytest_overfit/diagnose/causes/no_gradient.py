@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import learning, proof
+from pytest_overfit.diagnose.movement import Moves
+from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.gradients import shifts_nothing
@@ -74,6 +75,29 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def held_rows(evidence: Evidence) -> Iterator[Cause]:
+    """A row of a table that the loss wants changed, and that gets a gradient of exactly zero."""
+    moves = evidence.fact(Moves)
+    rows = [row for row in moves.rows if not is_declared(row.parameter, evidence)] if moves is not None else []
+    for row in sorted(rows, key=lambda row: (not row.alone, -row.lookups)):
+        where = f"{row.parameter}[{row.row}]"
+        home = row.parameter.rpartition(".")[0] or "the table"
+        why = f": padding_idx={row.row} holds it" if row.padding else ""
+        yield Cause(
+            "zero-gradient",
+            where,
+            f"the batch looks up row {row.row} of {row.parameter} {row.lookups} times, the loss has a gradient for "
+            f"it, and it gets one of exactly zero and never moves{why}",
+            f"build {home} without padding_idx, or number what it looks up from {row.row + 1}"
+            if row.padding
+            else f"look for a hook or a mask on the gradient of {row.parameter}",
+            evidence={"row": row.row, "lookups": row.lookups},
+            certain=row.alone,
+            weight=0.93,
+        )
+        return
+
+
 def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     """It learns once everything may."""
     frozen = [p for p in evidence.record.parameters if not p.trainable]
@@ -108,7 +132,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, vanishes, too_much_frozen),
+    rules=(nothing_arrives, held_rows, vanishes, too_much_frozen),
     docs="""
 ### zero-gradient
 

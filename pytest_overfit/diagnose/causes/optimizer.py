@@ -12,8 +12,8 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import is_declared, learning
 from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.judge.declared import is_teacher
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.globs import is_teacher
 
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
 SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})

@@ -20,6 +20,7 @@ from pytest_overfit.diagnose.questions.operation_facts import LOSSES, Called, de
 from pytest_overfit.diagnose.questions.padding import padding_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.step_graph import StepGraph
+from pytest_overfit.diagnose.questions.table_rows import TableRows
 from pytest_overfit.diagnose.questions.tensors import is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, NewModule, OptimizerStep, Step
@@ -49,7 +50,7 @@ class StepTracer:
         self.model, self.batch, self.samples, self.questions = model, batch, samples, questions
         self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
         self.graph = StepGraph(model)
-        self.parameters = self.graph.parameters
+        self.parameters, self.tables = self.graph.parameters, TableRows()
         self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
         self._padding: list[Tensor | None] = []
         self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
@@ -191,6 +192,9 @@ class StepTracer:
             held = [p for group in optimizer.param_groups for p in group["params"]]
             self.graph.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}
+            for p in held:
+                if id(p) in self.tables.lookups:
+                    self.tables.stepped(p, self.parameters[id(p)])
             fact = OptimizerStep(
                 own=sum(id(p) in self.parameters for p in held),
                 living=len(living),
@@ -267,7 +271,9 @@ class StepTracer:
         if by_optimizer_or_us(frame):
             return
         region = (self.stack[-1] if self.in_model else None) or LOSS
-        self.graph.called(name, frame, (*args, *kwargs.values()), out, kept=kept, region=region)
+        given = (*args, *kwargs.values())
+        self.graph.called(name, frame, given, out, kept=kept, region=region)
+        self.tables.called(name, given, out, self.parameters)
         if not all(is_dense(t) for t in (*args, *kwargs.values(), out) if is_a(t, Tensor)):
             return
         if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
