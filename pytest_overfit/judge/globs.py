@@ -1,4 +1,4 @@
-"""Globs over parameter names: what they declare, and the shortest that say exactly what is meant."""
+"""Globs over names: what they declare, and the shortest that say exactly what is meant."""
 
 from __future__ import annotations
 
@@ -65,6 +65,37 @@ def _candidates(name: str) -> Iterable[str]:
 
 def _matches(glob: str, names: Collection[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for name in names)
+
+
+def is_allowed(cause: str, where: str, allow: Iterable[str]) -> bool:
+    """Whether a cause is declared to be meant: everywhere by its id, at some places by ``id:glob``.
+
+    Every place that it names has to be one of them.
+
+    Example:
+        >>> is_allowed("degenerate-batch", "txt_ids", ["degenerate-batch:txt_*"])
+        True
+        >>> is_allowed("unused", "pooler.weight, head.bias and 2 more", ["unused:pooler.*", "leak"])
+        False
+    """
+    globs = [place for name, _, place in (each.partition(":") for each in allow) if name == cause]
+    return "" in globs or (bool(globs) and all(_is_among(place, globs) for place in places_of(where)))
+
+
+def places_of(where: str) -> list[str]:
+    """The places that a cause names, without the lines of code behind them.
+
+    Example:
+        >>> places_of("module head, model.py:12"), places_of("a.weight, a.bias and 3 more")
+        (['module head'], ['a.weight', 'a.bias'])
+    """
+    listed = re.sub(r" and \d+ more$", "", where).split(", ")
+    return [place for place in listed if not re.fullmatch(r"\S+\.py:\d+", place)] or listed
+
+
+def _is_among(place: str, globs: Sequence[str]) -> bool:
+    bare = place.split(" ")[-1]  # without the word before it: module head, term depth
+    return any(fnmatch.fnmatchcase(form, glob) for form in (place, bare) for glob in globs)
 
 
 def as_list(globs: Sequence[str]) -> str:
