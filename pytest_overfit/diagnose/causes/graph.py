@@ -82,7 +82,7 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
         yield _cut(cut, behind, evidence, len(trainable))
     idle = [name for name in missing if name not in (*behind, *declared)]
     stopped = [name for name in idle if name in first.reached]
-    if stopped:
+    if stopped and any(p.max_grad for p in trainable):
         yield Cause(
             "no-gradient",
             shorten(stopped),
