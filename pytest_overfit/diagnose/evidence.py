@@ -85,7 +85,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``alone`` names parameters that only this term reaches, ``weight`` what the objective multiplies it
+    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it
+    alone would reach if they could learn, ``weight`` what the objective multiplies it
     with (None: it is computed otherwise).
     """
 
@@ -98,6 +99,7 @@ class Term:
     weight: float | None = None
     outputs: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

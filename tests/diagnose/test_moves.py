@@ -237,3 +237,51 @@ def test_things_are_reached_by_the_names_that_hold_them() -> None:
     found = [(name, thing) for name, thing in named(step) if type(thing) in (dict, list)]
     assert ("shadow", shadow) in found
     assert ("slow", held.slow) in found  # type: ignore[attr-defined]
+
+
+class Heads(nn.Module):
+    """Two heads over one trunk, of which the second may be frozen."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.trunk, self.near, self.far = nn.Linear(4, 64), nn.Linear(64, 2), nn.Linear(64, 2)
+        self.trunk.requires_grad_(not frozen)
+        self.far.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(x).tanh()
+        return self.near(hidden), self.far(hidden)
+
+
+def of_heads(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    near, far = (F.mse_loss(answer, batch[0][:, :2]) for answer in model(batch[0]))
+    return {"objective": near + far, "near": near, "far": far}
+
+
+@pytest.mark.parametrize("steps", [60, 300])
+def test_a_term_whose_own_parameters_are_frozen(steps: int) -> None:
+    """However many steps there are."""
+    result = learn(lambda: Heads(True), data(), of_heads, max_steps=steps)
+    assert causes(result)[0] == "frozen"
+    assert result.causes[0].where == "far.weight, far.bias"
+    assert learn(lambda: Heads(False), data(), of_heads).passed
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter beside it that is cut to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3)).requires_grad_(False)
+        self.lora_A, self.lora_B = nn.Linear(4, 1, bias=False), nn.Linear(1, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.lora_B(self.lora_A(x))  # type: ignore[no-any-return]
+
+
+def test_the_base_of_adapters_is_frozen_on_purpose() -> None:
+    """More of the adapters is what helps."""
+    result = learn(Adapted, data(), max_steps=200)
+    assert not result.passed
+    assert "frozen" not in causes(result)
+    assert "capacity" in causes(result)

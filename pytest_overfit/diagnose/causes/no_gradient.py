@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.movement import Moves
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
@@ -13,9 +15,11 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.gradients import shifts_nothing
 
+ADAPTER = re.compile(r"(^|[._])(lora|adapters?|prefix|prompts?|ia3|vera|dora|oft|boft|loha|lokr|adalora)(_|\.|$)")
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
 
 
+STUCK = 0.5  # of the start of a term: what it still has when others have fallen
 NEARLY_NOTHING = 1e-9  # of the largest gradient of the run
 
 
@@ -114,6 +118,20 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     )
     if not (proven or nothing or lower):
         return
+    if _is_adapted(evidence):
+        if proven:
+            trained = [p for p in evidence.record.parameters if p.trainable]
+            yield Cause(
+                "capacity",
+                shorten(p.name for p in trained),
+                f"the adapters, {sum(p.numel for p in trained)} numbers over a frozen base, do not reach it"
+                + proof(proven, "with the base trained too"),
+                "give them a higher rank, more layers, or a learning rate ten times that of the base",
+                "proven",
+                {"numbers": sum(p.numel for p in trained)},
+                weight=0.8,
+            )
+        return
     patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
     yield Cause(
         "frozen",
@@ -129,10 +147,44 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term stays where it is, and the parameters that are its own are frozen."""
+    if evidence.learned or _is_adapted(evidence):
+        return
+    curves = evidence.record.curves
+    ratios = {t.name: curves[t.name][-1] / curves[t.name][0] for t in evidence.probed.terms if _falls_from(curves, t)}
+    for term in evidence.probed.terms:
+        others = [ratio for name, ratio in ratios.items() if name != term.name]
+        if term.frozen and term.name in ratios and ratios[term.name] > max(STUCK, 1.2 * min(others, default=1.0)):
+            first, last = curves[term.name][0], curves[term.name][-1]
+            yield Cause(
+                "frozen",
+                shorten(term.frozen),
+                f"{term.name} went from {number(first)} to {number(last)} in {len(curves[term.name])} steps, and "
+                f"{len(term.frozen)} parameter tensors that it alone reads are frozen",
+                f"set requires_grad_(True) for {shorten(term.frozen, most=2)} before the optimizer is built",
+                evidence={"first": first, "last": last},
+                weight=0.95,
+            )
+            return
+
+
+def _falls_from(curves: Mapping[str, tuple[float, ...]], term: Term) -> bool:
+    curve = curves.get(term.name, ())
+    return len(curve) > 1 and curve[0] > 0 and math.isfinite(curve[-1])
+
+
+def _is_adapted(evidence: Evidence) -> bool:
+    """Whether what learns are adapters, by their names: the base beneath them is frozen on purpose."""
+    learning = [p.name for p in evidence.record.parameters if p.trainable]
+    adapters = sum(ADAPTER.search(name) is not None for name in learning)
+    return 2 * adapters > len(learning)
+
+
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, held_rows, vanishes, too_much_frozen),
+    rules=(nothing_arrives, held_rows, vanishes, frozen_terms, too_much_frozen),
     docs="""
 ### zero-gradient
 
