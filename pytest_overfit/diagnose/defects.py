@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.errors.asking import REPORT, NotAsked
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.globs import as_list, is_allowed, places_of
 from pytest_overfit.settings.cause_ids import GROUPS
 from pytest_overfit.settings.criterion import Criterion
 
@@ -36,19 +38,20 @@ def judge_defects(
     Args:
         causes: what the run is diagnosed with.
         missed: the other criteria that are missed: what they are missed for is not told twice.
-        allow: ids that are declared to be meant.
+        allow: ids that are declared to be meant, ``id:glob`` at some places.
         unlooked: why nothing was probed, or not everything; then nothing that was found is no pass.
         not_asked: the questions that have no answer. After a mistake of ours nothing found is no pass either.
         doubtful: the causes were read from evidence that a mistake of ours left holes in: none of them is certain.
     """
     told = {id for criterion in missed for id in COVERED.get(criterion, ())}
-    certain = [cause for cause in causes if cause.certain and cause.id not in allow and cause.id not in told]
+    meant = [cause for cause in causes if is_allowed(cause.id, cause.where, allow)]
+    certain = [cause for cause in causes if cause.certain and cause not in meant and cause.id not in told]
     if certain and not doubtful:
         first = certain[0]
         more = f"; and {', '.join(cause.id for cause in certain[1:])}" if len(certain) > 1 else ""
         return Finding(
             "defects", False, f"{first.id}: {first.observed}{more}", ALLOWED, where=first.where,
-            hint=f"{first.advice}; if it is meant, declare it: allow=[{first.id!r}]",
+            hint=f"{first.advice}; if it is meant, declare it: allow={_declaration(first)}",
         )  # fmt: skip
     if unlooked:
         return Finding("defects", False, f"not asked: {unlooked}", ALLOWED, judged=False)
@@ -60,3 +63,10 @@ def judge_defects(
     beside = f" beside what {' and '.join(c for c in missed if c in COVERED)} found" if told else ""
     open_ = f"; {len(not_asked)} question{'' if len(not_asked) == 1 else 's'} not asked" if not_asked else ""
     return Finding("defects", True, f"none found{beside}{declared}{open_}", ALLOWED)
+
+
+def _declaration(cause: Cause) -> str:
+    """The narrowest declaration that covers a cause: at its place where that has one name."""
+    places = places_of(cause.where)
+    named = len(places) == 1 and re.fullmatch(r"[\w.]+", places[0].split(" ")[-1]) is not None
+    return as_list([f"{cause.id}:{places[0].split(' ')[-1]}" if named else cause.id])

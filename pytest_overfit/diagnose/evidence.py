@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
-from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Module, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
@@ -86,7 +86,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``alone`` names parameters that only this term reaches, ``weight`` what the objective multiplies it
+    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it
+    alone would reach if they could learn, ``weight`` what the objective multiplies it
     with (None: it is computed otherwise).
     """
 
@@ -99,6 +100,7 @@ class Term:
     weight: float | None = None
     outputs: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ class Evidence:
     groups: tuple[Group, ...] = ()
     updates: tuple[ParameterUpdate, ...] = ()
     counts: Counts = field(default_factory=Counts)
-    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all
+    alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all, at the start and at the end
+    leaves: tuple[Leaf, ...] = ()  # of the graph, that are nobody's
     probed: Probed = field(default_factory=Probed)
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # of further questions, by fact_name
     attempts: tuple[Attempt, ...] = ()

@@ -16,14 +16,16 @@ from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
+from pytest_overfit.diagnose.questions.declared import compare_with_declared
 from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
+from pytest_overfit.diagnose.questions.moves import measure_moves
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
-from pytest_overfit.diagnose.step_trace import Counts, Group, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import Counts, Group, Leaf, ParameterUpdate, Step
 from pytest_overfit.diagnose.trials.candidates import make_trials
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
@@ -82,6 +84,8 @@ class RunInspector:
         self.traced: TracedUpdate | None = None
         self.samples: int | None = None
         self.alike: tuple[str, ...] = ()
+        self.leaves: tuple[Leaf, ...] = ()
+        self.moves: tuple[Any, ...] = ()
         self.groups: tuple[Group, ...] = ()
         self.updates: tuple[ParameterUpdate, ...] = ()
         self.outputs: Mapping[str, Tensor] = {}
@@ -101,9 +105,21 @@ class RunInspector:
 
     def trained(self, context: RunContext, curves: Curves) -> None:
         """Asks the trained model; where it is not finite any more, the one of the start."""
-        if self.traced is not None:
-            self.groups = self.questions.ask("the parameter groups", self.traced.parameter_groups, otherwise=())
-            self.updates = self.questions.ask("how parameters moved", self.traced.parameter_updates, otherwise=())
+        if (traced := self.traced) is not None:
+            self.groups = self.questions.ask("the parameter groups", traced.parameter_groups, otherwise=())
+            self.updates = self.questions.ask("how parameters moved", traced.parameter_updates, otherwise=())
+            graph, trained = traced.tracer.graph, context.task.model
+            self.leaves = self.questions.ask("leaves that are nobody's", lambda: graph.leaves(trained), otherwise=())
+            self.moves = (
+                self.questions.ask(
+                    "what moves without a gradient",
+                    lambda: measure_moves(context, traced, len(curves.steps)),
+                    otherwise=None,
+                ),
+            )
+            if self.alike:
+                same = self.questions.ask("modules that stay alike", lambda: children_alike(trained), otherwise=())
+                self.alike = tuple(name for name in self.alike if name in same)
         finite = curves.non_finite is None
         seconds = self._limit(context, curves.seconds * max(1.0, context.plan.max_steps / max(1, len(curves.steps))))
         self.until = time.perf_counter() + seconds
@@ -114,6 +130,10 @@ class RunInspector:
             if not finite:
                 context.start.restore()
             model.ask(curves)
+            declared = self.questions.ask(
+                "what the model declares", lambda: compare_with_declared(context), otherwise=None
+            )
+            self.moves = (*self.moves, declared)
 
         self._aside(
             context, look, seconds, optimizers=not finite
@@ -146,6 +166,7 @@ class RunInspector:
             updates=self.updates,
             counts=Counts() if self.traced is None else self.traced.counts,
             alike=self.alike,
+            leaves=self.leaves,
             probed=self.probed,
             facts=self._facts(context),
             own_step=context.step is not None,
@@ -175,7 +196,7 @@ class RunInspector:
         ask, outputs = self.questions.ask, self.outputs
         answers = [ask(each.name, partial(each.ask, context, outputs), otherwise=None) for each in self._further()]
         self.outputs = {}
-        return {fact_name(type(answer)): answer for answer in answers if answer is not None}
+        return {fact_name(type(answer)): answer for answer in (*self.moves, *answers) if answer is not None}
 
     def _aside(self, context: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
         """Looks for so many seconds, and puts the state back as it is now.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 
 from pytest_overfit.diagnose.evidence import Evidence, Output
 from pytest_overfit.diagnose.operation import Op, Rebuilt, with_fact
 from pytest_overfit.diagnose.step_trace import Event
 from pytest_overfit.diagnose.trial import Attempt
+from pytest_overfit.judge.globs import is_declared as matches
 from pytest_overfit.run.record import ParameterRecord
 
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
@@ -60,7 +60,7 @@ def learning(evidence: Evidence) -> list[ParameterRecord]:
 
 
 def is_declared(name: str, evidence: Evidence) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*evidence.unused, *evidence.frozen))
+    return matches(name, (*evidence.unused, *evidence.frozen))
 
 
 def passes(attempt: Attempt, how: str) -> str:

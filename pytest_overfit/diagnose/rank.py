@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Rule
 from pytest_overfit.errors.asking import Questions
+from pytest_overfit.judge.globs import is_allowed
 
 SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
 
@@ -26,7 +27,7 @@ def find_causes(
     Args:
         families: further ones of ours, asked after the rest.
         rules: rules of the user's own, asked beside ours.
-        allowed: ids that are meant here, and left out.
+        allowed: ids that are meant here, or ``id:glob`` of the places where they are, and left out.
         questions: keeps which of our rules broke, and on what. A rule of the user's is raised as it is.
 
     Of a run that passes only what is certain is a cause.
@@ -42,7 +43,7 @@ def find_causes(
         causes += rule(evidence)
     found: dict[str, Cause] = {}
     for cause in causes:
-        if cause.id in allowed or (evidence.passed and not cause.certain):
+        if is_allowed(cause.id, cause.where, allowed) or (evidence.passed and not cause.certain):
             continue
         if cause.id not in found or _order(cause) < _order(found[cause.id]):
             found[cause.id] = cause

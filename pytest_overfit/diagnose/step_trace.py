@@ -19,7 +19,6 @@ class Module:
     name: str
     kind: str
     inside: bool
-    grad_enabled: bool
     training: bool
     parameters: int
     shape: Shape
@@ -88,12 +87,40 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What keeps the gradient from the parameters ``behind`` it: a call, ``torch.no_grad``, or a ``checkpoint``.
+
+    ``straight_through``: its result is added to what it was taken from, ``x + (f(x) - x).detach()``.
+    """
+
+    by: str
+    where: str
+    behind: tuple[str, ...]
+    straight_through: bool = False
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf of the graph that is neither the model's, the batch's nor in an optimizer that steps.
+
+    ``name`` is that of its module, empty where none has it; ``within`` says that a module of the model reads it.
+    """
+
+    name: str
+    shape: str
+    within: bool = True
+    training: bool = True
+
+
+@dataclass(frozen=True)
 class Step:
     """One training step under close watch.
 
     ``differentiated`` are the values that were, ``reported`` is the objective that came back. ``reached`` are the
-    parameters in the graph of what was differentiated, ``foreign`` leaves of it that are neither of the model, of the
-    batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph.
+    parameters in the graph of what was differentiated, ``foreign`` counts leaves of it that are neither of the model,
+    of the batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph. ``unread``
+    are parameters that no operation has read, ``cuts`` what stands between others and the loss, ``replaced`` those in
+    whose place another tensor stands after the step. ``heard``: its calls could be watched.
     """
 
     number: int
@@ -103,10 +130,13 @@ class Step:
     modules: tuple[Module, ...] = ()
     differentiated: tuple[float, ...] = ()
     reached: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
+    foreign: int = 0
     foreign_in_optimizer: int = 0
     connected: bool | None = None
-    outside: tuple[str, ...] = ()  # kinds of modules with parameters that ran in the model and are none of its own
+    heard: bool = True
+    unread: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

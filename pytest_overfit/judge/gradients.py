@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.globs import as_list, exact_globs, is_declared, is_teacher
 from pytest_overfit.judge.stopped import began_broken
 from pytest_overfit.run.record import ParameterRecord, RunRecord
 from pytest_overfit.settings.criterion import Criterion
 
 ALL_LEARN = "all that is trainable learns, nothing else moves"
+
+ROUNDING = 1e-5  # of the gradient of the weight beside it: what float32 leaves of a sum that is zero
 
 Problem = tuple[str, str, str]  # observed, where, what to try next
 
@@ -20,13 +22,19 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
     """Does every trainable parameter get a finite, non-zero gradient, sit in an optimizer and move?
 
     Args:
-        unused: globs of parameters that are declared to get no gradient.
+        unused: globs of parameters that are declared to get no gradient; one that learns all the same is named.
         frozen: globs of parameters that are declared not to move, whatever their ``requires_grad`` says.
     """
-    held = [p for p in record.parameters if _declared(p, frozen)]
-    trainable = [p for p in record.parameters if p.trainable and p.numel and not _declared(p, frozen)]
-    learning = [p for p in trainable if not _declared(p, unused)]
-    found = _nothing_to_train(record, trainable) or _not_learning(record, learning, held)
+    held = [p for p in record.parameters if is_declared(p.name, frozen)]
+    trainable = [p for p in record.parameters if p.trainable and p.numel and not is_declared(p.name, frozen)]
+    # A teacher or an average takes no gradient on purpose; its name says so.
+    idle = [p for p in trainable if is_declared(p.name, unused) or (p.max_grad is None and is_teacher(p.name))]
+    learning = [p for p in trainable if p not in idle]
+    found = (
+        _nothing_to_train(record, trainable)
+        or _not_learning(record, learning, held)
+        or _wrongly_declared(record, [p for p in idle if p.max_grad and p.moved], unused)
+    )
     if found:
         observed, where, hint = found
         return Finding("gradients", False, observed, ALL_LEARN, where=where, hint=hint)
@@ -65,7 +73,7 @@ def _not_learning(
     problems = (
         _problem(
             "not in the optimizer",
-            [p for p in learning if not p.in_optimizer],
+            [p for p in learning if not p.in_optimizer and not p.moved],  # who updates by hand moves them as well
             "build the optimizer from the model that is trained, after its last module was replaced",
         ),
         _problem(
@@ -75,12 +83,16 @@ def _not_learning(
         ),
         _problem(
             "the gradient is zero at every step",
-            [p for p in learning if p.max_grad == 0.0],
+            [p for p in learning if p.max_grad == 0.0 and not shifts_nothing(p, learning)],
             "look for a dead activation, a clamp, or a zero factor behind them",
         ),
         _problem(
             "does not move" + (": the learning rate is 0 at every step" if rates and not any(rates) else ""),
-            [p for p in learning if p.max_grad and p.in_optimizer and p.moved == 0.0],
+            [
+                p
+                for p in learning
+                if p.max_grad and p.in_optimizer and p.moved == 0.0 and not shifts_nothing(p, learning)
+            ],
             _still_hint(record),
         ),
         _problem(
@@ -97,8 +109,35 @@ def _frozen_in_vain(parameter: ParameterRecord) -> bool:
     return not parameter.trainable and (parameter.in_optimizer or parameter.frozen_by is not None)
 
 
-def _declared(parameter: ParameterRecord, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns)
+def _wrongly_declared(record: RunRecord, learn: Sequence[ParameterRecord], unused: Sequence[str]) -> Problem | None:
+    """A declaration that covers what learns would hide it the day it does not."""
+    if not learn:
+        return None
+    pattern = next(each for each in unused if is_declared(learn[0].name, [each]))
+    covered = [p.name for p in record.parameters if is_declared(p.name, unused)]
+    idle = [name for name in covered if name not in {p.name for p in learn}]
+    exact = as_list(exact_globs(idle, [p.name for p in record.parameters]))
+    return (
+        f"{len(learn)} parameter tensors: declared unused by {pattern!r}, and they learn",
+        shorten(p.name for p in learn),
+        f"declare what is idle and nothing else: unused={exact}" if idle else f"remove {pattern!r} from unused",
+    )
+
+
+def shifts_nothing(parameter: ParameterRecord, parameters: Sequence[ParameterRecord]) -> bool:
+    """A bias beside a weight that learns, with a gradient of zero up to rounding: what follows takes a shift away.
+
+    A softmax over keys, or a normalisation, does not see the bias in front of it: nothing is cut off there.
+
+    Example:
+        >>> shifts_nothing(key_bias, [key_weight, key_bias])                # doctest: +SKIP
+        True
+    """
+    home, _, name = parameter.name.rpartition(".")
+    if "bias" not in name or parameter.max_grad is None:
+        return False
+    beside = [p.max_grad or 0.0 for p in parameters if p.name == f"{home}.{name.replace('bias', 'weight')}"]
+    return any(parameter.max_grad <= ROUNDING * size for size in beside)
 
 
 def _problem(what: str, culprits: list[ParameterRecord], hint: str) -> Problem | None:

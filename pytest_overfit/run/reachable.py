@@ -39,12 +39,12 @@ def reachable(*roots: Any) -> Iterator[Any]:
     Modules, optimizers, whatever has ``state_dict`` and ``load_state_dict`` (schedulers, scalers, averaged models),
     and random generators. What lies inside a module is the module's.
     """
-    return (thing for thing in _walk(*roots) if _is_stateful(thing))
+    return (thing for _, thing in named(*roots) if _is_stateful(thing))
 
 
 def counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
     """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
-    for thing in _walk(*roots):
+    for _, thing in named(*roots):
         if is_a(thing, types.FunctionType):
             for cell in thing.__closure__ or ():
                 with contextlib.suppress(ValueError):  # a name that is not bound yet
@@ -63,18 +63,24 @@ def _put(mapping: dict[Any, Any], name: Any, value: Any) -> None:
     mapping[name] = value
 
 
-def _walk(*roots: Any) -> Iterator[Any]:
-    """Everything of the user's that roots hold, nearest first; a stateful object is not looked into."""
+def named(*roots: Any) -> Iterator[tuple[str, Any]]:
+    """Everything of the user's that roots hold, with its name there; nearest first, a stateful object not looked into.
+
+    Example:
+        >>> shadow = {}
+        >>> ("shadow", shadow) in named(lambda: shadow)
+        True
+    """
     seen: set[int] = set()
-    queue: deque[tuple[Any, int]] = deque((root, 0) for root in roots)
+    queue: deque[tuple[str, Any, int]] = deque(("", root, 0) for root in roots)
     while queue and len(seen) < MOST_OBJECTS:
-        thing, depth = queue.popleft()
+        name, thing, depth = queue.popleft()
         if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType, Tensor):
             continue
         seen.add(id(thing))
-        yield thing
+        yield name, thing
         if depth < DEEPEST and not _is_stateful(thing):
-            queue.extend((held, depth + 1) for held in _held_by(thing))
+            queue.extend((own or name, held, depth + 1) for own, held in _held_by(thing))
 
 
 def _is_stateful(thing: Any) -> bool:
@@ -82,25 +88,27 @@ def _is_stateful(thing: Any) -> bool:
     return is_a(thing, *kinds) or defines(thing, "state_dict", "load_state_dict")
 
 
-def _held_by(thing: Any) -> Iterator[Any]:
+def _held_by(thing: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, with its name; "" where it has none of its own."""
     if is_a(thing, functools.partial):
-        yield from (thing.func, *thing.args, *thing.keywords.values())
+        yield from (("", held) for held in (thing.func, *thing.args))
+        yield from thing.keywords.items()
     elif is_a(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
+        yield from (("", thing.__self__), ("", thing.__func__))
     elif is_a(thing, types.FunctionType):
         if _is_library(thing):
             return
-        yield from (attributes(thing)[name] for name in ("__wrapped__",) if name in attributes(thing))
-        yield from thing.__defaults__ or ()
-        yield from (thing.__kwdefaults__ or {}).values()
-        for cell in thing.__closure__ or ():
+        yield from (("", attributes(thing)[name]) for name in ("__wrapped__",) if name in attributes(thing))
+        yield from (("", held) for held in thing.__defaults__ or ())
+        yield from (thing.__kwdefaults__ or {}).items()
+        for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False):
             with contextlib.suppress(ValueError):  # a name that is not bound yet
-                yield cell.cell_contents
-        yield from (thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__)
+                yield name, cell.cell_contents
+        yield from ((name, thing.__globals__[name]) for name in thing.__code__.co_names if name in thing.__globals__)
     else:
-        yield from contents(thing)
+        yield from (("", held) for held in contents(thing))
         if is_a(thing, DataLoader, Sampler) or not _is_library(type(thing)):
-            yield from state(thing).values()
+            yield from state(thing).items()
 
 
 def _is_library(thing: Any) -> bool:

@@ -17,6 +17,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "step-order",
         "optimizer-state",
         "weights-reset",
+        "not-frozen",
+        "drift",
+        "ema",
         "lr-high",
         "lr-low",
         "lr-schedule",
@@ -31,6 +34,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "zero-gradient",
         "frozen",
         "unregistered",
+        "tie-lost",
     ),
     "loss": (
         "double-activation",

@@ -67,7 +67,8 @@ class Criteria:
     get no gradient, or do not move, on purpose; ``infinite`` over outputs, terms, parameters and buffers that `finite`
     does not judge; ``unbounded`` says that the objective has no floor, so that its stated limit counts although it may
     be negative; ``stochastic`` that forward passes or draws are random, so that limits hold for a windowed mean and
-    draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are meant here.
+    draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are meant here, or ``id:glob``
+    of the places where they are.
 
     Example:
         >>> Criteria(monotonic=False, terms={"loss_T": Limit(0.001)}).names()[3:]

@@ -151,8 +151,9 @@ def _read_limit(section: Section, floor: float | None) -> Limit | None:
 def _read_allowed(section: Section) -> tuple[str, ...]:
     ids = section.texts("allow")
     for name in ids:
-        if name not in IDS and "." not in name:
-            guess = nearest(name, IDS)
+        cause = name.partition(":")[0]
+        if cause not in IDS and "." not in cause:
+            guess = nearest(cause, IDS)
             section.problem(
                 "allow", shown(name), "ids of docs/causes.md" + (f"; did you mean {guess!r}?" if guess else "")
             )

@@ -65,7 +65,7 @@ _DECLARED = tuple(Setting(name, f"criteria.{name}", *rest) for name, *rest in (
     ("infinite", "text, or a list of text", "globs over outputs, terms, parameters and buffers that may be infinite"),
     ("unbounded", "true or false", "the objective has no floor; its limit has to be stated"),
     ("stochastic", "true or false", "forward passes or draws are random: limits hold for a windowed mean"),
-    ("allow", "text, or a list of text", "ids of causes (docs/causes.md) that are meant here"),
+    ("allow", "text, or a list of text", "ids of causes (docs/causes.md) that are meant here; `id:glob`: there alone"),
 ))  # fmt: skip
 
 

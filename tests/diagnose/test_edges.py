@@ -121,7 +121,7 @@ def test_slots_that_stay_alike(change: dict[str, Any], reached: float, found: li
 
 
 def module(name: str, fed: float, size: float = 1.0, kind: str = "Linear") -> Module:
-    return Module(name, kind, True, True, True, 9, (4, 8), size, -size, size, 1.0, 1.0, True, fed=fed)
+    return Module(name, kind, True, True, 9, (4, 8), size, -size, size, 1.0, 1.0, True, fed=fed)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,9 @@ def test_a_defect_names_its_way_out() -> None:
     assert finding.text() == (
         "defects: leak: the future is seen, allowed no mistake that is certain\n"
         "  where: tokens\n"
-        "  next: mask it; if it is meant, declare it: allow=['leak']"
+        "  next: mask it; if it is meant, declare it: allow=['leak:tokens']"
     )
+    assert judge_defects([Cause("leak", "a, b", "seen", "mend it", certain=True)]).text().endswith("allow=['leak']")
     assert judge_defects([], allow=["leak"]).observed == "none found; declared: leak allowed"
     unlooked = judge_defects([], unlooked="the run was interrupted")
     assert (unlooked.judged, unlooked.passed, unlooked.observed) == (False, False, "not asked: the run was interrupted")
@@ -94,3 +95,26 @@ def test_a_defect_names_its_way_out() -> None:
         False,
         "not asked: the floor: IndexError: 0; this is a mistake of pytest-overfit's: please report it",
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "allow", "named"),
+    [
+        ("txt_ids", ["degenerate-batch:txt_ids"], False),
+        ("txt_ids", ["degenerate-batch:img_*"], True),
+        ("txt_ids, image", ["degenerate-batch:txt_ids"], True),
+        ("txt_ids, image", ["degenerate-batch:txt_ids", "degenerate-batch:image"], False),
+        ("module block.attention, model.py:12", ["degenerate-batch:block.*"], False),
+        ("pooler.weight, pooler.bias and 3 more", ["degenerate-batch:pooler.*"], False),
+        ("txt_ids", ["leak:txt_ids"], True),
+        ("txt_ids", ["degenerate-batch"], False),
+    ],
+)
+def test_what_is_meant_at_one_place_is_a_mistake_at_another(where: str, allow: list[str], named: bool) -> None:
+    """Every place that a cause names has to be declared."""
+
+    def rule(evidence: Evidence) -> list[Cause]:
+        return [Cause("degenerate-batch", where, "all zero", "look", certain=True)]
+
+    causes = find_causes(FAILED, rules=[rule], allowed=allow)
+    assert [cause.id for cause in causes] == (["degenerate-batch"] if named else [])

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison, FreshTensor, Op, with_fact
-from pytest_overfit.diagnose.queries import learning
+from pytest_overfit.diagnose.operation import LOSS, Comparison, with_fact
+from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.run.record import ParameterRecord
-
-CUTTING = ("detach", "data", "item", "numpy", "tolist", "argmax", "fresh", "detach_", "multinomial", "one_hot", "gt",
-           "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "long", "int")  # fmt: skip
+from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
+from pytest_overfit.judge.globs import is_declared as matches
 
 
 def detached(evidence: Evidence) -> Iterator[Cause]:
@@ -29,25 +27,25 @@ def detached(evidence: Evidence) -> Iterator[Cause]:
     )
     if not (nothing or cut) or first is None:
         return
-    cuts = [op for op in first.ops if op.name in CUTTING and _made_by(op) in ("", "tensor", "as_tensor", "from_numpy")]
     reads = any(compared.differentiable for _, compared in with_fact(first.ops, Comparison))
-    if cuts:
-        op = min(cuts, key=lambda op: op.region != LOSS)
+    if first.cuts:
+        by_loss = next((cut for cut in first.cuts if cut.where.startswith(LOSS)), None)
+        worst = by_loss or first.cuts[0]
         yield Cause(
             "loss-detached",
-            op.where,
-            f"the objective has no gradient: {_called(op)} cuts it from the model",
-            f"keep the tensor itself in the loss, without {_called(op)}",
-            evidence={"cuts": len(cuts)},
+            worst.where,
+            f"the objective has no gradient: {_named(worst)} cuts it from the model",
+            f"keep the tensor itself in the loss, without {_named(worst)}",
+            evidence={"cuts": len(first.cuts)},
             certain=True,
             weight=0.97,
         )
     yield Cause(
-        "loss-ignores-output" if not cuts and not reads else "loss-detached",
+        "loss-ignores-output" if not first.cuts and not reads else "loss-detached",
         LOSS,
         "the objective has no gradient, and nothing that the model returned was cut on the way: it is computed "
         "from other tensors"
-        if not cuts
+        if not first.cuts
         else "the objective has no gradient",
         "compare the model's own output with the target",
         certain=True,
@@ -55,16 +53,8 @@ def detached(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
-def _made_by(op: Op) -> str:
-    """The function that made a tensor anew; empty for what is none."""
-    return op.fact.made_by if isinstance(op.fact, FreshTensor) else ""
-
-
-def _called(op: Op) -> str:
-    name = _made_by(op) or op.name
-    return {"data": ".data", "item": ".item()", "detach": ".detach()", "numpy": ".numpy()", "tolist": ".tolist()"}.get(
-        name, f"{name}()"
-    )
+def _named(cut: Cut) -> str:
+    return {"torch.no_grad": "torch.no_grad()", "checkpoint": "reentrant checkpointing"}.get(cut.by, cut.by)
 
 
 def cut_off(evidence: Evidence) -> Iterator[Cause]:
@@ -72,62 +62,105 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
     if evidence.record.stop in ("detached", "no_trainable_parameters") or not evidence.steps:
         return
     first = evidence.steps[0]
-    missing = [p for p in learning(evidence) if p.trainable and p.max_grad is None]
-    trainable = [p for p in learning(evidence) if p.trainable]
-    if not missing or (len(missing) == len(trainable) and not first.reached):
+    trainable = [p for p in evidence.record.parameters if p.trainable and p.numel]
+    if not first.reached or not first.differentiated:
         return
-    called = {module.name for module in first.modules}
-    reached = set(first.reached)
-    taking = [p for p in missing if _home(p) in called and p.name not in reached]
-    idle = [p for p in missing if p not in taking and p.name not in reached]
-    if taking:
-        off = [module.name for module in first.modules if not module.grad_enabled]
-        cuts = [op for op in first.ops if op.name in CUTTING and op.name != "item"]
-        without = [p for p in taking if _home(p) in off]
-        op = min(cuts, key=lambda op: op.region == LOSS, default=None)
-        if without and len(without) == len(taking):
-            how, place = (
-                f"{shorten(dict.fromkeys(map(_home, without)))} ran without gradients",
-                "call them outside of torch.no_grad()",
-            )
-        elif op is not None:
-            how, place = (
-                f"{_called(op)} cuts the graph in {op.where}",
-                f"remove {_called(op)}, or declare it: unused=[...]",
-            )
-        else:
-            how, place = (
-                "the graph is cut behind them",
-                "look for detach(), .data, .numpy(), no_grad or a new tensor behind these modules",
-            )
+    # What another hand moves, as that of an average or of a codebook, needs no gradient.
+    missing = [p.name for p in trainable if p.max_grad is None and (not p.moved or p.name in first.replaced)]
+    missing = [name for name in missing if not is_teacher(name) and not matches(name, evidence.frozen)]
+    cut_by: dict[Cut, list[str]] = {}
+    for name in missing:
+        if (cut := next((cut for cut in first.cuts if name in cut.behind), None)) is not None:
+            cut_by.setdefault(cut, []).append(name)
+    behind = [name for names in cut_by.values() for name in names]
+    declared = [name for name in missing if name not in behind and matches(name, evidence.unused)]
+    if anew := [name for name in first.replaced if name not in first.reached]:
+        yield _built_anew(evidence, anew, [name for name in missing if name not in (*anew, *first.unread)])
+        return
+    if cut_by:
+        cut = max(cut_by, key=lambda cut: len(cut_by[cut]))
+        yield _cut(cut, behind, evidence, len(trainable))
+    idle = [name for name in missing if name not in (*behind, *declared)]
+    stopped = [name for name in idle if name in first.reached]
+    if stopped and any(p.max_grad for p in trainable):
         yield Cause(
             "no-gradient",
-            shorten(p.name for p in taking),
-            f"{len(taking)} of {len(trainable)} trainable tensors take part in the forward pass and get no "
-            f"gradient: {how}",
-            place,
-            evidence={"tensors": len(taking)},
+            shorten(stopped),
+            f"{len(stopped)} of {len(trainable)} trainable tensors lie in the graph of the loss and no gradient "
+            "arrives: a backward() on the way passes none on",
+            "return a gradient for every input in the backward() of the custom autograd.Function",
+            evidence={"tensors": len(stopped)},
             certain=True,
-            weight=0.92,
+            weight=0.91,
         )
+    idle = [name for name in idle if name not in stopped]
     if idle:
+        unread = [name for name in idle if name in first.unread]
+        seen = (
+            "no call of the run reads them"
+            if len(unread) == len(idle)
+            else "what they make reaches no term of the loss"
+            if not unread
+            else f"no call of the run reads {len(unread)}, and what the others make reaches no term of the loss"
+        )
+        globs = exact_globs(idle, [p.name for p in evidence.record.parameters])
         yield Cause(
             "unused",
-            shorten(p.name for p in idle),
-            f"{len(idle)} of {len(trainable)} trainable tensors are not used in the forward pass",
-            f"call them, remove them, or declare them: unused=[{_pattern(idle)!r}]",
+            shorten(idle),
+            f"{len(idle)} of {len(trainable)} trainable tensors are not used: {seen}",
+            f"use them, remove them, or declare them: unused={as_list(globs)}",
             evidence={"tensors": len(idle)},
             certain=True,
-            weight=0.85 if not taking else 0.6,
+            weight=0.85 if not behind else 0.6,
         )
 
 
-def _home(parameter: ParameterRecord) -> str:
-    return parameter.name.rpartition(".")[0]
+def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) -> Cause:
+    """Parameters that take part, and what stands between them and the loss."""
+    globs = as_list(exact_globs(behind, [p.name for p in evidence.record.parameters]))
+    meant = f"; where they are to stay as they are, declare frozen={globs}"
+    if cut.straight_through:
+        how = f"only the straight-through estimator in {cut.where} reads them, and its gradient goes past them"
+        change = (
+            "leave .detach() there, and give the loss the vectors as they are before they are passed straight through"
+        )
+    elif cut.by == "checkpoint":
+        how = f"they run inside of reentrant checkpointing ({cut.where}), and no input of it needs a gradient"
+        change = "checkpoint(..., use_reentrant=False), or let the inputs need one: model.enable_input_require_grads()"
+    elif cut.by == "torch.no_grad":
+        how = f"they run without gradients, at {cut.where}"
+        change = f"call them outside of torch.no_grad(){meant}"
+    else:
+        how = f"{cut.by} cuts the graph in {cut.where}"
+        change = f"leave out {cut.by} there{meant}"
+    wrongly = [name for name in behind if matches(name, evidence.unused)]
+    told = f" ({len(wrongly)} of them declared unused)" if wrongly else ""
+    return Cause(
+        "no-gradient",
+        shorten(behind),
+        f"{len(behind)} of {trainable} trainable tensors take part in the forward pass and get no gradient{told}: "
+        f"{how}",
+        change,
+        evidence={"tensors": len(behind)},
+        certain=True,
+        weight=0.92,
+    )
 
 
-def _pattern(parameters: Sequence[ParameterRecord]) -> str:
-    return f"{parameters[0].name.split('.')[0]}*"
+def _built_anew(evidence: Evidence, anew: Sequence[str], lost: Sequence[str]) -> Cause:
+    """A parameter that forward puts in place of the model's own: what it is made of is cut off."""
+    beside = f"; {', '.join(lost)} get no gradient" if lost else ""
+    return Cause(
+        "no-gradient",
+        shorten(anew),
+        f"forward puts a new nn.Parameter in the place of {shorten(anew)}: it is in no optimizer, and what it is made "
+        f"of is cut from the graph{beside}",
+        "pass the computed tensor on as it is, as an argument, or torch.func.functional_call; assign no nn.Parameter "
+        "in forward",
+        evidence={"tensors": len(lost), "anew": len(anew)},
+        certain=True,
+        weight=0.98,
+    )
 
 
 FAMILY = Family(
@@ -155,7 +188,7 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Symptom**: the loss falls, since what comes behind the cut learns; with larger data it would stop early.
 - **Evidence**: shown, certain: parameters of modules that ran, outside of the graph of the loss; the call that cuts it.
   Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient.
-- **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `unused=["trunk.*"]`.
+- **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `frozen=["trunk.*"]`.
 
 ### loss-detached
 

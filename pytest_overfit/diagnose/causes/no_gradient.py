@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import learning, proof
+from pytest_overfit.diagnose.movement import Moves
+from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.gradients import shifts_nothing
 
+ADAPTER = re.compile(r"(^|[._])(lora|adapters?|prefix|prompts?|ia3|vera|dora|oft|boft|loha|lokr|adalora)(_|\.|$)")
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
 
 
+STUCK = 0.5  # of the start of a term: what it still has when others have fallen
 NEARLY_NOTHING = 1e-9  # of the largest gradient of the run
 
 
@@ -21,7 +27,8 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     """Gradients that are there, and exactly or nearly zero throughout."""
     if not evidence.steps or evidence.record.stop in ("detached", "non_finite"):
         return
-    norms = {p.name: p.max_grad for p in learning(evidence) if p.trainable and p.max_grad is not None}
+    seen = [p for p in learning(evidence) if p.trainable]
+    norms = {p.name: p.max_grad for p in seen if p.max_grad is not None and not shifts_nothing(p, seen)}
     largest = max(norms.values(), default=0.0)
     dead = [name for name, norm in norms.items() if norm <= NEARLY_NOTHING * largest]
     if not dead:
@@ -56,7 +63,9 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
     matrices = [(m.name, m.gradient) for m in evidence.updates if len(m.shape) > 1 and m.gradient is not None]
     if evidence.learned or len(matrices) < 4:
         return
-    first, last = matrices[0], max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
+    # One that is small on its own is read in a small place: on the way back all of the first ones are.
+    first = max(matrices[: max(2, len(matrices) // 4)], key=lambda pair: pair[1] or 0.0)
+    last = max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
     if not first[1] or not last[1] or first[1] > 1e-5 * last[1] or last[1] > 1e3:
         return
     yield Cause(
@@ -68,6 +77,29 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
         evidence={"first": first[1], "last": last[1]},
         weight=0.89,
     )
+
+
+def held_rows(evidence: Evidence) -> Iterator[Cause]:
+    """A row of a table that the loss wants changed, and that gets a gradient of exactly zero."""
+    moves = evidence.fact(Moves)
+    rows = [row for row in moves.rows if not is_declared(row.parameter, evidence)] if moves is not None else []
+    for row in sorted(rows, key=lambda row: (not row.alone, -row.lookups)):
+        where = f"{row.parameter}[{row.row}]"
+        home = row.parameter.rpartition(".")[0] or "the table"
+        why = f": padding_idx={row.row} holds it" if row.padding else ""
+        yield Cause(
+            "zero-gradient",
+            where,
+            f"the batch looks up row {row.row} of {row.parameter} {row.lookups} times, the loss has a gradient for "
+            f"it, and it gets one of exactly zero and never moves{why}",
+            f"build {home} without padding_idx, or number what it looks up from {row.row + 1}"
+            if row.padding
+            else f"look for a hook or a mask on the gradient of {row.parameter}",
+            evidence={"row": row.row, "lookups": row.lookups},
+            certain=row.alone,
+            weight=0.93,
+        )
+        return
 
 
 def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
@@ -86,6 +118,20 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     )
     if not (proven or nothing or lower):
         return
+    if _is_adapted(evidence):
+        if proven:
+            trained = [p for p in evidence.record.parameters if p.trainable]
+            yield Cause(
+                "capacity",
+                shorten(p.name for p in trained),
+                f"the adapters, {sum(p.numel for p in trained)} numbers over a frozen base, do not reach it"
+                + proof(proven, "with the base trained too"),
+                "give them a higher rank, more layers, or a learning rate ten times that of the base",
+                "proven",
+                {"numbers": sum(p.numel for p in trained)},
+                weight=0.8,
+            )
+        return
     patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
     yield Cause(
         "frozen",
@@ -101,10 +147,44 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
+    """A term stays where it is, and the parameters that are its own are frozen."""
+    if evidence.learned or _is_adapted(evidence):
+        return
+    curves = evidence.record.curves
+    ratios = {t.name: curves[t.name][-1] / curves[t.name][0] for t in evidence.probed.terms if _falls_from(curves, t)}
+    for term in evidence.probed.terms:
+        others = [ratio for name, ratio in ratios.items() if name != term.name]
+        if term.frozen and term.name in ratios and ratios[term.name] > max(STUCK, 1.2 * min(others, default=1.0)):
+            first, last = curves[term.name][0], curves[term.name][-1]
+            yield Cause(
+                "frozen",
+                shorten(term.frozen),
+                f"{term.name} went from {number(first)} to {number(last)} in {len(curves[term.name])} steps, and "
+                f"{len(term.frozen)} parameter tensors that it alone reads are frozen",
+                f"set requires_grad_(True) for {shorten(term.frozen, most=2)} before the optimizer is built",
+                evidence={"first": first, "last": last},
+                weight=0.95,
+            )
+            return
+
+
+def _falls_from(curves: Mapping[str, tuple[float, ...]], term: Term) -> bool:
+    curve = curves.get(term.name, ())
+    return len(curve) > 1 and curve[0] > 0 and math.isfinite(curve[-1])
+
+
+def _is_adapted(evidence: Evidence) -> bool:
+    """Whether what learns are adapters, by their names: the base beneath them is frozen on purpose."""
+    learning = [p.name for p in evidence.record.parameters if p.trainable]
+    adapters = sum(ADAPTER.search(name) is not None for name in learning)
+    return 2 * adapters > len(learning)
+
+
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, vanishes, too_much_frozen),
+    rules=(nothing_arrives, held_rows, vanishes, frozen_terms, too_much_frozen),
     docs="""
 ### zero-gradient
 

@@ -13,6 +13,7 @@ from pytest_overfit.diagnose.queries import is_declared, learning
 from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.globs import is_teacher
 
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
 SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})
@@ -22,8 +23,8 @@ FAR_ABOVE_EPSILON = 1e-3  # a norm of gradients that the eps of an optimizer doe
 
 def left_out(evidence: Evidence) -> Iterator[Cause]:
     """Trainable parameters are in no optimizer."""
-    trainable = [p for p in learning(evidence) if p.trainable]
-    missing = [p for p in trainable if not p.in_optimizer]
+    trainable = [p for p in learning(evidence) if p.trainable and not is_teacher(p.name)]
+    missing = [p for p in trainable if not p.in_optimizer and not p.moved]  # a hand-written update moves them as well
     if not missing or (evidence.own_step and not evidence.groups):
         return
     foreign = any(step.foreign_in_optimizer for step in evidence.steps) or _holds_others(evidence)
@@ -37,6 +38,27 @@ def left_out(evidence: Evidence) -> Iterator[Cause]:
         evidence={"missing": len(missing), "trainable": len(trainable)},
         certain=True,
         weight=0.93 if whole and evidence.own_step else 0.97,
+    )
+
+
+def left_out_beside(evidence: Evidence) -> Iterator[Cause]:
+    """Parameters of a loss, or of another module beside the model, are in no optimizer."""
+    # A network that somebody has put into evaluation mode is there to judge, not to learn.
+    leaves = [leaf for leaf in evidence.leaves if not leaf.within and leaf.training]
+    if not leaves or not any(step.reached for step in evidence.steps):
+        return
+    homes = dict.fromkeys(leaf.name.partition(".")[0] for leaf in leaves if leaf.name)
+    what = ", ".join(homes) or "a tensor of shape " + ", ".join(leaf.shape for leaf in leaves[:4])
+    yield Cause(
+        "optimizer-coverage",
+        shorten(leaf.name or f"a tensor of shape {leaf.shape}" for leaf in leaves),
+        f"{len(leaves)} tensors of {what} take part in the loss, require a gradient, and are in no optimizer that "
+        "steps",
+        "give them to the optimizer too, [*model.parameters(), *criterion.parameters()]; what is to stay as it is gets "
+        "requires_grad_(False)",
+        evidence={"missing": len(leaves)},
+        certain=True,
+        weight=0.95,
     )
 
 
@@ -122,7 +144,7 @@ def _scale_free(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="optimizer and update",
     order=60,
-    rules=(left_out, no_update, clipped_away),
+    rules=(left_out, left_out_beside, no_update, clipped_away),
     docs="""
 ### optimizer-coverage
 

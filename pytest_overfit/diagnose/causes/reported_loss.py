@@ -16,7 +16,7 @@ def another_model(evidence: Evidence) -> Iterator[Cause]:
     if not evidence.own_step or not evidence.steps:
         return
     step = evidence.steps[0]
-    others = len(step.foreign) + step.foreign_in_optimizer
+    others = step.foreign + step.foreign_in_optimizer
     if step.differentiated and others and not step.reached:
         yield Cause(
             "wrong-model",

@@ -28,7 +28,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "symmetry",
             copies[0],
-            f"all members of {copies[0]} start with the same weights",
+            f"all members of {copies[0]} start with the same weights, and have the same at the end",
             "build each of them anew instead of copying one",
             certain=True,
             weight=0.96,

@@ -24,7 +24,13 @@ def constant_terms(evidence: Evidence) -> Iterator[Cause]:
     limit = evidence.limit_of_objective() or 0.0
     for term in evidence.probed.terms:
         curve = evidence.record.curves.get(term.name, ())
-        if term.depends or len(curve) < 10 or max(curve) - min(curve) > 1e-6 * abs(curve[0]) or curve[0] <= limit:
+        if (
+            term.depends
+            or term.frozen
+            or len(curve) < 10
+            or max(curve) - min(curve) > 1e-6 * abs(curve[0])
+            or curve[0] <= limit
+        ):
             continue
         weight = term_weights(evidence).get(term.name, 0.0)
         if weight * curve[0] > limit:
@@ -214,6 +220,8 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
     if len(ratios) < 2:
         return
     worst, best = max(ratios, key=lambda n: ratios[n]), min(ratios, key=lambda n: ratios[n])
+    if any(term.name == worst and term.frozen for term in evidence.probed.terms):
+        return  # told as frozen
     if 0.15 < ratios[worst] <= 1.5 and ratios[best] < 0.1 * ratios[worst]:
         curve = evidence.record.curves[worst]
         yield Cause(

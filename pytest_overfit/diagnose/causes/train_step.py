@@ -15,11 +15,28 @@ from pytest_overfit.judge.finding import number
 
 
 def never_stepped(evidence: Evidence) -> Iterator[Cause]:
-    """Gradients come, and the optimizer does not step."""
+    """Nothing is differentiated, or gradients come and the optimizer does not step."""
     steps, rows = evidence.counts.steps, evidence.record.steps
     backwards = sum(len(step.differentiated) for step in evidence.steps)
-    if not evidence.own_step or not backwards or rows < 2 or evidence.record.stop == "non_finite":
+    if not evidence.own_step or rows < 2 or evidence.record.stop == "non_finite":
         return
+    learning = [p for p in evidence.record.parameters if p.trainable]
+    if not backwards:
+        called = all(step.heard and not any(e.kind == "grad" for e in step.events) for step in evidence.steps)
+        if called and evidence.steps and learning and not any(p.max_grad or p.moved for p in learning):
+            yield Cause(
+                "no-gradient",
+                "the train step",
+                f"no backward pass in the first {len(evidence.steps)} of {rows} training steps, and {steps} optimizer "
+                f"steps: none of {len(learning)} parameter tensors gets a gradient",
+                "call loss.backward() before optimizer.step()",
+                evidence={"backward_passes": 0, "optimizer_steps": steps},
+                certain=True,
+                weight=0.98,
+            )
+        return
+    if not steps and any(p.moved for p in learning):
+        return  # an update that is written out steps as well
     seldom = steps and steps * 8 < rows
     if steps and not seldom:
         return

@@ -8,25 +8,23 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import rebuilt
+from pytest_overfit.errors.suggest import shorten
 
 
 def not_registered(evidence: Evidence) -> Iterator[Cause]:
     """Leaves of the graph that are nobody's parameters."""
-    first = next((step for step in evidence.steps if step.foreign), None)
-    if first is None:
+    leaves = [leaf for leaf in evidence.leaves if leaf.within]
+    if not leaves or rebuilt(evidence) is not None:
         return
-    if rebuilt(evidence) is not None:
-        return
-    kinds = ", ".join(first.outside)
     yield Cause(
         "unregistered",
-        kinds or f"tensors of shape {', '.join(first.foreign[:4])}",
-        f"{len(first.foreign)} tensors that require a gradient take part in the loss and are neither the model's "
-        "nor in an optimizer" + (f"; {kinds} ran and is no submodule" if kinds else ""),
+        shorten(leaf.name or f"a tensor of shape {leaf.shape}" for leaf in leaves),
+        f"{len(leaves)} tensors that require a gradient take part in the forward pass and are neither the model's "
+        "nor in an optimizer",
         "keep layers in nn.ModuleList or nn.ModuleDict, and tensors as nn.Parameter",
-        evidence={"tensors": len(first.foreign)},
+        evidence={"tensors": len(leaves)},
         certain=True,
-        weight=0.94 if first.reached else 0.9,
+        weight=0.94 if any(step.reached for step in evidence.steps) else 0.9,
     )
 
 

@@ -117,6 +117,7 @@ class TracedUpdate(Around):
             self._count(steps=1)
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
+                self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
                 self._count(optimizers=1)
             elif not self._is_due():
                 return

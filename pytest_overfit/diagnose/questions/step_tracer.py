@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
@@ -21,7 +20,9 @@ from pytest_overfit.diagnose.questions.operation_facts import Called, describe, 
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.padding import padding_of, pads_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
-from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, lives, size_of, spread, tensors_in
+from pytest_overfit.diagnose.questions.step_graph import StepGraph
+from pytest_overfit.diagnose.questions.table_rows import TableRows
+from pytest_overfit.diagnose.questions.tensors import is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, NewModule, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
@@ -49,13 +50,15 @@ class StepTracer:
     def __init__(self, model: nn.Module, batch: Any, samples: int | None, questions: Questions) -> None:
         self.model, self.batch, self.samples, self.questions = model, batch, samples, questions
         self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
-        self.parameters = {id(p): name for name, p in model.named_parameters()}
+        self.graph = StepGraph(model)
+        self.parameters, self.tables = self.graph.parameters, TableRows()
         self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
         self._padding: list[Tensor | None] = []
         self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
         self.stack: list[str | None] = []  # None: a module that is a loss, called beside the model
         self.consumed: set[int] = set()  # parameters whose gradient an optimizer has applied
         self.polluted: set[int] = set()  # and that was added to since, without having been zeroed
+        self.heard = True
         self.clear()
 
     @property
@@ -70,15 +73,11 @@ class StepTracer:
         self.ops: list[Op] = []
         self.modules: list[Module] = []
         self.differentiated: list[float] = []
-        self.reached: set[int] = set()
-        self.foreign: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
+        self.graph.clear()
         self.kept: list[Tensor] = []
         self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
-        self.foreign_held = 0
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
-        self.nodes: set[Any] = set()
         self.arguments: set[int] = set()
-        self.outside: dict[str, None] = {}
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
         self.targets: list[Tensor] = []  # what predictions are compared with
@@ -86,7 +85,6 @@ class StepTracer:
         self.bad: Op | None = None
         self.constant: Op | None = None  # the first that gave an infinity without a gradient
         self.huge: Op | None = None
-        self.held: set[int] = set()
 
     @contextlib.contextmanager
     def tracing(
@@ -103,7 +101,7 @@ class StepTracer:
         self.clear()
         self.stack.clear()
         self.measured, self.checked = modules, checked
-        self.held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        self.graph.held |= {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
         with contextlib.ExitStack() as stack:
             stack.enter_context(optimizers_heard(self._before_step))
             if self.plain:
@@ -112,7 +110,7 @@ class StepTracer:
                     register_module_forward_hook(self._leave, always_call=True),
                 ):
                     stack.callback(handle.remove)
-            stack.enter_context(calls_told(self._called))
+            self.heard = stack.enter_context(calls_told(self._called))
             if operations and self.plain:
                 stack.enter_context(TorchFunctions(self.operation, self.keys, self.questions))
             yield
@@ -126,25 +124,32 @@ class StepTracer:
         connected = None
         if source is not None:
             source = self.sources.get(id(source), source)
-            if source.grad_fn is not None and self.nodes:
-                connected = source.grad_fn in self.nodes
+            if source.grad_fn is not None and self.graph.nodes:
+                connected = source.grad_fn in self.graph.nodes
         with self.questions.asking("the layers that a step builds"):
             self.events += [Event("new_module", line, fact) for line, fact in self.layers_built()]
-        self.nodes, self.sources, self.kept, self.built = set(), {}, [], []
-        foreign = tuple(sorted(shape for shape, alive in self.foreign.values() if alive() is not None))
-        return Step(
+        graph, seen = self.graph, self.plain
+        cuts = self.questions.ask("what cuts gradients off", graph.cuts, otherwise=()) if seen else ()
+        now = {name: id(p) for name, p in self.model.named_parameters()}
+        traced = Step(
             number=number,
             reported=reported,
             events=tuple(self.events),
             ops=tuple(self.ops),
             modules=tuple(self.modules),
             differentiated=tuple(self.differentiated),
-            reached=tuple(self.parameters[i] for i in self.reached),
-            foreign=foreign,  # a leaf that was made in this step is gone with its graph
-            foreign_in_optimizer=self.foreign_held,
+            reached=tuple(self.parameters[i] for i in graph.reached),
+            foreign=len(graph.foreign),
+            foreign_in_optimizer=graph.foreign_held,
             connected=connected,
-            outside=tuple(self.outside),
+            heard=self.heard,
+            unread=graph.unread() if seen else (),
+            cuts=cuts,
+            replaced=tuple(name for i, name in self.parameters.items() if now.get(name, i) != i),
         )
+        graph.clear()
+        self.sources, self.kept, self.built = {}, [], []
+        return traced
 
     def layers_built(self) -> list[tuple[str, NewModule]]:
         """The modules built so far that have parameters of their own, with the line of each; a criterion has none."""
@@ -167,6 +172,9 @@ class StepTracer:
                 if of is self.model or not self.in_model:
                     train = bool(frame.f_locals.get("mode", True))
                     self.events.append(Event("mode", line, ModeChange(train, of is self.model)))
+            elif kind == "grad":
+                self.graph.asked |= {id(t) for t in tensors_in([frame.f_locals.get("inputs")])}
+                self.events.append(Event(kind, line))
             elif kind == "new_module":
                 if line and isinstance(of, nn.Module):
                     self.built.append((line, of, self.in_model))  # it has no parameters before its __init__ is over
@@ -178,29 +186,18 @@ class StepTracer:
         self.polluted = (self.polluted | self.consumed) & dirty
         self.consumed &= dirty
         roots = list(tensors_in(tensors if not isinstance(tensors, Tensor) else [tensors]))
-        nodes, self.nodes = self.nodes, self.nodes | {node for root in roots for node in graph_nodes(root)}
-        fresh = self.nodes - nodes
-        ids = {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys()
-        for node in fresh:
-            variable = getattr(node, "variable", None)
-            if variable is None:
-                continue
-            if id(variable) in self.parameters:
-                self.reached.add(id(variable))
-            elif id(variable) not in ids:
-                shape = "x".join(map(str, variable.shape)) or "scalar"
-                if id(variable) in self.held:
-                    self.foreign_held += 1
-                else:
-                    self.foreign[id(variable)] = (shape, weakref.ref(variable))
+        self.graph.differentiated(roots, {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys())
         self.differentiated.append(float(roots[0].detach().sum()) if roots else math.nan)
         self.events.append(Event("backward", line))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         with self.questions.asking("what an optimizer was given"):
             held = [p for group in optimizer.param_groups for p in group["params"]]
-            self.held |= {id(p) for p in held}
+            self.graph.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}
+            for p in held:
+                if id(p) in self.tables.lookups:
+                    self.tables.stepped(p, self.parameters[id(p)])
             fact = OptimizerStep(
                 own=sum(id(p) in self.parameters for p in held),
                 living=len(living),
@@ -228,9 +225,11 @@ class StepTracer:
         if not self.stack:
             self.arguments |= {id(tensor) for tensor in tensors_in(args)}
         known = id(module) in self.names
-        outside = self.stack[0] is None if self.stack else not known
-        if not known and not outside and module._parameters:
-            self.outside[type(module).__name__] = None
+        # A new container of the model's own layers, as a slice of them is, belongs to the model.
+        own = known or any(id(p) in self.parameters for p in module.parameters())
+        outside = self.stack[0] is None if self.stack else not own
+        if not known:
+            self.graph.entered(module, within=not outside)
         self.stack.append(None if outside else self.names.get(id(module), type(module).__name__))
 
     @property
@@ -257,7 +256,6 @@ class StepTracer:
                     name=name,
                     kind=type(module).__name__,
                     inside=id(module) in self.names,
-                    grad_enabled=bool(tensor.requires_grad) or not any(p.requires_grad for p in own),
                     training=module.training,
                     parameters=sum(p.numel() for p in own),
                     shape=tuple(tensor.shape),
@@ -271,10 +269,14 @@ class StepTracer:
                 )
             )
 
-    def operation(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any) -> None:
-        """An operation that has just run."""
+    def operation(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any, kept: bool) -> None:
+        """An operation that has just run, ``kept`` in the graph or not."""
         if by_optimizer_or_us(frame):
             return
+        region = (self.stack[-1] if self.in_model else None) or LOSS
+        given = (*args, *kwargs.values())
+        self.graph.called(name, frame, given, out, kept=kept, region=region)
+        self.tables.called(name, given, out, self.parameters)
         if not all(is_dense(t) for t in (*args, *kwargs.values(), out) if is_a(t, Tensor)):
             return
         if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
@@ -284,7 +286,6 @@ class StepTracer:
                 predicted, target = (a, b) if a.requires_grad else (b, a)
                 self.targets.append(target.detach())
                 self.reordered |= not any(_same_numbers(predicted, output) for output in self.outputs)
-        region = (self.stack[-1] if self.in_model else None) or LOSS
         if name in ("detach", "data") and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
             self.sources[id(out)] = args[0]
             self.kept.append(out)

@@ -24,13 +24,13 @@ class TorchFunctions(TorchFunctionMode):
     """Tells of every torch function within the block, once it has run; what changes the batch has a ``!`` in its name.
 
     Args:
-        told: called with the name, the caller's frame, what was given and what was returned.
+        told: called with the name, the caller's frame, what was given, what was returned, and whether gradients are on.
         batch: the ids of the tensors of the batch.
         questions: keeps what breaks in ``told``.
     """
 
     def __init__(
-        self, told: Callable[[str, FrameType, Any, Any, Any], None], batch: Container[int], questions: Questions
+        self, told: Callable[[str, FrameType, Any, Any, Any, bool], None], batch: Container[int], questions: Questions
     ) -> None:
         super().__init__()
         self.told, self.batch, self.questions = told, batch, questions
@@ -48,7 +48,8 @@ class TorchFunctions(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if name in _CHEAP:
             return out
+        on = torch.is_grad_enabled()
         asking = self.questions.asking("the operations of a step")
         with asking, torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-            self.told(f"{name}!" if in_place else name, sys._getframe(1), args, kwargs or {}, out)
+            self.told(f"{name}!" if in_place else name, sys._getframe(1), args, kwargs or {}, out, on)
         return out

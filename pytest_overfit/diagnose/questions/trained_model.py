@@ -16,6 +16,7 @@ from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
+from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
@@ -105,11 +106,18 @@ class TrainedModel:
             self._know(modules=tuple(tracer.modules), ops=tuple(tracer.ops) if closely else first)
             self.targets = tracer.targets or (self.traced.targets if self.traced is not None else [])
             gated = tracer.parameters if any(op.name == "argmax" for op in first) else {}
-            self._ask_loss(on, heard, terms, gated, calls)
+            self._ask_loss(on, heard, terms, gated, calls, failed=curves.stop != "passed")
         return calls
 
     def _ask_loss(
-        self, on: RunContext, heard: Heard, terms: Terms, gated: Mapping[int, str], calls: list[ModelCall]
+        self,
+        on: RunContext,
+        heard: Heard,
+        terms: Terms,
+        gated: Mapping[int, str],
+        calls: list[ModelCall],
+        *,
+        failed: bool,
     ) -> None:
         """What of the outputs, of the samples and of the weights the loss reads."""
         batch, ask = on.task.batch, self.questions.ask
@@ -120,6 +128,9 @@ class TrainedModel:
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
+        if failed and looked:
+            held = ask("terms behind frozen parameters", lambda: frozen_by_term(on), otherwise={})
+            self._know(terms=tuple(replace(term, frozen=held.get(term.name, ())) for term in looked))
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
             alone = ask(

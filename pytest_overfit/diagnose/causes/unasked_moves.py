@@ -1,0 +1,175 @@
+"""What moves though nothing asked for it, and what does not follow though it should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import Declared, Moves
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.globs import is_declared
+
+DRIFTED = 0.1  # of a deviation: what the statistics of a frozen module have moved by
+
+
+def not_frozen(evidence: Evidence) -> Iterator[Cause]:
+    """Parameters that are declared frozen, by a glob, a flag or requires_grad, and move."""
+    declared = evidence.fact(Declared)
+    freezers = () if declared is None else declared.freezers
+    parameters = evidence.record.parameters
+    by_glob = [p.name for p in parameters if p.moved and is_declared(p.name, evidence.frozen)]
+    in_vain = [p.name for p in parameters if p.moved and not p.trainable and (p.in_optimizer or p.frozen_by)]
+    flagged = next((f for f in freezers if f.asked_by and not is_declared(f.parameters[0], evidence.unused)), None)
+    names, why, change = by_glob, "declared frozen", "set requires_grad_(False) on them before the optimizer is built"
+    if not names and in_vain:
+        names, why = in_vain, "frozen"
+        change = "take them out of the optimizer, or freeze them before it is built"
+    if not names and flagged is not None:
+        names, why = list(flagged.parameters), f"to be frozen by {flagged.asked_by}"
+    if not names:
+        return
+    calls = [f.method for f in freezers if f.method.endswith("()") and set(f.parameters) & set(names)]
+    if calls:
+        change = f"call model.{calls[0]} before the optimizer is built: nobody has"
+    moved = {p.name: p.moved for p in parameters}
+    yield Cause(
+        "not-frozen",
+        shorten(names),
+        f"{len(names)} parameter tensors are {why}, and moved by up to {number(max(moved[name] for name in names))}",
+        change,
+        evidence={"tensors": len(names)},
+        certain=True,
+        weight=0.95,
+    )
+
+
+def statistics_drift(evidence: Evidence) -> Iterator[Cause]:
+    """Running statistics of a module that is frozen go on moving."""
+    moves = evidence.fact(Moves)
+    drifted = [] if moves is None else [each for each in moves.drifted if each.moved > DRIFTED]
+    if drifted:
+        worst = max(drifted, key=lambda each: each.moved)
+        yield Cause(
+            "drift",
+            shorten(name for each in drifted for name in each.buffers),
+            f"all parameters of {worst.module} are frozen, and its running statistics moved by up to "
+            f"{number(worst.moved)} deviations: it runs in training mode",
+            f"model.{worst.module}.eval() after every model.train()",
+            evidence={"moved": worst.moved},
+            certain=True,
+            weight=0.8,
+        )
+
+
+def average_stays(evidence: Evidence) -> Iterator[Cause]:
+    """An average of the weights does not follow them."""
+    moves = evidence.fact(Moves)
+    for average in () if moves is None else moves.averages:
+        yield Cause(
+            "ema",
+            average.name,
+            f"{average.stayed} of {average.tensors} tensors of {average.name} are bit for bit the initial weights "
+            f"after {evidence.record.steps} steps, and the weights have moved: the average does not follow them",
+            "look at the names by which the update finds its weights (torch.compile and DDP put a prefix before them), "
+            "and whether it is called",
+            evidence={"stayed": average.stayed, "tensors": average.tensors},
+            certain=True,
+            weight=0.94,
+        )
+        return
+
+
+FAMILY = Family(
+    group="optimizer and update",
+    order=72,
+    rules=(not_frozen, statistics_drift, average_stays),
+    docs="""
+### not-frozen
+
+What is declared frozen moves.
+
+```python
+class Staged(nn.Module):
+    def __init__(self, frozen_stages):
+        super().__init__()
+        self.frozen_stages = frozen_stages
+        self.stages = nn.ModuleList([nn.Linear(8, 64), nn.Linear(64, 64)])
+        self.head = nn.Linear(64, 3)
+        # fixed: self.freeze_stages()
+
+    def freeze_stages(self):
+        self.stages[: self.frozen_stages].requires_grad_(False)
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x).tanh()
+        return self.head(x)
+
+
+model = Staged(frozen_stages=1)
+result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: none: what was to be kept is trained.
+- **Evidence**: shown, certain: parameters that `frozen=[...]`, a flag of the model (`frozen_stages=1`) or
+  `requires_grad` says are frozen, and how far they moved; the method that would freeze them and was not called.
+- **Fix**: freeze them before the optimizer is built.
+
+### drift
+
+What has no gradient moves: the running statistics of a frozen module.
+
+```python
+class Tuned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Tanh()).requires_grad_(False)
+        self.head = nn.Linear(64, 3)
+
+    def train(self, mode=True):
+        super().train(mode)
+        # fixed: self.trunk.eval()
+        return self
+
+    def forward(self, x):
+        return self.head(self.trunk(x))
+
+
+result = run_overfit(Tuned, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=1000)
+```
+
+- **Symptom**: none in training; the frozen part of a checkpoint is another than the one that was loaded.
+- **Evidence**: shown, certain: all parameters of the module are frozen and stand still, and its running mean has moved.
+- **Fix**: keep it in evaluation mode.
+
+### ema
+
+An average of the weights does not follow them.
+
+```python
+model = net()
+shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def step(model, batch, optimizer):
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    for name, value in model.named_parameters():
+        if f"module.{name}" in shadow:  # fixed: if name in shadow:
+            shadow[name].lerp_(value.detach(), 0.1)
+    return loss
+
+
+result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_steps=300)
+```
+
+- **Symptom**: none in training; what is evaluated and saved is the model of the start.
+- **Evidence**: shown, certain: copies under the name of an average are bit for bit the initial weights at the end.
+- **Fix**: find the weights by the names that they have; call the update after every step.
+""",
+)

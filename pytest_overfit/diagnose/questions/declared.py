@@ -1,0 +1,148 @@
+"""What a model's own methods and flags say that it should be: tied, frozen. Asked last: it calls what it asks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.movement import Declared, Freezer, LostTie
+from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.untrusted.objects import attributes, defines, is_a
+
+CONFIGS = ("config", "cfg", "args", "hparams", "_config")
+TIED = re.compile(r"(^|_)(tied?|tying|share[d]?_.*embed)", re.IGNORECASE)
+FREEZES = re.compile(r"^_*freeze(?!r)", re.IGNORECASE)
+FLAG = re.compile(r"(^|_)(freeze|frozen)(_|$)", re.IGNORECASE)
+LIBRARIES = ("torch", "lightning", "pytorch_lightning")
+
+
+def compare_with_declared(context: RunContext) -> Declared:
+    """Ties that are lost, and methods that would freeze what is not frozen."""
+    model = context.task.model
+    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)))
+
+
+def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
+    """By the model's own ``tie_weights``; where there is none, by a flag of its config."""
+    for name, module in model.named_modules():
+        if defines(module, "tie_weights"):
+            yield from _untied_by_method(model, module, f"{type(module).__name__}.tie_weights()")
+        elif (flag := _flag(module, TIED)) and not any(defines(m, "tie_weights") for m in model.modules()):
+            yield from _untied_table(module, f"{name}." if name else "", flag)
+
+
+def _untied_by_method(root: nn.Module, module: nn.Module, said_by: str) -> Iterator[LostTie]:
+    before = dict(root.named_parameters(remove_duplicate=False))
+    owners = [(each, dict(each._parameters)) for each in root.modules()]
+    try:
+        with users_code():
+            module.tie_weights()  # type: ignore[operator]
+        after = dict(root.named_parameters(remove_duplicate=False))
+    except Refused:  # it wants arguments, or does not fit this model: it says nothing
+        return
+    finally:
+        for each, parameters in owners:
+            each._parameters.clear()
+            each._parameters.update(parameters)
+    for name, tied in after.items():
+        was = before.get(name)
+        if was is not None and tied is not was:
+            other = next((n for n, p in before.items() if p is tied), None)
+            if other is not None and was.shape == tied.shape and (gap := _apart(was, tied)) > 0:
+                yield LostTie(name, other, said_by, gap)
+
+
+def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie]:
+    """The largest table of a module, and the one linear layer of its shape."""
+    tables = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding)]
+    name, table = max(tables, key=lambda pair: pair[1].shape[0], default=("", None))
+    if not isinstance(table, Tensor):
+        return
+    layers = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Linear) and m.weight.shape == table.shape]
+    other = layers[0][1] if len(layers) == 1 else table
+    if isinstance(other, Tensor) and other is not table and (gap := _apart(other, table)) > 0:
+        yield LostTie(f"{prefix}{layers[0][0]}.weight", f"{prefix}{name}.weight", flag, gap)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a.detach() - b.detach().to(a.device)).abs().max()) if a.numel() else 0.0
+
+
+def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
+    """A switch of a module, or of its config, that is on: ``config.tie_embeddings=True``."""
+    own: dict[str, Any] = {k: v for k, v in attributes(module).items() if not is_a(v, nn.Module)}
+    configs = [(f"{name}.", own[name]) for name in CONFIGS if name in own]
+    homes = [
+        ("", own),
+        *((name, held if is_a(held, dict) else getattr(held, "__dict__", {})) for name, held in configs),
+    ]
+    for home, values in homes:
+        for key, value in values.items():
+            on = value is True or (type(value) is int and value > 0)
+            if on and isinstance(key, str) and wanted.search(key):
+                return f"{home}{key}={value}"
+    return ""
+
+
+def _freezers(context: RunContext) -> Iterator[Freezer]:
+    """Methods without arguments that would freeze parameters which have moved."""
+    model = context.task.model
+    names = {id(p): name for name, p in model.named_parameters()}
+    moved = {id(p) for p in model.parameters() if (s := context.initial(p)) is not None and _has_moved(p, s)}
+    for place, module in model.named_modules():
+        yield from _flagged_children(place, module, names, moved)
+        for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):
+            if not FREEZES.search(name) or not _takes_nothing(getattr(type(module), name, None)):
+                continue
+            frozen = [names[i] for i in _frozen_by(model, module, name) if i in moved]
+            if frozen:
+                yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), _flag(module, FLAG))
+
+
+def _flagged_children(place: str, module: nn.Module, names: dict[int, str], moved: set[int]) -> Iterator[Freezer]:
+    """``freeze_encoder=True`` beside a child ``encoder`` that learns."""
+    for child, below in module.named_children():
+        flag = _flag(module, re.compile(rf"^freeze_{re.escape(child)}$"))
+        learning = [names[id(p)] for p in below.parameters() if p.requires_grad and id(p) in moved]
+        if flag and learning:
+            yield Freezer(f"{place}.{child}" if place else child, tuple(learning), flag)
+
+
+def _has_moved(parameter: Tensor, start: Tensor) -> bool:
+    same = start.shape == parameter.shape and torch.equal(start.to(parameter.device), parameter.detach())
+    return not same
+
+
+def _is_users(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] not in (*LIBRARIES, "builtins")
+
+
+def _takes_nothing(method: Any) -> bool:
+    try:
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return False
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+
+
+def _frozen_by(model: nn.Module, module: nn.Module, name: str) -> list[int]:
+    """The ids of parameters that a method takes the gradient from; switches come back as they were."""
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    modes = [(each, each.training) for each in model.modules()]
+    try:
+        with users_code():
+            getattr(module, name)()
+        return [id(p) for p, before in wanted if before and not p.requires_grad]
+    except Refused:
+        return []
+    finally:
+        for p, before in wanted:
+            p.requires_grad_(before)
+        for each, mode in modes:
+            each.training = mode

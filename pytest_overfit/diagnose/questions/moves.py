@@ -1,0 +1,105 @@
+"""What moves without a gradient, or stays and should follow: rows, averages, statistics of what is frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.movement import Average, Drifted, Moves
+from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
+from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.reachable import named
+from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
+
+AVERAGE = re.compile(
+    r"(^|_)(ema|shadow|average[ds]?|averaging|avg|swa|momentum_(encoder|model|net))(_|$|s$)", re.IGNORECASE
+)
+AVERAGING = re.compile(r"EMA|Ema(?![a-z])|Averag")  # of a class
+LEAST_STEPS = 20  # of a run: an average may begin to follow a little later than its weights
+
+
+def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Moves:
+    """Rows that the loss cannot move, averages that do not follow, statistics that drift; the state is as trained."""
+    model = context.task.model
+    return Moves(
+        rows=traced.tracer.tables.rows(dict(model.named_parameters())),
+        averages=tuple(_averages(context)) if steps >= LEAST_STEPS else (),
+        drifted=tuple(_drifted(context)),
+    )
+
+
+def _averages(context: RunContext) -> Iterator[Average]:
+    """Copies of the weights under the name of an average, of which some are what the weights were at the start."""
+    starts = [
+        (p, start)
+        for p in context.task.model.parameters()
+        if is_real(p) and p.numel() > 1 and (start := context.initial(p)) is not None and start.shape == p.shape
+    ]
+    moved = [start.to(p.device) for p, start in starts if not torch.equal(start.to(p.device), p.detach())]
+    seen: set[int] = set()
+    for name, held in _called_averages(context):
+        tensors = [t for t in held if is_real(t) and t.numel() > 1 and not t.requires_grad and id(t) not in seen]
+        seen |= {id(t) for t in tensors}
+        copies = [t for t in tensors if any(t.shape == start.shape for start in moved)]
+        stayed = [t for t in copies if any(t.shape == s.shape and torch.equal(t.detach(), s.to(t)) for s in moved)]
+        if stayed:
+            yield Average(name, len(stayed), len(copies))
+
+
+def _called_averages(context: RunContext) -> Iterator[tuple[str, list[Tensor]]]:
+    """What is called an average: parts of the model, and what the user's callables reach, with its tensors."""
+    for name, module in context.task.model.named_modules():
+        if AVERAGE.search(name.rpartition(".")[2]):
+            yield name, list(module.parameters())
+    for name, thing in named(*context.callables):
+        if AVERAGE.search(name) or AVERAGING.search(type(thing).__name__):
+            yield name or type(thing).__name__, list(_tensors_of(thing))
+
+
+def _tensors_of(thing: Any, depth: int = 2) -> Iterator[Tensor]:
+    """The tensors of a module, of a container of them, or of an object that holds such."""
+    if is_a(thing, Tensor):
+        yield thing
+    elif is_a(thing, nn.Module):
+        yield from thing.parameters()
+    elif depth:
+        held = [value for _, value in items_of(thing)] if is_a(thing, Mapping) else contents(thing)
+        for value in held or list(state(thing).values()):
+            yield from _tensors_of(value, depth - 1)
+
+
+def _drifted(context: RunContext) -> Iterator[Drifted]:
+    """Running statistics that moved within a module that is frozen as a whole, its weights standing still."""
+    for name, module in _frozen_modules(context.task.model):
+        moved, buffers = 0.0, []
+        for own, norm in module.named_modules():
+            mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+            if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+                continue
+            start, spread = context.start.value(mean), context.start.value(variance)
+            if start is None or spread is None:
+                continue
+            distance = (mean - start.to(mean.device)).abs() / (spread.to(mean.device) + 1e-5).sqrt()
+            if distance.numel() and float(distance.max()) > 0:
+                moved = max(moved, float(distance.max()))
+                buffers.append(".".join(filter(None, (name, own, "running_mean"))))
+        frozen = [(p, context.initial(p)) for p in module.parameters()]
+        if buffers and all(s is not None and torch.equal(s.to(p.device), p.detach()) for p, s in frozen):
+            yield Drifted(name, tuple(buffers), moved)
+
+
+def _frozen_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules below the root that have weights, all of them frozen."""
+    inside: list[str] = []
+    for name, module in root.named_modules():
+        if not name or any(name.startswith(f"{home}.") for home in inside):
+            continue
+        parameters = list(module.parameters())
+        if any(p.dim() > 1 for p in parameters) and not any(p.requires_grad for p in parameters):
+            inside.append(name)
+            yield name, module

@@ -1,0 +1,287 @@
+"""What moves and what does not: rows of tables, ties, averages, freezing, statistics; each beside its sound kin."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.run.reachable import named
+
+
+def data() -> tuple[Tensor, Tensor]:
+    drawn = torch.Generator().manual_seed(0)
+    return torch.randn(6, 4, generator=drawn), torch.arange(6) % 3
+
+
+def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitResult:
+    settings = {"optimizer": lambda p: torch.optim.Adam(p, lr=1e-2), "max_steps": 400, **settings}
+    if "step" not in settings:
+        loss = loss or nn.CrossEntropyLoss()
+    return run_overfit(model, batch, loss, **settings)
+
+
+def causes(result: OverfitResult) -> list[str]:
+    return [cause.id for cause in result.causes]
+
+
+class Users(nn.Module):
+    """A table of users and one of things; the score is read from both."""
+
+    def __init__(self, padding: int | None) -> None:
+        super().__init__()
+        self.users, self.things = nn.Embedding(6, 16, padding_idx=padding), nn.Embedding(4, 16)
+        self.head = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self.head(torch.cat([self.users(pairs[:, 0]), self.things(pairs[:, 1])], 1))[:, 0]  # type: ignore[no-any-return]
+
+
+def pairs() -> tuple[Tensor, Tensor]:
+    drawn = torch.Generator().manual_seed(1)
+    return torch.stack([torch.arange(12) % 6, torch.arange(12) // 3], 1), torch.randn(12, generator=drawn)
+
+
+@pytest.mark.parametrize(("padding", "found"), [(5, ["zero-gradient"]), (None, [])])
+def test_a_row_that_is_no_padding_is_held(padding: int | None, found: list[str]) -> None:
+    """Also in a run that learns it from the rest."""
+    result = learn(lambda: Users(padding), pairs(), F.mse_loss)
+    assert causes(result)[:1] == found
+    if found:
+        assert result.causes[0].where == "users.weight[5]"
+        assert "row 5 of users.weight 2 times" in result.causes[0].observed
+        assert "padding_idx=5 holds it" in result.causes[0].observed
+
+
+def test_a_mask_on_the_gradient_of_a_row_holds_it_too() -> None:
+    def build() -> nn.Module:
+        model = Users(None)
+        keep = torch.ones(6, 1)
+        keep[2] = 0
+        model.users.weight.register_hook(lambda gradient: gradient * keep)  # type: ignore[no-untyped-call]
+        return model
+
+    result = learn(build, pairs(), F.mse_loss)
+    assert result.causes[0].where == "users.weight[2]"
+    assert "hook" in result.causes[0].advice
+
+
+class Text(nn.Module):
+    """Words of sequences that end in padding, averaged with the padding in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(10, 32, padding_idx=0), nn.Linear(32, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.embed(words).mean(1))  # type: ignore[no-any-return]
+
+
+def test_padding_at_the_end_of_sequences_is_padding() -> None:
+    words = torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0], [8, 9, 3, 4]])
+    assert learn(Text, (words, torch.arange(3))).passed
+
+
+class Words(nn.Module):
+    """A table and an output layer of its shape, under a config of its own."""
+
+    def __init__(self, config: SimpleNamespace, tied: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.embed, self.head = nn.Embedding(12, 32), nn.Linear(32, 12, bias=False)
+        if tied:
+            self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embed(ids).tanh())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("switch", "tied", "found"), [(True, False, ["tie-lost"]), (True, True, []), (False, False, [])]
+)
+def test_a_tie_that_a_config_says(switch: bool, tied: bool, found: list[str]) -> None:
+    ids = torch.arange(12)
+    model = lambda: Words(SimpleNamespace(tie_embeddings=switch), tied)  # noqa: E731
+    result = learn(model, (ids, ids.roll(1)), max_steps=800)
+    assert causes(result) == found
+    if found:
+        assert result.causes[0].where == "head.weight, embed.weight"
+
+
+def test_asking_for_a_tie_leaves_the_model_as_it_is() -> None:
+    class Tying(Words):
+        def tie_weights(self) -> None:
+            self.head.weight = self.embed.weight
+
+    ids = torch.arange(12)
+    model = Tying(SimpleNamespace(), False)
+    before = [model.head.weight, model.embed.weight]
+    assert causes(learn(model, (ids, ids.roll(1)), max_steps=800)) == ["tie-lost"]
+    assert model.head.weight is before[0]
+    assert model.embed.weight is before[1]
+
+
+def body() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3))
+
+
+class Follower:
+    """An average that is kept by an object."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ema_model = copy.deepcopy(model).requires_grad_(False)
+
+    def update(self, model: nn.Module, most: int) -> None:
+        with torch.no_grad():
+            for own, theirs in list(zip(self.ema_model.parameters(), model.parameters(), strict=True))[:most]:
+                own.lerp_(theirs, 0.1)
+
+
+@pytest.mark.parametrize(("most", "seen"), [(0, "4 of 4"), (2, "2 of 4"), (4, "")])
+def test_an_average_that_does_not_follow(most: int, seen: str) -> None:
+    """None of it, or one layer."""
+    torch.manual_seed(0)
+    model = body()
+    follower = Follower(model)
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        follower.update(model, most)
+        return loss
+
+    result = learn(model, data(), step=step)
+    assert causes(result) == (["ema"] if seen else [])
+    assert not seen or result.causes[0].observed.startswith(f"{seen} tensors of ema_model")
+
+
+def test_a_copy_that_is_no_average_may_stay() -> None:
+    """A reference that the weights are compared with is meant to stand."""
+    torch.manual_seed(0)
+    model = body()
+    reference = copy.deepcopy(model).requires_grad_(False)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        answer = model(batch[0])
+        return F.cross_entropy(answer, batch[1]) + 1e-4 * (answer - reference(batch[0])).square().mean()  # type: ignore[no-any-return]
+
+    assert learn(model, data(), loss).passed
+
+
+class Backbone(nn.Module):
+    """A backbone with a switch, and a method that takes it at its word."""
+
+    def __init__(self, freeze_trunk: bool, call: bool, norm: bool = False) -> None:
+        super().__init__()
+        self.freeze_trunk = freeze_trunk
+        self.trunk = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64) if norm else nn.Tanh(), nn.Tanh())
+        self.head = nn.Linear(64, 3)
+        if call:
+            self.freeze()
+
+    def freeze(self) -> None:
+        self.trunk.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("switch", "call", "found"),
+    [(True, False, ["not-frozen"]), (True, True, []), (False, False, []), (False, True, [])],
+)
+def test_a_switch_that_nobody_follows(switch: bool, call: bool, found: list[str]) -> None:
+    result = learn(lambda: Backbone(switch, call), data(), max_steps=1000)
+    assert causes(result) == found
+    if found:
+        assert "freeze_trunk=True" in result.causes[0].observed
+        assert result.causes[0].advice == "call model.freeze() before the optimizer is built: nobody has"
+
+
+def test_what_a_glob_declares_frozen_and_moves_is_named() -> None:
+    result = learn(body, data(), frozen=["0.*"])
+    assert causes(result) == ["not-frozen"]
+    assert result.causes[0].where == "0.weight, 0.bias"
+
+
+@pytest.mark.parametrize(("evaluating", "found"), [(False, ["drift"]), (True, [])])
+def test_statistics_of_a_frozen_module(evaluating: bool, found: list[str]) -> None:
+    def build() -> nn.Module:
+        model = Backbone(True, True, norm=True)
+        if evaluating:
+            model.trunk.eval()
+        return model
+
+    result = learn(build, data(), max_steps=1500)
+    assert causes(result) == found
+    assert not found or "trunk.1.running_mean" in result.causes[0].where
+
+
+def test_things_are_reached_by_the_names_that_hold_them() -> None:
+    """In closures, defaults and attributes."""
+    shadow: dict[str, int] = {}
+    held = Follower(body())
+    held.slow = [shadow]  # type: ignore[attr-defined]
+
+    def step(other: Any = held) -> Any:
+        return shadow, other
+
+    found = [(name, thing) for name, thing in named(step) if type(thing) in (dict, list)]
+    assert ("shadow", shadow) in found
+    assert ("slow", held.slow) in found  # type: ignore[attr-defined]
+
+
+class Heads(nn.Module):
+    """Two heads over one trunk, of which the second may be frozen."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.trunk, self.near, self.far = nn.Linear(4, 64), nn.Linear(64, 2), nn.Linear(64, 2)
+        self.trunk.requires_grad_(not frozen)
+        self.far.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(x).tanh()
+        return self.near(hidden), self.far(hidden)
+
+
+def of_heads(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    near, far = (F.mse_loss(answer, batch[0][:, :2]) for answer in model(batch[0]))
+    return {"objective": near + far, "near": near, "far": far}
+
+
+@pytest.mark.parametrize("steps", [60, 300])
+def test_a_term_whose_own_parameters_are_frozen(steps: int) -> None:
+    """However many steps there are."""
+    result = learn(lambda: Heads(True), data(), of_heads, max_steps=steps)
+    assert causes(result)[0] == "frozen"
+    assert result.causes[0].where == "far.weight, far.bias"
+    assert learn(lambda: Heads(False), data(), of_heads).passed
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter beside it that is cut to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3)).requires_grad_(False)
+        self.lora_A, self.lora_B = nn.Linear(4, 1, bias=False), nn.Linear(1, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.lora_B(self.lora_A(x))  # type: ignore[no-any-return]
+
+
+def test_the_base_of_adapters_is_frozen_on_purpose() -> None:
+    """More of the adapters is what helps."""
+    result = learn(Adapted, data(), max_steps=200)
+    assert not result.passed
+    assert "frozen" not in causes(result)
+    assert "capacity" in causes(result)
