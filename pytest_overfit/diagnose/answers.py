@@ -57,8 +57,8 @@ def _depends(evidence: Evidence) -> Iterator[str]:
         yield f"the outputs follow {shorten(read) or 'none of the inputs'}" + (f", not {shorten(idle)}" if idle else "")
     if probed.mixed is not None:
         yield f"of a changed sample the other samples' outputs move {number(probed.mixed)} as far as its own"
-    for where, what in probed.leaks:
-        yield f"{where} reads {what}"
+    for leak in probed.leaks:
+        yield f"{leak.where} reads {leak.what}"
     if asked is not None:
         for target, share in asked.shares.items():
             yield f"the loss reads {share.text()} of {target}"

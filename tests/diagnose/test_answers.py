@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.BatchNorm1d(32), nn.Linear(32, 1))
 
 
-def trained(lr: float, **settings: object) -> OverfitResult:
+def trained(lr: float, **settings: Any) -> OverfitResult:
     optimizer = lambda parameters: torch.optim.Adam(parameters, lr)  # noqa: E731
     return run_overfit(network, BATCH, nn.MSELoss(), optimizer=optimizer, objective=0.01, max_steps=150, **settings)
 
@@ -69,7 +71,7 @@ def test_a_loss_without_outputs_says_what_is_not_there() -> None:
     def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer) -> float:
         optimizer.zero_grad()
         loss = nn.functional.mse_loss(model(batch[0]), batch[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.item()
 
