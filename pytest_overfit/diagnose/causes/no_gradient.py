@@ -34,7 +34,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     if not dead:
         return
     flat = next((op for op in evidence.steps[0].ops if op.name in FLAT), None)
-    zeros = [m.name for m in evidence.updates if m.size == 0 and len(m.shape) > 1]
+    zeros = [m.name for m in evidence.updates if m.size == 0 and m.still and len(m.shape) > 1]
     why, change = "", "look for a factor of zero, a rounding or a saturated unit behind them"
     if flat is not None:
         why, change = (

@@ -35,7 +35,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
         )
     if evidence.learned:
         return
-    hidden = [m for m in rows if m.rows_alike_after or m.gradient is None or proven]
+    hidden = [m for m in rows if m.rows_alike_after or proven]
     if len(hidden) >= 1 and (len(hidden) > 1 or proven):
         yield Cause(
             "symmetry",
@@ -192,7 +192,10 @@ def _is_level(softmax: Squashed) -> bool:
 def one_logit(evidence: Evidence) -> Iterator[Cause]:
     """A softmax over a single number is 1, whatever the number."""
     for op, softmax in evidence.ops(Squashed):
-        if softmax.length == 1 and (softmax.ranks or 0) > 0:
+        # One query over one key, or many heads of them, is a sequence that is that short.
+        shape = op.shapes[-1] if op.shapes else ()
+        short = len(shape) > 3 or shape[-2:-1] == (1,)
+        if softmax.length == 1 and (softmax.ranks or 0) > 0 and not short:
             yield Cause(
                 "constant-output",
                 op.where,
