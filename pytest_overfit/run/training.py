@@ -155,6 +155,7 @@ class Training:
             step=self._step(self.task.given),
             drawn=data if callable(data) and not defines(data, "__iter__") else None,
             callables=subject.callables,
+            loads=subject.loads,
             watchdog=self.request.watchdog,
         )
 

@@ -331,3 +331,38 @@ def test_a_softmax_over_one_number_where_there_are_others(kind: str, found: bool
     """A sequence of one key is that short."""
     result = learn(lambda: Pooled(kind), data(), max_steps=30)
     assert ("constant-output" in causes(result)) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("prefixed", ["not-loaded"]),
+        ("whole", []),
+        ("another head", []),
+        ("mended", []),
+        ("other names", ["not-loaded"]),
+    ],
+)
+def test_a_checkpoint_that_finds_no_place(kind: str, found: list[str]) -> None:
+    """Another head may be missing, and a second load may mend the first."""
+    saved = body().state_dict()
+
+    def build() -> nn.Module:
+        model = body()
+        renamed = {f"backbone.{name}": value for name, value in saved.items()}
+        if kind in ("prefixed", "mended"):
+            model.load_state_dict(renamed, strict=False)
+        if kind == "another head":
+            model.load_state_dict({**{n: v for n, v in saved.items() if n < "2"}, "fc.w": torch.ones(1)}, strict=False)
+        if kind == "other names":
+            model.load_state_dict({"a": torch.ones(2), "b": torch.ones(3)}, strict=False)
+        if kind in ("whole", "mended"):
+            model.load_state_dict(saved)
+        return model
+
+    before = nn.Module.load_state_dict
+    result = learn(build, data())
+    assert causes(result) == found
+    assert nn.Module.load_state_dict is before
+    if kind == "prefixed":
+        assert "'backbone.' where the model's begin with ''" in result.causes[0].advice

@@ -25,7 +25,7 @@ LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 def compare_with_declared(context: RunContext) -> Declared:
     """Ties that are lost, and methods that would freeze what is not frozen."""
     model = context.task.model
-    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)))
+    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)), loads=context.loads)
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
