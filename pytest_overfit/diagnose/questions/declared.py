@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.movement import Declared, Freezer, LostTie
+from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.untrusted.objects import attributes, defines, is_a
@@ -71,7 +72,7 @@ def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    return float((a.detach() - b.detach().to(a.device)).abs().max()) if a.numel() else 0.0
+    return float((a.detach() - b.detach().to(a.device)).abs().max()) if is_real(a) and a.numel() else 0.0
 
 
 def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
@@ -94,7 +95,8 @@ def _freezers(context: RunContext) -> Iterator[Freezer]:
     """Methods without arguments that would freeze parameters which have moved."""
     model = context.task.model
     names = {id(p): name for name, p in model.named_parameters()}
-    moved = {id(p) for p in model.parameters() if (s := context.initial(p)) is not None and _has_moved(p, s)}
+    dense = [p for p in model.parameters() if is_real(p)]
+    moved = {id(p) for p in dense if (s := context.initial(p)) is not None and _has_moved(p, s)}
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
         for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):

@@ -37,12 +37,8 @@ LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
 ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
 SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
-CUTS = frozenset({
-    "detach", "data", "detach_", "item", "numpy", "tolist", "argmax", "round", "sign", "floor", "ceil", "trunc",
-    "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
-    "int", "heaviside", "bucketize", "sgn",
-})  # fmt: skip
-STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
+STEPS = frozenset({"round", "sign", "floor", "ceil", "trunc", "sgn", "heaviside", "bucketize"})  # a gradient of zero
+CHOICES = frozenset({"argmax"})
 CLAMPS = frozenset(
     {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
 )
@@ -51,9 +47,9 @@ RANDOM = frozenset({
     "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_", "normal", "normal_",
     "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
 })  # fmt: skip
-FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
+FRESH = frozenset({"zeros_like", "ones_like", "full_like", "empty_like"})
 ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
-_NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+_NOTED = LOSSES | SQUASHERS | RECTIFIERS | STEPS | CHOICES | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
 
 
 Shapes = tuple[Shape, ...]
@@ -127,23 +123,13 @@ def describe(step: Traced, call: Called) -> Op | None:
         return _rectifier(call)
     if name in CLAMPS:
         return _clamp(call)
-    if name in CUTS:
-        return _cut(call)
+    if name in STEPS | CHOICES:
+        return None if call.source is None or not call.source.requires_grad else call.op(made_of=call.source)
     if name in RANDOM:
         return _random(step, call)
     if name in ATTENTIONS:
         return _attention(step, call)
     return _fresh(step, call) if name in FRESH else None
-
-
-def _cut(call: Called) -> Op | None:
-    """What takes a number that has a gradient out of the graph."""
-    source, out = call.source, call.out
-    if source is None or not source.requires_grad:
-        return None
-    if isinstance(out, Tensor) and out.requires_grad and call.name not in STEPS:
-        return None
-    return call.op(made_of=source)
 
 
 def _random(step: Traced, call: Called) -> Op | None:
@@ -158,18 +144,9 @@ def _random(step: Traced, call: Called) -> Op | None:
 
 
 def _fresh(step: Traced, call: Called) -> Op | None:
-    """A tensor made anew, of a number that had a gradient or in the place of an input."""
-    name, given, out = call.name, call.tensors, call.out
-    if not isinstance(out, Tensor):
-        return None
-    on_input = bool(given) and id(given[0]) in step.keys
-    if name.endswith("_like") and not on_input:
-        return None
-    cut = any(t.requires_grad for t in given) and not out.requires_grad
-    leaf = name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad
-    if not (on_input or cut or leaf):
-        return None
-    return call.op(FreshTensor(name, step.keys.get(id(given[0]), "") if given else ""), name="fresh")
+    """A tensor made anew in the place of an input."""
+    key = step.keys.get(id(call.source), "")
+    return call.op(FreshTensor(call.name, key), name="fresh") if key else None
 
 
 def _loss(step: Traced, call: Called) -> Op | None:
