@@ -60,15 +60,16 @@ def _untied_by_method(root: nn.Module, module: nn.Module, said_by: str) -> Itera
 
 
 def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie]:
-    """The largest table of a module, and the one linear layer of its shape."""
-    tables = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding)]
-    name, table = max(tables, key=lambda pair: pair[1].shape[0], default=("", None))
-    if not isinstance(table, Tensor):
-        return
-    layers = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Linear) and m.weight.shape == table.shape]
-    other = layers[0][1] if len(layers) == 1 else table
-    if isinstance(other, Tensor) and other is not table and (gap := _apart(other, table)) > 0:
-        yield LostTie(f"{prefix}{layers[0][0]}.weight", f"{prefix}{name}.weight", flag, gap)
+    """The one table and the one linear layer that have the same shape."""
+    weighted = [(n, m, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding, nn.Linear)]
+    pairs = [
+        (f"{prefix}{layer}.weight", f"{prefix}{table}.weight", a, b)
+        for layer, linear, a in weighted
+        for table, embedding, b in weighted
+        if is_a(linear, nn.Linear) and is_a(embedding, nn.Embedding) and a.shape == b.shape
+    ]
+    if len(pairs) == 1 and (gap := _apart(*pairs[0][2:])) > 0:
+        yield LostTie(*pairs[0][:2], flag, gap)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
