@@ -116,9 +116,11 @@ def loaded(h: Setup, saved: dict[str, Tensor]) -> Setup:
 
     def build() -> nn.Module:
         model = copy.deepcopy(h.model)
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+        with torch.random.fork_rng():
+            torch.manual_seed(99)  # other weights than those of the checkpoint
+            for module in model.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
         model.load_state_dict(saved, strict=False)
         return model
 
