@@ -37,7 +37,7 @@ ZOO_BUDGETS: Mapping[str, int] = {
     "gradient_accumulation": 300, "ema_teacher": 300, "warm_up_from_zero": 250, "cosine_schedule": 200,
     "bf16_parameters": 350, "sgd_momentum": 200, "regularised": 200, "parameter_groups": 350, "dropout": 250,
     "straight_through_rounding": 200, "lora": 150, "frozen_backbone": 400, "unused_pooler": 250, "layer_scale": 250,
-    "auxiliary_head": 350,
+    "auxiliary_head": 350, "gpt_tied_weights": 400, "frozen_batch_norm": 400, "backbone_left_out_of_the_optimizer": 400,
 }  # fmt: skip
 
 

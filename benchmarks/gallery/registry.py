@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks.gallery import architecture, behaviour, data, graph, loop, loss, numerics, optimizer, two_view
+from benchmarks.gallery import architecture, behaviour, data, declared, graph, loop, loss, numerics, optimizer, two_view
 from benchmarks.gallery.case import Bug
 from benchmarks.gallery.families import FAMILIES
 
-MODULES = (optimizer, loop, graph, loss, data, numerics, architecture, behaviour, two_view)
+MODULES = (optimizer, loop, graph, declared, loss, data, numerics, architecture, behaviour, two_view)
 
 
 def bugs_of(module: ModuleType) -> tuple[Bug, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,9 @@ class Curve:
 
 
 def train(setup: Setup, *, max_steps: int | None = None, stop_early: bool = True) -> Curve:
-    """Trains a setup in place, until its limit has held or ``max_steps`` (1000, or what the setup declares)."""
+    """Trains a setup in place, or what its factory builds, until its limit has held, or for the steps it declares."""
+    if callable(setup.model) and not isinstance(setup.model, nn.Module):
+        setup = replace(setup, model=setup.model())
     budget = max_steps or int(setup.settings.get("max_steps", 1000))
     step = bare_step(setup)
     objective: list[float] = []

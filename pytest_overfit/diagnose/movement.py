@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_overfit.run.record import Load
+
 
 @dataclass(frozen=True)
 class HeldRow:
@@ -72,3 +74,4 @@ class Declared:
 
     ties: tuple[LostTie, ...] = ()
     freezers: tuple[Freezer, ...] = ()
+    loads: tuple[Load, ...] = ()

@@ -129,7 +129,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class FreshTensor:
-    """A tensor made anew by a function, of the tensor of the batch with such a key where there is one."""
+    """A tensor made anew by a function in the place of the tensor of the batch with such a key."""
 
     made_by: str
     made_of: str

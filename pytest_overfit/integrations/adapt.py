@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -40,7 +39,7 @@ def adapt(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
 
     Whatever belongs to no library known here is taken as it is.
     """
-    subject = replace(subject, model=subject.build())
+    subject = subject.built()
     home = home_of(subject.model)
     if home is None:
         yield subject

@@ -21,7 +21,7 @@ from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.phases import Tell, tell_nobody
-from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.record import Load, RunRecord
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import Update, into_training
@@ -41,6 +41,7 @@ class RunContext:
         step: the user's own step as a call with a batch, None where ours is used.
         drawn: hands out another batch, None where the data are one batch.
         callables: what may hold state of the user's besides the model.
+        loads: checkpoints that did not fill the whole model when it was built.
         initial: a parameter's value before the first step.
         tell: takes what the run is busy with.
         watchdog: limits the user's code where it is asked something that its own run did not ask of it.
@@ -58,6 +59,7 @@ class RunContext:
     step: Callable[[Any], Any] | None = None
     drawn: Callable[[], Any] | None = None
     callables: tuple[Any, ...] = ()
+    loads: tuple[Load, ...] = ()
     tell: Tell = tell_nobody
     watchdog: Watchdog = field(default_factory=Watchdog)
 

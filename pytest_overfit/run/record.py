@@ -48,6 +48,21 @@ class FreezeMatch:
 
 
 @dataclass(frozen=True)
+class Load:
+    """One ``load_state_dict`` of a module of such a class.
+
+    ``given`` counts its keys, ``missing`` are names of the module that none of them filled. ``renamed`` pairs such a
+    name with a key of the checkpoint that went nowhere: the same but for what stands before it, and of the same shape.
+    """
+
+    into: str
+    given: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class NonFinite:
     """The first NaN or infinity of a run: ``what`` tensor, at which step (from 1), and the module it arose in."""
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run.loads import loads_heard
 from pytest_overfit.run.observer import Pictures
-from pytest_overfit.run.record import FramePrediction, Generated
+from pytest_overfit.run.record import FramePrediction, Generated, Load
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Subject:
             the model.
         discarded: keys of the batch that the step throws away in so many words: it need not answer to them.
         generated: asked once the model is trained, with the batch and whether generation is a criterion.
+        loads: checkpoints that did not fill the whole model when it was built.
     """
 
     model: Any
@@ -109,6 +111,7 @@ class Subject:
     listened: Callable[[Any], Any] | None = None
     discarded: tuple[str, ...] = ()
     generated: Callable[[Any, bool], Generated | None] | None = None
+    loads: tuple[Load, ...] = ()
 
     @property
     def callables(self) -> tuple[Any, ...]:
@@ -119,9 +122,13 @@ class Subject:
         """How messages call a setting."""
         return self.keys.get(setting, setting)
 
-    def build(self) -> Any:
-        """What a factory returns, or the given module or modules themselves."""
-        return self.model() if is_factory(self.model) else self.model
+    def built(self) -> Subject:
+        """The same with the modules that a factory returns, and what it loaded into them."""
+        if not is_factory(self.model):
+            return self
+        with loads_heard() as loads:
+            model = self.model()
+        return replace(self, model=model, loads=tuple(loads))
 
 
 def is_factory(model: Any) -> bool:
@@ -157,7 +164,7 @@ Adapter = Callable[[Subject, OverfitSettings], contextlib.AbstractContextManager
 @contextlib.contextmanager
 def as_given(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """A subject with its model built, and nothing else changed."""
-    yield replace(subject, model=subject.build())
+    yield subject.built()
 
 
 def with_data(subject: Subject) -> Subject:

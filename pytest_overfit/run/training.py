@@ -138,7 +138,7 @@ class Training:
 
     def context(self, plan: Plan) -> RunContext:
         """The run laid open."""
-        subject, start = self.subject, self.snapshot
+        subject, start, data = self.subject, self.snapshot, self.subject.data
         before = [(p, start.value(p)) for p in self.task.model.parameters()]
         if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
             start = self._state_now()
@@ -155,6 +155,7 @@ class Training:
             step=self._step(self.task.given),
             drawn=subject.data if callable(subject.data) and not defines(subject.data, "__iter__") else None,
             callables=subject.callables,
+            loads=subject.loads,
             watchdog=self.request.watchdog,
         )
 

@@ -20,6 +20,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "not-frozen",
         "drift",
         "ema",
+        "not-loaded",
         "lr-high",
         "lr-low",
         "lr-schedule",

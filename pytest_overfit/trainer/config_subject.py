@@ -84,15 +84,15 @@ def adapter_of(config: OverfitConfig, adapt: Adapter, application: Application) 
 
     @contextlib.contextmanager
     def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
-        built = subject.build()
+        made = subject.built()
         notes = subject.model.notes if isinstance(subject.model, ModelOfConfig) else ()
         data = replace(subject.data, notes=(*notes, *subject.data.notes))
-        modules = built.modules() if isinstance(built, nn.Module) else ()
+        modules = made.model.modules() if isinstance(made.model, nn.Module) else ()
         # Where there is a process group, SyncBatchNorm refuses the CPU.
         group = not any(isinstance(module, nn.SyncBatchNorm) for module in modules)
         with (
             at_home(config, group=group),
-            adapt(replace(subject, model=built, data=data), settings) as adapted,
+            adapt(replace(made, data=data), settings) as adapted,
         ):
             yield _completed(config, subject, adapted, application)
 

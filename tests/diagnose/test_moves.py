@@ -254,17 +254,19 @@ class Heads(nn.Module):
 
 
 def of_heads(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-    near, far = (F.mse_loss(answer, batch[0][:, :2]) for answer in model(batch[0]))
+    near, far = (F.mse_loss(*pair) for pair in zip(model(batch[0]), batch[1], strict=True))
     return {"objective": near + far, "near": near, "far": far}
 
 
 @pytest.mark.parametrize("steps", [60, 300])
 def test_a_term_whose_own_parameters_are_frozen(steps: int) -> None:
     """However many steps there are."""
-    result = learn(lambda: Heads(True), data(), of_heads, max_steps=steps)
+    torch.manual_seed(0)
+    batch = data()[0], torch.randn(2, 6, 2)
+    result = learn(lambda: Heads(True), batch, of_heads, max_steps=steps)
     assert causes(result)[0] == "frozen"
     assert result.causes[0].where == "far.weight, far.bias"
-    assert learn(lambda: Heads(False), data(), of_heads).passed
+    assert learn(lambda: Heads(False), batch, of_heads).passed
 
 
 class Adapted(nn.Module):
@@ -285,3 +287,82 @@ def test_the_base_of_adapters_is_frozen_on_purpose() -> None:
     assert not result.passed
     assert "frozen" not in causes(result)
     assert "capacity" in causes(result)
+
+
+class Ensemble(nn.Module):
+    """Copies of one member."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        member = body()
+        self.members = nn.ModuleList(copy.deepcopy(member) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(0)
+
+
+@pytest.mark.parametrize(("rates", "found"), [((1e-2, 1e-2), ["symmetry"]), ((1e-2, 1e-3), [])])
+def test_copies_are_no_defect_once_they_have_parted(rates: tuple[float, float], found: list[str]) -> None:
+    """Whatever their first gradient was."""
+    torch.manual_seed(0)
+    model = Ensemble()
+    groups = [{"params": m.parameters(), "lr": lr} for m, lr in zip(model.members, rates, strict=True)]
+    assert causes(learn(model, data(), optimizer=torch.optim.Adam(groups))) == found
+
+
+class Pooled(nn.Module):
+    """Places weighed by a softmax, over the places or over the one number of each; or attention over few keys."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.score, self.head = kind, nn.Linear(4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.stack([x, x.roll(1, 1), x.flip(1)], 1)  # (B, 3, 4)
+        if self.kind == "one key":
+            weights = (self.score(places[:, :1]) + x[:, None, :1]).softmax(-1)
+            return self.head((weights * places[:, :1]).sum(1) + x)  # type: ignore[no-any-return]
+        weights = self.score(places).softmax(1 if self.kind == "places" else -1)
+        return self.head((weights * places).sum(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("kind", "found"), [("numbers", True), ("places", False), ("one key", False)])
+def test_a_softmax_over_one_number_where_there_are_others(kind: str, found: bool) -> None:
+    """A sequence of one key is that short."""
+    result = learn(lambda: Pooled(kind), data(), max_steps=30)
+    assert ("constant-output" in causes(result)) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("prefixed", ["not-loaded"]),
+        ("whole", []),
+        ("another head", []),
+        ("mended", []),
+        ("other names", ["not-loaded"]),
+    ],
+)
+def test_a_checkpoint_that_finds_no_place(kind: str, found: list[str]) -> None:
+    """Another head may be missing, and a second load may mend the first."""
+    saved = body().state_dict()
+
+    def build() -> nn.Module:
+        model = body()
+        renamed = {f"backbone.{name}": value for name, value in saved.items()}
+        if kind in ("prefixed", "mended"):
+            model.load_state_dict(renamed, strict=False)
+        if kind == "another head":
+            model.load_state_dict({**{n: v for n, v in saved.items() if n < "2"}, "fc.w": torch.ones(1)}, strict=False)
+        if kind == "other names":
+            model.load_state_dict({"a": torch.ones(2), "b": torch.ones(3)}, strict=False)
+        if kind in ("whole", "mended"):
+            model.load_state_dict(saved)
+        return model
+
+    before = nn.Module.load_state_dict
+    result = learn(build, data())
+    assert causes(result) == found
+    assert nn.Module.load_state_dict is before
+    if kind == "prefixed":
+        assert "'backbone.' where the model's begin with ''" in result.causes[0].advice

@@ -18,7 +18,7 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
     """An argument of the model that changes nothing."""
     gone = (*evidence.probed.ignored, *evidence.probed.ignored_slices)
     fresh = (pair for pair in evidence.ops(FreshTensor) if pair[0].region != LOSS)
-    zeroed = next((pair for pair in fresh if pair[1].made_by.endswith("_like")), None)
+    zeroed = next(fresh, None)
     if not gone or evidence.record.stop in ("detached", "non_finite"):
         return
     made = ""

@@ -34,7 +34,8 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     if not dead:
         return
     flat = next((op for op in evidence.steps[0].ops if op.name in FLAT), None)
-    zeros = [m.name for m in evidence.updates if m.size == 0 and len(m.shape) > 1]
+    zeros = [m.name for m in evidence.updates if m.size == 0 and m.still and len(m.shape) > 1]
+    proven = evidence.proof("fresh weights") if zeros else None
     why, change = "", "look for a factor of zero, a rounding or a saturated unit behind them"
     if flat is not None:
         why, change = (
@@ -43,7 +44,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
         )
     elif zeros:
         why, change = (
-            f": {shorten(zeros)} start at zero",
+            f": {shorten(zeros)} start at zero{proof(proven, 'with fresh weights')}",
             "initialise them at random; at most one factor of a product may start at zero",
         )
     yield Cause(
@@ -52,9 +53,10 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
         f"the gradient of {len(dead)} of {len(norms)} tensors never exceeds "
         f"{number(max(norms[name] or 0 for name in dead))} (the largest is {number(largest)}){why}",
         change,
-        evidence={"tensors": len(dead), "largest": largest},
+        "proven" if proven else "shown",
+        {"tensors": len(dead), "largest": largest},
         certain=all(norms[name] == 0 for name in dead),
-        weight=0.9 if flat is not None or zeros else 0.55,
+        weight=0.95 if proven else 0.9 if flat is not None or zeros else 0.55,
     )
 
 
@@ -119,8 +121,8 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     if not (proven or nothing or lower):
         return
     if _is_adapted(evidence):
-        if proven:
-            trained = [p for p in evidence.record.parameters if p.trainable]
+        trained = [p for p in evidence.record.parameters if p.trainable]
+        if proven and all(p.max_grad for p in trained):
             yield Cause(
                 "capacity",
                 shorten(p.name for p in trained),

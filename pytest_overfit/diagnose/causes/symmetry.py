@@ -20,8 +20,6 @@ REACHED = 0.1  # of the loss: a floor over free predictions from which the model
 
 def alike(evidence: Evidence) -> Iterator[Cause]:
     """Units, or whole branches, that start and stay identical."""
-    rows = [m for m in evidence.updates if m.rows_alike and len(m.shape) > 1 and m.shape[0] > 1 and m.size > 0]
-    zeros = [m for m in evidence.updates if m.size == 0 and len(m.shape) > 1 and m.shape[0] > 1]
     proven = evidence.proof("fresh weights")
     copies = [name for name in evidence.alike if _stay(evidence, name)]
     if copies:
@@ -35,7 +33,8 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
         )
     if evidence.learned:
         return
-    hidden = [m for m in rows if m.rows_alike_after or m.gradient is None or proven]
+    rows = [m for m in evidence.updates if m.rows_alike and len(m.shape) > 1 and m.shape[0] > 1]
+    hidden = [m for m in rows if (m.rows_alike_after or proven) and (m.size > 0 or not m.still)]
     if len(hidden) >= 1 and (len(hidden) > 1 or proven):
         yield Cause(
             "symmetry",
@@ -47,19 +46,6 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             {"weights": len(hidden)},
             weight=0.92,
         )
-    elif len(zeros) > 1:
-        stuck = [m.name for m in zeros if not m.gradient]
-        if stuck:
-            yield Cause(
-                "zero-gradient",
-                shorten(m.name for m in zeros),
-                f"{len(zeros)} weights start at zero, and the gradient of {len(stuck)} of them is zero for it"
-                + proof(proven, "with fresh weights"),
-                "initialise them at random; at most one factor of a product may start at zero",
-                "proven" if proven else "shown",
-                {"weights": len(zeros)},
-                weight=0.95,
-            )
 
 
 def _stay(evidence: Evidence, name: str) -> bool:
@@ -192,7 +178,10 @@ def _is_level(softmax: Squashed) -> bool:
 def one_logit(evidence: Evidence) -> Iterator[Cause]:
     """A softmax over a single number is 1, whatever the number."""
     for op, softmax in evidence.ops(Squashed):
-        if softmax.length == 1 and (softmax.ranks or 0) > 0:
+        # One query over one key, or many heads of them, is a sequence that is that short.
+        shape = op.shapes[-1] if op.shapes else ()
+        short = len(shape) > 3 or shape[-2:-1] == (1,)
+        if softmax.length == 1 and (softmax.ranks or 0) > 0 and not short:
             yield Cause(
                 "constant-output",
                 op.where,

@@ -64,6 +64,35 @@ def statistics_drift(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def not_loaded(evidence: Evidence) -> Iterator[Cause]:
+    """A checkpoint went into the model, and its weights found no place."""
+    declared = evidence.fact(Declared)
+    for load in () if declared is None else declared.loads:
+        nothing = len(load.unexpected) == load.given
+        if not nothing and len(load.renamed) < 2:
+            continue  # another head, or one that is built later, is meant to be missing
+        names = dict.fromkeys(name for name, _ in load.renamed) or load.missing
+        change = "compare its keys with model.state_dict(), and load with strict=True"
+        if load.renamed:
+            name, key = load.renamed[0]
+            prefix = (key.removesuffix(name), "") if len(key) > len(name) else ("", name.removesuffix(key))
+            change = (
+                f"its keys begin with {prefix[0]!r} where the model's begin with {prefix[1]!r}: rename them, and load "
+            )
+            change += "load with strict=True"
+        yield Cause(
+            "not-loaded",
+            shorten(names),
+            f"{len(load.unexpected)} of {load.given} keys of a checkpoint fit nothing in {load.into}, and "
+            f"{len(load.missing)} of its own are as initialised",
+            change,
+            evidence={"given": load.given, "unexpected": len(load.unexpected), "missing": len(load.missing)},
+            certain=True,
+            weight=0.94,
+        )
+        return
+
+
 def average_stays(evidence: Evidence) -> Iterator[Cause]:
     """An average of the weights does not follow them."""
     moves = evidence.fact(Moves)
@@ -85,7 +114,7 @@ def average_stays(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=72,
-    rules=(not_frozen, statistics_drift, average_stays),
+    rules=(not_frozen, statistics_drift, average_stays, not_loaded),
     docs="""
 ### not-frozen
 
@@ -171,5 +200,28 @@ result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_
 - **Symptom**: none in training; what is evaluated and saved is the model of the start.
 - **Evidence**: shown, certain: copies under the name of an average are bit for bit the initial weights at the end.
 - **Fix**: find the weights by the names that they have; call the update after every step.
+
+### not-loaded
+
+Weights that a checkpoint should have filled are as initialised.
+
+```python
+trained = {f"module.{name}": value for name, value in net().state_dict().items()}
+
+
+def build():
+    model = net()
+    model.load_state_dict(trained, strict=False)
+    # fixed: model.load_state_dict({name.removeprefix("module."): value for name, value in trained.items()})
+    return model
+
+
+result = run_overfit(build, (features, classes), nn.CrossEntropyLoss(), optimizer=adam, max_steps=200)
+```
+
+- **Symptom**: none: the model learns from where it was initialised.
+- **Evidence**: shown, certain: what `load_state_dict` returned within the factory: no key fits, or names that are the
+  same but for their prefix do not. A model that was built before the run is not seen.
+- **Fix**: rename the keys; load with `strict=True`.
 """,
 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.movement import Declared, Freezer, LostTie
+from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.untrusted.objects import attributes, defines, is_a
@@ -25,7 +26,7 @@ LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 def compare_with_declared(context: RunContext) -> Declared:
     """Ties that are lost, and methods that would freeze what is not frozen."""
     model = context.task.model
-    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)))
+    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)), loads=context.loads)
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
@@ -59,19 +60,20 @@ def _untied_by_method(root: nn.Module, module: nn.Module, said_by: str) -> Itera
 
 
 def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie]:
-    """The largest table of a module, and the one linear layer of its shape."""
-    tables = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding)]
-    name, table = max(tables, key=lambda pair: pair[1].shape[0], default=("", None))
-    if not isinstance(table, Tensor):
-        return
-    layers = [(n, m.weight) for n, m in module.named_modules() if is_a(m, nn.Linear) and m.weight.shape == table.shape]
-    other = layers[0][1] if len(layers) == 1 else table
-    if isinstance(other, Tensor) and other is not table and (gap := _apart(other, table)) > 0:
-        yield LostTie(f"{prefix}{layers[0][0]}.weight", f"{prefix}{name}.weight", flag, gap)
+    """The one table and the one linear layer that have the same shape."""
+    weighted = [(n, m, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding, nn.Linear)]
+    pairs = [
+        (f"{prefix}{layer}.weight", f"{prefix}{table}.weight", a, b)
+        for layer, linear, a in weighted
+        for table, embedding, b in weighted
+        if is_a(linear, nn.Linear) and is_a(embedding, nn.Embedding) and a.shape == b.shape
+    ]
+    if len(pairs) == 1 and (gap := _apart(*pairs[0][2:])) > 0:
+        yield LostTie(*pairs[0][:2], flag, gap)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    return float((a.detach() - b.detach().to(a.device)).abs().max()) if a.numel() else 0.0
+    return float((a.detach() - b.detach().to(a.device)).abs().max()) if is_real(a) and a.numel() else 0.0
 
 
 def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
@@ -94,7 +96,8 @@ def _freezers(context: RunContext) -> Iterator[Freezer]:
     """Methods without arguments that would freeze parameters which have moved."""
     model = context.task.model
     names = {id(p): name for name, p in model.named_parameters()}
-    moved = {id(p) for p in model.parameters() if (s := context.initial(p)) is not None and _has_moved(p, s)}
+    dense = [p for p in model.parameters() if is_real(p)]
+    moved = {id(p) for p in dense if (s := context.initial(p)) is not None and _has_moved(p, s)}
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
         for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):

@@ -88,7 +88,7 @@ def _drifted(context: RunContext) -> Iterator[Drifted]:
             if distance.numel() and float(distance.max()) > 0:
                 moved = max(moved, float(distance.max()))
                 buffers.append(".".join(filter(None, (name, own, "running_mean"))))
-        frozen = [(p, context.initial(p)) for p in module.parameters()]
+        frozen = [(p, context.initial(p)) for p in module.parameters() if is_real(p)]
         if buffers and all(s is not None and torch.equal(s.to(p.device), p.detach()) for p, s in frozen):
             yield Drifted(name, tuple(buffers), moved)
 
@@ -99,7 +99,7 @@ def _frozen_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in root.named_modules():
         if not name or any(name.startswith(f"{home}.") for home in inside):
             continue
-        parameters = list(module.parameters())
+        parameters = [p for p in module.parameters() if is_real(p)]
         if any(p.dim() > 1 for p in parameters) and not any(p.requires_grad for p in parameters):
             inside.append(name)
             yield name, module

@@ -29,10 +29,10 @@ from pytest_overfit.diagnose.questions.attention import by_mask, by_weights, mas
 from pytest_overfit.diagnose.questions.operation_names import (
     ARITHMETIC,
     ATTENTIONS,
+    CHOICES,
     CLAMPS,
     CLASSIFIERS,
     COMPARED,
-    CUTS,
     FRESH,
     LOSSES,
     RANDOM,
@@ -43,7 +43,9 @@ from pytest_overfit.diagnose.questions.operation_names import (
 from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
 
-_NOTED = LOSSES | SQUASHERS | RECTIFIERS | CUTS | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+_NOTED = (
+    LOSSES | SQUASHERS | RECTIFIERS | STEPS | CHOICES | COMPARED | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+)
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
 
 Shapes = tuple[Shape, ...]
@@ -118,25 +120,17 @@ def describe(step: Traced, call: Called) -> Op | None:
         return _rectifier(call)
     if name in CLAMPS:
         return _clamp(call)
-    if name in COMPARED and any(call.source is drawn for drawn in step.drawn):
-        return call.op(Drawn("a comparison of random numbers", math.nan, of_input=False, gates=True), name="random")
-    if name in CUTS:
-        return _cut(call)
+    if name in COMPARED:
+        drawn = any(call.source is each for each in step.drawn)
+        fact = Drawn("a comparison of random numbers", math.nan, of_input=False, gates=True)
+        return call.op(fact, name="random") if drawn else None
+    if name in STEPS | CHOICES:
+        return None if call.source is None or not call.source.requires_grad else call.op(made_of=call.source)
     if name in RANDOM:
         return _random(step, call)
     if name in ATTENTIONS:
         return _attention(step, call)
     return _fresh(step, call) if name in FRESH else None
-
-
-def _cut(call: Called) -> Op | None:
-    """What takes a number that has a gradient out of the graph."""
-    source, out = call.source, call.out
-    if source is None or not source.requires_grad:
-        return None
-    if isinstance(out, Tensor) and out.requires_grad and call.name not in STEPS:
-        return None
-    return call.op(made_of=source)
 
 
 def _random(step: Traced, call: Called) -> Op | None:
@@ -154,18 +148,9 @@ def _random(step: Traced, call: Called) -> Op | None:
 
 
 def _fresh(step: Traced, call: Called) -> Op | None:
-    """A tensor made anew, of a number that had a gradient or in the place of an input."""
-    name, given, out = call.name, call.tensors, call.out
-    if not isinstance(out, Tensor):
-        return None
-    on_input = bool(given) and id(given[0]) in step.keys
-    if name.endswith("_like") and not on_input:
-        return None
-    cut = any(t.requires_grad for t in given) and not out.requires_grad
-    leaf = name in ("tensor", "as_tensor", "from_numpy") and out.requires_grad
-    if not (on_input or cut or leaf):
-        return None
-    return call.op(FreshTensor(name, step.keys.get(id(given[0]), "") if given else ""), name="fresh")
+    """A tensor made anew in the place of an input."""
+    key = step.keys.get(id(call.source), "")
+    return call.op(FreshTensor(call.name, key), name="fresh") if key else None
 
 
 def _loss(step: Traced, call: Called) -> Op | None:

@@ -10,13 +10,9 @@ LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
 ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
 SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
-CUTS = frozenset({
-    "detach", "data", "detach_", "item", "numpy", "tolist", "argmax", "round", "sign", "floor", "ceil", "trunc",
-    "gt", "lt", "ge", "le", "eq", "__gt__", "__lt__", "__ge__", "__le__", "__eq__", "multinomial", "one_hot", "long",
-    "int", "heaviside", "bucketize", "sgn",
-})  # fmt: skip
 COMPARED = frozenset({"gt", "lt", "ge", "le", "__gt__", "__lt__", "__ge__", "__le__"})
-STEPS = ("round", "sign", "floor", "ceil", "trunc", "sgn")  # with a gradient of zero
+STEPS = frozenset({"round", "sign", "floor", "ceil", "trunc", "sgn", "heaviside", "bucketize"})  # a gradient of zero
+CHOICES = frozenset({"argmax"})
 CLAMPS = frozenset(
     {"clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_max", "clamp_max_", "clamp_min_", "hardtanh"}
 )
@@ -25,5 +21,5 @@ RANDOM = frozenset({
     "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_", "normal", "normal_",
     "uniform_", "exponential_", "multinomial", "gumbel_softmax", "random_", "poisson", "rrelu", "dropout_",
 })  # fmt: skip
-FRESH = frozenset({"tensor", "as_tensor", "from_numpy", "zeros_like", "ones_like", "full_like", "empty_like"})
+FRESH = frozenset({"zeros_like", "ones_like", "full_like", "empty_like"})
 ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})

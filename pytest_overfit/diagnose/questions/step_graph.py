@@ -140,7 +140,9 @@ class StepGraph:
         One that has become the model's parameter since was put there by the forward pass.
         """
         now = {id(p) for p in model.parameters()}
-        alive = [(found, tensor) for i, found in self.found.items() if (tensor := found.tensor()) is not None]
+        order = {i: place for place, i in enumerate(self.owners)}  # of modules, as they name them
+        ordered = sorted(self.found.items(), key=lambda each: order.get(each[0], len(order)))
+        alive = [(found, tensor) for _, found in ordered if (tensor := found.tensor()) is not None]
         return tuple(
             found.leaf
             for found, tensor in alive

@@ -77,7 +77,6 @@ class StepTracer:
         self.kept: list[Tensor] = []
         self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
-        self.arguments: set[int] = set()
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
         self.targets: list[Tensor] = []  # what predictions are compared with
@@ -222,8 +221,6 @@ class StepTracer:
         return Clip(norm, float(most))
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if not self.stack:
-            self.arguments |= {id(tensor) for tensor in tensors_in(args)}
         known = id(module) in self.names
         # A new container of the model's own layers, as a slice of them is, belongs to the model.
         own = known or any(id(p) in self.parameters for p in module.parameters())
