@@ -98,13 +98,11 @@ def _taught_lines(record: RunRecord) -> Iterator[str]:
     whole, partly = [each.output for each in taught if each.whole], [each for each in taught if not each.whole]
     if whole:
         yield f"counts as a whole: {shorten(whole)}"
-    rows = [("counts in part", "places", "samples", "labels")]
-    for line in partly[:MOST_OUTPUTS]:
-        samples = "" if line.samples is None else f"{line.samples - len(line.silent)} of {line.samples}"
-        rows.append((f"  {line.output}", f"{line.counted} of {line.places}", samples, _labels_told(line.labels)))
-    yield from _aligned(rows if partly else [])
-    if len(partly) > MOST_OUTPUTS:
-        yield f"  and {shorten(line.output for line in partly[MOST_OUTPUTS:])}"
+    for each in [each for each in partly if each.labels is not None][:MOST_OUTPUTS]:
+        yield f"counts in part: {each.text()}; {_labels_told(each.labels)}"
+    rest = [f"{each.output} {each.counted} of {each.places}" for each in partly if each.labels is None]
+    if rest:
+        yield f"counts in part: {shorten(rest)}"
 
 
 def _labels_told(labels: LabelsTaught | None) -> str:
