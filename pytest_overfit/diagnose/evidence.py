@@ -141,6 +141,16 @@ class PaddingRead:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """How far the first of several ``documents`` of a row, which ``told`` sets apart, moves the outputs of the rest."""
+
+    told: str
+    documents: int
+    moved: float
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Leak:
     """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
 
@@ -168,6 +178,7 @@ class Probed:
     mixed_where: str = ""
     mixing_is_certain: bool = False
     padding: PaddingRead | None = None
+    packed: Packed | None = None
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None

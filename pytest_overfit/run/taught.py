@@ -34,11 +34,11 @@ def measure_taught(call: LossCall, supervision: Supervision) -> tuple[Taught, ..
     slopes = _of_step(call) if call.step is not None else call.look(call.task.batch, _of_terms)
     batch = {key: numbers_of(tensor) for key, tensor in named_tensors(call.task.batch) if is_strided(tensor)}
     held = {key: tensor for key, tensor in batch.items() if tensor is not None and tensor.dim()}
-    return tuple(
-        _taught(term, output, grid, held, supervision)
-        for term, outputs in slopes.items()
-        for output, grid in list(outputs.items())[:MOST_OUTPUTS]
-    )
+    found: list[Taught] = []
+    for term, outputs in slopes.items():
+        lines = [_taught(term, output, grid, held, supervision) for output, grid in outputs.items()]
+        found += sorted(lines, key=lambda line: line.whole)[:MOST_OUTPUTS]
+    return tuple(found)
 
 
 def _of_terms(heard: Heard, terms: Terms) -> Slopes:

@@ -138,7 +138,7 @@ class Training:
 
     def context(self, plan: Plan) -> RunContext:
         """The run laid open."""
-        subject, start, data = self.subject, self.snapshot, self.subject.data
+        subject, start = self.subject, self.snapshot
         before = [(p, start.value(p)) for p in self.task.model.parameters()]
         if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
             start = self._state_now()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from pytest_overfit.diagnose.evidence import Evidence, Tensor
+from pytest_overfit.diagnose.evidence import Evidence, Packed, Tensor
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic
@@ -57,9 +57,9 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
     part of all that is added up; it is shown where the terms and their weights do add up to the objective.
     """
     record, evidence = result.record, result.evidence
-    tensors = () if evidence is None else evidence.probed.tensors
+    tensors, packed = ((), None) if evidence is None else (evidence.probed.tensors, evidence.probed.packed)
     lines = [
-        *_batch_lines(tensors),
+        *_batch_lines(tensors, packed),
         *_depth_lines(record),
         *_taught_lines(record),
         *_loss_lines(record, evidence),
@@ -68,23 +68,28 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
     return [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
 
 
-def _batch_lines(tensors: Sequence[Tensor]) -> Iterator[str]:
+def _batch_lines(tensors: Sequence[Tensor], packed: Packed | None) -> Iterator[str]:
     if not tensors:
         return
     rows = [("batch", "shape", "dtype", "min", "max", "mean", "")]
     for tensor in tensors[:MOST_TENSORS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         numbers = (number(tensor.low), number(tensor.high), number(tensor.mean))
-        rows.append((f"  {tensor.key}", shape, tensor.dtype, *numbers, _told(tensor)))
+        rows.append((f"  {tensor.key}", shape, tensor.dtype, *numbers, _told(tensor, packed)))
     yield from _aligned(rows)
     if len(tensors) > MOST_TENSORS:
         yield f"  and {shorten(tensor.key for tensor in tensors[MOST_TENSORS:])}"
 
 
-def _told(tensor: Tensor) -> str:
+def _told(tensor: Tensor, packed: Packed | None) -> str:
     if not tensor.finite:
         return f"NOT FINITE at {list(tensor.bad_at or ())}"
-    return "input" if tensor.is_input else "target" if tensor.is_target else ""
+    name, kind = tensor.key.rpartition(".")[2], "input" if tensor.is_input else "target" if tensor.is_target else ""
+    if packed is not None and packed.told == name:
+        return f"{kind}, {packed.documents} documents in a row".removeprefix(", ")
+    if "mask" in name and tensor.low >= 0 and tensor.high <= 1:
+        return f"{kind}, a mask of {tensor.mean:.0%}".removeprefix(", ")
+    return kind
 
 
 def _depth_lines(record: RunRecord) -> Iterator[str]:
@@ -100,13 +105,11 @@ def _taught_lines(record: RunRecord) -> Iterator[str]:
     whole, partly = [each.output for each in taught if each.whole], [each for each in taught if not each.whole]
     if whole:
         yield f"counts as a whole: {shorten(whole)}"
-    rows = [("counts in part", "places", "samples", "labels")]
-    for line in partly[:MOST_OUTPUTS]:
-        samples = "" if line.samples is None else f"{line.samples - len(line.silent)} of {line.samples}"
-        rows.append((f"  {line.output}", f"{line.counted} of {line.places}", samples, _labels_told(line.labels)))
-    yield from _aligned(rows if partly else [])
-    if len(partly) > MOST_OUTPUTS:
-        yield f"  and {shorten(line.output for line in partly[MOST_OUTPUTS:])}"
+    for each in [each for each in partly if each.labels is not None][:MOST_OUTPUTS]:
+        yield f"counts in part: {each.text()}; {_labels_told(each.labels)}"
+    rest = [f"{each.output} {each.counted} of {each.places}" for each in partly if each.labels is None]
+    if rest:
+        yield f"counts in part: {shorten(rest)}"
 
 
 def _labels_told(labels: LabelsTaught | None) -> str:

@@ -281,3 +281,33 @@ def test_a_summand_whose_gradient_is_thrown_away(way: str, found: bool) -> None:
     )
     missing = [cause.where for cause in result.causes if cause.id == "term-missing"]
     assert missing == (["term fooled"] if found else []), result.failure_text()
+
+
+class Reads(nn.Module):
+    """Of images, or of features along a sequence, it reads some."""
+
+    def __init__(self, parts: slice, *, images: bool) -> None:
+        super().__init__()
+        self.parts, self.images = parts, images
+        self.net = nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.Tanh(), nn.Linear(32, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x[:, self.parts] if self.images else x[..., self.parts])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts", "where"),
+    [
+        ((6, 4, 5, 5), slice(0, 3), ["x[:, (3)]"]),
+        ((6, 4, 5, 5), slice(0, 4), []),
+        ((6, 5, 8), slice(3, 8), ["x[:, :, (0, 1, 2)]"]),
+        ((6, 5, 8), slice(1, 8), []),  # an eighth may be left out on purpose
+    ],
+)
+def test_channels_and_features_that_nothing_reads(shape: Any, parts: slice, where: list[str]) -> None:
+    """They have no slope, and may be those of another sample."""
+    torch.manual_seed(0)
+    images = len(shape) == 4
+    batch = (torch.randn(shape), torch.arange(6) % 3)
+    result = learn(lambda: Reads(parts, images=images), batch, nn.CrossEntropyLoss())
+    assert [cause.where for cause in result.causes if cause.id == "input-ignored"] == where

@@ -178,3 +178,53 @@ def test_a_causal_mask_over_more_keys_than_queries(way: str, found: bool) -> Non
     if found:
         assert result.causes[0].id == "input-ignored"
         assert "the last 5 of 12 keys are read by no query" in result.causes[0].observed
+
+
+class Packing(nn.Module):
+    """A decoder over rows of several documents, whose mask heeds where they end or does not."""
+
+    def __init__(self, heeds: bool) -> None:
+        super().__init__()
+        self.heeds, self.embed, self.places = heeds, nn.Embedding(40, 32), nn.Embedding(9, 32)
+        self.read, self.head = nn.Linear(32, 32), nn.Linear(32, 40)
+
+    def forward(self, tokens: Tensor, position_ids: Tensor | None = None, doc_ids: Tensor | None = None) -> Tensor:
+        x, length = self.embed(tokens), tokens.shape[1]
+        x = x + self.places(torch.arange(length)[None] if position_ids is None else position_ids)
+        doc_ids = (position_ids == 0).cumsum(1) if doc_ids is None and position_ids is not None else doc_ids
+        assert doc_ids is not None
+        mask = torch.ones(length, length, dtype=torch.bool).tril()[None]
+        if self.heeds:
+            mask = mask & (doc_ids[:, :, None] == doc_ids[:, None])
+        else:
+            x = x + 0.1 * doc_ids[..., None]
+        read = self.read(x)
+        return self.head(x + F.scaled_dot_product_attention(read, read, x, attn_mask=mask))  # type: ignore[no-any-return]
+
+
+POSITIONS = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 0, 1, 2, 3, 4, 5]])
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize(
+    "told",
+    [{"position_ids": POSITIONS}, {"doc_ids": (POSITIONS == 0).cumsum(1)}, {"position_ids": POSITIONS[:1, 4:]}],
+    ids=["positions", "ids", "one document a row"],
+)
+def test_documents_of_a_row_must_not_move_each_other(told: dict[str, Tensor], heeds: bool) -> None:
+    """Where one row is one document there is nothing to be kept apart."""
+    torch.manual_seed(0)
+    rows, length = next(iter(told.values())).shape
+    tokens = torch.randperm(40)[: rows * length].view(rows, length)
+    labels = tokens.roll(-1, 1).masked_fill(F.pad(POSITIONS == 0, (0, 1), value=True)[:rows, -length:], -100)
+    result = run_overfit(
+        Packing(heeds),
+        {"tokens": tokens, "labels": labels, **told},
+        lambda model, b: F.cross_entropy(model(b["tokens"], **{k: b[k] for k in told}).mT, b["labels"]),
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+        max_steps=300,
+    )
+    found = ["batch-mixing"] if rows > 1 and not heeds else []
+    assert [cause.id for cause in result.causes] == found
+    if found:
+        assert "moves the outputs of those behind it" in result.causes[0].observed

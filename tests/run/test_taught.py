@@ -166,3 +166,9 @@ def test_every_term_has_its_own_lines_and_a_step_those_of_what_it_differentiates
 
     result = run((x, y), None, nn.Linear(4, 3), step=step, objective={"below": 0.99, "relative": True})
     assert taught(result).silent == (4, 5)
+
+
+def test_masks_are_told_by_their_names() -> None:
+    """In the table of the batch, with what they let through."""
+    told = debug_lines(run(labelled(without=(1,), beside=PADDED), shifted), width=120)
+    assert any(line.split()[0] == "attention_mask" and line.endswith("a mask of 75%") for line in told)

@@ -88,6 +88,19 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
             evidence={"samples": over.shapes[-1][0]},
             weight=0.95,
         )
+    packed = evidence.probed.packed
+    if packed is not None and packed.moved > MOVED:
+        yield Cause(
+            "batch-mixing",
+            f"module {packed.where}" if packed.where else packed.told,
+            f"{packed.told} sets {packed.documents} documents of a row apart, and other content of the first one moves "
+            f"the outputs of those behind it by {number(packed.moved)} of their size",
+            "let attention read within a document alone: mask = (ids[:, :, None] == ids[:, None, :]) & causal",
+            evidence={"moved": packed.moved},
+            certain=True,
+            weight=0.93,
+        )
+        return
     moved = evidence.probed.mixed
     if moved is None or not evidence.probed.mixing_is_certain:
         return
@@ -156,7 +169,8 @@ result = run_overfit(Forecast, (torch.randn(12, 6, 4), values[:, :1]), F.mse_los
 
 - **Symptom**: none on one batch; with another batch size or order the answers change.
 - **Evidence**: shown, certain: one sample is exchanged in evaluation mode, and outputs of others move, or the entries
-  of a table of pairs that it has no part in. Or the samples are turned around, and the outputs stay where they are.
+  of a table of pairs that it has no part in. Or the samples are turned around, and the outputs stay where they are. Or
+  a row has several documents by its `position_ids`, `cu_seqlens` or `document_ids`, and one moves the next.
 - **Fix**: keep axis 0 for the samples: look at `batch_first`, `dim=0`, `reshape` and `permute`.
 """,
 )

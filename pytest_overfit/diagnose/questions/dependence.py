@@ -57,8 +57,7 @@ def depend(
             if tensor.numel() and _is_ignored(call, tensor, base):
                 ignored.append(name)
                 continue
-            slices += _slices(call, name, tensor, base)
-            slices += _columns(call, name, tensor, base)
+            slices += _unread_parts(call, name, tensor, base)
     mixed, certain, where = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),
@@ -103,43 +102,34 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _slices(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]) -> Iterator[str]:
-    """Views of a (B, S, C, H, W) argument that change nothing."""
-    if tensor.dim() != 5 or not tensor.is_floating_point() or not 2 <= tensor.shape[1] <= 4:
+def _unread_parts(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]) -> Iterator[str]:
+    """A quarter or more of the columns of (B, D) and (B, T, D), the channels or views of larger ones, that change
+    nothing: without a slope, and once they are those of another sample.
+    """
+    if tensor.dim() < 2 or not tensor.is_floating_point() or (tensor.shape[0] < 2 and tensor.dim() < 4):
         return
-    for view in range(tensor.shape[1]):
-        changed = tensor.detach().clone()
-        changed[:, view] = changed[:, view].flip(-1) * 0.7
-        if _unmoved(call, tensor, changed, base):
-            yield f"{name}[:, {view}]"
-
-
-def _columns(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]) -> Iterator[str]:
-    """A quarter or more of the columns of a (B, D) argument that change nothing."""
-    if tensor.dim() != 2 or not tensor.is_floating_point() or tensor.shape[1] < 2 or tensor.shape[0] < 2:
-        return
+    axis = tensor.dim() - 1 if tensor.dim() < 4 else 1
     leaf = tensor.detach().clone().requires_grad_()
     with torch.enable_grad():
-        output = call.output(lambda t: leaf if t is tensor else t)
-        total = sum(
-            (t.double() * torch.linspace(0.5, 1.5, t.numel(), dtype=torch.float64, device=t.device).view(t.shape)).sum()
-            for t in tensors_in(output)
-            if is_real(t) and t.requires_grad
-        )
-    if not isinstance(total, Tensor):
+        outputs = [t for t in tensors_in(call.output(lambda t: leaf if t is tensor else t)) if is_real(t)]
+        total = sum(t.double().flatten().dot(torch.linspace(0.5, 1.5, t.numel()).to(t).double()) for t in outputs)
+    if not isinstance(total, Tensor) or not total.requires_grad:
         return
     with users_code():
         (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:
         return
-    dead = (gradient == 0).all(0) & (tensor.std(0) > 0)
-    if 4 * int(dead.sum()) < tensor.shape[1] or bool(dead.all()):
+    slopes, values = (t.movedim(axis, 0).flatten(1) for t in (gradient, tensor.detach()))
+    dead = (slopes == 0).all(1) & (values.std(1) > 0)
+    if 4 * int(dead.sum()) < len(dead) or bool(dead.all()):
         return
     changed = tensor.detach().clone()
-    changed[:, dead] = changed[:, dead].roll(1, 0) * 0.7 + 0.1
+    parts = changed.movedim(axis, 0)
+    parts[dead] = parts[dead].roll(1, 1) * 0.7 + 0.1
     if _unmoved(call, tensor, changed, base):
         which = ", ".join(map(str, dead.nonzero().flatten().tolist()[:4]))
-        yield f"{name}[:, ({which}{', ...' if int(dead.sum()) > 4 else ''})]"
+        places = ":, " * axis + f"({which}{', ...' if int(dead.sum()) > 4 else ''})"
+        yield f"{name}[{places}]"
 
 
 def with_answers(found: Probed, answers: list[Dependence], calls: list[ModelCall]) -> Probed:

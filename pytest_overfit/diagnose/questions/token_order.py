@@ -120,36 +120,22 @@ def _on_a_line(a: Tensor, b: Tensor) -> bool:
 
 
 def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]) -> Iterator[Leak]:
-    """An argument beside others, or a column of one, that is what the loss compares with."""
+    """An argument beside others, or columns of one, that are what the loss compares with."""
     for target in targets:
-        wanted = target.detach().double()
-        if wanted.numel() < 4 or (len(torch.unique(wanted)) < 4 and wanted.numel() < 8):
-            continue
         answers = [o for o in base if o.shape == target.shape or (target.dim() == 1 and o.shape[:1] == target.shape)]
-        if not answers:  # another model's output is compared with it: a discriminator may see the truth
-            continue
+        wanted = target.detach().double()
+        if not answers or not wanted.dim() or wanted.numel() < 4 or len(torch.unique(wanted)) < 4:
+            continue  # without an answer another model's output is compared: a discriminator may see the truth
+        columns = wanted.reshape(len(wanted), -1)
         for name, tensor in arguments:
-            given = tensor.detach().double()
-            single = len(arguments) > 1 and len(base) == 1 and base[0].shape == target.shape
-            if single and given.shape == wanted.shape and torch.equal(given, wanted) and tensor.is_floating_point():
-                yield Leak(name, "an argument of the model is the very tensor that its output is compared with")
-            elif (
-                tensor.dim() == 2
-                and tensor.is_floating_point()
-                and wanted.dim()
-                and wanted.numel() == len(tensor)
-                and given.shape[1] > 1
-            ):
-                column = (given == wanted.reshape(-1, 1)).all(0)
-                if bool(column.any()) and len(torch.unique(wanted)) > 3:
-                    yield Leak(f"{name}[:, {int(column.nonzero()[0])}]", "a column of the input is the target itself")
-            elif (
-                tensor.dim() == wanted.dim() == 2
-                and target.is_floating_point()
-                and given.shape[0] == wanted.shape[0]
-                and 1 <= wanted.shape[1] < given.shape[1]
-                and len(torch.unique(wanted)) > 3
-            ):
-                hits = [bool((given == wanted[:, i : i + 1]).all(0).any()) for i in range(wanted.shape[1])]
-                if all(hits):
-                    yield Leak(name, "columns of the input are the target itself")
+            if not tensor.is_floating_point() or tensor.shape[:1] != wanted.shape[:1]:
+                continue
+            given = tensor.detach().double().reshape(len(tensor), -1)
+            if tensor.shape == target.shape:  # the only one would be an autoencoder's
+                if len(arguments) > 1 and len(base) == 1 and base[0].shape == target.shape and given.equal(columns):
+                    yield Leak(name, "an argument of the model is the very tensor that its output is compared with")
+            elif tensor.dim() == 2 and (target.dim() == 1 or target.is_floating_point()):
+                hits = [(given == columns[:, i : i + 1]).all(0).nonzero() for i in range(columns.shape[1])]
+                if len(hits) < given.shape[1] and all(len(hit) for hit in hits):
+                    which = f"{name}[:, {int(hits[0][0])}]" if len(hits) == 1 else name
+                    yield Leak(which, "what the output has to be is among the columns of the input")

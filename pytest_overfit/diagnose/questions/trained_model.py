@@ -16,6 +16,7 @@ from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
+from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
@@ -165,6 +166,10 @@ class TrainedModel:
             padding = padding_of(self.context.task.batch, pads_of(model))
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
                 self._know(padding=None if padding is None else measure_padding(call, padding))
+        for call in calls[:1]:
+            question = _of("whether the documents of a row move each other", call)
+            with self.questions.asking(question), evaluating_mode(call.module):
+                self._know(packed=measure_documents(call))
         with self.questions.asking("the range of the inputs"):
             self._know(
                 arguments=tuple(
