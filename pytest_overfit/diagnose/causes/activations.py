@@ -44,7 +44,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
             f"{relu.dead:.0%} of {relu.units} units fire for no sample {when}"
             + (f"; no gradient reaches {shorten(silent)}" if silent else "")
             + proof(proven, "with fresh weights"),
-            "look at bias and weights before it, lower the learning rate, or use LeakyReLU or GELU",
+            "look at bias and weights before it, or use LeakyReLU or GELU",
             "proven" if proven else "shown" if when == "at the start" else "observed",
             {"dead": relu.dead, "units": float(relu.units)},
             weight=0.94 if not exploded else 0.3,
@@ -171,7 +171,7 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: the loss falls to what biases alone can do.
 - **Evidence**: proven: the share of rectified units that are 0 for every sample, and a run that passes with fresh
   weights, or single columns of an output that are 0 for every sample, though the loss wants more.
-- **Fix**: look at bias and weights before the activation, lower the learning rate, use LeakyReLU or GELU.
+- **Fix**: look at bias and weights before the activation, use LeakyReLU or GELU.
 
 ### saturation
 
