@@ -208,9 +208,8 @@ def test_what_raises_a_loss_by_itself_is_no_floor() -> None:
     """The lowest loss behind a softmax that is one too many: a limit above it would let the fault pass."""
     softmax = Op("cross_entropy", LOSS, "", final="Softmax", fact=Comparison(True, 0.0, 1.0, sum_error=0.0, classes=3))
     evidence = replace(FAILED, record=replace(RECORD, curves={"objective": (1.0, 0.6)}))
-    evidence = replace(
-        evidence, limits={"objective": Limit(below=0.1)}, probed=Probed(floor=Floor(0.55, 1.0, 100, False))
-    )
+    probed = Probed(floor=Floor(0.55, 1.0, 100, False))
+    evidence = replace(evidence, limits={"objective": Limit(below=0.1)}, probed=probed)
     assert ids(loss_function.floor(evidence)) == ["loss-floor"]
     step = Step(1, 1.0, ops=(softmax,))
     assert ids(loss_function.floor(replace(evidence, steps=(step,)))) == []

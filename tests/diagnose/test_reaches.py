@@ -61,7 +61,7 @@ def test_coordinates_in_pixels_do_not_explode() -> None:
             self.trunk.weight.data.mul_(weights)
 
         def forward(self, x: Tensor) -> Tensor:
-            return 640 * self.head(self.trunk(x).relu()).sigmoid()
+            return 640 * self.head(self.trunk(x).relu()).sigmoid()  # type: ignore[no-any-return]
 
     targets = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) * 640
 
@@ -74,7 +74,7 @@ def test_coordinates_in_pixels_do_not_explode() -> None:
 
 
 def test_one_tensor_behind_a_small_scale_is_no_gradient_that_vanishes() -> None:
-    """A token that is read through a scale of 1e-6 alone, in a run that needs more steps; sixteen sigmoids do vanish."""
+    """A token that is read through a scale of 1e-6 alone, in a run that needs more steps; sixteen sigmoids do."""
 
     class Token(nn.Module):
         def __init__(self) -> None:

@@ -60,7 +60,8 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
             yield _at_bounds(evidence, op, fact)
             return
         if isinstance(fact, Attention) and fact.bound > ON_ONE_KEY and fact.deviation > HOT:
-            yield _on_one_key(op, fact.bound, fact.deviation, certain=True)
+            ends = (end.bound for at, end in with_fact(evidence.probed.ops, Attention) if at.region == op.region)
+            yield _on_one_key(op, fact.bound, fact.deviation, certain=max(ends, default=0.0) > ON_ONE_KEY)
             return
         if isinstance(fact, Squashed) and _is_peaked(op, fact):
             yield _on_one_key(op, fact.bound, fact.high or 0.0, certain=False)
