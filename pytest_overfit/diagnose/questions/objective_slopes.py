@@ -38,7 +38,7 @@ MOST_CALLS = 16  # of a step between two updates: micro-batches that are counted
 FALL = 1e-2  # of the objective: what a difference is to change it by
 SEEN = 1e-4  # of the objective: a change beyond the rounding of float32
 CURVED = 0.3  # of a difference: so much may the objective be curved within it
-TRIES = 4
+TRIES = 5  # widths beside the one that fits a right gradient
 SAME_DIRECTION = 0.999  # cosine of the gradients of one sample's outputs
 
 
@@ -161,6 +161,10 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
         for name, pairs in zip(made.names, made.gradients, strict=True)
         if pairs and (slope := _slope(step, name, pairs, made.reported)) is not None
     ]
+    given = {id(p) for pairs in made.gradients for p, _ in pairs}
+    left = [p for p in context.task.model.parameters() if p.requires_grad and p.grad is None and id(p) not in given]
+    along = [(p, torch.randn_like(p) * p.detach().square().mean().sqrt()) for p in left if is_real(p) and p.numel()]
+    without = _slope(step, "parameters without a gradient", along, made.reported, gradient=0.0) if along else None
     functions = function_slopes(made.functions, step.reported) if made.functions else ()
     several = samples is not None and len(made.roots) > 1 and len(made.gradients) == 1
     regrouped = _regrouped(step, made, samples) if several and samples is not None else None
@@ -168,6 +172,7 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     return Agreement(
         reported=made.reported,
         slopes=tuple(slopes),
+        without=without,
         functions=functions,
         differentiated=math.fsum(made.roots),
         backwards=len(made.roots),
@@ -176,8 +181,13 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     )
 
 
-def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float) -> Slope | None:
-    """The slope along the gradient's own direction; None where the objective is no smooth number there."""
+def _slope(
+    step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float, *, gradient: float | None = None
+) -> Slope | None:
+    """The slope along a direction, that of the gradient itself where no other is given.
+
+    None where the objective does not move, or is no smooth number there.
+    """
     norm = math.sqrt(sum(float(g.double().square().sum()) for _, g in pairs))
     size = math.sqrt(sum(float(p.detach().double().square().sum()) for p, _ in pairs))
     if not 0 < norm < math.inf or not math.isfinite(reported) or not reported:
@@ -196,19 +206,17 @@ def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported:
                 for (p, _), old in zip(pairs, kept, strict=True):
                     p.copy_(old)
 
-    width = 1e-3 * (size or 1.0)  # what is right for a gradient that is may be anything for one that is wrong
-    last = None
-    for _ in range(2 * TRIES):
+    last, fits = None, min(FALL * abs(reported) / norm, 1e-2 * size) if gradient is None else None
+    widest = (1e-3 if gradient is None else 0.05) * (size or 1.0)
+    for width in filter(None, (fits, *(widest * 0.25**k for k in range(TRIES)))):
         up, down = at(width), at(-width)
-        moved, bent = abs(up - down), abs(up + down - 2 * reported)
-        measured = (up - down) / (2 * width)
-        seen = moved > SEEN * abs(reported)
-        found = Slope(name, norm, measured)
-        if seen and bent < CURVED * moved:
-            if found.agrees or (last is not None and Slope(name, last, measured).agrees):
-                return found
-            last = measured
-        width *= 0.25 if seen else 4.0
+        found = Slope(name, norm if gradient is None else gradient, (up - down) / (2 * width))
+        if abs(up - down) < SEEN * abs(reported) or abs(up + down - 2 * reported) > CURVED * abs(up - down):
+            last = None
+        elif found.agrees or (last is not None and Slope(name, last, found.measured).agrees):
+            return found
+        else:
+            last = found.measured
     return None
 
 
