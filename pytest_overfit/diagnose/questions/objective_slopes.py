@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -161,10 +161,6 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
         for name, pairs in zip(made.names, made.gradients, strict=True)
         if pairs and (slope := _slope(step, name, pairs, made.reported)) is not None
     ]
-    given = {id(p) for pairs in made.gradients for p, _ in pairs}
-    left = [p for p in context.task.model.parameters() if p.requires_grad and p.grad is None and id(p) not in given]
-    along = [(p, torch.randn_like(p) * p.detach().square().mean().sqrt()) for p in left if is_real(p) and p.numel()]
-    without = _slope(step, "parameters without a gradient", along, made.reported, gradient=0.0) if along else None
     functions = function_slopes(made.functions, step.reported) if made.functions else ()
     several = samples is not None and len(made.roots) > 1 and len(made.gradients) == 1
     regrouped = _regrouped(step, made, samples) if several and samples is not None else None
@@ -172,7 +168,7 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     return Agreement(
         reported=made.reported,
         slopes=tuple(slopes),
-        without=without,
+        without=_without(step, made),
         functions=functions,
         differentiated=math.fsum(made.roots),
         backwards=len(made.roots),
@@ -181,36 +177,15 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     )
 
 
-def _slope(
-    step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float, *, gradient: float | None = None
-) -> Slope | None:
-    """The slope along a direction, that of the gradient itself where no other is given.
-
-    None where the objective does not move, or is no smooth number there.
-    """
-    norm = math.sqrt(sum(float(g.double().square().sum()) for _, g in pairs))
-    size = math.sqrt(sum(float(p.detach().double().square().sum()) for p, _ in pairs))
+def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float) -> Slope | None:
+    """The slope along the gradient's own direction; None where the objective is no smooth number there."""
+    norm, size = _norm(g for _, g in pairs), _norm(p.detach() for p, _ in pairs)
     if not 0 < norm < math.inf or not math.isfinite(reported) or not reported:
         return None
-    kept = [p.detach().clone() for p, _ in pairs]
-
-    def at(distance: float) -> float:
-        step.begin()
-        with torch.no_grad():
-            for p, g in pairs:
-                p.add_(g.to(p.dtype), alpha=distance / norm)
-        try:
-            return step.reported()
-        finally:
-            with torch.no_grad():
-                for (p, _), old in zip(pairs, kept, strict=True):
-                    p.copy_(old)
-
-    last, fits = None, min(FALL * abs(reported) / norm, 1e-2 * size) if gradient is None else None
-    widest = (1e-3 if gradient is None else 0.05) * (size or 1.0)
-    for width in filter(None, (fits, *(widest * 0.25**k for k in range(TRIES)))):
-        up, down = at(width), at(-width)
-        found = Slope(name, norm if gradient is None else gradient, (up - down) / (2 * width))
+    last, fits = None, min(FALL * abs(reported) / norm, 1e-2 * size)
+    for width in (fits or FALL, *(1e-3 * (size or 1.0) * 0.25**k for k in range(TRIES))):
+        up, down = (_moved(step, pairs, distance / norm) for distance in (width, -width))
+        found = Slope(name, norm, (up - down) / (2 * width))
         if abs(up - down) < SEEN * abs(reported) or abs(up + down - 2 * reported) > CURVED * abs(up - down):
             last = None
         elif found.agrees or (last is not None and Slope(name, last, found.measured).agrees):
@@ -218,6 +193,38 @@ def _slope(
         else:
             last = found.measured
     return None
+
+
+def _without(step: _Step, made: _Made) -> Slope | None:
+    """How the objective moves with the parameters that get no gradient, along a random direction; None: it does not."""
+    given = {id(p) for pairs in made.gradients for p, _ in pairs}
+    left = [p for p in step.context.task.model.parameters() if p.requires_grad and p.grad is None and is_real(p)]
+    along = [(p, torch.randn_like(p)) for p in left if p.numel() and id(p) not in given]
+    if not along or not math.isfinite(made.reported):
+        return None
+    width = (_norm(p.detach() for p, _ in along) or 1.0) / _norm(d for _, d in along)
+    moved = max((_moved(step, along, way * width) - made.reported for way in (1, -1)), key=abs)
+    seen = abs(moved) > SEEN * abs(made.reported)
+    return Slope("parameters without a gradient", 0.0, moved / width) if seen else None
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+def _moved(step: _Step, pairs: Sequence[tuple[Tensor, Tensor]], distance: float) -> float:
+    """What is reported with parameters moved along a direction, and moved back."""
+    step.begin()
+    kept = [p.detach().clone() for p, _ in pairs]
+    with torch.no_grad():
+        for p, along in pairs:
+            p.add_(along.to(p.dtype), alpha=distance)
+    try:
+        return step.reported()
+    finally:
+        with torch.no_grad():
+            for (p, _), old in zip(pairs, kept, strict=True):
+                p.copy_(old)
 
 
 def _regrouped(step: _Step, made: _Made, samples: int) -> float | None:
