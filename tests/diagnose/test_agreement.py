@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit.diagnose.agreement import Agreement, Slope
+from pytest_overfit.text.numbers import debug_lines
 
 Step = Callable[..., Tensor]
 
@@ -220,6 +221,7 @@ def test_the_units_of_a_scaler_are_understood() -> None:
     """A right loop agrees, and its floor is in the units of its loss; one that never unscales has a factor."""
     right, wrong = scaled(True), scaled(False)
     assert found(right).slopes[0].agrees
+    assert any(line.startswith("gradient that reaches SGD: ") for line in debug_lines(right))
     assert right.causes[0].id == "lr-low"
     assert "loss-scale" not in [cause.id for cause in right.causes]
     assert right.evidence is not None
