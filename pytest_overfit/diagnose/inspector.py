@@ -114,9 +114,8 @@ class RunInspector:
                 context.start.restore()
             model.ask(curves)
 
-        self._aside(
-            context, look, seconds, optimizers=not finite
-        )  # asking updates nothing, going back to the start does
+        # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.
+        self._aside(context, look, seconds, optimizers=not finite or context.step is not None)
         self.probed = model.found
         self.outputs = model.outputs if self._further() else {}
 
@@ -178,6 +177,8 @@ class RunInspector:
                 now = Snapshot()
                 for thing in (context.task.model, *(context.optimizers if optimizers else ())):
                     now.add(thing)
+                if optimizers:
+                    now.add_reachable(*context.callables)
                 with bench_aside(context, now), self._limited(context, seconds):
                     look()
         except Hung as hung:

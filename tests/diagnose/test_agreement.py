@@ -254,6 +254,34 @@ def test_a_step_that_follows_another_loss_is_named_by_its_slope() -> None:
     assert found(follows(F.mse_loss)).agrees
 
 
+def test_asking_moves_no_schedule_on() -> None:
+    """What a step counts by itself, its schedule and its optimizer are after the run as without a diagnosis."""
+
+    def ends(diagnose: bool) -> tuple[float, int, int]:
+        model, taken = nn.Linear(4, 3), {"steps": 0}
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+        def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(batch[0]), batch[1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            taken["steps"] += 1
+            return loss
+
+        torch.manual_seed(0)
+        data = torch.randn(6, 4), torch.randn(6, 3)
+        run_overfit(
+            model, data, step=step, optimizer=optimizer, max_steps=5, keep_trained=True, diagnose=diagnose,
+            defects=diagnose, objective=1e9,
+        )  # fmt: skip
+        return optimizer.param_groups[0]["lr"], schedule.last_epoch, len(optimizer.state)
+
+    assert ends(True) == ends(False)
+
+
 def test_ratios_of_slopes() -> None:
     """What agrees, what is flat, and by which factor a gradient is off."""
     assert Slope("SGD", 1.0, 0.9).agrees
