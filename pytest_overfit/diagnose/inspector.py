@@ -248,7 +248,7 @@ class RunInspector:
 
     def _slopes(self, context: RunContext) -> Agreement:
         with context.at_start():
-            return measure_agreement(context, self.samples)
+            return measure_agreement(context, self.samples, thorough=True)
 
     def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None

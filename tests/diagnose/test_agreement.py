@@ -254,6 +254,41 @@ def test_a_step_that_follows_another_loss_is_named_by_its_slope() -> None:
     assert found(follows(F.mse_loss)).agrees
 
 
+def test_a_term_that_one_module_is_not_trained_for_is_seen_there() -> None:
+    """A small term of a head of its own is reported and not differentiated: along the whole gradient all seems well."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.large, self.small = nn.Linear(4, 64), nn.Linear(64, 3), nn.Linear(64, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.trunk(x).tanh()
+            return self.large(hidden), self.small(hidden)
+
+    def ask(whole: bool) -> OverfitResult:
+        def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+            optimizer.zero_grad()
+            large, small = model(batch[0])
+            first, second = F.mse_loss(large, batch[1]), 0.02 * F.mse_loss(small, batch[1][:, :1])
+            (first + second if whole else first).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return (first + second).detach()
+
+        torch.manual_seed(0)
+        data = torch.randn(6, 4), torch.randn(6, 3)
+        return run_overfit(Heads, data, step=step, optimizer=adam, max_steps=60, objective=1e-9)
+
+    for whole in (True, False):
+        evidence = ask(whole).evidence
+        assert evidence is not None
+        start = evidence.probed.agreement_at_start
+        assert start is not None
+        assert start.slopes[0].agrees
+        assert start.agrees == whole
+        assert whole or (start.elsewhere is not None and start.elsewhere.where == "small")
+
+
 def test_asking_moves_no_schedule_on() -> None:
     """What a step counts by itself, its schedule and its optimizer are after the run as without a diagnosis."""
 

@@ -36,8 +36,10 @@ from pytest_overfit.run.update import optimizers_heard
 
 MOST_CALLS = 16  # of a step between two updates: micro-batches that are counted over calls
 FALL = 1e-2  # of the objective: what a difference is to change it by
-SEEN = 1e-4  # of the objective: a change beyond the rounding of float32
+SEEN = 1e-4  # of the objective: a change far beyond the rounding of float32
+ROUNDED = 1e-5  # the same, just beyond it
 CURVED = 0.3  # of a difference: so much may the objective be curved within it
+DIRECTIONS, MOST_MODULES, ASIDE = 3, 8, 0.01  # random ones of all, of modules; how far, of a parameter's size
 TRIES = 5  # widths beside the one that fits a right gradient
 SAME_DIRECTION = 0.999  # cosine of the gradients of one sample's outputs
 
@@ -140,12 +142,15 @@ def _keep(rows: list[Tensor], gradient: Tensor) -> None:
     rows.append(gradient.detach().clone())
 
 
-def measure_agreement(context: RunContext, samples: int | None, kinds: set[type] | None = None) -> Agreement:
+def measure_agreement(
+    context: RunContext, samples: int | None, kinds: set[type] | None = None, *, thorough: bool = False
+) -> Agreement:
     """The slopes of what a step reports, at the parameters that there are now; without a step those of functions alone.
 
     Args:
         samples: the length of the axis of samples.
         kinds: the autograd functions in the graph of a run without a step, where they are known already.
+        thorough: ask random directions too, which only a failed run is worth.
 
     Raises:
         Unanswerable: no optimizer steps, or a closure makes the gradients.
@@ -168,7 +173,7 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     return Agreement(
         reported=made.reported,
         slopes=tuple(slopes),
-        without=_without(step, made),
+        elsewhere=_elsewhere(step, made) if thorough else None,
         functions=functions,
         differentiated=math.fsum(made.roots),
         backwards=len(made.roots),
@@ -195,17 +200,24 @@ def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported:
     return None
 
 
-def _without(step: _Step, made: _Made) -> Slope | None:
-    """How the objective moves with the parameters that get no gradient, along a random direction; None: it does not."""
-    given = {id(p) for pairs in made.gradients for p, _ in pairs}
-    left = [p for p in step.context.task.model.parameters() if p.requires_grad and p.grad is None and is_real(p)]
-    along = [(p, torch.randn_like(p)) for p in left if p.numel() and id(p) not in given]
-    if not along or not math.isfinite(made.reported):
-        return None
-    width = (_norm(p.detach() for p, _ in along) or 1.0) / _norm(d for _, d in along)
-    moved = max((_moved(step, along, way * width) - made.reported for way in (1, -1)), key=abs)
-    seen = abs(moved) > SEEN * abs(made.reported)
-    return Slope("parameters without a gradient", 0.0, moved / width) if seen else None
+def _elsewhere(step: _Step, made: _Made) -> Slope | None:
+    """The first random direction along which gradient and objective differ: over all that may learn, then by module."""
+    given = {id(p): g for pairs in made.gradients for p, g in pairs}
+    groups: dict[str, list[Tensor]] = {"": []}
+    for name, p in step.context.task.model.named_parameters():
+        if p.requires_grad and is_real(p) and p.numel():
+            groups[""].append(p)
+            groups.setdefault(name.partition(".")[0], []).append(p)
+    generator = torch.Generator().manual_seed(0)  # a step is seeded: its own would give one direction again and again
+    for name, held in (*[("", groups[""])] * DIRECTIONS, *list(groups.items())[1 : MOST_MODULES + 1]):
+        draws = ((p, torch.randn(p.shape, generator=generator).to(p)) for p in held)
+        along = [(p, draw * (p.detach().square().mean().sqrt() or ASIDE)) for p, draw in draws]
+        slope = sum(float((given[id(p)] * d).double().sum()) for p, d in along if id(p) in given)
+        up, down = (_moved(step, along, distance) for distance in (ASIDE, -ASIDE))
+        found = Slope(name, slope, (up - down) / (2 * ASIDE))
+        if not found.agrees and abs(found.measured - slope) * ASIDE > ROUNDED * abs(made.reported):
+            return found
+    return None
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
