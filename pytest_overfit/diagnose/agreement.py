@@ -37,14 +37,17 @@ class Slope:
 class Agreement:
     """Does what reaches the optimizers agree with the slope of the objective that a step of the user's reports?
 
-    ``slopes`` has one of every optimizer that steps, along its own gradient; ``functions`` those of the autograd
-    functions in the graph that are not torch's. ``differentiated`` is the sum of what was, in one step, ``backwards``
-    how often. ``regrouped`` is the largest over the smallest factor by which the weight of a sample in the gradient
-    changes where it stands in another micro-batch; None: there are none, or samples are no summands of the loss.
+    ``slopes`` has one of every optimizer that steps, along its own gradient; ``elsewhere`` is one along a
+    random direction, of all or of one module, along which gradient and objective differ; ``functions`` has those of
+    autograd functions in the graph that are not torch's. ``differentiated`` is the sum of what was, in one step,
+    ``backwards`` how often. ``regrouped`` is the largest over the smallest factor by which the weight of a sample in
+    the gradient changes where it stands in another micro-batch; None: there are none, or samples are no summands
+    of the loss.
     """
 
     reported: float = math.nan
     slopes: tuple[Slope, ...] = ()
+    elsewhere: Slope | None = None
     functions: tuple[Slope, ...] = ()
     differentiated: float = math.nan
     backwards: int = 1
@@ -53,8 +56,8 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether an optimizer follows the reported objective, or none could be asked."""
-        return not self.slopes or any(slope.agrees for slope in self.slopes)
+        """Whether an optimizer follows the whole of the reported objective, or none could be asked."""
+        return self.elsewhere is None and (not self.slopes or any(slope.agrees for slope in self.slopes))
 
     @property
     def depends_on_groups(self) -> bool:

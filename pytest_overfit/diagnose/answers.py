@@ -50,11 +50,10 @@ def answers(evidence: Evidence) -> tuple[Answer, ...]:
 
 def _depends(evidence: Evidence) -> Iterator[str]:
     probed, asked = evidence.probed, evidence.record.supervision
-    named = list(dict.fromkeys(name for name, _, _ in probed.arguments))
-    if named:
-        idle = [name for name in named if name in probed.ignored]
-        read = [name for name in named if name not in idle]
-        yield f"the outputs follow {shorten(read) or 'none of the inputs'}" + (f", not {shorten(idle)}" if idle else "")
+    read = () if asked is None else tuple(name for name in asked.inputs if name not in probed.ignored)
+    if read or probed.ignored:
+        idle = f", not {shorten(probed.ignored)}" if probed.ignored else ""
+        yield f"the outputs follow {shorten(read) or 'none of the inputs'}{idle}"
     if probed.mixed is not None:
         yield f"of a changed sample the other samples' outputs move {number(probed.mixed)} as far as its own"
     for leak in probed.leaks:

@@ -171,7 +171,6 @@ class Probed:
     repeated: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # input -> target in conflict, samples
     beginnings: Beginnings | None = None
     samples: int | None = None
-    arguments: tuple[tuple[str, float, float], ...] = ()  # of the model: name, lowest, highest
     ignored: tuple[str, ...] = ()  # arguments of the model that change none of its outputs
     ignored_slices: tuple[str, ...] = ()
     mixed: float | None = None  # how much an output of another sample moves, relative to the changed sample's own

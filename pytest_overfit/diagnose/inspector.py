@@ -135,9 +135,8 @@ class RunInspector:
             )
             self.moves = (*self.moves, declared)
 
-        self._aside(
-            context, look, seconds, optimizers=not finite
-        )  # asking updates nothing, going back to the start does
+        # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.
+        self._aside(context, look, seconds, optimizers=not finite or context.step is not None)
         self.probed = model.found
         self.outputs = model.outputs if self._further() else {}
 
@@ -209,6 +208,8 @@ class RunInspector:
                 now = Snapshot()
                 for thing in (context.task.model, *(context.optimizers if optimizers else ())):
                     now.add(thing)
+                if optimizers:
+                    now.add_reachable(*context.callables)
                 with bench_aside(context, now), self._limited(context, seconds):
                     look()
         except Hung as hung:
@@ -278,7 +279,7 @@ class RunInspector:
 
     def _slopes(self, context: RunContext) -> Agreement:
         with context.at_start():
-            return measure_agreement(context, self.samples)
+            return measure_agreement(context, self.samples, thorough=True)
 
     def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None

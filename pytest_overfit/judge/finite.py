@@ -35,7 +35,7 @@ def judge_finite(record: RunRecord, infinite: Sequence[str] = ()) -> Finding:
         else f"step {bad.step}, {record.device}, seed {record.seed}",
         hint="a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
         if bad.what.startswith("prediction")
-        else "lower the learning rate, clip gradients, or guard the square root, logarithm or division that made it",
+        else "look at the learning rate, clip gradients, or guard the square root, logarithm or division that made it",
     )
 
 

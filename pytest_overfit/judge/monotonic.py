@@ -69,8 +69,7 @@ def judge_monotonic(
         where=f"{record.device}, seed {record.seed}",
         hint="see ::finite for the first NaN or infinity"
         if record.stop == "non_finite"
-        else "try a learning rate 3 to 10 times lower, or a warm-up; a changing sample oscillates too"
-        + _floor(settings),
+        else "look at the learning rate and its warm-up; a changing sample oscillates too" + _floor(settings),
     )
 
 

@@ -64,6 +64,7 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
         *_taught_lines(record),
         *_loss_lines(record, evidence),
         *_gradient_lines(record.parameters, max(LEAST_WIDTH, width)),
+        *_slope_lines(evidence),
     ]
     return [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
 
@@ -205,6 +206,14 @@ def _gradient_lines(parameters: Sequence[ParameterRecord], width: int) -> Iterat
             yield f"  and {len(rest) - len(smallest)} between"
     if none := [_with_reason(p) for p in parameters if p.max_grad is None]:
         yield f"no gradient at all ({len(none)} of {len(parameters)}): {shorten(none)}"
+
+
+def _slope_lines(evidence: Evidence | None) -> Iterator[str]:
+    """What reaches the optimizers of a step of the user's, beside the slope of what it reports."""
+    found = None if evidence is None else evidence.probed.agreement
+    for slope in found.slopes if found else ():
+        told = f"{number(slope.gradient)}, slope of the objective along it: {number(slope.measured)}"
+        yield f"gradient that reaches {slope.where}: {told}"
 
 
 def _columns(parameters: Sequence[ParameterRecord], room: int) -> list[str]:

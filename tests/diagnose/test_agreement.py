@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit.diagnose.agreement import Agreement, Slope
+from pytest_overfit.text.numbers import debug_lines
 
 Step = Callable[..., Tensor]
 
@@ -220,6 +221,7 @@ def test_the_units_of_a_scaler_are_understood() -> None:
     """A right loop agrees, and its floor is in the units of its loss; one that never unscales has a factor."""
     right, wrong = scaled(True), scaled(False)
     assert found(right).slopes[0].agrees
+    assert any(line.startswith("gradient that reaches SGD: ") for line in debug_lines(right))
     assert right.causes[0].id == "lr-low"
     assert "loss-scale" not in [cause.id for cause in right.causes]
     assert right.evidence is not None
@@ -250,6 +252,68 @@ def test_a_step_that_follows_another_loss_is_named_by_its_slope() -> None:
     wrong = follows(lambda predicted, y: F.mse_loss(predicted, y.flip(0)))
     assert wrong.causes[0].id == "wrong-backward"
     assert found(follows(F.mse_loss)).agrees
+
+
+def test_a_term_that_one_module_is_not_trained_for_is_seen() -> None:
+    """A small term of a head of its own is reported and not differentiated: along the whole gradient all seems well."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.large, self.small = nn.Linear(4, 64), nn.Linear(64, 3), nn.Linear(64, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.trunk(x).tanh()
+            return self.large(hidden), self.small(hidden)
+
+    def ask(whole: bool) -> OverfitResult:
+        def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+            optimizer.zero_grad()
+            large, small = model(batch[0])
+            first, second = F.mse_loss(large, batch[1]), 0.02 * F.mse_loss(small, batch[1][:, :1])
+            (first + second if whole else first).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return (first + second).detach()
+
+        torch.manual_seed(0)
+        data = torch.randn(6, 4), torch.randn(6, 3)
+        return run_overfit(Heads, data, step=step, optimizer=adam, max_steps=60, objective=1e-9)
+
+    for whole in (True, False):
+        evidence = ask(whole).evidence
+        assert evidence is not None
+        start = evidence.probed.agreement_at_start
+        assert start is not None
+        assert start.slopes[0].agrees
+        assert start.agrees == whole
+
+
+def test_asking_moves_no_schedule_on() -> None:
+    """What a step counts by itself, its schedule and its optimizer are after the run as without a diagnosis."""
+
+    def ends(diagnose: bool) -> tuple[float, int, int]:
+        model, taken = nn.Linear(4, 3), {"steps": 0}
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+        def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(batch[0]), batch[1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            taken["steps"] += 1
+            return loss
+
+        torch.manual_seed(0)
+        data = torch.randn(6, 4), torch.randn(6, 3)
+        run_overfit(
+            model, data, step=step, optimizer=optimizer, max_steps=5, keep_trained=True, diagnose=diagnose,
+            defects=diagnose, objective=1e9,
+        )  # fmt: skip
+        return optimizer.param_groups[0]["lr"], schedule.last_epoch, len(optimizer.state)
+
+    assert ends(True) == ends(False)
 
 
 def test_ratios_of_slopes() -> None:

@@ -44,7 +44,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
             f"{relu.dead:.0%} of {relu.units} units fire for no sample {when}"
             + (f"; no gradient reaches {shorten(silent)}" if silent else "")
             + proof(proven, "with fresh weights"),
-            "look at bias and weights before it, lower the learning rate, or use LeakyReLU or GELU",
+            "look at bias and weights before it, or use LeakyReLU or GELU",
             "proven" if proven else "shown" if when == "at the start" else "observed",
             {"dead": relu.dead, "units": float(relu.units)},
             weight=0.94 if not exploded else 0.3,
@@ -60,7 +60,8 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
             yield _at_bounds(evidence, op, fact)
             return
         if isinstance(fact, Attention) and fact.bound > ON_ONE_KEY and fact.deviation > HOT:
-            yield _on_one_key(op, fact.bound, fact.deviation, certain=True)
+            ends = (end.bound for at, end in with_fact(evidence.probed.ops, Attention) if at.region == op.region)
+            yield _on_one_key(op, fact.bound, fact.deviation, certain=max(ends, default=0.0) > ON_ONE_KEY)
             return
         if isinstance(fact, Squashed) and _is_peaked(op, fact):
             yield _on_one_key(op, fact.bound, fact.high or 0.0, certain=False)
@@ -171,7 +172,7 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: the loss falls to what biases alone can do.
 - **Evidence**: proven: the share of rectified units that are 0 for every sample, and a run that passes with fresh
   weights, or single columns of an output that are 0 for every sample, though the loss wants more.
-- **Fix**: look at bias and weights before the activation, lower the learning rate, use LeakyReLU or GELU.
+- **Fix**: look at bias and weights before the activation, use LeakyReLU or GELU.
 
 ### saturation
 

@@ -56,24 +56,6 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
             break
 
 
-def arguments(evidence: Evidence) -> Iterator[Cause]:
-    """Numbers far from zero that the model is given, whatever the batch holds."""
-    if evidence.learned:
-        return
-    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
-    for name, low, high in evidence.probed.arguments:
-        if max(abs(low), abs(high)) > max(2 * FAR, 2 * known):
-            yield Cause(
-                "input-scale",
-                f"argument {name} of the model",
-                f"the model is called with {name} of {number(low)} to {number(high)}",
-                "scale it to about -1..1, or embed it",
-                evidence={"low": low, "high": high},
-                weight=0.88,
-            )
-            return
-
-
 def fed(evidence: Evidence) -> Iterator[Cause]:
     """The first layers are given numbers far from zero that the batch does not hold: made, and not scaled, on the way.
 
@@ -98,29 +80,6 @@ def fed(evidence: Evidence) -> Iterator[Cause]:
         largest = max(largest, 2 * module.size if module.finite else largest)
 
 
-def giant(evidence: Evidence) -> Iterator[Cause]:
-    """Images and the like of a size that only a normalising layer can hide."""
-    for tensor in evidence.probed.tensors:
-        if (
-            tensor.is_input
-            and len(tensor.shape) > 2
-            and tensor.dtype.startswith("float")
-            and tensor.finite
-            and tensor.deviation > 1e4
-        ):
-            yield Cause(
-                "input-scale",
-                tensor.key,
-                f"{tensor.key} has a deviation of {number(tensor.deviation)} ({number(tensor.low)} to "
-                f"{number(tensor.high)})",
-                "divide by the largest value, or standardise",
-                evidence={"deviation": tensor.deviation},
-                certain=True,
-                weight=0.8,
-            )
-            return
-
-
 def _is_compared(evidence: Evidence, largest: float) -> bool:
     """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
     return any(max(map(abs, met.targets)) > 0.5 * largest for _, met in evidence.ops(Comparison) if met.targets)
@@ -129,7 +88,7 @@ def _is_compared(evidence: Evidence, largest: float) -> bool:
 FAMILY = Family(
     group="data",
     order=10,
-    rules=(scales, arguments, fed, giant),
+    rules=(scales, fed),
     docs="""
 ### target-scale
 

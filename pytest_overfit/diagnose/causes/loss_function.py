@@ -103,8 +103,8 @@ def clamped(evidence: Evidence) -> Iterator[Cause]:
 
 
 def floor(evidence: Evidence) -> Iterator[Cause]:
-    """No prediction that a search finds brings the loss below its limit."""
-    if not _has_floor(evidence):
+    """No prediction that a search finds brings the loss below its limit, and nothing else says why."""
+    if not _has_floor(evidence) or any(next(rule(evidence), None) for rule in (activated_twice, broadcasts, clamped)):
         return
     found, limit = evidence.probed.floor, evidence.limit_of_objective()
     assert found is not None
@@ -113,30 +113,18 @@ def floor(evidence: Evidence) -> Iterator[Cause]:
         return
     smoothing = max((compared.smoothing for _, compared in evidence.ops(Comparison)), default=0.0)
     reached = found.reached
-    ends = [reached] if found.elsewhere is None else sorted((reached, found.elsewhere))
-    own = min((value for value in evidence.objective if value < (1 - SAME) * ends[0]), default=None)
-    said = f"the best that a search over free predictions found is {number(ends[0])} (limit {number(limit)})"
-    if ends[-1] > (1 + SAME) * ends[0]:
-        said += f", from another start {number(ends[-1])}"
-    if own is not None:
-        said += f", and the run itself was at {number(own)}"
-    local = own is not None or ends[-1] > (1 + SAME) * ends[0]  # a floor is where every search ends
+    said = f"the best that a search over free predictions found is {number(reached)} (limit {number(limit)})"
     if smoothing:
         said += f"; label smoothing is {number(smoothing)}"
-    if local:
-        way_out = "look at the loss: it has several minima, so this is no floor, and a limit above it may hide a fault"
-    elif smoothing:
-        way_out = f"train this test without label smoothing, or state objective={number(1.1 * reached)}"
-    else:
-        way_out = f"state a limit above it: objective={number(1.1 * reached)}"
+    way_out = "train this test without label smoothing, or state" if smoothing else "state a limit above it:"
     near = bool(evidence.objective) and min(evidence.objective) < 1.5 * found.reached + 0.02 * evidence.objective[0]
     yield Cause(
         "loss-floor",
         LOSS,
         said,
-        way_out,
-        evidence={"floor": found.reached, "limit": limit},
-        weight=0.86 if near and not local else 0.5,
+        f"{way_out} objective={number(1.1 * reached)}",
+        evidence={"floor": reached, "limit": limit},
+        weight=0.86 if near else 0.5,
     )
 
 
@@ -144,9 +132,10 @@ def _has_floor(evidence: Evidence) -> bool:
     found, limit = evidence.probed.floor, evidence.limit_of_objective()
     if found is None or limit is None or limit <= 0 or found.steps < 50 or evidence.learned:
         return False
-    if any(value < limit for value in evidence.objective):  # the run has been where the search did not get
+    ends = [found.reached] if found.elsewhere is None else [found.reached, found.elsewhere]
+    if max(ends) > (1 + SAME) * min(ends):  # a floor is where every search ends
         return False
-    if found.elsewhere is not None and found.elsewhere <= limit:
+    if any(value < (1 - SAME) * found.reached for value in evidence.objective):  # the run has been below it
         return False
     return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
 

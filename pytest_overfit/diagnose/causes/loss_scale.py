@@ -33,17 +33,6 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
             {"elements": elements},
             weight=0.85,
         )
-    elif factor is not None and 0 < factor < 1 and sgd and curve and _summed(evidence, elements):
-        yield Cause(
-            "loss-scale",
-            LOSS,
-            f"the objective starts at {number(curve[0])}, about {elements:.0f} times the mean error of its "
-            "elements, and learns with a hundredth of the rate",
-            "take the mean in place of the sum",
-            "proven",
-            {"first": curve[0], "elements": elements},
-            weight=0.8,
-        )
     if curve and limit is not None and 0 < curve[0] < limit and "supervised" in evidence.missed and _moves(evidence):
         mean = _mean_error(evidence)
         if mean and curve[0] < 0.02 * mean:
@@ -79,11 +68,6 @@ def _mean_error(evidence: Evidence) -> float | None:
         if op.name in ("difference", *REGRESSORS) and wanted is not None and given is not None:
             return (max(abs(wanted[1] - given[0]), abs(given[1] - wanted[0])) / 3) ** 2
     return None
-
-
-def _summed(evidence: Evidence, elements: float) -> bool:
-    mean = _mean_error(evidence)
-    return bool(mean) and elements >= 8 and evidence.objective[0] > 0.3 * elements * (mean or 0)
 
 
 def scaled_backward(evidence: Evidence) -> Iterator[Cause]:

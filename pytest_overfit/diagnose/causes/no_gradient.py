@@ -61,7 +61,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
 
 
 def vanishes(evidence: Evidence) -> Iterator[Cause]:
-    """Gradients shrink layer by layer, so that the first layers get next to nothing."""
+    """Gradients shrink layer by layer, so that the first layers, and not one tensor alone, get next to nothing."""
     matrices = [(m.name, m.gradient) for m in evidence.updates if len(m.shape) > 1 and m.gradient is not None]
     if evidence.learned or len(matrices) < 4:
         return
@@ -69,6 +69,8 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
     first = max(matrices[: max(2, len(matrices) // 4)], key=lambda pair: pair[1] or 0.0)
     last = max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
     if not first[1] or not last[1] or first[1] > 1e-5 * last[1] or last[1] > 1e3:
+        return
+    if any((gradient or 0.0) > 1e-4 * last[1] for _, gradient in matrices[: max(2, len(matrices) // 4)]):
         return
     yield Cause(
         "zero-gradient",

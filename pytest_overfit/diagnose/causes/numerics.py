@@ -166,6 +166,8 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
     real = [m for m in evidence.steps[0].modules if m.finite]
     inputs = max((abs(t.mean) + t.deviation for t in evidence.probed.tensors if t.is_input), default=1.0)
     wild = [m for m in real if m.size > EXPLODED * max(1.0, inputs)]
+    if not any(m.parameters and m.fed and m.size > m.fed for m in wild):  # a unit, as of pixels, is no weight
+        return
     gradient = max((m.gradient or 0.0 for m in evidence.updates), default=0.0)
     if not wild or (inputs > 20 and not proven):
         return

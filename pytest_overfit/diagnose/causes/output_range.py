@@ -33,11 +33,7 @@ def out_of_range(evidence: Evidence) -> Iterator[Cause]:
         return
     for output in predictions(evidence):
         compared = _compared(evidence, output)
-        cause = (
-            _beyond_activation(evidence, output, compared)
-            or _at_one(evidence, output, compared)
-            or _at_bounds(evidence, output, compared)
-        )
+        cause = _beyond_activation(evidence, output, compared) or _at_bounds(evidence, output, compared)
         if cause is not None:
             yield cause
             return
@@ -84,25 +80,6 @@ def _squasher(evidence: Evidence, output: Output) -> tuple[Op, Squashed] | None:
     ops = with_fact(evidence.probed.ops, Squashed)
     made = (pair for pair in ops if pair[0].name in ("tanh", "sigmoid") and pair[0].region != LOSS)
     return next((pair for pair in made if pair[1].bound > 0 and pair[0].shapes[-1] == output.shape), None)
-
-
-def _at_one(evidence: Evidence, output: Output, compared: Interval | None) -> Cause | None:
-    """An output that ends at 1 or -1 sharp, whatever makes it, and targets far from there."""
-    edge = any(abs(e - 1) < 2e-3 for e in (output.high, -output.low))
-    inside = max(-output.low, output.high) < 1.002
-    wanted = _wanted(evidence, output, compared)
-    if _squasher(evidence, output) or not edge or not inside or compared is None or not max(map(abs, wanted)) > 3:
-        return None
-    low, high = _best(evidence, output, compared)
-    return Cause(
-        "output-range",
-        f"output {output.name}",
-        f"{output.name} ends at {number(output.low)} to {number(output.high)}, and the loss wants "
-        f"{number(wanted[0])} to {number(wanted[1])}",
-        "bring targets and outputs to one range",
-        evidence={"low": low, "high": high},
-        weight=0.86,
-    )
 
 
 def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) -> Cause | None:

@@ -72,18 +72,14 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
         return
-    ratios = []
-    for step in evidence.steps:
-        if not step.differentiated or not math.isfinite(step.reported) or step.reported == 0:
-            return
-        sums = (step.differentiated[0], sum(step.differentiated), step.differentiated[-1])
-        ratios.append([value / step.reported for value in sums])
     found = evidence.agreement
-    steady = any(
-        max(r[i] for r in ratios) - min(r[i] for r in ratios) <= 2e-3 * max(abs(r[i]) for r in ratios) for i in range(3)
-    )
-    joined = any(step.connected for step in evidence.steps)
-    if steady or joined or _constant(evidence) or (found is not None and found.agrees):
+    rows = [(s.reported, (s.differentiated[0], sum(s.differentiated), s.differentiated[-1])) for s in evidence.steps
+            if s.differentiated and s.reported]  # fmt: skip
+    ratios = [[value / reported for value in values] for reported, values in rows]
+    steady = any(max(r) - min(r) <= 2e-3 * max(map(abs, r)) for r in zip(*ratios, strict=True))
+    if len(rows) < len(evidence.steps) or steady or not all(math.isfinite(reported) for reported, _ in rows):
+        return
+    if any(step.connected for step in evidence.steps) or _constant(evidence) or (found is not None and found.agrees):
         return
     last = evidence.steps[-1]
     yield Cause(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,40 +67,39 @@ def _arguments(kinds: set[type], kept: Kept) -> Iterator[None]:
 
 
 def _slope(kind: Any, args: tuple[Any, ...]) -> Slope | None:
-    """Of a random combination of the outputs; None where there is nothing to differentiate, or it is the identity."""
+    """Of a random combination of the outputs, along its own gradient.
+
+    None where there is nothing to differentiate, where it is the identity, and where it has steps: there an estimator
+    is meant.
+    """
     place = next((i for i, each in enumerate(args) if is_real(each) and each.requires_grad and each.numel()), None)
     if place is None:
         return None
     start, generator = args[place].detach(), torch.Generator().manual_seed(0)
-    direction = torch.randn(start.shape, generator=generator).sign().to(start)
+    others = [each.detach() if isinstance(each, Tensor) else each for each in args]
 
     def given(x: Tensor) -> list[Tensor]:
-        others = [each.detach() if isinstance(each, Tensor) else each for each in args]
-        with users_code():
-            out = kind.apply(*others[:place], x, *others[place + 1 :])
-        return [t for t in tensors_in([out]) if is_real(t)]
+        return [t for t in tensors_in([kind.apply(*others[:place], x, *others[place + 1 :])]) if is_real(t)]
 
-    with torch.enable_grad():
+    with torch.enable_grad(), users_code():
         x = start.clone().requires_grad_()
         outputs = [out for out in given(x * 1) if out.requires_grad]
-    if not outputs or any(out.shape == start.shape and torch.equal(out.detach(), start) for out in outputs):
+        if not outputs or any(out.shape == start.shape and torch.equal(out.detach(), start) for out in outputs):
+            return None
+        wanted = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
+        nothing = [torch.zeros_like(each) for each in wanted]
+        (gradient,) = torch.autograd.grad(outputs, x, wanted, retain_graph=True, materialize_grads=True)
+        (unasked,) = torch.autograd.grad(outputs, x, nothing, materialize_grads=True)
+    size = float(gradient.square().mean().sqrt())
+    if not 0 < size < math.inf:
         return None
-    wanted = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
-    gradient, nothing = (
-        torch.autograd.grad(outputs, x, [scale * each for each in wanted], retain_graph=True, allow_unused=True)[0]
-        for scale in (1.0, 0.0)
-    )
-    if gradient is None or nothing is None:
-        return None
-    width = WIDTH * (float(start.abs().mean()) or 1.0)
+    direction, width = gradient / size, WIDTH * (float(start.abs().mean()) or 1.0)
 
-    def at(distance: float) -> float:
-        with torch.no_grad():
-            found = [out.double() for out in given(start + distance * direction)]
-        return sum(float((out * each.double()).sum()) for out, each in zip(found, wanted, strict=True))
+    def slope(width: float) -> float:
+        with torch.no_grad(), users_code():
+            ends = zip(given(start + width * direction), given(start - width * direction), wanted, strict=True)
+            return sum(float(((up.double() - down) * each).sum()) for up, down, each in ends) / (2 * width)
 
-    slope = float((gradient * direction).sum())
-    blind = float(nothing.abs().max()) > 0.5 * float(gradient.abs().max()) > 0
-    wide, narrow = ((at(each) - at(-each)) / (2 * each) for each in (width, width / 4))
-    found = Slope(kind.__name__, slope, narrow, blind)
-    return found if Slope("", wide, narrow).agrees else None  # else it has steps, and an estimator is meant
+    found, wide = Slope(kind.__name__, size * gradient.numel(), slope(width / 4)), slope(width)
+    blind = float(unasked.abs().max()) > 0.5 * float(gradient.abs().max())
+    return replace(found, blind=blind) if replace(found, gradient=wide).agrees else None

@@ -45,7 +45,7 @@ class _Free:
         return self._replaced(self.stored[key], key, name or "output")
 
     def _replaced(self, nest: Any, key: tuple[int, int], path: str) -> Any:
-        if is_real(nest):
+        if is_real(nest) and nest.dim():  # a single number is the loss itself, of a model that computes its own
             place = (*key, path)
             if place not in self.leaves:
                 self.leaves[place] = _sane(nest).requires_grad_()

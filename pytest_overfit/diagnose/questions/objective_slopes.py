@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -36,9 +36,11 @@ from pytest_overfit.run.update import optimizers_heard
 
 MOST_CALLS = 16  # of a step between two updates: micro-batches that are counted over calls
 FALL = 1e-2  # of the objective: what a difference is to change it by
-SEEN = 1e-4  # of the objective: a change beyond the rounding of float32
+SEEN = 1e-4  # of the objective: a change far beyond the rounding of float32
+ROUNDED = 1e-5  # the same, just beyond it
 CURVED = 0.3  # of a difference: so much may the objective be curved within it
-TRIES = 4
+DIRECTIONS, MOST_MODULES, ASIDE = 3, 8, 0.01  # random ones of all, of modules; how far, of a parameter's size
+TRIES = 5  # widths beside the one that fits a right gradient
 SAME_DIRECTION = 0.999  # cosine of the gradients of one sample's outputs
 
 
@@ -140,12 +142,15 @@ def _keep(rows: list[Tensor], gradient: Tensor) -> None:
     rows.append(gradient.detach().clone())
 
 
-def measure_agreement(context: RunContext, samples: int | None, kinds: set[type] | None = None) -> Agreement:
+def measure_agreement(
+    context: RunContext, samples: int | None, kinds: set[type] | None = None, *, thorough: bool = False
+) -> Agreement:
     """The slopes of what a step reports, at the parameters that there are now; without a step those of functions alone.
 
     Args:
         samples: the length of the axis of samples.
         kinds: the autograd functions in the graph of a run without a step, where they are known already.
+        thorough: ask random directions too, which only a failed run is worth.
 
     Raises:
         Unanswerable: no optimizer steps, or a closure makes the gradients.
@@ -168,6 +173,7 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
     return Agreement(
         reported=made.reported,
         slopes=tuple(slopes),
+        elsewhere=_elsewhere(step, made) if thorough else None,
         functions=functions,
         differentiated=math.fsum(made.roots),
         backwards=len(made.roots),
@@ -178,38 +184,59 @@ def measure_agreement(context: RunContext, samples: int | None, kinds: set[type]
 
 def _slope(step: _Step, name: str, pairs: list[tuple[Tensor, Tensor]], reported: float) -> Slope | None:
     """The slope along the gradient's own direction; None where the objective is no smooth number there."""
-    norm = math.sqrt(sum(float(g.double().square().sum()) for _, g in pairs))
-    size = math.sqrt(sum(float(p.detach().double().square().sum()) for p, _ in pairs))
+    norm, size = _norm(g for _, g in pairs), _norm(p.detach() for p, _ in pairs)
     if not 0 < norm < math.inf or not math.isfinite(reported) or not reported:
         return None
-    kept = [p.detach().clone() for p, _ in pairs]
-
-    def at(distance: float) -> float:
-        step.begin()
-        with torch.no_grad():
-            for p, g in pairs:
-                p.add_(g.to(p.dtype), alpha=distance / norm)
-        try:
-            return step.reported()
-        finally:
-            with torch.no_grad():
-                for (p, _), old in zip(pairs, kept, strict=True):
-                    p.copy_(old)
-
-    width = 1e-3 * (size or 1.0)  # what is right for a gradient that is may be anything for one that is wrong
-    last = None
-    for _ in range(2 * TRIES):
-        up, down = at(width), at(-width)
-        moved, bent = abs(up - down), abs(up + down - 2 * reported)
-        measured = (up - down) / (2 * width)
-        seen = moved > SEEN * abs(reported)
-        found = Slope(name, norm, measured)
-        if seen and bent < CURVED * moved:
-            if found.agrees or (last is not None and Slope(name, last, measured).agrees):
-                return found
-            last = measured
-        width *= 0.25 if seen else 4.0
+    last, fits = None, min(FALL * abs(reported) / norm, 1e-2 * size)
+    for width in (fits or FALL, *(1e-3 * (size or 1.0) * 0.25**k for k in range(TRIES))):
+        up, down = (_moved(step, pairs, distance / norm) for distance in (width, -width))
+        found = Slope(name, norm, (up - down) / (2 * width))
+        if abs(up - down) < SEEN * abs(reported) or abs(up + down - 2 * reported) > CURVED * abs(up - down):
+            last = None
+        elif found.agrees or (last is not None and Slope(name, last, found.measured).agrees):
+            return found
+        else:
+            last = found.measured
     return None
+
+
+def _elsewhere(step: _Step, made: _Made) -> Slope | None:
+    """The first random direction along which gradient and objective differ: over all that may learn, then by module."""
+    given = {id(p): g for pairs in made.gradients for p, g in pairs}
+    groups: dict[str, list[Tensor]] = {"": []}
+    for name, p in step.context.task.model.named_parameters():
+        if p.requires_grad and is_real(p) and p.numel():
+            groups[""].append(p)
+            groups.setdefault(name.partition(".")[0], []).append(p)
+    generator = torch.Generator().manual_seed(0)  # a step is seeded: its own would give one direction again and again
+    for name, held in (*[("", groups[""])] * DIRECTIONS, *list(groups.items())[1 : MOST_MODULES + 1]):
+        draws = ((p, torch.randn(p.shape, generator=generator).to(p)) for p in held)
+        along = [(p, draw * (p.detach().square().mean().sqrt() or ASIDE)) for p, draw in draws]
+        slope = sum(float((given[id(p)] * d).double().sum()) for p, d in along if id(p) in given)
+        up, down = (_moved(step, along, distance) for distance in (ASIDE, -ASIDE))
+        found = Slope(name, slope, (up - down) / (2 * ASIDE))
+        if not found.agrees and abs(found.measured - slope) * ASIDE > ROUNDED * abs(made.reported):
+            return found
+    return None
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+def _moved(step: _Step, pairs: Sequence[tuple[Tensor, Tensor]], distance: float) -> float:
+    """What is reported with parameters moved along a direction, and moved back."""
+    step.begin()
+    kept = [p.detach().clone() for p, _ in pairs]
+    with torch.no_grad():
+        for p, along in pairs:
+            p.add_(along.to(p.dtype), alpha=distance)
+    try:
+        return step.reported()
+    finally:
+        with torch.no_grad():
+            for (p, _), old in zip(pairs, kept, strict=True):
+                p.copy_(old)
 
 
 def _regrouped(step: _Step, made: _Made, samples: int) -> float | None:

@@ -27,7 +27,6 @@ from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly,
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import listened_to
@@ -170,15 +169,6 @@ class TrainedModel:
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
-        with self.questions.asking("the range of the inputs"):
-            self._know(
-                arguments=tuple(
-                    (name, float(tensor.detach().min()), float(tensor.detach().max()))
-                    for call in calls
-                    for name, tensor in call.arguments()
-                    if is_real(tensor) and tensor.numel()
-                )
-            )
 
     @property
     def reordered(self) -> bool:
