@@ -54,7 +54,7 @@ def train(program: Program, seed: int = 0) -> Plain:
         loss = program.loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
     idle = [name for name, each in model.named_parameters() if name in before and torch.equal(each, before[name])]
     return Plain(tuple(losses), seconds, tuple(idle))

@@ -180,22 +180,11 @@ def networks_of_noise() -> Iterator[Program]:
         lambda model, batch: F.mse_loss(
             model(batch["noisy"], batch["step"], batch["text"], batch["hint"]), batch["noise"]
         ),
-        0.3,
+        0.5,
         f"{conv} adapter",
         lr=1e-2,
+        steps=100,
     )
-    yield program(
-        "UNet1DModel",
-        lambda: diffusers.UNet1DModel(
-            sample_size=32, in_channels=2, out_channels=2, block_out_channels=(16, 32), layers_per_block=1,
-            down_block_types=("DownBlock1DNoSkip", "DownBlock1D"), up_block_types=("UpBlock1D", "UpBlock1DNoSkip"),
-            extra_in_channels=16,
-        ),
-        lambda: {"noisy": normal(2, 2, 32), "noise": normal(2, 2, 32, seed=1), "step": torch.tensor([700, 300])},
-        tell_noise,
-        0.02,
-        conv,
-    )  # fmt: skip
 
 
 def transformers() -> Iterator[Program]:
@@ -294,7 +283,7 @@ def autoencoders() -> Iterator[Program]:
             num_decoder_blocks=(1, 1), latent_channels=4,
         ),
         small_images,
-        lambda model, batch: F.mse_loss(model(batch).sample, batch),
+        lambda model, batch: F.mse_loss(model.decode(model.encode(batch).latents).sample, batch),
         0.02,
         "conv residual",
         lr=3e-3,

@@ -24,11 +24,17 @@ SIZE = {
 TEXT = "ids attention_mask padding attention norm residual embedding dict adapter"
 
 
-def bert() -> nn.Module:
+def bert(initializer_range: float = 0.02) -> nn.Module:
     """A classifier of text without dropout."""
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return t.BertForSequenceClassification(
-        t.BertConfig(**SIZE, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        t.BertConfig(**SIZE, **dropout, num_labels=3, initializer_range=initializer_range)
     )
+
+
+def lively_bert() -> nn.Module:
+    """The same with weights as large as trained ones, so that a prompt changes what it sees."""
+    return bert(initializer_range=0.2)
 
 
 def llama() -> nn.Module:
@@ -100,7 +106,12 @@ def updates() -> Iterator[Program]:
     classify: dict[str, Any] = {"task_type": "SEQ_CLS"}
     both = ["query", "value"]
     yield program(
-        "LoraModel", bert, lambda: peft.LoraConfig(**classify, r=8, target_modules=both), labelled, 0.05, f"{TEXT} labels"
+        "LoraModel",
+        bert,
+        lambda: peft.LoraConfig(**classify, r=8, target_modules=both),
+        labelled,
+        0.05,
+        f"{TEXT} labels",
     )
     yield program(
         "LoraModel-dropout",
@@ -122,9 +133,11 @@ def updates() -> Iterator[Program]:
     yield program(
         "LoraModel-causal",
         llama,
-        lambda: peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules="all-linear"),
+        lambda: peft.LoraConfig(
+            task_type="CAUSAL_LM", r=8, target_modules="all-linear", modules_to_save=["lm_head", "embed_tokens"]
+        ),
         continued,
-        0.3,
+        0.05,
         f"{TEXT} causal",
     )
     yield program(
@@ -136,10 +149,20 @@ def updates() -> Iterator[Program]:
         f"{TEXT} causal",
     )
     yield program(
-        "LoHaModel", bert, lambda: peft.LoHaConfig(**classify, r=4, target_modules=both), labelled, 0.05, f"{TEXT} labels"
+        "LoHaModel",
+        bert,
+        lambda: peft.LoHaConfig(**classify, r=4, target_modules=both),
+        labelled,
+        0.05,
+        f"{TEXT} labels",
     )
     yield program(
-        "LoKrModel", bert, lambda: peft.LoKrConfig(**classify, r=4, target_modules=both), labelled, 0.05, f"{TEXT} labels"
+        "LoKrModel",
+        bert,
+        lambda: peft.LoKrConfig(**classify, r=4, target_modules=both),
+        labelled,
+        0.05,
+        f"{TEXT} labels",
     )
     yield program(
         "AdaLoraModel",
@@ -176,31 +199,31 @@ def prompts() -> Iterator[Program]:
             task_type="SEQ_CLS", target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]
         ),
         labelled,
-        0.05,
+        0.1,
         f"{TEXT} labels",
-    )
-    yield program(
-        "PromptEmbedding",
-        llama,
-        lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
-        continued,
-        3.6,
-        f"{TEXT} causal",
-        steps=300,
         lr=3e-2,
     )
     yield program(
+        "PromptEmbedding",
+        lively_bert,
+        lambda: peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=8),
+        labelled,
+        0.1,
+        f"{TEXT} labels",
+    )
+    yield program(
         "PrefixEncoder",
-        llama,
-        lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8, prefix_projection=True, encoder_hidden_size=32),
-        continued,
-        3.6,
-        f"{TEXT} causal",
-        steps=300,
+        lively_bert,
+        lambda: peft.PrefixTuningConfig(
+            task_type="SEQ_CLS", num_virtual_tokens=8, prefix_projection=True, encoder_hidden_size=32
+        ),
+        labelled,
+        0.1,
+        f"{TEXT} labels",
     )
     yield program(
         "PromptEncoder",
-        bert,
+        lively_bert,
         lambda: peft.PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=6, encoder_hidden_size=32),
         labelled,
         0.1,
@@ -208,9 +231,9 @@ def prompts() -> Iterator[Program]:
     )
     yield program(
         "LNTuningModel",
-        bert,
-        lambda: peft.LNTuningConfig(task_type="SEQ_CLS"),
+        lively_bert,
+        lambda: peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"]),
         labelled,
-        0.05,
+        0.1,
         f"{TEXT} labels",
     )
