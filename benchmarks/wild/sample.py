@@ -13,7 +13,6 @@ from benchmarks.wild.operators.operator import Operator
 from benchmarks.wild.pool import Ended, run_all
 
 TRIES = 12  # programs that an operator tries in one turn
-AT_ONCE = 16  # healthy programs between two words
 
 
 @dataclass
@@ -85,13 +84,11 @@ def healthy_rows(
 ) -> list[Row]:
     """Every program as it is."""
     rows: list[Row] = []
-    for start in range(0, len(programs), AT_ONCE):
-        here = programs[start : start + AT_ONCE]
-        works = [functools.partial(_healthy, program, seed) for program in here]
-        for program, ended in zip(here, run_all(works, jobs, seconds), strict=True):
-            is_row = isinstance(ended.answer, Row)
-            rows.append(ended.answer if is_row else Row(program.name, program.library, raised=ended.why))
-            tell(rows[-1])
+    works = [functools.partial(_healthy, program, seed) for program in programs]
+    for program, ended in zip(programs, run_all(works, jobs, seconds), strict=True):
+        is_row = isinstance(ended.answer, Row)
+        rows.append(ended.answer if is_row else Row(program.name, program.library, raised=ended.why))
+        tell(rows[-1])
     return rows
 
 
