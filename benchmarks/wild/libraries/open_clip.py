@@ -44,7 +44,7 @@ def sigmoid_pairs(model: nn.Module, batch: Any) -> Tensor:
 
 def captioned(model: nn.Module, batch: Any) -> Tensor:
     """Contrast, and the caption token by token."""
-    out = model(batch["image"], batch["text"])
+    out = model(batch["image"], batch["text"][:, :7])
     contrastive, caption = losses.CoCaLoss(caption_loss_weight=1.0, clip_loss_weight=1.0)(**out)
     total: Tensor = contrastive + caption
     return total
@@ -79,9 +79,9 @@ def programs() -> Iterator[Program]:
     )
     yield program(
         "CoCa",
-        lambda: CoCa(
+        lambda: _initialised(
             32,
-            {**TEXT, "context_length": 8, "attn_pooler_heads": 2},
+            {**TEXT, "context_length": 7, "attn_pooler_heads": 2},
             {**TEXT, "embed_cls": True, "output_tokens": True, "context_length": 7, "pad_id": 0},
             {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
         ),
@@ -90,6 +90,13 @@ def programs() -> Iterator[Program]:
         f"{TRAITS} terms causal",
     )
     yield program("ClipLoss-frozen_tower", locked, contrast, 0.1, f"{TRAITS} adapter")
+
+
+def _initialised(*sizes: Any) -> nn.Module:
+    """A CoCa whose decoder has its initial weights: the class leaves them to its user."""
+    model = CoCa(*sizes)
+    model.text_decoder.init_parameters()
+    return model
 
 
 def locked() -> nn.Module:
