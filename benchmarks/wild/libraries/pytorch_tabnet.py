@@ -33,12 +33,13 @@ def programs() -> Iterator[Program]:
             f"pytorch_tabnet/TabNet-{mask}",
             "pytorch_tabnet",
             lambda mask=mask: TabNet(
-                7, 3, n_d=8, n_a=8, n_steps=3, cat_idxs=[6], cat_dims=[4], cat_emb_dim=2, virtual_batch_size=16,
+                7, 3, n_d=8, n_a=8, n_steps=3, cat_idxs=[6], cat_dims=[4], cat_emb_dim=[2], virtual_batch_size=16,
                 mask_type=mask, group_attention_matrix=torch.eye(7),
             ),
             rows,
             sparse_labels,
             0.1,
             lr=2e-2,
+            given={"unused": ["tabnet.initial_bn.*"]},  # the encoder has one of its own
             traits=traits,
         )  # fmt: skip

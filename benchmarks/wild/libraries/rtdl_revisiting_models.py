@@ -66,7 +66,8 @@ def programs() -> Iterator[Program]:
         library,
         lambda: rtdl.FTTransformer(
             n_cont_features=5, cat_cardinalities=[3, 3], d_out=1, n_blocks=2, d_block=32, attention_n_heads=2,
-            attention_dropout=0.2, ffn_d_hidden=None, ffn_d_hidden_multiplier=2.0, ffn_dropout=0.1, residual_dropout=0.0,
+            attention_dropout=0.2, ffn_d_hidden=None, ffn_d_hidden_multiplier=2.0, ffn_dropout=0.1,
+            residual_dropout=0.0,
         ),
         rows,
         values,

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import googlenet, regnet, segmentation, shufflenetv2, squeezenet, swin_transformer, video
+from torchvision.models import regnet, segmentation, shufflenetv2, swin_transformer, video
 from torchvision.models.detection import anchor_utils, fcos, retinanet
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
@@ -150,8 +150,8 @@ def programs() -> Iterator[Program]:
     """Boxes, pixels, classes, videos."""
     boxes = "image conv norm terms list_of_targets dict"
     images = lambda size=32, count=6: (normal(count, 3, size, size), classes(count, 3))  # noqa: E731
-    yield program("RetinaNet", retina, scenes, detection, 0.2, boxes, steps=100)
-    yield program("FCOS", centres, scenes, detection, 1.2, boxes, steps=100)
+    yield program("RetinaNet", retina, scenes, detection, 0.4, boxes)
+    yield program("FCOS", centres, scenes, detection, 0.9, boxes, steps=100)
     yield program("generalized_box_iou_loss", BoxHead, one_box, box_and_score, 0.1, "image conv norm terms dict tuple")
     yield program(
         "FCN",
@@ -165,7 +165,9 @@ def programs() -> Iterator[Program]:
     )
     yield program(
         "GoogLeNet",
-        lambda: googlenet.GoogLeNet(num_classes=3, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0),
+        lambda: torchvision.models.GoogLeNet(
+            num_classes=3, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
+        ),
         lambda: images(64, 4),
         with_auxiliary,
         0.1,
@@ -179,16 +181,6 @@ def programs() -> Iterator[Program]:
         cross_entropy,
         0.1,
         "image conv norm batchnorm labels",
-    )
-    yield program(
-        "SqueezeNet",
-        lambda: squeezenet.SqueezeNet("1_1", num_classes=3, dropout=0.0),
-        lambda: images(48),
-        cross_entropy,
-        0.05,
-        "image conv labels",
-        steps=100,
-        lr=5e-4,
     )
     yield program(
         "RegNet",

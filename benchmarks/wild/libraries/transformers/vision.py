@@ -179,7 +179,8 @@ def dense() -> Iterator[Program]:
         lambda: t.SegformerForSemanticSegmentation(
             t.SegformerConfig(
                 num_encoder_blocks=2, depths=[1, 1], sr_ratios=[4, 2], hidden_sizes=[16, 32],
-                num_attention_heads=[1, 2], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2], decoder_hidden_size=32, num_labels=3,
+                num_attention_heads=[1, 2], patch_sizes=[7, 3], strides=[4, 2],
+                mlp_ratios=[2, 2], decoder_hidden_size=32, num_labels=3,
             )
         ),
         regions,
@@ -269,8 +270,8 @@ def patches() -> Iterator[Program]:
                 decoder_intermediate_size=64, mask_ratio=0.5,
             )
         ),
-        pictures,
-        0.06,
+        lambda: {"pixel_values": uniform(4, 3, 1, 1).repeat(1, 1, 32, 32)},
+        0.02,
         f"{VIT} regression stochastic",
         given=DROPOUT,
         steps=300,
