@@ -31,7 +31,7 @@ class Convolutions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.activation = cnn.Conv1d(1, 12, 5, padding=2), cnn.BatchNorm1d(12), cnn.CReLU()
+        self.first, self.norm, self.activation = cnn.Conv1d(1, 12, 5, padding=2), cnn.BatchNorm1d(12), cnn.modReLU()
         self.second = cnn.Conv1d(12, 1, 5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def programs() -> Iterator[Program]:
         Recogniser,
         spoken,
         connectionist,
-        0.2,
+        0.05,
         lr=3e-3,
         given={"stochastic": True},
         traits=traits,

@@ -44,4 +44,4 @@ def next_token(model: nn.Module, ids: Any) -> Tensor:
 def programs() -> Iterator[Program]:
     """A language model."""
     traits = frozenset(["ids", "embedding", "tied", "norm", "residual", "causal", "recurrent", "conv"])
-    yield Program("mambapy/Mamba", "mambapy", Language, sentences, next_token, 0.1, lr=3e-3, traits=traits)
+    yield Program("mambapy/Mamba", "mambapy", Language, sentences, next_token, 0.02, lr=3e-3, traits=traits)

@@ -36,7 +36,6 @@ def programs() -> Iterator[Program]:
     """Closed form and differential equation."""
     traits = frozenset(["recurrent", "regression", "dict", "tuple", "series"])
     sizes = {"lr": 2e-2, "steps": 200, "traits": traits}
-    yield Program("ncps/CfC", "ncps", lambda: CfC(2, 24, proj_size=1), waves, told, 0.02, **sizes)
     yield Program("ncps/CfC-wired", "ncps", lambda: CfC(2, wirings.AutoNCP(20, 1)), waves, told, 0.02, **sizes)
     yield Program(
         "ncps/LTC", "ncps", lambda: LTC(2, wirings.FullyConnected(12, 1), ode_unfolds=3), waves, told, 0.02, **sizes

@@ -63,7 +63,7 @@ def programs() -> Iterator[Program]:
         autoregressive,
         points,
         likelihood,
-        1.6,
+        1.4,
         traits=frozenset(["flow", "dict", "causal"]),
         **shared,
     )
@@ -73,7 +73,7 @@ def programs() -> Iterator[Program]:
         splines,
         points,
         conditional,
-        1.3,
+        0.8,
         traits=frozenset(["flow", "dict"]),
         **shared,
     )

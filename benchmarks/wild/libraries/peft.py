@@ -91,6 +91,7 @@ def program(
         own_loss,
         limit,
         traits=traits_of,
+        own_call=lambda: {"loss": None},
         **settings,
     )
 

@@ -77,7 +77,7 @@ def programs() -> Iterator[Program]:
         ),
         (
             "SoftmaxLoss",
-            lambda model: losses.SoftmaxLoss(model, sentence_embedding_dimension=32, num_labels=3),
+            lambda model: losses.SoftmaxLoss(model, embedding_dimension=32, num_labels=3),
             batch(2, lambda: torch.arange(6) % 3),
             0.05,
             {"labels"},

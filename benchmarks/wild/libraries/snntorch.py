@@ -70,6 +70,6 @@ def programs() -> Iterator[Program]:
     """By what is read of the last neurons."""
     traits = frozenset(["labels", "tuple", "recurrent", "spiking"])
     batch = lambda: (normal(6, 8), classes(6, 3))  # noqa: E731
-    yield Program("snntorch/Leaky", "snntorch", leaky, batch, rates, 0.75, lr=1e-2, traits=traits)
+    yield Program("snntorch/Leaky", "snntorch", leaky, batch, rates, 0.6, lr=1e-2, traits=traits)
     yield Program("snntorch/Leaky-potential", "snntorch", leaky, batch, potentials, 0.05, lr=1e-2, traits=traits)
     yield Program("snntorch/Synaptic", "snntorch", synaptic, batch, counts, 0.1, lr=1e-2, traits=traits)

@@ -47,7 +47,7 @@ def programs() -> Iterator[Program]:
         Sparse,
         tokens,
         balanced,
-        0.3,
+        0.05,
         lr=3e-3,
         steps=300,
         given={"stochastic": True},

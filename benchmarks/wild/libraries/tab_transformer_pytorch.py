@@ -29,15 +29,21 @@ def programs() -> Iterator[Program]:
     size = {"categories": (4, 4, 4), "num_continuous": 5, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8}
     dropout = {"attn_dropout": 0.1, "ff_dropout": 0.1}
     traits = frozenset(["table", "tuple", "attention", "norm", "residual", "embedding", "dropout"])
-    for name, network in (("TabTransformer", TabTransformer), ("FTTransformer", FTTransformer)):
+    noise = {"stochastic": True}
+    spare = {**noise, "unused": ["special_token_embed.weight"]}  # the library's, for categories that are missing
+    networks = (
+        ("TabTransformer", spare, lambda: TabTransformer(**size, **dropout, mlp_act=nn.ReLU(), num_residual_streams=1)),
+        ("FTTransformer", noise, lambda: FTTransformer(**size, **dropout, num_residual_streams=1)),
+    )
+    for name, given, network in networks:
         yield Program(
             f"tab_transformer_pytorch/{name}",
             "tab_transformer_pytorch",
-            lambda network=network: network(**size, **dropout),
+            network,
             rows,
             binary,
             0.05,
             lr=3e-3,
-            given={"stochastic": True},
+            given=given,
             traits=traits,
         )
