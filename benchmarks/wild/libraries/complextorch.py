@@ -66,7 +66,7 @@ def programs() -> Iterator[Program]:
         Classifier,
         lambda: (complex_normal(6, 6), classes(6, 3)),
         lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
-        0.05,
+        0.01,
         lr=1e-2,
         traits=traits | {"labels"},
     )

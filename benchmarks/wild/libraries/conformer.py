@@ -57,7 +57,7 @@ def programs() -> Iterator[Program]:
         Recogniser,
         spoken,
         connectionist,
-        0.05,
+        0.02,
         lr=3e-3,
         given={"stochastic": True},
         traits=traits,

@@ -139,7 +139,7 @@ def labelled() -> Iterator[Program]:
         lambda: nets.UNet(3, 1, 3, channels=(8, 16, 32), strides=(2, 2), num_res_units=1),
         organs,
         by(dice_entropy),
-        0.2,
+        0.02,
         f"{conv} labels volume",
     )
     yield program(
@@ -147,7 +147,7 @@ def labelled() -> Iterator[Program]:
         lambda: nets.BasicUNet(2, 1, 1, features=(8, 8, 16, 16, 16, 8)),
         slices,
         by_key(losses.DiceLoss(sigmoid=True)),
-        0.1,
+        0.02,
         f"{conv} image dict",
     )
     yield program(
@@ -174,7 +174,7 @@ def labelled() -> Iterator[Program]:
         ),
         slices,
         by_key(losses.GeneralizedDiceLoss(sigmoid=True)),
-        0.1,
+        0.02,
         f"{conv} image dict dropout",
         given={"stochastic": True},
     )
@@ -183,7 +183,7 @@ def labelled() -> Iterator[Program]:
         lambda: nets.AttentionUnet(2, 1, 1, channels=(8, 16), strides=(2,)),
         slices,
         by_key(losses.TverskyLoss(sigmoid=True)),
-        0.1,
+        0.02,
         f"{conv} image dict attention batchnorm",
     )
 
@@ -195,7 +195,7 @@ def others() -> Iterator[Program]:
         lambda: nets.DenseNet(3, 1, 3, init_features=8, growth_rate=4, block_config=(2, 2)),
         lambda: (normal(6, 1, 12, 12, 12), classes(6, 3)),
         cross_entropy,
-        0.05,
+        0.03,
         "conv norm batchnorm labels volume",
         lr=3e-3,
     )
@@ -207,7 +207,7 @@ def others() -> Iterator[Program]:
         ),
         lambda: (normal(6, 1, 16, 16), classes(6, 3)),
         lambda model, batch: F.cross_entropy(model(batch[0])[0], batch[1]),
-        0.05,
+        0.015,
         "image attention norm residual labels tuple",
         lr=1e-3,
         given={"unused": ["blocks.*.norm_cross_attn.*"]},  # there is nothing to attend to across
@@ -217,7 +217,7 @@ def others() -> Iterator[Program]:
         lambda: nets.VarAutoEncoder(2, (1, 16, 16), 1, latent_size=8, channels=(8, 16), strides=(2, 2)),
         smooth,
         variational,
-        0.08,
+        0.025,
         "image conv norm regression terms stochastic tuple",
         given={"stochastic": True},
     )
@@ -241,6 +241,6 @@ def others() -> Iterator[Program]:
         lambda: nets.Regressor((1, 16, 16), (2,), channels=(8, 16), strides=(2, 2)),
         lambda: (normal(6, 1, 16, 16), normal(6, 2, seed=1)),
         lambda model, batch: F.smooth_l1_loss(model(batch[0]), batch[1]),
-        0.02,
+        0.01,
         "image conv norm regression",
     )

@@ -55,7 +55,7 @@ def programs() -> Iterator[Program]:
         lambda: FNO((8, 8), 1, 1, 16, n_layers=2),
         fields,
         relative,
-        0.1,
+        0.08,
         lr=5e-3,
         traits=traits,
     )
@@ -65,7 +65,7 @@ def programs() -> Iterator[Program]:
         lambda: FNO((8,), 1, 1, 16, n_layers=2),
         waves,
         lines,
-        0.02,
+        0.01,
         lr=5e-3,
         traits=traits - {"dict"},
     )
@@ -75,7 +75,7 @@ def programs() -> Iterator[Program]:
         lambda: TFNO((8, 8), 1, 1, 16, n_layers=2, factorization="tucker", rank=0.3),
         fields,
         with_slopes,
-        0.2,
+        0.07,
         lr=5e-3,
         traits=traits,
     )

@@ -58,17 +58,17 @@ def program(
 def programs() -> Iterator[Program]:
     """Two towers, by contrast and by pairs."""
     convolutional = {**VISION, "layers": (1, 1, 1, 1), "width": 16}
-    yield program("CLIP", lambda: CLIP(32, VISION, TEXT), contrast, 0.1)
+    yield program("CLIP", lambda: CLIP(32, VISION, TEXT), contrast, 0.01)
     yield program(
-        "CLIP-resnet", lambda: CLIP(32, convolutional, TEXT), contrast, 0.1, f"{TRAITS} conv batchnorm", steps=100
+        "CLIP-resnet", lambda: CLIP(32, convolutional, TEXT), contrast, 0.01, f"{TRAITS} conv batchnorm", steps=100
     )
     yield program(
         "CustomTextCLIP-siglip",
         lambda: CustomTextCLIP(32, VISION, TEXT, init_logit_scale=2.3026, init_logit_bias=-10.0),
         sigmoid_pairs,
-        0.3,
+        0.45,
     )
-    yield program("ClipLoss-frozen_tower", locked, contrast, 0.1, f"{TRAITS} adapter")
+    yield program("ClipLoss-frozen_tower", locked, contrast, 0.01, f"{TRAITS} adapter")
 
 
 def locked() -> nn.Module:

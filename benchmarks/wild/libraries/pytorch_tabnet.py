@@ -38,7 +38,7 @@ def programs() -> Iterator[Program]:
             ),
             rows,
             sparse_labels,
-            0.1,
+            0.01,
             lr=2e-2,
             given={"unused": ["tabnet.initial_bn.*"]},  # the encoder has one of its own
             traits=traits,

@@ -65,21 +65,21 @@ def programs() -> Iterator[Program]:
     nothing = lambda: torch.zeros(6)  # noqa: E731
     for name, criterion, data, limit, more in (
         ("CosineSimilarityLoss", losses.CosineSimilarityLoss, batch(2, scores), 0.01, {"regression"}),
-        ("MultipleNegativesRankingLoss", losses.MultipleNegativesRankingLoss, batch(2, nothing), 0.05, {"contrastive"}),
-        ("TripletLoss", losses.TripletLoss, batch(3, nothing), 0.1, {"contrastive"}),
-        ("CoSENTLoss", losses.CoSENTLoss, batch(2, scores), 0.1, {"regression"}),
+        ("MultipleNegativesRankingLoss", losses.MultipleNegativesRankingLoss, batch(2, nothing), 0.01, {"contrastive"}),
+        ("TripletLoss", losses.TripletLoss, batch(3, nothing), 0.02, {"contrastive"}),
+        ("CoSENTLoss", losses.CoSENTLoss, batch(2, scores), 0.01, {"regression"}),
         (
             "ContrastiveLoss",
             losses.ContrastiveLoss,
             batch(2, lambda: torch.tensor([1, 0, 1, 0, 1, 0])),
-            0.02,
+            0.002,
             {"labels"},
         ),
         (
             "SoftmaxLoss",
             lambda model: losses.SoftmaxLoss(model, embedding_dimension=32, num_labels=3),
             batch(2, lambda: torch.arange(6) % 3),
-            0.05,
+            0.01,
             {"labels"},
         ),
     ):

@@ -91,7 +91,7 @@ def programs() -> Iterator[Program]:
         lambda: ActorCriticPolicy(NUMBERS, MOVES, rate),
         recorded,
         proximal,
-        0.1,
+        -0.1,
         given={"unbounded": True},
     )
     yield program(
@@ -99,7 +99,7 @@ def programs() -> Iterator[Program]:
         lambda: MultiInputActorCriticPolicy(senses, MOVES, rate),
         several_senses,
         behaviour,
-        0.05,
+        0.01,
         given={"unused": ["mlp_extractor.value_net.*", "value_net.*"]},
         traits="labels",
     )

@@ -42,7 +42,7 @@ def programs() -> Iterator[Program]:
             network,
             rows,
             binary,
-            0.05,
+            0.02,
             lr=3e-3,
             given=given,
             traits=traits,

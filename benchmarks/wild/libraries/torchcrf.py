@@ -55,7 +55,7 @@ def programs() -> Iterator[Program]:
             lambda recurrent=recurrent: Tagger(recurrent),
             tagged,
             likelihood,
-            0.05,
+            0.01,
             lr=1e-2,
             traits=traits,
         )

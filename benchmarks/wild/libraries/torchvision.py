@@ -152,13 +152,13 @@ def programs() -> Iterator[Program]:
     images = lambda size=32, count=6: (normal(count, 3, size, size), classes(count, 3))  # noqa: E731
     yield program("RetinaNet", retina, scenes, detection, 0.4, boxes)
     yield program("FCOS", centres, scenes, detection, 0.9, boxes, steps=100)
-    yield program("generalized_box_iou_loss", BoxHead, one_box, box_and_score, 0.1, "image conv norm terms dict tuple")
+    yield program("generalized_box_iou_loss", BoxHead, one_box, box_and_score, 0.2, "image conv norm terms dict tuple")
     yield program(
         "FCN",
         fully_convolutional,
         pixels,
         pixel_classes,
-        0.2,
+        0.12,
         "image conv norm batchnorm dropout terms dict labels masked",
         given={"stochastic": True},
         lr=5e-3,
@@ -170,7 +170,7 @@ def programs() -> Iterator[Program]:
         ),
         lambda: images(64, 4),
         with_auxiliary,
-        0.1,
+        0.01,
         "image conv norm batchnorm terms tuple labels",
         steps=20,
     )
@@ -179,7 +179,7 @@ def programs() -> Iterator[Program]:
         lambda: shufflenetv2.ShuffleNetV2([1, 1, 1], [8, 16, 32, 32, 64], num_classes=3),
         images,
         cross_entropy,
-        0.1,
+        0.03,
         "image conv norm batchnorm labels",
     )
     yield program(
@@ -215,7 +215,7 @@ def programs() -> Iterator[Program]:
         ),
         lambda: (normal(3, 3, 4, 16, 16), classes(3, 3)),
         cross_entropy,
-        0.05,
+        0.01,
         "video conv norm batchnorm residual labels",
         steps=20,
         lr=1e-3,

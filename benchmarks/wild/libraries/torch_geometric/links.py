@@ -23,7 +23,7 @@ def programs() -> Iterator[Program]:
         lambda: gnn.VGAE(TwoHeads()),
         link_data,
         variational,
-        1.2,
+        1.6,
         "terms stochastic",
         lr=1e-2,
         given={"stochastic": True},

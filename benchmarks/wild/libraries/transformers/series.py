@@ -110,7 +110,7 @@ def programs() -> Iterator[Program]:
             )
         ),
         patched,
-        0.02,
+        0.01,
         "series regression attention norm batchnorm residual",
         lr=3e-3,
     )  # fmt: skip
@@ -123,7 +123,7 @@ def programs() -> Iterator[Program]:
             )
         ),
         patched,
-        0.1,
+        0.03,
         "series regression norm residual dropout",
         given=DROPOUT,
         lr=3e-3,
@@ -136,7 +136,7 @@ def programs() -> Iterator[Program]:
             )
         ),
         played,
-        0.02,
+        0.01,
         "reinforcement regression attention norm residual embedding causal attention_mask padding dropout",
         loss=imitation,
         given={**DROPOUT, "unused": ["predict_state.*", "predict_return.*", "encoder.wte.weight"]},

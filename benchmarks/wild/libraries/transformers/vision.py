@@ -126,7 +126,7 @@ def classifiers() -> Iterator[Program]:
         "Dinov2ForImageClassification",
         lambda: t.Dinov2ForImageClassification(t.Dinov2Config(**three, layerscale_value=1e-5)),
         labelled,
-        0.05,
+        0.01,
         f"{VIT} labels",
         given={"unused": ["dinov2.embeddings.mask_token"]},
     )
@@ -157,7 +157,7 @@ def classifiers() -> Iterator[Program]:
             t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
         ),
         labelled,
-        0.1,
+        0.01,
         "image conv norm batchnorm residual labels",
         lr=3e-3,
     )
@@ -184,7 +184,7 @@ def dense() -> Iterator[Program]:
             )
         ),
         regions,
-        0.15,
+        0.05,
         f"{VIT} conv batchnorm dropout labels masked",
         given=DROPOUT,
         lr=3e-3,
@@ -204,7 +204,7 @@ def dense() -> Iterator[Program]:
             t.YolosConfig(**{**SMALL, "image_size": [64, 64]}, num_detection_tokens=6, num_labels=3)
         ),
         boxes,
-        0.5,
+        0.3,
         f"{VIT} terms list_of_targets",
         steps=300,
         lr=3e-3,
@@ -281,7 +281,7 @@ def patches() -> Iterator[Program]:
         "ViTForMaskedImageModeling",
         lambda: t.ViTForMaskedImageModeling(t.ViTConfig(**SMALL, encoder_stride=8)),
         lambda: {**pictures(), "bool_masked_pos": torch.arange(16).expand(4, 16) % 2 == 0},
-        0.05,
+        0.1,
         f"{VIT} regression masked",
         steps=300,
     )
@@ -295,7 +295,7 @@ def patches() -> Iterator[Program]:
             )
         ),
         hidden_tubes,
-        0.05,
+        0.01,
         "video attention norm residual regression masked",
     )  # fmt: skip
 
@@ -315,7 +315,7 @@ def texts() -> Iterator[Program]:
             )
         ),
         pairs,
-        0.1,
+        0.01,
         pairs_traits,
         loss=contrast,
     )
@@ -323,7 +323,7 @@ def texts() -> Iterator[Program]:
         "SiglipModel",
         lambda: t.SiglipModel(t.SiglipConfig(text_config={**text, "projection_size": 32}, vision_config=SMALL)),
         lambda: {key: value for key, value in pairs().items() if key != "attention_mask"},
-        0.3,
+        0.1,
         f"{VIT} ids embedding contrastive",
         loss=contrast,
         steps=300,
@@ -333,7 +333,7 @@ def texts() -> Iterator[Program]:
         "VisionEncoderDecoderModel",
         captioner,
         captions,
-        0.3,
+        0.03,
         f"{VIT} ids padding embedding causal dropout",
         given={**DROPOUT, "unused": ["encoder.pooler.*"]},
         lr=3e-3,
