@@ -159,8 +159,8 @@ def programs() -> Iterator[Program]:
 def networks_of_noise() -> Iterator[Program]:
     """Convolutions, with and without a condition."""
     conv = "conv norm residual attention"
-    yield program("UNet2DModel", unet, noisy, tell_noise, 0.02, conv)
-    yield program("UNet2DModel-min_snr", unet, noisy, weighted, 0.02, conv)
+    yield program("UNet2DModel", unet, noisy, tell_noise, 0.02, conv, steps=100)
+    yield program("UNet2DModel-min_snr", unet, noisy, weighted, 0.02, conv, steps=100)
     yield program(
         "UNet2DModel-resampled",
         unet,
@@ -172,7 +172,7 @@ def networks_of_noise() -> Iterator[Program]:
         steps=400,
         lr=2e-3,
     )
-    yield program("UNet2DConditionModel", text_unet, conditioned, tell_noise_by_text, 0.02, conv)
+    yield program("UNet2DConditionModel", text_unet, conditioned, tell_noise_by_text, 0.02, conv, steps=120)
     yield program(
         "ControlNetModel",
         Controlled,

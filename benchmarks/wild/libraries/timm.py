@@ -210,15 +210,15 @@ def convolutions() -> Iterator[Program]:
         batch=lambda: images(64),
         limit=0.02,
     )
-    yield program("EfficientNet", created("test_efficientnet"), f"{conv} batchnorm", steps=100, limit=0.01)
+    yield program("EfficientNet", created("test_efficientnet"), f"{conv} batchnorm", steps=40, limit=0.01)
     yield program(
-        "ByobNet", created("test_byobnet"), f"{conv} batchnorm", batch=lambda: images(64), steps=100, limit=0.01
+        "ByobNet", created("test_byobnet"), f"{conv} batchnorm", batch=lambda: images(64), steps=70, limit=0.01
     )
     yield program(
-        "NormFreeNet", created("test_nfnet"), "conv residual labels", batch=lambda: images(64), steps=100, limit=0.01
+        "NormFreeNet", created("test_nfnet"), "conv residual labels", batch=lambda: images(64), steps=40, limit=0.01
     )
-    yield program("MobileNetV3", created("tf_mobilenetv3_small_minimal_100"), f"{conv} batchnorm", steps=60, limit=0.01)
-    yield program("GhostNet", created("ghostnet_050"), f"{conv} batchnorm", steps=60, limit=0.01)
+    yield program("MobileNetV3", created("tf_mobilenetv3_small_minimal_100"), f"{conv} batchnorm", steps=30, limit=0.01)
+    yield program("GhostNet", created("ghostnet_050"), f"{conv} batchnorm", steps=30, limit=0.01)
     yield program("MambaOut", created("test_mambaout"), conv, batch=lambda: images(64), steps=100, limit=0.01)
 
 
@@ -244,7 +244,7 @@ def mixers_and_hybrids() -> Iterator[Program]:
         created("levit_128s", img_size=64),
         "attention conv batchnorm labels",
         batch=lambda: images(64),
-        steps=60,
+        steps=40,
         limit=0.01,
     )
     yield program(
