@@ -81,7 +81,10 @@ def _heard(pipe: Any, ended: Ended) -> bool:
     if kind == "told":
         ended.told = value
         return False
-    ended.answer = value
+    if kind == "raised":
+        ended.why = value
+    else:
+        ended.answer = value
     return True
 
 
@@ -92,5 +95,10 @@ def _child(work: Work, pipe: Any) -> None:
     os.dup2(null, 2)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    pipe.send(("answer", work(lambda told: pipe.send(("told", told)))))
+    try:
+        answer = work(lambda told: pipe.send(("told", told)))
+    except Exception as error:  # the plugin's are caught nearer to it: this is the program's own, or ours
+        pipe.send(("raised", f"outside of the plugin: {type(error).__name__}: {str(error)[:200]}"))
+    else:
+        pipe.send(("answer", answer))
     pipe.close()

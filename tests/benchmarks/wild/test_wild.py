@@ -75,8 +75,12 @@ def test_work_that_dies_or_hangs_is_told() -> None:
     def die(tell: Callable[[Any], None]) -> None:
         raise SystemExit(3)
 
-    ended = list(run_all([hang, die, functools.partial(_answer, 7)], jobs=3, seconds=5))
-    assert [each.answer for each in ended] == [None, None, 7]
+    def fail(tell: Callable[[Any], None]) -> None:
+        raise ValueError("no such layer")
+
+    ended = list(run_all([hang, die, functools.partial(_answer, 7), fail], jobs=4, seconds=5))
+    assert [each.answer for each in ended] == [None, None, 7, None]
+    assert ended[3].why == "outside of the plugin: ValueError: no such layer"
     assert (ended[0].told, ended[0].why) == ("on it", "no end after 5 s")
     assert ended[1].why == "the process died"
 
