@@ -1,11 +1,11 @@
 """Runs programs of public libraries, healthy and with mistakes, under the plugin, and prints what it made of them.
 
-    python -m benchmarks.wild [--part tuned|held-out|both] [--sample 400] [--healthy] [--jobs 2] [--seed 0]
+    python -m benchmarks.wild [--part tuned|held-out|both] [--sample 400] [--healthy [N]] [--jobs 2] [--seed 0]
     python -m benchmarks.wild --list
     python -m benchmarks.wild --show tuned --read FILE.json
 
-The sample is split evenly over the parts; --healthy adds every healthy program of them. A part is its operators on its
-libraries. The exit is 1 where a run of the plugin crashed.
+The sample is split evenly over the parts; --healthy adds every healthy program of them, or N. A part is its operators
+on its libraries. The exit is 1 where a run of the plugin crashed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             return _list(programs)
         rows = _measured(options, parts, programs)
-    if options.write is not None:
-        content = {"seed": options.seed, "rows": [entry_of(row) for row in rows]}
-        options.write.write_text(json.dumps(content, indent=1), encoding="utf-8")
     for row in rows:
         if part_of_library(row.library) == options.show:
             print(detail(row))
@@ -56,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--part", choices=(*PARTS, "both"), default="both", help="which half (default both)")
     parser.add_argument("--sample", type=int, default=400, metavar="N", help="broken cases, over both parts (400)")
-    parser.add_argument("--healthy", action="store_true", help="every healthy program of these parts too")
+    parser.add_argument(
+        "--healthy", type=int, nargs="?", const=10**6, default=0, metavar="N", help="healthy programs too: all, or N"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, and of the models")
     parser.add_argument("--seconds", type=float, default=600, help="after which a case counts as one that hangs")
@@ -95,22 +94,25 @@ def _list(programs: Sequence[Program]) -> int:
 def _measured(options: argparse.Namespace, parts: Sequence[Part], programs: Sequence[Program]) -> list[Row]:
     """The rows of these parts; a word on stderr for every case, which does not say how it went."""
     import pytest_overfit.api  # noqa: F401 - before the processes fork
-    from benchmarks.wild.sample import draw, healthy_rows
+    from benchmarks.wild.sample import draw, healthy_rows, order
 
     operators = parts_of_operators()
     rows: list[Row] = []
 
     def tell(row: Row) -> None:
+        rows.append(row)
         print(f"{len(rows):4} {row.case}", file=sys.stderr, flush=True)
+        if options.write is not None:  # a run that is ended early leaves what it has
+            content = {"seed": options.seed, "rows": [entry_of(each) for each in rows]}
+            options.write.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     how = {"seed": options.seed, "jobs": options.jobs, "seconds": options.seconds}
-    for part in parts:
+    for part in reversed(parts):
         here = [each for each in programs if part_of_library(each.library) == part]
         mistakes = [each for each in OPERATORS if operators[each.id] == part]
         drawn = draw(mistakes, here, options.sample // len(parts), tell=tell, **how)
-        rows += drawn.rows
-        if options.healthy:
-            rows += healthy_rows(here, tell=tell, **how)
+        well = order(here, str(options.seed))[: options.healthy // len(parts)]
+        healthy_rows(well, tell=tell, **how)
         why = Counter(each.why.partition(":")[0] for dropped in drawn.dropped.values() for each in dropped)
         print(f"{part}: {len(drawn.rows)} cases; dropped {dict(why)}", file=sys.stderr)
     return rows

@@ -3,8 +3,8 @@
     python -m benchmarks.wild.plain [NAME ...] [--seeds 3] [--curve] [--trace]
 
 A line for each program: the mean of the last 5 losses for every seed, the limit, and the seconds of one run. A program
-that does not come below its limit in all of them is no healthy program: the command exits 1. IDLE are parameters that never
-moved and that the program does not declare.
+that does not come below its limit in all of them is no healthy program: the command exits 1. IDLE are parameters that
+never moved and that the program does not declare.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def train(program: Program, seed: int = 0) -> Plain:
         optimizer.step()
         losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
-    idle = [name for name, each in model.named_parameters() if name in before and torch.equal(each, before[name])]
+    idle = [
+        name
+        for name, each in model.named_parameters()
+        if name in before and each.numel() and torch.equal(each, before[name])
+    ]
     return Plain(tuple(losses), seconds, tuple(idle))
 
 
@@ -90,8 +94,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--curve", action="store_true", help="show eleven losses of the first run")
     parser.add_argument("--trace", action="store_true", help="show where a program broke")
     given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     collected = collect(given.names)
     bad = 0
     for program in collected.programs:
@@ -110,4 +112,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     sys.exit(main())

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -32,8 +32,10 @@ class _Running:
     ended: Ended
 
 
-def run_all(works: Sequence[Work], jobs: int, seconds: float) -> list[Ended]:
+def run_all(works: Sequence[Work], jobs: int, seconds: float) -> Iterator[Ended]:
     """Does every piece of work in a process of its own, ``jobs`` at a time; the answers in the order of the works.
+
+    An answer comes as soon as it and those before it are there.
 
     Args:
         works: each is called with a function that tells the parent something on the way.
@@ -44,6 +46,7 @@ def run_all(works: Sequence[Work], jobs: int, seconds: float) -> list[Ended]:
     running: dict[Connection, _Running] = {}
     done: dict[int, Ended] = {}
     places: dict[Connection, int] = {}
+    given = 0
     while waiting or running:
         while waiting and len(running) < jobs:
             number, work = waiting.pop()
@@ -63,7 +66,9 @@ def run_all(works: Sequence[Work], jobs: int, seconds: float) -> list[Ended]:
                 each.process.join()
                 pipe.close()
                 done[places.pop(pipe)] = running.pop(pipe).ended
-    return [done[number] for number in range(len(works))]
+        while given in done:
+            yield done.pop(given)
+            given += 1
 
 
 def _heard(pipe: Any, ended: Ended) -> bool:
@@ -76,7 +81,10 @@ def _heard(pipe: Any, ended: Ended) -> bool:
     if kind == "told":
         ended.told = value
         return False
-    ended.answer = value
+    if kind == "raised":
+        ended.why = value
+    else:
+        ended.answer = value
     return True
 
 
@@ -87,5 +95,10 @@ def _child(work: Work, pipe: Any) -> None:
     os.dup2(null, 2)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    pipe.send(("answer", work(lambda told: pipe.send(("told", told)))))
+    try:
+        answer = work(lambda told: pipe.send(("told", told)))
+    except Exception as error:  # the plugin's are caught nearer to it: this is the program's own, or ours
+        pipe.send(("raised", f"outside of the plugin: {type(error).__name__}: {str(error)[:200]}"))
+    else:
+        pipe.send(("answer", answer))
     pipe.close()

@@ -30,6 +30,9 @@ def collect(wanted: Sequence[str] = ()) -> Collected:
 
     Args:
         wanted: ``timm`` for all of a library, ``timm/ResNet`` for those whose name begins so.
+
+    Raises:
+        ValueError: two programs have one name, or the name is not of the library that the program stands in.
     """
     declare_missing()
     programs: list[Program] = []
@@ -43,13 +46,21 @@ def collect(wanted: Sequence[str] = ()) -> Collected:
         except ImportError as error:
             missing[name] = str(error)
             continue
-        programs += [each for each in module.programs() if not here or _asked(each, here)]
+        every = list(module.programs())
+        _refuse_other_names(name, every)
+        programs += [each for each in every if not here or _asked(each, here)]
     _refuse_doubles(programs)
     return Collected(tuple(programs), missing)
 
 
 def _asked(program: Program, wanted: Sequence[str]) -> bool:
     return any(program.library == each or program.name.startswith(each) for each in wanted)
+
+
+def _refuse_other_names(library: str, programs: Sequence[Program]) -> None:
+    for program in programs:
+        if program.library != library or not program.name.startswith(f"{library}/"):
+            raise ValueError(f"{program.name} of {program.library} stands in {library}")
 
 
 def _refuse_doubles(programs: Sequence[Program]) -> None:

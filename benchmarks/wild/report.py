@@ -30,13 +30,19 @@ def share(rows: Sequence[Row], good: Test) -> str:
 
 
 def line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The cells of one part, in the order of ``HEAD``."""
-    bad, well = [r for r in rows if r.operator], [r for r in rows if not r.operator]
+    """The cells of one part, in the order of ``HEAD``.
+
+    A red program with a mistake in it proves nothing where the program is red without one: such cases are left out.
+    """
+    well = [r for r in rows if not r.operator]
+    red = {r.program for r in well if not r.passed}
+    bad = [r for r in rows if r.operator and r.program not in red]
+    left_out = sum(r.program in red for r in rows if r.operator)
     found = [r for r in bad if r.detected]
     costs = [r.cost for r in well if r.cost is not None]
     return (
         name,
-        str(len(bad)),
+        f"{len(bad)} + {left_out}" if left_out else str(len(bad)),
         share(bad, lambda r: r.detected),
         share([r for r in bad if r.effect == "breaks"], lambda r: r.detected),
         share([r for r in bad if r.effect == "silent"], lambda r: r.detected),
@@ -60,6 +66,7 @@ def table(lines: Iterable[tuple[str, ...]]) -> str:
         [
             *drawn,
             "",
+            "cases: + those of programs that are red as they are, which are left out.",
             "first right, among three: of all cases (of those that were detected). crashes: runs that ended in an",
             "exception or never, + runs in which a question of the plugin broke. cost: median over passing healthy",
             "runs of 100 steps or more, seconds of CPU over those without a diagnosis.",

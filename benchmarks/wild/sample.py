@@ -83,8 +83,8 @@ def healthy_rows(
     programs: Sequence[Program], *, seed: int, jobs: int, seconds: float, tell: Callable[[Row], None]
 ) -> list[Row]:
     """Every program as it is."""
+    rows: list[Row] = []
     works = [functools.partial(_healthy, program, seed) for program in programs]
-    rows = []
     for program, ended in zip(programs, run_all(works, jobs, seconds), strict=True):
         is_row = isinstance(ended.answer, Row)
         rows.append(ended.answer if is_row else Row(program.name, program.library, raised=ended.why))

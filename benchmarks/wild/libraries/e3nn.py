@@ -124,7 +124,7 @@ def programs() -> Iterator[Program]:
         Product,
         lambda: (normal(6, 5), classes(6, 3)),
         cross_entropy,
-        0.1,
+        0.05,
         "labels",
         lr=5e-2,
     )
@@ -133,7 +133,7 @@ def programs() -> Iterator[Program]:
         Gated,
         lambda: (normal(6, 13), normal(6, 4, seed=1)),
         squared_error,
-        0.05,
+        0.01,
         "regression norm batchnorm",
         steps=400,
     )
@@ -143,6 +143,6 @@ def programs() -> Iterator[Program]:
         Norms,
         lambda: (normal(6, 7), classes(6, 3)),
         cross_entropy,
-        0.05,
+        0.12,
         "labels",
     )

@@ -143,7 +143,7 @@ def programs() -> Iterator[Program]:
     conv = "conv regression dense"
     window = 5
     ms_ssim = losses.MS_SSIMLoss(sigmas=[0.5, 1.0, 2.0], reduction="mean")
-    yield program("SSIMLoss", restorer, noisy, restored(losses.SSIMLoss(window)), 0.05, conv, lr=5e-3)
+    yield program("SSIMLoss", restorer, noisy, restored(losses.SSIMLoss(window)), 0.1, conv, lr=5e-3)
     yield program("MS_SSIMLoss", restorer, noisy, restored(ms_ssim), 12.0, conv, lr=5e-3)
     yield program("CharbonnierLoss", restorer, noisy, restored(losses.CharbonnierLoss("mean")), 0.002, conv, lr=5e-3)
     yield program(

@@ -116,16 +116,16 @@ def programs() -> Iterator[Program]:
     """By what keeps the features apart."""
     project = lambda: Projected(heads.SimCLRProjectionHead(32, 32, 16))  # noqa: E731
     wide = lambda: Projected(heads.BarlowTwinsProjectionHead(32, 32, 32))  # noqa: E731
-    yield program("NTXentLoss", project, both(lambda: losses.NTXentLoss(temperature=0.5)), 1.0)
+    yield program("NTXentLoss", project, both(lambda: losses.NTXentLoss(temperature=0.5)), 0.95)
     yield program("DCLLoss", project, both(lambda: losses.DCLLoss(temperature=0.5)), 0.5, given={"unbounded": True})
     yield program("BarlowTwinsLoss", wide, both(lambda: losses.BarlowTwinsLoss()), 1.5, traits="terms")
     yield program("VICRegLoss", wide, both(lambda: losses.VICRegLoss()), 9.0, traits="terms")
-    yield program("SimSiam", Siamese, siamese, 0.05)
+    yield program("SimSiam", Siamese, siamese, 0.1)
     yield program(
         "BYOL",
         lambda: Teacher(lambda: heads.BYOLProjectionHead(32, 32, 16), predicts=True),
         byol,
-        0.05,
+        0.02,
         traits="adapter",
     )
     yield program(

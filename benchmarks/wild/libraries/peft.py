@@ -91,6 +91,7 @@ def program(
         own_loss,
         limit,
         traits=traits_of,
+        own_call=lambda: {"loss": None},
         **settings,
     )
 
@@ -110,7 +111,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.LoraConfig(**classify, r=8, target_modules=both),
         labelled,
-        0.05,
+        0.02,
         f"{TEXT} labels",
     )
     yield program(
@@ -118,7 +119,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.LoraConfig(**classify, r=8, target_modules=both, lora_dropout=0.1, use_rslora=True),
         labelled,
-        0.05,
+        0.03,
         f"{TEXT} labels dropout",
         given={"stochastic": True},
     )
@@ -137,7 +138,7 @@ def updates() -> Iterator[Program]:
             task_type="CAUSAL_LM", r=8, target_modules="all-linear", modules_to_save=["lm_head", "embed_tokens"]
         ),
         continued,
-        0.05,
+        0.01,
         f"{TEXT} causal",
     )
     yield program(
@@ -145,7 +146,7 @@ def updates() -> Iterator[Program]:
         t5,
         lambda: peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=8, target_modules=["q", "v", "wi", "wo"]),
         translated,
-        0.3,
+        0.5,
         f"{TEXT} causal",
     )
     yield program(
@@ -153,7 +154,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.LoHaConfig(**classify, r=4, target_modules=both),
         labelled,
-        0.05,
+        0.02,
         f"{TEXT} labels",
     )
     yield program(
@@ -161,7 +162,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.LoKrConfig(**classify, r=4, target_modules=both),
         labelled,
-        0.05,
+        0.02,
         f"{TEXT} labels",
     )
     yield program(
@@ -169,7 +170,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.AdaLoraConfig(**classify, init_r=8, target_r=8, total_step=200, target_modules=both),
         labelled,
-        0.1,
+        0.2,
         f"{TEXT} labels terms",
     )
     yield program(
@@ -177,7 +178,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.OFTConfig(**classify, oft_block_size=8, target_modules=both),
         labelled,
-        0.05,
+        0.1,
         f"{TEXT} labels",
     )
     yield program(
@@ -185,7 +186,7 @@ def updates() -> Iterator[Program]:
         bert,
         lambda: peft.VeraConfig(**classify, r=16, target_modules=both),
         labelled,
-        0.05,
+        0.03,
         f"{TEXT} labels",
     )
 
@@ -199,7 +200,7 @@ def prompts() -> Iterator[Program]:
             task_type="SEQ_CLS", target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]
         ),
         labelled,
-        0.1,
+        0.03,
         f"{TEXT} labels",
         lr=3e-2,
     )
@@ -208,7 +209,7 @@ def prompts() -> Iterator[Program]:
         lively_bert,
         lambda: peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=8),
         labelled,
-        0.1,
+        0.01,
         f"{TEXT} labels",
     )
     yield program(
@@ -218,7 +219,7 @@ def prompts() -> Iterator[Program]:
             task_type="SEQ_CLS", num_virtual_tokens=8, prefix_projection=True, encoder_hidden_size=32
         ),
         labelled,
-        0.1,
+        0.01,
         f"{TEXT} labels",
     )
     yield program(
@@ -226,7 +227,7 @@ def prompts() -> Iterator[Program]:
         lively_bert,
         lambda: peft.PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=6, encoder_hidden_size=32),
         labelled,
-        0.1,
+        0.01,
         f"{TEXT} labels",
     )
     yield program(
@@ -234,6 +235,6 @@ def prompts() -> Iterator[Program]:
         lively_bert,
         lambda: peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"]),
         labelled,
-        0.1,
+        0.01,
         f"{TEXT} labels",
     )

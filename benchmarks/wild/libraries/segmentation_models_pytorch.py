@@ -92,13 +92,15 @@ def programs() -> Iterator[Program]:
     """Decoders, then losses on one of them."""
     multiclass = losses.DiceLoss("multiclass", ignore_index=255)
     entropy = by(lambda logits, labels: F.cross_entropy(logits, labels, ignore_index=255))
-    yield program("Unet", lambda: smp.Unet(**SMALL, decoder_channels=(32, 16, 16, 8, 8)), binary, dice_and_entropy, 0.1)
+    yield program(
+        "Unet", lambda: smp.Unet(**SMALL, decoder_channels=(32, 16, 16, 8, 8)), binary, dice_and_entropy, 0.04
+    )
     yield program(
         "Unet-classes",
         lambda: smp.Unet(**SMALL, decoder_channels=(32, 16, 16, 8, 8), classes=3),
         several,
         entropy,
-        0.1,
+        0.01,
         f"{CONV} labels",
     )
     yield program(
@@ -108,7 +110,7 @@ def programs() -> Iterator[Program]:
         ),
         labelled_images,
         mask_and_label,
-        0.1,
+        0.02,
         f"{CONV} terms dict tuple labels",
     )
     yield program(
@@ -116,18 +118,18 @@ def programs() -> Iterator[Program]:
         lambda: smp.UnetPlusPlus(**SMALL, decoder_channels=(32, 16, 16, 8, 8)),
         binary,
         by(losses.FocalLoss("binary")),
-        0.02,
+        0.002,
     )
     yield program(
         "FPN",
         lambda: smp.FPN(**SMALL, decoder_pyramid_channels=32, decoder_segmentation_channels=32, decoder_dropout=0.2),
         binary,
         by(losses.JaccardLoss("binary")),
-        0.2,
+        0.15,
         f"{CONV} dropout",
         given={"stochastic": True},
     )
-    yield program("Linknet", lambda: smp.Linknet(**SMALL, classes=3), several, by(multiclass), 0.15, f"{CONV} labels")
+    yield program("Linknet", lambda: smp.Linknet(**SMALL, classes=3), several, by(multiclass), 0.03, f"{CONV} labels")
     yield program(
         "PSPNet",
         lambda: smp.PSPNet(**SMALL, psp_out_channels=32, psp_dropout=0.0, upsampling=8),
@@ -151,7 +153,7 @@ def programs() -> Iterator[Program]:
         lambda: smp.Segformer(encoder_name="mit_b0", encoder_weights=None, decoder_segmentation_channels=32),
         binary,
         by(losses.LovaszLoss("binary")),
-        0.2,
+        0.11,
         f"{CONV} attention",
         lr=1e-3,
         given={"stochastic": True},

@@ -130,11 +130,14 @@ def transformers() -> Iterator[Program]:
         "VisionTransformer-dropout",
         lambda: small_vit(drop_rate=0.1, drop_path_rate=0.1, global_pool="avg"),
         f"{vit} dropout",
-        limit=0.2,
+        limit=0.1,
         given={"stochastic": True},
     )
     yield program(
-        "VisionTransformer-registers", lambda: small_vit(reg_tokens=4, class_token=False, global_pool="map"), vit
+        "VisionTransformer-registers",
+        lambda: small_vit(reg_tokens=4, class_token=False, global_pool="map"),
+        vit,
+        limit=0.01,
     )
     yield program(
         "VisionTransformerDistilled",
@@ -148,6 +151,7 @@ def transformers() -> Iterator[Program]:
         lambda: cait.Cait(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=COUNT),
         vit,
         lr=3e-3,
+        limit=0.01,
     )
     yield program(
         "Beit",
@@ -177,7 +181,7 @@ def transformers() -> Iterator[Program]:
         lambda: xcit.Xcit(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=COUNT),
         f"{vit} batchnorm conv",
     )
-    yield program("NaFlexVit", created("test_vit3"), vit, batch=lambda: images(160, 4), steps=60)
+    yield program("NaFlexVit", created("test_vit3"), vit, batch=lambda: images(160, 4), steps=60, limit=0.01)
 
 
 def convolutions() -> Iterator[Program]:
@@ -204,13 +208,18 @@ def convolutions() -> Iterator[Program]:
         lambda: convnext.ConvNeXt(depths=(1, 1, 1, 1), dims=(16, 32, 32, 64), num_classes=COUNT),
         conv,
         batch=lambda: images(64),
+        limit=0.02,
     )
-    yield program("EfficientNet", created("test_efficientnet"), f"{conv} batchnorm", steps=100)
-    yield program("ByobNet", created("test_byobnet"), f"{conv} batchnorm", batch=lambda: images(64), steps=100)
-    yield program("NormFreeNet", created("test_nfnet"), "conv residual labels", batch=lambda: images(64), steps=100)
-    yield program("MobileNetV3", created("tf_mobilenetv3_small_minimal_100"), f"{conv} batchnorm", steps=60)
-    yield program("GhostNet", created("ghostnet_050"), f"{conv} batchnorm", steps=60)
-    yield program("MambaOut", created("test_mambaout"), conv, batch=lambda: images(64), steps=100)
+    yield program("EfficientNet", created("test_efficientnet"), f"{conv} batchnorm", steps=40, limit=0.01)
+    yield program(
+        "ByobNet", created("test_byobnet"), f"{conv} batchnorm", batch=lambda: images(64), steps=70, limit=0.01
+    )
+    yield program(
+        "NormFreeNet", created("test_nfnet"), "conv residual labels", batch=lambda: images(64), steps=40, limit=0.01
+    )
+    yield program("MobileNetV3", created("tf_mobilenetv3_small_minimal_100"), f"{conv} batchnorm", steps=30, limit=0.01)
+    yield program("GhostNet", created("ghostnet_050"), f"{conv} batchnorm", steps=30, limit=0.01)
+    yield program("MambaOut", created("test_mambaout"), conv, batch=lambda: images(64), steps=100, limit=0.01)
 
 
 def mixers_and_hybrids() -> Iterator[Program]:
@@ -228,13 +237,15 @@ def mixers_and_hybrids() -> Iterator[Program]:
         "MlpMixer-resmlp",
         lambda: mlp_mixer.MlpMixer(**mixer, block_layer=mlp_mixer.ResBlock, norm_layer=mlp_mixer.Affine, mlp_ratio=4.0),
         "residual labels",
+        limit=0.01,
     )
     yield program(
         "LevitDistilled",
         created("levit_128s", img_size=64),
         "attention conv batchnorm labels",
         batch=lambda: images(64),
-        steps=60,
+        steps=40,
+        limit=0.01,
     )
     yield program(
         "EdgeNeXt",
@@ -242,6 +253,7 @@ def mixers_and_hybrids() -> Iterator[Program]:
         "attention conv norm residual labels",
         batch=lambda: images(64),
         steps=60,
+        limit=0.01,
     )
 
 
@@ -249,14 +261,16 @@ def other_losses() -> Iterator[Program]:
     """The losses of timm.loss, and features instead of logits."""
     vit = "attention norm residual"
     yield program("LabelSmoothingCrossEntropy", small_vit, f"{vit} labels", loss=smoothed, limit=0.36)
-    yield program("SoftTargetCrossEntropy", small_vit, f"{vit} regression", batch=mixed_up, loss=soft_targets)
+    yield program(
+        "SoftTargetCrossEntropy", small_vit, f"{vit} regression", batch=mixed_up, loss=soft_targets, limit=0.02
+    )
     yield program(
         "AsymmetricLossMultiLabel",
         lambda: small_vit(num_classes=6),
         f"{vit} dict",
         batch=several_labels,
         loss=multi_label,
-        limit=1.0,
+        limit=0.1,
     )
     yield program("BinaryCrossEntropy", small_vit, f"{vit} labels", loss=binary, steps=300)
     yield program(
@@ -265,7 +279,7 @@ def other_losses() -> Iterator[Program]:
         "conv norm batchnorm residual regression terms",
         batch=lambda: (normal(4, 3, 64, 64), uniform(4, 1, 64, 64, seed=1)),
         loss=feature_regression,
-        limit=0.02,
+        limit=0.005,
     )
 
 

@@ -153,7 +153,7 @@ def programs() -> Iterator[Program]:
         Latent,
         paths,
         rebuilds,
-        0.03,
+        0.01,
         lr=1e-2,
         traits=regression | {"recurrent"},
     )

@@ -22,6 +22,11 @@ def images(size: int = 32) -> tuple[Tensor, Tensor]:
     return normal(8, 3, size, size), classes(8, COUNT)
 
 
+def criterion_call() -> dict[str, Any]:
+    """A classifier is handed over with a criterion."""
+    return {"loss": nn.CrossEntropyLoss()}
+
+
 def program(
     name: str,
     model: Callable[[], nn.Module],
@@ -32,6 +37,8 @@ def program(
     **more: Any,
 ) -> Program:
     """A vision transformer."""
+    if loss is cross_entropy:
+        more.setdefault("own_call", criterion_call)
     return Program(
         f"vit_pytorch/{name}", "vit_pytorch", model, batch, loss, limit, traits=frozenset(traits.split()), **more
     )

@@ -120,7 +120,7 @@ def decoders() -> Iterator[Program]:
         decoder(attn_dropout=0.1, ff_dropout=0.1, emb_dropout=0.1),
         sentences,
         next_token,
-        0.3,
+        0.05,
         f"{text} dropout",
         given={"stochastic": True},
         **fast,
@@ -132,7 +132,7 @@ def decoders() -> Iterator[Program]:
         ),
         sentences,
         next_token,
-        0.05,
+        0.03,
         text,
         **fast,
     )
@@ -172,7 +172,7 @@ def others() -> Iterator[Program]:
         ),
         translated,
         translation,
-        0.05,
+        0.03,
         f"{TEXT} causal attention_mask padding dict",
         lr=3e-3,
     )  # fmt: skip
@@ -193,6 +193,6 @@ def others() -> Iterator[Program]:
         ),
         lambda: (normal(8, 3, 32, 32), classes(8, 4)),
         cross_entropy,
-        0.05,
+        0.02,
         "image attention norm residual labels",
     )

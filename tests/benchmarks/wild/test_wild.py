@@ -75,8 +75,12 @@ def test_work_that_dies_or_hangs_is_told() -> None:
     def die(tell: Callable[[Any], None]) -> None:
         raise SystemExit(3)
 
-    ended = run_all([hang, die, functools.partial(_answer, 7)], jobs=3, seconds=5)
-    assert [each.answer for each in ended] == [None, None, 7]
+    def fail(tell: Callable[[Any], None]) -> None:
+        raise ValueError("no such layer")
+
+    ended = list(run_all([hang, die, functools.partial(_answer, 7), fail], jobs=4, seconds=5))
+    assert [each.answer for each in ended] == [None, None, 7, None]
+    assert ended[3].why == "outside of the plugin: ValueError: no such layer"
     assert (ended[0].told, ended[0].why) == ("on it", "no end after 5 s")
     assert ended[1].why == "the process died"
 
@@ -94,7 +98,16 @@ def row(**more: Any) -> Row:
         "effect": "silent",
         "right": ("no-gradient",),
     }
-    return Row("timm/A", "timm", **{**given, "causes": tuple(said), "first_line": "1 of 7 criteria missed", **more})
+    return Row(
+        **{
+            "program": "timm/A",
+            "library": "timm",
+            **given,
+            "causes": tuple(said),
+            "first_line": "1 of 7 criteria missed",
+            **more,
+        }
+    )
 
 
 def test_table_counts() -> None:
@@ -106,13 +119,20 @@ def test_table_counts() -> None:
         row(effect="breaks"),
         row(operator="", effect="healthy", passed=True, cost=1.1),
         row(operator="", effect="healthy", passed=True, cost=1.3, broke=("not asked",)),
-        row(operator="", effect="healthy"),
+        row(operator="", effect="healthy", program="timm/B"),
     ]
     name, cases, detected, breaking, silent, first, three, well, alarms, crashes, cost = line("tuned", rows)
     assert (name, cases, detected, breaking, silent) == ("tuned", "4", "2/4 50%", "1/1 100%", "1/3 33%")
     assert (first, three) == ("0/4 0% (0%)", "2/4 50% (100%)")
     assert (well, alarms, crashes, cost) == ("3", "1/3 33%", "1 + 1", "1.20x of 2")
     assert "| tuned " in table([line("tuned", rows)])
+
+
+def test_mistakes_in_red_programs_do_not_count() -> None:
+    """Who is red without a mistake has not found one."""
+    alarm = row(operator="", effect="healthy", right=())
+    assert line("tuned", [row(), row(program="timm/B"), alarm])[1:3] == ("1 + 1", "1/1 100%")
+    assert line("tuned", [row(), row(program="timm/B")])[1:3] == ("2", "2/2 100%")
 
 
 def test_rows_survive_json() -> None:

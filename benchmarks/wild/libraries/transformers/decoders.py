@@ -48,7 +48,7 @@ def learned_positions() -> Iterator[Program]:
         "GPT2LMHeadModel",
         lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=VOCABULARY, n_positions=32, n_embd=32, n_layer=2, n_head=2)),
         causal,
-        0.3,
+        0.04,
         f"{TEXT} dropout tied",
         given=DROPOUT,
         steps=300,
@@ -75,7 +75,7 @@ def learned_positions() -> Iterator[Program]:
             )
         ),
         causal,
-        0.1,
+        0.04,
         f"{TEXT} tied",
         lr=3e-3,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def learned_positions() -> Iterator[Program]:
             )
         ),
         causal,
-        0.2,
+        0.05,
         f"{TEXT} dropout tied",
         given=DROPOUT,
         lr=3e-3,
@@ -99,7 +99,7 @@ def learned_positions() -> Iterator[Program]:
             t.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2, pad_token_id=0)
         ),
         causal,
-        0.1,
+        0.04,
         f"{TEXT} tied",
         lr=3e-3,
     )
@@ -169,7 +169,7 @@ def experts() -> Iterator[Program]:
             t.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2, output_router_logits=True)
         ),
         causal,
-        0.1,
+        0.05,
         f"{TEXT} experts terms",
         lr=3e-3,
     )
@@ -182,7 +182,7 @@ def experts() -> Iterator[Program]:
             )
         ),
         causal,
-        0.1,
+        0.04,
         f"{TEXT} experts",
         lr=3e-3,
     )  # fmt: skip

@@ -91,7 +91,7 @@ def heads_of_bert() -> Iterator[Program]:
         "BertForSequenceClassification-regression",
         bert("BertForSequenceClassification", num_labels=1),
         scored,
-        0.05,
+        0.03,
         f"{TEXT} dropout regression",
         **dropout,
     )
@@ -99,7 +99,7 @@ def heads_of_bert() -> Iterator[Program]:
         "BertForSequenceClassification-multilabel",
         bert("BertForSequenceClassification", num_labels=5, problem_type="multi_label_classification"),
         multi_label,
-        0.1,
+        0.25,
         f"{TEXT} dropout",
         steps=300,
         **dropout,
@@ -108,19 +108,21 @@ def heads_of_bert() -> Iterator[Program]:
         "BertForTokenClassification",
         bert("BertForTokenClassification", num_labels=3),
         tagged,
-        0.1,
+        0.05,
         f"{TEXT} dropout labels",
         **dropout,
     )
-    yield program("BertForMaskedLM", bert("BertForMaskedLM"), masked, 0.1, f"{TEXT} dropout tied", steps=300, **dropout)
     yield program(
-        "BertForQuestionAnswering", bert("BertForQuestionAnswering"), answers, 0.1, f"{TEXT} dropout", **dropout
+        "BertForMaskedLM", bert("BertForMaskedLM"), masked, 0.15, f"{TEXT} dropout tied", steps=300, **dropout
+    )
+    yield program(
+        "BertForQuestionAnswering", bert("BertForQuestionAnswering"), answers, 0.08, f"{TEXT} dropout", **dropout
     )
     yield program(
         "BertForMultipleChoice",
         bert("BertForMultipleChoice"),
         choices,
-        0.05,
+        0.02,
         "ids attention_mask attention norm residual embedding dropout labels",
         **dropout,
     )
@@ -128,7 +130,7 @@ def heads_of_bert() -> Iterator[Program]:
         "BertForPreTraining",
         bert("BertForPreTraining"),
         pretraining,
-        0.2,
+        0.15,
         f"{TEXT} dropout tied terms",
         steps=300,
         **dropout,
@@ -155,7 +157,7 @@ def relatives() -> Iterator[Program]:
             )
         ),
         tagged,
-        0.1,
+        0.05,
         f"{TEXT} dropout labels",
         given=DROPOUT,
     )  # fmt: skip
@@ -163,7 +165,7 @@ def relatives() -> Iterator[Program]:
         "AlbertForSequenceClassification",
         lambda: t.AlbertForSequenceClassification(t.AlbertConfig(**three, embedding_size=16)),
         labelled,
-        0.05,
+        0.015,
         f"{TEXT} dropout labels",
         given=DROPOUT,
         lr=3e-3,
@@ -172,7 +174,7 @@ def relatives() -> Iterator[Program]:
         "ElectraForPreTraining",
         lambda: t.ElectraForPreTraining(t.ElectraConfig(**SMALL, embedding_size=16)),
         replaced,
-        0.1,
+        0.01,
         f"{TEXT} dropout",
         given=DROPOUT,
         steps=300,
@@ -183,7 +185,7 @@ def relatives() -> Iterator[Program]:
             t.DebertaV2Config(**three, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)
         ),
         labelled,
-        0.05,
+        0.02,
         f"{TEXT} dropout labels",
         given=DROPOUT,
     )
@@ -212,7 +214,7 @@ def relatives() -> Iterator[Program]:
         "LayoutLMForTokenClassification",
         lambda: t.LayoutLMForTokenClassification(t.LayoutLMConfig(**three)),
         layout,
-        0.1,
+        0.05,
         f"{TEXT} dropout labels",
         given=DROPOUT,
     )
@@ -243,7 +245,7 @@ def without_softmax() -> Iterator[Program]:
             t.ConvBertConfig(**{**three, "num_attention_heads": 4}, embedding_size=32, conv_kernel_size=3)
         ),
         labelled,
-        0.05,
+        0.02,
         f"{TEXT} dropout conv labels",
         given=DROPOUT,
     )

@@ -25,6 +25,11 @@ SMALL = {
 DROPOUT = {"stochastic": True}
 
 
+def own_call() -> dict[str, Any]:
+    """A model that returns its own loss is handed over without one."""
+    return {"loss": None}
+
+
 def program(
     name: str,
     model: Callable[[], nn.Module],
@@ -36,6 +41,8 @@ def program(
 ) -> Program:
     """A model of transformers, by default with the loss that it returns."""
     traits_of = frozenset(["dict", *traits.split()])
+    if loss is own_loss:
+        more.setdefault("own_call", own_call)
     return Program(f"transformers/{name}", "transformers", model, batch, loss, limit, traits=traits_of, **more)
 
 
