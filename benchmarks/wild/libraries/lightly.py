@@ -152,4 +152,4 @@ class Clusters(nn.Module):
 def swapped(model: Any, batch: Any) -> Tensor:
     """Each view tells the cluster of the other."""
     loss: Tensor = losses.SwaVLoss()([model(batch[0]), model(batch[1])], [])
-    return loss
+    return loss.mean()  # of one element

@@ -51,7 +51,7 @@ def synaptic() -> nn.Module:
 def rates(model: nn.Module, batch: Any) -> Tensor:
     """Cross entropy of the spikes at every step."""
     loss: Tensor = SF.ce_rate_loss()(model(batch[0])[0], batch[1])
-    return loss
+    return loss.mean()  # of one element
 
 
 def counts(model: nn.Module, batch: Any) -> Tensor:

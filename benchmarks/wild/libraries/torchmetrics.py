@@ -58,7 +58,7 @@ def likeness(model: nn.Module, batch: Any) -> Tensor:
 def rank(model: nn.Module, batch: Any) -> Tensor:
     """One minus the correlation."""
     correlation: Tensor = regression.concordance_corrcoef(model(batch[0])[:, 0], batch[1])
-    return 1 - correlation
+    return (1 - correlation).mean()  # of one element
 
 
 def percentage(model: nn.Module, batch: Any) -> Tensor:
