@@ -275,6 +275,7 @@ def judged(
             questions=questions,
         )
     )
+    told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
     if criteria.defects and settings.diagnose:
         found = judge_defects(
             causes,
@@ -287,7 +288,6 @@ def judged(
         if record.stop == "hung":
             found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)
-    told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
     return OverfitResult(
         record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked, answers=told
     )

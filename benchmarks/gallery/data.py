@@ -183,3 +183,15 @@ def brightness_drawn(h: Setup) -> Setup:
         return {**h.data, "images": h.data["images"] * (1 + 0.05 * torch.randn(()))}
 
     return replace(h, data=draw)
+
+
+@silent("bilstm_tagger", "unsupervised", where="the tags of sentences 1 and 3 are all -100: their header was not found")
+def sentences_without_tags(h: Setup) -> Setup:
+    h.data["tags"][1::2][:2] = -100
+    return h
+
+
+@silent("mlp_classification", "unsupervised", where="`y` is -100 for samples 2 and 5: their class was not in the list")
+def samples_of_an_unknown_class(h: Setup) -> Setup:
+    h.data["y"][[2, 5]] = -100
+    return h

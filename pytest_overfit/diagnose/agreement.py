@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 CLOSE = 0.2  # of a slope: finite differences of float32, a loss that is curved
@@ -45,11 +44,11 @@ class Agreement:
     of the loss.
     """
 
-    reported: float = math.nan
+    reported: float = 0.0
     slopes: tuple[Slope, ...] = ()
     elsewhere: Slope | None = None
     functions: tuple[Slope, ...] = ()
-    differentiated: float = math.nan
+    differentiated: float = 0.0
     backwards: int = 1
     clipped: bool = False
     regrouped: float | None = None

@@ -34,8 +34,9 @@ from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.phases import PROBES
-from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.update import Again, Detached, Update
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.criteria import Criteria

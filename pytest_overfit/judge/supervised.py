@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import began_broken
-from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criteria_registry import entries
 from pytest_overfit.settings.criterion import Criterion, bounded

@@ -161,10 +161,10 @@ def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) ->
         return finding.text()
     file, head = _file(requester), headline([finding], causes)
     file.told = file.told or finding.name
+    missed = replace(finding, hint=None).text()  # what to change is the cause's to say
     if file.told == finding.name:
-        missed = replace(finding, hint=None).text()  # what to change is the cause's to say
         return "\n".join([head, *cause_lines(causes, most=1), missed])
-    return f"{head}\nwhy: {causes[0].id}, see ::{file.told}"
+    return f"{head}\n{missed.splitlines()[0]}; why: {causes[0].id}, see ::{file.told}"
 
 
 def _skip(requester: Requester, name: str, teller: str, allowed: str) -> None:

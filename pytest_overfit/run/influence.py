@@ -14,7 +14,7 @@ from pytest_overfit.errors.asking import Questions, Refused
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import dressed, is_strided, numbers_of
 from pytest_overfit.run.loss_call import Answer, LossCall, exchanged
-from pytest_overfit.run.record import Supervision
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.task import Heard
 from pytest_overfit.untrusted.objects import contents, is_a
 

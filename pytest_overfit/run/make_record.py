@@ -16,7 +16,8 @@ from pytest_overfit.run.device import describe_device, peak_mib
 from pytest_overfit.run.gradient_watch import GradientWatch, parameter_records
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.optim import Freezing
-from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, Hang, RunRecord, Supervision
+from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, Hang, RunRecord
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.task import Task
 
 READ_EVERY = {"cpu": 5}  # steps between two bulk reads of the losses; on an accelerator each read is a sync

@@ -27,8 +27,8 @@ from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.loss_call import Answer, exchanged, plain_outputs
 from pytest_overfit.run.make_record import Parts
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.record import Agreement, Fall, Supervision
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.supervision_record import Agreement, Fall, Supervision
 from pytest_overfit.run.task import Heard, scalar_terms
 from pytest_overfit.run.update import into_training
 

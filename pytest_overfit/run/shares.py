@@ -16,7 +16,7 @@ from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import copy_of, dressed, is_dense, is_strided, numbers_of
 from pytest_overfit.run.loss_call import LossCall, exchanged
-from pytest_overfit.run.record import Share, Supervision
+from pytest_overfit.run.supervision_record import Share, Supervision
 from pytest_overfit.run.task import Heard, Terms
 
 FEW, MANY = 2, 24  # elements that are exchanged one by one: where all answer, and where some do not

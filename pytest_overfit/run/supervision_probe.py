@@ -15,8 +15,8 @@ from pytest_overfit.run.copied import copied_target
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.influence import probe_influence
 from pytest_overfit.run.loss_call import LossCall
-from pytest_overfit.run.record import Supervision
 from pytest_overfit.run.shares import measure_shares, targets_read
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.taught import measure_taught
 from pytest_overfit.run.update import Detached
 

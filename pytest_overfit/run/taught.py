@@ -15,7 +15,7 @@ from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.elements import is_strided, numbers_of
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.loss_call import LossCall
-from pytest_overfit.run.record import LabelsTaught, Supervision, Taught
+from pytest_overfit.run.supervision_record import LabelsTaught, Supervision, Taught
 from pytest_overfit.run.task import Heard, Terms
 
 MOST_TERMS, MOST_OUTPUTS, MOST_CLASSES = 8, 6, 12

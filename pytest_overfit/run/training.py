@@ -25,11 +25,12 @@ from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.make_record import Outcome, Parts, read_every
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.optim import GradientClipper, check_declarations, collect_optimizers, follow_device, freeze
-from pytest_overfit.run.record import Evaluation, Generated, Supervision
+from pytest_overfit.run.record import Evaluation, Generated
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.supervision_probe import mapped, nudged, probe_batch
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.task import Precision
 from pytest_overfit.run.update import OwnUpdate, PlainUpdate, Update, optimizers_heard, own_step
 from pytest_overfit.run.watchdog import Watchdog
@@ -214,9 +215,7 @@ class Training:
             )
         with restored_process(), evaluating(self.task.model):
             said = generated(self.task.batch, True) if wanted else None
-            ahead = self.questions.ask(
-                "what the decoder predicts", lambda: generated(self.task.batch, False), otherwise=None
-            )
+            ahead = self.questions.ask("what it predicts", lambda: generated(self.task.batch, False), otherwise=None)
         return ahead if said is None else said if ahead is None else replace(said, ahead=ahead.ahead)
 
     def look(self, curves: Curves) -> Outcome:

@@ -14,7 +14,8 @@ from pytest_overfit.diagnose.evidence import Evidence, Packed, Tensor
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic
-from pytest_overfit.run.record import LabelsTaught, ParameterRecord, RunRecord
+from pytest_overfit.run.record import ParameterRecord, RunRecord
+from pytest_overfit.run.supervision_record import LabelsTaught
 
 TITLE = "overfit: batch, losses, gradients"
 MOST_TENSORS, MOST_TERMS, MOST_GRADIENTS = 10, 10, 6
@@ -137,7 +138,8 @@ def _loss_lines(record: RunRecord, evidence: Evidence | None) -> Iterator[str]:
     if len(curves) > MOST_TERMS:
         yield f"  and {shorten(list(curves)[MOST_TERMS:])}"
     limits = {name: limit for name, limit in (evidence.limits if evidence else {}).items() if limit.below is not None}
-    if any(map(record.terms.get, limits)) and record.steps > 1:
+    judged = evidence is not None and any(finding.name == MONOTONIC.name for finding in evidence.findings)
+    if any(map(record.terms.get, limits)) and record.steps > 1 and not judged:
         yield f"trend: {judge_monotonic(record, MONOTONIC.setting, limits).observed}"
 
 

@@ -14,7 +14,7 @@ from pytest_overfit.run.call_task import CallTask
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.record import FrameRecord, Share, Supervision
+from pytest_overfit.run.supervision_record import FrameRecord, Share, Supervision
 from pytest_overfit.run.task import Terms, scalar_terms
 
 TARGETS = ("depths", "extrinsics", "intrinsics", "point_masks")

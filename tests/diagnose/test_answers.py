@@ -33,7 +33,7 @@ def test_a_passing_run_answers_every_question_but_that_of_trials() -> None:
     result = trained(1e-2)
     answer = told(result)
     assert result.passed
-    assert "the outputs follow input" in answer["depends"]
+    assert "the outputs follow 0" in answer["depends"]
     assert "the loss reads 100% of 8 elements" in answer["depends"]
     assert answer["moves"].startswith("6 of 6 trainable tensors moved")
     assert "in evaluation mode" in answer["repeats"]

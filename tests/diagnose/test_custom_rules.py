@@ -101,4 +101,4 @@ def test_the_fixture_gives_rules_to_every_test(pytester: pytest.Pytester) -> Non
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*defects: house.always: it is always so*", "*why: house.always (observed)*"])
+    result.stdout.fnmatch_lines(["*AssertionError: house.always: it is always so*", "*why: house.always (observed)*"])

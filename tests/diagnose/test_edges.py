@@ -26,7 +26,8 @@ from pytest_overfit.diagnose.operation import LOSS, Attention, Comparison, Op, R
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.run.record import RunRecord, Supervision
+from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.settings.criteria import Limit
 
 CURVES = {"objective": (1.0,) * 10, "task": (1.0,) * 10, "balance": (1.0,) * 10}

@@ -205,6 +205,6 @@ def test_a_decoder_that_needs_its_labels_is_not_asked_what_it_predicts() -> None
     model = Strict(gpt2().config)
     result = run_overfit(model, {"input_ids": ids, "labels": ids}, optimizer=adam(1e-2), max_steps=3, diagnose=False)
     assert result.record.generated is None
-    (kept,) = [each for each in result.not_asked if each.question == "what the decoder predicts"]
+    (kept,) = [each for each in result.not_asked if each.question == "what it predicts"]
     assert kept.why.endswith("ValueError: labels are wanted")
     assert not kept.ours

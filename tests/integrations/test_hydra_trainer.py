@@ -84,7 +84,7 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
             "train_val",
             ["in evaluation", "why: mode-gap (observed): on the same sample"],
         ),
-        (("+model.fov=-1.0",), "camera", ["why: dead-units (shown): 100% of 2 units fire for no sample"]),
+        (("+model.fov=-1.0",), "camera", ["100% of 2 units fire for no sample at the start", "dead-units"]),
         (
             ("optim.gradient_clip.configs=[{module_name: [patches, frames, norm, mix, depth_head], max_norm: 1.0}]",),
             "config",

@@ -11,16 +11,8 @@ from pytest_overfit.judge.constant_batch import judge_constant_batch
 from pytest_overfit.judge.finite import judge_finite
 from pytest_overfit.judge.gradients import judge_gradients
 from pytest_overfit.judge.supervised import Supervised, judge_supervised
-from pytest_overfit.run.record import (
-    Agreement,
-    BatchRecord,
-    Fall,
-    FrameRecord,
-    FreezeMatch,
-    NonFinite,
-    Share,
-    Supervision,
-)
+from pytest_overfit.run.record import BatchRecord, FreezeMatch, NonFinite
+from pytest_overfit.run.supervision_record import Agreement, Fall, FrameRecord, Share, Supervision
 from pytest_overfit.settings.criteria import Limit
 from tests.support.records import falling, parameter, record
 

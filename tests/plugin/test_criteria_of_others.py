@@ -58,7 +58,7 @@ for asked in (True, {{"least": 1000}}):
 print(overfit(steps={{"least": 0}}))
 """
     told = python(outside, code)
-    assert "'supervised', 'constant_batch', 'finite', 'gradients', 'objective', 'monotonic'" in told
+    assert "'supervised', 'constant_batch', 'finite', 'gradients', 'objective'" in told
     assert [line.partition(", ")[2] for line in told.splitlines() if line.startswith("steps: ")] == [
         "allowed at least 3",
         "allowed at least 1000",

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from pytest_overfit.run.call_task import CallTask, as_loss
 from pytest_overfit.run.loss_call import LossCall
-from pytest_overfit.run.record import Share
 from pytest_overfit.run.shares import measure_shares
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.supervision_record import Share
 
 
 def shares(batch: Any, loss: Any, *keys: str, model: nn.Module | None = None, step: Any = None) -> dict[str, Share]:

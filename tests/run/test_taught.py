@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.run.record import Taught
+from pytest_overfit.run.supervision_record import Taught
 from pytest_overfit.text.numbers import debug_lines
 
 TOKENS = torch.arange(2, 26).view(4, 6) % 17 + 2

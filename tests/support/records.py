@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_overfit.run.record import (
-    BatchRecord,
-    Evaluation,
-    FramePrediction,
-    FrameRecord,
-    ParameterRecord,
-    RunRecord,
-    Supervision,
-)
+from pytest_overfit.run.record import BatchRecord, Evaluation, FramePrediction, ParameterRecord, RunRecord
+from pytest_overfit.run.supervision_record import FrameRecord, Supervision
 
 
 def falling(start: float, end: float, steps: int = 100) -> tuple[float, ...]:
