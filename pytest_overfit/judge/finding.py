@@ -30,6 +30,7 @@ class Finding:
     steps_to_pass: int | None = None
     margin: float | None = None
     judged: bool = True
+    hint_stands: bool = False
 
     @property
     def missed(self) -> bool:

@@ -36,7 +36,7 @@ def judge_limit(
     if term is None:
         hint = f"name a term that exists, or switch the criterion off with overfit.criteria.{name}: false"
         given = f"terms of the loss: {', '.join(record.curves)}"
-        return Finding(name, False, "the loss gives no such term", allowed, where=given, hint=hint)
+        return Finding(name, False, "the loss gives no such term", allowed, where=given, hint=hint, hint_stands=True)
     curve = record.curves[term]
     measured = [limit.measure(curve, end) for end in _last(curve, hold_steps)]
     worst = max(measured, key=lambda value: _badness(value, limit))
@@ -46,8 +46,16 @@ def judge_limit(
     if not (len(curve) >= hold_steps and limit.holds(worst)):
         best = _best(curve, limit)
         observed = f"{term} {number(worst)}{unit} (start {number(curve[0])}, best {number(best)})"
-        hint = _limit_hint(record, curve, limit)
-        return Finding(name, False, _with_stop(record, observed), allowed, where=where, hint=hint, margin=margin)
+        return Finding(
+            name,
+            False,
+            _with_stop(record, observed),
+            allowed,
+            where=where,
+            hint=_limit_hint(record, curve, limit),
+            margin=margin,
+            hint_stands=record.stop in CUT_SHORT,
+        )
     declared = unbounded or (limit.below is not None and limit.below < 0)
     if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits, declared=declared):
         observed, condition, hint = empty

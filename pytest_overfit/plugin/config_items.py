@@ -157,7 +157,7 @@ def _report(requester: Requester, finding: Finding, causes: Sequence[Cause] = ()
 
 def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) -> str:
     """What was missed and why in one line; the first item that fails says where, and what to change."""
-    if not causes:
+    if not causes or finding.hint_stands:
         return finding.text()
     file, head = _file(requester), headline([finding], causes)
     file.told = file.told or finding.name

@@ -75,8 +75,12 @@ def missed_lines(findings: Sequence[Finding], causes: Sequence[Cause], *, most: 
     shown = [finding for finding in missed if finding.name != DEFECTS or not causes]
     if not shown:
         return [f"{head}: {DEFECTS}"]
-    full = [line for finding in shown for line in finding.text().splitlines()]
-    if not causes and len(full) < most:
+    full = [
+        line
+        for finding in shown
+        for line in finding.text().splitlines()[: None if finding.hint_stands or not causes else 1]
+    ]
+    if len(full) < most:
         return [head, *full]
     lines, room = [finding.text().splitlines()[0] for finding in shown], max(1, most - 1)
     if len(lines) > room:
