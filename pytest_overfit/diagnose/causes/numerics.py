@@ -14,6 +14,7 @@ from pytest_overfit.run.record import NonFinite
 
 HALF = ("float16", "bfloat16")
 EXPLODED = 30.0
+AMPLIFIED = 2.0
 EARLY = 2  # steps: what is not finite by then was built so
 
 
@@ -166,7 +167,8 @@ def explodes(evidence: Evidence) -> Iterator[Cause]:
     real = [m for m in evidence.steps[0].modules if m.finite]
     inputs = max((abs(t.mean) + t.deviation for t in evidence.probed.tensors if t.is_input), default=1.0)
     wild = [m for m in real if m.size > EXPLODED * max(1.0, inputs)]
-    if not any(m.parameters and m.fed and m.size > m.fed for m in wild):  # a unit, as of pixels, is no weight
+    # A large unit, as of pixels, is no large weight: one of default size makes at most twice what it is given.
+    if not any(m.parameters and 0 < AMPLIFIED * m.fed < max(abs(m.low), abs(m.high)) for m in wild):
         return
     gradient = max((m.gradient or 0.0 for m in evidence.updates), default=0.0)
     if not wild or (inputs > 20 and not proven):

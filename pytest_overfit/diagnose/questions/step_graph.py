@@ -162,7 +162,7 @@ class StepGraph:
             if behind:
                 found.append(Cut(cutting.by, cutting.where, self._names(behind), cutting.straight_through))
         places: dict[tuple[str, str], set[int]] = {}
-        for i in missing & self.blind.keys() - self.read:
+        for i in missing & self.blind.keys():
             places.setdefault(self.blind[i], set()).add(i)
         found += [Cut(by, line, self._names(behind)) for (by, line), behind in places.items()]
         merged: dict[tuple[str, str, bool], Cut] = {}
