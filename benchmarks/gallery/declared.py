@@ -115,7 +115,7 @@ def loaded(h: Setup, saved: dict[str, Tensor]) -> Setup:
     """The same with a factory that loads what fits of a checkpoint."""
 
     def build() -> nn.Module:
-        model = copy.deepcopy(h.model)
+        model: nn.Module = copy.deepcopy(h.model)
         with torch.random.fork_rng():
             torch.manual_seed(99)  # other weights than those of the checkpoint
             for module in model.modules():

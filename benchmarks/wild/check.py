@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ def train(program: Program, setup: Setup, seed: int) -> Plain:
 
 def _step(setup: Setup, optimizer: torch.optim.Optimizer) -> float:
     if setup.step is not None:
-        arguments = (setup.model, setup.batch, optimizer)[: setup.step.__code__.co_argcount]  # type: ignore[attr-defined]
+        arguments: tuple[Any, ...] = (setup.model, setup.batch, optimizer)[: setup.step.__code__.co_argcount]
         return float(setup.step(*arguments).detach())
     optimizer.zero_grad()
     loss = setup.loss(setup.model, setup.batch)

@@ -27,7 +27,7 @@ def declare_missing() -> bool:
         return False
     try:
         for library in Path(spec.origin).parent.glob("_C*.so"):
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError:
         for name, schema in MISSING.items():
             torch.library.define(name, schema)

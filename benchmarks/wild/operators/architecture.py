@@ -90,8 +90,8 @@ def mean_over_batch(s: Setup, at: Site) -> str | None:
     """A mean is taken over the batch in place of another axis: all samples go on with the same features."""
     rows = at.trace.rows
     places = at.trace.places(
-        lambda call: call.graph and rows > 1 and len(call.went or ()) == 2 and call.went[0] == rows
-    )  # type: ignore[index]
+        lambda call: call.graph and rows > 1 and call.went is not None and len(call.went) == 2 and call.went[0] == rows
+    )
     if (name := _choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out.mean(0, keepdim=True).expand_as(out))

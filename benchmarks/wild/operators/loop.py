@@ -142,7 +142,7 @@ def sign_swapped(s: Setup, at: Site) -> str | None:
     def step(model: nn.Module, batch: Any, optimizer: Optimizer) -> Tensor:
         optimizer.zero_grad()
         loss = at.program.loss(model, batch)
-        (-loss).backward()
+        (-loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
 

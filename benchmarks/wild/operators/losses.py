@@ -180,8 +180,9 @@ def rows_detached(s: Setup, at: Site) -> str | None:
 def _part(rest: dict[str, Any], end: int) -> dict[str, Any]:
     """Weights of rows are cut with them."""
     weight = rest.get("weight")
-    is_rows = isinstance(weight, Tensor) and weight.dim() and weight.is_floating_point() and weight.shape[0] > end
-    return rest if not is_rows else {**rest, "weight": weight[:end]}
+    if not isinstance(weight, Tensor) or not weight.dim() or not weight.is_floating_point() or weight.shape[0] <= end:
+        return rest
+    return {**rest, "weight": weight[:end]}
 
 
 @operator("rows", "unsupervised", "term-missing")

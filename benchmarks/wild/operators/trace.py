@@ -164,7 +164,7 @@ def is_mask(keyword: str, value: Any) -> bool:
     """Whether a keyword and its value are those of a mask over tokens that hides some."""
     if "mask" not in keyword or not isinstance(value, Tensor) or value.dim() != 2:
         return False
-    return sorted(value.unique().tolist()) == [0, 1]
+    return sorted(set(value.flatten().tolist())) == [0, 1]
 
 
 def _entering(name: str, inside: list[str], known: dict[int, str], trace: Trace) -> Any:
