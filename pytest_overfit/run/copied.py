@@ -61,8 +61,9 @@ def _found(given: Tensor, wanted: Collection[Tensor]) -> list[int]:
         equal = (given == column.to(given.dtype)[:, None]).all(0).nonzero()
         if not len(equal):
             return []
+        if int(equal[0]) not in columns:  # columns that are alike agree by one accident
+            chance *= given.shape[1] * math.exp(-len(column) * math.log(values))
         columns.append(int(equal[0]))
-        chance *= given.shape[1] * math.exp(-len(column) * math.log(values))
     return columns if chance < CHANCE else []
 
 

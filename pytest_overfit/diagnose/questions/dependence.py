@@ -52,7 +52,10 @@ def depend(
     arguments = list(call.arguments())
     ignored: list[str] = []
     slices: list[str] = []
-    for name, tensor in arguments:
+    shown = questions.ask(f"what the outputs{of} show", call.shows_all, otherwise=False)
+    if not shown:
+        questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")
+    for name, tensor in arguments if shown else ():
         with questions.asking(f"whether the outputs{of} read {name}"):
             if tensor.numel() and _is_ignored(call, tensor, base):
                 ignored.append(name)

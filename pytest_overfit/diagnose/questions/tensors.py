@@ -92,6 +92,21 @@ def tensors_in(nest: Any, depth: int = 4) -> Iterator[Tensor]:
             yield from tensors_in(value, depth - 1)
 
 
+def shows_all(nest: Any, depth: int = 4) -> bool:
+    """Whether ``tensors_in`` sees all that a nest can give: it holds nothing that computes when it is asked.
+
+    Example:
+        >>> shows_all({"mean": torch.zeros(2)}), shows_all([torch.zeros(2), lambda x: x + 1])
+        (True, False)
+    """
+    if nest is None or is_a(nest, Tensor, str, bytes, int, float, complex, type):
+        return True
+    if callable(nest):
+        return False
+    held = list(contents(nest) or state(nest).values())
+    return all(shows_all(value, depth - 1) for value in held) if depth else not held
+
+
 def dense_tensors(batch: Any) -> list[tuple[str, Tensor]]:
     """The tensors of a batch that can be computed with, with their dotted keys; of those of a class their numbers."""
     found = ((key, tensor, numbers_of(tensor)) for key, tensor in named_tensors(batch) if is_dense(tensor))
