@@ -35,10 +35,10 @@ def test_every_kind_has_both_parts() -> None:
 
 
 def test_libraries_do_not_move() -> None:
-    """By name alone: these are the parts that the numbers in README are of."""
+    """By name alone, except for those that were looked at: these are the parts that the numbers in README are of."""
     parts = {library: part_of_library(library) for library in LIBRARIES}
-    assert {parts["transformers"], parts["diffusers"], parts["peft"]} == {"held-out"}
-    assert {parts["timm"], parts["gpytorch"]} == {"tuned"}
+    assert {parts["monai"], parts["normflows"], parts["torchvision"]} == {"held-out"}
+    assert {parts["timm"], parts["gpytorch"], parts["transformers"]} == {"tuned"}
 
 
 def test_libraries_take_turns() -> None:
