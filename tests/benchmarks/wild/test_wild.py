@@ -22,7 +22,7 @@ from benchmarks.wild.sample import draw, order
 from benchmarks.wild.split import part_of_library, parts_of_operators
 from tests.benchmarks.wild.programs import PROGRAMS, TOKENS
 
-LIBRARIES = ["timm", "transformers", "diffusers", "gpytorch", "peft", "kornia", "zuko", "e3nn"]
+LIBRARIES = ["timm", "transformers", "monai", "gpytorch", "normflows", "kornia", "zuko", "torchvision"]
 
 
 def test_every_kind_has_both_parts() -> None:
