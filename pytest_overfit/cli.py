@@ -7,14 +7,17 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 
 from pytest_overfit.errors import OverfitError
 
-ABOUT = "Cut a pair out of a source, check one, show one; write a report again."
+ABOUT = "A first test, what a cause means, what this machine has; two-view pairs; reports written again."
 GROUP = "pytest_overfit.commands"  # entry points of other packages: verb = module
 # Verb -> (module, help). The module has ``add_arguments(parser)``, which sets the default ``run(options, parser)``.
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("pytest_overfit.commands.init_command", "write a first test for the models of this repository"),
+    "explain": ("pytest_overfit.commands.explain_command", "what a cause means, with an example and the fix"),
+    "doctor": ("pytest_overfit.commands.doctor_command", "what this machine and this folder have for a run"),
     "pair": ("pytest_overfit.two_view.pair_command", "a two-view pair on disk"),
     "report": ("pytest_overfit.report.report_command", "write every form of a report again"),
 }
@@ -48,6 +51,7 @@ def _dashed(word: str) -> str:
 def _parser(asked: str) -> argparse.ArgumentParser:
     """All verbs by name and help; the arguments of the one that is asked for."""
     parser = argparse.ArgumentParser(prog="pytest-overfit", description=ABOUT, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pytest-overfit {version('pytest-overfit')}")
     theirs = entry_points(group=GROUP)
     commands = {**COMMANDS, **{point.name: (point.value, "") for point in theirs if point.name not in COMMANDS}}
     verbs = parser.add_subparsers(required=True, metavar="|".join(commands))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pytest_overfit"
 FLOW = (
     *("errors", "untrusted", "settings", "run", "judge", "integrations", "trainer", "diagnose"),
-    *("text", "two_view", "result", "report", "api", "plugin", "cli", "__init__"),
+    *("text", "two_view", "result", "report", "api", "plugin", "commands", "cli", "__init__"),
 )
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 18, 11, 95
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_THE_PLUGIN = 350, 60, 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from pytest_overfit.cli import main
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "the following arguments are required: pair|report"), (["pear"], "invalid choice: 'pear'")],
+    [
+        ([], "the following arguments are required: init|explain|doctor|pair|report"),
+        (["pear"], "invalid choice: 'pear'"),
+    ],
 )
 def test_a_verb_has_to_be_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """None, and one that there is not, exit with 2."""
@@ -22,6 +26,14 @@ def test_a_verb_has_to_be_named(words: list[str], message: str, capsys: pytest.C
         main(words)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the package."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"pytest-overfit {version('pytest-overfit')}\n"
 
 
 def test_only_the_verb_that_is_asked_for_is_imported() -> None:
