@@ -94,19 +94,21 @@ def check_declarations(model: nn.Module, criteria: Criteria) -> None:
 DEFAULT_LR = 1e-3
 
 
-def collect_optimizers(given: Any, parameters: Sequence[nn.Parameter]) -> tuple[Any, list[torch.optim.Optimizer]]:
+def collect_optimizers(
+    given: Any, parameters: Sequence[nn.Parameter], *, lr: float | None = None
+) -> tuple[Any, list[torch.optim.Optimizer]]:
     """What the user's step gets as its optimizer, and every optimizer in it.
 
     Args:
         given: an optimizer, a mapping or sequence of them, a factory called with the trainable parameters that returns
-            any of these, or None: AdamW with a learning rate of 1e-3 and no weight decay.
+            any of these, or None: AdamW with a learning rate of ``lr``, else 1e-3, and no weight decay.
 
     Raises:
         OverfitError: it is, or the factory returns, something else.
     """
     built = given
     if given is None:
-        built = torch.optim.AdamW(list(parameters), lr=DEFAULT_LR, weight_decay=0.0)
+        built = torch.optim.AdamW(list(parameters), lr=lr or DEFAULT_LR, weight_decay=0.0)
     elif callable(given) and not isinstance(given, torch.optim.Optimizer):
         built = given(list(parameters))
     found = list(built.values()) if isinstance(built, Mapping) else built

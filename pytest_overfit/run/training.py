@@ -283,13 +283,15 @@ class Training:
 
     def _optimizers(self) -> tuple[Any, list[Optimizer]]:
         subject = self.subject
-        if subject.optimizer is None and subject.step is not None and count_positional(subject.step, 3) < 3:
+        own = subject.step is not None and count_positional(subject.step, 3) < 3
+        _expect_default(subject, self.settings, own=own)
+        if subject.optimizer is None and own:
             return None, []
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]
         if not trainable and subject.optimizer is None:
             return None, []
         try:
-            handed, found = collect_optimizers(subject.optimizer, trainable)
+            handed, found = collect_optimizers(subject.optimizer, trainable, lr=self.settings.lr)
         except (ValueError, OverfitError):
             if trainable or subject.step is not None:
                 raise
@@ -336,6 +338,27 @@ def _expect_scheduled(schedules: Mapping[str, Any], optimizers: Sequence[Optimiz
     if there and (odd := [key for key in schedules if key not in (*there, "lr", "weight_decay")]):
         raise OverfitError(
             f"a schedule of {odd[0]!r}", where="schedule", allowed=f"what the optimizer has: {', '.join(there)}"
+        )
+
+
+def _expect_default(subject: Subject, settings: OverfitSettings, *, own: bool) -> None:
+    """A learning rate is one of the default optimizer.
+
+    Args:
+        own: the step has optimizers of its own.
+
+    Raises:
+        OverfitError: there is another one.
+    """
+    if settings.lr is not None and (own or subject.optimizer is not None):
+        key = subject.key("lr")
+        raise OverfitError(
+            f"{settings.lr:g} beside {'a step with optimizers of its own' if own else 'an optimizer that is given'}",
+            where="lr",
+            allowed="the learning rate of the default optimizer",
+            hint=f"set {key}"
+            if key != "lr"
+            else "set it where that optimizer is built: torch.optim.AdamW(..., lr=...)",
         )
 
 

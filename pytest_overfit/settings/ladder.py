@@ -23,6 +23,19 @@ from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
 
+# What people call our keywords elsewhere: never the name of a loss term.
+OTHER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("learning_rate", "base_lr", "eta"), "lr"),
+    **dict.fromkeys(("steps", "epochs", "num_epochs", "max_epochs", "n_steps", "num_steps", "max_iter"), "max_steps"),
+    **dict.fromkeys(("iterations", "n_epochs", "max_iters", "num_iterations"), "max_steps"),
+    **dict.fromkeys(("timeout", "seconds", "max_time"), "max_seconds"),
+    **dict.fromkeys(("threshold", "tol", "tolerance", "atol", "limit", "target", "max_loss"), "objective"),
+    **dict.fromkeys(("seed", "random_seed", "random_state"), "seeds"),
+    **dict.fromkeys(("patience", "hold"), "hold_steps"),
+    **dict.fromkeys(("grad_clip", "max_grad_norm", "gradient_clip_val", "clip"), "clip_grad_norm"),
+}
+
+
 @dataclass(frozen=True)
 class Layer:
     """What one rung of the ladder says.
@@ -101,7 +114,8 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     known = [*(["config"] if source == MARKER else []), *keys()]
     misnamed = [name for name in keywords if _is_wrong(name, known)]
     if wrong := [*map(repr, args), *misnamed]:
-        near = list(dict.fromkeys(match for name in misnamed if (match := _nearest(name, known, cutoff=0.5))))
+        matches = (OTHER_NAMES.get(name) or _nearest(name, known, cutoff=0.5) for name in misnamed)
+        near = list(dict.fromkeys(filter(None, matches)))
         raise ConfigError(
             f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}",
             where=source,
@@ -233,6 +247,8 @@ def _is_wrong(name: str, known: Sequence[str]) -> bool:
     """Whether a keyword cannot be the name of a term: a config's own, or nearly a keyword and not made of one."""
     if name in known:
         return False
+    if name in OTHER_NAMES:
+        return True
     made_of_one = any(part in known for part in name.split("_")) or name in limit_aliases()
     return name in no_terms() or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
 

@@ -190,6 +190,14 @@ class OverfitSettings:
     keep_trained: bool = setting(
         False, SWITCH, "leave the trained parameters in the model after the run", keyword="keep_trained"
     )
+    lr: float | None = setting(
+        None,
+        number(above=0),
+        "the learning rate of the default optimizer, AdamW without weight decay; one that is given has its own",
+        keyword="lr",
+        none="0.001",
+        in_config="optim.optimizer.lr",
+    )
     freeze: tuple[str, ...] = setting(
         (),
         kinds.TEXTS,

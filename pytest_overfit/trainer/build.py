@@ -25,7 +25,8 @@ from pytest_overfit.trainer.process_group import alone
 from pytest_overfit.trainer.schedules import Schedule, build_schedule
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
-KEYS = {"freeze": "optim.frozen_module_names", "clip_grad_norm": "optim.gradient_clip"}  # of a config, by setting
+# Of a config, by setting.
+KEYS = {"freeze": "optim.frozen_module_names", "clip_grad_norm": "optim.gradient_clip", "lr": "optim.optimizer.lr"}
 LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE = "optim.options.lr[0].scheduler", "optim.options.weight_decay[0].scheduler"
 
 
