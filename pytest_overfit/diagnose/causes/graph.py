@@ -69,7 +69,7 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
     missing = [p.name for p in trainable if p.max_grad is None and (not p.moved or p.name in first.replaced)]
     missing = [name for name in missing if not is_teacher(name) and not matches(name, evidence.frozen)]
     cut_by: dict[Cut, list[str]] = {}
-    for name in missing:
+    for name in _not_as_a_whole(missing, evidence):
         if (cut := next((cut for cut in first.cuts if name in cut.behind), None)) is not None:
             cut_by.setdefault(cut, []).append(name)
     behind = [name for names in cut_by.values() for name in names]
@@ -113,6 +113,18 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
             certain=True,
             weight=0.85 if not behind else 0.6,
         )
+
+
+def _not_as_a_whole(missing: Sequence[str], evidence: Evidence) -> list[str]:
+    """What gets no gradient, but for what a glob of ``unused`` names that covers nothing else: that is meant.
+
+    A glob that covers something that is never read as well was written for that.
+    """
+    cut = set(missing) - {name for step in evidence.steps[:1] for name in step.unread}
+    names = [p.name for p in evidence.record.parameters]
+    of_globs = [{name for name in names if matches(name, (glob,))} for glob in evidence.unused]
+    meant = {name for covered in of_globs if covered <= cut for name in covered}
+    return [name for name in missing if name not in meant]
 
 
 def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) -> Cause:

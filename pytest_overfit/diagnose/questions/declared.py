@@ -14,6 +14,7 @@ from pytest_overfit.diagnose.movement import Declared, Freezer, LostTie
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.untrusted.objects import attributes, defines, is_a
 
 CONFIGS = ("config", "cfg", "args", "hparams", "_config")
@@ -23,10 +24,15 @@ FLAG = re.compile(r"(^|_)(freeze|frozen)(_|$)", re.IGNORECASE)
 LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 
 
-def compare_with_declared(context: RunContext) -> Declared:
-    """Ties that are lost, and methods that would freeze what is not frozen."""
+def compare_with_declared(context: RunContext, *, frozen: bool) -> Declared:
+    """Ties that are lost, and methods that would freeze what is not frozen.
+
+    Args:
+        frozen: somebody declares that parameters stay as they are; else a method is asked where a flag says so alone.
+    """
     model = context.task.model
-    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)), loads=context.loads)
+    freezers = _freezers(context, asked=frozen)
+    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(freezers), loads=context.loads)
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
@@ -92,7 +98,7 @@ def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
     return ""
 
 
-def _freezers(context: RunContext) -> Iterator[Freezer]:
+def _freezers(context: RunContext, *, asked: bool) -> Iterator[Freezer]:
     """Methods without arguments that would freeze parameters which have moved."""
     model = context.task.model
     names = {id(p): name for name, p in model.named_parameters()}
@@ -100,12 +106,15 @@ def _freezers(context: RunContext) -> Iterator[Freezer]:
     moved = {id(p) for p in dense if (s := context.initial(p)) is not None and _has_moved(p, s)}
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
+        flag = _flag(module, FLAG)
+        if not (flag or asked):
+            continue
         for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):
             if not FREEZES.search(name) or not _takes_nothing(getattr(type(module), name, None)):
                 continue
             frozen = [names[i] for i in _frozen_by(model, module, name) if i in moved]
             if frozen:
-                yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), _flag(module, FLAG))
+                yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), flag)
 
 
 def _flagged_children(place: str, module: nn.Module, names: dict[int, str], moved: set[int]) -> Iterator[Freezer]:
@@ -135,17 +144,11 @@ def _takes_nothing(method: Any) -> bool:
 
 
 def _frozen_by(model: nn.Module, module: nn.Module, name: str) -> list[int]:
-    """The ids of parameters that a method takes the gradient from; switches come back as they were."""
-    wanted = [(p, p.requires_grad) for p in model.parameters()]
-    modes = [(each, each.training) for each in model.modules()]
+    """The ids of parameters that a method takes the gradient from; whatever it changes comes back as it was."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
     try:
-        with users_code():
+        with preserved(model), users_code():
             getattr(module, name)()
-        return [id(p) for p, before in wanted if before and not p.requires_grad]
+            return [id(p) for p in wanted if not p.requires_grad]
     except Refused:
         return []
-    finally:
-        for p, before in wanted:
-            p.requires_grad_(before)
-        for each, mode in modes:
-            each.training = mode

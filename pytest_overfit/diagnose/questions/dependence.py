@@ -74,7 +74,7 @@ def depend(
         if causal or leaks:
             break
     twins = questions.ask(
-        f"whether an input{of} is its target", lambda: tuple(copied(arguments, targets, base)), otherwise=()
+        f"whether an input{of} is its target", lambda: tuple(copied(call, arguments, targets, base)), otherwise=()
     )
     return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, causal, (*leaks, *twins))
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from pytest_overfit.diagnose.evidence import Leak
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 
+FOLLOWING_NUDGE = 0.05  # of an argument's deviation
+FOLLOWS = 0.5  # what passes through a code of half as many numbers, or fewer, follows by less
+
 
 def measure_order(
     call: ModelCall, name: str, tensor: Tensor, base: list[Tensor], targets: list[Tensor]
@@ -119,8 +122,14 @@ def _on_a_line(a: Tensor, b: Tensor) -> bool:
     return correlation > 0.9999
 
 
-def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]) -> Iterator[Leak]:
-    """An argument beside others, or columns of one, that are what the loss compares with."""
+def copied(
+    call: ModelCall, arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: list[Tensor]
+) -> Iterator[Leak]:
+    """An argument beside others, or columns of one, that are what the loss compares with.
+
+    What reconstructs its input compares with it too, through a code or beside a condition: an argument as a whole is a
+    leak where the output follows it number by number.
+    """
     for target in targets:
         answers = [o for o in base if o.shape == target.shape or (target.dim() == 1 and o.shape[:1] == target.shape)]
         wanted = target.detach().double()
@@ -131,11 +140,23 @@ def copied(arguments: list[tuple[str, Tensor]], targets: list[Tensor], base: lis
             if not tensor.is_floating_point() or tensor.shape[:1] != wanted.shape[:1]:
                 continue
             given = tensor.detach().double().reshape(len(tensor), -1)
-            if tensor.shape == target.shape:  # the only one would be an autoencoder's
-                if len(arguments) > 1 and len(base) == 1 and base[0].shape == target.shape and given.equal(columns):
+            if tensor.shape == target.shape:  # the only one of the samples would be an autoencoder's
+                others = [t for _, t in arguments if t is not tensor and t.shape[:1] == tensor.shape[:1]]
+                same = len(base) == 1 and base[0].shape == target.shape and given.equal(columns)
+                if others and same and _follows(call, tensor, base[0]):
                     yield Leak(name, "an argument of the model is the very tensor that its output is compared with")
             elif tensor.dim() == 2 and (target.dim() == 1 or target.is_floating_point()):
                 hits = [(given == columns[:, i : i + 1]).all(0).nonzero() for i in range(columns.shape[1])]
                 if len(hits) < given.shape[1] and all(len(hit) for hit in hits):
                     which = f"{name}[:, {int(hits[0][0])}]" if len(hits) == 1 else name
                     yield Leak(which, "what the output has to be is among the columns of the input")
+
+
+def _follows(call: ModelCall, tensor: Tensor, output: Tensor) -> bool:
+    """Whether an output moves as an argument of its shape does, by the least squares slope of the one on the other."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    nudge = FOLLOWING_NUDGE * tensor.detach().std() * noise
+    (moved,) = call.again(lambda t: tensor.detach() + nudge if t is tensor else t)
+    change = (moved - output).double()
+    return float((change * nudge).sum()) > FOLLOWS * float(nudge.double().square().sum())
