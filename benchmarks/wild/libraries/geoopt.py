@@ -25,7 +25,7 @@ class Tree(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.ball = geoopt.PoincareBall()
-        self.points = geoopt.ManifoldParameter(self.ball.random_normal(7, 2, std=0.1), manifold=self.ball)
+        self.points = geoopt.ManifoldParameter(self.ball.random_normal(7, 3, std=0.3), manifold=self.ball)
 
     def forward(self, pairs: Tensor) -> Tensor:
         """How far apart the nodes of each pair are."""
@@ -87,7 +87,7 @@ def programs() -> Iterator[Program]:
     vectors = lambda: (normal(9, 6), classes(9, 3))  # noqa: E731
     labels = frozenset(["labels", "tuple", "manifold"])
     yield Program(
-        "geoopt/PoincareBall", "geoopt", Tree, tree, distances, 0.2, lr=3e-2, optimizer=riemannian,
+        "geoopt/PoincareBall", "geoopt", Tree, tree, distances, 0.2, lr=5e-2, optimizer=riemannian,
         traits=frozenset(["ids", "regression", "dict", "manifold"]),
     )  # fmt: skip
     yield Program(

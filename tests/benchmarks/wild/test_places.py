@@ -66,7 +66,7 @@ class Masked(nn.Module):
         self.enter, self.token, self.leave = nn.Linear(4, 16), nn.Parameter(torch.zeros(16)), nn.Linear(16, 4)
 
     def forward(self, image: Tensor, hidden_mask: Tensor) -> Tensor:
-        patches = self.enter(image.unflatten(1, (5, 4)))
+        patches = self.enter(image.view(-1, 5, 4))
         out: Tensor = self.leave(torch.where(hidden_mask[..., None], self.token, patches))
         return out
 
@@ -206,7 +206,8 @@ class Routed(nn.Module):
         self.gate, self.experts = nn.Parameter(torch.zeros(2, 3)), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.experts(x) * self.gate.softmax(-1)[0]
+        out: Tensor = self.experts(x) * self.gate.softmax(-1)[0]
+        return out
 
 
 def test_softmax_of_parameters_is_not_over_the_batch() -> None:
