@@ -40,7 +40,7 @@ def batch_first_swapped(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def softmax_over_batch(s: Setup, at: Site) -> str | None:
     """The weights of an attention are normalised over the samples."""
-    places = sorted({name for name, shape in at.trace.softmaxes if at.trace.has_samples(shape)})
+    places = at.trace.mixed_softmaxes()
     if not places:
         return None
     name = at.choose.choice(places)
@@ -55,13 +55,7 @@ def softmax_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def attention_over_batch(s: Setup, at: Site) -> str | None:
     """An attention looks from sample to sample: batch and time are swapped on its way in."""
-    places = sorted(
-        {
-            each.module
-            for each in at.trace.attentions
-            if not each.causal and not each.masked and at.trace.has_samples(each.query)
-        }
-    )
+    places = at.trace.mixed_attentions()
     if not places:
         return None
     name = at.choose.choice(places)
@@ -77,10 +71,8 @@ def attention_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def normalised_over_batch(s: Setup, at: Site) -> str | None:
     """A layer norm takes its mean and deviation over the batch."""
-    rows, names = at.trace.rows, _of_type(s, at, nn.LayerNorm)
-    if (
-        name := _choose(at, at.trace.places(lambda call: call.name in names and (call.came or (0,))[0] == rows))
-    ) is None:
+    names = at.trace.of_samples() & set(_of_type(s, at, nn.LayerNorm))
+    if (name := _choose(at, at.trace.places(lambda call: call.name in names))) is None:
         return None
 
     def forward(inner: Forward, x: Tensor) -> Tensor:
@@ -93,10 +85,8 @@ def normalised_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "constant-output", "batch-mixing", "input-ignored")
 def mean_over_batch(s: Setup, at: Site) -> str | None:
     """A mean is taken over the batch in place of another axis: all samples go on with the same features."""
-    rows = at.trace.rows
-    places = at.trace.places(
-        lambda call: call.graph and rows > 1 and call.went is not None and len(call.went) == 2 and call.went[0] == rows
-    )
+    names = at.trace.of_samples()
+    places = at.trace.places(lambda call: call.graph and len(call.went or ()) == 2 and call.name in names)
     if (name := _choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out.mean(0, keepdim=True).expand_as(out))

@@ -75,7 +75,8 @@ class Trace:
     ``softmaxes`` and ``attentions`` are the names of the modules that called them, ``inputs`` the paths of the tensors
     of the batch that the model got as they were, ``masks`` the keywords of a mask of (sample, token) among them.
     ``rows`` is the number of samples: the length that most tensors of the batch have. ``repeats`` says that the loss is
-    the same number twice in evaluation: that nothing is drawn there on purpose.
+    the same number twice in evaluation: that nothing is drawn there on purpose. ``more`` is the trace with one sample
+    more, where the program runs with one.
     """
 
     modules: list[ModuleCall] = field(default_factory=list)
@@ -88,9 +89,36 @@ class Trace:
     rows: int = 0
     repeats: bool = False
 
-    def has_samples(self, shape: Shape) -> bool:
-        """Whether the first axis is one of samples, or of parts of them such as windows, and others follow."""
-        return self.rows > 1 and len(shape) > 1 and shape[0] % self.rows == 0
+    more: Trace | None = None
+
+    def of_samples(self) -> set[str]:
+        """The modules whose output has samples for its first axis, or parts of them such as windows."""
+        others = {call.name: call.went for call in self.more.modules} if self.more else {}
+        return {call.name for call in self.modules if self._has_samples(call.went, others.get(call.name))}
+
+    def mixed_softmaxes(self) -> list[str]:
+        """The modules whose softmax could run over samples."""
+        return self._with_samples(self.softmaxes, self.more.softmaxes if self.more else [])
+
+    def mixed_attentions(self) -> list[str]:
+        """The modules whose attention, without any mask, could run over samples."""
+        return self._with_samples(self._free(), self.more._free() if self.more else [])
+
+    def _free(self) -> list[tuple[str, Shape]]:
+        return [(each.module, each.query) for each in self.attentions if not each.causal and not each.masked]
+
+    def _with_samples(self, calls: list[tuple[str, Shape]], others: list[tuple[str, Shape]]) -> list[str]:
+        same = [name for name, _ in calls] == [name for name, _ in others]
+        twins: list[Shape | None] = [shape for _, shape in others] if same else [None] * len(calls)
+        pairs = zip(calls, twins, strict=True)
+        return sorted({name for (name, shape), twin in pairs if self._has_samples(shape, twin)})
+
+    def _has_samples(self, shape: Shape | None, more: Shape | None) -> bool:
+        if not shape or len(shape) < 2 or self.rows < 2 or shape[0] % self.rows:
+            return False
+        if self.more is None:
+            return True
+        return bool(more) and more[0] * self.rows == shape[0] * (self.rows + 1)
 
     def places(self, fits: Callable[[ModuleCall], bool]) -> list[ModuleCall]:
         """Parts of the model, not all of it, that fit."""
@@ -169,8 +197,34 @@ def pair_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tens
 def trace_of(program: Program, seed: int) -> Trace:
     """One call of a program's loss in training mode. The random generator is where it was afterwards."""
     kept = torch.get_rng_state()
+    try:
+        torch.manual_seed(seed)
+        model, batch = program.model(), program.batch()
+        trace = _traced(program, model, batch)
+        first, second = evaluated(program.loss, model, batch)
+        trace.repeats = first == second
+        trace.more = _traced_with_one_more(program, batch, trace.rows, seed)
+        return trace
+    finally:
+        torch.set_rng_state(kept)
+
+
+def _traced_with_one_more(program: Program, batch: Any, rows: int, seed: int) -> Trace | None:
+    if rows < 2:
+        return None
+
+    def longer(x: Any) -> Any:
+        return torch.cat([x, x[:1]]) if isinstance(x, Tensor) and x.dim() and len(x) == rows else x
+
     torch.manual_seed(seed)
-    model, batch, trace = program.model(), program.batch(), Trace()
+    try:
+        return _traced(program, program.model(), _pytree.tree_map(longer, batch))
+    except Exception:  # a model of just so many samples, or a batch whose other parts do not grow
+        return None
+
+
+def _traced(program: Program, model: nn.Module, batch: Any) -> Trace:
+    trace = Trace()
     model.train()
     known = {id(tensor): path for path, tensor in leaves(batch)}
     lengths = [len(tensor) for _, tensor in leaves(batch) if tensor.dim()]
@@ -191,9 +245,6 @@ def trace_of(program: Program, seed: int) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    first, second = evaluated(program.loss, model, batch)
-    trace.repeats = first == second
-    torch.set_rng_state(kept)
     return trace
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.wild.case import Program
+from benchmarks.wild.check import EARLY, train
 from benchmarks.wild.measure import Row, checked
 from benchmarks.wild.operators import BY_ID, OPERATORS
-from benchmarks.wild.operators.operator import broken
+from benchmarks.wild.operators.operator import broken, healthy
 from benchmarks.wild.operators.trace import hides, trace_of
 from benchmarks.wild.split import LATER, parts_of_operators
 from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, fixed
@@ -208,6 +210,38 @@ class Routed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.experts(x) * self.gate.softmax(-1)[0]
         return out
+
+
+class Square(nn.Module):
+    """A weight that is made of others, with as many rows as there are samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.made, self.body = nn.Parameter(torch.randn(5, 6)), nn.Linear(6, 6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = F.linear(x, self.made(self.weight)) + self.body(x)
+        return out
+
+
+def test_rows_that_are_no_samples_are_told_apart() -> None:
+    """One sample more, and only what stands for samples has a row more."""
+    program = Program(
+        "plain/Square", "plain", Square, lambda: (fixed(5, 6), fixed(5, 5)),
+        lambda model, batch: F.mse_loss(model(batch[0]), batch[1]), 9.0,
+    )  # fmt: skip
+    trace = trace_of(program, 0)
+    assert trace.of_samples() == {"", "body"}
+    assert {broken(program, BY_ID["mean_over_batch"], trace, seed)[1] for seed in range(6)} == {"body: mean over dim 0"}  # type: ignore[index]
+
+
+def test_what_comes_after_the_limit_is_seen_by_nobody() -> None:
+    """A loss that stays below the limit as long as a run holds, and climbs afterwards, has learnt."""
+    run = train(replace(TOKENS, steps=EARLY), healthy(TOKENS, 0), 0)
+    assert replace(run, losses=(3.0, *[0.1] * 5, 9.0, math.nan)).learns(0.5)
+    assert not replace(run, losses=(3.0, *[0.1] * 4, 9.0, 9.0, 9.0)).learns(0.5)
+    assert replace(run, losses=(3.0, *[0.9, 0.2] * 4)).learns(0.7)
+    assert not replace(run, losses=(3.0, *[0.9, math.nan] * 4)).learns(0.7)
 
 
 def test_softmax_of_parameters_is_not_over_the_batch() -> None:
