@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.wild.case import Program
 from benchmarks.wild.operators.operator import Setup
+from benchmarks.wild.operators.trace import evaluated
 
 Effect = Literal["breaks", "silent", "nothing"]
+HOLD = 5  # steps in a row below the limit after which a run ends, as the plugin's does
 LAST = 5  # losses whose mean counts
 EARLY = 3  # steps after which two runs are compared
 DIFFERS = 0.01  # of what the healthy run does: far above what another order of additions gives, which is below 1e-4
@@ -33,6 +35,12 @@ class Plain:
     def reached(self) -> float:
         """The mean of the last losses."""
         return sum(self.losses[-LAST:]) / len(self.losses[-LAST:])
+
+    def learns(self, limit: float) -> bool:
+        """Whether it was below a limit as long as a run holds, or is at its end: what comes after is seen by nobody."""
+        below = [loss < limit for loss in self.losses]
+        held = any(all(below[at : at + HOLD]) for at in range(len(below) - HOLD + 1))
+        return held or (math.isfinite(self.losses[-1]) and self.reached < limit)
 
 
 def train(program: Program, setup: Setup, seed: int) -> Plain:
@@ -74,14 +82,9 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer) -> float:
 def _evaluate(setup: Setup) -> tuple[float, float]:
     """The loss in evaluation, twice. The random generator is where it was afterwards."""
     kept = torch.get_rng_state()
-    setup.model.eval()
     try:
-        with torch.no_grad():
-            return float(setup.loss(setup.model, setup.batch)), float(setup.loss(setup.model, setup.batch))
-    except Exception:  # a loss that differentiates on its own, or a model that gives none in evaluation
-        return math.nan, math.nan
+        return evaluated(setup.loss, setup.model, setup.batch)
     finally:
-        setup.model.train()
         torch.set_rng_state(kept)
 
 
@@ -92,7 +95,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 def effect(program: Program, healthy: Plain, broken: Plain) -> Effect:
     """What the mistake does, by the two runs from the same seed."""
-    if not math.isfinite(broken.losses[-1]) or not broken.reached < program.limit:
+    if not broken.learns(program.limit):
         return "breaks"
     return "silent" if differs(healthy, broken) else "nothing"
 

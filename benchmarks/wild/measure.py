@@ -150,7 +150,7 @@ def checked(mistake: Operator, program: Program, seed: int) -> Row | str:
 def effect_of(program: Program, setup: Setup, seed: int) -> tuple[Effect, Plain]:
     """What a mistake does: the broken run whole, and of the healthy one the first steps beside it."""
     plain = train(program, setup, seed)
-    if not math.isfinite(plain.losses[-1]) or not plain.reached < program.limit:
+    if not plain.learns(program.limit):
         return "breaks", plain
     early = train(replace(program, steps=EARLY), healthy(program, seed), seed)
     return effect(program, early, plain), plain
