@@ -151,6 +151,22 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Unlike:
+    """A ``module`` that computes otherwise though its inputs and its parts are the same: its own code does.
+
+    In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
+    mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
+    relative to their size and of the trained model.
+    """
+
+    module: str
+    kind: str
+    gap: float
+    moved: float
+    chance: bool
+
+
+@dataclass(frozen=True)
 class Leak:
     """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
 
@@ -186,7 +202,8 @@ class Probed:
     random_training: float = 0.0
     random_evaluation: float = 0.0
     permuted_input: bool = False
-    mode_modules: tuple[str, ...] = ()
+    moded: tuple[str, ...] = ()  # modules that compute otherwise in training mode than in evaluation mode
+    unlike: tuple[Unlike, ...] = ()
     outputs: tuple[Output, ...] = ()
     modules: tuple[Module, ...] = ()
     ops: tuple[Op, ...] = ()
