@@ -216,6 +216,7 @@ class Probed:
     unread_samples: int = 0
     paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
     mispaired: str = ""  # the output of which they do not
+    owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.own_answers import Answer, own_answers
+from pytest_overfit.diagnose.questions.tensors import is_real
 
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
@@ -32,6 +34,8 @@ def measure_mixing(
     if not batched or not outputs:
         return None, False, ""
     others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
+    if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
+        return others, True, unlike
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -41,6 +45,57 @@ def measure_mixing(
         )
     )
     return others, certain, where
+
+
+def _unlike_its_kind(call: ModelCall, samples: int) -> str:
+    """A module that mixes all samples it is given, by its own code, though its kind keeps them apart.
+
+    Torch says so of a kind, or most other modules of the very same class of this model do.
+    """
+    plain = own_answers(call.module, call.again)
+
+    def exchanged(tensor: Tensor) -> Tensor:
+        return _first_exchanged(tensor) if tensor.dim() and tensor.shape[0] == samples else tensor
+
+    def others(before: list[Tensor], after: list[Tensor]) -> float:
+        pairs = zip(before, after, strict=False)
+        return max((_least_moved(a, b.detach()) for a, b in pairs if is_real(a) and a.shape == b.shape), default=0.0)
+
+    def _least_moved(before: Tensor, after: Tensor) -> float:
+        if not before.dim() or before.shape[0] != samples or not before.numel():
+            return 0.0
+        size = float(before.double().square().mean().sqrt()) or 1.0
+        return (
+            float((before[1:] - after[1:]).double().abs().flatten(1).amax(1).min()) / size if before.dim() > 1 else 0.0
+        )
+
+    mixing: dict[type, list[Answer]] = {}
+    apart: dict[type, int] = {}
+    for key, answer in own_answers(call.module, call.again, plain, exchanged, others).items():
+        kind, given = type(answer.module), plain[key].given if key in plain else []
+        if answer.gap > MOVED:
+            mixing.setdefault(kind, []).append(answer)
+        elif any(t.dim() > 1 and t.shape[0] == samples for t in given):
+            apart[kind] = apart.get(kind, 0) + 1
+        if answer.gap > MOVED and _keeps_apart(answer.module, given):
+            return _name_of(call, answer.module)
+    for kind, answers in mixing.items():
+        if len(answers) < apart.get(kind, 0):
+            return _name_of(call, answers[0].module)
+    return ""
+
+
+def _keeps_apart(module: nn.Module, given: list[Tensor]) -> bool:
+    """Whether torch's own kind of layer reads every sample by itself in evaluation mode."""
+    if isinstance(module, nn.LayerNorm):
+        return bool(given) and given[0].dim() > len(module.normalized_shape)
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return module.running_mean is not None
+    return isinstance(module, (nn.Linear, nn.GroupNorm, nn.Embedding))
+
+
+def _name_of(call: ModelCall, module: nn.Module) -> str:
+    return next(name for name, each in call.module.named_modules() if each is module) or type(module).__name__
 
 
 def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:

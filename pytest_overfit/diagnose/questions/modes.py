@@ -17,7 +17,7 @@ from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.own_answers import Answer, Answers, at_the_end, gap_between, own_answers
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Refused
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
@@ -36,16 +36,17 @@ def look(
     ask = questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
     random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
-    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(context, task), otherwise=None)
+    nothing: tuple[float | None, Answers] = None, {}
+    evaluation, plain = ask("the loss in evaluation mode", lambda: _evaluated(context, task), otherwise=nothing)
+    settled = evaluation
     training, passes = found.training, SETTLE if random_training > 0 else 1
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
         if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
             question = "the loss in evaluation mode once running statistics have settled"
             settled = ask(question, lambda: _settled(context, task, passes), otherwise=None)
-    moded, unlike = ask(
-        "what modules compute otherwise in training mode", lambda: _compared(context, task), otherwise=((), ())
-    )
+    question = "what modules compute otherwise in training mode"
+    moded, unlike = ask(question, lambda: _compared(context, task, plain), otherwise=((), ()))
     drawn: tuple[Op, ...] = ()
     if any(each.chance for each in unlike):
         question = "what is random in evaluation mode"
@@ -64,12 +65,24 @@ def look(
     )
 
 
-def _compared(context: RunContext, task: Any) -> tuple[tuple[str, ...], tuple[Unlike, ...]]:
+def _evaluated(context: RunContext, task: Any) -> tuple[float | None, Answers]:
+    """The objective in evaluation mode, None where it is no number there, and what every module answers."""
+    model, terms = context.task.model, dict[str, torch.Tensor]()
+    with evaluating_mode(model), _held(model):
+        seed_everything(context.seed)
+        plain = own_answers(model, lambda: terms.update(context.on(task).forward()[1]))
+    value = float(terms["objective"].detach())
+    return (value if math.isfinite(value) else None), plain
+
+
+def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str, ...], tuple[Unlike, ...]]:
     """The modules that compute otherwise in training mode, and of those what no chance and no statistics explain.
 
     Beside them what is random in evaluation mode. What a module does otherwise is measured at the end as well: the
     outputs of the model in evaluation mode, with this one module in training mode or with other random numbers.
     """
+    if not plain:
+        raise Unanswerable("nothing of it was recorded in evaluation mode")
     model, on = context.task.model, context.on(task)
     names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
 
@@ -81,8 +94,6 @@ def _compared(context: RunContext, task: Any) -> tuple[tuple[str, ...], tuple[Un
     def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
         return Unlike(names[id(answer.module)], type(answer.module).__name__, answer.gap, moved, chance)
 
-    with evaluating_mode(model):
-        plain = answers()
     into_training(model)
     held = [
         (m._buffers, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None
@@ -126,14 +137,6 @@ def _held(model: nn.Module) -> Iterator[None]:
             vars(model)["train"] = own
 
 
-def _loss(context: RunContext, task: Any) -> float | None:
-    """The objective in evaluation mode; None where it is no number there."""
-    with evaluating_mode(context.task.model), _held(context.task.model):
-        seed_everything(context.seed)
-        value = float(context.on(task).forward()[1]["objective"].detach())
-    return value if math.isfinite(value) else None
-
-
 def _settled(context: RunContext, task: Any, passes: int) -> float | None:
     """The same with the running statistics of the trained weights, as the batch has them: only what stays is a gap.
 
@@ -162,7 +165,7 @@ def _settled(context: RunContext, task: Any, passes: int) -> float | None:
             context.on(task).forward()
         for module, values in counts.items():
             module.get_buffer("running_var").mul_((values - 1) / values)
-    return _loss(context, task)
+    return _evaluated(context, task)[0]
 
 
 def _randomness(calls: list[ModelCall]) -> float:

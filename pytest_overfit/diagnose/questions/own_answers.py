@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import exchanged_in
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
-from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.elements import is_dense
 
 MOST_ELEMENTS = 50_000_000  # of all that is recorded
@@ -44,11 +43,12 @@ class Answer:
 
 Answers = dict[tuple[int, int], Answer]  # by the id of the module, and the number of its call
 _Open = tuple[Answer, Answer | None, list[Tensor]]  # with the recorded one, and its buffers as they were
+Apart = Callable[[list[Tensor], list[Tensor]], float]
 
 
 class _Recorder:
-    def __init__(self, recorded: Answers | None) -> None:
-        self.recorded, self.answers = recorded, Answers()
+    def __init__(self, recorded: Answers | None, change: Callable[[Tensor], Tensor], apart: Apart) -> None:
+        self.recorded, self.answers, self.change, self.apart = recorded, Answers(), change, apart
         self.counts: dict[int, int] = {}
         self.stack: list[_Open] = []
         self.elements = 0
@@ -65,10 +65,10 @@ class _Recorder:
             answer.given = self._kept((args, kwargs))
         else:
             before = self.recorded.get(key)
-        instead = None
-        if before is not None and (instead := _replaced((args, kwargs), before.given)) is not None and self.stack:
+        instead = None if before is None else _replaced((args, kwargs), before.given, self.change)
+        if before is not None and instead is not None and self.stack:
             caller = self.stack[-1][0]
-            caller.gap = max(caller.gap, gap_between(before.given, list(tensors_in([args, kwargs]))))
+            caller.gap = max(caller.gap, self.apart(before.given, list(tensors_in([args, kwargs]))))
         self.stack.append((answer, before, _buffers(module)))
         return instead
 
@@ -80,8 +80,8 @@ class _Recorder:
         if self.recorded is None:
             answer.output = self._kept(output)
         elif before is not None:
-            answer.gap = max(answer.gap, gap_between(before.output, list(tensors_in(output))))
-            return _replaced(output, before.output)
+            answer.gap = max(answer.gap, self.apart(before.output, list(tensors_in(output))))
+            return _replaced(output, before.output, self.change)
         return None
 
     def _chance(self) -> None:
@@ -94,18 +94,29 @@ class _Recorder:
     def _kept(self, nest: Any) -> list[Tensor]:
         found = [t.detach().clone() for t in tensors_in(nest)]
         self.elements += sum(t.numel() for t in found)
-        if self.elements > MOST_ELEMENTS:
-            raise Unanswerable("what its modules return is too large to be kept")
-        return found
+        return found if self.elements <= MOST_ELEMENTS else []
 
 
-def own_answers(model: nn.Module, forward: Callable[[], Any], recorded: Answers | None = None) -> Answers:
-    """What every module answers in one forward pass, in whatever mode it is.
+def as_it_is(tensor: Tensor) -> Tensor:
+    """No change."""
+    return tensor
+
+
+def own_answers(
+    model: nn.Module,
+    forward: Callable[[], Any],
+    recorded: Answers | None = None,
+    change: Callable[[Tensor], Tensor] = as_it_is,
+    apart: Apart | None = None,
+) -> Answers:
+    """What every module answers in one forward pass, in whatever mode it is; nothing where that is too large to keep.
 
     Args:
         recorded: the answers of a first pass, which are given and handed on; None: this is the first.
+        change: what is done to a tensor before it is given or handed on.
+        apart: the gap between what was recorded and what is made now; None: see ``gap_between``.
     """
-    recorder = _Recorder(recorded)
+    recorder = _Recorder(recorded, change, apart or gap_between)
     handles: list[Any] = []
     try:
         for module in model.modules():
@@ -115,7 +126,7 @@ def own_answers(model: nn.Module, forward: Callable[[], Any], recorded: Answers 
     finally:
         for handle in handles:
             handle.remove()
-    return recorder.answers
+    return recorder.answers if recorder.elements <= MOST_ELEMENTS else {}
 
 
 def at_the_end(before: Answers, after: Answers) -> float:
@@ -137,7 +148,7 @@ def _apart(old: Tensor, new: Tensor) -> float:
     return gap / size if size > 0 and gap - gap == 0 and bool((new != 0).any()) else 0.0
 
 
-def _replaced(nest: Any, kept: list[Tensor]) -> Any:
+def _replaced(nest: Any, kept: list[Tensor], change: Callable[[Tensor], Tensor]) -> Any:
     """A nest with its tensors as they were kept; None, which leaves it as it is, where it is of another make."""
     found = list(_reached(nest))
     if len(found) != len(kept) or any(
@@ -145,7 +156,7 @@ def _replaced(nest: Any, kept: list[Tensor]) -> Any:
     ):
         return None
     left = iter(kept)
-    return exchanged_in(lambda t: next(left).clone() if is_dense(t) else t, nest)
+    return exchanged_in(lambda t: change(next(left).clone()) if is_dense(t) else t, nest)
 
 
 def _reached(nest: Any) -> Iterator[Tensor]:

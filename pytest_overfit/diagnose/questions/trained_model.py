@@ -23,7 +23,7 @@ from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
-from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
+from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_owners, measure_pairing
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
@@ -70,6 +70,10 @@ class TrainedModel:
             ):
                 paired, output = self._pairing(context.on(task))
                 self._know(paired=paired, mispaired=output)
+        with self.questions.asking("whether every row of the outputs answers to one sample"):
+            parts = list(context.task.model.named_children())  # of a model that is not called as a whole
+            named = [(call.name, call.module) for call in calls] or parts
+            self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
 
