@@ -132,12 +132,16 @@ class Unfollowed:
 class PaddingRead:
     """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
 
-    ``told``: the model is given a mask, or lengths, that say what is padding.
+    ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
+    once it is ``mended``. ``where``: the one module of its kind that lets padding through.
     """
 
     row: int
     moved: float
-    told: bool
+    told: str = ""
+    mended: str = ""
+    left: float = 0.0
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pytest_overfit import OverfitResult, run_overfit
 
 def learn(model: Any, batch: Any, loss: Any, **settings: Any) -> OverfitResult:
     torch.manual_seed(0)
-    settings = {"objective": 0.1, "optimizer": lambda p: torch.optim.Adam(p, lr=1e-2)} | settings
+    settings: dict[str, Any] = {"objective": 0.1, "optimizer": lambda p: torch.optim.Adam(p, lr=1e-2)} | settings
     return run_overfit(model, batch, loss, **settings)
 
 

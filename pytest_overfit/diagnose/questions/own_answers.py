@@ -177,8 +177,8 @@ def _buffers(module: nn.Module) -> list[Tensor]:
 
 def _generators() -> list[Any]:
     """The states of all random generators that a model may draw from."""
-    legacy = np.random.get_state()[1]  # noqa: NPY002 - what models draw from
+    legacy = np.random.get_state(legacy=True)[1]  # type: ignore[index]  # noqa: NPY002 - what models draw from
     states = [torch.get_rng_state().numpy(), legacy, random.getstate()[1]]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states += [torch.cuda.get_rng_state(i).numpy() for i in range(torch.cuda.device_count())]
     return states

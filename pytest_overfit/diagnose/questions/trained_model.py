@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Term
-from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
@@ -155,7 +154,6 @@ class TrainedModel:
         shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
         squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
         pairwise = self.samples is not None and not wide and squares
-        first = self.found.ops
         answers = []
         for call in calls:
             answer = Dependence()
@@ -165,14 +163,17 @@ class TrainedModel:
                 )
             answers.append(answer)
         self.found = with_answers(self.found, answers, calls)
-        for call in calls[:1] if any(reads.padding for _, reads in keys_read(first)) else ():
-            padding = padding_of(self.context.task.batch, pads_of(model))
+        padding = self.questions.ask("what is padding", self._padding, otherwise=None)
+        for call in calls[:1] if padding is not None else ():
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
-                self._know(padding=None if padding is None else measure_padding(call, padding))
+                self._know(padding=measure_padding(call, padding))
         for call in calls[:1]:
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
+
+    def _padding(self) -> Tensor | None:
+        return padding_of(self.context.task.batch, pads_of(self.context.task.model))
 
     @property
     def reordered(self) -> bool:
