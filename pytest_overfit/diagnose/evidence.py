@@ -132,12 +132,16 @@ class Unfollowed:
 class PaddingRead:
     """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
 
-    ``told``: the model is given a mask, or lengths, that say what is padding.
+    ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
+    once it is ``mended``. ``where``: the one module of its kind that lets padding through.
     """
 
     row: int
     moved: float
-    told: bool
+    told: str = ""
+    mended: str = ""
+    left: float = 0.0
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,22 @@ class Packed:
     documents: int
     moved: float
     where: str = ""
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """A ``module`` that computes otherwise though its inputs and its parts are the same: its own code does.
+
+    In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
+    mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
+    relative to their size and of the trained model.
+    """
+
+    module: str
+    kind: str
+    gap: float
+    moved: float
+    chance: bool
 
 
 @dataclass(frozen=True)
@@ -186,7 +206,8 @@ class Probed:
     random_training: float = 0.0
     random_evaluation: float = 0.0
     permuted_input: bool = False
-    mode_modules: tuple[str, ...] = ()
+    moded: tuple[str, ...] = ()  # modules that compute otherwise in training mode than in evaluation mode
+    unlike: tuple[Unlike, ...] = ()
     outputs: tuple[Output, ...] = ()
     modules: tuple[Module, ...] = ()
     ops: tuple[Op, ...] = ()
@@ -199,6 +220,7 @@ class Probed:
     unread_samples: int = 0
     paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
     mispaired: str = ""  # the output of which they do not
+    owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model

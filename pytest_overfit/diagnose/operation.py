@@ -118,13 +118,15 @@ class Clamped:
 class Drawn:
     """Random numbers: by which function, with which probability (NaN: it has none), and whether of an input.
 
-    ``gates``: they let some activations through and not others, as dropout does, however it is written.
+    ``gates``: they let some activations through and not others, as dropout does, however it is written. ``added``: they
+    are added to features in a size that nothing learns.
     """
 
     random_by: str
     p: float
     of_input: bool
     gates: bool = False
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,6 @@ class HeadMask:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """A layer of such a kind that forward builds anew, with other weights each time."""
-
-    layer: str
-
-
-@dataclass(frozen=True)
 class OutOfRange:
     """The first result that is no number, or one beyond what a gradient can stand.
 
@@ -195,7 +190,7 @@ class OutOfRange:
 
 Fact = (
     Comparison | Broadcast | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention | HeadMask
-    | Rebuilt | OutOfRange
+    | OutOfRange
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_overfit.diagnose.evidence import Evidence, Output
-from pytest_overfit.diagnose.operation import Op, Rebuilt, with_fact
 from pytest_overfit.diagnose.step_trace import Event
 from pytest_overfit.diagnose.trial import Attempt
 from pytest_overfit.judge.globs import is_declared as matches
 from pytest_overfit.run.record import ParameterRecord
 
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
-
-
-def rebuilt(evidence: Evidence) -> tuple[Op, Rebuilt] | None:
-    """A layer that forward builds anew, with other weights each time."""
-    return next(with_fact(evidence.probed.ops, Rebuilt), None)
 
 
 def predictions(evidence: Evidence) -> list[Output]:

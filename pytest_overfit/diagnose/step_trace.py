@@ -60,20 +60,11 @@ class ModeChange:
     whole: bool
 
 
-@dataclass(frozen=True)
-class NewModule:
-    """A module with parameters of its own that a step builds; ``size`` is the sum of their absolute values."""
-
-    layer: str
-    in_forward: bool
-    size: float
-
-
 CallKind = Literal[
     "zero_grad", "backward", "grad", "clip", "step", "scheduler", "mode", "init", "load", "new_module",
     "new_optimizer", "load_optimizer",
 ]  # fmt: skip
-CallFact = Clip | OptimizerStep | ModeChange | NewModule
+CallFact = Clip | OptimizerStep | ModeChange
 C = TypeVar("C", bound=CallFact)
 
 

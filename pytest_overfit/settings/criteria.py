@@ -66,7 +66,7 @@ class Criteria:
     Six are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
     get no gradient, or do not move, on purpose; ``infinite`` over outputs, terms, parameters and buffers that `finite`
     does not judge; ``unbounded`` says that the objective has no floor, so that its stated limit counts although it may
-    be negative; ``stochastic`` that forward passes or draws are random, so that limits hold for a windowed mean and
+    be negative; ``stochastic`` that training or draws are random, so that limits hold for a windowed mean and
     draws of the loader may differ; ``allow`` holds ids of causes (docs/causes.md) that are meant here, or ``id:glob``
     of the places where they are.
 

@@ -40,8 +40,18 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
 
 def mispaired(evidence: Evidence) -> Iterator[Cause]:
     """A prediction is held against the answer of another sample."""
-    name = evidence.probed.mispaired
-    if name:
+    name, owned = evidence.probed.mispaired, evidence.probed.owned
+    if owned is not None:
+        yield Cause(
+            "target-mismatch",
+            f"output {owned[0]}",
+            f"elements of one row of {owned[0]} are held against {owned[1]} of different samples: other values there "
+            "move the gradient of single elements in the rows of others, and of nothing else",
+            "exchange axes with permute or transpose, not with reshape or view, on the way into the loss",
+            certain=True,
+            weight=0.94,
+        )
+    elif name:
         yield Cause(
             "target-mismatch",
             f"output {name}",

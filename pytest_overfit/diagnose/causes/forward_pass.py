@@ -37,8 +37,24 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
 
 def masks(evidence: Evidence) -> Iterator[Cause]:
     """An attention whose mask leaves out what it is to read, or lets through what it is not."""
-    attentions = list(keys_read((*evidence.noted, *evidence.probed.ops)))
     moves = evidence.probed.padding
+    if moves is not None and (moves.mended or moves.where):
+        seen = f"without its padding the outputs of row {moves.row} move by {number(moves.moved)} of their size"
+        yield Cause(
+            "input-ignored",
+            moves.told if moves.mended else f"module {moves.where}",
+            f"{seen}, and by {number(moves.left)} with {moves.told} {moves.mended}: it hides the wrong places"
+            if moves.mended
+            else f"{seen}: what stands under it moves the other places in {moves.where}, and in no other of its kind",
+            f"look at which side is padded, and at what the model takes a True for: {POLARITY}"
+            if moves.mended
+            else f"look at the mask inside {moves.where}, and at its axes: x.transpose(1, 2), not view, for heads",
+            evidence={"moved": moves.moved},
+            certain=True,
+            weight=0.96,
+        )
+        return
+    attentions = list(keys_read((*evidence.noted, *evidence.probed.ops)))
     for op, reads in attentions:
         numbers: dict[str, float] = {}
         padding = reads.padding and moves is not None and moves.moved > MOVED

@@ -6,48 +6,28 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.evidence import Evidence, Unlike
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Drawn, with_fact
-from pytest_overfit.diagnose.queries import proof, rebuilt
+from pytest_overfit.diagnose.queries import proof
 from pytest_overfit.diagnose.step_trace import ModeChange
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+MOVED = 1e-2  # of the outputs' size: less is no effect of noise or of a mode
+DROPPED = 1e-3  # the same of dropout, which nobody means to be there
+IN_EVALUATION = "random_in_evaluation"
+DROPS = "pass training=self.training, or an nn.Dropout that __init__ builds"
+
 
 def noisy(evidence: Evidence) -> Iterator[Cause]:
     """The forward pass is too random."""
-    built = rebuilt(evidence)
-    if built is not None:
-        yield Cause(
-            "stochastic",
-            built[0].line or "forward",
-            f"{built[1].layer} is built anew in every forward pass, with other weights each time",
-            "build it once, in __init__",
-            evidence={"spread": evidence.probed.random_training},
-            certain=True,
-            weight=0.97,
-        )
+    still = next((each for each in evidence.probed.unlike if each.chance), None)
+    if still is not None and (goes_on := _goes_on(evidence, still)) is not None:
+        yield goes_on
         return
     proven = evidence.proof("same random numbers")
-    spread, still = evidence.probed.random_training, evidence.probed.random_evaluation
-    drawn = (pair for pair in with_fact(evidence.probed.ops, Drawn) if pair[0].name == "random_in_evaluation")
-    drop = next((pair for pair in drawn if pair[1].gates), None)
-    if drop is not None and still > 0 and not evidence.stochastic:
-        yield Cause(
-            "stochastic",
-            drop[0].where,
-            f"{drop[1].random_by}{'' if math.isnan(drop[1].p) else f' (p={number(drop[1].p)})'} goes on in evaluation "
-            "mode: two passes "
-            f"differ by {number(still)} of the output's size"
-            + proof(proven, "with the same random numbers at every step"),
-            "pass training=self.training, or an nn.Dropout that __init__ builds",
-            "proven" if proven else "shown",
-            {"spread": still},
-            certain=True,
-            weight=0.93,
-        )
-        return
+    spread = evidence.probed.random_training
     if evidence.learned or spread <= 0.01 or evidence.stochastic:
         return
     where = next((op for op in evidence.probed.ops if op.name == "random"), None)
@@ -55,7 +35,7 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         "stochastic",
         where.where if where else "the forward pass",
         f"two forward passes of different seeds differ by {number(spread)} of the output's size"
-        + (", in evaluation mode too" if still > 0.01 else "")
+        + (", in evaluation mode too" if evidence.probed.random_evaluation > 0.01 else "")
         + proof(proven, "with the same random numbers at every step"),
         "lower the dropout or the noise for this test; where chance is meant, declare stochastic",
         "proven" if proven else "shown" if spread > 0.3 else "observed",
@@ -64,26 +44,66 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
+    """Chance in evaluation mode that no model means: layers with new weights, dropout, noise that nothing learns.
+
+    ``stochastic`` declares that training is random. Dropout of torch's in evaluation mode is not declared by it.
+    """
+    proven = evidence.proof("same random numbers")
+    drawn = [pair for pair in with_fact(evidence.probed.ops, Drawn) if pair[0].name in ("built", IN_EVALUATION)]
+    declared = evidence.stochastic
+    for op, fact in drawn:
+        drops = fact.gates and not (declared and math.isnan(fact.p))
+        noise = fact.added and not declared and still.moved > MOVED
+        if still.moved < DROPPED or not (drops or noise or op.name == "built"):
+            continue
+        seen, advice = f"{fact.random_by}{'' if math.isnan(fact.p) else f' (p={number(fact.p)})'} goes on", DROPS
+        if op.name == "built":
+            seen = f"{fact.random_by} is built anew in every forward pass, with other weights each time,"
+            advice = "build it once, in __init__"
+        elif fact.added:
+            seen, advice = f"noise is added in {still.module}", "add it only if self.training; or declare stochastic"
+        return Cause(
+            "stochastic",
+            op.line or "forward" if op.name == "built" else op.where,
+            f"{seen} in evaluation mode: two passes differ by {number(still.moved)} of the output's size"
+            + proof(proven, "with the same random numbers at every step"),
+            advice,
+            "proven" if proven else "shown",
+            {"spread": still.moved},
+            certain=True,
+            weight=0.97 if op.name == "built" else 0.95,
+        )
+    return None
+
+
 def modes_differ(evidence: Evidence) -> Iterator[Cause]:
     """What was learnt in training mode is not there in evaluation mode."""
     probed = evidence.probed
     curve = evidence.objective
-    off = [fact for _, _, fact in evidence.calls(ModeChange) if fact.whole and not fact.train]
-    trained_off = (
-        bool(evidence.steps)
-        and evidence.own_step
-        and bool(off)
-        and bool(probed.mode_modules)
-        and all(not m.training for m in evidence.steps[0].modules)
-    )
-    if trained_off:
+    if probed.moded and _trained_off(evidence):
         yield Cause(
             "mode-gap",
-            shorten(probed.mode_modules),
+            shorten(probed.moded),
             "the train step puts the model into evaluation mode and trains it there",
             "call model.train() before training",
             certain=True,
             weight=0.85,
+        )
+        return
+    unlike = next((each for each in probed.unlike if not each.chance and each.moved > MOVED), None)
+    fall = curve[0] - probed.training if curve and probed.training is not None else 0.0
+    if unlike is not None and probed.training is not None and probed.evaluation is not None:
+        yield Cause(
+            "mode-gap",
+            f"module {unlike.module} ({unlike.kind})",
+            f"with the same inputs {unlike.module} makes in training mode what differs by {number(unlike.gap)} of its "
+            f"size from evaluation mode, by no chance and no statistics: the outputs move by {number(unlike.moved)} "
+            f"with it, the objective from {number(probed.training)} to {number(probed.evaluation)}",
+            f"look at what {unlike.module} does if self.training",
+            evidence={"gap": unlike.gap, "moved": unlike.moved, "evaluation": probed.evaluation},
+            certain=True,
+            weight=0.92,
         )
         return
     if (
@@ -94,13 +114,12 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         or not curve
     ):
         return
-    fall = curve[0] - probed.training
     if fall <= 0 or probed.evaluation_settled < probed.training + 0.3 * fall:
         yield from _lagging(evidence, fall)
         return
     yield Cause(
         "mode-gap",
-        shorten(probed.mode_modules) or "what forward does with self.training",
+        shorten(probed.moded) or "what forward does with self.training",
         f"the objective is {number(probed.training)} in training mode and {number(probed.evaluation_settled)} in "
         f"evaluation mode (it started at {number(curve[0])}), running statistics settled",
         "look at momentum of batch norm, at self.training in forward, at dropout by hand",
@@ -110,17 +129,29 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def _trained_off(evidence: Evidence) -> bool:
+    """Whether the last steps that were watched differentiated the model in evaluation mode."""
+    on, seen = True, [True]
+    for step in evidence.steps if evidence.own_step else ():
+        for event in step.events:
+            if isinstance(event.fact, ModeChange) and event.fact.whole:
+                on = event.fact.train
+            elif event.kind == "backward":
+                seen.append(on)
+    return not seen[-1]
+
+
 def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
     """Running statistics that more steps would bring up to date, in a run that was to agree with its evaluation."""
     probed = evidence.probed
     missed = any(finding.name == "train_val" and not finding.passed for finding in evidence.findings)
-    if not missed or not probed.mode_modules or probed.evaluation is None or probed.training is None:
+    if not missed or not probed.moded or probed.evaluation is None or probed.training is None:
         return
     if fall <= 0 or probed.evaluation < probed.training + 0.1 * fall:
         return
     yield Cause(
         "mode-gap",
-        shorten(probed.mode_modules),
+        shorten(probed.moded),
         f"on the same sample the objective is {number(probed.training)} in training mode and "
         f"{number(probed.evaluation)} in evaluation mode: running statistics lag behind the weights",
         "raise the momentum of batch norm, or use a norm without running statistics for small batches",
@@ -154,9 +185,10 @@ result = run_overfit(Net, (features, values), F.mse_loss, optimizer=adam, max_st
 
 - **Symptom**: the loss falls and then jumps about on a plateau.
 - **Evidence**: proven, certain: two passes under different seeds differ, and the run passes with the same random
-  numbers at every step. Certain are dropout that goes on in evaluation mode, as a function, in an attention or by hand,
-  and a layer that is built in `forward`.
-- **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`.
+  numbers at every step. Certain is what goes on in evaluation mode and moves the outputs there: dropout as a function,
+  in an attention or by hand, noise in a size that nothing learns, a layer that is built in `forward`.
+- **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`. That
+  declares the training, and noise; torch's dropout in evaluation mode is declared with `allow=["stochastic"]`.
 
 ### mode-gap
 
@@ -179,7 +211,8 @@ result = run_overfit(Standardised, (5 + 3 * features, classes), nn.CrossEntropyL
 
 - **Symptom**: none while training; the model is useless afterwards.
 - **Evidence**: shown, certain: the loss in evaluation mode, after running statistics have settled, against that in
-  training mode.
+  training mode. Or the first module that, given the same inputs in both modes, makes what differs, though it draws
+  nothing and keeps no statistics; with it alone in training mode the outputs in evaluation mode move.
 - **Fix**: look at `self.training` in `forward`, at the momentum of batch norm, at `model.eval()` in the step.
 """,
 )

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import rebuilt
 from pytest_overfit.errors.suggest import shorten
 
 
 def not_registered(evidence: Evidence) -> Iterator[Cause]:
     """Leaves of the graph that are nobody's parameters."""
     leaves = [leaf for leaf in evidence.leaves if leaf.within]
-    if not leaves or rebuilt(evidence) is not None:
+    if not leaves or any(op.name == "built" for op in evidence.probed.ops):
         return
     yield Cause(
         "unregistered",

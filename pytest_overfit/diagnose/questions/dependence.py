@@ -61,6 +61,9 @@ def depend(
                 ignored.append(name)
                 continue
             slices += _unread_parts(call, name, tensor, base)
+    if not _same(base, call.again(seed=1)):
+        questions.leave_out(f"what places and samples move the outputs{of}", "in evaluation mode they are random")
+        return Dependence(tuple(ignored), tuple(slices))
     mixed, certain, where = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),

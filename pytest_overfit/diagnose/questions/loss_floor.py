@@ -24,7 +24,7 @@ HUGE = 1e4
 LAST = 1e-4  # share of the first step size that the last step still has
 
 
-class _Free:
+class Free:
     """The outputs of the root modules, replaced by leaves that are kept from call to call."""
 
     def __init__(self) -> None:
@@ -77,8 +77,9 @@ def _sane(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _freed(named: list[tuple[str, nn.Module]]) -> Iterator[_Free]:
-    free = _Free()
+def freed(named: list[tuple[str, nn.Module]]) -> Iterator[Free]:
+    """The outputs of these modules, replaced by leaves with the values that they have in their first call."""
+    free = Free()
 
     def instead(name: str, module: nn.Module) -> Callable[..., Any]:
         original = module.forward
@@ -107,7 +108,7 @@ def find_floor(
         scale: a typical size of the targets.
     """
     until = time.perf_counter() + seconds
-    with _freed(named) as free:
+    with freed(named) as free:
 
         def terms() -> dict[str, Tensor]:
             free.begin()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.own_answers import own_answers
+from pytest_overfit.diagnose.questions.tensors import is_real
 
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
@@ -32,6 +36,8 @@ def measure_mixing(
     if not batched or not outputs:
         return None, False, ""
     others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
+    if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
+        return others, True, unlike
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -41,6 +47,74 @@ def measure_mixing(
         )
     )
     return others, certain, where
+
+
+def _unlike_its_kind(call: ModelCall, samples: int) -> str:
+    """A module that mixes all samples it is given, by its own code, though its kind keeps them apart."""
+
+    def exchanged(tensor: Tensor) -> Tensor:
+        return _first_exchanged(tensor) if tensor.dim() and tensor.shape[0] == samples else tensor
+
+    def least_moved(before: Tensor, after: Tensor) -> float:
+        if before.dim() < 2 or before.shape[0] != samples or not before.numel():
+            return 0.0
+        size = float(before.double().square().mean().sqrt()) or 1.0
+        return float((before[1:] - after[1:]).double().abs().flatten(1).amax(1).min()) / size
+
+    return odd_one_out(call, exchanged, least_moved, lambda t: t.dim() > 1 and t.shape[0] == samples, _keeps_apart)
+
+
+def odd_one_out(
+    call: ModelCall,
+    exchanged: Callable[[Tensor], Tensor],
+    moved: Callable[[Tensor, Tensor], float],
+    asked: Callable[[Tensor], bool],
+    never: Callable[[nn.Module, list[Tensor]], bool],
+    *,
+    most: bool = True,
+) -> str:
+    """A module whose own code moves what it should not, though its kind does not; empty where there is none.
+
+    Torch says so of a kind, or most other modules of the very same class of this model do, or as many.
+
+    Args:
+        exchanged: what is done to everything that a module is given, and to what its parts return.
+        moved: how far what must not move has, of two tensors of the same shape.
+        asked: whether a tensor that a module is given has what is exchanged.
+        never: whether a kind of module, given such tensors, moves nothing else.
+        most: whether more modules of a class have to keep it apart than not, or as many will do.
+    """
+
+    def largest(before: list[Tensor], after: list[Tensor]) -> float:
+        pairs = zip(before, after, strict=False)
+        return max((moved(a, b.detach()) for a, b in pairs if is_real(a) and a.shape == b.shape), default=0.0)
+
+    plain = own_answers(call.module, call.again)
+    moving: dict[type, list[nn.Module]] = {}
+    still: Counter[type] = Counter()
+    for key, answer in own_answers(call.module, call.again, plain, exchanged, largest).items():
+        given = plain[key].given if key in plain else []
+        if answer.gap > MOVED:
+            moving.setdefault(type(answer.module), []).append(answer.module)
+            if never(answer.module, given):
+                return _name_of(call, answer.module)
+        elif any(map(asked, given)):
+            still[type(answer.module)] += 1
+    found = (modules[0] for kind, modules in moving.items() if len(modules) < still[kind] + (not most))
+    return next((_name_of(call, module) for module in found), "")
+
+
+def _keeps_apart(module: nn.Module, given: list[Tensor]) -> bool:
+    """Whether torch's own kind of layer reads every sample by itself in evaluation mode."""
+    if isinstance(module, nn.LayerNorm):
+        return bool(given) and given[0].dim() > len(module.normalized_shape)
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return module.running_mean is not None
+    return isinstance(module, (nn.Linear, nn.GroupNorm, nn.Embedding))
+
+
+def _name_of(call: ModelCall, module: nn.Module) -> str:
+    return next(name for name, each in call.module.named_modules() if each is module) or type(module).__name__
 
 
 def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:

@@ -11,62 +11,130 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_overfit.diagnose.evidence import Probed
-from pytest_overfit.diagnose.operation import Attention, Drawn, HeadMask, Op, Rebuilt
+from pytest_overfit.diagnose.evidence import Probed, Unlike
+from pytest_overfit.diagnose.operation import LOSS, Attention, Drawn, HeadMask, Op
 from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.own_answers import Answer, Answers, at_the_end, gap_between, own_answers
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Refused
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.update import into_training
 
 SETTLE = 20  # forward passes over which running statistics are averaged where a pass is random
+SAME = 1e-3  # relative: kernels of training and of evaluation round differently
+MOST = 3  # modules of which it is measured what comes of it: the others follow from the first
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
 
 def look(
     context: RunContext, task: Any, found: Probed, calls: list[ModelCall], curves: Curves, questions: Questions
 ) -> Probed:
-    """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input`` and ``mode_modules``."""
-    model, ask = context.task.model, questions.ask
+    """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input``, ``moded`` and ``unlike``."""
+    ask = questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
-    random_training = ask("randomness in training mode", lambda: _randomness(calls, training=True), otherwise=0.0)
-    settled = evaluation = ask("the loss in evaluation mode", lambda: _loss(context, task), otherwise=None)
+    random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
+    nothing: tuple[float | None, Answers] = None, {}
+    evaluation, plain = ask("the loss in evaluation mode", lambda: _evaluated(context, task), otherwise=nothing)
+    settled = evaluation
     training, passes = found.training, SETTLE if random_training > 0 else 1
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
         if fall > 0 and not evaluation < training + SUSPICIOUS * fall:
             question = "the loss in evaluation mode once running statistics have settled"
             settled = ask(question, lambda: _settled(context, task, passes), otherwise=None)
-    random_evaluation, permuted = 0.0, False
-    ops: tuple[Op, ...] = ()
-    if random_training > 0:
-        question = "randomness in evaluation mode"
-        random_evaluation = ask(question, lambda: _randomness(calls, training=False), otherwise=0.0)
-        if random_evaluation > 0:
-            ops = ask("what is random in evaluation mode", lambda: _dropping(context, calls, questions), otherwise=())
-            question = "layers that are built in every forward pass"
-            ops = (*ops, *ask(question, lambda: _rebuilt(context, calls, questions), otherwise=()))
-        permuted = ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
+    question = "what modules compute otherwise in training mode"
+    moded, unlike = ask(question, lambda: _compared(context, task, plain), otherwise=((), ()))
+    drawn: tuple[Op, ...] = ()
+    if any(each.chance for each in unlike):
+        question = "what is random in evaluation mode"
+        drawn = ask(question, lambda: _drawn(context, task, questions), otherwise=())
+    permuted = random_training > 0 and ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
     return replace(
         found,
         evaluation=evaluation,
         evaluation_settled=settled,
         random_training=random_training,
-        random_evaluation=random_evaluation,
+        random_evaluation=max((each.moved for each in unlike if each.chance), default=0.0),
         permuted_input=permuted,
-        mode_modules=ask("modules that change with the mode", lambda: tuple(_mode_modules(model)), otherwise=()),
-        ops=(*found.ops, *ops),
+        moded=moded,
+        unlike=unlike,
+        ops=(*found.ops, *drawn),
     )
 
 
-def _loss(context: RunContext, task: Any) -> float | None:
-    """The objective in evaluation mode; None where it is no number there."""
-    with evaluating_mode(context.task.model):
+def _evaluated(context: RunContext, task: Any) -> tuple[float | None, Answers]:
+    """The objective in evaluation mode, None where it is no number there, and what every module answers."""
+    model, terms = context.task.model, dict[str, torch.Tensor]()
+    with evaluating_mode(model), _held(model):
         seed_everything(context.seed)
-        value = float(context.on(task).forward()[1]["objective"].detach())
-    return value if math.isfinite(value) else None
+        plain = own_answers(model, lambda: terms.update(context.on(task).forward()[1]))
+    value = float(terms["objective"].detach())
+    return (value if math.isfinite(value) else None), plain
+
+
+def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str, ...], tuple[Unlike, ...]]:
+    """The modules that compute otherwise in training mode, and of those what no chance and no statistics explain.
+
+    Beside them what is random in evaluation mode. What a module does otherwise is measured at the end as well: the
+    outputs of the model in evaluation mode, with this one module in training mode or with other random numbers.
+    """
+    if not plain:
+        raise Unanswerable("nothing of it was recorded in evaluation mode")
+    model, on = context.task.model, context.on(task)
+    names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
+
+    def answers(recorded: Answers | None = None, seed: int = 0) -> Answers:
+        seed_everything(context.seed + seed)
+        with _held(model):
+            return own_answers(model, on.forward, recorded)
+
+    def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
+        return Unlike(names[id(answer.module)], type(answer.module).__name__, answer.gap, moved, chance)
+
+    into_training(model)
+    held = [
+        (m._buffers, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None
+    ]
+    trained = answers(plain)
+    with torch.no_grad():
+        for buffers, name, buffer, kept in held:  # a module may put another tensor in its place
+            buffers[name] = buffer.copy_(kept)
+    other = {key: each for key, each in trained.items() if each.gap > SAME}
+    found: list[Unlike] = []
+    with evaluating_mode(model):
+        again = answers(plain) if other else {}
+        shaky = {key for key, each in again.items() if each.gap > SAME}
+        meant = [key for key, each in other.items() if each.drew or each.wrote]
+        for key in [key for key in other if key not in shaky and key not in meant][:MOST]:
+            module = trained[key].module
+            module.training = True
+            try:
+                found.append(unlike(trained[key], moved=at_the_end(plain, answers()), chance=False))
+            finally:
+                module.training = False
+        if any(each.drew for each in plain.values()):
+            drawn = answers(plain, seed=1)
+            moved = at_the_end(plain, answers(seed=1))
+            random = [each for key, each in drawn.items() if plain[key].drew and each.gap > SAME and key not in shaky]
+            found += [unlike(each, moved=moved, chance=True) for each in random[:MOST]]
+    moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
+    return tuple(moded), tuple(found)
+
+
+@contextlib.contextmanager
+def _held(model: nn.Module) -> Iterator[None]:
+    """Keeps the model in the mode in which it is, whatever a train step says."""
+    own = vars(model).get("train")
+    vars(model)["train"] = lambda mode=True: model
+    try:
+        yield
+    finally:
+        del vars(model)["train"]
+        if own is not None:
+            vars(model)["train"] = own
 
 
 def _settled(context: RunContext, task: Any, passes: int) -> float | None:
@@ -97,53 +165,33 @@ def _settled(context: RunContext, task: Any, passes: int) -> float | None:
             context.on(task).forward()
         for module, values in counts.items():
             module.get_buffer("running_var").mul_((values - 1) / values)
-    return _loss(context, task)
+    return _evaluated(context, task)[0]
 
 
-def _randomness(calls: list[ModelCall], *, training: bool) -> float:
+def _randomness(calls: list[ModelCall]) -> float:
     """How far two passes of different seeds lie apart, relative to the size of the outputs."""
-    largest = 0.0
-    for call in calls:
-        with contextlib.nullcontext() if training else evaluating_mode(call.module):
-            for a, b in zip(call.again(seed=1), call.again(seed=2), strict=True):
-                if a.numel() and a.shape == b.shape:
-                    size = float(a.double().square().mean().sqrt()) or 1.0
-                    largest = max(largest, float((a - b).double().square().mean().sqrt()) / size)
-    return largest
+    passes = ((call.again(seed=1), call.again(seed=2)) for call in calls)
+    return max((gap_between(a, b) for a, b in passes), default=0.0)
 
 
-def _dropping(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
-    """What lets activations through by chance in evaluation mode, with the line that calls it."""
+def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[Op, ...]:
+    """What draws in evaluation mode and lets features through by chance, or adds to them, with its line."""
     tracer = StepTracer(context.task.model, context.task.batch, None, questions)
-    for call in calls[:1]:
-        with evaluating_mode(call.module), tracer.tracing([], modules=False):
-            call.again()
-    found = []
+    model = context.task.model
+    with evaluating_mode(model), _held(model), tracer.tracing([], modules=False):
+        context.on(task).forward()
+    found = [
+        Op("built", "", line, fact=Drawn(type(module).__name__, math.nan, of_input=False))
+        for line, module in tracer.built
+        if module._parameters
+    ]
     for op in tracer.ops:
         fact = op.fact
         if isinstance(fact, (Attention, HeadMask)) and fact.dropout:
             fact = Drawn("dropout of the attention", fact.dropout, of_input=False, gates=True)
-        if isinstance(fact, Drawn):
+        if isinstance(fact, Drawn) and op.region != LOSS:
             found.append(replace(op, name="random_in_evaluation", fact=fact))
     return tuple(found)
-
-
-def _rebuilt(context: RunContext, calls: list[ModelCall], questions: Questions) -> tuple[Op, ...]:
-    """Layers that are built in the forward pass, and have other weights under another seed."""
-    tracer = StepTracer(context.task.model, context.task.batch, None, questions)
-    passes: list[dict[tuple[str, str], float]] = []
-    for seed in (1, 2):
-        for call in calls[:1]:
-            with evaluating_mode(call.module), tracer.tracing([], modules=False, operations=False):
-                call.again(seed=seed)
-        built = [(line, new) for line, new in tracer.layers_built() if new.in_forward]
-        passes.append({(line, new.layer): new.size for line, new in built})
-    first, second = passes
-    return tuple(
-        Op("rebuilt", "", line, fact=Rebuilt(kind))
-        for (line, kind), size in first.items()
-        if second.get((line, kind), size) != size
-    )
 
 
 def _permutes(calls: list[ModelCall]) -> bool:
@@ -180,11 +228,3 @@ def _first_input(call: ModelCall, seed: int) -> Any:
         for handle in handles:
             handle.remove()
     return kept[0] if kept else None
-
-
-def _mode_modules(model: nn.Module) -> Iterator[str]:
-    for name, module in model.named_modules():
-        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        averages = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
-        if drops or averages:
-            yield name or type(module).__name__

@@ -219,7 +219,14 @@ def _adds_target(step: Traced, predicted: Tensor, target: Tensor) -> bool:
 def _arithmetic(step: Traced, call: Called) -> Op | None:
     """A difference of a prediction and a target, or two shapes that broadcast both ways."""
     args, out = call.args, call.out
-    if len(args) < 2 or not all(isinstance(a, Tensor) for a in args[:2]) or not isinstance(out, Tensor):
+    if len(args) < 2 or not isinstance(out, Tensor):
+        return None
+    if any(any(a is each for each in step.drawn) for a in args[:2]):
+        if not out.requires_grad:
+            step.drawn.append(out)  # in another size: chance all the same
+        elif "add" in call.name and step.in_model:
+            return call.op(Drawn("noise", math.nan, of_input=False, added=True), name="random")
+    if not all(isinstance(a, Tensor) for a in args[:2]):
         return None
     a, b = args[:2]
     if out.numel() > max(a.numel(), b.numel()) > 1 and min(a.numel(), b.numel()) > 1:

@@ -7,7 +7,8 @@ CLASSIFIERS = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cros
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss",
               "cosine_embedding_loss")  # fmt: skip
 LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
-ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
+ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__",
+                        "__radd__", "__rmul__", "add_", "mul_", "__iadd__", "__imul__"})  # fmt: skip
 SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
 COMPARED = frozenset({"gt", "lt", "ge", "le", "__gt__", "__lt__", "__ge__", "__le__"})

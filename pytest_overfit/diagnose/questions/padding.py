@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import PaddingRead
+from pytest_overfit.diagnose.questions.mixing import odd_one_out
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
+
+READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
+MENDS = {
+    "turned around": lambda mask: mask.flip(1),
+    "inverted": lambda mask: (1 - mask.int()).to(mask.dtype),
+}
 
 
 def padding_of(batch: Any, pads: Collection[int] = ()) -> Tensor | None:
@@ -42,7 +52,7 @@ def pads_of(model: nn.Module) -> set[int]:
 def _masks(tensors: list[Tensor], pads: Collection[int]) -> Iterator[Tensor]:
     """(B, T) masks, what lengths (B,) say of a (B, T) tensor, and where tokens are padding."""
     for tensor in tensors:
-        if tensor.dim() == 2 and (tensor.dtype is torch.bool or bool(((tensor == 0) | (tensor == 1)).all())):
+        if tensor.dim() == 2 and _is_mask(tensor):
             yield tensor.bool()
     for tensor in tensors:
         if tensor.dim() == 2 and not tensor.is_floating_point() and tensor.dtype is not torch.bool:
@@ -75,11 +85,10 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
 
     None where no row is padded at its end, or the model does not take a row by itself.
     """
-    base = call.again()
-    real = (~padding).sum(1)
     samples, length = padding.shape
     if bool(padding[:, 0].any()) or not bool(padding.any()):
         return None
+    real = (~padding).sum(1)
     row = int(real.argmin())
     kept = int(real[row])
 
@@ -91,21 +100,64 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 tensor = tensor.narrow(axis, 0, kept)
         return tensor
 
+    def moved(given: Callable[[Tensor], Tensor]) -> float:
+        largest = 0.0
+        for old, new in zip(call.again(given), alone, strict=False):
+            if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
+                size = float(whole.double().square().mean().sqrt()) or 1.0
+                largest = max(largest, float((whole - new).double().abs().max()) / size)
+        return largest
+
     try:
         alone = call.again(cut)
     except Refused:
         return None
-    largest = 0.0
-    for old, new in zip(base, alone, strict=False):
-        if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
-            size = float(whole.double().square().mean().sqrt()) or 1.0
-            largest = max(largest, float((whole - new).double().abs().max()) / size)
-    given = [tensor for _, tensor in call.arguments()]
-    return PaddingRead(row, largest, told=any(_tells(tensor, padding, real) for tensor in given))
+    given = list(call.arguments())
+    told = next((name for name, tensor in given if _tells(tensor, padding, real)), "")
+    found = PaddingRead(row, moved(lambda tensor: tensor), told)
+    if found.moved <= READ:
+        return found
+    for how, mend in MENDS.items():
+        for name, mask in given:
+            if mask.shape != padding.shape or not _is_mask(mask):
+                continue
+            with contextlib.suppress(Refused):
+                left = moved(partial(_exchanged, mask, mend(mask)))
+                if left < READ / 10:
+                    return replace(found, told=name, mended=how, left=left)
+    return replace(found, where=odd_one_out(call, *_under(padding), most=False))
+
+
+def _exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
+
+
+def _under(padding: Tensor) -> tuple[Any, Any, Any, Any]:
+    """How features under padding are exchanged, how far those of the rest move, and what has either."""
+    real = ~padding & padding.any(1, keepdim=True)
+
+    def has_places(tensor: Tensor) -> bool:
+        return tensor.is_floating_point() and tensor.dim() == 3 and tensor.shape[:2] == padding.shape
+
+    def exchanged(tensor: Tensor) -> Tensor:
+        if not has_places(tensor):
+            return tensor
+        return torch.where(padding[..., None], tensor.flip(2) * 0.7 + 0.1, tensor)
+
+    def moved(before: Tensor, after: Tensor) -> float:
+        if not has_places(before):
+            return 0.0
+        return float((before - after)[real].abs().max()) / (float(before.abs().max()) or 1.0)
+
+    return exchanged, moved, has_places, lambda module, given: False
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def _tells(tensor: Tensor, padding: Tensor, real: Tensor) -> bool:
     """Whether a tensor is a mask of the padding, or the lengths without it."""
-    if tensor.shape == padding.shape and bool(((tensor == 0) | (tensor == 1)).all()):
+    if tensor.shape == padding.shape and _is_mask(tensor):
         return torch.equal(tensor.bool(), padding) or torch.equal(tensor.bool(), ~padding)
     return tensor.shape == real.shape and not tensor.is_floating_point() and torch.equal(tensor.to(real), real)

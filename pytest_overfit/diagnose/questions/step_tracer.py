@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.parameter import is_lazy
 
 from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
 from pytest_overfit.diagnose.questions.operation_facts import Called, describe, is_noted
@@ -24,7 +23,7 @@ from pytest_overfit.diagnose.questions.step_graph import StepGraph
 from pytest_overfit.diagnose.questions.table_rows import TableRows
 from pytest_overfit.diagnose.questions.tensors import is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
-from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, NewModule, OptimizerStep, Step
+from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import is_dense, numbers_of
@@ -75,7 +74,7 @@ class StepTracer:
         self.differentiated: list[float] = []
         self.graph.clear()
         self.kept: list[Tensor] = []
-        self.built: list[tuple[str, nn.Module, bool]] = []  # with the line, and whether a module of the model ran then
+        self.built: list[tuple[str, nn.Module]] = []  # what forward builds, with the line
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
@@ -125,8 +124,6 @@ class StepTracer:
             source = self.sources.get(id(source), source)
             if source.grad_fn is not None and self.graph.nodes:
                 connected = source.grad_fn in self.graph.nodes
-        with self.questions.asking("the layers that a step builds"):
-            self.events += [Event("new_module", line, fact) for line, fact in self.layers_built()]
         graph, seen = self.graph, self.plain
         cuts = self.questions.ask("what cuts gradients off", graph.cuts, otherwise=()) if seen else ()
         now = {name: id(p) for name, p in self.model.named_parameters()}
@@ -150,16 +147,6 @@ class StepTracer:
         self.sources, self.kept, self.built = {}, [], []
         return traced
 
-    def layers_built(self) -> list[tuple[str, NewModule]]:
-        """The modules built so far that have parameters of their own, with the line of each; a criterion has none."""
-        found = []
-        for line, module, in_model in self.built:
-            own = [p for p in module._parameters.values() if p is not None and id(p) not in self.parameters]
-            if own and not any(is_lazy(p) for p in own):
-                sizes = [float(n.detach().double().abs().sum()) for p in own if (n := numbers_of(p)) is not None]
-                found.append((line, NewModule(type(module).__name__, in_model, sum(sizes))))
-        return found
-
     def _called(self, kind: CallKind, frame: FrameType) -> None:
         with self.questions.asking("the calls of a step"):
             line, of = users_line(frame.f_back), frame.f_locals.get("self")
@@ -175,8 +162,8 @@ class StepTracer:
                 self.graph.asked |= {id(t) for t in tensors_in([frame.f_locals.get("inputs")])}
                 self.events.append(Event(kind, line))
             elif kind == "new_module":
-                if line and isinstance(of, nn.Module):
-                    self.built.append((line, of, self.in_model))  # it has no parameters before its __init__ is over
+                if line and isinstance(of, nn.Module) and self.in_model:
+                    self.built.append((line, of))  # it has no parameters before its __init__ is over
             elif line or kind != "zero_grad":
                 self.events.append(Event(kind, line))
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Term
-from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
@@ -23,7 +22,7 @@ from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
-from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
+from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_owners, measure_pairing
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
@@ -70,6 +69,10 @@ class TrainedModel:
             ):
                 paired, output = self._pairing(context.on(task))
                 self._know(paired=paired, mispaired=output)
+        with self.questions.asking("whether every row of the outputs answers to one sample"):
+            parts = list(context.task.model.named_children())  # of a model that is not called as a whole
+            named = [(call.name, call.module) for call in calls] or parts
+            self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
 
@@ -151,7 +154,6 @@ class TrainedModel:
         shapes = [shape for op in self.found.ops for shape in op.shapes if len(shape) >= 2]
         squares = any(shape[-1] == shape[-2] == self.samples for shape in shapes)
         pairwise = self.samples is not None and not wide and squares
-        first = self.found.ops
         answers = []
         for call in calls:
             answer = Dependence()
@@ -161,14 +163,17 @@ class TrainedModel:
                 )
             answers.append(answer)
         self.found = with_answers(self.found, answers, calls)
-        for call in calls[:1] if any(reads.padding for _, reads in keys_read(first)) else ():
-            padding = padding_of(self.context.task.batch, pads_of(model))
+        padding = self.questions.ask("what is padding", self._padding, otherwise=None)
+        for call in calls[:1] if padding is not None else ():
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
-                self._know(padding=None if padding is None else measure_padding(call, padding))
+                self._know(padding=measure_padding(call, padding))
         for call in calls[:1]:
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
+
+    def _padding(self) -> Tensor | None:
+        return padding_of(self.context.task.batch, pads_of(self.context.task.model))
 
     @property
     def reordered(self) -> bool:
