@@ -21,7 +21,7 @@ from pytest_overfit.diagnose.causes import (
     terms,
     train_step,
 )
-from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Probed, Term
+from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Pairs, Probed, Term
 from pytest_overfit.diagnose.operation import LOSS, Attention, Comparison, Op, Rectified, Squashed
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
@@ -182,7 +182,7 @@ TURNED = Op("mse_loss", LOSS, "", fact=Comparison(True, origin="y", turned="in a
     ids=["alone", "with the predictions", "without them", "beside the targets as they are"],
 )
 def test_targets_in_another_order(others: tuple[Op, ...], paired: bool | None, found: list[str]) -> None:
-    evidence = replace(stepped(TURNED, *others), probed=Probed(paired=paired))
+    evidence = replace(stepped(TURNED, *others), probed=Probed(pairs=Pairs(6, paired=paired)))
     assert ids(correspondence.mismatched(evidence)) == found
 
 

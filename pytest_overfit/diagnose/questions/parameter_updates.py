@@ -144,7 +144,7 @@ class TracedUpdate(Around):
 
     def _gradients(self, optimizer: Optimizer, closure: bool) -> None:
         """Whether a step applies the gradient that the one before has applied, untouched; a closure makes a new one."""
-        held = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        held = [g for group in optimizer.param_groups for p in group["params"] if isinstance(g := p.grad, Tensor)]
         now = [] if closure else held[:: max(1, len(held) // 3)]
         last = self.applied.get(id(optimizer), [])
         if now and last:
