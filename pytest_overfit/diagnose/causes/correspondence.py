@@ -12,19 +12,12 @@ from pytest_overfit.judge.finding import number
 
 
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
-    """What is compared is the batch's target in another order.
-
-    Beside the target as it is, that is a mixture of samples; and predictions may come in the same other order.
-    """
+    """What is compared is the batch's target with other axes or other classes, and nowhere as it is."""
     compared = list(_compared(evidence))
     plain = {fact.origin for _, fact in compared if fact.origin and not fact.turned}
     for op, fact in compared:
         key, turned = fact.origin, fact.turned
-        if (
-            not turned
-            or key in plain
-            or ("sample" in turned and evidence.probed.pairs is not None and evidence.probed.pairs.paired)
-        ):
+        if not turned or key in plain:
             continue
         yield Cause(
             "target-mismatch",
@@ -156,7 +149,7 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 ```
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
-- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, reordered or shifted; or samples
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted; or samples
   get other targets, and the slopes along the outputs of other samples change. Of tokens:
   labels under an `attention_mask` of 0 to which the loss answers, or a decoder that has met its limit and predicts the
   token after the next, or the one that it reads.
