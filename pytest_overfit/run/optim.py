@@ -123,6 +123,39 @@ def collect_optimizers(
     return built, found
 
 
+def expect_default(lr: float | None, key: str, *, own: bool, given: bool) -> None:
+    """A learning rate is one of the default optimizer.
+
+    Args:
+        lr: that is set; key: how a config calls it.
+        own: the step has optimizers of its own.
+        given: there is one that somebody handed over.
+
+    Raises:
+        OverfitError: there is another one.
+    """
+    if lr is not None and (own or given):
+        raise OverfitError(
+            f"{lr:g} beside {'a step with optimizers of its own' if own else 'an optimizer that is given'}",
+            where="lr",
+            allowed="the learning rate of the default optimizer",
+            hint=f"set {key}" if key != "lr" else "set it where that optimizer is built: torch.optim.Adam(..., lr=...)",
+        )
+
+
+def expect_scheduled(schedules: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Every schedule sets something. A config names one of the weight decay for any optimizer.
+
+    Raises:
+        OverfitError: with what can be scheduled.
+    """
+    there = {key: None for each in optimizers for group in each.param_groups for key in group if key != "params"}
+    if there and (odd := [key for key in schedules if key not in (*there, "lr", "weight_decay")]):
+        raise OverfitError(
+            f"a schedule of {odd[0]!r}", where="schedule", allowed=f"what the optimizer has: {', '.join(there)}"
+        )
+
+
 def follow_device(optimizer: torch.optim.Optimizer) -> None:
     """Brings the state of an optimizer that had been stepping before to the device of its parameters."""
     for parameter, state in optimizer.state.items():

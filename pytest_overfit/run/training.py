@@ -24,7 +24,15 @@ from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.make_record import Outcome, Parts, read_every
 from pytest_overfit.run.observer import Observer
-from pytest_overfit.run.optim import GradientClipper, check_declarations, collect_optimizers, follow_device, freeze
+from pytest_overfit.run.optim import (
+    GradientClipper,
+    check_declarations,
+    collect_optimizers,
+    expect_default,
+    expect_scheduled,
+    follow_device,
+    freeze,
+)
 from pytest_overfit.run.record import Evaluation, Generated
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
@@ -98,7 +106,7 @@ class Training:
         self.clip = GradientClipper(model, _clip_groups(subject, settings), strict=strict)
         self.has_nothing_to_train = False
         self.handed, self.optimizers = self._optimizers()
-        _expect_scheduled(subject.schedules, self.optimizers)
+        expect_scheduled(subject.schedules, self.optimizers)
         self.watch = GradientWatch(model, getattr(ranks, "total_of_shards", None), infinite=settings.criteria.infinite)
         self.parts = Parts(
             name=subject.name or type(model).__name__,
@@ -284,7 +292,7 @@ class Training:
     def _optimizers(self) -> tuple[Any, list[Optimizer]]:
         subject = self.subject
         own = subject.step is not None and count_positional(subject.step, 3) < 3
-        _expect_default(subject, self.settings, own=own)
+        expect_default(self.settings.lr, subject.key("lr"), own=own, given=subject.optimizer is not None)
         if subject.optimizer is None and own:
             return None, []
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]
@@ -326,40 +334,6 @@ def _task(
     precision = Precision(amp.enabled, getattr(torch, amp.dtype)) if amp else Precision()
     listened = given if subject.listened is None else subject.listened(batch)
     return CallTask(model, listened, loss, batch, device, precision, val, subject.predict)
-
-
-def _expect_scheduled(schedules: Mapping[str, Any], optimizers: Sequence[Optimizer]) -> None:
-    """Every schedule sets something. A config names one of the weight decay for any optimizer.
-
-    Raises:
-        OverfitError: with what can be scheduled.
-    """
-    there = {key: None for each in optimizers for group in each.param_groups for key in group if key != "params"}
-    if there and (odd := [key for key in schedules if key not in (*there, "lr", "weight_decay")]):
-        raise OverfitError(
-            f"a schedule of {odd[0]!r}", where="schedule", allowed=f"what the optimizer has: {', '.join(there)}"
-        )
-
-
-def _expect_default(subject: Subject, settings: OverfitSettings, *, own: bool) -> None:
-    """A learning rate is one of the default optimizer.
-
-    Args:
-        own: the step has optimizers of its own.
-
-    Raises:
-        OverfitError: there is another one.
-    """
-    if settings.lr is not None and (own or subject.optimizer is not None):
-        key = subject.key("lr")
-        raise OverfitError(
-            f"{settings.lr:g} beside {'a step with optimizers of its own' if own else 'an optimizer that is given'}",
-            where="lr",
-            allowed="the learning rate of the default optimizer",
-            hint=f"set {key}"
-            if key != "lr"
-            else "set it where that optimizer is built: torch.optim.AdamW(..., lr=...)",
-        )
 
 
 def _clip_groups(subject: Subject, settings: OverfitSettings) -> Sequence[ClipGroup]:

@@ -18,14 +18,13 @@ class Two(nn.Module):
     def __init__(self, *, spare: bool = False) -> None:
         super().__init__()
         self.online = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3))
-        self.aim = nn.Module()
-        self.aim.body = copy.deepcopy(self.online)
+        self.aim = nn.ModuleDict({"body": copy.deepcopy(self.online)})
         if spare:
-            self.aim.spare = nn.Linear(4, 3)
+            self.aim["spare"] = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            aim = self.aim.body(x)
+            aim = self.aim["body"](x)
         output: Tensor = self.online(x) + 0.01 * aim
         return output
 

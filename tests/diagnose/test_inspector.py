@@ -169,7 +169,7 @@ def test_control_c_in_a_trial_keeps_what_is_known(monkeypatch: pytest.MonkeyPatc
 
 
 def test_user_code_is_called_no_more_often_than_documented() -> None:
-    """docs/causes.md: two more calls of the loss after a run that passes, none without a diagnosis."""
+    """docs/causes.md: three more calls of the loss after a run that passes, none without a diagnosis."""
     calls = []
 
     def counted(model: nn.Module, batch: Batch) -> Tensor:
@@ -189,7 +189,7 @@ def test_user_code_is_called_no_more_often_than_documented() -> None:
         )  # fmt: skip
         assert result.passed
         counts.append(len(calls) - result.record.steps)
-    assert counts[0] - counts[1] == 2
+    assert counts[0] - counts[1] == 3
 
 
 def test_a_run_without_diagnosis_is_not_probed() -> None:

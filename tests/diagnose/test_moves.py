@@ -114,6 +114,24 @@ def test_a_tie_that_a_config_says(switch: bool, tied: bool, found: list[str]) ->
         assert result.causes[0].where == "head.weight, embed.weight"
 
 
+@pytest.mark.parametrize(
+    ("config", "found"), [({}, ["tie-lost"]), ({"tie_embeddings": False}, [])], ids=["nobody says", "said to be two"]
+)
+def test_a_copy_in_place_of_a_tie(config: dict[str, Any], found: list[str]) -> None:
+    """A layer and a table do not start as the same numbers by themselves."""
+    ids = torch.arange(12)
+    model = Words(SimpleNamespace(**config), tied=True)
+    model.head.weight = nn.Parameter(model.embed.weight.detach().clone())
+    assert causes(learn(model, (ids, ids.roll(1)), max_steps=800)) == found
+
+
+def test_clones_of_a_layer_go_apart_on_purpose() -> None:
+    first = nn.Linear(8, 8)
+    model = nn.Sequential(first, nn.Tanh(), copy.deepcopy(first), nn.Tanh(), nn.Linear(8, 3))
+    batch = (torch.randn(6, 8), torch.arange(6) % 3)
+    assert causes(learn(model, batch, max_steps=800)) == []
+
+
 def test_asking_for_a_tie_leaves_the_model_as_it_is() -> None:
     class Tying(Words):
         def tie_weights(self) -> None:

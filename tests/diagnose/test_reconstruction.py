@@ -26,7 +26,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, path: Tensor, beside: Tensor) -> Tensor:
         decoded: Tensor = self.decoder(self.encoder(path))
-        return decoded + self.condition(beside if beside.dim() == 2 else beside[:8])
+        shift: Tensor = self.condition(beside if beside.dim() == 2 else beside[:8])
+        return decoded + shift
 
 
 class Answered(nn.Module):

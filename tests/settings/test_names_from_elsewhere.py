@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pytest_overfit import ConfigError, OverfitError, run_overfit
-from pytest_overfit.settings.ladder import MARKER, OTHER_NAMES, layer_of_keywords
+from pytest_overfit.settings.keywords import MARKER
+from pytest_overfit.settings.ladder import OTHER_NAMES, layer_of_keywords
 
 BATCH = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 
@@ -35,7 +36,7 @@ def test_a_step_that_steps_optimizers_of_its_own_has_too() -> None:
     def step(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss
 

@@ -31,8 +31,8 @@ def compare_with_declared(context: RunContext, *, frozen: bool) -> Declared:
         frozen: somebody declares that parameters stay as they are; else a method is asked where a flag says so alone.
     """
     model = context.task.model
-    freezers = _freezers(context, asked=frozen)
-    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(freezers), loads=context.loads)
+    freezers, ties = _freezers(context, asked=frozen), (*_lost_ties(model), *_copies(context))
+    return Declared(ties=ties, freezers=tuple(freezers), loads=context.loads)
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
@@ -78,12 +78,33 @@ def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie
         yield LostTie(*pairs[0][:2], flag, gap)
 
 
+def _copies(context: RunContext) -> Iterator[LostTie]:
+    """Tensors of two kinds of modules that started as the same numbers: no initialisation gives them, a copy does.
+
+    Layers of one kind may be clones of each other, which go apart on purpose.
+    """
+    model = context.task.model
+    if _flag(model, TIED, on=False):
+        return
+    seen: list[tuple[str, type, Tensor, Tensor]] = []
+    for place, module in model.named_modules():
+        for name, p in module._parameters.items():
+            if p is None or not is_real(p) or p.dim() < 2 or (start := context.initial(p)) is None:
+                continue
+            full = f"{place}.{name}" if place else name
+            for other, kind, q, began in seen:
+                alike = kind is not type(module) and began.shape == start.shape == p.shape and torch.equal(began, start)
+                if alike and bool((start != start.reshape(-1)[0]).any()) and (gap := _apart(p, q)) > 0:
+                    yield LostTie(full, other, "", gap)
+            seen.append((full, type(module), p, start))
+
+
 def _apart(a: Tensor, b: Tensor) -> float:
     return float((a.detach() - b.detach().to(a.device)).abs().max()) if is_real(a) and a.numel() else 0.0
 
 
-def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
-    """A switch of a module, or of its config, that is on: ``config.tie_embeddings=True``."""
+def _flag(module: nn.Module, wanted: re.Pattern[str], *, on: bool = True) -> str:
+    """A switch of a module, or of its config, that is on, or off: ``config.tie_embeddings=True``."""
     own: dict[str, Any] = {k: v for k, v in attributes(module).items() if not is_a(v, nn.Module)}
     configs = [(f"{name}.", own[name]) for name in CONFIGS if name in own]
     homes = [
@@ -92,8 +113,8 @@ def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
     ]
     for home, values in homes:
         for key, value in values.items():
-            on = value is True or (type(value) is int and value > 0)
-            if on and isinstance(key, str) and wanted.search(key):
+            is_so = value is True or (type(value) is int and value > 0) if on else value is False
+            if is_so and isinstance(key, str) and wanted.search(key):
                 return f"{home}{key}={value}"
     return ""
 

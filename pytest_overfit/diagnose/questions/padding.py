@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
 
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
-MENDS = {
+MENDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "turned around": lambda mask: mask.flip(1),
     "inverted": lambda mask: (1 - mask.int()).to(mask.dtype),
 }
