@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
@@ -14,6 +14,9 @@ from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+TYPICAL_RATE = 1e-3
+USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
+UNUSUAL = 30.0  # times more or less
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
 
@@ -38,15 +41,18 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
         was, value = attempt.trial.was, attempt.trial.value
         if attempt.trial.kind != "learning rate" or not attempt.passed or not was or not value:
             continue
-        high = value < was
+        high, usual = value < was, usual_rate(evidence.groups)
+        # A rate that nobody would take gets around what makes everything small; from one to a usual one is the way.
+        around = not 1 / UNUSUAL < value / usual < UNUSUAL and 1 / UNUSUAL < was / usual < UNUSUAL
+        found = 1 / UNUSUAL < value / usual < UNUSUAL and not 1 / UNUSUAL < was / usual < UNUSUAL
         yield Cause(
             "lr-high" if high else "lr-low",
             evidence.groups[0].where if evidence.groups else "the optimizer",
             passes(attempt, f"with a learning rate of {value:.3g} instead of {was:.3g}; {_shape(evidence)}"),
             f"set lr={value:.3g}",
-            "proven",
+            "observed" if around else "proven",
             {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
-            weight=0.7,
+            weight=0.95 if found else 0.7,
         )
 
 
@@ -67,6 +73,12 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
         evidence={"lr": rate, "highest": max(curve)},
         weight=0.7,
     )
+
+
+def usual_rate(groups: Sequence[Group]) -> float:
+    """The learning rate that the optimizer mostly gets; that of Adam where there are several kinds."""
+    kinds = {group.kind for group in groups if group.rates}
+    return USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
 
 
 def _shape(evidence: Evidence) -> str:

@@ -114,13 +114,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     if not frozen or evidence.learned:
         return
     proven = evidence.proof("unfrozen")
-    lower = (
-        attempt is not None
-        and attempt.curve
-        and evidence.objective
-        and min(attempt.curve) < 0.3 * min(evidence.objective)
-    )
-    if not (proven or nothing or lower):
+    if not (nothing or (attempt is not None and evidence.helps(attempt))):
         return
     if _is_adapted(evidence):
         trained = [p for p in evidence.record.parameters if p.trainable]

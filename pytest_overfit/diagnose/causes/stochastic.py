@@ -74,7 +74,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         and evidence.own_step
         and bool(off)
         and bool(probed.mode_modules)
-        and all(not m.training for m in evidence.steps[0].modules)
+        and not any(m.training for m in evidence.steps[0].modules if m.inside)
     )
     if trained_off:
         yield Cause(
@@ -83,7 +83,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             "the train step puts the model into evaluation mode and trains it there",
             "call model.train() before training",
             certain=True,
-            weight=0.85,
+            weight=0.93,
         )
         return
     if (

@@ -44,7 +44,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             "initialise weights at random",
             "proven" if proven else "shown",
             {"weights": len(hidden)},
-            weight=0.92,
+            weight=0.92 if 2 * len(hidden) < sum(len(m.shape) > 1 for m in evidence.updates) else 0.95,
         )
 
 

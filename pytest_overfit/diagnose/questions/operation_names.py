@@ -10,6 +10,7 @@ LOSSES = frozenset(CLASSIFIERS + REGRESSORS)
 ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", "mul", "__mul__", "div", "__truediv__"})
 SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
+GATED = frozenset({"gelu", "silu", "mish", "hardswish"})  # next to 0 far below zero
 COMPARED = frozenset({"gt", "lt", "ge", "le", "__gt__", "__lt__", "__ge__", "__le__"})
 STEPS = frozenset({"round", "sign", "floor", "ceil", "trunc", "sgn", "heaviside", "bucketize"})  # a gradient of zero
 CHOICES = frozenset({"argmax"})
