@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Rule
 from pytest_overfit.diagnose.trial import TrialKind
+from pytest_overfit.diagnose.trial_causes import unclaimed
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.globs import is_allowed
 
@@ -57,6 +58,8 @@ def find_causes(
                 causes.append(cause)  # one by one: what a rule finds before it breaks counts
     for rule in rules:
         causes += rule(evidence)
+    with questions.asking("what a trial proves"):
+        causes += unclaimed(evidence, causes)
     found: dict[str, Cause] = {}
     for cause in causes:
         if is_allowed(cause.id, cause.where, allowed) or (evidence.passed and not cause.certain):

@@ -83,8 +83,9 @@ def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
                 f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
                 f"to {number(fact.high or 0)}): no gradient gets through there",
                 f"remove the {op.name}, or scale what it gives to what is wanted",
-                evidence={"bound": fact.bound},
-                weight=0.5,
+                "observed",
+                {"bound": fact.bound},
+                weight=0.8,
             )
             return
 

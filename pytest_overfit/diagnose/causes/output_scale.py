@@ -16,6 +16,7 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 NOTHING = 1e-4  # of the size that is given
+TYPICAL = 0.3  # of the largest of many numbers
 LEARNT = 1e-3  # gain of own weights: below it they are small themselves, and may grow
 
 
@@ -42,7 +43,7 @@ def shrunk(modules: Sequence[Module], updates: Sequence[ParameterUpdate]) -> Shr
     before = None
     for module in modules:
         same = before is not None and before.shape == module.shape and before.inside
-        given = module.fed or (before.size if before is not None and same else 0.0)
+        given = before.size if before is not None and same else TYPICAL * module.fed
         wanted = given * reach.get(module.name, 1.0)
         before = module
         if not module.inside or not module.finite or "softmax" in module.kind.lower():
@@ -67,11 +68,12 @@ def scaled_away(evidence: Evidence) -> Iterator[Cause]:
 def _in_one_module(evidence: Evidence) -> Cause | None:
     """Proven by a trial that multiplies what it returns; else it has to be so at the end as well."""
     found = shrunk(evidence.steps[0].modules, evidence.updates)
-    proven = evidence.proof("rescaled")
+    proven, tried = evidence.proof("rescaled"), evidence.attempt("rescaled")
     if found is None:
         return None
     at_end = next((m for m in evidence.probed.modules if m.name == found.module.name), None)
-    if not proven and (at_end is None or at_end.size > NOTHING * found.wanted):
+    stays = at_end is not None and at_end.size < NOTHING * found.wanted
+    if not stays and (tried is None or not evidence.helps(tried)):
         return None
     name, size = found.module.name or found.module.kind, found.module.size
     how = f"with its output times {number(proven.trial.value or 1.0)}" if proven else ""
@@ -80,7 +82,7 @@ def _in_one_module(evidence: Evidence) -> Cause | None:
         f"module {name} ({found.module.kind})",
         f"{name} makes numbers of a size of {number(found.wanted)} into such of {number(size)} in the first forward "
         f"pass" + proof(proven, how),
-        f"look for a factor of about {number(10.0 ** round(math.log10(found.ratio)))} behind {name}: remove it, or "
+        f"look for a factor of about {number(10.0 ** round(math.log10(found.ratio)))} in {name}: remove it, or "
         "learn it",
         "proven" if proven else "shown",
         {"ratio": found.ratio},
