@@ -132,7 +132,9 @@ class RunInspector:
                 context.start.restore()
             model.ask(curves)
             declared = self.questions.ask(
-                "what the model declares", lambda: compare_with_declared(context), otherwise=None
+                "what the model declares",
+                lambda: compare_with_declared(context, frozen=bool(self.criteria.frozen)),
+                otherwise=None,
             )
             self.moves = (*self.moves, declared)
 

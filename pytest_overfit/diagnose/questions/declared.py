@@ -23,10 +23,14 @@ FLAG = re.compile(r"(^|_)(freeze|frozen)(_|$)", re.IGNORECASE)
 LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 
 
-def compare_with_declared(context: RunContext) -> Declared:
-    """Ties that are lost, and methods that would freeze what is not frozen."""
-    model = context.task.model
-    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context)), loads=context.loads)
+def compare_with_declared(context: RunContext, *, frozen: bool = False) -> Declared:
+    """Ties that are lost, and methods that would freeze what is not frozen.
+
+    Args:
+        frozen: something is declared frozen; else only a module with a switch that says so has its methods called.
+    """
+    model, frozen = context.task.model, frozen or bool(context.frozen.matches)
+    return Declared(ties=tuple(_lost_ties(model)), freezers=tuple(_freezers(context, frozen)), loads=context.loads)
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:
@@ -92,7 +96,7 @@ def _flag(module: nn.Module, wanted: re.Pattern[str]) -> str:
     return ""
 
 
-def _freezers(context: RunContext) -> Iterator[Freezer]:
+def _freezers(context: RunContext, declared: bool) -> Iterator[Freezer]:
     """Methods without arguments that would freeze parameters which have moved."""
     model = context.task.model
     names = {id(p): name for name, p in model.named_parameters()}
@@ -100,12 +104,15 @@ def _freezers(context: RunContext) -> Iterator[Freezer]:
     moved = {id(p) for p in dense if (s := context.initial(p)) is not None and _has_moved(p, s)}
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
+        flag = _flag(module, FLAG)
+        if not (flag or declared):  # a user's method is called only where somebody asks for it to have been
+            continue
         for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):
             if not FREEZES.search(name) or not _takes_nothing(getattr(type(module), name, None)):
                 continue
             frozen = [names[i] for i in _frozen_by(model, module, name) if i in moved]
             if frozen:
-                yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), _flag(module, FLAG))
+                yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), flag)
 
 
 def _flagged_children(place: str, module: nn.Module, names: dict[int, str], moved: set[int]) -> Iterator[Freezer]:
