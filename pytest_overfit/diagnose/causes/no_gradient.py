@@ -13,7 +13,7 @@ from pytest_overfit.diagnose.movement import Moves
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.judge.gradients import shifts_nothing
+from pytest_overfit.judge.gradients import shifts_nothing, waiting_of
 
 ADAPTER = re.compile(r"(^|[._])(lora|adapters?|prefix|prompts?|ia3|vera|dora|oft|boft|loha|lokr|adalora)(_|\.|$)")
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
@@ -27,7 +27,8 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     """Gradients that are there, and exactly or nearly zero throughout."""
     if not evidence.steps or evidence.record.stop in ("detached", "non_finite"):
         return
-    seen = [p for p in learning(evidence) if p.trainable]
+    waiting = waiting_of(evidence.record)
+    seen = [p for p in learning(evidence) if p.trainable and p.name not in waiting]
     norms = {p.name: p.max_grad for p in seen if p.max_grad is not None and not shifts_nothing(p, seen)}
     largest = max(norms.values(), default=0.0)
     dead = [name for name, norm in norms.items() if norm <= NEARLY_NOTHING * largest]
