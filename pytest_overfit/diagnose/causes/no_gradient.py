@@ -41,7 +41,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     if flat is not None:
         why, change = (
             f": {flat.name}() in {flat.where} has a gradient of zero",
-            "use a straight-through estimator: x + (x.round() - x).detach()",
+            f"leave {flat.name}() out in {flat.where}, or pass it straight through: x + (x.{flat.name}() - x).detach()",
         )
     elif zeros:
         why, change = (
@@ -131,6 +131,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.8,
             )
         return
+    home = "the model" if 2 * len(frozen) > len(evidence.record.parameters) else shorten(p.name for p in frozen)
     patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
     yield Cause(
         "frozen",
@@ -138,7 +139,9 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
         f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
         + (f" by {patterns}" if patterns else "")
         + proof(proven, "with all of them trainable"),
-        f"freeze less: narrow {patterns}" if patterns else "set requires_grad_(True) for what has to learn",
+        f"freeze less: narrow {patterns}"
+        if patterns
+        else f"call requires_grad_(True) on {home}, before the optimizer is built",
         "proven" if proven else "shown",
         {"frozen": len(frozen)},
         certain=nothing,
