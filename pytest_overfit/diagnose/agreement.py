@@ -59,6 +59,11 @@ class Agreement:
         return self.elsewhere is None and (not self.slopes or any(slope.agrees for slope in self.slopes))
 
     @property
+    def opposes(self) -> bool:
+        """Whether the objective climbs wherever an optimizer is led."""
+        return bool(self.slopes) and all(s.measured < 0 and not s.is_flat for s in self.slopes)
+
+    @property
     def depends_on_groups(self) -> bool:
         """Whether the same samples have other weights in other micro-batches."""
         return (self.regrouped or 1.0) > UNEQUAL

@@ -6,6 +6,7 @@ asked on their own, ``Attempt`` how the run went with exactly one thing changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -318,6 +319,19 @@ class Evidence:
     def proof(self, *kinds: TrialKind) -> Attempt | None:
         """The first trial of one of these kinds that learns; None where none does."""
         return next((each for each in self.attempts if each.passed and each.trial.kind in kinds), None)
+
+    def refutes(self, kind: TrialKind) -> bool:
+        """Whether such trials were made, and none comes clearly nearer to the limit than the run did."""
+        made = [each for each in self.attempts if each.trial.kind == kind]
+        return bool(made) and not any(self.helps(each, left=0.9) for each in made)
+
+    def helps(self, attempt: Attempt, *, left: float = 0.5) -> bool:
+        """Whether a trial learns, or has so much left of what the run left of its way to the limit."""
+        ran, limit = [x for x in self.objective if math.isfinite(x)], self.limit_of_objective()
+        tried = [x for x in attempt.curve if math.isfinite(x)]
+        if attempt.passed or limit is None or not ran or not tried:
+            return attempt.passed
+        return min(tried) - limit <= left * (min(ran) - limit)
 
     @property
     def agreement(self) -> Agreement | None:

@@ -96,7 +96,7 @@ class Squashed:
 
 @dataclass(frozen=True)
 class Rectified:
-    """A ReLU: the share of its ``units`` that fire for no sample."""
+    """A ReLU, or an activation like it: the share of its ``units`` that fire for no sample."""
 
     dead: float
     units: int

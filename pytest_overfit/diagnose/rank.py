@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Rule
+from pytest_overfit.diagnose.trial import TrialKind
+from pytest_overfit.diagnose.trial_causes import unclaimed
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.globs import is_allowed
 
+# The trial that takes away what a cause names: where it was made in vain, the cause is not what holds the run up.
+TAKEN_AWAY: Mapping[str, TrialKind] = {
+    "batch-changes": "same random numbers",
+    "stochastic": "same random numbers",
+    "dead-units": "fresh weights",
+    "symmetry": "fresh weights",
+    "gradient-explosion": "fresh weights",
+    "input-scale": "standardised inputs",
+    "target-scale": "standardised targets",
+    "precision": "float32",
+    "lr-schedule": "held rate",
+    "weight-decay": "no weight decay",
+    "optimizer-hyperparameter": "default settings",
+    "output-scale": "rescaled",
+}
 SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
 
 
@@ -41,22 +58,26 @@ def find_causes(
                 causes.append(cause)  # one by one: what a rule finds before it breaks counts
     for rule in rules:
         causes += rule(evidence)
+    with questions.asking("what a trial proves"):
+        causes += unclaimed(evidence, causes)
     found: dict[str, Cause] = {}
     for cause in causes:
         if is_allowed(cause.id, cause.where, allowed) or (evidence.passed and not cause.certain):
             continue
-        if cause.id not in found or _order(cause) < _order(found[cause.id]):
+        if cause.id not in found or _order(cause, evidence) < _order(found[cause.id], evidence):
             found[cause.id] = cause
-    return tuple(sorted(found.values(), key=_order))
+    return tuple(sorted(found.values(), key=lambda cause: _order(cause, evidence)))
 
 
-def _order(cause: Cause) -> tuple[int, float]:
-    """Proven before shown before observed, and the likelier first.
+def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:
+    """Proven before shown before observed, what is certain before what is not, and the likelier first.
 
     What is counted or read off (a step that is never made, a NaN in the batch) is as good as proven: a trial of a
-    learning rate that happens to get around it must not stand before it.
+    learning rate that happens to get around it must not stand before it. What a trial took away in vain comes last.
     """
-    rank = STRENGTHS.index(cause.strength)
-    if cause.strength == "shown" and cause.weight >= SURE:
+    rank, kind = STRENGTHS.index(cause.strength), TAKEN_AWAY.get(cause.id)
+    if cause.strength == "shown" and not cause.certain and kind is not None and evidence.refutes(kind):
+        rank = STRENGTHS.index("observed")
+    elif cause.strength == "shown" and cause.weight >= SURE:
         rank = 0
-    return rank, -cause.weight
+    return rank, rank > 0 and not cause.certain, -cause.weight

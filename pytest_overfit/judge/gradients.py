@@ -28,12 +28,17 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
     held = [p for p in record.parameters if is_declared(p.name, frozen)]
     trainable = [p for p in record.parameters if p.trainable and p.numel and not is_declared(p.name, frozen)]
     # A teacher or an average takes no gradient on purpose; its name says so.
-    idle = [p for p in trainable if is_declared(p.name, unused) or (p.max_grad is None and is_teacher(p.name))]
+    waiting = waiting_of(record)
+    idle = [
+        p
+        for p in trainable
+        if is_declared(p.name, unused) or (p.max_grad is None and is_teacher(p.name)) or p.name in waiting
+    ]
     learning = [p for p in trainable if p not in idle]
     found = (
         _nothing_to_train(record, trainable)
         or _not_learning(record, learning, held)
-        or _wrongly_declared(record, [p for p in idle if p.max_grad and p.moved], unused)
+        or _wrongly_declared(record, [p for p in idle if p.max_grad and p.moved and p.name not in waiting], unused)
     )
     if found:
         observed, where, hint = found
@@ -43,7 +48,14 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
     ]
     shown = f"; declared: {', '.join(declared)}" if declared else ""
+    shown += f"; not asked: {shorten(waiting)}, what they multiply is zero in this batch" if waiting else ""
     return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
+
+
+def waiting_of(record: RunRecord) -> tuple[str, ...]:
+    """The parameters that got no gradient, and would from a batch in which no input is zero all through."""
+    seen = () if record.supervision is None else record.supervision.waiting
+    return tuple(p.name for p in record.parameters if p.name in seen and not p.max_grad)
 
 
 def _nothing_to_train(record: RunRecord, trainable: Sequence[ParameterRecord]) -> Problem | None:

@@ -19,6 +19,7 @@ from pytest_overfit.run.shares import measure_shares, targets_read
 from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.taught import measure_taught
 from pytest_overfit.run.update import Detached
+from pytest_overfit.run.waiting import waiting_for
 
 NUDGE = 0.02
 
@@ -47,7 +48,9 @@ def probe_batch(call: LossCall, questions: Questions) -> Supervision:
         lambda: copied_target(call.task.batch, found.inputs, keys),
         otherwise=None,
     )
-    return replace(found, shares=shares, copied=copied)
+    question = "what waits for an input that is zero here"
+    waiting = questions.ask(question, lambda: waiting_for(call, found.inputs), otherwise=())
+    return replace(found, shares=shares, copied=copied, waiting=waiting)
 
 
 def mapped(probe: Probe, call: LossCall, questions: Questions) -> Supervision:

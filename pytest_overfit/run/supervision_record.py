@@ -142,7 +142,8 @@ class Supervision:
     their place (the second of a pair) or name. ``note`` says what was not probed, and why; ``finite`` whether the
     loss was, before anything was perturbed. ``padding`` counts the labels under an ``attention_mask`` of 0 that the
     loss answers to. ``shares`` has how much of each target is read, ``copied`` a target that stands in the input too,
-    ``taught`` what of every output counts in every term.
+    ``taught`` what of every output counts in every term, ``waiting`` the parameters that get a gradient only once an
+    input that is zero all through is not.
 
     Of a run that has passed, ``falls`` has every limited term, and ``agreement`` the loss beside a step of the user's.
     ``not_asked`` says which of these questions have no answer, and why.
@@ -161,6 +162,7 @@ class Supervision:
     shares: Mapping[str, Share] = field(default_factory=dict)
     copied: str | None = None
     taught: tuple[Taught, ...] = ()
+    waiting: tuple[str, ...] = ()
     falls: Mapping[str, Fall] = field(default_factory=dict)
     agreement: Agreement | None = None
     not_asked: tuple[NotAsked, ...] = ()

@@ -223,3 +223,27 @@ def test_evaluation_that_returns_no_element_depends_on_nothing() -> None:
     result = run_overfit(Detector, data, loss, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
     assert result.passed
     assert not result.causes
+
+
+def test_a_batch_norm_that_has_no_momentum_breaks_no_question() -> None:
+    """A frozen one of a user's own: it inherits, and keeps two buffers alone."""
+
+    class Held(nn.BatchNorm1d):
+        def __init__(self, width: int) -> None:
+            super().__init__(width, affine=False)
+            del self.momentum
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            held = (x - self.running_mean) / (self.running_var + 1e-5).sqrt()
+            return held if self.training else -held
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 64), Held(64), nn.Tanh(), nn.Linear(64, 3))
+    result = run_overfit(
+        model, (torch.randn(6, 4), torch.arange(6) % 3), nn.CrossEntropyLoss(), objective=0.3,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+    )  # fmt: skip
+    assert [cause.id for cause in result.causes] == ["mode-gap"]
+    assert not [each for each in result.not_asked if each.ours]

@@ -384,3 +384,16 @@ def test_a_checkpoint_that_finds_no_place(kind: str, found: list[str]) -> None:
     assert nn.Module.load_state_dict is before
     if kind == "prefixed":
         assert "'backbone.' where the model's begin with ''" in result.causes[0].advice
+
+
+@pytest.mark.parametrize(("frozen", "called"), [([], False), (["head.*"], True)])
+def test_a_method_is_called_only_where_something_asks_for_it(frozen: list[str], called: bool) -> None:
+    """A user's freeze() may write a file, or count: without a switch, and a declaration, it is left alone."""
+    calls = []
+
+    class Counting(Backbone):
+        def freeze(self) -> None:
+            calls.append(1)
+
+    learn(lambda: Counting(False, False), data(), max_steps=1000, frozen=frozen)
+    assert bool(calls) is called

@@ -17,6 +17,7 @@ from pytest_overfit.judge.finding import number
 ALL = 0.95  # of the units of a layer: so many that fire for no sample
 AT_BOUNDS = 0.6  # of the outputs of a squashing function
 ON_ONE_KEY = 0.9  # of the rows of an attention
+FAR_BIAS = 5.0  # size of a bias that no default gives
 HOT = 30.0  # deviation of attention logits that are hot from the start
 SHUT = 1e-6  # largest output of a recurrent layer whose gates are shut
 
@@ -34,6 +35,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
         if worst is None or worst[1].dead < ALL or (worst[1].units == 1 and when == "at the end"):
             continue
         op, relu = worst
+        low = [m.name for m in evidence.updates if m.name.endswith("bias") and m.size > FAR_BIAS]
         proven = evidence.proof("fresh weights")
         exploded = when == "at the end" and max(map(abs, evidence.objective), default=0.0) > 10 * abs(
             evidence.objective[0] if evidence.objective else 1
@@ -44,7 +46,7 @@ def dead(evidence: Evidence) -> Iterator[Cause]:
             f"{relu.dead:.0%} of {relu.units} units fire for no sample {when}"
             + (f"; no gradient reaches {shorten(silent)}" if silent else "")
             + proof(proven, "with fresh weights"),
-            "look at bias and weights before it, or use LeakyReLU or GELU",
+            f"start {shorten(low)} at 0" if low else "look at bias and weights before it, or use LeakyReLU or GELU",
             "proven" if proven else "shown" if when == "at the start" else "observed",
             {"dead": relu.dead, "units": float(relu.units)},
             weight=0.94 if not exploded else 0.3,
@@ -68,6 +70,24 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
             return
     if not evidence.learned and evidence.steps:
         yield from _shut_gates(evidence)
+        yield from _driven_to_its_bounds(evidence)
+
+
+def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
+    """A sigmoid or tanh that training has pushed to its ends: what is wanted lies beyond them."""
+    for op, fact in with_fact(evidence.probed.ops, Squashed):
+        if op.region != LOSS and _squashed(op, fact):
+            yield Cause(
+                "saturation",
+                op.where,
+                f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
+                f"to {number(fact.high or 0)}): no gradient gets through there",
+                f"remove the {op.name}, or scale what it gives to what is wanted",
+                "observed",
+                {"bound": fact.bound},
+                weight=0.8,
+            )
+            return
 
 
 def _squashed(op: Op, fact: Squashed) -> bool:
@@ -112,7 +132,7 @@ def _shut_gates(evidence: Evidence) -> Iterator[Cause]:
     gates = [
         m for m in evidence.steps[0].modules if m.kind in ("LSTM", "GRU", "RNN") and max(abs(m.low), abs(m.high)) < SHUT
     ]
-    biases = [m for m in evidence.updates if "bias" in m.name and m.size > 5]
+    biases = [m for m in evidence.updates if "bias" in m.name and m.size > FAR_BIAS]
     if gates and biases:
         yield Cause(
             "saturation",

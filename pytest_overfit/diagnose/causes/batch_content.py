@@ -172,7 +172,7 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             f"{number(seen.floor)} of the loss, which is at {number(best)}",
             "give sequences different beginnings, or leave the shared beginning out of the loss",
             evidence={"floor": seen.floor, "loss": best},
-            weight=0.93,
+            weight=0.93 if best < 2 * seen.floor else 0.5,
         )
 
 

@@ -48,7 +48,8 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
                 tensor.key,
                 f"{tensor.key} has a mean of {number(tensor.mean)} and a deviation of {number(tensor.deviation)} "
                 f"({number(tensor.low)} to {number(tensor.high)})" + proof(proven, "once standardised"),
-                "standardise it: subtract the mean and divide by the deviation, or change its unit",
+                f"standardise it: subtract {number(tensor.mean)} and divide by {number(tensor.deviation)}, or change "
+                "its unit",
                 "proven" if proven else "shown",
                 {"mean": tensor.mean, "deviation": tensor.deviation},
                 weight=0.87 if largest > FAR else 0.8,

@@ -144,7 +144,7 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
         change = f"call them outside of torch.no_grad(){meant}"
     else:
         how = f"{cut.by} cuts the graph in {cut.where}"
-        change = f"leave out {cut.by} there{meant}"
+        change = f"leave out {cut.by} in {cut.where}{meant}"
     wrongly = [name for name in behind if matches(name, evidence.unused)]
     told = f" ({len(wrongly)} of them declared unused)" if wrongly else ""
     return Cause(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
@@ -14,6 +14,9 @@ from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+TYPICAL_RATE = 1e-3
+USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
+UNUSUAL = 30.0  # times more or less
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
 
@@ -38,15 +41,18 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
         was, value = attempt.trial.was, attempt.trial.value
         if attempt.trial.kind != "learning rate" or not attempt.passed or not was or not value:
             continue
-        high = value < was
+        high, usual = value < was, usual_rate(evidence.groups)
+        # A rate that nobody would take gets around what makes everything small; from one to a usual one is the way.
+        around = not 1 / UNUSUAL < value / usual < UNUSUAL and 1 / UNUSUAL < was / usual < UNUSUAL
+        found = 1 / UNUSUAL < value / usual < UNUSUAL and not 1 / UNUSUAL < was / usual < UNUSUAL
         yield Cause(
             "lr-high" if high else "lr-low",
             evidence.groups[0].where if evidence.groups else "the optimizer",
             passes(attempt, f"with a learning rate of {value:.3g} instead of {was:.3g}; {_shape(evidence)}"),
             f"set lr={value:.3g}",
-            "proven",
+            "observed" if around else "proven",
             {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
-            weight=0.7,
+            weight=0.95 if found else 0.7,
         )
 
 
@@ -69,6 +75,12 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def usual_rate(groups: Sequence[Group]) -> float:
+    """The learning rate that the optimizer mostly gets; that of Adam where there are several kinds."""
+    kinds = {group.kind for group in groups if group.rates}
+    return USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
+
+
 def _shape(evidence: Evidence) -> str:
     curve = evidence.objective
     if not curve:
@@ -85,13 +97,15 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
         if not odd_schedule(group) or (evidence.learned and not held):
             continue
         middle = statistics.median(group.rates)
+        hold = (held.trial.value if held else None) or max(group.initial_rate, *group.rates)
         yield Cause(
             "lr-schedule",
             group.where,
             f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])} "
             f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
             + (proof(held, f"with it held at {number(held.trial.value or 0)}") if held else ""),
-            "step the schedule once per epoch, or make its warm-up and decay fit the run: hold it for this test",
+            f"hold lr={number(hold)} for this test; step the schedule once per epoch, or fit its warm-up and decay to "
+            "the steps of the run",
             "proven" if held else "shown",
             {"first": group.rates[0], "last": group.rates[-1], "set": group.initial_rate},
             weight=0.9,
@@ -116,13 +130,14 @@ def group_rates(evidence: Evidence) -> Iterator[Cause]:
         best = one.trial.value or 0.0
         odd = max(evidence.groups, key=lambda g: abs(math.log(max(g.rates[0], 1e-30) / max(best, 1e-30))))
         proof_of = passes(one, f"with {number(best)} for all groups; this one has {number(odd.rates[0])}")
-        yield _group_cause(odd, "proven", proof_of)
+        yield _group_cause(odd, best, "proven", proof_of)
         return
     live = [g for g in evidence.groups if any(g.rates)]
     for group in evidence.groups:
         if group.names and not any(group.rates) and live:
             yield _group_cause(
                 group,
+                max(live[0].rates),
                 "shown",
                 f"{group.tensors} tensors have a learning rate of 0, the other groups one of up to "
                 f"{number(max(max(g.rates) for g in live))}",
@@ -138,6 +153,7 @@ def group_rates(evidence: Evidence) -> Iterator[Cause]:
         ratio = max(odd_ones[0].ratios, default=odd_ones[0].grown)
         yield _group_cause(
             group,
+            lowest,
             "shown",
             f"an update moves {odd_ones[0].name} by up to {ratio:.1f} times its own size, to "
             f"{odd_ones[0].grown:.1f} times of what it was (learning rate {number(max(group.rates))}, other groups "
@@ -152,12 +168,12 @@ def _wild(update: ParameterUpdate) -> bool:
     return update.grown > 8 or (len(later) >= 2 and statistics.median(later) > WHOLE_WEIGHT)
 
 
-def _group_cause(group: Group, strength: str, observed: str, certain: bool = False) -> Cause:
+def _group_cause(group: Group, works: float, strength: str, observed: str, certain: bool = False) -> Cause:
     return Cause(
         "lr-group",
         f"{group.where}: {shorten(group.names)}",
         observed,
-        "give the group the learning rate of the others, or one within a factor of ten",
+        f"set lr={number(works)} for this group, as for the others, or one within a factor of ten",
         strength,  # type: ignore[arg-type]
         {"lr": group.rates[0], "group": group.index},
         certain=certain,

@@ -13,7 +13,7 @@ from pytest_overfit.diagnose.movement import Moves
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
-from pytest_overfit.judge.gradients import shifts_nothing
+from pytest_overfit.judge.gradients import shifts_nothing, waiting_of
 
 ADAPTER = re.compile(r"(^|[._])(lora|adapters?|prefix|prompts?|ia3|vera|dora|oft|boft|loha|lokr|adalora)(_|\.|$)")
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
@@ -27,7 +27,8 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     """Gradients that are there, and exactly or nearly zero throughout."""
     if not evidence.steps or evidence.record.stop in ("detached", "non_finite"):
         return
-    seen = [p for p in learning(evidence) if p.trainable]
+    waiting = waiting_of(evidence.record)
+    seen = [p for p in learning(evidence) if p.trainable and p.name not in waiting]
     norms = {p.name: p.max_grad for p in seen if p.max_grad is not None and not shifts_nothing(p, seen)}
     largest = max(norms.values(), default=0.0)
     dead = [name for name, norm in norms.items() if norm <= NEARLY_NOTHING * largest]
@@ -40,7 +41,7 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     if flat is not None:
         why, change = (
             f": {flat.name}() in {flat.where} has a gradient of zero",
-            "use a straight-through estimator: x + (x.round() - x).detach()",
+            f"leave {flat.name}() out in {flat.where}, or pass it straight through: x + (x.{flat.name}() - x).detach()",
         )
     elif zeros:
         why, change = (
@@ -114,13 +115,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     if not frozen or evidence.learned:
         return
     proven = evidence.proof("unfrozen")
-    lower = (
-        attempt is not None
-        and attempt.curve
-        and evidence.objective
-        and min(attempt.curve) < 0.3 * min(evidence.objective)
-    )
-    if not (proven or nothing or lower):
+    if not (nothing or (attempt is not None and evidence.helps(attempt))):
         return
     if _is_adapted(evidence):
         trained = [p for p in evidence.record.parameters if p.trainable]
@@ -136,6 +131,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.8,
             )
         return
+    home = "the model" if 2 * len(frozen) > len(evidence.record.parameters) else shorten(p.name for p in frozen)
     patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
     yield Cause(
         "frozen",
@@ -143,7 +139,9 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
         f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
         + (f" by {patterns}" if patterns else "")
         + proof(proven, "with all of them trainable"),
-        f"freeze less: narrow {patterns}" if patterns else "set requires_grad_(True) for what has to learn",
+        f"freeze less: narrow {patterns}"
+        if patterns
+        else f"call requires_grad_(True) on {home}, before the optimizer is built",
         "proven" if proven else "shown",
         {"frozen": len(frozen)},
         certain=nothing,

@@ -41,7 +41,7 @@ def _in_half(bad: NonFinite, half: str, op: Op | None) -> Cause:
         "precision",
         op.where if op else bad.what,
         f"{bad.what} is not finite at step {bad.step} in {half}: {_fed(op) if op else 'its range ends at 65504'}",
-        "use bfloat16 or float32 here, or scale the loss",
+        "keep the weights in float32 and use autocast, or take bfloat16",
         evidence={"step": bad.step},
         certain=True,
         weight=0.97,

@@ -3,15 +3,54 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import best_of, learning, predictions
-from pytest_overfit.diagnose.step_trace import Module
+from pytest_overfit.diagnose.queries import best_of, learning, predictions, proof
+from pytest_overfit.diagnose.step_trace import Module, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+
+NOTHING = 1e-4  # of the size that is given
+TYPICAL = 0.3  # of the largest of many numbers
+LEARNT = 1e-3  # gain of own weights: below it they are small themselves, and may grow
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A module whose output is next to nothing beside the size that is ``wanted``: that of what it is given."""
+
+    module: Module
+    wanted: float
+
+    @property
+    def ratio(self) -> float:
+        return self.module.size / self.wanted
+
+
+def shrunk(modules: Sequence[Module], updates: Sequence[ParameterUpdate]) -> Shrunk | None:
+    """The first module that makes next to nothing of what it is given, though its own weights are no small ones."""
+    reach: dict[str, float] = {}
+    for update in updates:
+        if len(update.shape) > 1 or not update.name.endswith("bias"):
+            owner = update.name.rpartition(".")[0]
+            width = math.sqrt(math.prod(update.shape[1:]))
+            reach[owner] = min(reach.get(owner, 1.0), update.size * width)
+    before = None
+    for module in modules:
+        same = before is not None and before.shape == module.shape and before.inside
+        given = before.size if before is not None and same else TYPICAL * module.fed
+        wanted = given * reach.get(module.name, 1.0)
+        before = module
+        if not module.inside or not module.finite or "softmax" in module.kind.lower():
+            continue
+        if 0 < module.size < NOTHING * wanted and reach.get(module.name, 1.0) > LEARNT:
+            return Shrunk(module, wanted)
+    return None
 
 
 def scaled_away(evidence: Evidence) -> Iterator[Cause]:
@@ -19,28 +58,35 @@ def scaled_away(evidence: Evidence) -> Iterator[Cause]:
     if not evidence.steps:
         return
     if not evidence.learned:
-        modules = evidence.steps[0].modules
-        cause = _in_one_module(modules) or _on_the_way_out(evidence, modules)
+        cause = _in_one_module(evidence) or _on_the_way_out(evidence, evidence.steps[0].modules)
         if cause is not None:
             yield cause
             return
     yield from _faint_gradients(evidence)
 
 
-def _in_one_module(modules: Sequence[Module]) -> Cause | None:
-    pairs = [(a, b) for a, b in itertools.pairwise(modules) if a.inside and b.inside and a.shape == b.shape]
-    gone = next(((a, b) for a, b in pairs if 0 < b.size < 1e-4 * a.size and b.finite), None)
-    if gone is None:
+def _in_one_module(evidence: Evidence) -> Cause | None:
+    """Proven by a trial that multiplies what it returns; else it has to be so at the end as well."""
+    found = shrunk(evidence.steps[0].modules, evidence.updates)
+    proven, tried = evidence.proof("rescaled"), evidence.attempt("rescaled")
+    if found is None:
         return None
-    before, after = gone
+    at_end = next((m for m in evidence.probed.modules if m.name == found.module.name), None)
+    stays = at_end is not None and at_end.size < NOTHING * found.wanted
+    if not stays and (tried is None or not evidence.helps(tried)):
+        return None
+    name, size = found.module.name or found.module.kind, found.module.size
+    how = f"with its output times {number(proven.trial.value or 1.0)}" if proven else ""
     return Cause(
         "output-scale",
-        f"module {after.name} ({after.kind})",
-        f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)} in the first "
-        "forward pass",
-        "remove the factor, or learn it",
-        evidence={"ratio": after.size / before.size},
-        weight=0.91,
+        f"module {name} ({found.module.kind})",
+        f"{name} makes numbers of a size of {number(found.wanted)} into such of {number(size)} in the first forward "
+        f"pass" + proof(proven, how),
+        f"look for a factor of about {number(10.0 ** round(math.log10(found.ratio)))} in {name}: remove it, or "
+        "learn it",
+        "proven" if proven else "shown",
+        {"ratio": found.ratio},
+        weight=0.95 if proven else 0.91,
     )
 
 
@@ -115,7 +161,8 @@ result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max
 ```
 
 - **Symptom**: the loss stays at the size of the targets.
-- **Evidence**: shown: sizes of outputs from module to module, against what the loss wants.
+- **Evidence**: shown: sizes of outputs from module to module, against what the loss wants; proven by
+  a run that passes with the output multiplied.
 - **Fix**: remove the factor, or learn it.
 """,
 )

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.judge.finding import number
+
+TURNED = (0.8, 1.25)  # times the slope: the same gradient, turned around
 
 
 def another_model(evidence: Evidence) -> Iterator[Cause]:
@@ -93,6 +96,27 @@ def another_loss(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def opposed(evidence: Evidence) -> Iterator[Cause]:
+    """The gradient that reaches the optimizer leads up the objective that is reported."""
+    found = evidence.agreement
+    if found is None or evidence.learned or not found.opposes:
+        return
+    slope = found.slopes[0]
+    whole = TURNED[0] < -slope.measured / slope.gradient < TURNED[1]
+    last = [event for _, event in evidence.events("backward")]
+    yield Cause(
+        "wrong-backward",
+        line_of(last) or "the train step",
+        f"the gradient that the optimizer takes is {number(slope.gradient)}, and the slope of the reported objective "
+        f"along it {number(slope.measured)}: every step leads up",
+        "differentiate the loss that is reported: leave out the minus on the way to backward()"
+        if whole
+        else "call backward() on the loss that is reported",
+        evidence={"gradient": slope.gradient, "slope": slope.measured},
+        weight=0.97,
+    )
+
+
 def wrong_functions(evidence: Evidence) -> Iterator[Cause]:
     """The backward of an autograd function is not that of its forward, and the whole gradient shows it."""
     found = evidence.agreement
@@ -145,7 +169,7 @@ def unequal_groups(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loop",
     order=50,
-    rules=(another_model, another_loss, wrong_functions, unequal_groups),
+    rules=(another_model, opposed, another_loss, wrong_functions, unequal_groups),
     docs="""
 ### wrong-backward
 

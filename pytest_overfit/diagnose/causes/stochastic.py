@@ -88,7 +88,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             "the train step puts the model into evaluation mode and trains it there",
             "call model.train() before training",
             certain=True,
-            weight=0.85,
+            weight=0.93,
         )
         return
     unlike = next((each for each in probed.unlike if not each.chance and each.moved > MOVED), None)

@@ -21,8 +21,11 @@ REACHED = 0.1  # of the loss: a floor over free predictions from which the model
 def alike(evidence: Evidence) -> Iterator[Cause]:
     """Units, or whole branches, that start and stay identical."""
     proven = evidence.proof("fresh weights")
+    rows = [m for m in evidence.updates if m.rows_alike and len(m.shape) > 1 and m.shape[0] > 1]
+    hidden = [m for m in rows if (m.rows_alike_after or proven) and (m.size > 0 or not m.still)]
+    most = 2 * len(hidden) >= sum(len(m.shape) > 1 for m in evidence.updates)
     copies = [name for name in evidence.alike if _stay(evidence, name)]
-    if copies:
+    if copies and (evidence.learned or not (most and hidden)):  # where all weights are alike, so are modules
         yield Cause(
             "symmetry",
             copies[0],
@@ -33,8 +36,6 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
         )
     if evidence.learned:
         return
-    rows = [m for m in evidence.updates if m.rows_alike and len(m.shape) > 1 and m.shape[0] > 1]
-    hidden = [m for m in rows if (m.rows_alike_after or proven) and (m.size > 0 or not m.still)]
     if len(hidden) >= 1 and (len(hidden) > 1 or proven):
         yield Cause(
             "symmetry",
@@ -44,7 +45,7 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             "initialise weights at random",
             "proven" if proven else "shown",
             {"weights": len(hidden)},
-            weight=0.92,
+            weight=0.95 if most else 0.92,
         )
 
 

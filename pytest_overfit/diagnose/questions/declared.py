@@ -30,7 +30,7 @@ def compare_with_declared(context: RunContext, *, frozen: bool) -> Declared:
     Args:
         frozen: somebody declares that parameters stay as they are; else a method is asked where a flag says so alone.
     """
-    model = context.task.model
+    model, frozen = context.task.model, frozen or bool(context.frozen.matches)
     freezers, ties = _freezers(context, asked=frozen), (*_lost_ties(model), *_copies(context))
     return Declared(ties=ties, freezers=tuple(freezers), loads=context.loads)
 

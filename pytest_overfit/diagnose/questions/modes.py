@@ -149,7 +149,7 @@ def _settled(context: RunContext, task: Any, passes: int) -> float | None:
         for m in context.task.model.modules()
         if isinstance(m, nn.modules.batchnorm._BatchNorm)
         and m.running_mean is not None
-        and (m.momentum is None or (1 - m.momentum) ** steps < 0.5)
+        and ((momentum := getattr(m, "momentum", 0.0)) is None or (1 - momentum) ** steps < 0.5)
     ]
 
     def count(module: nn.Module, args: Any) -> None:

@@ -34,6 +34,7 @@ from pytest_overfit.diagnose.questions.operation_names import (
     CLASSIFIERS,
     COMPARED,
     FRESH,
+    GATED,
     LOSSES,
     RANDOM,
     RECTIFIERS,
@@ -44,7 +45,18 @@ from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
 
 _NOTED = (
-    LOSSES | SQUASHERS | RECTIFIERS | STEPS | CHOICES | COMPARED | CLAMPS | RANDOM | FRESH | ARITHMETIC | ATTENTIONS
+    LOSSES
+    | SQUASHERS
+    | RECTIFIERS
+    | GATED
+    | STEPS
+    | CHOICES
+    | COMPARED
+    | CLAMPS
+    | RANDOM
+    | FRESH
+    | ARITHMETIC
+    | ATTENTIONS
 )
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
 
@@ -116,7 +128,7 @@ def describe(step: Traced, call: Called) -> Op | None:
         return _arithmetic(step, call)
     if name in SQUASHERS:
         return _squasher(step, call)
-    if name in RECTIFIERS:
+    if name in RECTIFIERS or name in GATED:
         return _rectifier(call)
     if name in CLAMPS:
         return _clamp(call)
@@ -282,10 +294,12 @@ def _squasher(step: Traced, call: Called) -> Op | None:
 def _rectifier(call: Called) -> Op | None:
     if not isinstance(call.out, Tensor) or call.out.numel() < 2:
         return None
-    fires = call.out.detach() > 0
+    fires = call.out.detach().abs() > (0 if call.name in RECTIFIERS else 1e-6)
     axis = 1 if fires.dim() in (4, 5) else fires.dim() - 1
     units = fires.movedim(axis, 0).reshape(fires.shape[axis], -1).any(1)
-    return call.op(Rectified(float((~units).double().mean()), len(units)), name="relu")
+    return call.op(
+        Rectified(float((~units).double().mean()), len(units)), name="relu" if call.name in RECTIFIERS else call.name
+    )
 
 
 def _clamp(call: Called) -> Op | None:

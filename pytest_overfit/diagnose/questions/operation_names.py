@@ -11,6 +11,7 @@ ARITHMETIC = frozenset({"sub", "__sub__", "__rsub__", "rsub", "add", "__add__", 
                         "__radd__", "__rmul__", "add_", "mul_", "__iadd__", "__imul__"})  # fmt: skip
 SQUASHERS = frozenset({"softmax", "log_softmax", "sigmoid", "tanh"})
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold"})
+GATED = frozenset({"gelu", "silu", "mish", "hardswish"})  # next to 0 far below zero
 COMPARED = frozenset({"gt", "lt", "ge", "le", "__gt__", "__lt__", "__ge__", "__le__"})
 STEPS = frozenset({"round", "sign", "floor", "ceil", "trunc", "sgn", "heaviside", "bucketize"})  # a gradient of zero
 CHOICES = frozenset({"argmax"})

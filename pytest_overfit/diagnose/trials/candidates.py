@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from pytest_overfit.diagnose.causes.learning_rate import odd_schedule
+from pytest_overfit.diagnose.causes.learning_rate import TYPICAL_RATE, odd_schedule, usual_rate
+from pytest_overfit.diagnose.causes.output_scale import shrunk
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Drawn, Rectified, Squashed
 from pytest_overfit.diagnose.step_trace import GroupSettings
@@ -24,8 +25,6 @@ from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.phases import TRIAL
 
 Hopeless = Callable[[Sequence[float]], bool]
-TYPICAL_RATE = 1e-3
-USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 
 
 def make_trials(
@@ -92,6 +91,10 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
         yield Change(Trial("no clipping"), update=changes.plain_update)
     yield from _optimizer(evidence)
     yield from _trainable(context, evidence)
+    if evidence.steps and (small := shrunk(evidence.steps[0].modules, evidence.updates)) is not None:
+        factor = 10.0 ** round(math.log10(small.wanted / small.module.size))
+        change = changes.rescaled(small.module.name, factor)
+        yield Change(Trial("rescaled", 1.0, factor, small.module.name), applied=change)
     ops = (*evidence.probed.ops, *(op for step in evidence.steps for op in step.ops))
     if evidence.probed.random_training > 0 or any(isinstance(op.fact, Drawn) for op in ops):
         yield Change(Trial("same random numbers"), applied=changes.same_numbers)
@@ -178,8 +181,7 @@ def _rates(evidence: Evidence) -> Iterator[Change]:
         return
     down, up = (0.1, 0.01, 1e-3), (10.0, 100.0, 1e3)
     order = (*down, *up[:1]) if unsteady(evidence.objective) else (*up, *down[:1])
-    kinds = {g.kind for g in evidence.groups if g.rates}
-    usual = USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
+    usual = usual_rate(evidence.groups)
     far = not 1 / 300 < rate / usual < 300
     for factor in (usual / rate, *(f * usual / rate for f in (10.0, 0.1)), *order) if far else order:
         yield Change(Trial("learning rate", rate, rate * factor), applied=changes.rate(factor))

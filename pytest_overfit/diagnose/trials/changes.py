@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -181,17 +182,25 @@ def own_loss(context: RunContext) -> Any:
 
 
 def all_parameters(lr: float) -> Callable[[RunContext, GradientWatch], Update]:
-    """Our step and an AdamW of ours over every parameter that is trainable now."""
+    """Our step over every parameter that is trainable now, by an optimizer like the run's, or an AdamW of ours."""
 
     def make(context: RunContext, watch: GradientWatch) -> Update:
-        optimizer = torch.optim.AdamW(
-            [p for p in context.task.model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0
-        )
+        parameters = [p for p in context.task.model.parameters() if p.requires_grad]
+        optimizer = _like(context.optimizers, parameters) or torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
         return PlainUpdate(
             context.task, [optimizer], watch, clip=GradientClipper(context.task.model, ()), frozen=Freezing()
         )
 
     return make
+
+
+def _like(optimizers: Sequence[Optimizer], parameters: list[nn.Parameter]) -> Optimizer | None:
+    """One of the same class and with the same settings; None where there are several, or it is not torch's."""
+    if len(optimizers) != 1 or not type(optimizers[0]).__module__.startswith("torch.optim"):
+        return None
+    given = optimizers[0].param_groups[0]
+    takes = [name for name in inspect.signature(type(optimizers[0])).parameters if name in given and name != "params"]
+    return type(optimizers[0])(parameters, **{name: given[name] for name in takes})
 
 
 def unfrozen(context: RunContext) -> contextlib.AbstractContextManager[Any]:
@@ -233,6 +242,25 @@ def _models(context: RunContext) -> Iterator[nn.Module]:
         yield given
     else:
         yield from (given.values() if hasattr(given, "values") else given)
+
+
+def rescaled(name: str, factor: float) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
+    """What one module returns, times a factor."""
+
+    @contextlib.contextmanager
+    def block(context: RunContext) -> Iterator[None]:
+        module = dict(context.task.model.named_modules()).get(name)
+        if module is None:
+            raise Unanswerable(f"{name} is no module of the model")
+        handle = module.register_forward_hook(
+            lambda module, args, out: map_tensors(lambda t: t * factor if t.is_floating_point() else t, out)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    return block
 
 
 def fresh_weights(context: RunContext) -> contextlib.AbstractContextManager[Any]:
