@@ -129,7 +129,7 @@ def test_dead_units_of_a_smooth_rectifier_are_named_with_the_bias_that_kills_the
     """A GELU far below zero has neither output nor slope, as a ReLU has; the bias is what to change."""
     model = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, 3))
     with torch.no_grad():
-        model[0].bias.fill_(-60.0)  # type: ignore[operator, union-attr]
+        model[0].bias.fill_(-60.0)  # type: ignore[operator]
     result = run_overfit(model, sequences(), F.mse_loss, optimizer=adam, max_steps=150, objective=0.05)
     assert result.causes[0].id == "dead-units"
     assert "0.bias" in result.causes[0].advice
@@ -163,8 +163,10 @@ def test_chance_inside_of_a_model_that_computes_its_own_loss_is_named() -> None:
     assert result.causes[0].id in ("stochastic", "batch-changes", "target-mismatch")
 
 
-def tried(kind: TrialKind, lowest: float, passed_at: int | None = None, **numbers: float) -> Attempt:
-    return Attempt(Trial(kind, **numbers), (1.0, lowest), passed_at, "max_steps")
+def tried(
+    kind: TrialKind, lowest: float, passed_at: int | None = None, was: float | None = None, value: float | None = None
+) -> Attempt:
+    return Attempt(Trial(kind, was, value), (1.0, lowest), passed_at, "max_steps")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Shrunk:
 
 def shrunk(modules: Sequence[Module], updates: Sequence[ParameterUpdate]) -> Shrunk | None:
     """The first module that makes next to nothing of what it is given, though its own weights are no small ones."""
-    reach = {}
+    reach: dict[str, float] = {}
     for update in updates:
         if len(update.shape) > 1 or not update.name.endswith("bias"):
             owner = update.name.rpartition(".")[0]
