@@ -163,8 +163,10 @@ def test_chance_inside_of_a_model_that_computes_its_own_loss_is_named() -> None:
     assert result.causes[0].id in ("stochastic", "batch-changes", "target-mismatch")
 
 
-def tried(kind: TrialKind, lowest: float, passed_at: int | None = None, **numbers: Any) -> Attempt:
-    return Attempt(Trial(kind, **numbers), (1.0, lowest), passed_at, "max_steps")
+def tried(
+    kind: TrialKind, lowest: float, passed_at: int | None = None, was: float | None = None, value: float | None = None
+) -> Attempt:
+    return Attempt(Trial(kind, was, value), (1.0, lowest), passed_at, "max_steps")
 
 
 @pytest.mark.parametrize(

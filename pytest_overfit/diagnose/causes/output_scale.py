@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import best_of, learning, predictions, proof
+from pytest_overfit.diagnose.queries import learning, proof
 from pytest_overfit.diagnose.step_trace import Module, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -57,11 +56,9 @@ def scaled_away(evidence: Evidence) -> Iterator[Cause]:
     """The output, or a branch, is multiplied by next to nothing."""
     if not evidence.steps:
         return
-    if not evidence.learned:
-        cause = _in_one_module(evidence) or _on_the_way_out(evidence, evidence.steps[0].modules)
-        if cause is not None:
-            yield cause
-            return
+    if not evidence.learned and (cause := _in_one_module(evidence)) is not None:
+        yield cause
+        return
     yield from _faint_gradients(evidence)
 
 
@@ -88,29 +85,6 @@ def _in_one_module(evidence: Evidence) -> Cause | None:
         {"ratio": found.ratio},
         weight=0.95 if proven else 0.91,
     )
-
-
-def _on_the_way_out(evidence: Evidence, modules: Sequence[Module]) -> Cause | None:
-    """An output that shrinks on its way, where the loss wants a larger one."""
-    for output in predictions(evidence):
-        alike = [m for m in modules if m.inside and m.shape == output.shape and m.size > 0]
-        drop = max(itertools.pairwise(alike), key=lambda pair: pair[0].size / pair[1].size, default=None)
-        if drop is None or drop[1].size > 1e-3 * drop[0].size:
-            continue
-        before, after = drop
-        known = evidence.probed.floor is not None
-        wants = max(map(abs, best_of(evidence, output.name))) if known else 1.0
-        if wants > 100 * after.size:
-            return Cause(
-                "output-scale",
-                f"module {after.name} ({after.kind})",
-                f"{after.name} makes a size of {number(before.size)} into one of {number(after.size)}, and the loss "
-                f"wants up to {number(wants)}",
-                "remove the factor, or learn it",
-                evidence={"ratio": after.size / before.size},
-                weight=0.95,
-            )
-    return None
 
 
 def _faint_gradients(evidence: Evidence) -> Iterator[Cause]:
