@@ -189,7 +189,7 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Evidence**: shown, certain: parameters of modules that ran, outside of the graph of the loss; the call that cuts it.
   Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient. Or a module
   along whose weights the outputs slope otherwise, by finite differences, than its gradient says: at the start and at
-  the end, where no straight-through estimator and no function with a backward of its own is seen.
+  the end, where no argmax, no straight-through estimator and no backward of one's own is in the model.
 - **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `frozen=["trunk.*"]`.
 
 ### loss-detached

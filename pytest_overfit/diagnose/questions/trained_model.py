@@ -70,7 +70,7 @@ class TrainedModel:
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
-        meant = self.traced is not None and self.traced.tracer.graph.straight_through
+        meant = self.traced is not None and self.traced.tracer.graph.estimates
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
             question = "whether gradients are those of the outputs"
             self._know(blind=self.questions.ask(question, lambda: self._blind(context.on(task)), otherwise=()))
