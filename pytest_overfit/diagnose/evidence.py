@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pytest_overfit.diagnose.agreement import Agreement
+from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
@@ -237,6 +237,7 @@ class Probed:
     huge: Op | None = None
     pairs: Pairs | None = None
     owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
+    blind: tuple[Slope, ...] = ()  # parts of the model along which outputs slope otherwise than their gradient says
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model

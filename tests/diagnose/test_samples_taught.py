@@ -131,3 +131,30 @@ def test_a_loss_of_derivatives(rows: int, right: bool) -> None:
     model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1, bias=False))
     result = learn(model, (x, x.cos()), lambda model, batch: slopes(model, batch, rows))
     assert [cause.id for cause in result.causes] == ([] if right else ["unsupervised"]), result.failure_text()
+
+
+class Reader(nn.Module):
+    """Causal by its recurrence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.read, self.head = nn.Embedding(20, 24), nn.GRU(24, 48, batch_first=True), nn.Linear(48, 20)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.read(self.embed(ids))[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("by", "found"), [(1, []), (-1, ["leak", "target-mismatch"])], ids=["next", "previous"])
+def test_tokens_that_are_shifted_the_wrong_way(by: int, found: list[str]) -> None:
+    """What an output has to predict it has read already."""
+    ids = torch.stack([torch.randperm(20, generator=SOURCE)[:9] for _ in range(3)])
+    ids[:, 0] = torch.tensor([0, 1, 2])
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        wanted = batch.roll(-by, 1)
+        wanted[:, -1 if by > 0 else 0] = -100
+        return F.cross_entropy(model(batch).flatten(0, 1), wanted.flatten())
+
+    torch.manual_seed(0)
+    result = learn(Reader(), ids, loss)
+    assert [cause.id for cause in result.causes] == found, result.failure_text()

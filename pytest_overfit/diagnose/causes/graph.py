@@ -199,7 +199,9 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 
 - **Symptom**: the loss falls, since what comes behind the cut learns; with larger data it would stop early.
 - **Evidence**: shown, certain: parameters of modules that ran, outside of the graph of the loss; the call that cuts it.
-  Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient.
+  Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient. Or a module
+  along whose weights the outputs slope otherwise, by finite differences, than its gradient says: at the start and at
+  the end, where no argmax, no straight-through estimator and no backward of one's own is in the model.
 - **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `frozen=["trunk.*"]`.
 
 ### loss-detached

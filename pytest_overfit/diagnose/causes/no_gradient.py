@@ -61,6 +61,23 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def not_followed(evidence: Evidence) -> Iterator[Cause]:
+    """A part of the model whose gradient leaves out some of what it does to the outputs."""
+    for slope in evidence.probed.blind:
+        yield Cause(
+            "no-gradient",
+            f"module {slope.where}" if slope.where else "the model",
+            f"the outputs slope by {number(slope.measured)} along the weights of {slope.where or 'the model'}, and by "
+            f"{number(slope.gradient)} as their gradient says: a part of what they do is cut from the graph",
+            "look behind it for .data, .detach(), no_grad(), numpy, a cache, or a rounding; where it is meant, "
+            'allow=["no-gradient"]',
+            evidence={"gradient": slope.gradient, "measured": slope.measured},
+            certain=True,
+            weight=0.88,
+        )
+        return
+
+
 def vanishes(evidence: Evidence) -> Iterator[Cause]:
     """Gradients shrink layer by layer, so that the first layers, and not one tensor alone, get next to nothing."""
     matrices = [(m.name, m.gradient) for m in evidence.updates if len(m.shape) > 1 and m.gradient is not None]
@@ -186,7 +203,7 @@ def _is_adapted(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, held_rows, vanishes, frozen_terms, too_much_frozen),
+    rules=(nothing_arrives, not_followed, held_rows, vanishes, frozen_terms, too_much_frozen),
     docs="""
 ### zero-gradient
 

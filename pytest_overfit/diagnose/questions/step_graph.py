@@ -60,6 +60,9 @@ class StepGraph:
         self.found: dict[int, _Found] = {}
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them
+        self.estimates = (
+            False  # whether a straight-through estimator, or a choice within the model, was seen in the run
+        )
         self.asked: set[int] = set()  # tensors that a derivative was taken by: inputs, whoever keeps them
         self.clear()
 
@@ -81,6 +84,7 @@ class StepGraph:
 
     def called(self, name: str, frame: FrameType, given: Iterable[Any], out: Any, *, kept: bool, region: str) -> None:
         """An operation has run; ``kept`` says whether gradients were on."""
+        self.estimates |= name in ("argmax", "argmin") and region != LOSS
         tensors = [t for t in tensors_in(list(given), depth=2) if t.requires_grad]
         if not tensors:
             return
@@ -111,6 +115,7 @@ class StepGraph:
                 continue
             taken = node.next_functions[-1][0]
             cutting.straight_through |= any(_node_of(t) is taken for t in tensors)
+            self.estimates |= cutting.straight_through
 
     def differentiated(self, roots: list[Tensor], batch: set[int]) -> None:
         """A backward pass begins from ``roots``."""

@@ -50,7 +50,8 @@ def measure_order(
         what = f"the output at place {first}, {reads}, changes with it"
         return "", (Leak(f"{name} at place {middle}", what, module),)
     if not before and after and at:  # reads only what comes before, and the place itself, which is the answer
-        what = "every output has to predict the very value that it reads, and reads nothing later"
+        which = "very value that it reads" if relation == "same" else "value of the place before, which it has read"
+        what = f"every output has to predict the {which}, and reads nothing later"
         return name, (Leak(f"{name} at place {middle}", what, same=True),)
     return ("" if before else name), ()
 
@@ -94,7 +95,7 @@ def _moved_places(before: Tensor, after: Tensor, axes: tuple[int, ...]) -> Tenso
 
 
 def _relation(tensor: Tensor, axes: tuple[int, ...], target: Tensor) -> str:
-    """Whether the targets are the argument itself ("same"), or its next place ("next"); empty where neither."""
+    """Whether the targets are the argument itself ("same"), its "next" place, or its "previous" one; empty: neither."""
     given, wanted = tensor.detach().double(), target.detach().double()
     pairs = {"same": (given, wanted)} if given.numel() == wanted.numel() else {}
     if len(axes) == 1:
@@ -103,6 +104,8 @@ def _relation(tensor: Tensor, axes: tuple[int, ...], target: Tensor) -> str:
         if given.narrow(axis, 1, count).numel() == cut.numel():
             pairs["next"] = given.narrow(axis, 1, count), cut
             pairs.setdefault("same", (given.narrow(axis, 0, count), cut))
+        if given.numel() == wanted.numel():
+            pairs["previous"] = given.narrow(axis, 0, count), wanted.reshape(given.shape).narrow(axis, 1, count)
     # Equal before alike: tokens that count up are a rising line of the next ones.
     for alike in (torch.equal, _on_a_line):
         for relation, (a, b) in pairs.items():

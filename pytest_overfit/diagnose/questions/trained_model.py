@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Pairs, Probed, Term
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
@@ -20,6 +21,7 @@ from pytest_overfit.diagnose.questions.loss_terms import measure_terms, reads_we
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
+from pytest_overfit.diagnose.questions.output_slopes import measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.owners import measure_owners
 from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
@@ -72,6 +74,11 @@ class TrainedModel:
                 self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
+        known = self.found.agreement.functions if self.found.agreement is not None else ()
+        meant = self.traced is not None and self.traced.tracer.graph.estimates
+        if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
+            question = "whether gradients are those of the outputs"
+            self._know(blind=self.questions.ask(question, lambda: self._blind(context.on(task)), otherwise=()))
 
     def _ask_slopes(self) -> None:
         """Whether gradients agree with the objective; of what a regrouped batch changes also before the first step."""
@@ -188,6 +195,22 @@ class TrainedModel:
         into_training(on.task.model)
         in_order = apart and passed_as_they_are(batch, calls, ())
         return measure_pairs(forward, evaluated, batch, self.samples, in_order=in_order)
+
+    def _blind(self, on: RunContext) -> tuple[Slope, ...]:
+        def forward() -> tuple[Heard, Terms]:
+            seed_everything(on.seed)
+            return on.forward()
+
+        if on.task.precision.enabled:
+            raise Unanswerable("autocast rounds what is to be compared")
+        into_training(on.task.model)
+        found = measure_output_slopes(forward, on.task.model)
+        if found:  # at the start as well, or it is no way in which the model is built
+            self.context.start.restore()
+            into_training(on.task.model)
+            before = {slope.where for slope in measure_output_slopes(forward, on.task.model, directions=1)}
+            found = tuple(slope for slope in found if slope.where in before)
+        return found
 
 
 def _of(question: str, call: ModelCall) -> str:

@@ -1,0 +1,145 @@
+"""Agrees, within the model: what its outputs do when a part's weights move, against the gradient that the part gets.
+
+A part that is read through ``.data``, under ``no_grad``, by way of numpy or a cache moves the outputs and has no
+gradient for it. Where the rest of the network goes around it the part still learns, and nothing else shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.diagnose.agreement import Slope
+from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.errors.asking import Unanswerable
+from pytest_overfit.run.task import Heard, Terms
+
+MOST_PARTS = 8  # each costs two forward passes
+CLOSE, BEYOND = 0.05, 5  # of a slope, and of what it changes over half the distance: what is another one
+ASIDE, SMALL = 0.01, 0.01  # how far, of a parameter's size; the size of one that is zero
+SEEN = 100  # roundings of the outputs: a change that is none
+
+
+def measure_output_slopes(
+    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, *, directions: int = 2
+) -> tuple[Slope, ...]:
+    """The parts along which outputs slope otherwise than their gradient says, in every direction that is tried.
+
+    Args:
+        forward: outputs and terms with their graphs, repeatable, as the run makes them.
+    """
+    heard, terms = forward()
+    outputs = {name: t for name, t in heard if is_real(t) and t.requires_grad and t.numel() > 1}
+    objective = terms["objective"]
+    if not outputs or not objective.requires_grad:
+        return ()
+    gradients = torch.autograd.grad(objective, list(outputs.values()), retain_graph=True, allow_unused=True)
+    read = [name for name, g in zip(outputs, gradients, strict=True) if g is not None and bool((g != 0).any())]
+    if not read:
+        raise Unanswerable("the loss reads no output of the model as it is")
+    source = torch.Generator().manual_seed(0)
+    along = {name: torch.randn(outputs[name].shape, generator=source).to(outputs[name]) for name in read}
+
+    size = sum(float(outputs[name].detach().double().square().sum()) for name in read) ** 0.5
+    learning = [p for p in model.parameters() if p.requires_grad and is_real(p) and p.numel()]
+    rounding = size * max(torch.finfo(t.dtype).eps for t in (*learning, *along.values()))
+
+    def total(found: Mapping[str, Tensor]) -> Tensor:
+        return sum((found[name].double() * each).sum() for name, each in along.items())  # type: ignore[return-value]
+
+    slopes = torch.autograd.grad(total(outputs), learning, retain_graph=True, allow_unused=True)
+    given = {id(p): g for p, g in zip(learning, slopes, strict=True) if g is not None}
+    lost = [p for p in learning if id(p) not in given]
+    others = torch.autograd.grad(objective, lost, allow_unused=True) if lost else ()
+    elsewhere = {id(p) for p, g in zip(lost, others, strict=True) if g is not None}  # by a term of its own: a codebook
+    learning = [p for p in learning if id(p) not in elsewhere]
+    del outputs, heard, terms, objective, others
+
+    def measured() -> float:
+        with torch.no_grad():
+            return float(total(dict(forward()[0])))
+
+    held_still = padding_of(model)
+    found = []
+    for name, held in parts_of(model, {id(p) for p in learning}).items():
+        for _ in range(directions):
+            slope, near = _slopes(name, held, given, held_still, measured, source)
+            gap = abs(slope.measured - slope.gradient)
+            known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), SEEN * rounding / ASIDE)
+            curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
+            if slope.is_flat or gap <= max(known, curved):
+                break
+        else:
+            found.append(slope)
+    return tuple(found)
+
+
+def padding_of(model: nn.Module) -> dict[int, int]:
+    """The rows of tables that get no gradient on purpose, by the id of the table."""
+    tables = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    return {id(m.weight): m.padding_idx for m in tables if m.padding_idx is not None}
+
+
+def _slopes(
+    name: str, held: Sequence[Tensor], given: Mapping[int, Tensor], still: Mapping[int, int],
+    measured: Callable[[], float], source: torch.Generator,
+) -> tuple[Slope, Slope]:  # fmt: skip
+    """Along one random direction of a part, over some distance and over half of it."""
+    directions = []
+    for p in held:
+        draw = torch.randn(p.shape, generator=source).to(p) * (p.detach().square().mean().sqrt() or SMALL)
+        if id(p) in still:
+            draw[still[id(p)]] = 0.0
+        directions.append((p, draw))
+    gradient = sum(float((given[id(p)] * d).double().sum()) for p, d in directions if id(p) in given)
+    kept = [p.detach().clone() for p in held]
+    found = []
+    for width in (ASIDE, ASIDE / 2):
+        values = []
+        for distance in (width, -width):
+            with torch.no_grad():
+                for (p, d), old in zip(directions, kept, strict=True):
+                    p.copy_(old + distance * d)
+            values.append(measured())
+        found.append(Slope(name, gradient, (values[0] - values[1]) / (2 * width)))
+        if abs(found[0].measured - gradient) <= CLOSE * max(abs(gradient), abs(found[0].measured)):
+            break
+    with torch.no_grad():
+        for p, old in zip(held, kept, strict=True):
+            p.copy_(old)
+    return found[0], found[-1]
+
+
+def parts_of(model: nn.Module, learning: set[int]) -> dict[str, list[Tensor]]:
+    """Modules that together hold what learns, the largest taken apart until there are so many."""
+    parts: dict[str, nn.Module] = {"": model}
+    while True:
+        inner = {name: _children(module, learning) for name, module in parts.items()}
+        opened = max(
+            (name for name in parts if inner[name] and len(parts) - 1 + len(inner[name]) <= MOST_PARTS),
+            key=lambda name: sum(id(p) in learning for p in parts[name].parameters()),
+            default=None,
+        )
+        if opened is None:
+            break
+        del parts[opened]
+        parts |= {f"{opened}.{child}".lstrip("."): module for child, module in inner[opened].items()}
+    seen: set[int] = set()
+    found: dict[str, list[Tensor]] = {}
+    for name, module in parts.items():
+        held: list[Tensor] = [p for p in module.parameters() if id(p) in learning and id(p) not in seen]
+        seen |= {id(p) for p in held}
+        if held:
+            found[name] = held
+    return found
+
+
+def _children(module: nn.Module, learning: set[int]) -> dict[str, nn.Module]:
+    """Its children that learn; none where it has parameters of its own that do."""
+    if any(id(p) in learning for p in module.parameters(recurse=False)):
+        return {}
+    return {
+        name: child for name, child in module.named_children() if any(id(p) in learning for p in child.parameters())
+    }
