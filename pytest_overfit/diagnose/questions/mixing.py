@@ -75,7 +75,7 @@ def odd_one_out(
 ) -> str:
     """A module whose own code moves what it should not, though its kind does not; empty where there is none.
 
-    Torch says so of a kind, or most other modules of the very same class of this model do, or as many.
+    Torch says so of a kind, or most other modules of the same class of this model do, or as many.
 
     Args:
         exchanged: what is done to everything that a module is given, and to what its parts return.
@@ -90,16 +90,17 @@ def odd_one_out(
         return max((moved(a, b.detach()) for a, b in pairs if is_real(a) and a.shape == b.shape), default=0.0)
 
     plain = own_answers(call.module, call.again)
-    moving: dict[type, list[nn.Module]] = {}
-    still: Counter[type] = Counter()
+    moving: dict[str, list[nn.Module]] = {}
+    still: Counter[str] = Counter()
     for key, answer in own_answers(call.module, call.again, plain, exchanged, largest).items():
         given = plain[key].given if key in plain else []
+        kind = type(answer.module).__name__  # a wrapper may have given one of them a class of its own
         if answer.gap > MOVED:
-            moving.setdefault(type(answer.module), []).append(answer.module)
+            moving.setdefault(kind, []).append(answer.module)
             if never(answer.module, given):
                 return _name_of(call, answer.module)
         elif any(map(asked, given)):
-            still[type(answer.module)] += 1
+            still[kind] += 1
     found = (modules[0] for kind, modules in moving.items() if len(modules) < still[kind] + (not most))
     return next((_name_of(call, module) for module in found), "")
 

@@ -18,7 +18,7 @@ from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
 
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
-MENDS = {
+MENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "turned around": lambda mask: mask.flip(1),
     "inverted": lambda mask: (1 - mask.int()).to(mask.dtype),
 }
