@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +28,15 @@ def measure_mixing(
     if samples is None or not arguments:
         return None, False, ""
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
-    if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
-        return pairs, True, type(call.module).__name__
     wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
-    if not batched or not outputs:
+    if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
         return None, False, ""
     others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
     if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
         return others, True, unlike
+    if not outputs:
+        return None, False, ""
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -118,10 +117,6 @@ def _name_of(call: ModelCall, module: nn.Module) -> str:
     return next(name for name, each in call.module.named_modules() if each is module) or type(module).__name__
 
 
-def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    return new if tensor is old else tensor
-
-
 def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samples: int) -> tuple[float, str]:
     """The largest movement of another sample's output, relative to its size, and the module that it arose in."""
 
@@ -132,7 +127,8 @@ def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samp
         if not before.dim() or before.shape[0] != samples or before.shape != after.shape or not before.numel():
             return 0.0
         size = float(before.double().square().mean().sqrt()) or 1.0
-        return float((before[1:] - after[1:]).double().abs().max()) / size
+        rest = (slice(1, None),) * (2 if before.shape[:2] == (samples, samples) else 1)  # a table of pairs
+        return float((before[rest] - after[rest]).double().abs().max()) / size
 
     largest = max((others(a, b) for a, b in zip(base, call.again(exchanged), strict=False)), default=0.0)
     if largest <= MOVED:
@@ -209,42 +205,6 @@ def _is_of_no_sample(call: ModelCall, batched: list[tuple[str, Tensor]], base: l
         and float((a - a[:1]).abs().max()) > 1e-2 * float(a.abs().max())
         for a, b in pairs
     )
-
-
-def _mixed_in_pairs(
-    call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int
-) -> float | None:
-    """How far entries (i, j) of an output (B, B) move with an input of a third sample; None where that can be meant.
-
-    It is meant where samples attend to each other, and where rows or columns are shifted or scaled as a whole: a
-    softmax, a mean that is taken off.
-    """
-    images = [(name, t) for name, t in batched if t.dim() == 4 and t.is_floating_point()]
-    whole = all(t.dim() == 4 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched)
-    related = any(isinstance(m, RELATIONAL[:2]) or "Attention" in type(m).__name__ for m in call.module.modules())
-    if len(base) != 1 or base[0].shape != (samples, samples) or samples < 4 or len(batched) < 2:
-        return None
-    if not images or not whole or related:
-        return None
-    for _, tensor in batched:
-        changed = _first_exchanged(tensor)
-        (other,) = call.again(partial(_one_exchanged, tensor, changed))
-        before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
-        moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
-        if moved > 10 * MOVED and not _as_a_whole(before, after):
-            return moved
-    return None
-
-
-def _as_a_whole(before: Tensor, after: Tensor) -> bool:
-    """Whether rows, or columns, are shifted or scaled by one number each."""
-    shift, ratio = after - before, after / before
-    spans = (
-        (change - change.mean(axis, keepdim=True)).abs().max() / change.abs().max()
-        for change in (shift, ratio)
-        for axis in (0, 1)
-    )
-    return any(bool(span < 1e-3) for span in spans)
 
 
 def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
