@@ -100,21 +100,20 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 tensor = tensor.narrow(axis, 0, kept)
         return tensor
 
-    def moved(given: Callable[[Tensor], Tensor]) -> float:
-        largest = 0.0
-        for old, new in zip(call.again(given), alone, strict=False):
+    def moved(mended: Callable[[Tensor], Tensor]) -> float:
+        largest, alone = 0.0, call.again(lambda tensor: cut(mended(tensor)))
+        for old, new in zip(call.again(mended), alone, strict=False):
             if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
                 size = float(whole.double().square().mean().sqrt()) or 1.0
                 largest = max(largest, float((whole - new).double().abs().max()) / size)
         return largest
 
-    try:
-        alone = call.again(cut)
-    except Refused:
-        return None
     given = list(call.arguments())
     told = next((name for name, tensor in given if _tells(tensor, padding, real)), "")
-    found = PaddingRead(row, moved(lambda tensor: tensor), told)
+    try:
+        found = PaddingRead(row, moved(lambda tensor: tensor), told)
+    except Refused:
+        return None
     if found.moved <= READ:
         return found
     for how, mend in MENDS.items():
