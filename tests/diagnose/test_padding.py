@@ -247,7 +247,7 @@ class Layer(nn.Module):
         weights = (q @ k.mT / 8**0.5).masked_fill(~mask[:, None, None, :], -1e9).softmax(-1)
         made = weights @ v
         made = made.reshape(rows, places, 16) if self.viewed else made.transpose(1, 2).reshape(rows, places, 16)
-        return x + self.write(made).tanh()
+        return x + self.write(made).tanh()  # type: ignore[no-any-return]
 
 
 class Layers(nn.Module):
