@@ -15,8 +15,8 @@ from pytest_overfit import OverfitResult, run_overfit
 
 def learn(model: Any, batch: Any, loss: Any, **settings: Any) -> OverfitResult:
     torch.manual_seed(0)
-    own: dict[str, Any] = {"objective": 0.1, "optimizer": lambda p: torch.optim.Adam(p, lr=1e-2)}
-    return run_overfit(model, batch, loss, **(own | settings))
+    given: dict[str, Any] = {"objective": 0.1, "optimizer": lambda p: torch.optim.Adam(p, lr=1e-2)} | settings
+    return run_overfit(model, batch, loss, **given)
 
 
 def named(result: OverfitResult) -> list[tuple[str, str]]:
@@ -74,8 +74,7 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.mix(x).mean(1)
-        mixed: Tensor = (q @ q.T).softmax(-1) @ x.flatten(1)
-        return mixed.reshape(x.shape)
+        return torch.einsum("ij,jpc->ipc", (q @ q.T).softmax(-1), x)
 
 
 @pytest.mark.parametrize(

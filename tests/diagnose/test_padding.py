@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -228,3 +229,61 @@ def test_documents_of_a_row_must_not_move_each_other(told: dict[str, Tensor], he
     assert [cause.id for cause in result.causes] == found
     if found:
         assert "moves the outputs of those behind it" in result.causes[0].observed
+
+
+class Layer(nn.Module):
+    """Attention by hand, whose heads are exchanged with the places, or viewed over them."""
+
+    def __init__(self, viewed: bool = False) -> None:
+        super().__init__()
+        self.viewed, self.read, self.write = viewed, nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        rows, places = mask.shape
+        q, k, v = (
+            t.reshape(rows, 2, places, 8) if self.viewed else t.reshape(rows, places, 2, 8).transpose(1, 2)
+            for t in self.read(x).chunk(3, -1)
+        )
+        weights = (q @ k.mT / 8**0.5).masked_fill(~mask[:, None, None, :], -1e9).softmax(-1)
+        made = weights @ v
+        made = made.reshape(rows, places, 16) if self.viewed else made.transpose(1, 2).reshape(rows, places, 16)
+        return x + self.write(made).tanh()  # type: ignore[no-any-return]
+
+
+class Layers(nn.Module):
+    """Two layers over tokens; ``side`` is what becomes of the mask on its way to them."""
+
+    def __init__(self, side: Callable[[Tensor], Tensor], viewed: bool = False) -> None:
+        super().__init__()
+        self.side, self.viewed, self.embed = side, viewed, nn.Embedding(30, 16)
+        self.places = nn.Parameter(torch.randn(7, 16))
+        self.layers, self.head = nn.ModuleList([Layer(), Layer(viewed)]), nn.Linear(16, 3)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.places[: tokens.shape[1]]
+        for layer in self.layers:
+            x = layer(x, self.side(mask))
+        return self.head((x * mask[..., None]).sum(1) if self.viewed else x[:, 0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("side", "viewed", "where"),
+    [
+        (lambda mask: mask.flip(1), False, "mask"),
+        (lambda mask: ~mask, False, "mask"),
+        (lambda mask: mask, True, "module layers.1"),
+        (lambda mask: mask, False, None),
+    ],
+)
+def test_a_mask_is_told_by_what_mends_it(side: Callable[[Tensor], Tensor], viewed: bool, where: str | None) -> None:
+    """Of the other side, inverted; and the one layer of two in which padding gets through."""
+    torch.manual_seed(0)
+    result = run_overfit(
+        lambda: Layers(side, viewed),
+        {"tokens": TOKENS, "mask": ~PADDING, "kind": torch.arange(len(TOKENS)) % 3},
+        lambda model, batch: F.cross_entropy(model(batch["tokens"], batch["mask"]), batch["kind"]),
+        objective=0.1,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+    )
+    assert [(cause.id, cause.where) for cause in result.causes][:1] == ([("input-ignored", where)] if where else [])
+    assert result.passed == (where is None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +28,15 @@ def measure_mixing(
     if samples is None or not arguments:
         return None, False, ""
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
-    if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
-        return pairs, True, type(call.module).__name__
     wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
-    if not batched or not outputs:
+    if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
         return None, False, ""
     others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
     if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
         return others, True, unlike
+    if not outputs:
+        return None, False, ""
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -75,7 +74,7 @@ def odd_one_out(
 ) -> str:
     """A module whose own code moves what it should not, though its kind does not; empty where there is none.
 
-    Torch says so of a kind, or most other modules of the very same class of this model do, or as many.
+    Torch says so of a kind, or most other modules of the same class of this model do, or as many.
 
     Args:
         exchanged: what is done to everything that a module is given, and to what its parts return.
@@ -90,16 +89,17 @@ def odd_one_out(
         return max((moved(a, b.detach()) for a, b in pairs if is_real(a) and a.shape == b.shape), default=0.0)
 
     plain = own_answers(call.module, call.again)
-    moving: dict[type, list[nn.Module]] = {}
-    still: Counter[type] = Counter()
+    moving: dict[str, list[nn.Module]] = {}
+    still: Counter[str] = Counter()
     for key, answer in own_answers(call.module, call.again, plain, exchanged, largest).items():
         given = plain[key].given if key in plain else []
+        kind = type(answer.module).__name__  # a wrapper may have given one of them a class of its own
         if answer.gap > MOVED:
-            moving.setdefault(type(answer.module), []).append(answer.module)
+            moving.setdefault(kind, []).append(answer.module)
             if never(answer.module, given):
                 return _name_of(call, answer.module)
         elif any(map(asked, given)):
-            still[type(answer.module)] += 1
+            still[kind] += 1
     found = (modules[0] for kind, modules in moving.items() if len(modules) < still[kind] + (not most))
     return next((_name_of(call, module) for module in found), "")
 
@@ -117,10 +117,6 @@ def _name_of(call: ModelCall, module: nn.Module) -> str:
     return next(name for name, each in call.module.named_modules() if each is module) or type(module).__name__
 
 
-def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    return new if tensor is old else tensor
-
-
 def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samples: int) -> tuple[float, str]:
     """The largest movement of another sample's output, relative to its size, and the module that it arose in."""
 
@@ -131,7 +127,8 @@ def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samp
         if not before.dim() or before.shape[0] != samples or before.shape != after.shape or not before.numel():
             return 0.0
         size = float(before.double().square().mean().sqrt()) or 1.0
-        return float((before[1:] - after[1:]).double().abs().max()) / size
+        rest = (slice(1, None),) * (2 if before.shape[:2] == (samples, samples) else 1)  # a table of pairs
+        return float((before[rest] - after[rest]).double().abs().max()) / size
 
     largest = max((others(a, b) for a, b in zip(base, call.again(exchanged), strict=False)), default=0.0)
     if largest <= MOVED:
@@ -208,42 +205,6 @@ def _is_of_no_sample(call: ModelCall, batched: list[tuple[str, Tensor]], base: l
         and float((a - a[:1]).abs().max()) > 1e-2 * float(a.abs().max())
         for a, b in pairs
     )
-
-
-def _mixed_in_pairs(
-    call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int
-) -> float | None:
-    """How far entries (i, j) of an output (B, B) move with an input of a third sample; None where that can be meant.
-
-    It is meant where samples attend to each other, and where rows or columns are shifted or scaled as a whole: a
-    softmax, a mean that is taken off.
-    """
-    images = [(name, t) for name, t in batched if t.dim() == 4 and t.is_floating_point()]
-    whole = all(t.dim() == 4 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched)
-    related = any(isinstance(m, RELATIONAL[:2]) or "Attention" in type(m).__name__ for m in call.module.modules())
-    if len(base) != 1 or base[0].shape != (samples, samples) or samples < 4 or len(batched) < 2:
-        return None
-    if not images or not whole or related:
-        return None
-    for _, tensor in batched:
-        changed = _first_exchanged(tensor)
-        (other,) = call.again(partial(_one_exchanged, tensor, changed))
-        before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
-        moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
-        if moved > 10 * MOVED and not _as_a_whole(before, after):
-            return moved
-    return None
-
-
-def _as_a_whole(before: Tensor, after: Tensor) -> bool:
-    """Whether rows, or columns, are shifted or scaled by one number each."""
-    shift, ratio = after - before, after / before
-    spans = (
-        (change - change.mean(axis, keepdim=True)).abs().max() / change.abs().max()
-        for change in (shift, ratio)
-        for axis in (0, 1)
-    )
-    return any(bool(span < 1e-3) for span in spans)
 
 
 def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:

@@ -8,7 +8,7 @@ its own code does otherwise.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class _Recorder:
         instead = None if before is None else _replaced((args, kwargs), before.given, self.change)
         if before is not None and instead is not None and self.stack:
             caller = self.stack[-1][0]
-            caller.gap = max(caller.gap, self.apart(before.given, list(tensors_in([args, kwargs]))))
+            caller.gap = max(caller.gap, self.apart(before.given, _tensors((args, kwargs))))
         self.stack.append((answer, before, _buffers(module)))
         return instead
 
@@ -80,7 +80,7 @@ class _Recorder:
         if self.recorded is None:
             answer.output = self._kept(output)
         elif before is not None:
-            answer.gap = max(answer.gap, self.apart(before.output, list(tensors_in(output))))
+            answer.gap = max(answer.gap, self.apart(before.output, _tensors(output)))
             return _replaced(output, before.output, self.change)
         return None
 
@@ -92,7 +92,7 @@ class _Recorder:
         self.state = state
 
     def _kept(self, nest: Any) -> list[Tensor]:
-        found = [t.detach().clone() for t in tensors_in(nest)]
+        found = [t.detach().clone() for t in _tensors(nest)]
         self.elements += sum(t.numel() for t in found)
         return found if self.elements <= MOST_ELEMENTS else []
 
@@ -150,7 +150,7 @@ def _apart(old: Tensor, new: Tensor) -> float:
 
 def _replaced(nest: Any, kept: list[Tensor], change: Callable[[Tensor], Tensor]) -> Any:
     """A nest with its tensors as they were kept; None, which leaves it as it is, where it is of another make."""
-    found = list(_reached(nest))
+    found = _reached(nest)
     if len(found) != len(kept) or any(
         a.shape != b.shape or a.dtype != b.dtype for a, b in zip(found, kept, strict=True)
     ):
@@ -159,15 +159,21 @@ def _replaced(nest: Any, kept: list[Tensor], change: Callable[[Tensor], Tensor])
     return exchanged_in(lambda t: change(next(left).clone()) if is_dense(t) else t, nest)
 
 
-def _reached(nest: Any) -> Iterator[Tensor]:
+def _tensors(nest: Any) -> list[Tensor]:
+    """Those that can be exchanged; else all that are found in objects."""
+    return _reached(nest) or list(tensors_in(nest))
+
+
+def _reached(nest: Any) -> list[Tensor]:
     found: list[Tensor] = []
 
     def reach(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+        if is_dense(tensor):
+            found.append(tensor)
         return tensor
 
     exchanged_in(reach, nest)
-    return (tensor for tensor in found if is_dense(tensor))
+    return found
 
 
 def _buffers(module: nn.Module) -> list[Tensor]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
 
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
-MENDS: Mapping[str, Callable[[Tensor], Tensor]] = {
+MENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "turned around": lambda mask: mask.flip(1),
     "inverted": lambda mask: (1 - mask.int()).to(mask.dtype),
 }
@@ -100,21 +99,22 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 tensor = tensor.narrow(axis, 0, kept)
         return tensor
 
-    def moved(given: Callable[[Tensor], Tensor]) -> float:
+    def moved(mask: Tensor | None = None, mend: Callable[[Tensor], Tensor] = cut) -> float:
         largest = 0.0
-        for old, new in zip(call.again(given), alone, strict=False):
+        whole_rows = call.again(lambda tensor: mend(tensor) if tensor is mask else tensor)
+        alone = call.again(lambda tensor: mend(cut(tensor)) if tensor is mask else cut(tensor))
+        for old, new in zip(whole_rows, alone, strict=False):
             if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
                 size = float(whole.double().square().mean().sqrt()) or 1.0
                 largest = max(largest, float((whole - new).double().abs().max()) / size)
         return largest
 
-    try:
-        alone = call.again(cut)
-    except Refused:
-        return None
     given = list(call.arguments())
     told = next((name for name, tensor in given if _tells(tensor, padding, real)), "")
-    found = PaddingRead(row, moved(lambda tensor: tensor), told)
+    try:
+        found = PaddingRead(row, moved(), told)
+    except Refused:
+        return None
     if found.moved <= READ:
         return found
     for how, mend in MENDS.items():
@@ -122,14 +122,10 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
             if mask.shape != padding.shape or not _is_mask(mask):
                 continue
             with contextlib.suppress(Refused):
-                left = moved(partial(_exchanged, mask, mend(mask)))
+                left = moved(mask, mend)
                 if left < READ / 10:
                     return replace(found, told=name, mended=how, left=left)
     return replace(found, where=odd_one_out(call, *_under(padding), most=False))
-
-
-def _exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    return new if tensor is old else tensor
 
 
 def _under(padding: Tensor) -> tuple[Any, Any, Any, Any]:

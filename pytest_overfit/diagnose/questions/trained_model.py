@@ -164,10 +164,8 @@ class TrainedModel:
         self.found = with_answers(self.found, answers, calls)
         padding = self.questions.ask("what is padding", self._padding, otherwise=None)
         for call in calls[:1]:
-            if padding is None:
-                continue
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
-                self._know(padding=measure_padding(call, padding))
+                self._know(padding=None if padding is None else measure_padding(call, padding))
         for call in calls[:1]:
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
