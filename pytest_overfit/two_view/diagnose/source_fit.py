@@ -8,8 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pytest_overfit.two_view.diagnose.source_views import Placed
@@ -143,7 +145,7 @@ def _depth_score(view: Array, file: Array) -> Score:
     return score
 
 
-def looked_up(file: Array, place: Placed, u: Array, v: Array) -> Array:
+def looked_up(file: npt.NDArray[np.floating[Any]], place: Placed, u: Array, v: Array) -> Array:
     """The value of the file's nearest pixel for each (u, v) of the view; 0 outside."""
     turned = TURNS[place.turn](file) if place.turn else file
     x = np.rint((u - place.right) / place.scale_x)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_overfit.two_view.diagnose.source_fit import (
     DEPTH_FITTING,
@@ -17,9 +18,10 @@ from pytest_overfit.two_view.diagnose.source_fit import (
 )
 from pytest_overfit.two_view.diagnose.source_views import Placed, SourcePose, SourceSeen, SourceView
 from pytest_overfit.two_view.diagnose.view_changes import POSES
-from pytest_overfit.two_view.diagnose.view_lookup import FORMS, Array, is_two_view, to_numpy
+from pytest_overfit.two_view.diagnose.view_lookup import FORMS, Array, Flags, is_two_view, to_numpy
 from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, RawView
 
+Map = npt.NDArray[np.floating[Any]]
 EXACT = 1e-3  # radians, and relative to the baseline: poses that are one
 EXPLAINED, PART = 0.9, 0.01  # share of a label that is left out, and least share of the view it covers
 TRUSTED = 2, 98  # percentiles of depth outside of which a loader may leave pixels out
@@ -60,7 +62,7 @@ def _view(batch: Mapping[str, Any], k: int, raw: Sequence[RawView], remove_sky: 
     pictures = [view.image.astype(np.float64).mean(-1) for view in raw]
     placed = place_image(image, pictures, k, camera)
     seen = SourceView(
-        k, *image.shape, placed, None, camera,
+        k, int(image.shape[0]), int(image.shape[1]), placed, None, camera,
         (float(on_disk[0, 0]), float(on_disk[1, 1])), (float(on_disk[0, 2]), float(on_disk[1, 2])),
     )  # fmt: skip
     if placed is None or not counts.any():
@@ -82,7 +84,7 @@ def _of_camera(K: Array, on_disk: Array) -> Placed:
     return Placed(0, "", x, y, float(K[0, 2] - x * on_disk[0, 2]), float(K[1, 2] - y * on_disk[1, 2]), 1.0)
 
 
-def _form(depth: Array, file: Array, at: Placed, on_disk: Array) -> str:
+def _form(depth: Array, file: Map, at: Placed, on_disk: Array) -> str:
     """What has to be done to a depth that lies where the picture does so that it is the file's, but for one factor."""
     forms = ("", *FORMS)
     shares = [_share(_ratios(_remade(depth, form, at, on_disk), file, at)) for form in forms]
@@ -97,7 +99,7 @@ def _remade(depth: Array, form: str, at: Placed, on_disk: Array) -> Array:
     return FORMS[form](depth, size @ on_disk)
 
 
-def _ratios(depth: Array, file: Array, at: Placed) -> Array:
+def _ratios(depth: Array, file: Map, at: Placed) -> Array:
     v, u = np.nonzero(depth > 0)
     there = looked_up(file, at, u.astype(np.float64), v.astype(np.float64))
     held = there > 0
@@ -112,7 +114,7 @@ def _share(ratios: Array) -> float:
     return float((np.abs(off - np.median(off)) < NEAR).mean())
 
 
-def _with_sky(seen: SourceView, counts: Array, raw: RawView, max_depth: float) -> SourceView:
+def _with_sky(seen: SourceView, counts: Flags, raw: RawView, max_depth: float) -> SourceView:
     """What becomes of the labels on disk: the sky that counts, and another label that does not."""
     if raw.labels is None or seen.depth is None:
         return seen
