@@ -135,6 +135,7 @@ def run_config(
     from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
     from pytest_overfit.two_view.config_sample import sample_of
+    from pytest_overfit.two_view.source_files import source_family
 
     if isinstance(config, (str, Path)):
         from pytest_overfit.trainer.loading import load_config
@@ -146,8 +147,9 @@ def run_config(
     drawn = sample_of(config) if sample is None else sample
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
     adapter = adapter_of(config, adapt, TWO_VIEW)
-    settings = settings_of(config)
-    return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place)
+    settings, own = settings_of(config), custom_family(rules)
+    asked = (own, *source_family(drawn))
+    return run_subject(subject, settings, adapter=adapter, observers=observers, rules=asked, place=place)
 
 
 def run_subject(

@@ -130,6 +130,7 @@ class FramePrediction:
     ``abs_rel`` is mean(|pred - gt| / gt) and ``delta_1_25`` the share with max(pred/gt, gt/pred) < 1.25 over valid
     pixels (Eigen et al. 2014); ``mae`` is in normalised units, ``mae_metres`` in metres. ``rotation_deg`` is the
     geodesic angle, ``translation_deg`` the angle between the world2cam translations (None where the true one is zero).
+    ``fov_deg`` is the larger error of the two fields of view, of height and width.
     """
 
     frame: int
@@ -140,6 +141,7 @@ class FramePrediction:
     rotation_deg: float | None = None
     translation_deg: float | None = None
     translation_metres: float | None = None
+    fov_deg: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Sample:
 
     ``differences`` tells what changed between ``draws`` draws of the data: nothing, for one constant batch.
     ``randomness`` are sentences on why, ``notes`` what else there is to say of the data.
+    ``look`` measures what only they can tell: the batch beside the files that it was made of.
     """
 
     train: Any
@@ -36,6 +37,7 @@ class Sample:
     randomness: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     draws: int = 1
+    look: Callable[[], Any] | None = None
 
 
 def draw(data: Any) -> Sample:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import UNFINISHED
+from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import FramePrediction, RunRecord
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criterion import Criterion, bounded
 
+LEARNT = 0.01  # of a camera's loss: radians, and shares of the mean distance
+FAR_OFF = 10.0  # times the limit: what a loss that low does not leave
 NOTHING_PREDICTED = "every limit null", "at least one limit, or prediction: false"
 
 
@@ -19,13 +23,15 @@ class Prediction:
     """Limits of the predictions themselves, per frame; None: not judged.
 
     ``abs_rel``: mean |pred - gt| / gt, at most; ``delta_1_25``: share of pixels within a factor 1.25, at least;
-    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, at most.
+    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, at most; ``fov_deg``: that of the
+    field of view.
     """
 
     abs_rel: float | None = bounded(0.05, at_least=0, optional=True)
     delta_1_25: float | None = bounded(0.95, at_least=0, at_most=1, optional=True)
     rotation_deg: float | None = bounded(1.0, at_least=0, at_most=180, optional=True)
     translation_deg: float | None = bounded(2.0, at_least=0, at_most=180, optional=True)
+    fov_deg: float | None = bounded(2.0, at_least=0, at_most=180, optional=True)
 
 
 def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
@@ -49,13 +55,37 @@ def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
             "; ".join(misses),
             allowed,
             where=f"step {record.steps}, {record.device}, seed {record.seed}",
-            hint="the loss is low only where it looks: check its valid_range, masks and weights"
-            if record.stop == "passed"
-            else "see the loss criteria: the run did not reach its limits",
+            hint=_what_next(record, settings),
         )
     if record.stop in UNFINISHED:
         return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
     return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
+
+
+def _what_next(record: RunRecord, settings: Prediction) -> str:
+    """A camera far off although the limit of its loss is met is another encoding, not a run that was too short."""
+    camera = resolve_term("camera", record.curves)
+    # Of the run's own limits only its stop tells: it ends so once all of them hold, or the best of its camera is small.
+    met = record.stop == "passed" or (camera is not None and min(record.curves[camera], default=math.inf) <= LEARNT)
+    off = [frame for frame in record.predictions if _camera_off(frame, settings) > FAR_OFF]
+    if met and off:
+        return (
+            "the loss of the camera is low, and the camera that pose_enc stands for is not that of the batch: look at "
+            "the encoding of its targets (order of the quaternion, of its parts, world2cam, field of view)"
+        )
+    if record.stop == "passed":
+        return "the loss is low only where it looks: check its valid_range, masks and weights"
+    return "see the loss criteria: the run did not reach its limits"
+
+
+def _camera_off(frame: FramePrediction, settings: Prediction) -> float:
+    """Times its limit that the worst angle of a camera is off."""
+    angles = (
+        (frame.rotation_deg, settings.rotation_deg),
+        (frame.translation_deg, settings.translation_deg),
+        (frame.fov_deg, settings.fov_deg),
+    )
+    return max((angle / limit for angle, limit in angles if angle is not None and limit), default=0.0)
 
 
 def describe_frame(frame: FramePrediction) -> str:
@@ -76,6 +106,8 @@ def describe_frame(frame: FramePrediction) -> str:
         parts.append(f"rotation {number(frame.rotation_deg)} deg")
     if frame.translation_deg is not None:
         parts.append(f"translation {number(frame.translation_deg)} deg")
+    if frame.fov_deg is not None:
+        parts.append(f"field of view {number(frame.fov_deg)} deg")
     return f"frame {frame.frame}: " + ", ".join(parts)
 
 
@@ -98,6 +130,7 @@ def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:
         ("delta<1.25", ">", settings.delta_1_25, "", "delta_1_25"),
         ("rotation", "<", settings.rotation_deg, " deg", "rotation_deg"),
         ("translation", "<", settings.translation_deg, " deg", "translation_deg"),
+        ("field of view", "<", settings.fov_deg, " deg", "fov_deg"),
     )
     return [(what, sign, limit, unit, key) for what, sign, limit, unit, key in rows if limit is not None]
 

@@ -187,6 +187,7 @@ def _inspect_views(data: TrainerData) -> str:
     """The views of the first sample against the first view, as the loader gives them, before they are normalised."""
     from pytest_overfit.two_view.data.contract import DUMMY
     from pytest_overfit.two_view.pair.check import CheckedView, check_views
+    from pytest_overfit.two_view.source_files import causes_of_source
 
     batch = data.draw(0)[0]
     keys = ("images", "depths", "intrinsics", "extrinsics")
@@ -201,6 +202,14 @@ def _inspect_views(data: TrainerData) -> str:
         raise PairError(DUMMY, where=f"{data.where}, the first batch", allowed="a pair that was loaded")
     arrays = [batch[key][0].float().cpu().numpy() for key in keys]
     report = check_views([CheckedView(f"view {i}", *view) for i, view in enumerate(zip(*arrays, strict=True))])
+    if causes := causes_of_source(data.section, batch):
+        first = causes[0]
+        raise PairError(
+            "; ".join((f"{first.observed} (cause: {first.id}, {first.strength})", *report.problems)),
+            where=f"{first.where}, of {data.where}",
+            allowed="a batch that is what its files say",
+            hint=first.advice,
+        )
     if report.problems:
         raise PairError(
             "; ".join(report.problems),

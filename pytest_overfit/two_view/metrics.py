@@ -90,6 +90,9 @@ def _depth_errors(predicted: Tensor, batch: Mapping[str, Any], frame: int, scale
 def _pose_errors(encoded: Tensor, batch: Mapping[str, Any], frame: int, scale: float) -> dict[str, float | None]:
     size = tuple(batch["images"].shape[-2:])
     guess, _ = decode_pose(encoded.detach().double(), size)
+    K = batch["intrinsics"][0, frame].double()
+    fields = [2 * torch.atan(side / 2 / K[k, k]) for side, k in ((size[0], 1), (size[1], 0))]
+    off = (encoded.detach().double()[7:].to(K.device) - torch.stack(fields)).abs().amax()
     truth = batch["extrinsics"][0, frame].double()
     relative = guess[:3, :3] @ truth[:3, :3].T
     cosine = ((relative.trace() - 1) / 2).clamp(-1, 1)
@@ -102,4 +105,5 @@ def _pose_errors(encoded: Tensor, batch: Mapping[str, Any], frame: int, scale: f
         "rotation_deg": float(torch.rad2deg(torch.acos(cosine))),
         "translation_deg": angle,
         "translation_metres": float((shift - true_shift).norm()) * scale,
+        "fov_deg": float(torch.rad2deg(off)),
     }

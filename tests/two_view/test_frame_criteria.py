@@ -19,6 +19,7 @@ from tests.support.records import record
         ({"delta_1_25": 0.5}, "frame 1 delta<1.25 0.5"),
         ({"rotation_deg": 175.0}, "frame 1 rotation 175 deg"),
         ({"translation_deg": 90.0}, "frame 1 translation 90 deg"),
+        ({"fov_deg": 30.0}, "frame 1 field of view 30 deg"),
         ({"abs_rel": float("nan")}, "frame 1 AbsRel nan"),
     ],
 )
@@ -49,3 +50,15 @@ def test_a_limit_that_is_off_is_not_judged() -> None:
 def test_the_predictions_of_unfinished_runs_are_none(stop: str) -> None:
     """A run that ended before its time is red here too."""
     assert not judge_prediction(record(stop=stop), Prediction()).passed
+
+
+def test_a_camera_far_off_under_a_low_loss_is_another_encoding() -> None:
+    """Half a turn is nothing that more steps would mend, whether the other limits hold or not."""
+    first, second = record().predictions
+    turned = (first, replace(second, rotation_deg=180.0))
+    assert "the encoding of its targets" in judge_prediction(record(predictions=turned), Prediction()).hint
+    curves = {"objective": (1.0, 0.5), "loss_camera": (1.0, 0.0009)}
+    cut = record(predictions=turned, stop="max_steps", curves=curves)
+    assert "the encoding of its targets" in judge_prediction(cut, Prediction()).hint
+    early = record(predictions=turned, stop="max_steps", curves={**curves, "loss_camera": (1.0, 0.3)})
+    assert "did not reach its limits" in judge_prediction(early, Prediction()).hint

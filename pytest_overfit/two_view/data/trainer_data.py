@@ -143,7 +143,12 @@ def draw_sample(data: TrainerData) -> Sample:
             randomness = _explained(first, other, data)
             break
     notes = tuple(_accumulation(first, data.config))
-    return Sample(data.prepared(first), None, changed, randomness, notes, draws=1 + len(others))
+    from pytest_overfit.two_view.source_files import look_at_source
+
+    return Sample(
+        data.prepared(first), None, changed, randomness, notes, draws=1 + len(others),
+        look=lambda: look_at_source(data.section, first),
+    )  # fmt: skip
 
 
 def _explained(first: Batch, other: Batch, data: TrainerData) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.two_view.diagnose import depth_maps, predicted_depth, view_agreement
+from pytest_overfit.two_view.diagnose.pose_encoding import EncodingCompared, another_encoding
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ def views_predicted(context: RunContext, outputs: Mapping[str, Tensor]) -> Views
     return measure_predictions(outputs, context.task.batch)
 
 
+def encoding(context: RunContext, outputs: Mapping[str, Tensor]) -> EncodingCompared | None:
+    """What the loss says of the true cameras."""
+    from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
+
+    return encoding_compared(context.task)
+
+
 def of_views(evidence: Evidence) -> Iterator[Cause]:
     """All that is wrong with the views of a batch, or with what is predicted for them."""
     views = evidence.fact(ViewsSeen)
@@ -48,6 +56,7 @@ def of_views(evidence: Evidence) -> Iterator[Cause]:
 QUESTIONS = (
     Question("whether the views agree", views_seen),
     Question("predictions against the views", views_predicted),
+    Question("which encoding of the cameras the loss compares", encoding),
 )
 LEAD = '''
 The geometry of two views is checked if the batch is a mapping with `depths` (B, S, H, W), `extrinsics` (B, S, 3, 4),
@@ -104,7 +113,7 @@ batch = two_views()
 FAMILY = Family(
     group="two-view",
     order=190,
-    rules=(of_views,),
+    rules=(of_views, another_encoding),
     questions=QUESTIONS,
     lead=LEAD,
     docs="""

@@ -1,0 +1,184 @@
+"""A batch beside the files of its pair: places, sizes, units, sky and cameras, each measured in the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_overfit.two_view.diagnose.source_fit import (
+    DEPTH_FITTING,
+    NEAR,
+    looked_up,
+    place_depth,
+    place_image,
+)
+from pytest_overfit.two_view.diagnose.source_views import Placed, SourcePose, SourceSeen, SourceView
+from pytest_overfit.two_view.diagnose.view_changes import POSES
+from pytest_overfit.two_view.diagnose.view_lookup import FORMS, Array, Flags, is_two_view, to_numpy
+from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, RawView
+
+Map = npt.NDArray[np.floating[Any]]
+EXACT = 1e-3  # radians, and relative to the baseline: poses that are one
+EXPLAINED, PART = 0.9, 0.01  # share of a label that is left out, and least share of the view it covers
+TRUSTED = 2, 98  # percentiles of depth outside of which a loader may leave pixels out
+
+
+def compare_with_files(
+    batch: Mapping[str, Any], name: str, raw: Sequence[RawView], *, remove_sky: bool = True, max_depth: float = 2000.0
+) -> SourceSeen | None:
+    """The first sample of a batch, as a loader hands it out, beside the two files of its pair.
+
+    Example:
+        >>> seen = compare_with_files(batch, pair.seq_name, [read_view(view) for view in pair.views])
+        >>> seen.pose.turned < 0.01
+        True
+
+    Args:
+        batch: `images` (B, S, 3, H, W), `depths` (B, S, H, W), `intrinsics`, `extrinsics`, and `point_masks`, if any.
+        raw: the views as they lie on disk.
+        remove_sky: whether the sky is meant to be left out; else nothing is said of it.
+        max_depth: metres beyond which depth is meant to be left out.
+    """
+    images = batch.get("images")
+    if not is_two_view(batch) or images is None or images.dim() != 5 or images.shape[3:] != batch["depths"].shape[2:]:
+        return None
+    views = [_view(batch, k, raw, remove_sky, max_depth) for k in range(2)]
+    return SourceSeen(name, tuple(views), _pose(batch, raw))
+
+
+def _view(batch: Mapping[str, Any], k: int, raw: Sequence[RawView], remove_sky: bool, max_depth: float) -> SourceView:
+    image = to_numpy(batch["images"][0, k]).mean(0)
+    depth, K = to_numpy(batch["depths"][0, k]), to_numpy(batch["intrinsics"][0, k])
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
+    counts = depth > 0
+    if "point_masks" in batch:
+        counts &= to_numpy(batch["point_masks"][0, k].float()) > 0
+    on_disk = raw[k].camera.intrinsics
+    camera = _of_camera(K, on_disk)
+    pictures = [view.image.astype(np.float64).mean(-1) for view in raw]
+    placed = place_image(image, pictures, k, camera)
+    seen = SourceView(
+        k, int(image.shape[0]), int(image.shape[1]), placed, None, camera,
+        (float(on_disk[0, 0]), float(on_disk[1, 1])), (float(on_disk[0, 2]), float(on_disk[1, 2])),
+    )  # fmt: skip
+    if placed is None or not counts.any():
+        return seen
+    form = _form(depth, raw[k].depth, placed, on_disk)
+    remade = _remade(depth, form, placed, on_disk)
+    at = place_depth(remade, [np.where(np.isfinite(view.depth), view.depth, 0.0) for view in raw], k,
+                     replace(placed, file=k, turn=""))  # fmt: skip
+    if at is None:
+        return replace(seen, form=form)
+    factor = _ratios(remade, raw[at.file].depth, at)
+    seen = replace(seen, form=form, depth=at, factor=float(np.median(factor)) if len(factor) else 1.0)
+    return _with_sky(seen, counts, raw[k], max_depth) if remove_sky else seen
+
+
+def _of_camera(K: Array, on_disk: Array) -> Placed:
+    """Where the intrinsics of the batch put the pixels of the file."""
+    x, y = float(K[0, 0] / on_disk[0, 0]), float(K[1, 1] / on_disk[1, 1])
+    return Placed(0, "", x, y, float(K[0, 2] - x * on_disk[0, 2]), float(K[1, 2] - y * on_disk[1, 2]), 1.0)
+
+
+def _form(depth: Array, file: Map, at: Placed, on_disk: Array) -> str:
+    """What has to be done to a depth that lies where the picture does so that it is the file's, but for one factor."""
+    forms = ("", *FORMS)
+    shares = [_share(_ratios(_remade(depth, form, at, on_disk), file, at)) for form in forms]
+    best = int(np.argmax(shares))
+    return forms[best] if shares[best] >= DEPTH_FITTING and shares[best] > shares[0] + 0.1 else ""
+
+
+def _remade(depth: Array, form: str, at: Placed, on_disk: Array) -> Array:
+    if not form:
+        return depth
+    size = np.array([[at.scale_x, 0.0, at.right], [0.0, at.scale_y, at.down], [0.0, 0.0, 1.0]])
+    return FORMS[form](depth, size @ on_disk)
+
+
+def _ratios(depth: Array, file: Map, at: Placed) -> Array:
+    v, u = np.nonzero(depth > 0)
+    there = looked_up(file, at, u.astype(np.float64), v.astype(np.float64))
+    held = there > 0
+    return np.asarray(depth[v, u][held] / there[held], dtype=np.float64)
+
+
+def _share(ratios: Array) -> float:
+    """Share of ratios that are one and the same factor."""
+    if len(ratios) < 100:
+        return 0.0
+    off = np.log(np.maximum(ratios, 1e-12))
+    return float((np.abs(off - np.median(off)) < NEAR).mean())
+
+
+def _with_sky(seen: SourceView, counts: Flags, raw: RawView, max_depth: float) -> SourceView:
+    """What becomes of the labels on disk: the sky that counts, and another label that does not."""
+    if raw.labels is None or seen.depth is None:
+        return seen
+    v, u = (axis.ravel() for axis in np.indices(counts.shape, dtype=np.float64))
+    labels = looked_up(raw.labels.astype(np.float64) + 1, seen.depth, u, v) - 1
+    there, counted = looked_up(raw.depth, seen.depth, u, v), counts.ravel()
+    sky = (labels == SKY_LABEL) & (there > 0)
+    if sky.mean() < PART:
+        return seen
+    usable = raw.depth[(raw.labels != SKY_LABEL) & (raw.depth > 0) & (raw.depth <= max_depth)]
+    nearest, farthest = np.percentile(usable, TRUSTED) if len(usable) else (0.0, 0.0)
+    sound = (labels != SKY_LABEL) & (there > nearest) & (there < farthest)
+    others = {
+        int(label): 1 - float(counted[which].mean())
+        for label in np.unique(labels[sound])
+        if (which := sound & (labels == label)).mean() >= PART
+    }
+    label = max(others, key=lambda one: others[one], default=None)
+    lost = sound & ~counted
+    if label is not None and (labels[lost] == label).sum() < EXPLAINED * lost.sum():
+        label = None
+    return replace(
+        seen,
+        sky=float(sky.mean()),
+        kept=float(counted[sky].mean()),
+        label=label if label is not None and others[label] >= EXPLAINED else None,
+    )
+
+
+def _pose(batch: Mapping[str, Any], raw: Sequence[RawView]) -> SourcePose:
+    given = [_square(to_numpy(batch["extrinsics"][0, k])) for k in range(2)]
+    right = [np.asarray(view.camera.world2cam, dtype=np.float64) for view in raw[:2]]
+    turned, moved, factor = _apart(_relative(given), _relative(right))
+    same = bool(np.abs(given[0] - given[1]).max() < 1e-6) and bool(np.abs(right[0] - right[1]).max() > EXACT)
+    change = ""
+    if np.degrees(EXACT) < turned or moved > EXACT:
+        mended = {name: [mend(pose) for pose in given] for name, mend in POSES.items()} | {"order": given[::-1]}
+        equal = (name for name, poses in mended.items() if _is_one(_relative(poses), _relative(right)))
+        change = "" if same else next(equal, "")
+    return SourcePose(turned, moved, factor, same, change)
+
+
+def _square(pose: Array) -> Array:
+    full = np.eye(4)
+    full[:3] = pose[:3]
+    return full
+
+
+def _relative(poses: Sequence[Array]) -> Array:
+    return np.asarray(poses[1] @ np.linalg.inv(poses[0]), dtype=np.float64)
+
+
+def _apart(pose: Array, other: Array) -> tuple[float, float, float]:
+    """Degrees between the rotations, relative difference of the directions of the translations, and their factor."""
+    turn = pose[:3, :3] @ other[:3, :3].T
+    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
+    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    lengths = np.linalg.norm(pose[:3, 3]), np.linalg.norm(other[:3, 3])
+    if min(lengths) <= 0:
+        return degrees, 1.0, 0.0
+    moved = np.linalg.norm(pose[:3, 3] / lengths[0] - other[:3, 3] / lengths[1])
+    return degrees, float(moved), float(lengths[0] / lengths[1])
+
+
+def _is_one(pose: Array, other: Array) -> bool:
+    turned, moved, _ = _apart(pose, other)
+    return bool(turned <= np.degrees(EXACT) and moved <= 10 * EXACT)
