@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.wild.case import Program
 from benchmarks.wild.operators.operator import Setup
+from benchmarks.wild.operators.trace import evaluated
 
 Effect = Literal["breaks", "silent", "nothing"]
 LAST = 5  # losses whose mean counts
@@ -74,14 +75,9 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer) -> float:
 def _evaluate(setup: Setup) -> tuple[float, float]:
     """The loss in evaluation, twice. The random generator is where it was afterwards."""
     kept = torch.get_rng_state()
-    setup.model.eval()
     try:
-        with torch.no_grad():
-            return float(setup.loss(setup.model, setup.batch)), float(setup.loss(setup.model, setup.batch))
-    except Exception:  # a loss that differentiates on its own, or a model that gives none in evaluation
-        return math.nan, math.nan
+        return evaluated(setup.loss, setup.model, setup.batch)
     finally:
-        setup.model.train()
         torch.set_rng_state(kept)
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.wild.plain [NAME ...] [--seeds 3] [--curve] [--trace]
 
 A line for each program: the mean of the last 5 losses for every seed, the limit, and the seconds of one run. A program
-that does not come below its limit in all of them is no healthy program: the command exits 1. IDLE are parameters that
-never moved and that the program does not declare.
+that does not come below its limit in all of them is no healthy program: the command exits 1, and so it does where a
+program declares unused what LEARNS. IDLE are parameters that never moved and that the program does not declare.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class Plain:
     losses: tuple[float, ...]
     seconds: float
     idle: tuple[str, ...]  # trainable parameters that are what they were
+    learning: tuple[str, ...]  # those that a gradient has reached
 
     @property
     def reached(self) -> float:
@@ -48,6 +50,7 @@ def train(program: Program, seed: int = 0) -> Plain:
     before = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
     optimizer = program.optimizer([each for each in model.parameters() if each.requires_grad], program.lr)
     losses = []
+    learning: set[str] = set()
     started = time.perf_counter()
     for _ in range(program.steps):
         optimizer.zero_grad()
@@ -55,23 +58,34 @@ def train(program: Program, seed: int = 0) -> Plain:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss.detach()))
+        if program.given.get("unused"):
+            learning |= {name for name, each in model.named_parameters() if each.grad is not None and each.grad.any()}
     seconds = time.perf_counter() - started
     idle = [
         name
         for name, each in model.named_parameters()
         if name in before and each.numel() and torch.equal(each, before[name])
     ]
-    return Plain(tuple(losses), seconds, tuple(idle))
+    return Plain(tuple(losses), seconds, tuple(idle), tuple(sorted(learning)))
 
 
 def undeclared(program: Program, idle: tuple[str, ...]) -> list[str]:
     """The parameters that never moved, without those of which the program says so."""
     globs = [*program.given.get("unused", ()), *program.given.get("frozen", ())]
-    return [name for name in idle if not any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+    return [name for name in idle if not _matches(name, globs)]
+
+
+def wrongly_declared(program: Program, learning: tuple[str, ...]) -> list[str]:
+    """The parameters that a gradient has reached, and that the program calls unused."""
+    return [name for name in learning if _matches(name, program.given.get("unused", ()))]
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def reached(program: Program, seeds: int, curve: bool) -> tuple[str, bool]:
-    """What the program reaches with each seed, in words, and whether that is below its limit every time."""
+    """What the program reaches with each seed, in words, and whether it is healthy: below its limit every time."""
     runs = [train(program, seed) for seed in range(seeds)]
     healthy = all(run.reached < program.limit for run in runs)  # NaN is not
     values = "  ".join(f"{run.reached:9.3g}" for run in runs)
@@ -83,7 +97,10 @@ def reached(program: Program, seeds: int, curve: bool) -> tuple[str, bool]:
     idle = undeclared(program, runs[0].idle)
     if idle:
         words += f"  {len(idle)} IDLE: {' '.join(idle[:6])}"
-    return f"{words}{'' if healthy else '  NOT REACHED'}", healthy
+    wrong = wrongly_declared(program, runs[0].learning)
+    if wrong:
+        words += f"  {len(wrong)} LEARNS: {' '.join(wrong[:6])}"
+    return f"{words}{'' if healthy else '  NOT REACHED'}", healthy and not wrong
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,8 +27,8 @@ def convolution(inputs: int, outputs: int) -> nn.Module:
 def sequence() -> nn.Module:
     """Couplings of four numbers, conditioned by a class."""
     chain = framework.SequenceINN(4)
-    for seed in range(4):  # of the permutation, which is no torch's
-        chain.append(modules.AllInOneBlock, cond=0, cond_shape=(3,), subnet_constructor=dense, seed=seed)
+    for _ in range(4):
+        chain.append(modules.AllInOneBlock, cond=0, cond_shape=(3,), subnet_constructor=dense, reverse_permutation=True)
     return chain
 
 

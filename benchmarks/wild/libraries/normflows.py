@@ -135,7 +135,16 @@ def programs() -> Iterator[Program]:
         1.6,
         lr=2e-3,
     )
-    yield program("Residual", stacked(residual, 3), points, forward_kld, 2.1, "residual", lr=2e-3)
+    yield program(
+        "Residual",
+        stacked(residual, 3),
+        points,
+        forward_kld,
+        2.1,
+        "residual",
+        lr=2e-3,
+        given={"unused": ["flows.*.iresblock.geom_p", "flows.*.iresblock.lamb"]},  # for traces that are estimated
+    )
     yield program(
         "ConditionalNormalizingFlow",
         Conditional,

@@ -241,9 +241,9 @@ def mixers_and_hybrids() -> Iterator[Program]:
     )
     yield program(
         "LevitDistilled",
-        created("levit_128s", img_size=64),
+        created("levit_128s", img_size=96),
         "attention conv batchnorm labels",
-        batch=lambda: images(64),
+        batch=lambda: images(96),
         steps=40,
         limit=0.01,
     )

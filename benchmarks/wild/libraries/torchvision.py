@@ -185,7 +185,7 @@ def programs() -> Iterator[Program]:
     yield program(
         "RegNet",
         lambda: regnet.RegNet(
-            regnet.BlockParams([1, 1], [8, 16], [4, 4], [1.0, 1.0], [2, 2], se_ratio=0.25), num_classes=3, stem_width=8
+            regnet.BlockParams([1, 1], [8, 16], [4, 4], [1.0, 1.0], [2, 2], se_ratio=1.0), num_classes=3, stem_width=8
         ),
         images,
         cross_entropy,

@@ -9,12 +9,12 @@ nonlinearity that is missing.
 
 from __future__ import annotations
 
-from benchmarks.wild.operators import architecture, data, graph, loop, losses, optimizers
+from benchmarks.wild.operators import architecture, data, graph, later, loop, losses, masks, optimizers
 from benchmarks.wild.operators.operator import Operator
 
 OPERATORS: tuple[Operator, ...] = tuple(
     each
-    for module in (loop, optimizers, graph, losses, architecture, data)
+    for module in (loop, optimizers, graph, losses, architecture, masks, data, later)
     for each in vars(module).values()
     if isinstance(each, Operator)
 )

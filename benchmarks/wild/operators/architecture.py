@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ def batch_first_swapped(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def softmax_over_batch(s: Setup, at: Site) -> str | None:
     """The weights of an attention are normalised over the samples."""
-    places = sorted(set(at.trace.softmaxes))
+    places = sorted({name for name, shape in at.trace.softmaxes if at.trace.has_samples(shape)})
     if not places:
         return None
     name = at.choose.choice(places)
@@ -56,7 +55,13 @@ def softmax_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def attention_over_batch(s: Setup, at: Site) -> str | None:
     """An attention looks from sample to sample: batch and time are swapped on its way in."""
-    places = sorted({each for each, causal, masked in at.trace.attentions if not causal and not masked})
+    places = sorted(
+        {
+            each.module
+            for each in at.trace.attentions
+            if not each.causal and not each.masked and at.trace.has_samples(each.query)
+        }
+    )
     if not places:
         return None
     name = at.choose.choice(places)
@@ -117,74 +122,11 @@ def heads_viewed(s: Setup, at: Site) -> str | None:
     return f"{name}: reshape for transpose"
 
 
-def _on_mask(s: Setup, at: Site, change: Callable[[Tensor, bool], Tensor]) -> str | None:
-    """The model's forward with another mask than it is given; ``change`` is told whether its 1 stands for padding."""
-    if not at.trace.masks:
-        return None
-    name = at.trace.masks[0]
-
-    def forward(inner: Forward, *args: Any, **kwargs: Any) -> Any:
-        mask = kwargs.get(name)
-        return inner(*args, **({**kwargs, name: change(mask, "padding" in name)} if mask is not None else kwargs))
-
-    override(s.model, forward)
-    return name
-
-
-@operator("mask", "input-ignored")
-def mask_hides_nothing(s: Setup, at: Site) -> str | None:
-    """The model gets a mask under which every token counts: padding is read."""
-    name = _on_mask(s, at, lambda mask, padding: torch.zeros_like(mask) if padding else torch.ones_like(mask))
-    return name and f"{name}: hides nothing"
-
-
-@operator("mask", "input-ignored")
-def mask_inverted(s: Setup, at: Site) -> str | None:
-    """The model gets a mask that is 1 where it should be 0."""
-    name = _on_mask(s, at, lambda mask, padding: (1 - mask.long()).to(mask.dtype))
-    return name and f"{name}: inverted"
-
-
-@operator("mask", "input-ignored")
-def mask_on_the_wrong_side(s: Setup, at: Site) -> str | None:
-    """The mask is for padding on the other side."""
-    name = _on_mask(s, at, lambda mask, padding: mask.flip(-1))
-    return name and f"{name}: of the other side"
-
-
-def _on_causal(s: Setup, at: Site, change: Any) -> str | None:
-    places = sorted({each for each, causal, masked in at.trace.attentions if causal or masked})
-    if not places or "causal" not in at.program.traits:
-        return None
-    name = at.choose.choice(places)
-
-    def exchanged(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        kwargs = {each: kwargs[each] for each in ("scale", "enable_gqa", "dropout_p") if each in kwargs}
-        return func(query, key, value, attn_mask=change(query.shape[-2], key.shape[-2]), **kwargs)  # type: ignore[no-any-return]
-
-    exchange_in(s.model.get_submodule(name), ATTENTION, exchanged)
-    return name
-
-
-@operator("mask", "leak", needs="causal")
-def causal_mask_forgotten(s: Setup, at: Site) -> str | None:
-    """One attention of a causal model sees all tokens."""
-    name = _on_causal(s, at, lambda rows, columns: None)
-    return None if name is None else f"{name}: no causal mask"
-
-
-@operator("mask", "leak", "input-ignored", needs="causal")
-def causal_mask_transposed(s: Setup, at: Site) -> str | None:
-    """One attention of a causal model sees the future in place of the past."""
-    name = _on_causal(s, at, lambda rows, columns: torch.ones(rows, columns, dtype=torch.bool).triu())
-    return None if name is None else f"{name}: triu for tril"
-
-
 @operator("mode", "stochastic", "mode-gap", needs="dropout")
 def dropout_always_on(s: Setup, at: Site) -> str | None:
     """F.dropout without training=self.training: it stays on in evaluation."""
     names = [n for n in _of_type(s, at, nn.Dropout) if s.model.get_submodule(n).p > 0]  # type: ignore[operator]
-    if not names:
+    if not names or not at.trace.repeats:
         return None
     name = at.choose.choice(names)
     layer: Any = s.model.get_submodule(name)
@@ -192,10 +134,16 @@ def dropout_always_on(s: Setup, at: Site) -> str | None:
     return f"{name}: F.dropout(x, {layer.p})"
 
 
+def _batch_norms(s: Setup, at: Site) -> list[str]:
+    """Batch norms that are trained: a teacher's may do as it likes."""
+    trained = {call.name for call in at.trace.places(lambda call: call.graph)}
+    return [n for n in _of_type(s, at, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) if n in trained]
+
+
 @operator("mode", "batch-mixing", "mode-gap", needs="batchnorm")
 def batch_statistics_always(s: Setup, at: Site) -> str | None:
     """A batch norm normalises by the batch in evaluation too."""
-    names = _of_type(s, at, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    names = _batch_norms(s, at)
     if not names:
         return None
     name = at.choose.choice(names)
@@ -208,7 +156,7 @@ def batch_statistics_always(s: Setup, at: Site) -> str | None:
 @operator("mode", "mode-gap", needs="batchnorm")
 def momentum_zero(s: Setup, at: Site) -> str | None:
     """The running statistics of a batch norm never follow: momentum 0."""
-    names = _of_type(s, at, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    names = _batch_norms(s, at)
     if not names:
         return None
     name = at.choose.choice(names)
@@ -221,7 +169,7 @@ def momentum_zero(s: Setup, at: Site) -> str | None:
 def noise_left_on(s: Setup, at: Site) -> str | None:
     """Noise is added to features in every call, in evaluation too."""
     places = at.trace.places(lambda call: call.graph and call.below > 0)
-    if (name := _choose(at, places)) is None:
+    if not at.trace.repeats or (name := _choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out + 0.5 * out.detach().std() * torch.randn_like(out))
     return f"{name}: noise"
@@ -257,7 +205,7 @@ def flipped_in_training(s: Setup, at: Site) -> str | None:
 @operator("order", "stochastic", "batch-changes")
 def shuffled_in_every_call(s: Setup, at: Site) -> str | None:
     """A sequence, or the rows of a map, come in another order in every call."""
-    if (name := _sequence(at)) is None:
+    if not at.trace.repeats or (name := _sequence(at)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out.index_select(out.dim() - 2, torch.randperm(out.shape[-2])))
     return f"{name}: a random order"

@@ -67,7 +67,7 @@ def output_data(s: Setup, at: Site) -> str | None:
     return f"{name}: x.data at its entrance"
 
 
-@operator("detached", "no-gradient", "term-missing", "loss-detached", "unsupervised", needs="terms")
+@operator("detached", "no-gradient", "term-missing", "loss-detached", "unsupervised", "wrong-backward", needs="terms")
 def term_detached(s: Setup, at: Site) -> str | None:
     """One of several terms of the loss is computed of a detached output."""
     terms = [number for number, call in enumerate(at.trace.losses) if call.grad]

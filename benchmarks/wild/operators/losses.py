@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.wild.operators.operator import BREAKING, Setup, Site, operator
 from benchmarks.wild.operators.rewrite import exchange_loss, exchange_target, on_output
+from benchmarks.wild.operators.targets import first_target, is_read
 from benchmarks.wild.operators.trace import LossCall, leaf, leaves
 
 
@@ -73,6 +74,8 @@ def target_is_another_input(s: Setup, at: Site) -> str | None:
     if (number := _first(at, *REGRESSION)) is None:
         return None
     wanted = at.trace.losses[number].target
+    if (right := first_target(s.batch, wanted)) is None:
+        return None
     others = [
         path
         for path, each in leaves(s.batch)
@@ -81,6 +84,8 @@ def target_is_another_input(s: Setup, at: Site) -> str | None:
     if not others:
         return None
     exchange_target(s, number, lambda batch, target: leaf(batch, others[0]))
+    if is_read(s, right):  # what is an input as well may be left out as a target: noise or signal, say
+        return None
     return f"the loss: compared with batch{others[0]}"
 
 
@@ -163,7 +168,7 @@ def last_row_ignored(s: Setup, at: Site) -> str | None:
     return f"the loss: row {end} is not read"
 
 
-@operator("rows", "unsupervised", "term-missing")
+@operator("rows", "unsupervised", "term-missing", "wrong-backward")
 def rows_detached(s: Setup, at: Site) -> str | None:
     """The second half of the rows counts in the loss and gives no gradient."""
     if (found := _rows(at)) is None:

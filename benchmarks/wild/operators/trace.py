@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,23 +58,39 @@ class LossCall:
     grad: bool
 
 
+@dataclass(frozen=True)
+class Attention:
+    """A call of torch's attention: the module, its queries' shape, whether it has a mask, and hides the future."""
+
+    module: str
+    query: Shape
+    masked: bool
+    causal: bool
+
+
 @dataclass
 class Trace:
     """What happened in one call of the loss.
 
     ``softmaxes`` and ``attentions`` are the names of the modules that called them, ``inputs`` the paths of the tensors
     of the batch that the model got as they were, ``masks`` the keywords of a mask of (sample, token) among them.
-    ``rows`` is the number of samples: the length that most tensors of the batch have.
+    ``rows`` is the number of samples: the length that most tensors of the batch have. ``repeats`` says that the loss is
+    the same number twice in evaluation: that nothing is drawn there on purpose.
     """
 
     modules: list[ModuleCall] = field(default_factory=list)
     losses: list[LossCall] = field(default_factory=list)
-    softmaxes: list[str] = field(default_factory=list)
-    attentions: list[tuple[str, bool, bool]] = field(default_factory=list)  # module, causal, with a mask
+    softmaxes: list[tuple[str, Shape]] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
     transposes: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
     rows: int = 0
+    repeats: bool = False
+
+    def has_samples(self, shape: Shape) -> bool:
+        """Whether the first axis is one of samples, or of parts of them such as windows, and others follow."""
+        return self.rows > 1 and len(shape) > 1 and shape[0] % self.rows == 0
 
     def places(self, fits: Callable[[ModuleCall], bool]) -> list[ModuleCall]:
         """Parts of the model, not all of it, that fit."""
@@ -111,13 +128,31 @@ class _Listening(TorchFunctionMode):
         elif at is None:
             pass
         elif func in SOFTMAX:
-            self.trace.softmaxes.append(at)
+            self.trace.softmaxes.append((at, tuple(args[0].shape)))
         elif func in ATTENTION:
-            masked = kwargs.get("attn_mask", args[3] if len(args) > 3 else None) is not None
-            self.trace.attentions.append((at, bool(kwargs.get("is_causal")), masked))
+            self.trace.attentions.append(_attention(at, *args, **kwargs))
         elif func is Tensor.transpose and args[0].dim() == 4 and args[1:] in ((1, 2), (2, 1)):
             self.trace.transposes.append(at)
         return func(*args, **kwargs)
+
+
+def _attention(
+    at: str, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Attention:
+    masked = attn_mask is not None
+    causal = bool(kwargs.get("is_causal", len(args) > 1 and args[1]))
+    if attn_mask is not None and query.shape[-2] == key.shape[-2] > 1:
+        hidden = hides(attn_mask)
+        future = torch.ones(hidden.shape[-2:], dtype=torch.bool, device=hidden.device).triu(1)
+        whole = hidden.shape[-2:] == (query.shape[-2], key.shape[-2])
+        same = hidden == hidden[..., -1:, :]  # of the past all tokens see the same: no windows, no documents
+        causal = whole and bool(hidden[..., future].all()) and bool(same[..., ~future].all())
+    return Attention(at, tuple(query.shape), masked, causal)
+
+
+def hides(mask: Tensor) -> Tensor:
+    """Where a mask of torch's attention lets nothing through: False, or far below zero."""
+    return ~mask if mask.dtype == torch.bool else mask < -1e4
 
 
 def pair_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
@@ -156,13 +191,29 @@ def trace_of(program: Program, seed: int) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-        torch.set_rng_state(kept)
+    first, second = evaluated(program.loss, model, batch)
+    trace.repeats = first == second
+    torch.set_rng_state(kept)
     return trace
 
 
-def is_mask(keyword: str, value: Any) -> bool:
-    """Whether a keyword and its value are those of a mask over tokens that hides some."""
+def evaluated(loss: Callable[[nn.Module, Any], Tensor], model: nn.Module, batch: Any) -> tuple[float, float]:
+    """The loss in evaluation, twice; NaN where there is none."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            return float(loss(model, batch)), float(loss(model, batch))
+    except Exception:  # a loss that differentiates on its own, or a model that gives none in evaluation
+        return math.nan, math.nan
+    finally:
+        model.train()
+
+
+def is_mask(keyword: str, value: Any, others: Iterable[Any]) -> bool:
+    """Whether a keyword and its value are those of a mask that hides some of the tokens of another argument."""
     if "mask" not in keyword or not isinstance(value, Tensor) or value.dim() != 2:
+        return False
+    if not any(isinstance(each, Tensor) and each is not value and each.shape[:2] == value.shape for each in others):
         return False
     return sorted(set(value.flatten().tolist())) == [0, 1]
 
@@ -173,7 +224,8 @@ def _entering(name: str, inside: list[str], known: dict[int, str], trace: Trace)
         for tensor in _pytree.tree_leaves((args, kwargs)) if known else ():
             if id(tensor) in known and known[id(tensor)] not in trace.inputs:
                 trace.inputs.append(known[id(tensor)])
-        trace.masks += [each for each, value in kwargs.items() if known and is_mask(each, value)]
+        others = [*args, *kwargs.values()]
+        trace.masks += [each for each, value in kwargs.items() if known and is_mask(each, value, others)]
 
     return enter
 

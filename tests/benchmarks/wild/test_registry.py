@@ -118,3 +118,10 @@ def test_plain_loop_knows_what_was_declared(folder: Folder, capsys: pytest.Captu
     folder.write("present", ("present/Net", 0.01), given='{"unused": ["spare.*"]}')
     assert plain.main(["present", "--seeds", "1"]) == 0
     assert "IDLE" not in capsys.readouterr().out
+
+
+def test_plain_loop_tells_what_is_declared_and_learns(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A glob that matches more than what is idle is no honest declaration."""
+    folder.write("present", ("present/Net", 0.01), given='{"unused": ["*.bias"]}')
+    assert plain.main(["present", "--seeds", "1"]) == 1
+    assert "1 LEARNS: used.bias" in capsys.readouterr().out

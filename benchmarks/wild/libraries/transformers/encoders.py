@@ -208,7 +208,10 @@ def relatives() -> Iterator[Program]:
         labelled,
         0.05,
         f"{TEXT} dropout labels",
-        given=DROPOUT,
+        given={
+            **DROPOUT,  # of the last layer only the first token counts, whose attention has weights of its own
+            "unused": [f"longformer.encoder.layer.1.attention.self.{each}.*" for each in ("query", "key", "value")],
+        },
     )
     yield program(
         "LayoutLMForTokenClassification",
@@ -216,7 +219,7 @@ def relatives() -> Iterator[Program]:
         layout,
         0.05,
         f"{TEXT} dropout labels",
-        given=DROPOUT,
+        given={**DROPOUT, "unused": ["layoutlm.pooler.*"]},
     )
     yield program(
         "MPNetForSequenceClassification",
