@@ -164,6 +164,23 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Which ``samples`` teach, and by whose target.
+
+    ``silent`` are those along whose rows of the outputs the objective has no slope, whatever they hold; of ``wrong``
+    (sample, other one) the rows of ``output`` are held against the ``target`` of the other one. ``paired``: all rows
+    are held against their own; None where that is not certain.
+    """
+
+    samples: int
+    silent: tuple[int, ...] = ()
+    paired: bool | None = None
+    wrong: tuple[tuple[int, int], ...] = ()
+    output: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True)
 class Probed:
     """What the parts answered. None, or empty: not asked, or no answer is certain."""
 
@@ -196,9 +213,7 @@ class Probed:
     first_bad: Op | None = None
     bad_gradient: Op | None = None
     huge: Op | None = None
-    unread_samples: int = 0
-    paired: bool | None = None  # rows of the outputs answer to inputs and targets of the same samples
-    mispaired: str = ""  # the output of which they do not
+    pairs: Pairs | None = None
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model

@@ -200,10 +200,15 @@ class ParameterUpdate:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counted over the whole run: steps of optimizers, optimizers, steps that were looked at, states, states lost."""
+    """Counted over the whole run: steps of optimizers, optimizers, steps that were looked at, states, states lost.
+
+    ``renewed`` steps had another gradient than the step of the same optimizer before, ``again`` the very same one.
+    """
 
     steps: int = 0
     optimizers: int = 0
     between: int = 0
     states: int = 0
     states_lost: int = 0
+    renewed: int = 0
+    again: int = 0

@@ -12,15 +12,12 @@ from pytest_overfit.judge.finding import number
 
 
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
-    """What is compared is the batch's target in another order.
-
-    Beside the target as it is, that is a mixture of samples; and predictions may come in the same other order.
-    """
+    """What is compared is the batch's target with other axes or other classes, and nowhere as it is."""
     compared = list(_compared(evidence))
     plain = {fact.origin for _, fact in compared if fact.origin and not fact.turned}
     for op, fact in compared:
         key, turned = fact.origin, fact.turned
-        if not turned or key in plain or ("sample" in turned and evidence.probed.paired):
+        if not turned or key in plain:
             continue
         yield Cause(
             "target-mismatch",
@@ -40,17 +37,23 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
 
 def mispaired(evidence: Evidence) -> Iterator[Cause]:
     """A prediction is held against the answer of another sample."""
-    name = evidence.probed.mispaired
-    if name:
-        yield Cause(
-            "target-mismatch",
-            f"output {name}",
-            f"half of the samples got other inputs, and other rows of {name} moved than those that answer to the "
-            "targets of these samples: predictions and targets are in another order",
-            "bring both into one order: sort the targets as the inputs are sorted, or undo the sorting of the outputs",
-            certain=True,
-            weight=0.95,
-        )
+    pairs = evidence.probed.pairs
+    if pairs is None or not pairs.wrong:
+        return
+    sample, other = pairs.wrong[0]
+    one = len({target for _, target in pairs.wrong}) == 1 and len(pairs.wrong) > 1
+    yield Cause(
+        "target-mismatch",
+        f"output {pairs.output}",
+        f"{len(pairs.wrong)} of {pairs.samples} samples are held against the {pairs.target} of another one: what "
+        f"{pairs.output} is for sample {sample} answers to sample {other}'s",
+        "compare every sample with its own target: target[:1], a broadcast or an index takes one for all"
+        if one
+        else "bring both into one order: sort the targets as the inputs are, undo the sorting, or shuffle neither",
+        evidence={"wrong": len(pairs.wrong), "samples": pairs.samples},
+        certain=True,
+        weight=0.95,
+    )
 
 
 def scrambled(evidence: Evidence) -> Iterator[Cause]:
@@ -146,8 +149,8 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 ```
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
-- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, reordered or shifted; or half of
-  the samples get other inputs, and other rows of the output move than those that answer to their targets. Of tokens:
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted; or samples
+  get other targets, and the slopes along the outputs of other samples change. Of tokens:
   labels under an `attention_mask` of 0 to which the loss answers, or a decoder that has met its limit and predicts the
   token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give

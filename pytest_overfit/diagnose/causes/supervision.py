@@ -8,8 +8,10 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison
+from pytest_overfit.errors.suggest import shorten
 
 FEW = 4  # labels that are alike by chance
+ALONE = 1e-4  # of an output: samples that move each other more teach through each other
 
 
 def vacuous(evidence: Evidence) -> Iterator[Cause]:
@@ -122,20 +124,23 @@ def one_label_left(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
-def unread_samples(evidence: Evidence) -> Iterator[Cause]:
-    """The loss reads some of the samples only."""
-    count, samples = evidence.probed.unread_samples, evidence.probed.samples
-    if count and samples:
-        yield Cause(
-            "term-missing",
-            LOSS,
-            f"{count} of {samples} samples can be exchanged for another one, and the objective stays what it is: "
-            "their outputs are not in it",
-            "sum over the samples: += in place of =, and no return inside the loop",
-            evidence={"unread": count, "samples": samples},
-            certain=True,
-            weight=0.94,
-        )
+def silent_samples(evidence: Evidence) -> Iterator[Cause]:
+    """Samples along whose outputs the objective has no slope, whatever they hold."""
+    pairs, mixed = evidence.probed.pairs, evidence.probed.mixed
+    if pairs is None or not pairs.silent or (mixed is not None and mixed > ALONE):
+        return
+    count = len(pairs.silent)
+    yield Cause(
+        "unsupervised",
+        f"samples {shorten(map(str, pairs.silent))}",
+        f"{count} of {pairs.samples} samples teach nothing: the objective has no slope along their outputs, not "
+        "even with what a sample holds that counts",
+        "let the loss read all samples, and detach none: += in place of =, no return inside the loop, a slice of the "
+        "batch, a weight of 0",
+        evidence={"silent": count, "samples": pairs.samples},
+        certain=True,
+        weight=0.94,
+    )
 
 
 def unread_items(evidence: Evidence) -> Iterator[Cause]:
@@ -201,7 +206,7 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=100,
-    rules=(vacuous, unsupervised, one_label_left, unread_samples, unread_items, ignores_output),
+    rules=(vacuous, unsupervised, one_label_left, silent_samples, unread_items, ignores_output),
     docs="""
 ### vacuous
 

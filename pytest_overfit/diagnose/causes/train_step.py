@@ -76,6 +76,24 @@ def out_of_order(evidence: Evidence) -> Iterator[Cause]:
     yield from _clipped_too_early(evidence)
 
 
+def applied_again(evidence: Evidence) -> Iterator[Cause]:
+    """An optimizer applies a gradient that its last step has applied already, and that nothing has touched since."""
+    again, renewed = evidence.counts.again, evidence.counts.renewed
+    if again < 2:
+        return
+    lines = [event for _, event, step in evidence.calls(OptimizerStep) if step.living]
+    yield Cause(
+        "step-order",
+        line_of(lines) or "the train step",
+        f"{again} of {again + renewed} optimizer steps apply the very gradient that the step before has applied: no "
+        "backward() comes between them",
+        "one step() for one backward()",
+        evidence={"again": again, "renewed": renewed},
+        certain=True,
+        weight=0.955,
+    )
+
+
 def _clipped_too_early(evidence: Evidence) -> Iterator[Cause]:
     early: list[Event] = []
     for step in evidence.steps:
@@ -186,7 +204,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=70,
-    rules=(never_stepped, out_of_order, not_zeroed, thrown_away),
+    rules=(never_stepped, out_of_order, applied_again, not_zeroed, thrown_away),
     docs="""
 ### no-step
 
@@ -231,7 +249,7 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 
 ### step-order
 
-`zero_grad`, `backward`, clipping and `step` come in an order that leaves nothing to be applied.
+`zero_grad`, `backward`, clipping and `step` come in an order that leaves nothing to be applied, or the same twice.
 
 ```python
 def step(model, batch, optimizer):
@@ -246,7 +264,8 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss is the same at every step, though `backward` and `step` are called.
-- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps.
+- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps; or
+  the steps that apply the gradient of the step before, counted.
 - **Fix**: `zero_grad()`, `backward()`, clip, `step()`.
 """,
 )

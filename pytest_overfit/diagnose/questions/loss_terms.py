@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from pytest_overfit.diagnose.evidence import Term
 from pytest_overfit.diagnose.questions.tensors import graph_nodes
 from pytest_overfit.run.batch import map_tensors
-from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.influence import perturbed
 from pytest_overfit.run.task import Heard, Terms
 
@@ -133,44 +132,3 @@ def reads_weights_alone(
 def _another(tensor: Tensor) -> Tensor:
     changed = perturbed(tensor) if tensor.is_floating_point() else None
     return tensor if changed is None else changed
-
-
-def count_unread_samples(
-    forward: Callable[[Any], tuple[Heard, Terms]],
-    batch: Any,
-    heard: Heard,
-    gradients: Mapping[str, Tensor],
-    samples: int | None,
-    inputs: Collection[int],
-) -> int:
-    """How many samples may be exchanged for another one without any change of the loss.
-
-    Once with their masks and targets, which a sample that is masked out does not survive, and once with their inputs
-    alone, which one that is fitted perfectly does not.
-
-    Args:
-        inputs: ids of the tensors of the batch that are inputs.
-    """
-    rows = [g.reshape(samples, -1) for g in gradients.values() if samples and g.dim() and g.shape[0] == samples]
-    if samples is None or not rows or any(t.dim() == 0 or t.shape[0] != samples for _, t in heard if t.requires_grad):
-        return 0
-    dead = torch.stack([(g == 0).all(1) for g in rows]).all(0)
-    count = int(dead.sum())
-    if not count or count == samples:
-        return 0
-    source = int((~dead).nonzero()[0])
-
-    def exchanged(tensor: Tensor) -> Tensor:
-        if not is_dense(tensor) or tensor.dim() == 0 or tensor.shape[0] != samples:
-            return tensor
-        changed = tensor.detach().clone()
-        changed[dead.to(tensor.device)] = tensor.detach()[source]
-        return changed
-
-    def inputs_exchanged(tensor: Tensor) -> Tensor:
-        return exchanged(tensor) if id(tensor) in inputs else tensor
-
-    with torch.no_grad():
-        batches = (batch, map_tensors(exchanged, batch), map_tensors(inputs_exchanged, batch))
-        base, whole, mixed = (float(forward(each)[1]["objective"]) for each in batches)
-    return count if base == whole == mixed and base > 0 else 0

@@ -1,16 +1,19 @@
-"""Is the prediction that is made of a sample's input the one that is held against that sample's answer?"""
+"""Which samples teach, and by whose target: the rows of the outputs, by the slope that the objective has along them.
+
+Every sample has a number, and of every digit of it those samples get another target whose digit is 1. Which slopes
+change then spells the number of the sample whose target a row is held against; in the same way other inputs spell whose
+input it is made of.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.questions.mixing import MOVED
+from pytest_overfit.diagnose.evidence import Pairs
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
@@ -18,137 +21,280 @@ from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.task import Heard, Terms
 
 Forward = Callable[[Any], tuple[Heard, Terms]]
-STILL = 1e-4  # relative: a row that moves less was only computed in another batch
-MOST_TENSORS = 8  # of a batch: each costs one forward pass
+Rows = Mapping[str, Tensor]  # (samples, elements) of every output
+STILL = 1e-3  # of a row: one that changes less was only computed in another batch
+MOST_SAMPLES, MOST_TENSORS, MOST_SWAPS = 4096, 8, 8
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Which rows of every output move, and which rows of the objective's gradient there, True where they do."""
-
-    outputs: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor]
-
-
-def measure_pairing(forward: Forward, batch: Any, samples: int | None) -> tuple[bool | None, str]:
-    """Whether the rows of the outputs answer to inputs and targets of the same samples; and the output that does not.
-
-    The first half of the samples gets other inputs, and then other targets. Where exactly half of the rows of an
-    output move with the inputs, and half of its gradient with the targets, both have to be the same half. A loss that
-    gives the same whatever the order of the targets (a matching, a set) may pair them as it likes: None, as where
-    nothing is certain.
+class Pairing:
+    """Asks a loss about the rows of its batch.
 
     Args:
-        forward: outputs and terms of a batch, with their graphs, repeatable and in evaluation mode.
+        forward: outputs and terms of a batch, with their graphs; repeatable.
+        samples: the length of the axis of samples.
     """
-    named = [(key, t) for key, t in dense_tensors(batch) if t.dim() and t.shape[0] == samples][:MOST_TENSORS]
-    if samples is None or samples < 4 or len(named) < 2:
-        return None, ""
-    base = _measured(forward, batch)
-    if base is None:
-        return None, ""
-    read: dict[str, list[Tensor]] = {}
-    answered: dict[str, list[Tensor]] = {}
-    targets = []
-    for _, tensor in named:
-        changed = _half_exchanged(tensor)
-        try:
-            moved = None if changed is None else _moved(forward, batch, tensor, changed, base, samples)
-        except Refused:  # of this tensor nothing is known: another one may answer
-            continue
-        if moved is None:
-            continue
-        if any(bool(rows.any()) for rows in moved.outputs.values()):
-            for name, rows in moved.outputs.items():
-                read.setdefault(name, []).append(rows)
-        else:
-            targets.append(tensor)
-            for name, rows in moved.gradients.items():
-                answered.setdefault(name, []).append(rows)
-    paired = None
-    for name in read.keys() & answered.keys():
-        inputs, answers = _as_half(read[name], samples), _as_half(answered[name], samples)
-        if inputs is None or answers is None:
-            continue
-        if not torch.equal(inputs, answers):
-            return (False, name) if _order_matters(forward, batch, targets, base) else (None, "")
+
+    def __init__(self, forward: Forward, batch: Any, samples: int) -> None:
+        self.forward, self.batch, self.samples = forward, batch, samples
+        self.held = {key: t for key, t in dense_tensors(batch) if t.dim() and t.shape[0] == samples}
+        self.heard: Rows = {}  # the outputs of the last call
+        self.base: Rows = {}
+        self.of_batch = False
+        self.base = self.slopes(batch)
+        self.first = self.heard
+
+    def slopes(self, batch: Any) -> Rows:
+        """The slopes of the objective along the rows of every output; where it reads none as it is, of the batch."""
+        found = {} if self.of_batch else self._slopes(batch)
+        if not found and not self.base:
+            self.of_batch = True
+        return self._slopes(batch, of_batch=True) if self.of_batch else found
+
+    def _slopes(self, batch: Any, *, of_batch: bool = False) -> Rows:
+        leaves: dict[str, Tensor] = {}
+        if of_batch:  # a loss of derivatives reads those of an output
+            held = {id(t): key for key, t in dense_tensors(batch) if key in self.held and is_real(t)}
+
+            def leaf(tensor: Tensor) -> Tensor:
+                if id(tensor) not in held:
+                    return tensor
+                return leaves.setdefault(held[id(tensor)], tensor.detach().clone().requires_grad_())
+
+            batch = map_tensors(leaf, batch)
+        heard, terms = self.forward(batch)
+        objective = terms["objective"]
+        outputs = {name: t for name, t in heard if is_real(t) and t.dim() and t.shape[0] == self.samples}
+        self.heard = {name: t.detach() for name, t in outputs.items()}
+        rows = leaves or {name: t for name, t in outputs.items() if t.requires_grad}
+        if not rows or not objective.requires_grad:
+            return {}
+        with users_code():
+            found = torch.autograd.grad(objective, list(rows.values()), allow_unused=True)
+        return {
+            name: g.detach().reshape(self.samples, -1).double()
+            for name, g in zip(rows, found, strict=True)
+            if g is not None
+        }
+
+    def roles(self) -> tuple[list[str], list[str]]:
+        """The tensors that reach the outputs, and those that move the slopes alone."""
+        inputs, targets = [], []
+        every = torch.ones(self.samples, dtype=torch.bool)
+        for key, tensor in list(self.held.items())[:MOST_TENSORS]:
+            other = _others(tensor, every, 0)
+            if other is None:
+                continue
+            try:
+                now = self.slopes(map_tensors(lambda t, old=tensor, new=other: new if t is old else t, self.batch))  # type: ignore[misc]
+            except Refused:  # of this tensor nothing is known: another one may answer
+                continue
+            if not _same(self.heard, self.first):
+                inputs.append(key)
+            elif not _same(now, self.base):
+                targets.append(key)
+        return inputs, targets
+
+    def silent(self, targets: Collection[str]) -> Tensor:
+        """The samples without any slope, whatever they hold: not even with what one holds that has some, and it theirs.
+
+        With other targets nothing is without a slope for being right. Those that a list of the batch names, or leaves
+        out, are meant to be so.
+        """
+        every = torch.ones(self.samples, dtype=torch.bool)
+        news = {id(t): o for key in targets if (o := _others(t := self.held[key], every, 0)) is not None}
+        missed = map_tensors(lambda t: news.get(id(t), t), self.batch)
+        dead = _dead(self.base, self.samples) & _dead(self.slopes(missed), self.samples)
+        without, live = dead.nonzero()[:, 0], (~dead).nonzero()[:, 0]
+        if not len(without) or not len(live) or len(without) > MOST_SWAPS * len(live) or self._is_listed(dead):
+            return torch.zeros_like(dead)
+        for some in torch.split(without, len(live)):
+            order = torch.arange(self.samples)
+            order[some], order[live[: len(some)]] = live[: len(some)], some
+            rows = {id(t): news.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
+            swapped = map_tensors(lambda t, rows=rows: rows.get(id(t), t), self.batch)  # type: ignore[misc]
+            dead[some] &= _dead(self.slopes(swapped), self.samples)[some]
+        return dead
+
+    def _is_listed(self, dead: Tensor) -> bool:
+        """Whether a list of numbers in the batch is that of the samples that count, or of those that do not."""
+        groups = [sorted(which.nonzero()[:, 0].tolist()) for which in (dead, ~dead)]
+        whole = (t for _, t in dense_tensors(self.batch) if t.dim() == 1 and t.dtype in (torch.long, torch.int32))
+        return any(sorted(tensor.tolist()) in groups for tensor in whole if len(tensor) < self.samples)
+
+    def spelt(self, look: Callable[[Any], Rows], base: Rows, keys: Collection[str]) -> dict[str, list[int | None]]:
+        """By output, the sample whose values at these keys each row answers to; None: nobody's, or more than one's.
+
+        A row that answers to those with and without a digit answers to several. Costs one call for every digit, and as
+        many again where a row does not spell its own number.
+        """
+        digits, numbers = range(self.samples.bit_length()), torch.arange(1, self.samples + 1)
+        tensors = [self.held[key] for key in keys]
+        read: dict[str, list[list[Tensor]]] = {name: [[], []] for name in base}
+        for other in (False, True):
+            for digit in digits:
+                chosen = ((numbers >> digit) & 1).bool() ^ other
+                moved = self._moved(look, base, tensors, chosen)
+                for name in read:
+                    read[name][other].append(moved[name])
+            spelling = {name: _numbers(rows[0]) for name, rows in read.items()}
+            if not other and all(torch.equal(found, numbers) for found in spelling.values()):
+                break
+        found: dict[str, list[int | None]] = {}
+        for name, (with_digit, without) in read.items():
+            own = spelling[name]
+            single = torch.ones(self.samples, dtype=torch.bool)
+            if without:
+                single = (torch.stack(with_digit) ^ torch.stack(without)).all(0)
+            single &= (own > 0) & (own <= self.samples)
+            found[name] = [int(n) - 1 if ok else None for n, ok in zip(own, single, strict=True)]
+        return found
+
+    def _moved(
+        self, look: Callable[[Any], Rows], base: Rows, tensors: Sequence[Tensor], chosen: Tensor
+    ) -> dict[str, Tensor]:
+        """Which rows of every output move with the chosen samples: with any of several other values of theirs."""
+        moved = {name: torch.zeros(self.samples, dtype=torch.bool) for name in base}
+        for variant in range(2):
+            news = {id(t): other for t in tensors if (other := _others(t, chosen, variant)) is not None}
+            if not news:
+                break
+            now = look(map_tensors(lambda t, news=news: news.get(id(t), t), self.batch))  # type: ignore[misc]
+            for name, old in base.items():
+                if name in now and now[name].shape == old.shape and bool(torch.isfinite(now[name]).all()):
+                    moved[name] |= _rows_that_moved(old, now[name], chosen)
+            if all(torch.equal(rows, chosen) for rows in moved.values()):
+                break  # else a slope that is only a sign may be the same for a value on the same side
+        return moved
+
+    def order_matters(self, keys: Collection[str]) -> bool:
+        """Whether the objective is another one when the targets come in another order: that of a set is not."""
+        ids = {id(self.held[key]) for key in keys}
+        turned = map_tensors(lambda t: t.detach().roll(1, 0) if id(t) in ids else t, self.batch)
+        before, after = (float(self.forward(b)[1]["objective"].detach()) for b in (self.batch, turned))
+        return not abs(after - before) <= 1e-5 * abs(before)
+
+
+def measure_pairs(
+    forward: Forward, evaluated: Forward, batch: Any, samples: int | None, *, in_order: bool
+) -> Pairs | None:
+    """Which samples have no slope, and which rows are held against the target of another one.
+
+    Args:
+        forward: as the run does it.
+        evaluated: the same in evaluation mode.
+        in_order: the model reads every sample by itself, and in the order of the batch.
+    """
+    if samples is None or not 2 <= samples <= MOST_SAMPLES:
+        return None
+    asked = Pairing(forward, batch, samples)
+    if not asked.base:
+        return None
+    inputs, targets = asked.roles()
+    silent = tuple(asked.silent(targets).nonzero()[:, 0].tolist())
+    if not targets:
+        return Pairs(samples, silent)
+    answers = asked.spelt(asked.slopes, asked.base, targets)
+    made: Mapping[str, Sequence[int | None]] = {name: range(samples) for name in answers}
+    if not in_order:
+
+        def outputs(each: Any) -> Rows:
+            heard, _ = evaluated(each)
+            return {n: t.detach().reshape(samples, -1).double() for n, t in heard if n in answers and len(t) == samples}
+
+        made = asked.spelt(outputs, outputs(batch), inputs)
+    paired, wrong, name = _compared(answers, made, set(silent))
+    if wrong and not asked.order_matters(targets):
+        paired, wrong = None, ()
+    return Pairs(samples, silent, paired, wrong, name, ", ".join(targets))
+
+
+def _compared(
+    answers: Mapping[str, Sequence[int | None]], made: Mapping[str, Sequence[int | None]], silent: set[int]
+) -> tuple[bool | None, tuple[tuple[int, int], ...], str]:
+    """Whether all rows are held against their own targets, those that are not, and the output that has them.
+
+    One output whose rows answer to several targets, or to none, says nothing of what is meant.
+    """
+    paired: bool | None = None
+    for name, targets in answers.items():
+        sources = made.get(name, ())
+        pairs = [(s, t) for row, (s, t) in enumerate(zip(sources, targets, strict=False)) if row not in silent]
+        if not pairs or any(s is None or t is None for s, t in pairs):
+            return None, (), ""
+        wrong = tuple((s, t) for s, t in pairs if s is not None and t is not None and s != t)
+        if wrong:
+            return False, wrong, name
         paired = True
-    return paired, ""
+    return paired, (), ""
 
 
-def compares_outputs_directly(batch: Any, calls: list[ModelCall], targets: list[Tensor], mixed: float | None) -> bool:
-    """Whether a model that reads every sample by itself and a loss were given the batch as it is."""
+def passed_as_they_are(batch: Any, calls: Sequence[ModelCall], targets: Sequence[Tensor]) -> bool:
+    """Whether models and loss were given the tensors of the batch, and nothing that was made of them."""
     held = [tensor.detach() for _, tensor in dense_tensors(batch)]
-    given = [tensor for call in calls for _, tensor in call.arguments()] + targets
-    plain = mixed is not None and mixed <= MOVED and bool(targets)
-    return plain and all(
+    given = [*(tensor for call in calls for _, tensor in call.arguments()), *targets]
+    return all(
         any(tensor.numel() == h.numel() and torch.equal(tensor.reshape(-1), h.reshape(-1)) for h in held)
         for tensor in given
     )
 
 
-@dataclass(frozen=True)
-class _Base:
-    objective: float
-    outputs: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor]
+def all_teach(slopes: Mapping[str, Tensor], samples: int | None) -> bool:
+    """Whether the objective has a slope along the rows of every sample."""
+    rows = {name: g.reshape(samples, -1) for name, g in slopes.items() if g.dim() and g.shape[0] == samples}
+    return bool(rows) and samples is not None and not bool(_dead(rows, samples).any())
 
 
-def _measured(forward: Forward, batch: Any) -> _Base | None:
-    heard, terms = forward(batch)
-    outputs = {name: tensor for name, tensor in heard if is_real(tensor) and tensor.requires_grad}
-    objective = terms["objective"]
-    if not outputs or not objective.requires_grad:
-        return None
-    with users_code():
-        found = torch.autograd.grad(objective, list(outputs.values()), allow_unused=True)
-    gradients = {name: g for name, g in zip(outputs, found, strict=True) if g is not None}
-    value = float(objective.detach())
-    plain = {name: tensor.detach() for name, tensor in outputs.items()}
-    return _Base(value, plain, gradients) if math.isfinite(value) else None
+def _same(a: Rows, b: Rows) -> bool:
+    return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(a[n], b[n]) for n in a)
 
 
-def _half_exchanged(tensor: Tensor) -> Tensor | None:
-    """Every row of the first half becomes another row that differs from it; None where there is none."""
-    plain = tensor.detach()
-    rows = plain.reshape(len(plain), -1)
+def _dead(slopes: Rows, samples: int) -> Tensor:
+    rows = [(g == 0).all(1).cpu() for g in slopes.values()]
+    return torch.stack(rows).all(0) if rows else torch.zeros(samples, dtype=torch.bool)
+
+
+def _numbers(digits: Sequence[Tensor]) -> Tensor:
+    return torch.stack([rows.long() << place for place, rows in enumerate(digits)]).sum(0)
+
+
+def _rows_that_moved(old: Tensor, new: Tensor, chosen: Tensor) -> Tensor:
+    """Which rows changed; where all did, by more than those that nobody touched: a weighted mean has a factor."""
+    old, new = old.cpu(), new.cpu()
+
+    def moved(factor: float) -> Tensor:
+        gap, size = (new - factor * old).norm(dim=1), torch.maximum(new.norm(dim=1), factor * old.norm(dim=1))
+        return torch.gt(gap, STILL * size)
+
+    rows = moved(1.0)
+    rest = ~chosen & (old != 0).any(1)
+    if not bool(rows.all()) or not bool(rest.any()):
+        return rows
+    factor = float(((old * new).sum(1)[rest] / old.square().sum(1)[rest]).median())
+    return moved(factor) if factor > 0 else rows
+
+
+def _others(tensor: Tensor, chosen: Tensor, variant: int) -> Tensor | None:
+    """A tensor whose chosen rows have other values that it has; of labels those that count alone. None: it has none.
+
+    First those of another row, or the next label; then the smallest or the largest, whichever is nearer.
+    """
+    plain, chosen = tensor.detach(), chosen.to(tensor.device)
     changed = plain.clone()
-    for index in range(len(plain) // 2):
-        others = (rows != rows[index]).any(1).nonzero().flatten()
-        if not len(others):
+    if not plain.is_floating_point():
+        if plain.is_complex() or plain.dtype is torch.bool:
             return None
-        changed[index] = plain[int(others[-1 - index % len(others)])]
-    return changed
-
-
-def _moved(forward: Forward, batch: Any, tensor: Tensor, changed: Tensor, base: _Base, samples: int) -> _Rows | None:
-    now = _measured(forward, map_tensors(lambda t: changed if t is tensor else t, batch))
-    if now is None:
-        return None
-    return _Rows(
-        _rows_that_moved(base.outputs, now.outputs, samples), _rows_that_moved(base.gradients, now.gradients, samples)
-    )
-
-
-def _rows_that_moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
-    found = {}
-    for name, old in before.items():
-        new = after.get(name)
-        if new is None or new.shape != old.shape or not old.dim() or old.shape[0] != samples:
-            continue
-        gap = (new - old).abs().reshape(samples, -1).amax(1)
-        found[name] = gap > STILL * float(old.abs().max())
-    return found
-
-
-def _as_half(moves: list[Tensor], samples: int) -> Tensor | None:
-    """The half of the rows that moves, the same for every tensor that moves a half; lengths may reorder them all."""
-    halves = [rows for rows in moves if int(rows.sum()) == samples // 2]
-    return halves[0] if halves and all(torch.equal(rows, halves[0]) for rows in halves) else None
-
-
-def _order_matters(forward: Forward, batch: Any, targets: list[Tensor], base: _Base) -> bool:
-    """Whether the objective climbs when the targets come in another order: a loss over a set does not."""
-    ids = {id(tensor) for tensor in targets}
-    turned = _measured(forward, map_tensors(lambda t: t.detach().roll(1, 0) if id(t) in ids else t, batch))
-    return turned is not None and turned.objective > base.objective + 0.1 * abs(base.objective)
+        values = torch.unique(plain[plain >= 0])
+        if len(values) < 2:
+            return None
+        place = torch.searchsorted(values, plain.contiguous()).clamp(max=len(values) - 1)
+        other = torch.where(plain == values[place], values[(place + 1 + variant) % len(values)], plain)
+    elif variant:
+        low, high = plain.min(), plain.max()
+        other = torch.where(plain > (low + high) / 2, high, low)
+    else:
+        rows = plain.reshape(len(plain), -1)
+        order = rows.sum(1).argsort()
+        other = torch.empty_like(plain)
+        other[order] = plain[order.roll(len(order) // 2 or 1)]
+    changed[chosen] = other[chosen]
+    return None if torch.equal(changed, plain) else changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,6 +72,8 @@ class TracedUpdate(Around):
         self.held: dict[int, tuple[int, list[Tensor]]] = {}
         self.versions: dict[int, list[int]] = {}
         self.seen_states: dict[int, tuple[int, float]] = {}
+        self.applied: dict[int, list[tuple[weakref.ref[Tensor], int]]] = {}  # gradients of the last step, as they were
+        self.stepping: set[int] = set()  # a step that calls that of its superclass is one
         self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
         self.gradients: dict[str, float] = {}
         self.first_bad: Op | None = None
@@ -84,6 +87,7 @@ class TracedUpdate(Around):
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.number = step
+        self.stepping.clear()
         own = self.context.step is not None
         if step >= (CLOSE if own else 1):
             return self.inner(step, look=look, observe=observe)
@@ -113,8 +117,12 @@ class TracedUpdate(Around):
         self.steps.append(self.tracer.step(step + 1, float(value), source))
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if id(optimizer) in self.stepping:
+            return
+        self.stepping.add(id(optimizer))
         with self.questions.asking("what the optimizers do"):
             self._count(steps=1)
+            self._gradients(optimizer, any(callable(each) for each in (*args, *kwargs.values())))
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -134,7 +142,19 @@ class TracedUpdate(Around):
             if self.number in SAMPLED:
                 self.before[id(optimizer)] = [p.detach().clone() for p in held]
 
+    def _gradients(self, optimizer: Optimizer, closure: bool) -> None:
+        """Whether a step applies the gradient that the one before has applied, untouched; a closure makes a new one."""
+        held = [g for group in optimizer.param_groups for p in group["params"] if isinstance(g := p.grad, Tensor)]
+        now = [] if closure else held[:: max(1, len(held) // 3)]
+        last = self.applied.get(id(optimizer), [])
+        if now and last:
+            pairs = zip(now, last, strict=False)
+            again = len(now) == len(last) and all(ref() is g and g._version == version for g, (ref, version) in pairs)
+            self._count(renewed=int(not again), again=int(again))
+        self.applied[id(optimizer)] = [(weakref.ref(g), g._version) for g in now]
+
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.stepping.discard(id(optimizer))
         if not self._is_due():
             return
         with self.questions.asking("what the optimizers do"):

@@ -8,30 +8,28 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.evidence import Probed, Term
+from pytest_overfit.diagnose.evidence import Pairs, Probed, Term
 from pytest_overfit.diagnose.operation import keys_read
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
-from pytest_overfit.diagnose.questions.loss_terms import count_unread_samples, measure_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.loss_terms import measure_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
-from pytest_overfit.diagnose.questions.pairing import compares_outputs_directly, measure_pairing
+from pytest_overfit.diagnose.questions.pairing import all_teach, measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions
-from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.elements import is_dense, numbers_of
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.task import Heard, Terms
@@ -55,6 +53,7 @@ class TrainedModel:
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
+        self.teaches = False  # every sample has a slope
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -64,12 +63,8 @@ class TrainedModel:
             return
         calls = self._forward(context, context.on(task), curves)
         self._ask_models(context.task.model, calls)
-        with self.questions.asking("whether predictions and targets are of the same samples"):
-            if self.reordered or not compares_outputs_directly(
-                context.task.batch, calls, self.targets, self.found.mixed
-            ):
-                paired, output = self._pairing(context.on(task))
-                self._know(paired=paired, mispaired=output)
+        with self.questions.asking("which samples teach, and by whose target"):
+            self._know(pairs=self._pairs(context.on(task), calls))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
 
@@ -126,6 +121,7 @@ class TrainedModel:
         self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        self.teaches = all_teach(gradients, self.samples)
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -137,12 +133,6 @@ class TrainedModel:
                 "a loss of the weights alone", lambda: reads_weights_alone(on.forward, batch, learning), otherwise=False
             )
             self._know(weights_alone=alone)
-        unread = ask(
-            "samples that the loss leaves out",
-            lambda: count_unread_samples(on.forward, batch, heard, gradients, self.samples, _passed_on(batch, calls)),
-            otherwise=0,
-        )
-        self._know(unread_samples=unread)
         self.outputs = {name: tensor.detach() for name, tensor in heard}
 
     def _ask_models(self, model: nn.Module, calls: list[ModelCall]) -> None:
@@ -170,30 +160,26 @@ class TrainedModel:
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
 
-    @property
-    def reordered(self) -> bool:
-        return self.traced is not None and self.traced.tracer.reordered
-
-    def _pairing(self, on: RunContext) -> tuple[bool | None, str]:
+    def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
         def forward(batch: Any) -> tuple[Heard, Terms]:
             seed_everything(on.seed)
             return on.forward(batch)
 
-        with evaluating_mode(on.task.model):
-            return measure_pairing(forward, on.task.batch, self.samples)
+        def evaluated(batch: Any) -> tuple[Heard, Terms]:
+            with evaluating_mode(on.task.model):
+                return forward(batch)
+
+        batch, mixed, steps = on.task.batch, self.found.mixed, self.traced.steps if self.traced is not None else ()
+        if on.step is not None and any(len(step.differentiated) > 1 for step in steps):
+            raise Unanswerable("a step of several backward passes reads other samples in each")
+        apart = mixed is not None and mixed <= MOVED
+        targets = [] if self.traced is None or self.traced.tracer.reordered else self.targets
+        if apart and targets and self.teaches and passed_as_they_are(batch, calls, targets):
+            return Pairs(self.samples or 0, paired=True)
+        into_training(on.task.model)
+        in_order = apart and passed_as_they_are(batch, calls, ())
+        return measure_pairs(forward, evaluated, batch, self.samples, in_order=in_order)
 
 
 def _of(question: str, call: ModelCall) -> str:
     return f"{question} ({call.name})" if call.name else question
-
-
-def _passed_on(batch: Any, calls: list[ModelCall]) -> set[int]:
-    """The ids of the tensors of the batch that were passed to a model, as they are."""
-    given = [tensor for call in calls for _, tensor in call.arguments()]
-    return {
-        id(tensor)
-        for _, tensor in named_tensors(batch)
-        if is_dense(tensor)
-        and (numbers := numbers_of(tensor)) is not None
-        and any(numbers.shape == t.shape and torch.equal(numbers.to(t), t) for t in given)
-    }

@@ -1,0 +1,133 @@
+"""Which samples teach and by whose target: told by effect, whatever takes them out of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import OverfitResult, run_overfit
+
+Batch = dict[str, Tensor]
+SOURCE = torch.Generator().manual_seed(5)
+X, Y = torch.randn(7, 6, generator=SOURCE), torch.randn(7, 2, generator=SOURCE)
+KIND = torch.tensor([0, 1, 2, 0, 1, 2, 1])
+
+
+def learn(model: Any, batch: Any, loss: Callable[[nn.Module, Any], Tensor], **more: Any) -> OverfitResult:
+    torch.manual_seed(0)
+    settings = {"optimizer": lambda p: torch.optim.Adam(p, 1e-2), "objective": 0.05, "max_steps": 400}
+    return run_overfit(model, batch, loss, **{**settings, **more})
+
+
+def net(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 48), nn.Tanh(), nn.Linear(48, width))
+
+
+def found(result: OverfitResult) -> list[tuple[str, str]]:
+    return [(cause.id, cause.where) for cause in result.causes]
+
+
+def but_the_last(model: nn.Module, batch: Batch) -> Tensor:
+    out = model(batch["x"])
+    return sum((F.l1_loss(out[i], batch["y"][i]) for i in range(len(out) - 1)), torch.zeros(())) / len(out)
+
+
+def held_back(model: nn.Module, batch: Batch) -> Tensor:
+    """Three samples count in the value, and give no gradient."""
+    out = model(batch["x"])
+    keep = torch.tensor([1, 1, 0, 1, 0, 1, 0])[:, None].bool()
+    return F.mse_loss(torch.where(keep, out, out.detach()), batch["y"])
+
+
+def weighed(model: nn.Module, batch: Batch) -> Tensor:
+    return (F.mse_loss(model(batch["x"]), batch["y"], reduction="none").mean(1) * batch["weight"]).sum() / 5
+
+
+def of_a_list(model: nn.Module, batch: Batch) -> Tensor:
+    return F.mse_loss(model(batch["x"])[batch["labelled"]], batch["y"][batch["labelled"]])
+
+
+def with_a_margin(model: nn.Module, batch: Batch) -> Tensor:
+    return F.multi_margin_loss(model(batch["x"]), batch["kind"])
+
+
+def the_hardest(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch["x"]), batch["kind"], reduction="none").topk(4).values.mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "samples"), [(but_the_last, "samples 6"), (held_back, "samples 2, 4, 6")], ids=["not read", "detached"]
+)
+def test_samples_that_teach_nothing(loss: Callable[[nn.Module, Any], Tensor], samples: str) -> None:
+    result = learn(net(2), {"x": X, "y": Y}, loss, objective=0.5)
+    assert not result.passed
+    assert ("unsupervised", samples) in found(result)
+
+
+@pytest.mark.parametrize("loss", [weighed, of_a_list, with_a_margin, the_hardest])
+def test_samples_that_the_batch_leaves_out_or_that_are_right(loss: Callable[[nn.Module, Any], Tensor]) -> None:
+    """A weight of the batch, a list of it, a margin that is kept, others that are harder."""
+    weight, labelled = torch.tensor([1.0, 1, 0, 1, 1, 0, 1]), torch.tensor([0, 1, 4, 6])
+    batch = {"x": X, "y": Y, "kind": KIND, "weight": weight, "labelled": labelled}
+    result = learn(net(3 if loss in (with_a_margin, the_hardest) else 2), batch, loss)
+    assert not {"unsupervised", "target-mismatch"} & {cause.id for cause in result.causes}, found(result)
+
+
+def of_the_first(model: nn.Module, batch: Batch) -> Tensor:
+    return F.l1_loss(model(batch["x"]), batch["y"][:1].expand(len(batch["y"]), -1))
+
+
+def drawn_anew(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch["x"]), batch["kind"][torch.randperm(len(batch["kind"]))])
+
+
+def smoothed_and_weighed(model: nn.Module, batch: Batch) -> Tensor:
+    """Weights of classes: another label is another divisor of all."""
+    return F.cross_entropy(model(batch["x"]), batch["kind"], weight=torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.05)
+
+
+def of_a_pair(model: nn.Module, batch: Batch) -> Tensor:
+    """Two samples mixed, and both of their targets."""
+    other = torch.arange(7).roll(2)
+    out, kind = model(0.8 * batch["x"] + 0.2 * batch["x"][other]), batch["kind"]
+    return 0.8 * F.cross_entropy(out, kind) + 0.2 * F.cross_entropy(out, kind[other])
+
+
+def contrastive(model: nn.Module, batch: Batch) -> Tensor:
+    out = F.normalize(model(batch["x"]), dim=1)
+    return F.cross_entropy(8 * out @ F.normalize(batch["z"], dim=1).T, torch.arange(7))
+
+
+@pytest.mark.parametrize("loss", [of_the_first, drawn_anew])
+def test_samples_that_are_held_against_the_target_of_another(loss: Callable[[nn.Module, Any], Tensor]) -> None:
+    result = learn(net(2 if loss is of_the_first else 3), {"x": X, "y": Y, "kind": KIND}, loss)
+    assert not result.passed
+    assert "target-mismatch" in [cause.id for cause in result.causes]
+
+
+@pytest.mark.parametrize("loss", [smoothed_and_weighed, of_a_pair, contrastive])
+def test_targets_of_one_or_of_all(loss: Callable[[nn.Module, Any], Tensor]) -> None:
+    batch = {"x": X, "y": Y, "kind": KIND, "z": torch.randn(7, 3, generator=torch.Generator().manual_seed(1))}
+    result = learn(net(3), batch, loss, objective=0.9)
+    assert not {"unsupervised", "target-mismatch"} & {cause.id for cause in result.causes}, found(result)
+
+
+def slopes(model: nn.Module, batch: Any, rows: int) -> Tensor:
+    """What is learnt is the derivative of the output."""
+    x = batch[0].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    return F.mse_loss(slope[:rows], batch[1][:rows])
+
+
+@pytest.mark.parametrize(("rows", "right"), [(6, True), (4, False)])
+def test_a_loss_of_derivatives(rows: int, right: bool) -> None:
+    """No output is read: the slopes along the samples themselves tell."""
+    x = torch.linspace(-2, 2, 6)[:, None]
+    model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1, bias=False))
+    result = learn(model, (x, x.cos()), lambda model, batch: slopes(model, batch, rows))
+    assert [cause.id for cause in result.causes] == ([] if right else ["unsupervised"]), result.failure_text()
