@@ -68,18 +68,16 @@ def _answers(call: LossCall, named: Sequence[tuple[str, Tensor]], sound: Answer,
             answers[key] = dict.fromkeys(base, math.inf)
             continue
         answers[key] = {name: _gap(value, terms[name]) for name, value in base.items() if name in terms}
-        reaches_output = not _same_outputs(outputs, moved)
-        if reaches_output:
-            inputs.append(key)
-            if predicted is None or not _same_outputs(outputs[:predicted], moved[:predicted]):
-                fed.add(key)
-        elif not outputs and call.feeds(other):  # the loss calls parts of the model
-            inputs.append(key)
-            fed.add(key)
-        elif not any(answers[key].values()):
+        if still := not any(answers[key].values()):
             answers[key] |= call.turns(other)
-            if not any(answers[key].values()):
-                unread.append(key)
+        reaches_output = not _same_outputs(outputs, moved)
+        # Where the loss calls parts of a model, or outputs are flat, only its layers tell.
+        if reaches_output or ((not outputs or (still and any(answers[key].values()))) and call.feeds(other)):
+            inputs.append(key)
+            if not reaches_output or predicted is None or not _same_outputs(outputs[:predicted], moved[:predicted]):
+                fed.add(key)
+        elif not any(answers[key].values()):
+            unread.append(key)
     left_out = [key for key, _ in named[MOST_TENSORS:]] + skipped
     note = f"not perturbed: {', '.join(left_out)}" if left_out else None
     targets = tuple(key for key in targets_of(batch) if key not in fed or is_called_target(key))
