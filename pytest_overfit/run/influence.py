@@ -15,7 +15,6 @@ from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import dressed, is_strided, numbers_of
 from pytest_overfit.run.loss_call import Answer, LossCall, exchanged
 from pytest_overfit.run.supervision_record import Supervision
-from pytest_overfit.run.task import Heard
 from pytest_overfit.untrusted.objects import contents, is_a
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -40,44 +39,49 @@ def probe_influence(call: LossCall, questions: Questions) -> Supervision:
     if not named:
         return Supervision({}, (), note="the batch holds no tensor")
     sound = call.as_the_run_does(batch)
-    targets = tuple(targets_of(batch))
     if not all(map(math.isfinite, sound[1].values())):
         return Supervision({}, (), note="the loss is not finite from the start", finite=False)
     answered = questions.ask(
-        "what the loss answers to", lambda: _answers(batch, named, sound, call.answer), otherwise=None
+        "what the loss answers to", lambda: _answers(call, named, sound, call.predicted), otherwise=None
     )
     padding = questions.ask(
         "whether the loss reads padding", lambda: _padding_read(batch, sound[1], call.answer), otherwise=0
     )
-    found = answered or Supervision({}, ())
-    return replace(found, targets=targets, padding=padding)
+    found = answered or Supervision({}, (), targets=tuple(targets_of(batch)))
+    return replace(found, padding=padding)
 
 
-def _answers(
-    batch: Any, named: Sequence[tuple[str, Tensor]], sound: Answer, other: Callable[[Any], Answer]
-) -> Supervision:
-    outputs, base = sound
+def _answers(call: LossCall, named: Sequence[tuple[str, Tensor]], sound: Answer, predicted: int | None) -> Supervision:
+    """Of every tensor; ``predicted`` of the outputs stood before the first update."""
+    batch, (outputs, base) = call.task.batch, sound
     answers: dict[str, dict[str, float]] = {}
-    inputs, unread, skipped = [], [], []
+    inputs, fed, unread, skipped = [], set(), [], []
     for key, tensor in named[:MOST_TENSORS]:
         changed = perturbed(tensor)
         if changed is None:
             skipped.append(key)
             continue
+        other = exchanged(batch, {id(tensor): changed})
         try:
-            moved, terms = other(exchanged(batch, {id(tensor): changed}))
+            moved, terms = call.answer(other)
         except Refused:  # what refuses another value has read it
             answers[key] = dict.fromkeys(base, math.inf)
             continue
         answers[key] = {name: _gap(value, terms[name]) for name, value in base.items() if name in terms}
+        if still := not any(answers[key].values()):
+            answers[key] |= call.turns(other)
         reaches_output = not _same_outputs(outputs, moved)
-        if reaches_output:
+        # Where the loss calls parts of a model, or outputs are flat, only its layers tell.
+        if reaches_output or ((not outputs or (still and any(answers[key].values()))) and call.feeds(other)):
             inputs.append(key)
+            if not reaches_output or predicted is None or not _same_outputs(outputs[:predicted], moved[:predicted]):
+                fed.add(key)
         elif not any(answers[key].values()):
             unread.append(key)
     left_out = [key for key, _ in named[MOST_TENSORS:]] + skipped
     note = f"not perturbed: {', '.join(left_out)}" if left_out else None
-    return Supervision(answers=answers, frames=(), inputs=tuple(inputs), unread=tuple(unread), note=note)
+    targets = tuple(key for key in targets_of(batch) if key not in fed or is_called_target(key))
+    return Supervision(answers, (), inputs=tuple(inputs), unread=tuple(unread), targets=targets, note=note)
 
 
 def _padding_read(batch: Any, base: dict[str, float], other: Callable[[Any], Answer]) -> int:
@@ -140,18 +144,23 @@ def perturbed(tensor: Tensor) -> Tensor | None:
 
 
 def targets_of(batch: Any) -> Iterator[str]:
-    """The tensors of a batch that are targets for certain: the second of a pair, or whatever is named like one."""
+    """The tensors of a batch that are targets by their place or name: the second of a pair, what is called one."""
     parts = contents(batch) if is_a(batch, tuple, list) else []
     if len(parts) == PAIR:
         if is_a(parts[1], Tensor):
             yield "1"
         return
     for key, _ in named_tensors(batch):
-        if key.rpartition(".")[2].lower() in TARGET_NAMES:
+        if is_called_target(key):
             yield key
 
 
-def _same_outputs(a: Heard, b: Heard) -> bool:
+def is_called_target(key: str) -> bool:
+    """Whether a tensor has a target's name, and not only its place; of a pair of two views both are inputs."""
+    return key.rpartition(".")[2].lower() in TARGET_NAMES
+
+
+def _same_outputs(a: Sequence[tuple[str, Tensor]], b: Sequence[tuple[str, Tensor]]) -> bool:
     """Whether what the models returned is the same; a loss that the model returns itself is no prediction."""
     first = [(name, tensor) for name, tensor in a if tensor.numel() > 1]
     second = [(name, tensor) for name, tensor in b if tensor.numel() > 1]

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.call_task import CallTask, heard_in
 from pytest_overfit.run.elements import copy_of, numbers_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.slopes import Sketch, Slopes, arriving, passing, slopes_of, turned
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms, scalar_terms
 from pytest_overfit.run.update import into_training
@@ -36,6 +38,8 @@ class LossCall:
     ) -> None:
         self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
         self.base: float | None = None
+        self.slopes: Slopes | None = None
+        self.predicted: int | None = None  # outputs of the last call before its first update, None where it made none
 
     def without_step(self) -> LossCall:
         """The same of the loss."""
@@ -58,13 +62,45 @@ class LossCall:
         return self.answer(batch)[1]
 
     def moves(self, batch: Any) -> bool:
-        """Whether another batch has another objective. A batch that is refused has been read."""
+        """Whether another batch has another objective, or another gradient of it. What is refused has been read."""
         if self.base is None:
             self.base = self.terms(self.task.batch)["objective"]
         try:
-            return not abs(self.terms(batch)["objective"] - self.base) <= SAME * abs(self.base)
+            if not abs(self.terms(batch)["objective"] - self.base) <= SAME * abs(self.base):
+                return True
         except Refused:
             return True
+        return "objective" in self.turns(batch)
+
+    def turns(self, batch: Any) -> dict[str, float]:
+        """The terms whose gradient is another one for another batch, and by how much.
+
+        A loss of spikes, signs or margins is flat in steps: it is the same number for many targets, and teaches
+        another thing for each.
+        """
+        try:
+            if self.slopes is None:
+                self.slopes = self._slopes(self.task.batch)
+            return turned(self.slopes, self._slopes(batch))
+        except Refused:
+            return {}
+
+    def feeds(self, batch: Any) -> bool:
+        """Whether layers with weights give other outputs for another batch, before a step updates them."""
+        first, other = (self._passed(each) for each in (self.task.batch, batch))
+        return first != other
+
+    def _passed(self, batch: Any) -> list[Sketch]:
+        with passing(self.task.model) as found:
+            return self.look(batch, lambda outputs, terms: list(found))
+
+    def _slopes(self, batch: Any) -> Slopes:
+        model = self.task.model
+        if self.step is None:
+            return self.look(batch, lambda outputs, terms: slopes_of(model, terms))  # type: ignore[no-any-return]
+        with arriving(model) as found:
+            self.look(batch, lambda outputs, terms: None)
+        return found
 
     def look(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
         """What ``look`` says of the outputs and the terms, with their graphs, before everything is put back.
@@ -76,8 +112,13 @@ class LossCall:
             return self._called(batch, look)
 
     def _called(self, batch: Any, look: Callable[[Heard, Terms], Any]) -> Any:
-        task = self.task
-        with restored_process(), task.listening():
+        task, self.predicted = self.task, None
+
+        def updating(*_: Any) -> None:
+            self.predicted = len(task.heard) if self.predicted is None else self.predicted
+
+        with restored_process(), task.listening(), contextlib.ExitStack() as hooks:
+            hooks.callback(register_optimizer_step_pre_hook(updating).remove)
             seed_everything(self.seed)
             task.heard.clear()
             into_training(task.model)

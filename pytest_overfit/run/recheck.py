@@ -235,7 +235,7 @@ def _without_them(
 def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision: Supervision) -> dict[str, Fall]:
     """The terms that the target decides at the start, and that stay where they are for another one at the end."""
     batch = trained.context.task.batch
-    targets = set(targets_of(batch)) & set(supervision.answers)
+    targets = set(supervision.targets) & set(supervision.answers)
     asked = {n: f for n, f in falls.items() if any(supervision.answers[target].get(n) for target in targets)}
     values: dict[str, list[float]] = {name: [] for name in asked}
     others = _with_others(batch, targets)
