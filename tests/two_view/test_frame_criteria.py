@@ -56,9 +56,9 @@ def test_a_camera_far_off_under_a_low_loss_is_another_encoding() -> None:
     """Half a turn is nothing that more steps would mend, whether the other limits hold or not."""
     first, second = record().predictions
     turned = (first, replace(second, rotation_deg=180.0))
-    assert "the encoding of its targets" in judge_prediction(record(predictions=turned), Prediction()).hint
+    assert "the encoding of its targets" in (judge_prediction(record(predictions=turned), Prediction()).hint or "")
     curves = {"objective": (1.0, 0.5), "loss_camera": (1.0, 0.0009)}
     cut = record(predictions=turned, stop="max_steps", curves=curves)
-    assert "the encoding of its targets" in judge_prediction(cut, Prediction()).hint
+    assert "the encoding of its targets" in (judge_prediction(cut, Prediction()).hint or "")
     early = record(predictions=turned, stop="max_steps", curves={**curves, "loss_camera": (1.0, 0.3)})
-    assert "did not reach its limits" in judge_prediction(early, Prediction()).hint
+    assert "did not reach its limits" in (judge_prediction(early, Prediction()).hint or "")
