@@ -111,13 +111,6 @@ class RunInspector:
             self.updates = self.questions.ask("how parameters moved", traced.parameter_updates, otherwise=())
             graph, trained = traced.tracer.graph, context.task.model
             self.leaves = self.questions.ask("leaves that are nobody's", lambda: graph.leaves(trained), otherwise=())
-            self.moves = (
-                self.questions.ask(
-                    "what moves without a gradient",
-                    lambda: measure_moves(context, traced, len(curves.steps)),
-                    otherwise=None,
-                ),
-            )
             if self.alike:
                 same = self.questions.ask("modules that stay alike", lambda: children_alike(trained), otherwise=())
                 self.alike = tuple(name for name in self.alike if name in same)
@@ -128,6 +121,11 @@ class RunInspector:
         model = TrainedModel(context, self.traced, self.samples, self.questions)
 
         def look() -> None:
+            if traced is not None:
+                question, steps = "what moves without a gradient", len(curves.steps)
+                self.moves = (
+                    self.questions.ask(question, lambda: measure_moves(context, traced, steps), otherwise=None),
+                )
             if not finite:
                 context.start.restore()
             model.ask(curves)

@@ -92,7 +92,8 @@ class LossCall:
 
     def _passed(self, batch: Any) -> list[Sketch]:
         with passing(self.task.model) as found:
-            return self.look(batch, lambda outputs, terms: list(found))
+            self.look(batch, lambda outputs, terms: None)
+        return found
 
     def _slopes(self, batch: Any) -> Slopes:
         model = self.task.model

@@ -397,3 +397,56 @@ def test_a_method_is_called_only_where_something_asks_for_it(frozen: list[str], 
 
     learn(lambda: Counting(False, False), data(), max_steps=1000, frozen=frozen)
     assert bool(calls) is called
+
+
+class Taught(nn.Module):
+    """A student, and a copy of it that is frozen and in training mode; it tells the student, or feeds it."""
+
+    def __init__(self, feeds: bool) -> None:
+        super().__init__()
+        self.feeds = feeds
+        self.teacher = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Tanh()).requires_grad_(False)
+        self.student = nn.Sequential(nn.Linear(20 if feeds else 4, 64), nn.Tanh(), nn.Linear(64, 16))
+        self.criterion = nn.MSELoss(reduction="none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        told = self.teacher(x)
+        seen = torch.cat([x, told], 1) if self.feeds else x
+        return self.criterion(self.student(seen), told).mean(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("feeds", "found"), [(False, []), (True, ["drift"])])
+@pytest.mark.parametrize("by_step", [False, True])
+def test_statistics_of_a_teacher_may_move(feeds: bool, found: list[str], by_step: bool) -> None:
+    """Only the loss reads what it gives; where the student does too, evaluation goes by the statistics."""
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return model(batch).mean()  # type: ignore[no-any-return]
+
+    def step(model: nn.Module, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        model.train()
+        value = loss(model, batch)
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return value
+
+    way = {"step": step} if by_step else {"loss": loss}
+    torch.manual_seed(0)
+    result = learn(lambda: Taught(feeds), data()[0] + 0.5, **way, max_steps=600, objective=0.05)
+    assert causes(result) == found
+
+
+def test_statistics_of_a_frozen_decoder_behind_what_is_trained() -> None:
+    """No layer that is trained stands behind it."""
+
+    class Tuned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prompt = nn.Linear(4, 64)
+            self.decoder = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 3)).requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.decoder(self.prompt(x).tanh())  # type: ignore[no-any-return]
+
+    assert causes(learn(Tuned, data(), max_steps=1500, objective=0.05)) == ["drift"]

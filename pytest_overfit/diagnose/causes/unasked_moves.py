@@ -171,7 +171,9 @@ result = run_overfit(Tuned, (features, classes), nn.CrossEntropyLoss(), optimize
 ```
 
 - **Symptom**: none in training; the frozen part of a checkpoint is another than the one that was loaded.
-- **Evidence**: shown, certain: all parameters of the module are frozen and stand still, and its running mean has moved.
+- **Evidence**: shown, certain: all parameters of the module are frozen and stand still, its running mean has moved,
+  and in evaluation what is trained gives something else by it than by the one of the start. A teacher's, which only the
+  loss reads, may move.
 - **Fix**: keep it in evaluation mode.
 
 ### ema

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.movement import Average, Drifted, Moves
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
+from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.reachable import named
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 
@@ -20,6 +25,7 @@ AVERAGE = re.compile(
     r"(^|_)(ema|shadow|average[ds]?|averaging|avg|swa|momentum_(encoder|model|net))(_|$|s$)", re.IGNORECASE
 )
 AVERAGING = re.compile(r"EMA|Ema(?![a-z])|Averag")  # of a class
+READ = 1e-4  # of an output: what exchanged statistics change at least where it reads them
 LEAST_STEPS = 20  # of a run: an average may begin to follow a little later than its weights
 
 
@@ -74,23 +80,71 @@ def _tensors_of(thing: Any, depth: int = 2) -> Iterator[Tensor]:
 
 
 def _drifted(context: RunContext) -> Iterator[Drifted]:
-    """Running statistics that moved within a module that is frozen as a whole, its weights standing still."""
+    """Running statistics that moved in a module that is frozen as a whole, and that what is trained is evaluated by."""
     for name, module in _frozen_modules(context.task.model):
         moved, buffers = 0.0, []
-        for own, norm in module.named_modules():
-            mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
-            if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
-                continue
-            start, spread = context.start.value(mean), context.start.value(variance)
-            if start is None or spread is None:
-                continue
+        for own, norm, start, spread in _statistics(context, module):
+            mean = norm.running_mean
             distance = (mean - start.to(mean.device)).abs() / (spread.to(mean.device) + 1e-5).sqrt()
             if distance.numel() and float(distance.max()) > 0:
                 moved = max(moved, float(distance.max()))
                 buffers.append(".".join(filter(None, (name, own, "running_mean"))))
         frozen = [(p, context.initial(p)) for p in module.parameters() if is_real(p)]
         if buffers and all(s is not None and torch.equal(s.to(p.device), p.detach()) for p, s in frozen):
-            yield Drifted(name, tuple(buffers), moved)
+            with contextlib.suppress(Refused):
+                if _is_read(context, module):
+                    yield Drifted(name, tuple(buffers), moved)
+
+
+def _statistics(context: RunContext, module: nn.Module) -> Iterator[tuple[str, Any, Tensor, Tensor]]:
+    """Every norm with running statistics: its name, itself, and the mean and variance that it started with."""
+    for name, norm in module.named_modules():
+        held = (getattr(norm, "running_mean", None), getattr(norm, "running_var", None))
+        start, spread = (context.start.value(each) if isinstance(each, Tensor) else None for each in held)
+        if start is not None and spread is not None:
+            yield name, norm, start, spread
+
+
+def _is_read(context: RunContext, module: nn.Module) -> bool:
+    """Whether, evaluated with the statistics of the start, what is trained or behind it gives something else.
+
+    The outputs of a teacher reach the loss alone: nobody evaluates it, and its batches are all that it normalises by.
+    """
+    asked, found = loss_of(context), list[float]()
+    if asked is None:
+        return True
+
+    def hear(part: nn.Module, args: Any, output: Any) -> None:
+        heard = [t.detach() for _, t in named_outputs(output) if t.requires_grad and t.numel() > 1]
+        found.extend(float(tensor.float().norm()) for tensor in heard)
+
+    def evaluated(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+        with torch.no_grad():
+            for tensor, value in statistics:
+                tensor.copy_(value)
+        found.clear()
+        seed_everything(context.seed)
+        context.on(asked).forward()
+        return found[:]
+
+    norms = [norm for _, norm, _, _ in _statistics(context, module)]
+    starts = [(norm.running_mean, start) for _, norm, start, _ in _statistics(context, module)]
+    starts += [(norm.running_var, spread) for _, norm, _, spread in _statistics(context, module)]
+    ends = [(tensor, tensor.clone()) for tensor, _ in starts]
+    modules = context.task.model.modules()
+    learning = [m for m in modules if any(p.requires_grad for p in m.parameters(recurse=False))]
+    with restored_process(), contextlib.ExitStack() as hooks:
+        for part in (module, *learning):
+            hooks.callback(nn.Module.register_forward_hook(part, hear).remove)
+        for norm in norms:
+            hooks.callback(setattr, norm, "training", norm.training)
+            # a step may set the mode of the whole model
+            hooks.callback(norm.register_forward_pre_hook(lambda each, args: setattr(each, "training", False)).remove)
+        for tensor, value in ends:
+            hooks.callback(tensor.copy_, value)
+        before, trained = evaluated(starts), evaluated(ends)
+    pairs = zip(before, trained, strict=False)
+    return len(before) != len(trained) or any(abs(a - b) > READ * abs(b) for a, b in pairs)
 
 
 def _frozen_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
