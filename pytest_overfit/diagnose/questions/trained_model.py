@@ -67,12 +67,11 @@ class TrainedModel:
             if self.reordered or not compares_outputs_directly(
                 context.task.batch, calls, self.targets, self.found.mixed
             ):
+                parts = list(context.task.model.named_children())  # of a model that is not called as a whole
+                named = [(call.name, call.module) for call in calls] or parts
+                self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
                 paired, output = self._pairing(context.on(task))
                 self._know(paired=paired, mispaired=output)
-        with self.questions.asking("whether every row of the outputs answers to one sample"):
-            parts = list(context.task.model.named_children())  # of a model that is not called as a whole
-            named = [(call.name, call.module) for call in calls] or parts
-            self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
 
