@@ -137,6 +137,14 @@ class _Trained:
             return False
         return float((here - there).norm()) > DECIDED * float(here.norm())
 
+    def feeds(self, other: Any) -> bool:
+        """Whether another batch moves what the trained model makes."""
+        made = []
+        for batch in (self.context.task.batch, other):
+            self.end.restore()
+            made.append(self.ask(batch)[0])
+        return not _same(*made)
+
     def _gradient(self, term: str, batch: Any) -> Tensor | None:
         parameters = [p for p in self.context.task.model.parameters() if p.requires_grad]
         seed_everything(self.context.seed)
@@ -248,6 +256,8 @@ def _for_other_targets(trained: _Trained, falls: Mapping[str, Fall], supervision
         for name in asked:
             values[name].append(terms[name])
     found = {n: f for n, f in asked.items() if values[n] and trained.is_decided(n, others)}
+    if found and trained.feeds(others):  # a model that is told of another target follows it
+        return {}
     return {n: replace(f, exchanged=max(values[n], key=lambda v: -f.kept(v))) for n, f in found.items()}
 
 

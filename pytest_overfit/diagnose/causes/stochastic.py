@@ -124,7 +124,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         f"evaluation mode (it started at {number(curve[0])}), running statistics settled",
         "look at momentum of batch norm, at self.training in forward, at dropout by hand",
         evidence={"training": probed.training, "evaluation": probed.evaluation_settled},
-        certain=True,
+        certain=not evidence.stochastic,  # chance that is declared may teach what is not there without it
         weight=0.9,
     )
 
