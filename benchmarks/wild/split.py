@@ -16,7 +16,7 @@ OPERATORS_BY, LIBRARIES_BY = 15, 0  # the seeds; of the second 0 gives both part
 LOOKED_AT = frozenset({
     "transformers", "peft", "diffusers", "noise_left_on",
     "segmentation_models_pytorch", "lightly", "snntorch", "stable_baselines3", "torchdiffeq",
-    "spikingjelly",
+    "spikingjelly", "axial_attention", "st_moe_pytorch", "entmax",
 })  # fmt: skip
 # operators that were written later: held out all of them, so that they move none of those before them
 LATER = frozenset({

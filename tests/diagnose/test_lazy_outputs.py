@@ -67,3 +67,33 @@ def test_a_healthy_model_passes_whatever_it_returns(lazy: bool) -> None:
 def test_a_plain_output_is_still_asked() -> None:
     result = run_overfit(lambda: Conditional(lazy=False, blind=True), BATCH, regression, max_steps=100)
     assert "input-ignored" in [cause.id for cause in result.causes]
+
+
+class Sharp(nn.Module):
+    """An attention whose weights are exactly zero almost everywhere once it has learnt."""
+
+    def __init__(self, blind: bool) -> None:
+        super().__init__()
+        self.blind, self.keys, self.values = blind, nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        scores = self.keys(x)[..., 0] * 4
+        if not self.blind:
+            scores = scores.masked_fill(hidden, -1e4)
+        weights = (scores - scores.amax(1, keepdim=True).detach() + 1).clamp(min=0)
+        made: Tensor = (weights / weights.sum(1, keepdim=True) * self.values(x)[..., 0]).sum(1, keepdim=True)
+        return made
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_what_is_read_at_the_start_alone_is_read(blind: bool) -> None:
+    """A mask over places that get no weight in the end was no idle input."""
+    x = torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(0))
+    batch = {"x": x, "hidden": torch.zeros(3, 5, dtype=torch.bool), "y": x[:, 2, :1]}
+    result = run_overfit(
+        lambda: Sharp(blind),
+        batch,
+        lambda model, given: (model(given["x"], given["hidden"]) - given["y"]).square().mean(),
+        max_steps=200,
+    )
+    assert ("input-ignored" in [cause.id for cause in result.causes]) is blind

@@ -20,6 +20,7 @@ FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketiz
 
 
 STUCK = 0.5  # of the start of a term: what it still has when others have fallen
+NEARLY_NONE = 0.05  # of a slope that is measured: a gradient that has lost it
 NEARLY_NOTHING = 1e-9  # of the largest gradient of the run
 
 
@@ -72,7 +73,8 @@ def not_followed(evidence: Evidence) -> Iterator[Cause]:
             "look behind it for .data, .detach(), no_grad(), numpy, a cache, or a rounding; where it is meant, "
             'allow=["no-gradient"]',
             evidence={"gradient": slope.gradient, "measured": slope.measured},
-            certain=True,
+            # By chance that is declared, as a router's, outputs jump: a difference is no slope there.
+            certain=not evidence.stochastic or abs(slope.gradient) < NEARLY_NONE * abs(slope.measured),
             weight=0.88,
         )
         return

@@ -82,6 +82,19 @@ def depend(
     return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, causal, (*leaks, *twins))
 
 
+def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:
+    """The arguments that the outputs of a model follow in evaluation mode, named as ``with_answers`` names them."""
+    with evaluating_mode(call.module):
+        base = call.again()
+        for name, tensor in call.arguments():
+            if tensor.numel() and not _is_ignored(call, tensor, base):
+                yield f"{_prefix(call, several)}{name}"
+
+
+def _prefix(call: ModelCall, several: bool) -> str:
+    return f"{call.name}: " if several and call.name else ""
+
+
 def _is_ignored(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> bool:
     """Whether neither another value nor, of numbers that are all alike, a rising one moves the outputs.
 
@@ -143,8 +156,7 @@ def with_answers(found: Probed, answers: list[Dependence], calls: list[ModelCall
     several = len(calls) > 1
     ignored: list[str] = []
     for call, answer in zip(calls, answers, strict=False):
-        prefix = f"{call.name}: " if several and call.name else ""
-        ignored += [prefix + name for name in answer.ignored]
+        ignored += [_prefix(call, several) + name for name in answer.ignored]
     slices = [name for answer in answers for name in answer.slices]
     mixed = max(
         (a for a in answers if a.mixed is not None), key=lambda a: (a.mixed_certain, a.mixed or 0.0), default=None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.questions.tensors import is_real
-from pytest_overfit.errors.asking import Unanswerable
+from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Heard, Terms
 
 MOST_PARTS = 8  # each costs two forward passes
@@ -35,7 +35,8 @@ def measure_output_slopes(
     objective = terms["objective"]
     if not outputs or not objective.requires_grad:
         return ()
-    gradients = torch.autograd.grad(objective, list(outputs.values()), retain_graph=True, allow_unused=True)
+    with users_code():
+        gradients = torch.autograd.grad(objective, list(outputs.values()), retain_graph=True, allow_unused=True)
     read = [name for name, g in zip(outputs, gradients, strict=True) if g is not None and bool((g != 0).any())]
     if not read:
         raise Unanswerable("the loss reads no output of the model as it is")
@@ -49,13 +50,12 @@ def measure_output_slopes(
     def total(found: Mapping[str, Tensor]) -> Tensor:
         return sum((found[name].double() * each).sum() for name, each in along.items())  # type: ignore[return-value]
 
-    slopes = torch.autograd.grad(total(outputs), learning, retain_graph=True, allow_unused=True)
-    given = {id(p): g for p, g in zip(learning, slopes, strict=True) if g is not None}
-    lost = [p for p in learning if id(p) not in given]
-    others = torch.autograd.grad(objective, lost, allow_unused=True) if lost else ()
-    elsewhere = {id(p) for p, g in zip(lost, others, strict=True) if g is not None}  # by a term of its own: a codebook
+    given = _differentiated(total(outputs), learning)
+    elsewhere: dict[int, Tensor] = {}
+    if len(given) < len(learning):  # by a term of its own: a codebook
+        elsewhere = {place: g for place, g in _differentiated(objective, learning).items() if place not in given}
     learning = [p for p in learning if id(p) not in elsewhere]
-    del outputs, heard, terms, objective, others
+    del outputs, heard, terms, objective
 
     def measured() -> float:
         with torch.no_grad():
@@ -74,6 +74,26 @@ def measure_output_slopes(
         else:
             found.append(slope)
     return tuple(found)
+
+
+def _differentiated(value: Tensor, parameters: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The gradients of those that have one, by id.
+
+    As training gets them, by what accumulates: what recomputes on its way back, such as a reversible block or reentrant
+    checkpointing, hands nothing to whoever asks for single gradients.
+    """
+    if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in parameters):
+        raise Unanswerable("a hook acts on the gradients as they arrive")
+    kept = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    try:
+        with users_code():
+            value.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        return {id(p): p.grad for p in parameters if p.grad is not None}
+    finally:
+        for p, grad in zip(parameters, kept, strict=True):
+            p.grad = grad
 
 
 def padding_of(model: nn.Module) -> dict[int, int]:

@@ -54,7 +54,7 @@ def _masks(tensors: list[Tensor], pads: Collection[int]) -> Iterator[Tensor]:
         if tensor.dim() == 2 and _is_mask(tensor):
             yield tensor.bool()
     for tensor in tensors:
-        if tensor.dim() == 2 and not tensor.is_floating_point() and tensor.dtype is not torch.bool:
+        if tensor.dim() == 2 and tensor.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
             yield from (tensor == pad for pad in pads)
             yield tensor < 0  # labels that do not count
     sequences = {tuple(tensor.shape[:2]) for tensor in tensors if tensor.dim() in (2, 3)}

@@ -14,7 +14,7 @@ from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Pairs, Probed, Term
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
-from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, with_answers
+from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.loss_terms import measure_terms, reads_weights_alone
@@ -79,6 +79,11 @@ class TrainedModel:
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
             question = "whether gradients are those of the outputs"
             self._know(blind=self.questions.ask(question, lambda: self._blind(context.on(task)), otherwise=()))
+        if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
+            with self.questions.asking("whether what is ignored was so at the start"):
+                context.start.restore()
+                read = [name for call in calls for name in read_by(call, several=len(calls) > 1)]
+                self._know(ignored=tuple(name for name in self.found.ignored if name not in read))
 
     def _ask_slopes(self) -> None:
         """Whether gradients agree with the objective; of what a regrouped batch changes also before the first step."""
