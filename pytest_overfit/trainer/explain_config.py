@@ -45,6 +45,7 @@ def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
         "seeds": (overfit.seeds or None, f"{config.seed} (seed_value)", "seed_value"),
+        "lr": (overfit.lr, "optim.optimizer.lr", "optim.optimizer.lr"),
         "amp": (overfit.amp, f"{spelt(config.amp)} (optim.amp)", "optim.amp"),
     }
     for name, value in values.items():

@@ -35,7 +35,8 @@ _CHANGING = re.compile(
 # What other projects call a key that is read here; the rest is found by likeness.
 _MEANT = {
     "seed": "seed_value", "randomseed": "seed_value", "net": "model", "network": "model", "arch": "model",
-    "criterion": "loss", "losses": "loss", "learningrate": "optim.optimizer.lr", "optimiser": "optim.optimizer",
+    "criterion": "loss", "losses": "loss", "learningrate": "optim.optimizer.lr", "lr": "optim.optimizer.lr",
+    "optimiser": "optim.optimizer",
     "wd": "optim.optimizer.weight_decay", "scheduler": "optim.options.lr", "lrscheduler": "optim.options.lr",
     "schedule": "optim.options.lr", "dtype": "optim.amp.amp_dtype", "precision": "optim.amp.amp_dtype",
     "clip": "optim.gradient_clip.configs", "gradclip": "optim.gradient_clip.configs",

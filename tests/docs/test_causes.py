@@ -160,8 +160,8 @@ def test_the_page_has_the_numbers_of_the_code() -> None:
     assert f"at least {words[LEAST_SECONDS]} seconds" in text
 
 
-def test_a_run_that_passes_costs_three_calls_of_the_loss() -> None:
-    """Two in training mode and one in evaluation mode, beside those of the run."""
+def test_a_run_that_passes_costs_few_calls_of_the_loss() -> None:
+    """Two in training mode and one in evaluation mode, beside those of the run; and those for each of two layers."""
     count = (
         "calls = []\n"
         "def loss(model, batch):\n"
@@ -176,7 +176,8 @@ def test_a_run_that_passes_costs_three_calls_of_the_loss() -> None:
         with torch.random.fork_rng():
             exec(PRELUDE + count.replace("DIAGNOSE", diagnose), space)
         calls.append(space["calls"])
-    assert [modes.count(True) for modes in calls] == [calls[1].count(True) + 2, calls[1].count(True)]
+    trained, bare = (modes.count(True) for modes in calls)
+    assert 2 < trained - bare <= 3 + 4 * 2
     assert [modes.count(False) for modes in calls] == [1, 0]
 
 

@@ -172,7 +172,7 @@ def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
         "  first.yaml: max_epoch: found an unknown key (did you mean max_epochs?)\n"
         "  first.yaml: img_size: found -1, allowed: a whole number from 1 to 8192\n"
         "  second.yaml: overfit.devise: found an unknown key, allowed: budget | seeds | pass_at_least | device |"
-        " require_gpu | amp | threads | deterministic | keep_trained | freeze | clip_grad_norm |"
+        " require_gpu | amp | threads | deterministic | keep_trained | lr | freeze | clip_grad_norm |"
         " criteria | diagnose | diagnose_seconds |"
         " distributed | pair | steps_per_epoch | half_pixel_depth | probes | import_roots | prepare_batch | checkpoint"
         " (did you mean device?)\n"

@@ -258,7 +258,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("criteria: {supervised: {min_valid_ratio: 5}}",
          "criteria.supervised.min_valid_ratio: found 5, allowed: a number from 0 to 1"),
         ("criteria: {train_val: on}", "criteria.train_val: found true, allowed: false: the config has no data.val"),
-        ("criteria: {prediction: {abs_rel: null, delta_1_25: null, rotation_deg: null, translation_deg: null}}",
+        ("criteria: {prediction: {abs_rel: null, delta_1_25: null, rotation_deg: null, translation_deg: null, "
+         "fov_deg: null}}",
          "criteria.prediction: found every limit null, allowed: at least one limit, or prediction: false"),
         ("criteria: [objective]", "criteria: found ['objective'], allowed: a mapping"),
         ("budget: {max_steps: 0}", "budget.max_steps: found 0, allowed: a whole number of at least 1"),

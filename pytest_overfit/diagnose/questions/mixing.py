@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ def measure_mixing(
     if samples is None or not arguments:
         return None, False, ""
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
+    if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
+        return pairs, True, type(call.module).__name__
     wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
     if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
@@ -205,6 +208,46 @@ def _is_of_no_sample(call: ModelCall, batched: list[tuple[str, Tensor]], base: l
         and float((a - a[:1]).abs().max()) > 1e-2 * float(a.abs().max())
         for a, b in pairs
     )
+
+
+def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
+
+
+def _mixed_in_pairs(
+    call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int
+) -> float | None:
+    """How far entries (i, j) of an output (B, B) move with an input of a third sample; None where that can be meant.
+
+    It is meant where samples attend to each other, and where rows or columns are shifted or scaled as a whole: a
+    softmax, a mean that is taken off.
+    """
+    images = [(name, t) for name, t in batched if t.dim() == 4 and t.is_floating_point()]
+    whole = all(t.dim() == 4 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched)
+    related = any(isinstance(m, RELATIONAL[:2]) or "Attention" in type(m).__name__ for m in call.module.modules())
+    if len(base) != 1 or base[0].shape != (samples, samples) or samples < 4 or len(batched) < 2:
+        return None
+    if not images or not whole or related:
+        return None
+    for _, tensor in batched:
+        changed = _first_exchanged(tensor)
+        (other,) = call.again(partial(_one_exchanged, tensor, changed))
+        before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
+        moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
+        if moved > 10 * MOVED and not _as_a_whole(before, after):
+            return moved
+    return None
+
+
+def _as_a_whole(before: Tensor, after: Tensor) -> bool:
+    """Whether rows, or columns, are shifted or scaled by one number each."""
+    shift, ratio = after - before, after / before
+    spans = (
+        (change - change.mean(axis, keepdim=True)).abs().max() / change.abs().max()
+        for change in (shift, ratio)
+        for axis in (0, 1)
+    )
+    return any(bool(span < 1e-3) for span in spans)
 
 
 def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:

@@ -44,7 +44,8 @@ def measure_output_slopes(
     along = {name: torch.randn(outputs[name].shape, generator=source).to(outputs[name]) for name in read}
 
     size = sum(float(outputs[name].detach().double().square().sum()) for name in read) ** 0.5
-    learning = [p for p in model.parameters() if p.requires_grad and is_real(p) and p.numel()]
+    plain = (p for p in model.parameters() if type(p) in (nn.Parameter, Tensor) and is_real(p))
+    learning = [p for p in plain if p.requires_grad and p.numel()]
     rounding = size * max(torch.finfo(t.dtype).eps for t in (*learning, *along.values()))
 
     def total(found: Mapping[str, Tensor]) -> Tensor:

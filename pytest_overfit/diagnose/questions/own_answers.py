@@ -120,6 +120,8 @@ def own_answers(
     handles: list[Any] = []
     try:
         for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+                continue
             handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True))
             handles.append(module.register_forward_hook(recorder.leave))
         forward()

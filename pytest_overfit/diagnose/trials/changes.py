@@ -249,7 +249,8 @@ def rescaled(name: str, factor: float) -> Callable[[RunContext], contextlib.Abst
 
     @contextlib.contextmanager
     def block(context: RunContext) -> Iterator[None]:
-        module = dict(context.task.model.named_modules()).get(name)
+        model = context.task.model
+        module = dict(model.named_modules()).get("" if name == type(model).__name__ else name)
         if module is None:
             raise Unanswerable(f"{name} is no module of the model")
         handle = module.register_forward_hook(
