@@ -28,6 +28,7 @@ TAKEN_AWAY: Mapping[str, TrialKind] = {
     "optimizer-hyperparameter": "default settings",
     "output-scale": "rescaled",
 }
+SYMPTOM = 0.5  # weight up to which a cause says where a run ended rather than why
 SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
 
 
@@ -80,4 +81,4 @@ def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:
         rank = STRENGTHS.index("observed")
     elif cause.strength == "shown" and cause.weight >= SURE:
         rank = 0
-    return rank, rank > 0 and not cause.certain, -cause.weight
+    return rank, rank > 0 and not (cause.certain and cause.weight > SYMPTOM), -cause.weight

@@ -141,7 +141,7 @@ def _shut_gates(evidence: Evidence) -> Iterator[Cause]:
             f"gates start shut (biases of {number(biases[0].size)})",
             "start the biases of the gates at 0, the forget gate's at 1",
             evidence={"output": gates[0].high},
-            weight=0.93,
+            weight=0.96,
         )
 
 

@@ -142,6 +142,9 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
     elif cut.by == "torch.no_grad":
         how = f"they run without gradients, at {cut.where}"
         change = f"call them outside of torch.no_grad(){meant}"
+    elif cut.by == "numpy":
+        how = f"the numbers go through numpy in {cut.where}, which keeps no graph"
+        change = f"compute that with torch, without detach() and numpy(){meant}"
     else:
         how = f"{cut.by} cuts the graph in {cut.where}"
         change = f"leave out {cut.by} in {cut.where}{meant}"

@@ -22,6 +22,7 @@ CUTTING = {"detach": ".detach()", "detach_": ".detach_()", "data": ".data", "ite
            "__gt__": ">", "__lt__": "<", "__ge__": ">=", "__le__": "<=", "__eq__": "==", "tensor": "tensor()",
            "as_tensor": "as_tensor()", "from_numpy": "from_numpy()"}  # fmt: skip
 MOST_CUTS = 200
+LEAVING_TORCH, NUMPY = ("numpy", "__array__", "tolist"), "numpy"
 CHECKPOINTS = ("torch.utils.checkpoint", "fairscale.nn.checkpoint", "deepspeed.runtime.activation_checkpointing")
 
 
@@ -85,6 +86,8 @@ class StepGraph:
     def called(self, name: str, frame: FrameType, given: Iterable[Any], out: Any, *, kept: bool, region: str) -> None:
         """An operation has run; ``kept`` says whether gradients were on."""
         self.estimates |= name in ("argmax", "argmin") and region != LOSS
+        if name in LEAVING_TORCH:
+            self._left_torch(given)
         tensors = [t for t in tensors_in(list(given), depth=2) if t.requires_grad]
         if not tensors:
             return
@@ -106,6 +109,12 @@ class StepGraph:
             place = region if region == LOSS else f"module {region}"
             where = f"{place}, {line}" if line else place
             self.cuttings += [_Cutting(CUTTING[name], where, t, out) for t in tensors]
+
+    def _left_torch(self, given: Iterable[Any]) -> None:
+        """``x.detach().numpy()``: without the first one the second raises."""
+        for cutting in self.cuttings:
+            if any(cutting.out is thing for thing in given):
+                cutting.by = NUMPY
 
     def _passed_through(self, tensors: list[Tensor], given: Iterable[Any]) -> None:
         """``x + (f(x) - x).detach()``: the value of f(x) with the gradient of x."""

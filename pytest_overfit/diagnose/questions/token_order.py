@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from torch import Tensor
 from pytest_overfit.diagnose.evidence import Leak
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 
-FOLLOWING_NUDGE = 0.05  # of an argument's deviation
-FOLLOWS = 0.5  # what passes through a code of half as many numbers, or fewer, follows by less
+NUDGE = 1e-3  # of an argument's deviation
+NONE = 1e-2  # of the largest singular value of a Jacobian
+MOST_DIRECTIONS = 32  # each costs one forward pass, and only of an argument that is the target
 
 
 def measure_order(
@@ -131,7 +133,7 @@ def copied(
     """An argument beside others, or columns of one, that are what the loss compares with.
 
     What reconstructs its input compares with it too, through a code or beside a condition: an argument as a whole is a
-    leak where the output follows it number by number.
+    leak where all of it reaches the output.
     """
     for target in targets:
         answers = [o for o in base if o.shape == target.shape or (target.dim() == 1 and o.shape[:1] == target.shape)]
@@ -156,10 +158,21 @@ def copied(
 
 
 def _follows(call: ModelCall, tensor: Tensor, output: Tensor) -> bool:
-    """Whether an output moves as an argument of its shape does, by the least squares slope of the one on the other."""
+    """Whether what an output makes of an argument of its shape has as many dimensions: it passed through no code.
+
+    By the rank of a sample's Jacobian along random directions.
+    """
+    numbers = tensor[0].numel()
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-    nudge = FOLLOWING_NUDGE * tensor.detach().std() * noise
-    (moved,) = call.again(lambda t: tensor.detach() + nudge if t is tensor else t)
-    change = (moved - output).double()
-    return float((change * nudge).sum()) > FOLLOWS * float(nudge.double().square().sum())
+    columns = []
+    for _ in range(min(numbers, MOST_DIRECTIONS)):
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+        other = tensor.detach() + NUDGE * tensor.detach().std() * noise
+        (moved,) = call.again(partial(_exchanged_one, tensor, other))
+        columns.append((moved - output)[0].double().reshape(-1))
+    slopes = torch.stack(columns, 1)
+    return int(torch.linalg.matrix_rank(slopes, rtol=NONE)) == len(columns)
+
+
+def _exchanged_one(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor

@@ -188,8 +188,8 @@ class TrainedModel:
             with evaluating_mode(on.task.model):
                 return forward(batch)
 
-        batch, mixed, steps = on.task.batch, self.found.mixed, self.traced.steps if self.traced is not None else ()
-        if on.step is not None and any(len(step.differentiated) > 1 for step in steps):
+        batch, mixed = on.task.batch, self.found.mixed
+        if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other samples in each")
         apart = mixed is not None and mixed <= MOVED
         targets = [] if self.traced is None or self.traced.tracer.reordered else self.targets
@@ -199,6 +199,10 @@ class TrainedModel:
         in_order = apart and passed_as_they_are(batch, calls, ())
         return measure_pairs(forward, evaluated, batch, self.samples, in_order=in_order)
 
+    def _has_several_backwards(self, on: RunContext) -> bool:
+        steps = self.traced.steps if self.traced is not None else ()
+        return on.step is not None and any(len(step.differentiated) > 1 for step in steps)
+
     def _blind(self, on: RunContext) -> tuple[Slope, ...]:
         def forward() -> tuple[Heard, Terms]:
             seed_everything(on.seed)
@@ -206,6 +210,8 @@ class TrainedModel:
 
         if on.task.precision.enabled:
             raise Unanswerable("autocast rounds what is to be compared")
+        if self._has_several_backwards(on):
+            raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
         found = measure_output_slopes(forward, on.task.model)
         if found:  # at the start as well, or it is no way in which the model is built

@@ -200,7 +200,9 @@ def _like(optimizers: Sequence[Optimizer], parameters: list[nn.Parameter]) -> Op
         return None
     given = optimizers[0].param_groups[0]
     takes = [name for name in inspect.signature(type(optimizers[0])).parameters if name in given and name != "params"]
-    return type(optimizers[0])(parameters, **{name: given[name] for name in takes})
+    settings = {name: given[name] for name in takes}
+    settings["lr"] = given.get("initial_lr", given["lr"])  # a schedule has come to its end
+    return type(optimizers[0])(parameters, **settings)
 
 
 def unfrozen(context: RunContext) -> contextlib.AbstractContextManager[Any]:
