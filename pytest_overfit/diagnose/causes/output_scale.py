@@ -135,8 +135,8 @@ result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max
 ```
 
 - **Symptom**: the loss stays at the size of the targets.
-- **Evidence**: proven: it passes with the output multiplied. Where no trial was made, the sizes of outputs from module to
-  module, against what the loss wants.
+- **Evidence**: proven: it passes with the output multiplied. Where no trial was made, the sizes of outputs from
+  module to module, against what the loss wants.
 - **Fix**: remove the factor, or learn it.
 """,
 )

@@ -67,7 +67,8 @@ def _untied_by_method(root: nn.Module, module: nn.Module, said_by: str) -> Itera
 
 def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie]:
     """The one table and the one linear layer that have the same shape."""
-    weighted = [(n, m, m.weight) for n, m in module.named_modules() if is_a(m, nn.Embedding, nn.Linear)]
+    layers = [(n, m) for n, m in module.named_modules() if is_a(m, nn.Embedding, nn.Linear)]
+    weighted = [(n, m, m.weight) for n, m in layers if is_a(m.weight, Tensor)]
     pairs = [
         (f"{prefix}{layer}.weight", f"{prefix}{table}.weight", a, b)
         for layer, linear, a in weighted
