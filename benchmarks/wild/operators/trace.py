@@ -118,7 +118,7 @@ class Trace:
             return False
         if self.more is None:
             return True
-        return bool(more) and more[0] * self.rows == shape[0] * (self.rows + 1)
+        return more is not None and len(more) > 0 and more[0] * self.rows == shape[0] * (self.rows + 1)
 
     def places(self, fits: Callable[[ModuleCall], bool]) -> list[ModuleCall]:
         """Parts of the model, not all of it, that fit."""
