@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
 from pytest_overfit.diagnose.questions.tensors import is_real
 
@@ -210,10 +210,6 @@ def _is_of_no_sample(call: ModelCall, batched: list[tuple[str, Tensor]], base: l
     )
 
 
-def _one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    return new if tensor is old else tensor
-
-
 def _mixed_in_pairs(
     call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int
 ) -> float | None:
@@ -231,7 +227,7 @@ def _mixed_in_pairs(
         return None
     for _, tensor in batched:
         changed = _first_exchanged(tensor)
-        (other,) = call.again(partial(_one_exchanged, tensor, changed))
+        (other,) = call.again(partial(one_exchanged, tensor, changed))
         before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
         moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
         if moved > 10 * MOVED and not _as_a_whole(before, after):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Leak
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 
 NUDGE = 1e-3  # of an argument's deviation
 NONE = 1e-2  # of the largest singular value of a Jacobian
@@ -168,11 +168,7 @@ def _follows(call: ModelCall, tensor: Tensor, output: Tensor) -> bool:
     for _ in range(min(numbers, MOST_DIRECTIONS)):
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         other = tensor.detach() + NUDGE * tensor.detach().std() * noise
-        (moved,) = call.again(partial(_exchanged_one, tensor, other))
+        (moved,) = call.again(partial(one_exchanged, tensor, other))
         columns.append((moved - output)[0].double().reshape(-1))
     slopes = torch.stack(columns, 1)
     return int(torch.linalg.matrix_rank(slopes, rtol=NONE)) == len(columns)
-
-
-def _exchanged_one(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    return new if tensor is old else tensor
