@@ -202,7 +202,8 @@ def _inspect_views(data: TrainerData) -> str:
         raise PairError(DUMMY, where=f"{data.where}, the first batch", allowed="a pair that was loaded")
     arrays = [batch[key][0].float().cpu().numpy() for key in keys]
     report = check_views([CheckedView(f"view {i}", *view) for i, view in enumerate(zip(*arrays, strict=True))])
-    if causes := causes_of_source(data.section, batch):
+    causes, not_asked = causes_of_source(data.section, batch)
+    if causes:
         first = causes[0]
         raise PairError(
             "; ".join((f"{first.observed} (cause: {first.id}, {first.strength})", *report.problems)),
@@ -216,7 +217,7 @@ def _inspect_views(data: TrainerData) -> str:
             where=f"{data.where}, the first batch",
             hint="look at the files that the loader opens, and at its conventions: world2cam, OpenCV axes, z-depth",
         )
-    return f"{len(report.frames)} views of a batch: {report.headline()}"
+    return "; ".join([f"{len(report.frames)} views of a batch: {report.headline()}", *(n.text() for n in not_asked)])
 
 
 def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:

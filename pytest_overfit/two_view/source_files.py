@@ -11,7 +11,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.errors import PairError
-from pytest_overfit.errors.asking import Questions
+from pytest_overfit.errors.asking import NotAsked, Questions
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.two_view.diagnose.source_causes import RULES
 from pytest_overfit.two_view.diagnose.source_views import SourceSeen
@@ -48,10 +48,13 @@ def look_at_source(section: Mapping[str, Any], batch: Mapping[str, Any]) -> Sour
     )
 
 
-def causes_of_source(section: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """What is certainly wrong with a batch, by its files; nothing where they could not be compared."""
-    seen = Questions().ask(ASKED, lambda: look_at_source(section, batch), otherwise=None)
-    return () if seen is None else tuple(_causes(seen))
+def causes_of_source(
+    section: Mapping[str, Any], batch: Mapping[str, Any]
+) -> tuple[tuple[Cause, ...], tuple[NotAsked, ...]]:
+    """What is certainly wrong with a batch, by its files; and what of that could not be asked."""
+    questions = Questions()
+    seen = questions.ask(ASKED, lambda: look_at_source(section, batch), otherwise=None)
+    return () if seen is None else tuple(_causes(seen)), tuple(questions.not_asked)
 
 
 def source_family(sample: Sample) -> tuple[Family, ...]:
