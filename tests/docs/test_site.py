@@ -1,0 +1,230 @@
+"""The pages as a site: it builds without a warning, its links lead somewhere, and what it shows is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.sessions import HANGS, REPOSITORY, keep_modules, outcomes
+
+DOCS = REPOSITORY / "docs"
+README = REPOSITORY / "README.md"
+PAGES = sorted([*DOCS.glob("*.md"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "examples").rglob("*.md")])
+RUN = re.compile(r"(?:^<!-- exit (?P<code>\d) -->\n)?^```bash\n(?P<lines>.*?)^```$", re.DOTALL | re.MULTILINE)
+LANGUAGES = ("bash", "python", "yaml")
+OWN_TESTS = {  # page -> who runs its blocks, beside this file
+    "causes.md": "tests/docs/test_causes.py",
+    "forms.md": "tests/docs/test_snippets.py",
+    "trainers.md": "tests/docs/test_trainers.py",
+    "trainers-hydra.md": "tests/docs/test_trainers_hydra.py",
+    "reading-a-report.md": "tests/docs/test_reading.py",
+    "distributed.md": "tests/trainer",
+    "CONTRIBUTING.md": "tests/plugin/test_criteria_of_others.py",
+    "README.md": ".ci/run",
+}
+HERE = ("config.md", "first-test.md", "ci.md", "guide.md", "guide.zh.md")
+
+
+@pytest.fixture(autouse=True)
+def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions inside the test keep torch."""
+    keep_modules(monkeypatch)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The blocks of a page in one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run(*command: str, at: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command as a user types it, with the programs of this environment first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return subprocess.run(
+        command,
+        cwd=at,
+        env={**kept, "PATH": path, "PYTHONPATH": str(REPOSITORY), **environment},
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=False,
+    )
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page is in the table of contents, every link between pages and to a heading leads somewhere."""
+    built = run(
+        sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", str(tmp_path / "site"), at=REPOSITORY
+    )
+    assert (built.returncode, built.stderr) == (0, "")
+    assert (tmp_path / "site" / "guide.zh.html").exists()
+
+
+def test_a_dead_link_would_fail_the_site(tmp_path: Path) -> None:
+    """A page that links to a heading which is not there."""
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(REPOSITORY / "CHANGELOG.md", tmp_path)
+    with (tmp_path / "docs" / "faq.md").open("a", encoding="utf-8") as page:
+        page.write("\n[nowhere](passing.md#nowhere)\n")
+    built = run(sys.executable, "-m", "sphinx", "-W", "-q", "docs", str(tmp_path / "site"), at=tmp_path)
+    assert built.returncode != 0
+    assert "nowhere" in built.stderr
+
+
+def dead(page: Path) -> list[str]:
+    """The links of a page to files that are not there; those of the site's own markup are Sphinx's to check."""
+    linked = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    return [link for link in linked if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    """From the folder of the page."""
+    assert dead(page) == []
+
+
+def test_a_dead_link_to_a_file_is_found(tmp_path: Path) -> None:
+    """Its name is told."""
+    (tmp_path / "page.md").write_text("[a](page.md#there) [b](gone.md) [c](https://example.org)", encoding="utf-8")
+    assert dead(tmp_path / "page.md") == ["gone.md"]
+
+
+@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")], ids=lambda page: page.name)
+def test_every_block_is_run_by_somebody(page: Path) -> None:
+    """What only shows a command has the language console or text."""
+    if not any(blocks(page, language) for language in LANGUAGES) or page.name in HERE:
+        return
+    runner = REPOSITORY / OWN_TESTS[page.name]
+    assert runner.exists()
+
+
+def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+    """At most 150 lines; a machine runs its two bash blocks."""
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    main, suite = blocks(README, "bash")
+    assert main.splitlines() == [
+        "pip install -c constraints.txt .",
+        "pytest --overfit-config example_configs/single_pair_test.yaml",
+    ]
+    assert suite.splitlines() == ['pip install -c constraints.txt ".[test]"', "pytest -q -n auto"]
+
+
+def test_the_failure_of_the_readme_is_what_a_session_prints(pytester: pytest.Pytester) -> None:
+    """Its test with the learning rate that its text names, number for number but for the digits."""
+    (shown,) = [block for block in blocks(README, "text") if block.startswith("E ")]
+    code = next(block for block in blocks(README, "python") if "def test_" in block)
+    pytester.makepyfile(code.replace("CrossEntropyLoss())", "CrossEntropyLoss(), lr=1e-5)"))
+    result = pytester.runpytest_inprocess("-p", "no:randomly")
+    result.assert_outcomes(failed=1)
+    told = [line for line in result.outlines if line.startswith("E ")]
+
+    def without_digits(lines: list[str]) -> list[str]:
+        return [re.sub(r"[\d.]+(e-?\d+)?", "N", line).rstrip() for line in lines]
+
+    assert without_digits(told)[: len(shown.splitlines())] == without_digits(shown.splitlines())
+
+
+def test_the_first_tests_pass(pytester: pytest.Pytester) -> None:
+    """The blocks of the page are one file."""
+    pytester.makepyfile("\n\n".join(blocks(DOCS / "first-test.md", "python")))
+    pytester.runpytest_inprocess("-p", "no:randomly").assert_outcomes(passed=2)
+
+
+def test_both_guides_have_the_same_commands() -> None:
+    """And as many sections."""
+    english, chinese = DOCS / "guide.md", DOCS / "guide.zh.md"
+    for language in ("bash", "text"):
+        assert blocks(english, language) == blocks(chinese, language)
+    sections = [page.read_text(encoding="utf-8").count("\n## ") for page in (english, chinese)]
+    assert sections[0] == sections[1] == 8
+
+
+def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
+    """Its blocks, one after the other in an empty folder."""
+    said = {}
+    for match in RUN.finditer((DOCS / "guide.md").read_text(encoding="utf-8")):
+        done = run("bash", "-e", "-c", match["lines"], at=tmp_path, OMP_NUM_THREADS="1")
+        assert done.returncode == int(match["code"] or 0), f"{match[0]}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+        said[match["lines"]] = (done.stdout, match["code"])
+    assert list(said) == blocks(DOCS / "guide.md", "bash")
+    (failing,) = [out for out, code in said.values() if code]
+    assert "why: " in failing
+    assert "实验记录" in next((tmp_path / "overfit_report" / "runs").glob("*/record.md")).read_text(encoding="utf-8")
+
+
+def test_the_config_of_a_team_is_read(pytester: pytest.Pytester) -> None:
+    """Model and loss of a package of the team's own, with the keys of the page."""
+    (config,) = blocks(DOCS / "config.md", "yaml")
+    pytester.makepyfile(
+        **{
+            "my_package/__init__": """
+                from pytest_overfit.two_view.reference import MultitaskLoss, TwoViewTransformer
+
+                class MyTwoViewModel(TwoViewTransformer): ...
+                class MyLoss(MultitaskLoss): ...
+            """
+        }
+    )
+    pytester.makefile(".yaml", single_pair_test=config)
+    made = run(sys.executable, "-m", "pytest_overfit.cli", "pair", "create", "--render", at=pytester.path)
+    assert made.returncode == 0, made.stderr
+    settings = (
+        "img_size=112",
+        "overfit.budget.max_steps=3",
+        'optim.frozen_module_names=["*aggregator.frame_blocks.0*"]',
+    )
+    result = pytester.runpytest_inprocess(
+        "--overfit-config=single_pair_test.yaml",
+        *(f"--overfit-set={each}" for each in settings),
+        "--overfit-log-dir=logs",
+    )
+    found = outcomes(result)
+    assert {found[name] for name in ("config", "pair", "loader", "finite")} == {"passed"}
+
+
+STEPS = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
+
+
+def test_the_action_runs_tests_and_keeps_a_report(tmp_path: Path) -> None:
+    """Its script, with what a workflow hands over."""
+    code = next(block for block in blocks(README, "python") if "def test_" in block)
+    (tmp_path / "test_model.py").write_text(code, encoding="utf-8")
+    asked = {"TESTS": "test_model.py\n", "CONFIG": "", "ARGS": "-q -x", "DEVICE": "cpu", "REPORT": "a report"}
+    done = run("bash", "-eo", "pipefail", "-c", STEPS[1]["run"], at=tmp_path, **asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"index.html", "junit.xml"} <= {path.name for path in (tmp_path / "a report").iterdir()}
+
+
+def test_the_action_says_that_nothing_was_asked(tmp_path: Path) -> None:
+    """No config and no test would be a gate that judges nothing."""
+    done = run(
+        "bash",
+        "-eo",
+        "pipefail",
+        "-c",
+        STEPS[1]["run"],
+        at=tmp_path,
+        TESTS="",
+        CONFIG="",
+        ARGS="",
+        DEVICE="",
+        REPORT="r",
+    )
+    assert (done.returncode, done.stdout.strip()) == (4, "::error::give config or tests")
+
+
+def test_the_workflow_of_the_page_fits_the_action() -> None:
+    """Every input that it sets is one."""
+    (workflow,) = blocks(DOCS / "ci.md", "yaml")
+    steps = yaml.safe_load(workflow)["jobs"]["overfit"]["steps"]
+    action = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))
+    assert set(steps[-1]["with"]) <= set(action["inputs"])
+    assert len(workflow.splitlines()) <= 11
