@@ -47,12 +47,41 @@ def command_of(session: SessionState, title: str) -> str:
 
 
 def environment() -> Mapping[str, str]:
-    """What a run runs on; nothing of the environment's variables."""
+    """What a run runs on, and the commit it was started in; nothing of the environment's variables."""
+    commit = commit_of(Path.cwd())
     return {
         "pytest-overfit": version("pytest-overfit"),
         "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "pytest": pytest.__version__,
         "torch": version("torch"),
         "numpy": version("numpy"),
+        **({"commit": commit} if commit else {}),
     }
+
+
+def commit_of(folder: Path) -> str:
+    """The commit that is checked out where a folder lies, as its files say, in 12 signs; empty where there is none.
+
+    Example:
+        >>> commit_of(Path("/"))
+        ''
+    """
+    with suppress(OSError, UnicodeError):
+        found = [at / ".git" for at in (folder, *folder.parents) if (at / ".git").exists()]
+        if not found:
+            return ""
+        git = found[0]
+        if git.is_file():  # a work tree, or a submodule
+            git = found[0].parent / git.read_text(encoding="utf-8").partition(":")[2].strip()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        name = head.removeprefix("ref: ")
+        common = git / (git / "commondir").read_text(encoding="utf-8").strip() if (git / "commondir").is_file() else git
+        if name != head:
+            packed = common / "packed-refs"
+            lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+            listed = [line.split()[0] for line in lines if line.endswith(f" {name}")]
+            loose = common / name
+            head = loose.read_text(encoding="utf-8").strip() if loose.is_file() else "".join(listed[:1])
+        return head[:12] if all(sign in "0123456789abcdef" for sign in head) else ""
+    return ""

@@ -85,9 +85,10 @@ class SessionRecords:
         """The verdict beside the saved run; with limits on what may have changed, one finding more."""
         if self.saved is None or verdict.interrupted:
             return verdict, None
+        from pytest_overfit.plugin.provenance import environment
         from pytest_overfit.report.record.saved import compare, regression
 
-        comparison = compare(self.saved, title, call, verdict, self.wanted.allowed)
+        comparison = compare(self.saved, title, call, verdict, self.wanted.allowed, environment())
         if self.wanted.allowed:
             verdict = replace(verdict, findings=(*verdict.findings, regression(comparison)))
         return verdict, comparison

@@ -14,7 +14,8 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 
 Kind = Literal["training", "validation", "saved run"]
-COLORS = ("#3987d4", "#dd7a1f", "#1f9e89", "#a06cd5", "#d64f6f", "#8c9a1e", "#b5699b", "#9a7350", "#2ba6c4", "#7d8793")
+# Okabe and Ito (2008), told apart without red and green, darkened where a thin line on paper would be too faint.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3a9bd1", "#6a4c93", "#8c564b", "#7f8c1a", "#7d8793")
 MOST_GROUPS = len(COLORS)
 
 
@@ -57,7 +58,7 @@ class Mark:
 class Switch:
     """An entry of the legend: the lines whose ``field`` has this value are shown or hidden by it.
 
-    ``color`` is that of a name, ``look`` that of a kind of line.
+    ``color`` is that of a name, ``look`` that of a kind of line. What is not ``on`` is hidden until a reader asks.
     """
 
     field: Literal["name", "kind", "seed"]
@@ -65,6 +66,7 @@ class Switch:
     label: str
     color: str = ""
     look: str = ""
+    on: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ class Chart:
     def switches(self) -> tuple[Switch, ...]:
         """Names in their colours, kinds and seeds, each where there is more than one of them."""
         names = dict.fromkeys((line.name, line.color) for line in self.lines)
+        strong = {line.name for line in self.lines if line.strong}
         kinds = dict.fromkeys([*(line.kind for line in self.lines), *(["limit"] if self.bounds else [])])
         seeds = dict.fromkeys(line.seed for line in self.lines if line.seed is not None)
         return (
-            *(Switch("name", name, name, color) for name, color in names if len(names) > 1),
+            *(Switch("name", name, name, color, on=name in strong) for name, color in names if len(names) > 1),
             *(Switch("kind", kind, kind, look=kind.split()[0]) for kind in kinds if len(kinds) > 1),
             *(Switch("seed", str(seed), f"seed {seed}") for seed in seeds if len(seeds) > 1),
         )

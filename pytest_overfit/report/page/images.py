@@ -20,17 +20,21 @@ CAPTIONS = {
 }
 _FRAME = re.compile(r"frame_(\d{1,6})_(\w+)\.png")
 _PLAIN = re.compile(r"[\w.-]+\.png")
+_SCALE = re.compile(rb"(-?[\d.e+-]{1,12}) (-?[\d.e+-]{1,12})(?: (\w{1,20}))?")
+_CHUNK = b"tEXtscale\0"
+_MOST = 1024  # bytes of the head, in which the text stands before the pixels
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG file beside the page."""
+    """One PNG file beside the page; ``scale`` is what its first and last colour stand for, and their unit."""
 
     file: str
     caption: str
     width: int
     height: int
+    scale: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,26 +70,31 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Pictures:
     frames: dict[int, Frame] = {}
     others, missing = [], []
     for name in names:
-        size = _size(folder / name) if _PLAIN.fullmatch(name) else None
-        if size is None:
+        known = _head(folder / name) if _PLAIN.fullmatch(name) else None
+        if known is None:
             missing.append(name)
         elif (match := _FRAME.fullmatch(name)) and match[2] in CAPTIONS:
             frame = frames.setdefault(int(match[1]), Frame(int(match[1])))
-            frame.panels[match[2]] = Picture(name, CAPTIONS[match[2]], *size)
+            frame.panels[match[2]] = Picture(name, CAPTIONS[match[2]], *known)
         else:
             caption = name.removesuffix(".png").replace("_", " ").capitalize()
-            others.append(Picture(name, caption, *size))
+            others.append(Picture(name, caption, *known))
     return Pictures(tuple(frames[number] for number in sorted(frames)), tuple(others), tuple(missing))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height out of the head of a PNG file."""
+def _head(path: Path) -> tuple[int, int, tuple[str, str, str] | None] | None:
+    """Width, height and scale out of the head of a PNG file; None where it is none."""
     try:
         with open_regular(path) as file:
-            head = file.read(24)
+            head = file.read(_MOST)
     except (OSError, OverfitError):
         return None
     if len(head) < 24 or not head.startswith(_SIGNATURE):
         return None
     width, height = struct.unpack(">II", head[16:24])
-    return (width, height) if 0 < width < 65536 and 0 < height < 65536 else None
+    if not (0 < width < 65536 and 0 < height < 65536):
+        return None
+    at = head.find(_CHUNK)
+    length = int.from_bytes(head[at - 4 : at], "big") if at > 0 else 0
+    said = _SCALE.fullmatch(head[at + len(_CHUNK) : at + 4 + length]) if at > 0 else None
+    return width, height, (said[1].decode(), said[2].decode(), (said[3] or b"").decode()) if said else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.charts import levels
@@ -35,6 +35,12 @@ class Row:
     points: str
     limit_height: float | None
 
+    @property
+    def order(self) -> tuple[float, float, float]:
+        """What its columns of steps, margin and time are sorted by."""
+        margin = float(self.margin[1].rstrip("x") or "inf") if self.margin[1][:1].isdigit() else float("inf")
+        return (float("inf") if self.steps_to_pass is None else self.steps_to_pass, margin, self.seconds)
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -43,6 +49,8 @@ class Overview:
     rows: tuple[Row, ...]
     counts: Mapping[str, int]
     written: str
+    commands: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def badge(self) -> str:
@@ -60,7 +68,14 @@ def overview_of(documents: Sequence[Document]) -> Overview:
     rows = [_row(document) for document in documents]
     rows.sort(key=lambda row: (ORDER.index(row.badge), row.title, row.href))
     counts = {name: sum(row.badge == name for row in rows) for name in ORDER}
-    return Overview(tuple(rows), counts, max((document.written for document in documents), default=""))
+    counts["errors"] = sum(document.verdict == "failed" and not document.records for document in documents)
+    commands = tuple(dict.fromkeys(document.command for document in documents if document.command))
+    shared = set.intersection(*(set(document.environment.items()) for document in documents)) if documents else set()
+    ordered = (
+        {name: value for name, value in documents[0].environment.items() if (name, value) in shared} if shared else {}
+    )
+    written = max((document.written for document in documents), default="")
+    return Overview(tuple(rows), counts, written, commands, ordered)
 
 
 def _row(document: Document) -> Row:

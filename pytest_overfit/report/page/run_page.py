@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,14 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.charts import Chart, chart_data, charts_of
 from pytest_overfit.report.page.coverage import ModuleCoverage, by_module
-from pytest_overfit.report.page.images import Pictures, pictures_of
+from pytest_overfit.report.page.images import Picture, Pictures, pictures_of
 from pytest_overfit.report.record.document import Document, SettingRow
 from pytest_overfit.report.record.folder import RECORD
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
+CAMERAS = "cameras.png"
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,31 @@ class RunView:
     @cached_property
     def pictures(self) -> Pictures:
         return pictures_of(self.folder, self.document.pictures)
+
+    @property
+    def telling(self) -> Picture | None:
+        """The picture that shows what was missed: the cameras, or the depth error of the frame that is furthest off."""
+        names = {finding.name for finding in self.missed}
+        cameras = next((each for each in self.pictures.others if each.file == CAMERAS), None)
+        if "camera" in names or ("prediction" in names and "depth" not in names):
+            return cameras
+        if not names & {"depth", "prediction"} or self.record is None:
+            return None
+        off = {frame.frame: frame.abs_rel or 0.0 for frame in self.record.predictions}
+        frames = [frame for frame in self.pictures.frames if "depth_error" in frame.panels]
+        worst = max(frames, key=lambda frame: off.get(frame.number, 0.0), default=None)
+        return None if worst is None else worst.panels["depth_error"]
+
+    @property
+    def telling_numbers(self) -> str:
+        """The same in words, of every frame that is off."""
+        return next((finding.observed for finding in self.missed if finding.name == "prediction"), "")
+
+    @property
+    def prediction_limits(self) -> Mapping[str, float]:
+        """Key of ``FramePrediction`` -> the limit that its value was held against, as the settings have it."""
+        given = self.document.setting_values.get("overfit.criteria.prediction", "")
+        return {name: float(limit) for name, limit in re.findall(r"(\w+) ([\d.][\d.e-]*)", given)}
 
     @cached_property
     def modules(self) -> tuple[ModuleCoverage, ...]:

@@ -23,6 +23,16 @@ from pytest_overfit.text.table import margin_text
 from pytest_overfit.untrusted.files import read_regular
 
 INDEX, ASSETS = "index.html", "assets"
+PREDICTION_COLUMNS = (
+    ("abs_rel", "AbsRel"),
+    ("delta_1_25", "δ < 1.25"),
+    ("mae", "MAE (normalised)"),
+    ("mae_metres", "MAE (m)"),
+    ("rotation_deg", "Rotation (°)"),
+    ("translation_deg", "Translation (°)"),
+    ("translation_metres", "Translation (m)"),
+    ("fov_deg", "Field of view (°)"),
+)
 OWN = ("page.css", "page.js", "charts.js")
 BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
@@ -120,5 +130,5 @@ def _environment() -> Environment:
         margin_share=words.margin_share,
         problems=problems_of,
     )
-    environment.globals.update(strengths=words.STRENGTHS, record_file=RECORD)
+    environment.globals.update(strengths=words.STRENGTHS, record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
     return environment

@@ -78,13 +78,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against the saved run of the same test: what moved, and the saved curves to lay over the new ones."""
+    """A run against the saved run of the same test: what moved, and the saved curves to lay over the new ones.
+
+    ``otherwise`` is what the two ran on that is not the same: name -> then and now.
+    """
 
     name: str
     saved: str
     changes: tuple[Change, ...] = ()
     curves: Mapping[str, Curve] = field(default_factory=dict)
     note: str | None = None
+    otherwise: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

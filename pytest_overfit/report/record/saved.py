@@ -125,12 +125,18 @@ def saved_of(name: str, documents: Sequence[Document], *, when: str, before: Sav
 
 
 def compare(
-    saved: Saved, title: str, call: int, result: OverfitResult, allowed: Mapping[str, float] | None = None
+    saved: Saved,
+    title: str,
+    call: int,
+    result: OverfitResult,
+    allowed: Mapping[str, float] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Comparison:
     """A result against the saved runs of the same test.
 
     Args:
         allowed: quantity -> how many times as large it may be.
+        environment: what this run ran on.
 
     Raises:
         OverfitError: a quantity of ``allowed`` is none of this run's.
@@ -145,7 +151,9 @@ def compare(
     for name, most in (allowed or {}).items():
         _refuse(name, {change.quantity: change for change in changes})
         changes = [replace(change, allowed=most) if change.quantity == name else change for change in changes]
-    return Comparison(saved.name, saved.saved, tuple(changes), then.curves)
+    now, old = environment or {}, saved.environment
+    otherwise = {name: (old[name], now[name]) for name in now if name in old and old[name] != now[name]}
+    return Comparison(saved.name, saved.saved, tuple(changes), then.curves, otherwise=otherwise)
 
 
 def _refuse(name: str, changes: Mapping[str, Change]) -> None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 Panel: TypeAlias = npt.NDArray[np.uint8]
 Colour: TypeAlias = tuple[int, int, int]
@@ -23,17 +24,18 @@ INK: Colour = (32, 36, 42)
 FAINT: Colour = (104, 110, 120)
 PAPER: Colour = (255, 255, 255)
 FINE = 4  # lines are drawn on so many times the pixels, and averaged
-# Every 15th colour of Google's Turbo (A. Mikhailov, 2019), from blue over green to red.
-_TURBO = np.frombuffer(
+# Every 15th colour of viridis (N. Smith, S. van der Walt, 2015, CC0), from dark violet over green to yellow: equal
+# steps of a number are equal steps to the eye, in grey and for the colour-blind too.
+_VIRIDIS = np.frombuffer(
     bytes.fromhex(
-        "30123b3f3e9c4666dd458cfd2fb2f41ad4d022ebaa52fa7a8bff4bb7f735dbe236f5c53afea130f9751de84b0cce2d04a916017a0403"
+        "440154471669472a79433c843c4d8a355d8c2e6c8e287a8e23898d1e978a20a5852eb27c45bf6f64cb5d88d547afdc2ed7e219fde724"
     ),
     np.uint8,
 ).reshape(-1, 3)
 
 
 def coloured(values: npt.NDArray[Any], low: float, high: float, valid: npt.NDArray[np.bool_] | None = None) -> Panel:
-    """Numbers (H, W) as colours from blue (`low`) over green to red (`high`); what is not valid or finite is grey.
+    """Numbers (H, W) as colours from dark violet (`low`) over green to yellow (`high`); the rest is grey.
 
     Example:
         >>> coloured(np.array([[0.0, 1.0, np.nan]]), 0.0, 1.0)[0, 2].tolist()
@@ -41,8 +43,8 @@ def coloured(values: npt.NDArray[Any], low: float, high: float, valid: npt.NDArr
     """
     finite = np.isfinite(values)
     share = np.clip((np.where(finite, values, low) - low) / max(high - low, 1e-12), 0, 1)
-    places = np.linspace(0, 1, len(_TURBO))
-    channels = [np.interp(share, places, channel) for channel in _TURBO.T]
+    places = np.linspace(0, 1, len(_VIRIDIS))
+    channels = [np.interp(share, places, channel) for channel in _VIRIDIS.T]
     panel: Panel = np.stack(channels, axis=-1).round().astype(np.uint8)
     panel[~(finite if valid is None else valid & finite)] = INVALID
     return panel
@@ -174,16 +176,21 @@ def wrapped(text: str, size: int, room: float, *, lines: int) -> list[str]:
     return found
 
 
-def save_png(path: Path, panel: Panel) -> None:
+def save_png(path: Path, panel: Panel, scale: str = "") -> None:
     """Writes a PNG file; one that is there is replaced at once, never half written.
+
+    Args:
+        scale: what the first and the last colour stand for, and the unit (``0.5 1.3 m``), kept in the file's text.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    fresh = path.parent / f".{uuid4().hex}.part"
+    fresh, said = path.parent / f".{uuid4().hex}.part", PngInfo()
+    if scale:
+        said.add_text("scale", scale)
     try:
         with fresh.open("xb") as file:
-            Image.fromarray(panel).save(file, format="PNG")
+            Image.fromarray(panel).save(file, format="PNG", pnginfo=said)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

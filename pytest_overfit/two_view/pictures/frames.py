@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_overfit.two_view.pictures.cameras import cameras_panel
 from pytest_overfit.two_view.pictures.drawing import INVALID, Panel, coloured, save_png
@@ -42,9 +43,10 @@ def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = []
+    meant = {f"frame_{picture.frame}/{name}": text for picture in pictures for name, text in _scales(picture).items()}
     for name, panel in picture_panels(pictures).items():
         names.append(f"{name.replace('/', '_')}.png")
-        save_png(folder / names[-1], panel)
+        save_png(folder / names[-1], panel, meant.get(name, ""))
     return tuple(names)
 
 
@@ -59,13 +61,32 @@ def panels(picture: FramePicture) -> dict[str, Panel]:
     except in the predicted depth, which has a value everywhere.
     """
     valid = picture.valid
-    low, high = np.percentile(picture.truth[valid], [1, 99]) if valid.any() else (0.0, 1.0)
+    low, high = _depth_range(picture)
     drawn = {"image": picture.image, "depth_true": coloured(picture.truth, low, high, valid)}
     if picture.predicted is not None:
         drawn["depth_predicted"] = coloured(picture.predicted, low, high)
         error = np.abs(picture.predicted - picture.truth)
         drawn["depth_error"] = coloured(error, 0.0, ERROR_SCALE, valid)
     if picture.confidence is not None:
-        finite = np.nan_to_num(picture.confidence)
-        drawn["confidence"] = coloured(picture.confidence, float(finite.min()), float(finite.max()))
+        drawn["confidence"] = coloured(picture.confidence, *_confidence_range(picture.confidence))
     return drawn
+
+
+def _depth_range(picture: FramePicture) -> tuple[float, float]:
+    """What the first and the last colour of both depths stand for."""
+    low, high = np.percentile(picture.truth[picture.valid], [1, 99]) if picture.valid.any() else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def _confidence_range(confidence: npt.NDArray[np.float32]) -> tuple[float, float]:
+    finite = np.nan_to_num(confidence)
+    return float(finite.min()), float(finite.max())
+
+
+def _scales(picture: FramePicture) -> dict[str, str]:
+    """Panel -> what its first and its last colour stand for, and the unit: a share of the scene's mean distance."""
+    depth = "{:.4g} {:.4g} normalised".format(*_depth_range(picture))
+    said = {"depth_true": depth, "depth_predicted": depth, "depth_error": f"0 {ERROR_SCALE:.4g} normalised"}
+    if picture.confidence is not None:
+        said["confidence"] = "{:.4g} {:.4g}".format(*_confidence_range(picture.confidence))
+    return said

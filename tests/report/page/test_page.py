@@ -62,7 +62,9 @@ def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], Do
     for frame in document.result.record.predictions:
         assert frame.abs_rel is not None
         assert frame.delta_1_25 is not None
-        assert f"{frame.frame} {number(frame.abs_rel)} {number(frame.delta_1_25)}" in text
+        allowed = r"(?: allowed [<>] [\d.]+)?"
+        row = f"{frame.frame} {re.escape(number(frame.abs_rel))}{allowed} {re.escape(number(frame.delta_1_25))}"
+        assert re.search(row, text)
     for module in by_module(document.result.record.parameters):
         assert f"{module.name} {len(module.parameters)}" in text
         assert number(module.moved) in text

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import axe_playwright_python
 import pytest
 
 from pytest_overfit.judge.finding import number
@@ -17,6 +18,7 @@ from pytest_overfit.settings.criteria import Limit
 from tests.report.page.pages import compared, write_pictures
 from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
 
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
 PLOTS = "overfitCharts.map((box) => box.plot)"
 HARMLESS = ("log", "info", "debug")
@@ -124,7 +126,7 @@ def test_the_legend_hides_a_term_by_keyboard(reader: Reader) -> None:
     page = reader.open(passing())
     seen = "overfitCharts[0].drawn.filter((item) => item.name === 'loss_camera').map((item) => item.glyph.visible)"
     assert set(page.evaluate(seen)) == {True}
-    assert len(page.evaluate(seen)) == 5
+    assert len(page.evaluate(seen)) == 6  # with its name at the end
     button = page.get_by_role("button", name="loss_camera", exact=True)
     button.focus()
     page.keyboard.press("Enter")
@@ -309,3 +311,52 @@ def test_everything_is_reached_by_keyboard(reader: Reader) -> None:
         !(element.getAttribute("aria-label") || element.textContent.trim() || element.alt || element.labels?.length))"""
     assert page.evaluate(f"{unnamed}.map((element) => element.outerHTML)") == []
     assert page.locator("section:not([aria-labelledby]):not([aria-label])").count() == 0
+
+
+@pytest.mark.parametrize(
+    "reader", [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}], indirect=True
+)
+def test_no_page_has_a_problem_of_accessibility(reader: Reader) -> None:
+    """What axe-core finds on the overview and on every kind of run page: contrast, names, roles, order."""
+    for document in (None, passing(), frozen_trunk(), broken("head_swapped_late", (0, 1, 2)), hostile()):
+        page = reader.open(document)
+        assert axe_problems(page) == []
+
+
+def test_a_problem_of_accessibility_is_found(reader: Reader) -> None:
+    """A picture without a text."""
+    page = reader.open()
+    page.evaluate("document.querySelector('main').append(new Image())")
+    assert [problem.partition(":")[0] for problem in axe_problems(page)] == ["image-alt"]
+
+
+def axe_problems(page: Any) -> list[str]:
+    """What axe-core says of the page as it is, beside its canvases."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]} {each['nodes'][0].get('failureSummary')}" for each in found
+    ]
+
+
+def test_runs_are_sorted_by_a_heading(reader: Reader) -> None:
+    """By time, and the other way round; a screen reader is told which."""
+    page = reader.open()
+    seconds = "[...document.querySelectorAll('[data-run]')].map((row) => Number(row.dataset.seconds))"
+    head = page.get_by_role("columnheader", name="Time")
+    for way in ("ascending", "descending"):
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == way
+        found = page.evaluate(seconds)
+        assert found == sorted(found, reverse=way == "descending")
+
+
+def test_terms_without_a_limit_are_hidden_at_first(reader: Reader) -> None:
+    """And each that has one carries its name at its end."""
+    document = frozen_trunk()
+    page = reader.open(document)
+    pressed = "[data-chart=losses] [data-field=name][aria-pressed=true]"
+    names = f"[...document.querySelectorAll('{pressed}')].map((button) => button.textContent)"
+    assert set(page.evaluate(names)) == {"objective", *document.limits}
+    visible = "overfitCharts[0].drawn.filter((item) => item.glyph.visible && item.name).map((item) => item.name)"
+    assert set(page.evaluate(visible)) == {"objective", *document.limits}

@@ -39,6 +39,14 @@
     return { axis: "linear", height, labels };
   }
 
+  // Where the lines that a limit is on end, for their names.
+  function endsOf(chart) {
+    return chart.lines.filter((line) => line.kind === "training" && line.strong && !line.steps).flatMap((line) => {
+      const row = line.values.findLastIndex((value) => value !== null);
+      return row < 0 ? [] : [{ line, step: chart.steps[row], value: line.values[row] }];
+    });
+  }
+
   function frame(chart, y) {
     const ink = cssValue("--ink-2"), faint = cssValue("--line");
     const plot = Bokeh.Plotting.figure({
@@ -59,7 +67,10 @@
     plot.toolbar.logo = null;
     plot.toolbar.autohide = true;
     plot.toolbar.stylesheets = [":host(.bk-inner) { background: none; opacity: 1; }"];
+    const named = document.documentElement.clientWidth > 600 && endsOf(chart).length > 1;
+    const last = Math.max(2, ...chart.lines.map((line) => (line.steps ?? chart.steps).at(-1) ?? 1));
     plot.x_range.range_padding = 0.02;
+    if (named) plot.x_range = new Bokeh.Range1d({ start: 1 - 0.02 * last, end: 1.14 * last });
     const finger = window.matchMedia("(pointer: coarse)").matches;  // which scrolls the page
     plot.toolbar.active_drag = finger ? null : plot.toolbar.tools.find((tool) => tool.type === "BoxZoomTool");
     for (const axis of [...plot.xaxes, ...plot.yaxes]) {
@@ -188,6 +199,28 @@
     });
   }
 
+  // The name of a line at its end, where it is read without a legend; names that would meet move apart.
+  function drawEnds(plot, chart, y) {
+    const ends = endsOf(chart).map((end) => ({ ...end, height: y.height(end.value) }));
+    if (ends.length < 2) return [];
+    const up = (end) => (y.axis === "log" ? Math.log10(end.height) : end.height);
+    ends.sort((a, b) => up(a) - up(b));
+    const heights = chart.lines.filter((line) => line.strong).flatMap((line) => line.values).filter((value) => value !== null)
+      .map((value) => up({ height: y.height(value) }));
+    const room = (TALL - 70) / ((Math.max(...heights) - Math.min(...heights)) || 1);
+    let last = -Infinity;
+    return ends.map((end) => {
+      const at = up(end) * room, shifted = Math.max(at, last + 13);
+      last = shifted;
+      const label = new Bokeh.Label({
+        x: end.step, y: end.height, x_offset: 6, y_offset: shifted - at, text: told(end.line), text_color: end.line.color,
+        text_font: "system-ui, sans-serif", text_font_size: "11px", text_baseline: "middle",
+      });
+      plot.add_layout(label);
+      return { name: end.line.name, kind: "training", seed: end.line.seed, glyph: label };
+    });
+  }
+
   class ChartBox {
     constructor(box, chart) {
       this.box = box;
@@ -197,6 +230,7 @@
       this.scale = chart.scale;
       this.drawn = [];
       for (const button of box.querySelectorAll("[data-field]")) {
+        if (button.getAttribute("aria-pressed") !== "true") this.off.add(`${button.dataset.field} ${button.dataset.value}`);
         button.addEventListener("click", () => this.flip(button));
       }
       for (const input of box.querySelectorAll("input[data-scale]")) {
@@ -216,6 +250,7 @@
         ...drawShared(plot, chart, y),
         ...chart.lines.filter((line) => line.steps).flatMap((line) => drawOwn(plot, line, y)),
         ...drawMarks(plot, chart, y),
+        ...(document.documentElement.clientWidth > 600 ? drawEnds(plot, chart, y) : []),
       ];
       this.plot = plot;
       this.show();

@@ -25,6 +25,26 @@
     apply();  // a browser keeps what was typed when a page is loaded again
   }
 
+  // A heading that can be sorted by becomes a button; a second press turns the order round.
+  function sortRuns() {
+    const table = document.querySelector("table.runs");
+    for (const head of table?.querySelectorAll("[data-sort]") ?? []) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const key = head.dataset.sort, up = head.getAttribute("aria-sort") !== "ascending";
+        for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const number = (row) => (row.dataset[key] === "inf" ? Infinity : Number(row.dataset[key]));
+        const less = (a, b) => (key === "title" ? a.dataset.title.localeCompare(b.dataset.title) : number(a) - number(b) || 0);
+        const rows = [...table.tBodies[0].rows].sort((a, b) => (up ? less(a, b) : less(b, a)));
+        table.tBodies[0].append(...rows);
+      });
+    }
+  }
+
   function slideDepths() {
     for (const input of document.querySelectorAll("[data-slider]")) {
       const apply = () => {
@@ -61,6 +81,7 @@
   }
 
   filterRuns();
+  sortRuns();
   slideDepths();
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
