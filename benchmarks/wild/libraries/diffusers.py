@@ -188,7 +188,7 @@ def networks_of_noise() -> Iterator[Program]:
 
 
 def transformers() -> Iterator[Program]:
-    """Transformers on patches of latents."""
+    """Transformers on patches of latents, and of embeddings."""
     attention = "attention norm residual"
     size = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8, "patch_size": 2}
     yield program(
@@ -234,6 +234,12 @@ def transformers() -> Iterator[Program]:
         attention,
         lr=3e-3,
     )  # fmt: skip
+    yield from prior()
+
+
+def prior() -> Iterator[Program]:
+    """A transformer on embeddings, which tells an embedding."""
+    attention = "attention norm residual"
     yield program(
         "PriorTransformer",
         lambda: diffusers.PriorTransformer(

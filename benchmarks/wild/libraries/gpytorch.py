@@ -147,6 +147,11 @@ def programs() -> Iterator[Program]:
     yield program("ExactGP-mixture", lambda: Exact(*wave(), spectral()), wave, exact_loss, -0.3)
     yield program("ExactGP-multitask", Tasks, two_waves, exact_loss, -0.5)
     yield program("ExactGP-deep_kernel", Deep, plane, exact_loss, 0.5, lr=0.02)
+    yield from variational_ones()
+
+
+def variational_ones() -> Iterator[Program]:
+    """Processes on a few points, by their evidence."""
     yield program(
         "ApproximateGP",
         lambda: Sparse(

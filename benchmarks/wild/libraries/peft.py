@@ -149,6 +149,13 @@ def updates() -> Iterator[Program]:
         0.5,
         f"{TEXT} causal",
     )
+    yield from kin_of_lora()
+
+
+def kin_of_lora() -> Iterator[Program]:
+    """Updates of other forms."""
+    classify: dict[str, Any] = {"task_type": "SEQ_CLS"}
+    both = ["query", "value"]
     yield program(
         "LoHaModel",
         bert,

@@ -141,6 +141,12 @@ def programs() -> Iterator[Program]:
         given=given,
         traits=flow,
     )
+    yield from inferred()
+
+
+def inferred() -> Iterator[Program]:
+    """An autoencoder and a process, by their evidence."""
+    given = {"unbounded": True}
     yield Program(
         "pyro/TraceMeanField_ELBO",
         "pyro",

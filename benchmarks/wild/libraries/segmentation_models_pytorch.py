@@ -90,7 +90,6 @@ def labelled_images() -> dict[str, Tensor]:
 
 def programs() -> Iterator[Program]:
     """Decoders, then losses on one of them."""
-    multiclass = losses.DiceLoss("multiclass", ignore_index=255)
     entropy = by(lambda logits, labels: F.cross_entropy(logits, labels, ignore_index=255))
     yield program(
         "Unet", lambda: smp.Unet(**SMALL, decoder_channels=(32, 16, 16, 8, 8)), binary, dice_and_entropy, 0.04
@@ -113,6 +112,13 @@ def programs() -> Iterator[Program]:
         0.02,
         f"{CONV} terms dict tuple labels",
     )
+    yield from other_decoders()
+
+
+def other_decoders() -> Iterator[Program]:
+    """Other decoders, most with a loss of their own."""
+    multiclass = losses.DiceLoss("multiclass", ignore_index=255)
+    entropy = by(lambda logits, labels: F.cross_entropy(logits, labels, ignore_index=255))
     yield program(
         "UnetPlusPlus",
         lambda: smp.UnetPlusPlus(**SMALL, decoder_channels=(32, 16, 16, 8, 8)),

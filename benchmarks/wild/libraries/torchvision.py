@@ -174,6 +174,12 @@ def programs() -> Iterator[Program]:
         "image conv norm batchnorm terms tuple labels",
         steps=20,
     )
+    yield from classifiers()
+
+
+def classifiers() -> Iterator[Program]:
+    """Classes of images and of a video."""
+    images = lambda size=32, count=6: (normal(count, 3, size, size), classes(count, 3))  # noqa: E731
     yield program(
         "ShuffleNetV2",
         lambda: shufflenetv2.ShuffleNetV2([1, 1, 1], [8, 16, 32, 32, 64], num_classes=3),

@@ -57,7 +57,7 @@ def clip() -> tuple[Tensor, Tensor]:
 
 
 def programs() -> Iterator[Program]:
-    """Images, sequences and videos."""
+    """Images, then sequences and videos."""
     yield program("ViT", lambda: ViT(**SIZE))
     yield program(
         "ViT-dropout",
@@ -103,6 +103,11 @@ def programs() -> Iterator[Program]:
         "PiT",
         lambda: pit.PiT(image_size=32, patch_size=8, dim=16, num_classes=COUNT, depth=(1, 1), heads=2, mlp_dim=32),
     )
+    yield from of_other_shapes()
+
+
+def of_other_shapes() -> Iterator[Program]:
+    """Images of other sizes, a sequence and a video."""
     yield program(
         "MobileViT",
         lambda: mobile_vit.MobileViT(

@@ -9,12 +9,23 @@ nonlinearity that is missing.
 
 from __future__ import annotations
 
-from benchmarks.wild.operators import architecture, data, graph, later, loop, losses, masks, optimizers
+from benchmarks.wild.operators import (
+    architecture,
+    data,
+    graph,
+    held_back,
+    held_back_training,
+    later,
+    loop,
+    losses,
+    masks,
+    optimizers,
+)
 from benchmarks.wild.operators.operator import Operator
 
 OPERATORS: tuple[Operator, ...] = tuple(
     each
-    for module in (loop, optimizers, graph, losses, architecture, masks, data, later)
+    for module in (loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training)
     for each in vars(module).values()
     if isinstance(each, Operator)
 )

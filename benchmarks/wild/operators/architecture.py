@@ -14,11 +14,11 @@ from benchmarks.wild.operators.rewrite import Forward, exchange_in, on_output, o
 from benchmarks.wild.operators.trace import ACTIVATIONS, ATTENTION, SOFTMAX, ModuleCall
 
 
-def _choose(at: Site, places: list[ModuleCall]) -> str | None:
+def choose(at: Site, places: list[ModuleCall]) -> str | None:
     return at.choose.choice(places).name if places else None
 
 
-def _of_type(s: Setup, at: Site, *types: type[nn.Module]) -> list[str]:
+def of_type(s: Setup, at: Site, *types: type[nn.Module]) -> list[str]:
     """The parts that were called and are exactly of one of these types or a subclass."""
     return [
         each.name for each in at.trace.places(lambda call: True) if isinstance(s.model.get_submodule(each.name), types)
@@ -28,7 +28,7 @@ def _of_type(s: Setup, at: Site, *types: type[nn.Module]) -> list[str]:
 @operator("swapped", "batch-mixing")
 def batch_first_swapped(s: Setup, at: Site) -> str | None:
     """A recurrent or attention layer takes the batch for time: batch_first is the other way."""
-    names = _of_type(s, at, nn.RNNBase, nn.MultiheadAttention)
+    names = of_type(s, at, nn.RNNBase, nn.MultiheadAttention)
     if not names:
         return None
     name = at.choose.choice(names)
@@ -71,8 +71,8 @@ def attention_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing")
 def normalised_over_batch(s: Setup, at: Site) -> str | None:
     """A layer norm takes its mean and deviation over the batch."""
-    names = at.trace.of_samples() & set(_of_type(s, at, nn.LayerNorm))
-    if (name := _choose(at, at.trace.places(lambda call: call.name in names))) is None:
+    names = at.trace.of_samples() & set(of_type(s, at, nn.LayerNorm))
+    if (name := choose(at, at.trace.places(lambda call: call.name in names))) is None:
         return None
 
     def forward(inner: Forward, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def mean_over_batch(s: Setup, at: Site) -> str | None:
     """A mean is taken over the batch in place of another axis: all samples go on with the same features."""
     names = at.trace.of_samples()
     places = at.trace.places(lambda call: call.graph and len(call.went or ()) == 2 and call.name in names)
-    if (name := _choose(at, places)) is None:
+    if (name := choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out.mean(0, keepdim=True).expand_as(out))
     return f"{name}: mean over dim 0"
@@ -115,7 +115,7 @@ def heads_viewed(s: Setup, at: Site) -> str | None:
 @operator("mode", "stochastic", "mode-gap", needs="dropout")
 def dropout_always_on(s: Setup, at: Site) -> str | None:
     """F.dropout without training=self.training: it stays on in evaluation."""
-    names = [n for n in _of_type(s, at, nn.Dropout) if s.model.get_submodule(n).p > 0]  # type: ignore[operator]
+    names = [n for n in of_type(s, at, nn.Dropout) if s.model.get_submodule(n).p > 0]  # type: ignore[operator]
     if not names or not at.trace.repeats:
         return None
     name = at.choose.choice(names)
@@ -124,16 +124,16 @@ def dropout_always_on(s: Setup, at: Site) -> str | None:
     return f"{name}: F.dropout(x, {layer.p})"
 
 
-def _batch_norms(s: Setup, at: Site) -> list[str]:
+def batch_norms(s: Setup, at: Site) -> list[str]:
     """Batch norms that are trained: a teacher's may do as it likes."""
     trained = {call.name for call in at.trace.places(lambda call: call.graph)}
-    return [n for n in _of_type(s, at, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) if n in trained]
+    return [n for n in of_type(s, at, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) if n in trained]
 
 
 @operator("mode", "batch-mixing", "mode-gap", needs="batchnorm")
 def batch_statistics_always(s: Setup, at: Site) -> str | None:
     """A batch norm normalises by the batch in evaluation too."""
-    names = _batch_norms(s, at)
+    names = batch_norms(s, at)
     if not names:
         return None
     name = at.choose.choice(names)
@@ -146,7 +146,7 @@ def batch_statistics_always(s: Setup, at: Site) -> str | None:
 @operator("mode", "mode-gap", needs="batchnorm")
 def momentum_zero(s: Setup, at: Site) -> str | None:
     """The running statistics of a batch norm never follow: momentum 0."""
-    names = _batch_norms(s, at)
+    names = batch_norms(s, at)
     if not names:
         return None
     name = at.choose.choice(names)
@@ -159,7 +159,7 @@ def momentum_zero(s: Setup, at: Site) -> str | None:
 def noise_left_on(s: Setup, at: Site) -> str | None:
     """Noise is added to features in every call, in evaluation too."""
     places = at.trace.places(lambda call: call.graph and call.below > 0)
-    if not at.trace.repeats or (name := _choose(at, places)) is None:
+    if not at.trace.repeats or (name := choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out + 0.5 * out.detach().std() * torch.randn_like(out))
     return f"{name}: noise"
@@ -175,7 +175,7 @@ def _sequence(at: Site) -> str | None:
             and call.went[1 if len(call.went) == 3 else 2] > 2
         )
     )
-    return _choose(at, places)
+    return choose(at, places)
 
 
 @operator("order", "mode-gap")
@@ -248,7 +248,7 @@ def bias_dead(s: Setup, at: Site) -> str | None:
 def part_scaled_away(s: Setup, at: Site) -> str | None:
     """The output of a part is multiplied by a millionth."""
     places = at.trace.places(lambda call: call.graph and call.below > 0 and len(call.went or ()) > 1)
-    if (name := _choose(at, places)) is None:
+    if (name := choose(at, places)) is None:
         return None
     on_output(s.model.get_submodule(name), lambda out: out * 1e-6)
     return f"{name}: x 1e-6"

@@ -13,7 +13,7 @@ from benchmarks.wild.operators.rewrite import Forward, override
 from benchmarks.wild.operators.trace import leaves
 
 
-def _inputs(s: Setup, at: Site) -> list[tuple[str, Tensor]]:
+def float_inputs(s: Setup, at: Site) -> list[tuple[str, Tensor]]:
     """The tensors of floating point that the model gets as they stand in the batch."""
     return [(path, each) for path, each in leaves(s.batch) if path in at.trace.inputs and each.is_floating_point()]
 
@@ -21,7 +21,7 @@ def _inputs(s: Setup, at: Site) -> list[tuple[str, Tensor]]:
 @operator("scale", "input-scale", counts=BREAKING)
 def inputs_not_normalised(s: Setup, at: Site) -> str | None:
     """The inputs have an offset and a scale of thousands."""
-    found = _inputs(s, at)
+    found = float_inputs(s, at)
     if not found:
         return None
     path, tensor = found[0]
@@ -32,7 +32,7 @@ def inputs_not_normalised(s: Setup, at: Site) -> str | None:
 @operator("dtype", "degenerate-batch", "label-conflict", "input-scale", needs="image")
 def integer_division(s: Setup, at: Site) -> str | None:
     """The image is divided by 255 as whole numbers: all of it is zero."""
-    found = [(path, each) for path, each in _inputs(s, at) if each.dim() == 4]
+    found = [(path, each) for path, each in float_inputs(s, at) if each.dim() == 4]
     if not found:
         return None
     path, image = found[0]
@@ -44,7 +44,7 @@ def integer_division(s: Setup, at: Site) -> str | None:
 @operator("place", "batch-changes")
 def batch_changed_in_place(s: Setup, at: Site) -> str | None:
     """The model normalises its input in place, in every step once more."""
-    found = _inputs(s, at)
+    found = float_inputs(s, at)
     if not found:
         return None
     path, given = found[0]

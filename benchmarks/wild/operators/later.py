@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torch.utils import _pytree
 
 from benchmarks.wild.operators.operator import BREAKING, Setup, Site, operator
-from benchmarks.wild.operators.rewrite import Forward, exchange_loss, on_output, override
+from benchmarks.wild.operators.rewrite import Forward, exchange_loss, on_output, override, stepping, train_step
 from benchmarks.wild.operators.targets import told_tokens
 from benchmarks.wild.operators.trace import leaves
 
@@ -19,18 +18,7 @@ from benchmarks.wild.operators.trace import leaves
 @operator("count", "no-step", "lr-schedule", counts=BREAKING)
 def steps_only_at_first(s: Setup, at: Site) -> str | None:
     """The optimizer steps in the first five batches alone, as under ``if epoch == 0``."""
-    count = [0]
-
-    def step(model: nn.Module, batch: Any, optimizer: Optimizer) -> Tensor:
-        optimizer.zero_grad()
-        loss = at.program.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        count[0] += 1
-        if count[0] <= 5:
-            optimizer.step()
-        return loss.detach()
-
-    s.step = step
+    s.step = train_step(at.program.loss, update=stepping(lambda count: count <= 5))
     return "the train step: optimizer.step() in the first 5 steps"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmarks.wild.operators.operator import BREAKING, Setup, Site, operator
+from benchmarks.wild.operators.rewrite import stepping, train_step
 
 STEP = "the train step"
 
@@ -212,18 +213,7 @@ def accumulation_never_steps(s: Setup, at: Site) -> str | None:
 @operator("count", "no-step", "grad-accumulation")
 def steps_every_tenth(s: Setup, at: Site) -> str | None:
     """Gradients are set to zero in every step and applied in every tenth: nine of ten are thrown away."""
-    count = [0]
-
-    def step(model: nn.Module, batch: Any, optimizer: Optimizer) -> Tensor:
-        optimizer.zero_grad()
-        loss = at.program.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        count[0] += 1
-        if count[0] % 10 == 0:
-            optimizer.step()
-        return loss.detach()
-
-    s.step = step
+    s.step = train_step(at.program.loss, update=stepping(lambda count: count % 10 == 0))
     return f"{STEP}: optimizer.step() every tenth time"
 
 

@@ -14,7 +14,7 @@ from benchmarks.wild.operators.targets import first_target, is_read
 from benchmarks.wild.operators.trace import LossCall, leaf, leaves
 
 
-def _first(at: Site, *functions: str) -> int | None:
+def first_call(at: Site, *functions: str) -> int | None:
     """The number of the first call with a graph of one of these functions, by default of any."""
     for number, call in enumerate(at.trace.losses):
         if call.grad and (not functions or call.function in functions):
@@ -22,9 +22,9 @@ def _first(at: Site, *functions: str) -> int | None:
     return None
 
 
-def _rows(at: Site, *functions: str) -> tuple[int, int] | None:
+def paired_rows(at: Site, *functions: str) -> tuple[int, int] | None:
     """The first call whose output and target have the same number of rows, at least two, and that number."""
-    number = _first(at, *functions)
+    number = first_call(at, *functions)
     if number is None:
         return None
     call = at.trace.losses[number]
@@ -44,7 +44,7 @@ BINARY = ("binary_cross_entropy_with_logits",)
 @operator("doubled", "double-activation")
 def softmax_doubled(s: Setup, at: Site) -> str | None:
     """Cross entropy gets what a softmax has already been applied to."""
-    if (number := _first(at, "cross_entropy")) is None:
+    if (number := first_call(at, "cross_entropy")) is None:
         return None
     exchange_loss(s, number, lambda func, out, target, **rest: func(out.softmax(1), target, **rest))
     return "the loss: softmax before cross_entropy"
@@ -53,7 +53,7 @@ def softmax_doubled(s: Setup, at: Site) -> str | None:
 @operator("doubled", "double-activation")
 def sigmoid_doubled(s: Setup, at: Site) -> str | None:
     """The loss on logits gets what a sigmoid has already been applied to."""
-    if (number := _first(at, *BINARY)) is None:
+    if (number := first_call(at, *BINARY)) is None:
         return None
     exchange_loss(s, number, lambda func, out, target, **rest: func(out.sigmoid(), target, **rest))
     return "the loss: sigmoid before binary_cross_entropy_with_logits"
@@ -62,7 +62,7 @@ def sigmoid_doubled(s: Setup, at: Site) -> str | None:
 @operator("swapped", "loss-sign", "target-mismatch")
 def binary_arguments_swapped(s: Setup, at: Site) -> str | None:
     """The target is given as logits, and the logits as target."""
-    if (number := _first(at, *BINARY)) is None:
+    if (number := first_call(at, *BINARY)) is None:
         return None
     exchange_loss(s, number, lambda func, out, target, **rest: func(target, out, **rest))
     return "the loss: arguments of binary_cross_entropy_with_logits"
@@ -71,7 +71,7 @@ def binary_arguments_swapped(s: Setup, at: Site) -> str | None:
 @operator("swapped", "target-mismatch", "unsupervised", "term-missing")
 def target_is_another_input(s: Setup, at: Site) -> str | None:
     """The output is compared with another tensor of the batch that has the target's shape."""
-    if (number := _first(at, *REGRESSION)) is None:
+    if (number := first_call(at, *REGRESSION)) is None:
         return None
     wanted = at.trace.losses[number].target
     if (right := first_target(s.batch, wanted)) is None:
@@ -92,7 +92,7 @@ def target_is_another_input(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing", "target-mismatch")
 def classes_over_batch(s: Setup, at: Site) -> str | None:
     """The loss normalises over the samples in place of the classes."""
-    if (found := _rows(at, "cross_entropy")) is None or not _classes(at.trace.losses[found[0]]):
+    if (found := paired_rows(at, "cross_entropy")) is None or not _classes(at.trace.losses[found[0]]):
         return None
 
     def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
@@ -105,7 +105,7 @@ def classes_over_batch(s: Setup, at: Site) -> str | None:
 @operator("axis", "batch-mixing", "target-mismatch")
 def viewed_for_permuted(s: Setup, at: Site) -> str | None:
     """The output (N, C) is reshaped to (C, N) where it should be permuted, on its way into the loss."""
-    found = _rows(at)
+    found = paired_rows(at)
     if found is None or len(at.trace.losses[found[0]].output) < 2 or at.trace.losses[found[0]].output[1] < 2:
         return None
 
@@ -120,7 +120,7 @@ def viewed_for_permuted(s: Setup, at: Site) -> str | None:
 @operator("axis", "broadcast", "target-mismatch", "batch-mixing")
 def broadcast_against_target(s: Setup, at: Site) -> str | None:
     """The output (N, 1, ...) is compared with the target (N, ...): every sample with every other."""
-    if (found := _rows(at, *REGRESSION)) is None:
+    if (found := paired_rows(at, *REGRESSION)) is None:
         return None
     exchange_loss(s, found[0], lambda func, out, target, **rest: (out.unsqueeze(1) - target).square().mean())
     return "the loss: (N, 1, ...) against (N, ...)"
@@ -129,7 +129,7 @@ def broadcast_against_target(s: Setup, at: Site) -> str | None:
 @operator("rows", "target-mismatch", "batch-changes", "stochastic")
 def targets_shuffled(s: Setup, at: Site) -> str | None:
     """The targets are shuffled in every step, the inputs are not."""
-    if (found := _rows(at)) is None:
+    if (found := paired_rows(at)) is None:
         return None
 
     def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
@@ -142,7 +142,7 @@ def targets_shuffled(s: Setup, at: Site) -> str | None:
 @operator("rows", "target-mismatch", "unsupervised", "term-missing")
 def first_target_for_all(s: Setup, at: Site) -> str | None:
     """Every sample is compared with the target of the first."""
-    if (found := _rows(at)) is None:
+    if (found := paired_rows(at)) is None:
         return None
     exchange_loss(s, found[0], lambda func, out, target, **rest: func(out, target[:1].expand_as(target), **rest))
     return "the loss: target[:1] for all rows"
@@ -151,7 +151,7 @@ def first_target_for_all(s: Setup, at: Site) -> str | None:
 @operator("rows", "unsupervised", "term-missing")
 def second_half_ignored(s: Setup, at: Site) -> str | None:
     """The loss reads the first half of the rows."""
-    if (found := _rows(at)) is None:
+    if (found := paired_rows(at)) is None:
         return None
     half = found[1] // 2
     exchange_loss(s, found[0], lambda func, out, target, **rest: func(out[:half], target[:half], **_part(rest, half)))
@@ -161,7 +161,7 @@ def second_half_ignored(s: Setup, at: Site) -> str | None:
 @operator("rows", "unsupervised", "term-missing")
 def last_row_ignored(s: Setup, at: Site) -> str | None:
     """The loss reads all rows but the last, as range(len(x) - 1) does."""
-    if (found := _rows(at)) is None:
+    if (found := paired_rows(at)) is None:
         return None
     end = found[1] - 1
     exchange_loss(s, found[0], lambda func, out, target, **rest: func(out[:end], target[:end], **_part(rest, end)))
@@ -171,7 +171,7 @@ def last_row_ignored(s: Setup, at: Site) -> str | None:
 @operator("rows", "unsupervised", "term-missing", "wrong-backward")
 def rows_detached(s: Setup, at: Site) -> str | None:
     """The second half of the rows counts in the loss and gives no gradient."""
-    if (found := _rows(at)) is None:
+    if (found := paired_rows(at)) is None:
         return None
     half = found[1] // 2
 
@@ -193,7 +193,7 @@ def _part(rest: dict[str, Any], end: int) -> dict[str, Any]:
 @operator("rows", "unsupervised", "term-missing")
 def class_ignored(s: Setup, at: Site) -> str | None:
     """One class of the targets has the weight 0."""
-    number = _first(at, "cross_entropy")
+    number = first_call(at, "cross_entropy")
     if number is None or not _classes(call := at.trace.losses[number]):
         return None
     there = sorted({int(each) for each in call.target.flatten() if 0 <= int(each) < call.output[1]})
@@ -213,7 +213,7 @@ def class_ignored(s: Setup, at: Site) -> str | None:
 @operator("mask", "vacuous", "loss-clamped")
 def loss_mask_empty(s: Setup, at: Site) -> str | None:
     """The mask of the loss selects nothing, and its sum is clamped to 1 before the division."""
-    if len(at.trace.losses) != 1 or (number := _first(at)) is None:
+    if len(at.trace.losses) != 1 or (number := first_call(at)) is None:
         return None
 
     def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
@@ -240,7 +240,7 @@ def loss_divided(s: Setup, at: Site) -> str | None:
 @operator("scale", "target-scale", counts=BREAKING)
 def targets_in_millimetres(s: Setup, at: Site) -> str | None:
     """The targets are a thousand times what they should be."""
-    if (number := _first(at, *REGRESSION)) is None:
+    if (number := first_call(at, *REGRESSION)) is None:
         return None
     wanted = at.trace.losses[number].target
     for path, tensor in leaves(s.batch):
@@ -253,7 +253,7 @@ def targets_in_millimetres(s: Setup, at: Site) -> str | None:
 @operator("place", "output-range", "saturation", "loss-floor")
 def output_activated(s: Setup, at: Site) -> str | None:
     """A sigmoid follows the last layer of a regression whose targets are not between 0 and 1."""
-    number = _first(at, *REGRESSION)
+    number = first_call(at, *REGRESSION)
     if (
         number is None
         or 0 <= float(at.trace.losses[number].target.min()) <= float(at.trace.losses[number].target.max()) <= 1
@@ -268,7 +268,7 @@ def output_activated(s: Setup, at: Site) -> str | None:
 
 def _next_tokens(at: Site) -> tuple[int, str, int] | None:
     """The call of cross entropy whose targets are the next tokens, the tokens' path, and how many targets a row has."""
-    number = _first(at, "cross_entropy")
+    number = first_call(at, "cross_entropy")
     if number is None:
         return None
     target = at.trace.losses[number].target.flatten()

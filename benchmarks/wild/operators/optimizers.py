@@ -14,7 +14,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [each for each in model.parameters() if each.requires_grad]
 
 
-def _split(s: Setup, at: Site) -> tuple[str, list[nn.Parameter], list[nn.Parameter]] | None:
+def split_parameters(s: Setup, at: Site) -> tuple[str, list[nn.Parameter], list[nn.Parameter]] | None:
     """A part of the model that holds at most half of the parameter tensors, its parameters, and the others."""
     count = len(trainable(s.model))
     places = at.trace.places(lambda call: 0 < call.below <= count // 2)
@@ -29,7 +29,7 @@ def _split(s: Setup, at: Site) -> tuple[str, list[nn.Parameter], list[nn.Paramet
 @operator("optimizer", "optimizer-coverage")
 def part_not_optimized(s: Setup, at: Site) -> str | None:
     """The parameters of one part of the model are not given to the optimizer."""
-    if (split := _split(s, at)) is None:
+    if (split := split_parameters(s, at)) is None:
         return None
     name, _, others = split
     s.optimizer = at.optimizer(others)
@@ -39,7 +39,7 @@ def part_not_optimized(s: Setup, at: Site) -> str | None:
 @operator("optimizer", "lr-group")
 def group_rate_zero(s: Setup, at: Site) -> str | None:
     """One parameter group has a learning rate of 0."""
-    if (split := _split(s, at)) is None:
+    if (split := split_parameters(s, at)) is None:
         return None
     name, inside, others = split
     s.optimizer = at.optimizer([{"params": others}, {"params": inside, "lr": 0.0}])

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.wild.operators.operator import Setup
+from benchmarks.wild.operators.operator import Setup, Step
 from benchmarks.wild.operators.trace import PAIRS, pair_of
 
 Forward = Callable[..., Any]
@@ -109,6 +110,40 @@ def exchange_target(setup: Setup, number: int, choose: Callable[[Any, Tensor], T
             return inner(model, batch)
 
     setup.loss = loss
+
+
+def train_step(
+    loss: Callable[[nn.Module, Any], Tensor],
+    *,
+    before: Callable[[nn.Module, Any], None] = lambda model, batch: None,
+    backward: Callable[[Tensor], None] = lambda value: value.backward(),  # type: ignore[no-untyped-call]
+    update: Callable[[Optimizer], object] = lambda optimizer: optimizer.step(),
+    after: Callable[[nn.Module, Any], None] = lambda model, batch: None,
+) -> Step:
+    """The usual train step, with one of its lines exchanged or one more at its beginning or end."""
+
+    def step(model: nn.Module, batch: Any, optimizer: Optimizer) -> Tensor:
+        before(model, batch)
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        backward(value)
+        update(optimizer)
+        after(model, batch)
+        return value.detach()
+
+    return step
+
+
+def stepping(when: Callable[[int], bool]) -> Callable[[Optimizer], None]:
+    """An update that is made in some of the steps; they are counted from 1."""
+    count = [0]
+
+    def update(optimizer: Optimizer) -> None:
+        count[0] += 1
+        if when(count[0]):
+            optimizer.step()
+
+    return update
 
 
 def parent_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -21,6 +21,8 @@ PAIRS: tuple[Callable[..., Tensor], ...] = (
 )  # fmt: skip
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 ATTENTION = (F.scaled_dot_product_attention,)
+FILLS = (torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_)
+LOW = -1e4  # a score below this one lets nothing through
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU)
 Shape = tuple[int, ...]
 
@@ -68,12 +70,22 @@ class Attention:
     causal: bool
 
 
+@dataclass(frozen=True)
+class Hiding:
+    """A call that hides keys of an attention: the module, and whether what it hides is the future, or padding."""
+
+    module: str
+    future: bool
+    padding: bool
+
+
 @dataclass
 class Trace:
     """What happened in one call of the loss.
 
-    ``softmaxes`` and ``attentions`` are the names of the modules that called them, ``inputs`` the paths of the tensors
-    of the batch that the model got as they were, ``masks`` the keywords of a mask of (sample, token) among them.
+    ``softmaxes`` and ``attentions`` are the names of the modules that called them, ``hidings`` the masks of attentions
+    that were called or written out, ``inputs`` the paths of the tensors of the batch that the model got as they were,
+    ``masks`` the keywords of a mask of (sample, token) among them.
     ``rows`` is the number of samples: the length that most tensors of the batch have. ``repeats`` says that the loss is
     the same number twice in evaluation: that nothing is drawn there on purpose. ``more`` is the trace with one sample
     more, where the program runs with one.
@@ -83,6 +95,7 @@ class Trace:
     losses: list[LossCall] = field(default_factory=list)
     softmaxes: list[tuple[str, Shape]] = field(default_factory=list)
     attentions: list[Attention] = field(default_factory=list)
+    hidings: list[Hiding] = field(default_factory=list)
     transposes: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
@@ -159,9 +172,23 @@ class _Listening(TorchFunctionMode):
             self.trace.softmaxes.append((at, tuple(args[0].shape)))
         elif func in ATTENTION:
             self.trace.attentions.append(_attention(at, *args, **kwargs))
+            self._hides(at, hidden_keys(*args, **kwargs))
+        elif func in FILLS and (filled := filled_scores(*args, **kwargs)) is not None:
+            self._hides(at, filled)
         elif func is Tensor.transpose and args[0].dim() == 4 and args[1:] in ((1, 2), (2, 1)):
             self.trace.transposes.append(at)
         return func(*args, **kwargs)
+
+    def _hides(self, at: str, hidden: Tensor | None) -> None:
+        """Writes down what is hidden of scores (..., query, key)."""
+        if hidden is None or hidden.dim() < 3 or min(hidden.shape[-2:]) < 2:
+            return
+        to_the_end = bool((hidden[..., 1:] | ~hidden[..., :-1]).all())
+        more = hidden.sum(-1).diff(dim=-1)
+        future = to_the_end and bool((more <= 0).all()) and bool((more < 0).any())
+        padding = bool(hidden.any()) and not bool(hidden.all()) and bool((hidden == hidden[..., :1, :]).all())
+        if future or padding:
+            self.trace.hidings.append(Hiding(at, future, padding))
 
 
 def _attention(
@@ -180,7 +207,24 @@ def _attention(
 
 def hides(mask: Tensor) -> Tensor:
     """Where a mask of torch's attention lets nothing through: False, or far below zero."""
-    return ~mask if mask.dtype == torch.bool else mask < -1e4
+    return ~mask if mask.dtype == torch.bool else mask < LOW
+
+
+def hidden_keys(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Tensor | None:
+    """What a call of torch's attention hides (..., query, key); None for nothing."""
+    shape = (*query.shape[:-1], key.shape[-2])
+    if attn_mask is not None:
+        return hides(attn_mask).broadcast_to(shape)
+    if not kwargs.get("is_causal", len(args) > 1 and args[1]):
+        return None
+    return torch.ones(shape, dtype=torch.bool, device=query.device).triu(1)
+
+
+def filled_scores(scores: Tensor, mask: Tensor, value: Any) -> Tensor | None:
+    """What is hidden of scores by filling in a number far below zero; None where another one is filled in."""
+    return mask.bool().broadcast_to(scores.shape) if float(value) < LOW else None
 
 
 def pair_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]] | None:

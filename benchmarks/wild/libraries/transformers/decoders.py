@@ -93,6 +93,11 @@ def learned_positions() -> Iterator[Program]:
         given=DROPOUT,
         lr=3e-3,
     )  # fmt: skip
+    yield from biased_by_distance()
+
+
+def biased_by_distance() -> Iterator[Program]:
+    """No positions: attention is biased by distance."""
     yield program(
         "BloomForCausalLM",
         lambda: t.BloomForCausalLM(

@@ -138,7 +138,7 @@ def heads_of_bert() -> Iterator[Program]:
 
 
 def relatives() -> Iterator[Program]:
-    """Other encoders: shared layers, disentangled and rotary positions, windows, global tokens, boxes."""
+    """Other encoders: shared layers, disentangled and rotary positions, then windows and boxes."""
     three = {**SMALL, "num_labels": 3}
     yield program(
         "RobertaForSequenceClassification",
@@ -189,6 +189,12 @@ def relatives() -> Iterator[Program]:
         f"{TEXT} dropout labels",
         given=DROPOUT,
     )
+    yield from of_windows_and_boxes()
+
+
+def of_windows_and_boxes() -> Iterator[Program]:
+    """Windows, global tokens, boxes."""
+    three = {**SMALL, "num_labels": 3}
     yield program(
         "ModernBertForMaskedLM",
         lambda: t.ModernBertForMaskedLM(

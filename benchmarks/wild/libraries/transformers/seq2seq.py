@@ -87,6 +87,11 @@ def programs() -> Iterator[Program]:
         lr=3e-3,
         steps=300,
     )
+    yield from experts_and_classes()
+
+
+def experts_and_classes() -> Iterator[Program]:
+    """Experts, and classes of sentences."""
     yield program(
         "SwitchTransformersForConditionalGeneration",
         lambda: t.SwitchTransformersForConditionalGeneration(

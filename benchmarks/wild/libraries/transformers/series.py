@@ -101,6 +101,11 @@ def programs() -> Iterator[Program]:
         lr=3e-3,
         steps=300,
     )
+    yield from forecasts_of_patches()
+
+
+def forecasts_of_patches() -> Iterator[Program]:
+    """Forecasts from patches of a series."""
     yield program(
         "PatchTSTForPrediction",
         lambda: t.PatchTSTForPrediction(
@@ -128,6 +133,11 @@ def programs() -> Iterator[Program]:
         given=DROPOUT,
         lr=3e-3,
     )  # fmt: skip
+    yield from decisions()
+
+
+def decisions() -> Iterator[Program]:
+    """Decisions, and classes of residues."""
     yield program(
         "DecisionTransformerModel",
         lambda: t.DecisionTransformerModel(

@@ -90,6 +90,11 @@ def programs() -> Iterator[Program]:
         steps=300,
         lr=3e-3,
     )
+    yield from spectra()
+
+
+def spectra() -> Iterator[Program]:
+    """Spectra: their class, or their words."""
     yield program(
         "ASTForAudioClassification",
         lambda: t.ASTForAudioClassification(

@@ -151,7 +151,7 @@ def classifiers() -> Iterator[Program]:
 
 
 def dense() -> Iterator[Program]:
-    """Pixels, boxes and depth."""
+    """Pixels and boxes, then depth."""
     yield program(
         "SegformerForSemanticSegmentation",
         lambda: t.SegformerForSemanticSegmentation(
@@ -187,6 +187,11 @@ def dense() -> Iterator[Program]:
         steps=300,
         lr=3e-3,
     )
+    yield from depth_and_detail()
+
+
+def depth_and_detail() -> Iterator[Program]:
+    """Depth, and pictures of a higher resolution."""
     yield program(
         "DPTForDepthEstimation",
         lambda: t.DPTForDepthEstimation(
