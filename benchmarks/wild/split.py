@@ -17,6 +17,8 @@ LOOKED_AT = frozenset({
     "transformers", "peft", "diffusers", "noise_left_on",
     "segmentation_models_pytorch", "lightly", "snntorch", "stable_baselines3", "torchdiffeq",
     "spikingjelly", "axial_attention", "st_moe_pytorch", "entmax",
+    "last_row_ignored", "rows_detached", "class_ignored", "momentum_zero", "shuffled_in_every_call",
+    "outputs_reversed", "inputs_of_first_for_all", "backward_doubled", "softmax_doubled",
 })  # fmt: skip
 # operators that were written later: held out all of them, so that they move none of those before them
 LATER = frozenset({
