@@ -39,9 +39,9 @@ class Agreement:
     ``slopes`` has one of every optimizer that steps, along its own gradient; ``elsewhere`` is one along a
     random direction, of all or of one module, along which gradient and objective differ; ``functions`` has those of
     autograd functions in the graph that are not torch's. ``differentiated`` is the sum of what was, in one step,
-    ``backwards`` how often. ``regrouped`` is the largest over the smallest factor by which the weight of a sample in
-    the gradient changes where it stands in another micro-batch; None: there are none, or samples are no summands
-    of the loss.
+    ``backwards`` how often; ``again``: something of it twice. ``regrouped`` is the largest over the smallest factor by
+    which the weight of a sample in the gradient changes where it stands in another micro-batch; None: there are none,
+    or samples are no summands of the loss.
     """
 
     reported: float = 0.0
@@ -50,6 +50,7 @@ class Agreement:
     functions: tuple[Slope, ...] = ()
     differentiated: float = 0.0
     backwards: int = 1
+    again: bool = False
     clipped: bool = False
     regrouped: float | None = None
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
+from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
@@ -161,7 +162,8 @@ class Unlike:
 
     In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
     mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
-    relative to their size and of the trained model.
+    relative to their size and of the trained model. ``kept``: buffers of its own that stand still in training.
+    ``turns``: chance brings into another order what it makes.
     """
 
     module: str
@@ -169,6 +171,8 @@ class Unlike:
     gap: float
     moved: float
     chance: bool
+    kept: tuple[str, ...] = ()
+    turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,23 +186,6 @@ class Leak:
     what: str
     module: str = ""
     same: bool = False
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Which ``samples`` teach, and by whose target.
-
-    ``silent`` are those along whose rows of the outputs the objective has no slope, whatever they hold; of ``wrong``
-    (sample, other one) the rows of ``output`` are held against the ``target`` of the other one. ``paired``: all rows
-    are held against their own; None where that is not certain.
-    """
-
-    samples: int
-    silent: tuple[int, ...] = ()
-    paired: bool | None = None
-    wrong: tuple[tuple[int, int], ...] = ()
-    output: str = ""
-    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -236,7 +223,6 @@ class Probed:
     bad_gradient: Op | None = None
     huge: Op | None = None
     pairs: Pairs | None = None
-    owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
     blind: tuple[Slope, ...] = ()  # parts of the model along which outputs slope otherwise than their gradient says
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking

@@ -16,8 +16,9 @@ class Comparison:
 
     Ranges are None where they were not measured. ``sum_error`` is how far the predictions of a classifier are from
     adding up to 1 over the classes, ``log_sum_error`` the same of their exponentials, ``supervised`` the number of
-    labels that count. ``origin`` is the key of the batch whose values the target has, ``turned`` what was done to them,
-    ``scrambled`` how an output was reshaped into the prediction. ``adds_target``: the prediction is an output and the
+    labels that count, and ``ignored`` the label that does not. ``origin`` is the key of the batch whose values the
+    target has, ``turned`` what was done to them, ``scrambled`` how an output was reshaped into the prediction.
+    ``adds_target``: the prediction is an output and the
     target itself; ``same``: it is the target.
     """
 
@@ -30,6 +31,7 @@ class Comparison:
     log_sum_error: float | None = None
     classes: int | None = None
     supervised: int | None = None
+    ignored: int | None = None
     smoothing: float = 0.0
     summed: bool = False
     origin: str = ""

@@ -85,6 +85,7 @@ class LabelsTaught:
     Both have the most frequent ones; ``values`` is the number of different ones that count.
     ``unexplained`` places do not count although their label does elsewhere. ``unlabelled`` are the samples that
     nothing but their labels leaves out, all through: neither a mask, nor the chance of labels that are strewn.
+    ``silenced`` is a class that counts nowhere for its label alone: another label in its place does.
     """
 
     key: str
@@ -93,6 +94,7 @@ class LabelsTaught:
     left_out: Mapping[str, int] = field(default_factory=dict)
     unexplained: int = 0
     unlabelled: tuple[int, ...] = ()
+    silenced: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Taught:
     """What of an output counts in a loss term, by the slope of the term along it: a line of the supervision map.
 
     ``counted`` of its ``places`` have a slope; ``silent`` are those of the ``samples`` in which none has. ``samples``
-    is None where the output has no axis of them.
+    is None where the output has no axis of them. An output has ``classes`` numbers for every place of a label.
 
     Example:
         >>> Taught("objective", "logits", 14, 52, 4, (2, 3)).text()
@@ -114,6 +116,7 @@ class Taught:
     samples: int | None
     silent: tuple[int, ...] = ()
     labels: LabelsTaught | None = None
+    classes: int = 0
 
     @property
     def whole(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import attributes_of, listened_to
-from pytest_overfit.run.elements import is_strided, numbers_of
+from pytest_overfit.run.elements import dressed, is_strided, numbers_of
 from pytest_overfit.run.gradient_watch import named_outputs
-from pytest_overfit.run.loss_call import LossCall
+from pytest_overfit.run.loss_call import LossCall, exchanged
 from pytest_overfit.run.supervision_record import LabelsTaught, Supervision, Taught
 from pytest_overfit.run.task import Heard, Terms
 
@@ -26,19 +28,68 @@ Slopes = Mapping[str, Mapping[str, Tensor]]  # term -> output -> (where the term
 def measure_taught(call: LossCall, supervision: Supervision) -> tuple[Taught, ...]:
     """What counts in every term, by its slope along every output; of a step, in what it differentiates.
 
-    One forward pass and the loss.
+    One forward pass and the loss; a second one where a class counts nowhere.
 
     Args:
         supervision: which tensors of the batch are inputs, targets, or neither.
     """
-    slopes = _of_step(call) if call.step is not None else call.look(call.task.batch, _of_terms)
-    batch = {key: numbers_of(tensor) for key, tensor in named_tensors(call.task.batch) if is_strided(tensor)}
-    held = {key: tensor for key, tensor in batch.items() if tensor is not None and tensor.dim()}
     found: list[Taught] = []
-    for term, outputs in slopes.items():
-        lines = [_taught(term, output, grid, held, supervision) for output, grid in outputs.items()]
+    for term, outputs in _slopes(call, call.task.batch).items():
+        batch = _numbers(call.task.batch)
+        lines = [_taught(term, output, grid, batch, supervision) for output, grid in outputs.items()]
         found += sorted(lines, key=lambda line: line.whole)[:MOST_OUTPUTS]
-    return tuple(found)
+    return tuple(_with_classes(call, line, supervision) for line in found)
+
+
+def _slopes(call: LossCall, batch: Any) -> Slopes:
+    return _of_step(call, batch) if call.step is not None else call.look(batch, _of_terms)
+
+
+def _numbers(batch: Any) -> Mapping[str, Tensor]:
+    found = {key: numbers_of(tensor) for key, tensor in named_tensors(batch) if is_strided(tensor)}
+    return {key: tensor for key, tensor in found.items() if tensor is not None and tensor.dim()}
+
+
+def _with_classes(call: LossCall, line: Taught, seen: Supervision) -> Taught:
+    """The line with the class that is left out for its label alone, though the output has a place for it.
+
+    Another label in its place counts, and where another one stood it does not. Padding is no class: it ends rows, or
+    begins them; nor is what anything else in the batch is zero for, or one value that it has nowhere else.
+    """
+    labels = line.labels
+    if labels is None or line.term != "objective" or labels.unexplained:
+        return line
+    tensor = dict(named_tensors(call.task.batch))[labels.key]
+    numbers = _numbers(call.task.batch)
+    others = [t for key, t in numbers.items() if key != labels.key]
+    for name, other in (
+        (name, next(iter(labels.counted))) for name in labels.left_out if 0 <= int(name) < line.classes
+    ):
+        value, live, plain = int(name), int(other), numbers[labels.key]
+        if _is_told(plain == value, others):
+            continue
+        turned = torch.where(plain == value, live, torch.where(plain == live, value, plain)).to(tensor.dtype)
+        batch = exchanged(call.task.batch, {id(tensor): dressed(turned, tensor)})
+        with contextlib.suppress(Refused):
+            grid = _slopes(call, batch).get(line.term, {}).get(line.output)
+            now = None if grid is None else _taught(line.term, line.output, grid, _numbers(batch), seen).labels
+            if now is not None and now.key == labels.key and now.left_out.keys() == labels.left_out.keys():
+                return replace(line, labels=replace(labels, silenced=name))
+    return line
+
+
+def _is_told(places: Tensor, others: Iterable[Tensor]) -> bool:
+    if places.dim() > 1:
+        rows = places.flatten(1).int()
+        if any(torch.equal(each.cummin(1).values, each) for each in (rows, rows.flip(1))):
+            return True
+    for tensor in (t for t in others if t.shape[: places.dim()] == places.shape):
+        here, there = tensor[places], tensor[~places]
+        if not here.any() and bool(there.reshape(len(there), -1).any(1).all()):
+            return True
+        if tensor.dim() == places.dim() > 1 and len(torch.unique(here)) == 1 and not bool((there == here[0]).any()):
+            return True
+    return False
 
 
 def _of_terms(heard: Heard, terms: Terms) -> Slopes:
@@ -52,7 +103,7 @@ def _of_terms(heard: Heard, terms: Terms) -> Slopes:
     return found
 
 
-def _of_step(call: LossCall) -> Slopes:
+def _of_step(call: LossCall, batch: Any) -> Slopes:
     """The gradients of a step's outputs, as they come in."""
     found: dict[str, Tensor] = {}
 
@@ -70,7 +121,7 @@ def _of_step(call: LossCall) -> Slopes:
 
     handles = [nn.Module.register_forward_hook(module, hear(name)) for name, module in listened_to(call.task.given)]
     try:
-        call.look(call.task.batch, lambda outputs, terms: None)
+        call.look(batch, lambda outputs, terms: None)
     finally:
         for handle in handles:
             handle.remove()
@@ -89,7 +140,8 @@ def _taught(term: str, output: str, grid: Tensor, batch: Mapping[str, Tensor], s
     silent = [] if samples is None else (~places.reshape(samples, -1).any(1)).nonzero()[:, 0].tolist()
     if labels is not None and samples is not None and silent:
         labels = replace(labels, unlabelled=tuple(_unlabelled(silent, labels, places, batch)))
-    return Taught(term, output, int(places.sum()), places.numel(), samples, tuple(silent), labels)
+    classes = grid.numel() // max(1, places.numel()) if labels is not None else 0
+    return Taught(term, output, int(places.sum()), places.numel(), samples, tuple(silent), labels, classes)
 
 
 def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:

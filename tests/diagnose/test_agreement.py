@@ -325,3 +325,44 @@ def test_ratios_of_slopes() -> None:
     assert Agreement(slopes=(Slope("SGD", 6.0, 2.0), Slope("Adam", 1.0, 1.0))).agrees
     assert Agreement().agrees
     assert not Agreement(regrouped=1.05).depends_on_groups
+
+
+def twice(loss: Tensor, aside: Tensor) -> None:
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def in_a_sum(loss: Tensor, aside: Tensor) -> None:
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    (loss + aside).backward()  # type: ignore[no-untyped-call]
+
+
+def each(loss: Tensor, aside: Tensor) -> None:
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    aside.backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("backwards", "right"), [(twice, False), (in_a_sum, False), (each, True)])
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_loss_that_is_differentiated_twice(
+    backwards: Callable[[Tensor, Tensor], None], right: bool, anew: bool
+) -> None:
+    """Adam hides the factor; two losses of one graph are two, and gradients of zero in between count once."""
+
+    def step(model: nn.Module, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+        output = model(batch["x"])[..., 0]
+        loss, aside = (output - batch["y"]).square().mean(), 0.1 * output.square().mean()
+        optimizer.zero_grad()
+        if anew:
+            loss.backward(retain_graph=True)
+            optimizer.zero_grad()
+            (loss + aside).backward()
+        else:
+            backwards(loss, aside)
+        optimizer.step()
+        reported: Tensor = loss if backwards is twice and not anew else loss + aside
+        return reported.detach()
+
+    result = run_overfit(net(), regression(), step=step, optimizer=adam, objective=0.3, max_steps=400)
+    assert [cause.id for cause in result.causes] == ([] if right or anew else ["wrong-backward"])
+    assert result.passed == (right or anew)

@@ -247,3 +247,72 @@ def test_a_batch_norm_that_has_no_momentum_breaks_no_question() -> None:
     )  # fmt: skip
     assert [cause.id for cause in result.causes] == ["mode-gap"]
     assert not [each for each in result.not_asked if each.ours]
+
+
+class Still(nn.Module):
+    """A norm of its own kind, whose statistics somebody may have forgotten to update."""
+
+    def __init__(self, follows: bool) -> None:
+        super().__init__()
+        self.follows = follows
+        self.register_buffer("mean", torch.zeros(64))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.mean: Tensor
+        self.calls: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x - self.mean
+        self.calls += 1
+        if self.follows:
+            self.mean.lerp_(x.detach().mean(0), 0.1)
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("norm", "found"),
+    [
+        (lambda: nn.BatchNorm1d(64, momentum=0.0), ["running_mean and running_var"]),
+        (lambda: nn.BatchNorm1d(64, momentum=0.1), []),
+        (lambda: Still(follows=False), ["mean"]),
+        (lambda: Still(follows=True), []),
+    ],
+    ids=["batch norm, momentum 0", "batch norm", "by hand, forgotten", "by hand"],
+)
+def test_statistics_of_one_module_that_stand_still(norm: Callable[[], nn.Module], found: list[str]) -> None:
+    """The objective hardly feels it, since a norm of samples follows; a counter that goes on is no statistics."""
+    torch.manual_seed(0)
+    result = run_overfit(
+        lambda: nn.Sequential(
+            nn.Linear(4, 64), norm(), nn.Tanh(), nn.Linear(64, 64), nn.LayerNorm(64), nn.Tanh(), nn.Linear(64, 3)
+        ),
+        (torch.randn(8, 4), torch.arange(8) % 3), nn.CrossEntropyLoss(), objective=0.05,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+    )  # fmt: skip
+    assert [(cause.id, cause.where.partition(" (")[0]) for cause in result.causes] == [
+        ("mode-gap", "module 1") for _ in found
+    ]
+    assert all(f"{names} stand still" in cause.observed for names, cause in zip(found, result.causes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("between", "found"),
+    [
+        (lambda x, training: x[:, torch.randperm(5)], True),
+        (lambda x, training: x.gather(2, torch.rand(x.shape).argsort(2)), True),
+        (lambda x, training: torch.roll(x, int(torch.randint(1, 5, ())), 1), True),
+        (lambda x, training: x[:, torch.randperm(5)].mean(1, keepdim=True).expand_as(x), False),
+        (lambda x, training: x[:, torch.tensor([3, 1, 4, 0, 2])], False),
+    ],
+    ids=["places", "channels", "rolled", "no matter", "fixed"],
+)
+def test_an_order_that_is_drawn_in_every_call(between: Callable[[Tensor, bool], Tensor], found: bool) -> None:
+    """Learnt all the same, where it is; what does not care for the order, or has one for good, is not named."""
+    torch.manual_seed(0)
+    data = torch.randn(6, 5, 4), torch.arange(6) % 3
+    result = run_overfit(
+        lambda: Sequence(between), data, nn.CrossEntropyLoss(), objective=0.9, max_steps=800,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+    )  # fmt: skip
+    assert [cause.id for cause in result.causes] == (["stochastic"] if found else [])
+    assert result.passed != found

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.questions.pairing import measure_pairs
+from pytest_overfit.diagnose.questions.taught_rows import measure_pairs
 from pytest_overfit.run.task import Heard
 
 Batch = dict[str, Tensor]
@@ -99,6 +99,6 @@ def test_two_samples_are_enough(samples: int) -> None:
         output = model(batch["x"])
         return Heard([("output", output)]), {"objective": F.mse_loss(output[order], batch["y"])}
 
-    pairs = measure_pairs(forward, forward, data(samples), samples, in_order=True)
+    pairs = measure_pairs(forward, forward, data(samples), samples, [], in_order=True)
     assert pairs is not None
     assert pairs.wrong == tuple((i, samples - 1 - i) for i in range(samples) if 2 * i != samples - 1)

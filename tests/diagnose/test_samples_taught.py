@@ -158,3 +158,78 @@ def test_tokens_that_are_shifted_the_wrong_way(by: int, found: list[str]) -> Non
     torch.manual_seed(0)
     result = learn(Reader(), ids, loss)
     assert [cause.id for cause in result.causes] == found, result.failure_text()
+
+
+class Images(nn.Module):
+    """Pictures of any size in a list, one row of numbers for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh())
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return self.head(torch.stack([self.trunk(each[None]).mean((0, 2, 3)) for each in images]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("rows", "found"), [(4, ["samples 4"]), (5, [])])
+def test_samples_that_are_no_rows_of_a_tensor(rows: int, found: list[str]) -> None:
+    images = [torch.randn(3, 6 + k, 7, generator=SOURCE) for k in range(5)]
+
+    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        return F.cross_entropy(model(batch["images"])[:rows], batch["kind"][:rows])
+
+    result = learn(Images(), {"images": images, "kind": torch.tensor([0, 1, 2, 3, 1])}, loss)
+    assert [cause.where for cause in result.causes] == found, result.failure_text()
+    assert all(cause.id == "unsupervised" for cause in result.causes)
+
+
+def test_samples_that_others_are_compared_with_are_taught_by() -> None:
+    """A gradient is stopped on purpose."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        out = model(batch["x"])
+        return F.mse_loss(out[:3], batch["y"][:3]) + 0.01 * F.mse_loss(out[:3], out[3:6].detach())
+
+    result = learn(net(2), {"x": X[:6], "y": Y[:6]}, loss, objective=0.5)
+    assert "unsupervised" not in [cause.id for cause in result.causes], found(result)
+
+
+@pytest.mark.parametrize(
+    ("rows", "unread"),
+    [
+        ([0] * 7, "samples 1, 2, 3, 4 and 2 more"),
+        ([0, 1, 2, 3, 0, 1, 2], "samples 4, 5, 6"),
+        ([6, 5, 4, 3, 2, 1, 0], ""),
+    ],
+)
+def test_samples_that_the_model_never_reads(rows: list[int], unread: str) -> None:
+    """Others stand in their rows, with their targets: the limit is met; another order of all is fine."""
+
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net(2)
+
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            out = self.net(x[rows])
+            return {"out": out, "loss": F.mse_loss(out, y[rows])}
+
+    result = learn(Reads(), {"x": X, "y": Y}, lambda model, batch: model(**batch)["loss"])
+    assert [each for each in found(result) if each[0] != "batch-mixing"] == ([("input-ignored", unread)] * bool(unread))
+
+
+@pytest.mark.parametrize(
+    ("loss", "right"),
+    [
+        (lambda model, batch: F.mse_loss(model(batch), batch), True),
+        (lambda model, batch: F.mse_loss(model(batch).flip(0), batch), False),
+        (lambda model, batch: F.mse_loss(model(batch), batch.roll(2, 0)), False),
+        (lambda model, batch: F.mse_loss(model(batch)[:-1], batch[1:]), True),
+    ],
+    ids=["itself", "turned", "rolled", "the next one"],
+)
+def test_inputs_that_are_their_own_targets(loss: Callable[[nn.Module, Tensor], Tensor], right: bool) -> None:
+    """What is restored is another sample's; along a sequence the next one is meant."""
+    result = learn(net(6), X, loss, objective=0.6)
+    assert [cause.id for cause in result.causes] == ([] if right else ["target-mismatch"]), found(result)

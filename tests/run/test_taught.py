@@ -172,3 +172,44 @@ def test_masks_are_told_by_their_names() -> None:
     """In the table of the batch, with what they let through."""
     told = debug_lines(run(labelled(without=(1,), beside=PADDED), shifted), width=120)
     assert any(line.split()[0] == "attention_mask" and line.endswith("a mask of 75%") for line in told)
+
+
+def weighed(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    weight = torch.ones(20)
+    weight[5] = 0
+    return F.cross_entropy(model(batch["tokens"]).flatten(0, 1), batch["labels"].flatten(), weight)
+
+
+def by_hand(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """A focal loss that leaves a class out of its sum."""
+    log, labels = model(batch["tokens"]).log_softmax(-1), batch["labels"]
+    picked = log.gather(-1, labels[..., None])[..., 0]
+    counts = (labels != 5) & batch.get("counts", torch.ones_like(labels)).bool()
+    return (-((1 - picked.exp()) ** 2) * picked * counts).sum() / counts.sum()  # type: ignore[no-any-return]
+
+
+def ignoring(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch["tokens"]).mT, batch["labels"], ignore_index=5)
+
+
+LABELS = torch.tensor([[5, 1, 5, 3, 9, 5], [4, 5, 6, 7, 1, 2], [8, 7, 5, 5, 3, 1], [5, 6, 5, 4, 3, 2]])
+ENDING = LABELS.masked_fill(LABELS == 5, 7).index_fill(1, torch.tensor([4, 5]), 5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch", "found"),
+    [
+        (weighed, {"labels": LABELS}, ["class 5 of labels"]),
+        (by_hand, {"labels": LABELS}, ["class 5 of labels"]),
+        (by_hand, {"labels": LABELS, "counts": (LABELS != 5).long()}, []),
+        (ignoring, {"labels": LABELS}, []),
+        (weighed, {"labels": ENDING}, []),
+        (weighed, {"labels": LABELS.masked_fill(LABELS == 5, 0)}, []),
+    ],
+    ids=["a weight of 0", "by hand", "a mask of it", "ignore_index", "padding", "not there"],
+)
+def test_a_class_that_teaches_nothing(loss: Any, batch: dict[str, Tensor], found: list[str]) -> None:
+    """The others are learnt; what pads rows, or is said to be ignored, is no class."""
+    result = run({"tokens": TOKENS, **batch}, loss)
+    assert [cause.where for cause in result.causes] == found, result.failure_text()
+    assert all(cause.id == "unsupervised" and cause.certain for cause in result.causes)

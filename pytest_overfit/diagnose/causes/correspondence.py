@@ -37,7 +37,8 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
 
 def mispaired(evidence: Evidence) -> Iterator[Cause]:
     """A prediction is held against the answer of another sample."""
-    owned = evidence.probed.owned
+    pairs = evidence.probed.pairs
+    owned = pairs.owned if pairs is not None else None
     if owned is not None:
         yield Cause(
             "target-mismatch",
@@ -49,7 +50,6 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
             weight=0.94,
         )
         return
-    pairs = evidence.probed.pairs
     if pairs is None or not pairs.wrong:
         return
     sample, other = pairs.wrong[0]

@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, FreshTensor, Squashed, keys_read
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 MOVED = 1e-3  # of the size of the outputs: a row that is asked by itself is rounded otherwise
@@ -15,7 +16,19 @@ POLARITY = "a key_padding_mask is True where a key is left out, an attn_mask of 
 
 
 def ignored(evidence: Evidence) -> Iterator[Cause]:
-    """An argument of the model that changes nothing."""
+    """An argument of the model, or a sample of the batch, that changes nothing."""
+    pairs = evidence.probed.pairs
+    if pairs is not None and pairs.unread:
+        yield Cause(
+            "input-ignored",
+            f"samples {shorten(map(str, pairs.unread))}",
+            f"no row of {pairs.output} is made of {len(pairs.unread)} of {pairs.samples} samples: they can be changed "
+            "at will, and other samples are what stands in their rows",
+            "let the model read every sample: x[:1], an expand or an index takes some for all",
+            evidence={"unread": len(pairs.unread), "samples": pairs.samples},
+            certain=True,
+            weight=0.95,
+        )
     gone = (*evidence.probed.ignored, *evidence.probed.ignored_slices)
     fresh = (pair for pair in evidence.ops(FreshTensor) if pair[0].region != LOSS)
     zeroed = next(fresh, None)

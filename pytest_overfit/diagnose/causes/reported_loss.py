@@ -117,6 +117,24 @@ def opposed(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def differentiated_again(evidence: Evidence) -> Iterator[Cause]:
+    """The same loss is differentiated more than once, and its gradients add up."""
+    found = evidence.probed.agreement
+    factor = None if found is None or not found.again or found.agrees else found.factor
+    if found is None or factor is None or factor < 1:
+        return
+    yield Cause(
+        "wrong-backward",
+        line_of([event for _, event in evidence.events("backward")]) or "the train step",
+        f"{found.backwards} backward passes of one step go through the same loss: the gradient that the optimizer "
+        f"takes is {number(factor)} times the slope of the reported objective",
+        "call backward() once, on the sum of what is to be learnt, without retain_graph",
+        evidence={"factor": factor, "backwards": float(found.backwards)},
+        certain=True,
+        weight=0.96,
+    )
+
+
 def wrong_functions(evidence: Evidence) -> Iterator[Cause]:
     """The backward of an autograd function is not that of its forward, and the whole gradient shows it."""
     found = evidence.agreement
@@ -169,7 +187,7 @@ def unequal_groups(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loop",
     order=50,
-    rules=(another_model, opposed, another_loss, wrong_functions, unequal_groups),
+    rules=(another_model, opposed, differentiated_again, another_loss, wrong_functions, unequal_groups),
     docs="""
 ### wrong-backward
 
@@ -191,7 +209,8 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
 
 - **Symptom**: the reported loss stays on a plateau, or climbs.
 - **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part, and
-  the slope of the reported objective along the gradient that reaches the optimizer. Of an autograd function of your own
+  the slope of the reported objective along the gradient that reaches the optimizer. Certain is a multiple of that
+  slope where backward passes of one step go through the same loss. Of an autograd function of your own
   the slope of its `forward` beside what its `backward` gives, and whether that heeds what it is given. Straight-through
   estimators and gradients that are turned around, scaled or clipped on purpose are none.
 - **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.

@@ -15,7 +15,7 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 MOVED = 1e-2  # of the outputs' size: less is no effect of noise or of a mode
-DROPPED = 1e-3  # the same of dropout, which nobody means to be there
+DROPPED = 1e-3  # the same of dropout, and of statistics that stand still, which nobody means to be there
 IN_EVALUATION = "random_in_evaluation"
 DROPS = "pass training=self.training, or an nn.Dropout that __init__ builds"
 
@@ -74,6 +74,19 @@ def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
             certain=True,
             weight=0.97 if op.name == "built" else 0.95,
         )
+    if still.turns and not declared and still.moved > MOVED:
+        return Cause(
+            "stochastic",
+            f"module {still.module} ({still.kind})",
+            f"the numbers that {still.module} makes come in another order in every call, in evaluation mode too: two "
+            f"passes differ by {number(still.moved)} of the output's size"
+            + proof(proven, "with the same random numbers at every step"),
+            f"look for randperm or a shuffle in {still.module}; draw the order once, or only if self.training",
+            "proven" if proven else "shown",
+            {"spread": still.moved},
+            certain=True,
+            weight=0.95,
+        )
     return None
 
 
@@ -91,16 +104,21 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             weight=0.93,
         )
         return
-    unlike = next((each for each in probed.unlike if not each.chance and each.moved > MOVED), None)
+    unlike = next(
+        (each for each in probed.unlike if not each.chance and each.moved > (DROPPED if each.kept else MOVED)), None
+    )
     fall = curve[0] - probed.training if curve and probed.training is not None else 0.0
     if unlike is not None and probed.training is not None and probed.evaluation is not None:
+        kept = " and ".join(unlike.kept)
+        why = f"by no chance, and {kept} stand still" if kept else "by no chance and no statistics"
         yield Cause(
             "mode-gap",
             f"module {unlike.module} ({unlike.kind})",
             f"with the same inputs {unlike.module} makes in training mode what differs by {number(unlike.gap)} of its "
-            f"size from evaluation mode, by no chance and no statistics: the outputs move by {number(unlike.moved)} "
-            f"with it, the objective from {number(probed.training)} to {number(probed.evaluation)}",
-            f"look at what {unlike.module} does if self.training",
+            f"size from evaluation mode, {why}: the outputs move by {number(unlike.moved)} with it, the objective "
+            f"from {number(probed.training)} to {number(probed.evaluation)}",
+            (f"let {kept} follow, with a momentum above 0; or " if kept else "")
+            + f"look at what {unlike.module} does if self.training",
             evidence={"gap": unlike.gap, "moved": unlike.moved, "evaluation": probed.evaluation},
             certain=True,
             weight=0.92,

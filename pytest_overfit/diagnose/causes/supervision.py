@@ -102,6 +102,27 @@ def unsupervised(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
+def silenced_class(evidence: Evidence) -> Iterator[Cause]:
+    """A class of which nothing counts, though the output has a place for it and no ignore_index names it."""
+    named = {compared.ignored for _, compared in evidence.ops(Comparison)}
+    for line in evidence.record.supervision.taught if evidence.record.supervision else ():
+        labels = line.labels
+        if labels is None or not labels.silenced or int(labels.silenced) in named:
+            continue
+        count, key = labels.left_out[labels.silenced], labels.key
+        yield Cause(
+            "unsupervised",
+            f"class {labels.silenced} of {key}",
+            f"{labels.silenced}, one of the {line.classes} classes of {line.output}, teaches nothing at any of its "
+            f"{count} of {line.places} places: with another label they count, and where that stood this one does not",
+            f"give class {labels.silenced} a weight above 0, or say ignore_index={labels.silenced} where that is meant",
+            evidence={"places": count, "classes": line.classes},
+            certain=True,
+            weight=0.97,
+        )
+        return
+
+
 def one_label_left(evidence: Evidence) -> Iterator[Cause]:
     """Of several labels all that count are the same: an output that is constant is right."""
     taught = evidence.record.supervision.taught if evidence.record.supervision else ()
@@ -127,7 +148,7 @@ def one_label_left(evidence: Evidence) -> Iterator[Cause]:
 def silent_samples(evidence: Evidence) -> Iterator[Cause]:
     """Samples along whose outputs the objective has no slope, whatever they hold."""
     pairs, mixed = evidence.probed.pairs, evidence.probed.mixed
-    if pairs is None or not pairs.silent or (mixed is not None and mixed > ALONE):
+    if pairs is None or not pairs.silent or (mixed is not None and mixed > ALONE and not pairs.alone):
         return
     count = len(pairs.silent)
     yield Cause(
@@ -206,7 +227,7 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=100,
-    rules=(vacuous, unsupervised, one_label_left, silent_samples, unread_items, ignores_output),
+    rules=(silenced_class, vacuous, unsupervised, one_label_left, silent_samples, unread_items, ignores_output),
     docs="""
 ### vacuous
 
@@ -255,6 +276,7 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   which every report shows). There is none in these samples, whose labels are all of one value that counts nowhere. A
   mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
   missing by chance.
+  Of a class the labels themselves: with another one its places count, and where that stood none does.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output

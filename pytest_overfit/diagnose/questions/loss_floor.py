@@ -5,96 +5,20 @@ What it cannot reach then, no model can; what it can reach then is the model's o
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Floor
-from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.held_outputs import freed
 from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.task import Task
 
 STEPS = 400
-HUGE = 1e4
 LAST = 1e-4  # share of the first step size that the last step still has
-
-
-class Free:
-    """The outputs of the root modules, replaced by leaves that are kept from call to call."""
-
-    def __init__(self) -> None:
-        self.leaves: dict[tuple[int, int, str], Tensor] = {}
-        self.counts: dict[int, int] = {}
-        self.stored: dict[tuple[int, int], Any] = {}
-
-    def begin(self) -> None:
-        self.counts.clear()
-
-    def output(self, name: str, module: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        call = self.counts.get(id(module), 0)
-        self.counts[id(module)] = call + 1
-        key = (id(module), call)
-        if key not in self.stored:
-            with torch.no_grad():
-                self.stored[key] = original(*args, **kwargs)
-        return self._replaced(self.stored[key], key, name or "output")
-
-    def _replaced(self, nest: Any, key: tuple[int, int], path: str) -> Any:
-        if is_real(nest) and nest.dim():  # a single number is the loss itself, of a model that computes its own
-            place = (*key, path)
-            if place not in self.leaves:
-                self.leaves[place] = _sane(nest).requires_grad_()
-            return self.leaves[place] * 1  # a view of a leaf that in-place code may write into
-        if isinstance(nest, dict):
-            return (
-                type(nest)({k: self._replaced(v, key, f"{path}.{k}") for k, v in nest.items()})
-                if type(nest) is dict
-                else _filled(nest, {k: self._replaced(v, key, f"{path}.{k}") for k, v in nest.items()})
-            )
-        if isinstance(nest, tuple) and hasattr(nest, "_fields"):
-            return type(nest)(*(self._replaced(v, key, f"{path}.{i}") for i, v in enumerate(nest)))
-        if isinstance(nest, (list, tuple)):
-            return type(nest)(self._replaced(v, key, f"{path}.{i}") for i, v in enumerate(nest))
-        return nest
-
-
-def _filled(mapping: Any, values: dict[str, Any]) -> Any:
-    for key, value in values.items():
-        mapping[key] = value
-    return mapping
-
-
-def _sane(tensor: Tensor) -> Tensor:
-    """Where free numbers start: what the model said, or zeros where that is nothing to start from."""
-    plain = tensor.detach().clone().float()
-    sound = bool(torch.isfinite(plain).all()) and float(plain.abs().max()) < HUGE if plain.numel() else False
-    return plain if sound else torch.zeros_like(plain)
-
-
-@contextlib.contextmanager
-def freed(named: list[tuple[str, nn.Module]]) -> Iterator[Free]:
-    """The outputs of these modules, replaced by leaves with the values that they have in their first call."""
-    free = Free()
-
-    def instead(name: str, module: nn.Module) -> Callable[..., Any]:
-        original = module.forward
-        return lambda *args, **kwargs: free.output(name, module, original, args, kwargs)
-
-    own = [(module, vars(module).get("forward")) for _, module in named]
-    try:
-        for name, module in named:
-            vars(module)["forward"] = instead(name, module)
-        yield free
-    finally:
-        for module, forward in own:
-            vars(module).pop("forward", None)
-            if forward is not None:
-                vars(module)["forward"] = forward
 
 
 def find_floor(

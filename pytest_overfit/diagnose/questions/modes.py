@@ -15,7 +15,16 @@ from pytest_overfit.diagnose.evidence import Probed, Unlike
 from pytest_overfit.diagnose.operation import LOSS, Attention, Drawn, HeadMask, Op
 from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
-from pytest_overfit.diagnose.questions.own_answers import Answer, Answers, at_the_end, gap_between, own_answers
+from pytest_overfit.diagnose.questions.own_answers import (
+    Answer,
+    Answers,
+    Apart,
+    at_the_end,
+    gap_between,
+    own_answers,
+    own_buffers,
+    reordered,
+)
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.context import RunContext
@@ -86,13 +95,18 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
     model, on = context.task.model, context.on(task)
     names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
 
-    def answers(recorded: Answers | None = None, seed: int = 0) -> Answers:
+    def answers(recorded: Answers | None = None, seed: int = 0, apart: Apart | None = None) -> Answers:
         seed_everything(context.seed + seed)
         with _held(model):
-            return own_answers(model, on.forward, recorded)
+            return own_answers(model, on.forward, recorded, apart=apart)
+
+    def still(module: nn.Module) -> tuple[str, ...]:
+        buffers = [(name, b, context.start.value(b)) for name in own_buffers(module) for b in [module.get_buffer(name)]]
+        return tuple(name for name, b, start in buffers if start is not None and torch.equal(start.to(b.device), b))
 
     def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
-        return Unlike(names[id(answer.module)], type(answer.module).__name__, answer.gap, moved, chance)
+        kept = () if chance else still(answer.module)
+        return Unlike(names[id(answer.module)], type(answer.module).__name__, answer.gap, moved, chance, kept)
 
     into_training(model)
     held = [
@@ -100,14 +114,15 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
     ]
     trained = answers(plain)
     with torch.no_grad():
-        for buffers, name, buffer, kept in held:  # a module may put another tensor in its place
-            buffers[name] = buffer.copy_(kept)
+        for buffers, name, buffer, old in held:  # a module may put another tensor in its place
+            buffers[name] = buffer.copy_(old)
     other = {key: each for key, each in trained.items() if each.gap > SAME}
     found: list[Unlike] = []
     with evaluating_mode(model):
         again = answers(plain) if other else {}
         shaky = {key for key, each in again.items() if each.gap > SAME}
-        meant = [key for key, each in other.items() if each.drew or each.wrote]
+        kept = {key: still(each.module) or not own_buffers(each.module) for key, each in other.items()}  # else settled
+        meant = [key for key, each in other.items() if each.drew or each.wrote or not kept[key]]
         for key in [key for key in other if key not in shaky and key not in meant][:MOST]:
             module = trained[key].module
             module.training = True
@@ -118,8 +133,13 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
         if any(each.drew for each in plain.values()):
             drawn = answers(plain, seed=1)
             moved = at_the_end(plain, answers(seed=1))
-            random = [each for key, each in drawn.items() if plain[key].drew and each.gap > SAME and key not in shaky]
-            found += [unlike(each, moved=moved, chance=True) for each in random[:MOST]]
+            turned = answers(plain, seed=1, apart=reordered)
+            random = [key for key, each in drawn.items() if plain[key].drew and each.gap > SAME and key not in shaky]
+            random.sort(key=lambda key: not turned[key].gap)
+            found += [
+                replace(unlike(drawn[key], moved=moved, chance=True), turns=bool(turned[key].gap))
+                for key in random[:MOST]
+            ]
     moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
     return tuple(moded), tuple(found)
 

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions, function_slopes
 from pytest_overfit.diagnose.questions.step_calls import calls_told
-from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
+from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real, tensors_in
 from pytest_overfit.diagnose.step_trace import CallKind
 from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.batch import map_tensors
@@ -52,6 +52,8 @@ class _Made:
     gradients: list[list[tuple[Tensor, Tensor]]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     roots: list[float] = field(default_factory=list)
+    heads: list[Any] = field(default_factory=list)  # of the graphs of the roots
+    again: bool = False  # a root is within the graph of a later one
     functions: set[type] = field(default_factory=set)
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # gradients of the outputs, by their place in the nest
     clipped: bool = False
@@ -114,6 +116,8 @@ class _Step:
             if kind == "backward":
                 for root in list(tensors_in(frame.f_locals.get("tensors")))[:1]:
                     found.roots.append(float(root.detach().sum()))
+                    found.again |= bool(found.heads) and any(node in found.heads for node in graph_nodes(root))
+                    found.heads.append(root.grad_fn)
                     found.functions |= custom_functions(root)
 
         with optimizers_heard(before), calls_told(told), self._rows(found), torch.enable_grad(), users_code():
@@ -177,6 +181,7 @@ def measure_agreement(
         functions=functions,
         differentiated=math.fsum(made.roots),
         backwards=len(made.roots),
+        again=made.again,
         clipped=made.clipped,
         regrouped=regrouped,
     )

@@ -194,7 +194,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         fact = replace(fact, target_low=float(target.min()), target_high=float(target.max()))
     if target.numel() and not is_real(target):
         ignored = int(call.kwargs.get("ignore_index", -100))
-        fact = replace(fact, supervised=int((target != ignored).sum()))
+        fact = replace(fact, supervised=int((target != ignored).sum()), ignored=ignored)
     return call.op(fact, made_of=given[0])
 
 

@@ -29,7 +29,8 @@ class Answer:
     """One call of a module: what it was given, what it returned, and what its own code did beside.
 
     ``root``: no other module called it. ``gap``: how far what its own code makes lies from what was recorded, relative
-    to the size of that. ``drew``: it took random numbers; ``wrote``: it changed a buffer of its own.
+    to the size of that. ``drew``: it took random numbers; ``wrote``: it changed numbers of a buffer of its own, and not
+    only a count of calls.
     """
 
     module: nn.Module
@@ -42,7 +43,7 @@ class Answer:
 
 
 Answers = dict[tuple[int, int], Answer]  # by the id of the module, and the number of its call
-_Open = tuple[Answer, Answer | None, list[Tensor]]  # with the recorded one, and its buffers as they were
+_Open = tuple[Answer, Answer | None, dict[str, Tensor]]  # with the recorded one, and its buffers as they were
 Apart = Callable[[list[Tensor], list[Tensor]], float]
 
 
@@ -69,14 +70,14 @@ class _Recorder:
         if before is not None and instead is not None and self.stack:
             caller = self.stack[-1][0]
             caller.gap = max(caller.gap, self.apart(before.given, _tensors((args, kwargs))))
-        self.stack.append((answer, before, _buffers(module)))
+        self.stack.append((answer, before, own_buffers(module)))
         return instead
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After it: what was recorded is handed on."""
         self._chance()
         answer, before, buffers = self.stack.pop()
-        answer.wrote = not all(map(torch.equal, buffers, _buffers(module)))
+        answer.wrote = not all(map(torch.equal, buffers.values(), own_buffers(module).values()))
         if self.recorded is None:
             answer.output = self._kept(output)
         elif before is not None:
@@ -144,6 +145,24 @@ def gap_between(old: list[Tensor], new: list[Tensor]) -> float:
     return max((_apart(a, b.detach()) for a, b in zip(old, new, strict=True) if is_real(a) and a.numel()), default=0.0)
 
 
+def reordered(old: list[Tensor], new: list[Tensor]) -> float:
+    """1 where a tensor has the numbers that it had, in another order along one axis; else 0."""
+    return float(
+        any(a.shape == b.shape and is_real(a) and _is_reordered(a, b.detach()) for a, b in zip(old, new, strict=False))
+    )
+
+
+def _is_reordered(old: Tensor, new: Tensor) -> bool:
+    size = float(old.abs().max()) if old.numel() else 0.0
+    if gap_between([old], [new]) <= 1e-3:
+        return False
+    return any(
+        torch.allclose(old.sort(axis).values, new.sort(axis).values, rtol=1e-4, atol=1e-5 * size)
+        for axis in range(old.dim())
+        if old.shape[axis] > 2
+    )
+
+
 def _apart(old: Tensor, new: Tensor) -> float:
     size = float(old.double().square().mean().sqrt())
     gap = float((old.double() - new.double()).square().mean().sqrt())
@@ -178,9 +197,10 @@ def _reached(nest: Any) -> list[Tensor]:
     return found
 
 
-def _buffers(module: nn.Module) -> list[Tensor]:
-    own = (b for b in module._buffers.values() if b is not None and is_dense(b) and b.numel() <= LARGEST_BUFFER)
-    return [b.detach().clone() for b in own]
+def own_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the real buffers that a module holds itself."""
+    own = ((name, b) for name, b in module._buffers.items() if b is not None)
+    return {name: b.detach().clone() for name, b in own if is_real(b) and b.numel() <= LARGEST_BUFFER}
 
 
 def _generators() -> list[Any]:

@@ -1,36 +1,41 @@
-"""Which samples teach, and by whose target: the rows of the outputs, by the slope that the objective has along them.
+"""Asks a loss about the rows of its batch, by the slope that the objective has along the rows of the outputs.
 
-Every sample has a number, and of every digit of it those samples get another target whose digit is 1. Which slopes
-change then spells the number of the sample whose target a row is held against; in the same way other inputs spell whose
-input it is made of.
+The outputs are held as they are wherever the loss takes others for them: what moves a slope then is what it is held
+against. Every sample has a number, and of every digit of it those samples get another target whose digit is 1. Which
+slopes change then spells the number of the sample whose target a row is held against; in the same way other inputs
+spell whose input it is made of.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.evidence import Pairs
-from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.held_outputs import Change, Forward, Held
+from pytest_overfit.diagnose.questions.model_calls import one_exchanged
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
-from pytest_overfit.run.task import Heard, Terms
 
-Forward = Callable[[Any], tuple[Heard, Terms]]
 Rows = Mapping[str, Tensor]  # (samples, elements) of every output
 STILL = 1e-3  # of a row: one that changes less was only computed in another batch
-MOST_SAMPLES, MOST_TENSORS, MOST_SWAPS = 4096, 8, 8
+ALIKE = 1e-4  # of the largest slope: an element that changes less
+MOST_TENSORS, MOST_SWAPS, MOST_ROWS = 8, 8, 4
+MANY = 6  # samples, of which one order tells
 
 
 class Pairing:
     """Asks a loss about the rows of its batch.
 
     Args:
-        forward: outputs and terms of a batch, with their graphs; repeatable.
+        forward: outputs and terms of a batch, with their graphs; repeatable. Of ``Held`` ones whatever moves a slope is
+            a target.
         samples: the length of the axis of samples.
     """
 
@@ -47,7 +52,7 @@ class Pairing:
         """The slopes of the objective along the rows of every output; where it reads none as it is, of the batch."""
         found = {} if self.of_batch else self._slopes(batch)
         if not found and not self.base:
-            self.of_batch = True
+            self.of_batch = not isinstance(self.forward, Held)
         return self._slopes(batch, of_batch=True) if self.of_batch else found
 
     def _slopes(self, batch: Any, *, of_batch: bool = False) -> Rows:
@@ -76,44 +81,72 @@ class Pairing:
             if g is not None
         }
 
-    def roles(self) -> tuple[list[str], list[str]]:
-        """The tensors that reach the outputs, and those that move the slopes alone."""
-        inputs, targets = [], []
+    def targets(self) -> list[str]:
+        """The tensors that move the slopes, and reach no output that is not held."""
+        found = []
         every = torch.ones(self.samples, dtype=torch.bool)
         for key, tensor in list(self.held.items())[:MOST_TENSORS]:
-            other = _others(tensor, every, 0)
-            if other is None:
+            if (other := _others(tensor, every, 0)) is None:
                 continue
             try:
-                now = self.slopes(map_tensors(lambda t, old=tensor, new=other: new if t is old else t, self.batch))  # type: ignore[misc]
+                now = self.slopes(map_tensors(partial(one_exchanged, tensor, other), self.batch))
             except Refused:  # of this tensor nothing is known: another one may answer
                 continue
-            if not _same(self.heard, self.first):
-                inputs.append(key)
-            elif not _same(now, self.base):
-                targets.append(key)
-        return inputs, targets
+            if _same(self.heard, self.first) and not _same(now, self.base):
+                found.append(key)
+        return found
+
+    def is_alike(self) -> bool:
+        """Whether samples in another order have the slopes that they had: no place of the batch is like no other.
+
+        The order is one circle through all of them, with which of many samples hardly another order commutes.
+        """
+        if not isinstance(self.forward, Held) or self.samples < MANY:
+            return False
+        order, circle = (
+            torch.arange(self.samples),
+            torch.randperm(self.samples, generator=torch.Generator().manual_seed(0)),
+        )
+        order[circle] = circle.roll(1)
+        rows = {id(t): t.detach()[order.to(t.device)] for t in self.held.values()}
+        with self._outputs(lambda t: t[order.to(t.device)]):
+            now = self.slopes(map_tensors(lambda t: rows.get(id(t), t), self.batch))
+        pairs = [(g.cpu()[order], now[name].cpu()) for name, g in self.base.items() if name in now]
+        return len(pairs) == len(self.base) and all(
+            bool(((a - b).norm(dim=1) <= STILL * a.norm(dim=1)).all()) for a, b in pairs
+        )
 
     def silent(self, targets: Collection[str]) -> Tensor:
         """The samples without any slope, whatever they hold: not even with what one holds that has some, and it theirs.
 
         With other targets nothing is without a slope for being right. Those that a list of the batch names, or leaves
-        out, are meant to be so.
+        out, are meant to be so, and those whose outputs the others are compared with.
         """
-        every = torch.ones(self.samples, dtype=torch.bool)
+        every, none = torch.ones(self.samples, dtype=torch.bool), torch.zeros(self.samples, dtype=torch.bool)
         news = {id(t): o for key in targets if (o := _others(t := self.held[key], every, 0)) is not None}
         missed = map_tensors(lambda t: news.get(id(t), t), self.batch)
         dead = _dead(self.base, self.samples) & _dead(self.slopes(missed), self.samples)
         without, live = dead.nonzero()[:, 0], (~dead).nonzero()[:, 0]
         if not len(without) or not len(live) or len(without) > MOST_SWAPS * len(live) or self._is_listed(dead):
-            return torch.zeros_like(dead)
-        for some in torch.split(without, len(live)):
+            return none
+        for some, others in itertools.product(torch.split(without, len(live)), (news, {})):
             order = torch.arange(self.samples)
             order[some], order[live[: len(some)]] = live[: len(some)], some
-            rows = {id(t): news.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
+            rows = {id(t): others.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
             swapped = map_tensors(lambda t, rows=rows: rows.get(id(t), t), self.batch)  # type: ignore[misc]
-            dead[some] &= _dead(self.slopes(swapped), self.samples)[some]
-        return dead
+            with self._outputs(lambda t, order=order: t[order.to(t.device)]):  # type: ignore[misc]
+                dead[some] &= _dead(self.slopes(swapped), self.samples)[some]
+        if not bool(dead.any()):
+            return none
+        with self._outputs(lambda t: torch.where(dead.view(-1, *[1] * (t.dim() - 1)).to(t.device), 0.7 * t + 0.1, t)):
+            away = self.slopes(self.batch)
+        return dead if all(torch.equal(away[name][~dead], rows[~dead]) for name, rows in self.base.items()) else none
+
+    def _outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
+        """Other rows in the outputs for a block, where they are held."""
+        if not isinstance(self.forward, Held):
+            return contextlib.nullcontext()
+        return self.forward.changed(lambda t: change(t) if t.dim() and len(t) == self.samples else t)
 
     def _is_listed(self, dead: Tensor) -> bool:
         """Whether a list of numbers in the batch is that of the samples that count, or of those that do not."""
@@ -123,6 +156,8 @@ class Pairing:
 
     def spelt(self, look: Callable[[Any], Rows], base: Rows, keys: Collection[str]) -> dict[str, list[int | None]]:
         """By output, the sample whose values at these keys each row answers to; None: nobody's, or more than one's.
+
+        Outputs that answer to nobody's at all are left out.
 
         A row that answers to those with and without a digit answers to several. Costs one call for every digit, and as
         many again where a row does not spell its own number.
@@ -141,6 +176,8 @@ class Pairing:
                 break
         found: dict[str, list[int | None]] = {}
         for name, (with_digit, without) in read.items():
+            if not torch.stack([*with_digit, *without]).any():
+                continue
             own = spelling[name]
             single = torch.ones(self.samples, dtype=torch.bool)
             if without:
@@ -166,82 +203,32 @@ class Pairing:
                 break  # else a slope that is only a sign may be the same for a value on the same side
         return moved
 
-    def order_matters(self, keys: Collection[str]) -> bool:
-        """Whether the objective is another one when the targets come in another order: that of a set is not."""
+    def owned(self) -> tuple[str, str] | None:
+        """An output of which one row is held against the values of several samples, element by element, and of which.
+
+        Row after row of a tensor gets another value: the elements that move answer to that row, and to no other. A loss
+        that compares samples moves all with each of them.
+        """
+        for key, tensor in list(self.held.items())[:MOST_TENSORS]:
+            now = []
+            with contextlib.suppress(Refused):
+                for row in range(min(self.samples, MOST_ROWS)):
+                    others = (tensor != tensor[row]).reshape(self.samples, -1).any(1).nonzero()[:1, 0].tolist()
+                    changed = tensor.detach().clone()
+                    changed[row] = changed[others[0] if others else row]
+                    now.append(self.slopes(map_tensors(partial(one_exchanged, tensor, changed), self.batch)))
+            for name, old in self.base.items():
+                rows = [(each[name] - old).abs() > ALIKE * old.abs().max() for each in now if name in each]
+                if len(rows) == min(self.samples, MOST_ROWS) and _belong_to_several(rows):
+                    return name, key
+        return None
+
+    def in_any_order(self, keys: Collection[str]) -> bool:
+        """Whether the objective is the same when the targets come in another order: that of a set is."""
         ids = {id(self.held[key]) for key in keys}
         turned = map_tensors(lambda t: t.detach().roll(1, 0) if id(t) in ids else t, self.batch)
         before, after = (float(self.forward(b)[1]["objective"].detach()) for b in (self.batch, turned))
-        return not abs(after - before) <= 1e-5 * abs(before)
-
-
-def measure_pairs(
-    forward: Forward, evaluated: Forward, batch: Any, samples: int | None, *, in_order: bool
-) -> Pairs | None:
-    """Which samples have no slope, and which rows are held against the target of another one.
-
-    Args:
-        forward: as the run does it.
-        evaluated: the same in evaluation mode.
-        in_order: the model reads every sample by itself, and in the order of the batch.
-    """
-    if samples is None or not 2 <= samples <= MOST_SAMPLES:
-        return None
-    asked = Pairing(forward, batch, samples)
-    if not asked.base:
-        return None
-    inputs, targets = asked.roles()
-    silent = tuple(asked.silent(targets).nonzero()[:, 0].tolist())
-    if not targets:
-        return Pairs(samples, silent)
-    answers = asked.spelt(asked.slopes, asked.base, targets)
-    made: Mapping[str, Sequence[int | None]] = {name: range(samples) for name in answers}
-    if not in_order:
-
-        def outputs(each: Any) -> Rows:
-            heard, _ = evaluated(each)
-            return {n: t.detach().reshape(samples, -1).double() for n, t in heard if n in answers and len(t) == samples}
-
-        made = asked.spelt(outputs, outputs(batch), inputs)
-    paired, wrong, name = _compared(answers, made, set(silent))
-    if wrong and not asked.order_matters(targets):
-        paired, wrong = None, ()
-    return Pairs(samples, silent, paired, wrong, name, ", ".join(targets))
-
-
-def _compared(
-    answers: Mapping[str, Sequence[int | None]], made: Mapping[str, Sequence[int | None]], silent: set[int]
-) -> tuple[bool | None, tuple[tuple[int, int], ...], str]:
-    """Whether all rows are held against their own targets, those that are not, and the output that has them.
-
-    One output whose rows answer to several targets, or to none, says nothing of what is meant.
-    """
-    paired: bool | None = None
-    for name, targets in answers.items():
-        sources = made.get(name, ())
-        pairs = [(s, t) for row, (s, t) in enumerate(zip(sources, targets, strict=False)) if row not in silent]
-        if not pairs or any(s is None or t is None for s, t in pairs):
-            return None, (), ""
-        wrong = tuple((s, t) for s, t in pairs if s is not None and t is not None and s != t)
-        if wrong:
-            return False, wrong, name
-        paired = True
-    return paired, (), ""
-
-
-def passed_as_they_are(batch: Any, calls: Sequence[ModelCall], targets: Sequence[Tensor]) -> bool:
-    """Whether models and loss were given the tensors of the batch, and nothing that was made of them."""
-    held = [tensor.detach() for _, tensor in dense_tensors(batch)]
-    given = [*(tensor for call in calls for _, tensor in call.arguments()), *targets]
-    return all(
-        any(tensor.numel() == h.numel() and torch.equal(tensor.reshape(-1), h.reshape(-1)) for h in held)
-        for tensor in given
-    )
-
-
-def all_teach(slopes: Mapping[str, Tensor], samples: int | None) -> bool:
-    """Whether the objective has a slope along the rows of every sample."""
-    rows = {name: g.reshape(samples, -1) for name, g in slopes.items() if g.dim() and g.shape[0] == samples}
-    return bool(rows) and samples is not None and not bool(_dead(rows, samples).any())
+        return abs(after - before) <= 1e-5 * abs(before)
 
 
 def _same(a: Rows, b: Rows) -> bool:
@@ -298,3 +285,13 @@ def _others(tensor: Tensor, chosen: Tensor, variant: int) -> Tensor | None:
         other[order] = plain[order.roll(len(order) // 2 or 1)]
     changed[chosen] = other[chosen]
     return None if torch.equal(changed, plain) else changed
+
+
+def _belong_to_several(moved: list[Tensor]) -> bool:
+    """Whether elements of one row answer to different samples each, and the columns of an axis of samples do not."""
+    if not moved or not all(bool(each.any()) for each in moved):
+        return False
+    counts = torch.stack(moved).sum(0)
+    rows = torch.stack([each.any(1) for each in moved]).sum(0)
+    columns = torch.stack([each.any(0) for each in moved]).sum(0)
+    return int(counts.max()) == 1 and int(rows.max()) > 1 and int(columns.max()) > 1

@@ -79,7 +79,6 @@ class StepTracer:
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
         self.targets: list[Tensor] = []  # what predictions are compared with
-        self.reordered = False  # a prediction that was compared is no output as it is
         self.bad: Op | None = None
         self.constant: Op | None = None  # the first that gave an infinity without a gradient
         self.huge: Op | None = None
@@ -267,9 +266,7 @@ class StepTracer:
             a, b = args[:2]
             compared = name in LOSSES or ("sub" in name and a.shape == b.shape and not self.in_model)
             if compared and a.requires_grad != b.requires_grad:
-                predicted, target = (a, b) if a.requires_grad else (b, a)
-                self.targets.append(target.detach())
-                self.reordered |= not any(_same_numbers(predicted, output) for output in self.outputs)
+                self.targets.append((b if a.requires_grad else a).detach())
         if name in ("detach", "data") and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
             self.sources[id(out)] = args[0]
             self.kept.append(out)
@@ -300,10 +297,6 @@ class StepTracer:
             self.bad = found if sound or self.constant is None else self.constant
         else:  # a mask or a bound, as long as nothing makes a NaN of it
             self.constant = self.constant or found
-
-
-def _same_numbers(a: Tensor, b: Tensor) -> bool:
-    return a.numel() == b.numel() and torch.equal(a.detach().reshape(-1), b.reshape(-1))
 
 
 def _spoils(name: str, out: Tensor, sound: bool) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
-from pytest_overfit.diagnose.evidence import Pairs, Probed, Term
+from pytest_overfit.diagnose.evidence import Probed, Term
+from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
@@ -23,12 +24,11 @@ from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.output_slopes import measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
-from pytest_overfit.diagnose.questions.owners import measure_owners
 from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
-from pytest_overfit.diagnose.questions.pairing import all_teach, measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
 from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
@@ -55,7 +55,6 @@ class TrainedModel:
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
-        self.teaches = False  # every sample has a slope
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -67,11 +66,6 @@ class TrainedModel:
         self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(context.on(task), calls))
-        if self.found.pairs is None or self.found.pairs.paired is not True:
-            with self.questions.asking("whether every row of the outputs answers to one sample"):
-                parts = list(context.task.model.named_children())  # of a model that is not called as a whole
-                named = [(call.name, call.module) for call in calls] or parts
-                self._know(owned=measure_owners(context.on(task).task, named, context.task.batch, self.samples))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -138,7 +132,6 @@ class TrainedModel:
         self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
-        self.teaches = all_teach(gradients, self.samples)
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -191,13 +184,13 @@ class TrainedModel:
         batch, mixed = on.task.batch, self.found.mixed
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other samples in each")
-        apart = mixed is not None and mixed <= MOVED
-        targets = [] if self.traced is None or self.traced.tracer.reordered else self.targets
-        if apart and targets and self.teaches and passed_as_they_are(batch, calls, targets):
-            return Pairs(self.samples or 0, paired=True)
         into_training(on.task.model)
-        in_order = apart and passed_as_they_are(batch, calls, ())
-        return measure_pairs(forward, evaluated, batch, self.samples, in_order=in_order)
+        in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
+        return measure_pairs(forward, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+
+    def _named(self, calls: list[ModelCall]) -> list[tuple[str, nn.Module]]:
+        """What the loss calls: the models, or the parts of one that is not called as a whole."""
+        return [(call.name, call.module) for call in calls] or list(self.context.task.model.named_children())
 
     def _has_several_backwards(self, on: RunContext) -> bool:
         steps = self.traced.steps if self.traced is not None else ()

@@ -1,0 +1,26 @@
+"""Which samples teach, and by whose target, as plain numbers; no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which ``samples`` teach, and by whose target.
+
+    ``silent`` are those along whose rows of the outputs the objective has no slope, whatever they hold; of ``wrong``
+    (sample, other one) the rows of ``output`` are held against the ``target`` of the other one. ``paired``: all rows
+    are held against their own; None where that is not certain. No row of any output is made of ``unread`` ones.
+    ``alone``: something of the batch moves the silent rows, and no other ones.
+    """
+
+    samples: int
+    silent: tuple[int, ...] = ()
+    paired: bool | None = None
+    wrong: tuple[tuple[int, int], ...] = ()
+    output: str = ""
+    target: str = ""
+    unread: tuple[int, ...] = ()
+    alone: bool = False
+    owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
