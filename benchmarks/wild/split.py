@@ -17,6 +17,10 @@ LOOKED_AT = frozenset({
     "transformers", "peft", "diffusers", "noise_left_on",
     "segmentation_models_pytorch", "lightly", "snntorch", "stable_baselines3", "torchdiffeq",
     "spikingjelly", "axial_attention", "st_moe_pytorch", "entmax",
+    "loss_divided", "inputs_not_normalised", "logits_cooled",
+    "target_is_another_input", "batch_first_swapped", "gradient_reversed",
+    "mask_inverted", "causal_mask_forgotten", "causal_mask_transposed", "mask_of_another_sample",
+    "decay_huge", "rate_too_low", "epsilon_huge", "betas_swapped",
 })  # fmt: skip
 # operators that were written later: held out all of them, so that they move none of those before them
 LATER = frozenset({
