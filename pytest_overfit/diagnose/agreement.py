@@ -14,13 +14,14 @@ class Slope:
     """The slope along a direction: by a gradient, and by finite differences.
 
     ``blind``: the gradient is there, and as large, for a derivative of zero as well: a backward that ignores what it is
-    given.
+    given. ``ratio``: of gradient over slope, where it is the same in every direction that was tried.
     """
 
     where: str
     gradient: float
     measured: float
     blind: bool = False
+    ratio: float | None = None
 
     @property
     def agrees(self) -> bool:

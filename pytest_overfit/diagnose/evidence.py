@@ -67,8 +67,8 @@ class Floor:
     """The loss with its predictions replaced by free numbers and minimised over them.
 
     ``reached`` is the lowest objective, ``elsewhere`` that of a search from random numbers where the first one stayed
-    above the limit, ``below`` whether it would have gone on falling; ``low`` and ``high`` are the
-    range of the best predictions by output name; ``unread`` are outputs whose value changes nothing.
+    above the limit; ``low`` and ``high`` are the range of the best predictions by output name, which ``stretch`` times
+    as large alone get below it; ``unread`` are outputs whose value changes nothing.
     """
 
     reached: float
@@ -80,6 +80,7 @@ class Floor:
     unread: tuple[str, ...] = ()
     reads_weights: bool = False  # the loss reads parameters of the model beside its outputs
     elsewhere: float | None = None
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it
-    alone would reach if they could learn, ``weight`` what the objective multiplies it
-    with (None: it is computed otherwise).
+    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it alone would reach if
+    they could learn, ``weight`` what the objective multiplies it with (None: it is computed otherwise).
     """
 
     name: str
@@ -223,7 +223,8 @@ class Probed:
     bad_gradient: Op | None = None
     huge: Op | None = None
     pairs: Pairs | None = None
-    blind: tuple[Slope, ...] = ()  # parts of the model along which outputs slope otherwise than their gradient says
+    blind: tuple[Slope, ...] = ()  # a part of the model along which outputs slope otherwise than its gradient says
+    cut: tuple[str, str] | None = None  # what takes numbers of these out of the graph, and where
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model

@@ -62,6 +62,18 @@ class Broadcast:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """Something of the loss times a number.
+
+    Of a sum or a mean also the ``gain``, what comes out over the mean of its elements, and what is ``made``.
+    """
+
+    factor: float
+    gain: float | None = None
+    made: float = 0.0
+
+
+@dataclass(frozen=True)
 class KeysRead:
     """Which ``keys`` the queries of an attention read, as far as its mask or its weights say.
 
@@ -191,8 +203,8 @@ class OutOfRange:
 
 
 Fact = (
-    Comparison | Broadcast | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention | HeadMask
-    | OutOfRange
+    Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
+    | HeadMask | OutOfRange
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

@@ -28,8 +28,11 @@ TAKEN_AWAY: Mapping[str, TrialKind] = {
     "optimizer-hyperparameter": "default settings",
     "output-scale": "rescaled",
 }
-SYMPTOM = 0.5  # weight up to which a cause says where a run ended rather than why
-SURE = 0.9  # weight from which what a probe shows stands before what a trial of something else proves
+# Trials that get around more than they take away: what is counted or read off stands before what they prove.
+AROUND: frozenset[TrialKind] = frozenset(
+    {"learning rate", "our step", "fresh weights", "unfrozen", "same random numbers"}
+)
+SURE = 0.9  # weight from which what a probe shows is as good as counted
 
 
 def find_causes(
@@ -71,14 +74,17 @@ def find_causes(
 
 
 def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:
-    """Proven before shown before observed, what is certain before what is not, and the likelier first.
+    """Mended before counted, shown and observed; what is certain before what is not, and the likelier first.
 
-    What is counted or read off (a step that is never made, a NaN in the batch) is as good as proven: a trial of a
-    learning rate that happens to get around it must not stand before it. What a trial took away in vain comes last.
+    What a trial of that very thing proves comes before all that was there while the trial learned. What is counted or
+    read off (a step that is never made, a NaN in the batch) comes before what a trial proves that gets around much.
+    What a trial took away in vain comes last.
     """
-    rank, kind = STRENGTHS.index(cause.strength), TAKEN_AWAY.get(cause.id)
-    if cause.strength == "shown" and not cause.certain and kind is not None and evidence.refutes(kind):
-        rank = STRENGTHS.index("observed")
-    elif cause.strength == "shown" and cause.weight >= SURE:
+    rank, kind = 1 + STRENGTHS.index(cause.strength), TAKEN_AWAY.get(cause.id)
+    if cause.strength == "proven" and any(a.passed and a.trial.kind not in AROUND for a in evidence.attempts):
         rank = 0
-    return rank, rank > 0 and not (cause.certain and cause.weight > SYMPTOM), -cause.weight
+    elif cause.strength == "shown" and not cause.certain and kind is not None and evidence.refutes(kind):
+        rank = 1 + STRENGTHS.index("observed")
+    elif cause.strength == "shown" and cause.weight >= SURE:
+        rank = 1
+    return rank, rank > 1 and not cause.certain, -cause.weight

@@ -163,7 +163,11 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
     best, limit, seen = min(evidence.objective, default=0.0), evidence.limit_of_objective(), evidence.probed.beginnings
     if seen is None or not evidence.probed.causal or evidence.learned or limit is None:
         return
-    if limit < seen.floor and best > 0.9 * seen.floor and any(op.name == "cross_entropy" for op in evidence.noted):
+    if (
+        limit < seen.floor
+        and 0.9 * seen.floor < best < 2 * seen.floor
+        and any(op.name == "cross_entropy" for op in evidence.noted)
+    ):
         yield Cause(
             "label-conflict",
             seen.key,
@@ -172,7 +176,7 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
             f"{number(seen.floor)} of the loss, which is at {number(best)}",
             "give sequences different beginnings, or leave the shared beginning out of the loss",
             evidence={"floor": seen.floor, "loss": best},
-            weight=0.93 if best < 2 * seen.floor else 0.5,
+            weight=0.93,
         )
 
 

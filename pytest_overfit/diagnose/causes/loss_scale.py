@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison
-from pytest_overfit.diagnose.queries import REGRESSORS
+from pytest_overfit.diagnose.operation import Comparison, Scaled
 from pytest_overfit.judge.finding import number
 
+SMALL = 0.1  # of the mean of the elements
 LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
 
 
 def reduction(evidence: Evidence) -> Iterator[Cause]:
-    """The size of the loss, and not its shape, is what the optimizer cannot take."""
+    """The size of the loss, and not its shape, is what the optimizer cannot take, or what meets the limit."""
+    sgd = any(g.kind == "SGD" for g in evidence.groups)
+    if "supervised" not in evidence.missed and (evidence.learned or not sgd):
+        return
     rate = next((a.trial for a in evidence.attempts if a.passed and a.trial.kind == "learning rate"), None)
     factor = rate.factor if rate else None
     summed = next((op for op, compared in evidence.ops(Comparison) if compared.summed), None)
-    curve, limit = evidence.objective, evidence.limit_of_objective()
     elements = max((float(math.prod(op.shapes[0])) for op, _ in evidence.ops(Comparison) if op.shapes), default=0.0)
-    sgd = any(g.kind == "SGD" for g in evidence.groups)
     if summed is not None and not evidence.learned and sgd:
         yield Cause(
             "loss-scale",
@@ -33,41 +34,23 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
             {"elements": elements},
             weight=0.85,
         )
-    if curve and limit is not None and 0 < curve[0] < limit and "supervised" in evidence.missed and _moves(evidence):
-        mean = _mean_error(evidence)
-        if mean and curve[0] < 0.02 * mean:
+    for op, scaled in evidence.ops(Scaled):
+        whole = evidence.objective and math.isclose(scaled.made, evidence.objective[0], rel_tol=1e-3)
+        if whole and scaled.gain is not None and abs(scaled.gain) < SMALL:
+            elements = scaled.gain / scaled.factor
+            what = f"a sum over {elements:.0f} elements" if elements > 1 else "a mean"
             yield Cause(
                 "loss-scale",
-                LOSS,
-                f"the objective starts at {number(curve[0])}, below its limit of {number(limit)}: the mean error of "
-                f"its elements is {number(mean)}",
-                "divide by the number of elements of this batch, not of a data set",
-                evidence={"first": curve[0], "mean_error": mean},
+                op.where,
+                f"{what} is multiplied by {number(scaled.factor)}: the loss is {number(scaled.gain)} of the mean of "
+                "its elements",
+                f"divide by {elements:.0f}, the elements of this batch"
+                if elements > 1
+                else f"leave out the factor of {number(scaled.factor)}: a mean is divided by its elements already",
+                evidence={"factor": scaled.factor, "gain": scaled.gain},
                 weight=0.9,
             )
-
-
-def _moves(evidence: Evidence) -> bool:
-    return any(p.max_grad for p in evidence.record.parameters)
-
-
-def _mean_error(evidence: Evidence) -> float | None:
-    """A size of the mean squared error of the first step, from the ranges of what was compared."""
-    chance = next(
-        (
-            math.log(compared.classes)
-            for op, compared in evidence.ops(Comparison)
-            if op.name == "cross_entropy" and compared.classes is not None and compared.classes > 1
-        ),
-        None,
-    )
-    if chance is not None:
-        return chance
-    for op, compared in evidence.ops(Comparison):
-        wanted, given = compared.targets, compared.predictions
-        if op.name in ("difference", *REGRESSORS) and wanted is not None and given is not None:
-            return (max(abs(wanted[1] - given[0]), abs(given[1] - wanted[0])) / 3) ** 2
-    return None
+            return
 
 
 def scaled_backward(evidence: Evidence) -> Iterator[Cause]:

@@ -63,15 +63,24 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
 
 
 def not_followed(evidence: Evidence) -> Iterator[Cause]:
-    """A part of the model whose gradient leaves out some of what it does to the outputs."""
+    """A part of the model whose gradient is not that of what it does to the outputs."""
     for slope in evidence.probed.blind:
+        (by, line), part = evidence.probed.cut or ("", ""), slope.where or "the model"
+        turned = slope.ratio is not None and abs(slope.ratio) > NEARLY_NONE and not 0.8 < slope.ratio < 1.25
+        where = f"module {slope.where}" if slope.where else part
+        meant = 'where it is meant, allow=["{}"]'
+        if turned:
+            said = f"on its way back it is made {number(slope.ratio or 0.0)} times what it is"
+            change = f"look at {f'{by} in {line}' if by else part}: leave out what multiplies the gradient"
+        else:
+            said = "a part of what they do is cut from the graph" + (f" by {by} in {line}" if by else "")
+            change = f"leave {by} out in {line}" if by else f"look for .data, numpy or a cache in {part}"
         yield Cause(
-            "no-gradient",
-            f"module {slope.where}" if slope.where else "the model",
-            f"the outputs slope by {number(slope.measured)} along the weights of {slope.where or 'the model'}, and by "
-            f"{number(slope.gradient)} as their gradient says: a part of what they do is cut from the graph",
-            "look behind it for .data, .detach(), no_grad(), numpy, a cache, or a rounding; where it is meant, "
-            'allow=["no-gradient"]',
+            "wrong-backward" if turned else "no-gradient",
+            f"{where}, {line}" if by else where,
+            f"the outputs slope by {number(slope.measured)} along the weights of {part}, and by "
+            f"{number(slope.gradient)} as their gradient says: {said}",
+            f"{change}; {meant.format('wrong-backward' if turned else 'no-gradient')}",
             evidence={"gradient": slope.gradient, "measured": slope.measured},
             # By chance that is declared, as a router's, outputs jump: a difference is no slope there.
             certain=not evidence.stochastic or abs(slope.gradient) < NEARLY_NONE * abs(slope.measured),

@@ -57,7 +57,8 @@ def _at_operation(bad: NonFinite, op: Op) -> Cause:
         op.where,
         f"{op.name}() gives the first value that is not finite, at step {bad.step}: {_fed(op)}",
         _guard(op.name),
-        evidence={"step": bad.step, **_measured(op).numbers},
+        "shown" if bad.step <= EARLY else "observed",  # later on it says where a run ended rather than why
+        {"step": bad.step, **_measured(op).numbers},
         certain=True,
         weight=0.96 if bad.step <= EARLY else 0.5,
     )
@@ -90,7 +91,8 @@ def _after_huge(bad: NonFinite, op: Op) -> Cause:
         f"{op.name}() gives {number(fact.highest or 0.0)} from {number(low)} to {number(high)}, and {bad.what} is not "
         f"finite at step {bad.step}",
         _guard(op.name),
-        evidence={"step": bad.step, **fact.numbers},
+        "shown" if bad.step <= EARLY else "observed",  # later on it says where a run ended rather than why
+        {"step": bad.step, **fact.numbers},
         certain=True,
         weight=0.94 if bad.step <= EARLY else 0.5,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
@@ -10,6 +11,8 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
+
+IDLE, RUNS_AWAY = 50, 10.0  # steps without a gradient, and how much larger the last one of them is
 
 
 def decay(evidence: Evidence) -> Iterator[Cause]:
@@ -66,19 +69,27 @@ def hyperparameters(evidence: Evidence) -> Iterator[Cause]:
     """Momentum, betas, eps or maximize are off."""
     proven = evidence.proof("default settings")
     for group in evidence.groups:
-        odd = _odd(group)
-        if not odd or evidence.learned:
+        odd, grows = _odd(group), _growth(group)
+        if not odd or (evidence.learned and grows < RUNS_AWAY):
             continue
+        away = f": steps without a gradient grow, by {grows:.0f} times in {IDLE}" if grows >= RUNS_AWAY else ""
         yield Cause(
             "optimizer-hyperparameter",
             group.where,
-            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + proof(proven, "with the defaults"),
+            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + away + proof(proven, "with the defaults"),
             ", ".join(f"set {key}={usual}" for key, _, usual in odd),
             "proven" if proven else "shown",
             {key: value for key, value, _ in odd},
+            certain=grows >= RUNS_AWAY,
             weight=0.93,
         )
         return
+
+
+def _growth(group: Group) -> float:
+    """By how much the steps of Adam for a weight grow that gets no gradient any more; they should shrink."""
+    has = group.settings
+    return (has.beta1 / math.sqrt(has.beta2)) ** IDLE if "Adam" in group.kind and has.beta2 else 0.0
 
 
 def _odd(group: Group) -> list[tuple[str, float, str]]:

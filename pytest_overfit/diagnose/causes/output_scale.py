@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import LOSS, Comparison, Scaled
 from pytest_overfit.diagnose.queries import learning, proof
 from pytest_overfit.diagnose.step_trace import Module, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
@@ -56,29 +57,47 @@ def scaled_away(evidence: Evidence) -> Iterator[Cause]:
     """The output, or a branch, is multiplied by next to nothing."""
     if not evidence.steps:
         return
-    if not evidence.learned and (cause := _in_one_module(evidence)) is not None:
+    cause = None if evidence.learned else _behind_the_model(evidence) or _in_one_module(evidence)
+    if cause is not None:
         yield cause
-        return
-    yield from _faint_gradients(evidence)
+    else:
+        yield from _faint_gradients(evidence)
+
+
+def _behind_the_model(evidence: Evidence) -> Cause | None:
+    """The loss is small for outputs that are thousands of times as large alone: see ``Floor``."""
+    found = evidence.probed.floor
+    if found is None or found.stretch == 1:
+        return None
+    proven = next((a for a in evidence.attempts if a.passed and a.trial.value == found.stretch), None)
+    factors = [(op, fact) for op, fact in evidence.ops(Scaled) if op.region == LOSS and op.shapes[-1]]
+    op, fact = min(factors, key=lambda pair: abs(pair[1].factor), default=(None, None))
+    factor = 1 / found.stretch if fact is None else fact.factor
+    compared = next((op.where for op, _ in evidence.ops(Comparison)), LOSS)
+    return Cause(
+        "output-scale",
+        compared if op is None else op.where,
+        f"the loss gets to {number(found.reached)} with outputs {number(found.stretch)} times as large alone"
+        + proof(proven, f"with them times {number(found.stretch)}"),
+        f"remove the factor of {number(factor)} between the model's output and the loss",
+        "proven" if proven else "shown",
+        {"ratio": factor},
+        weight=0.95,
+    )
 
 
 def _in_one_module(evidence: Evidence) -> Cause | None:
-    """Proven by a trial that multiplies what it returns; else it has to be so at the end as well."""
-    found = shrunk(evidence.steps[0].modules, evidence.updates)
-    proven, tried = evidence.proof("rescaled"), evidence.attempt("rescaled")
-    if found is None:
-        return None
-    at_end = next((m for m in evidence.probed.modules if m.name == found.module.name), None)
-    stays = at_end is not None and at_end.size < NOTHING * found.wanted
-    if not stays and (tried is None or not evidence.helps(tried)):
+    """A trial that multiplies what it returns learns, or comes nearer: a norm of large numbers makes small ones too."""
+    found, tried = shrunk(evidence.steps[0].modules, evidence.updates), evidence.attempt("rescaled")
+    if found is None or tried is None or not evidence.helps(tried):
         return None
     name, size = found.module.name or found.module.kind, found.module.size
-    how = f"with its output times {number(proven.trial.value or 1.0)}" if proven else ""
+    proven = tried if tried.passed else None
     return Cause(
         "output-scale",
         f"module {name} ({found.module.kind})",
         f"{name} makes numbers of a size of {number(found.wanted)} into such of {number(size)} in the first forward "
-        f"pass" + proof(proven, how),
+        f"pass" + proof(proven, f"with its output times {number(tried.trial.value or 1.0)}"),
         f"look for a factor of about {number(10.0 ** round(math.log10(found.ratio)))} in {name}: remove it, or "
         "learn it",
         "proven" if proven else "shown",
@@ -135,8 +154,8 @@ result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max
 ```
 
 - **Symptom**: the loss stays at the size of the targets.
-- **Evidence**: proven: it passes with the output multiplied. Where no trial was made, the sizes of outputs from
-  module to module, against what the loss wants.
+- **Evidence**: proven: it passes with the output of that module multiplied, or with that of the model where the loss
+  gets below its limit for outputs a hundred times as large alone.
 - **Fix**: remove the factor, or learn it.
 """,
 )

@@ -18,6 +18,7 @@ from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.task import Task
 
 STEPS = 400
+STRETCHES = (1e2, 1e3, 1e4, 1e5, 1e6)
 LAST = 1e-4  # share of the first step size that the last step still has
 
 
@@ -63,12 +64,13 @@ def find_floor(
             with torch.no_grad():
                 for leaf, value in zip(leaves, kept, strict=True):
                     leaf.copy_(value)
+        reached, stretch = (math.inf, 1.0) if not curve else _stretched(terms, leaves, limit, min(curve))
         names = {place[2].removeprefix("output."): leaf.detach() for place, leaf in free.leaves.items()}
     if not curve:
         return None
     falling = len(curve) > 50 and curve[-50] - curve[-1] > 0.02 * (abs(curve[0] - curve[-1]) + 1e-12)
     return Floor(
-        reached=min(curve),
+        reached=reached,
         start=start,
         steps=len(curve),
         unbounded=min(curve) < 0 and falling and min(curve) < -0.5 * abs(start),
@@ -77,7 +79,25 @@ def find_floor(
         unread=unread,
         reads_weights=reads_weights,
         elsewhere=elsewhere,
+        stretch=stretch,
     )
+
+
+def _stretched(
+    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, reached: float
+) -> tuple[float, float]:
+    """The objective that the best numbers reach, and how many times as large they have to be for it."""
+    for factor in () if limit is None or reached <= limit else STRETCHES:
+        with torch.no_grad():
+            kept = [leaf.detach().clone() for leaf in leaves]
+            for leaf in leaves:
+                leaf.mul_(factor)
+            value = float(terms()["objective"])
+            for leaf, old in zip(leaves, kept, strict=True):
+                leaf.copy_(old)
+        if limit is not None and value < limit:
+            return value, factor
+    return reached, 1.0
 
 
 def _from_elsewhere(

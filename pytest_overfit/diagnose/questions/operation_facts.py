@@ -22,6 +22,7 @@ from pytest_overfit.diagnose.operation import (
     InPlace,
     Op,
     Rectified,
+    Scaled,
     Shape,
     Squashed,
 )
@@ -42,22 +43,12 @@ from pytest_overfit.diagnose.questions.operation_names import (
     STEPS,
 )
 from pytest_overfit.diagnose.questions.targets import origin_of
-from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, tensors_in
+from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, summed, tensors_in
 
-_NOTED = (
-    LOSSES
-    | SQUASHERS
-    | RECTIFIERS
-    | GATED
-    | STEPS
-    | CHOICES
-    | COMPARED
-    | CLAMPS
-    | RANDOM
-    | FRESH
-    | ARITHMETIC
-    | ATTENTIONS
+_NOTED = frozenset().union(
+    LOSSES, SQUASHERS, RECTIFIERS, GATED, STEPS, CHOICES, COMPARED, CLAMPS, RANDOM, FRESH, ARITHMETIC, ATTENTIONS
 )
+SCALING, LEAST_FACTOR = ("mul", "__mul__", "__rmul__", "div", "__truediv__"), 0.1
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
 
 Shapes = tuple[Shape, ...]
@@ -238,9 +229,11 @@ def _arithmetic(step: Traced, call: Called) -> Op | None:
             step.drawn.append(out)  # in another size: chance all the same
         elif "add" in call.name and step.in_model:
             return call.op(Drawn("noise", math.nan, of_input=False, added=True), name="random")
-    if not all(isinstance(a, Tensor) for a in args[:2]):
-        return None
     a, b = args[:2]
+    if call.name in SCALING and not step.in_model and (scaled := _scaled(call, a, b)) is not None:
+        return call.op(scaled, made_of=a)
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return None
     if out.numel() > max(a.numel(), b.numel()) > 1 and min(a.numel(), b.numel()) > 1:
         gradients = int(a.requires_grad) + int(b.requires_grad)
         return call.op(Broadcast(call.name, a.numel() == b.numel(), a.dim() != b.dim(), gradients), name="broadcast")
@@ -262,6 +255,18 @@ def _arithmetic(step: Traced, call: Called) -> Op | None:
         turned=turned,
     )
     return call.op(fact, name="difference", made_of=predicted)
+
+
+def _scaled(call: Called, a: Any, b: Any) -> Scaled | None:
+    """What has a gradient times, or divided by, a number that is far from 1."""
+    number = b if isinstance(b, (int, float)) or (isinstance(b, Tensor) and not b.dim() and not b.requires_grad) else 0
+    if not isinstance(a, Tensor) or not a.requires_grad or not number:
+        return None
+    factor = 1 / float(number) if "div" in call.name else float(number)
+    if LEAST_FACTOR < abs(factor) < 1 / LEAST_FACTOR:
+        return None
+    node = a.grad_fn
+    return Scaled(factor) if a.dim() or node is None else Scaled(factor, factor * summed(node), float(call.out))
 
 
 def _squasher(step: Traced, call: Called) -> Op | None:

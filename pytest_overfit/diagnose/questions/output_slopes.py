@@ -7,6 +7,8 @@ gradient for it. Where the rest of the network goes around it the part still lea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +19,22 @@ from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Heard, Terms
 
 MOST_PARTS = 8  # each costs two forward passes
+STEADY = 0.1  # of a ratio: the same one in every direction
 CLOSE, BEYOND = 0.05, 5  # of a slope, and of what it changes over half the distance: what is another one
 ASIDE, SMALL = 0.01, 0.01  # how far, of a parameter's size; the size of one that is zero
 SEEN = 100  # roundings of the outputs: a change that is none
 
 
 def measure_output_slopes(
-    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, *, directions: int = 2
+    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, within: str = "", *, directions: int = 2
 ) -> tuple[Slope, ...]:
     """The parts along which outputs slope otherwise than their gradient says, in every direction that is tried.
 
+    The furthest apart comes last: around others leads a way that is right.
+
     Args:
         forward: outputs and terms with their graphs, repeatable, as the run makes them.
+        within: the module whose parts are asked.
     """
     heard, terms = forward()
     outputs = {name: t for name, t in heard if is_real(t) and t.requires_grad and t.numel() > 1}
@@ -64,17 +70,27 @@ def measure_output_slopes(
 
     held_still = padding_of(model)
     found = []
-    for name, held in parts_of(model, {id(p) for p in learning}).items():
+    for part, held in parts_of(model.get_submodule(within), {id(p) for p in learning}).items():
+        name, slopes = f"{within}.{part}".strip("."), []
         for _ in range(directions):
             slope, near = _slopes(name, held, given, held_still, measured, source)
             gap = abs(slope.measured - slope.gradient)
             known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), SEEN * rounding / ASIDE)
             curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
-            if slope.is_flat or gap <= max(known, curved):
+            if slope.is_flat or gap <= max(known, curved) or name == within != "":
                 break
+            slopes.append(slope)
         else:
-            found.append(slope)
-    return tuple(found)
+            found.append(_as_one(slopes))
+    return tuple(slope for _, slope in sorted(found, key=itemgetter(0)))
+
+
+def _as_one(slopes: Sequence[Slope]) -> tuple[float, Slope]:
+    """How far gradient and slope of a part lie apart in all directions at least, and one slope for them."""
+    apart = min(abs(s.gradient - s.measured) / max(abs(s.gradient), abs(s.measured)) for s in slopes)
+    ratios = [each.gradient / each.measured for each in slopes]
+    steady = max(ratios) - min(ratios) <= STEADY * max(map(abs, ratios))
+    return apart, replace(slopes[0], ratio=ratios[0] if steady else None)
 
 
 def _differentiated(value: Tensor, parameters: Sequence[Tensor]) -> dict[int, Tensor]:

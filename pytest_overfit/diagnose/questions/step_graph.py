@@ -99,6 +99,9 @@ class StepGraph:
         if not kept:
             if own and any(t.is_floating_point() for t in made) and not name.endswith("_like") and name[:4] != "new_":
                 self.blind.update((i, without_gradients(frame)) for i in own if i not in self.blind)
+            elif region != LOSS and len(self.cuttings) < MOST_CUTS:
+                by, line = without_gradients(frame)
+                self.cuttings += [_Cutting(by, f"module {region}, {line}".rstrip(", "), t, out) for t in tensors]
             return
         if any(t.requires_grad for t in made):
             self.read.update(own)
@@ -163,18 +166,22 @@ class StepGraph:
             if id(tensor) not in self.held | now | self.asked and _sum(tensor) == found.size and tensor.requires_grad
         )
 
-    def cuts(self) -> tuple[Cut, ...]:
-        """What keeps gradients from parameters of the model, once the step is over; the most telling first."""
-        missing = {i for i, name in self.parameters.items() if i not in self.reached}
-        missing &= {id(p) for p in self.model.parameters() if p.requires_grad}
+    def cuts(self, behind: set[int] | None = None) -> tuple[Cut, ...]:
+        """What keeps gradients from parameters of the model, once the step is over; the most telling first.
+
+        Args:
+            behind: the ids of those parameters; None: all that get none.
+        """
+        missing = set(self.parameters) - self.reached if behind is None else behind
+        missing = missing & {id(p) for p in self.model.parameters() if p.requires_grad}
         if not missing:
             return ()
         found = []
         for cutting in self.cuttings:
             leaves = {id(getattr(node, "variable", None)) for node in graph_nodes(cutting.source)}
-            behind = missing & (leaves | {id(cutting.source)})
-            if behind:
-                found.append(Cut(cutting.by, cutting.where, self._names(behind), cutting.straight_through))
+            held = missing & (leaves | {id(cutting.source)})
+            if held:
+                found.append(Cut(cutting.by, cutting.where, self._names(held), cutting.straight_through))
         places: dict[tuple[str, str], set[int]] = {}
         for i in missing & self.blind.keys():
             places.setdefault(self.blind[i], set()).add(i)

@@ -68,6 +68,14 @@ def final_operation(tensor: Any) -> str:
     return ""
 
 
+def summed(node: Any) -> int:
+    """Over how many elements a node of the graph adds up; 1 of a mean."""
+    if node.name().startswith("Sum"):
+        return math.prod(node._saved_self_sym_sizes)
+    of = getattr(node, "_saved_target", getattr(node, "_saved_self", None))
+    return of.numel() if getattr(node, "_saved_reduction", 1) == 2 and of is not None else 1
+
+
 def graph_nodes(root: Any, most: int = 50_000) -> Iterator[Any]:
     """Every node of an autograd graph, nearest the root first: a tensor, or a node itself."""
     seen: set[Any] = set()

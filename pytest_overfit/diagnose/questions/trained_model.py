@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions import modes
@@ -71,8 +70,8 @@ class TrainedModel:
         known = self.found.agreement.functions if self.found.agreement is not None else ()
         meant = self.traced is not None and self.traced.tracer.graph.estimates
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
-            question = "whether gradients are those of the outputs"
-            self._know(blind=self.questions.ask(question, lambda: self._blind(context.on(task)), otherwise=()))
+            with self.questions.asking("whether gradients are those of the outputs"):
+                self._blind(context.on(task))
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
                 context.start.restore()
@@ -196,7 +195,9 @@ class TrainedModel:
         steps = self.traced.steps if self.traced is not None else ()
         return on.step is not None and any(len(step.differentiated) > 1 for step in steps)
 
-    def _blind(self, on: RunContext) -> tuple[Slope, ...]:
+    def _blind(self, on: RunContext) -> None:
+        """The innermost part that has another slope than its gradient says, and what it is that makes it so."""
+
         def forward() -> tuple[Heard, Terms]:
             seed_everything(on.seed)
             return on.forward()
@@ -206,12 +207,30 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
-        found = measure_output_slopes(forward, on.task.model)
-        if found:  # at the start as well, or it is no way in which the model is built
+        slopes = outermost = measure_output_slopes(forward, on.task.model)
+        while inner := measure_output_slopes(forward, on.task.model, slopes[-1].where) if slopes else ():
+            slopes = inner
+        if slopes:  # at the start as well, or it is no way in which the model is built
             self.context.start.restore()
             into_training(on.task.model)
             before = {slope.where for slope in measure_output_slopes(forward, on.task.model, directions=1)}
-            found = tuple(slope for slope in found if slope.where in before)
+            slopes = slopes[-1:] if any(slope.where in before for slope in outermost) else ()
+        if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
+            home = cut[1].removeprefix("module ").partition(",")[0]
+            if home in dict(on.task.model.named_modules()):
+                slopes = measure_output_slopes(forward, on.task.model, home)[-1:] or slopes
+            self._know(cut=cut)
+        self._know(blind=slopes)
+
+    def _cut(self, on: RunContext, where: str) -> tuple[str, str] | None:
+        """What takes numbers out of the graph that a part of the model has made."""
+        tracer = StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
+        seed_everything(on.seed)
+        with tracer.tracing(self.context.optimizers, modules=False, checked=False):
+            kept = on.forward()
+            held = {id(p) for p in on.task.model.get_submodule(where).parameters()}
+            found = next(((cut.by, cut.where) for cut in tracer.graph.cuts(held)), None)
+        del kept
         return found
 
 

@@ -91,6 +91,9 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
         yield Change(Trial("no clipping"), update=changes.plain_update)
     yield from _optimizer(evidence)
     yield from _trainable(context, evidence)
+    if (floor := evidence.probed.floor) is not None and floor.stretch > 1:
+        change = changes.rescaled("", floor.stretch)
+        yield Change(Trial("rescaled", 1.0, floor.stretch, "outputs"), applied=change)
     if evidence.steps and (small := shrunk(evidence.steps[0].modules, evidence.updates)) is not None:
         factor = 10.0 ** round(math.log10(small.wanted / small.module.size))
         change = changes.rescaled(small.module.name, factor)
