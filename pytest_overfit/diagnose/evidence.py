@@ -67,8 +67,9 @@ class Floor:
     """The loss with its predictions replaced by free numbers and minimised over them.
 
     ``reached`` is the lowest objective, ``elsewhere`` that of a search from random numbers where the first one stayed
-    above the limit; ``low`` and ``high`` are the range of the best predictions by output name, which ``stretch`` times
-    as large alone get below it; ``unread`` are outputs whose value changes nothing.
+    above the limit; ``unbounded``: it is negative and still falls; ``alone`` are outputs that bring it down without end
+    while the others stay as they are; ``low`` and ``high`` are the range of the best predictions by output name, which
+    ``stretch`` times as large alone get below the limit; ``unread`` are outputs whose value changes nothing.
     """
 
     reached: float
@@ -78,9 +79,10 @@ class Floor:
     low: Mapping[str, float] = field(default_factory=dict)
     high: Mapping[str, float] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
-    reads_weights: bool = False  # the loss reads parameters of the model beside its outputs
+    reads_weights: bool = False  # parameters, beside the outputs
     elsewhere: float | None = None
     stretch: float = 1.0
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Term:
 
     ``share`` is the objective's gradient over the term's own, on the elements that this term alone reads (None: there
     are none); ``alignment`` the cosine between the two gradients there; ``weights_only`` says that it reads parameters
-    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it alone would reach if
-    they could learn, ``weight`` what the objective multiplies it with (None: it is computed otherwise).
+    and no output, ``alone`` names parameters that only this term reaches, ``frozen`` those that it would
+    reach if they could learn, ``weight`` what the objective multiplies it with (None: it is computed otherwise).
     """
 
     name: str

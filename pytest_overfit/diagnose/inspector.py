@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -284,16 +285,16 @@ class RunInspector:
 
     def _floor(self, context: RunContext, until: float) -> Any:
         limit = self.evidence.limit_of_objective() if self.evidence else None
-        seconds = max(0.5, min(4.0, 0.3 * (until - time.perf_counter())))
+        curve = self.evidence.objective if self.evidence else ()
         targets = [t for t in self.probed.tensors if t.is_target and t.dtype.startswith("float")]
-        scale = max([1.0, *(abs(t.mean) + t.deviation for t in targets)])
         with context.at_start():
             return find_floor(
                 loss_of(context),
                 listened_to(getattr(context.task, "given", context.task.model)),
                 limit=limit,
-                seconds=seconds,
-                scale=min(scale, 1e6),
+                seconds=max(0.5, min(8.0, 0.3 * (until - time.perf_counter()))),
+                scales={math.prod(t.shape): min(max(1.0, abs(t.mean) + t.deviation), 1e6) for t in targets},
+                ran=min(curve, default=math.inf),
             )
 
 

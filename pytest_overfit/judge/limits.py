@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.judge.forecast import of_limit
 from pytest_overfit.run.record import CUT_SHORT, RunRecord
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criterion import Criterion
@@ -171,15 +171,6 @@ def _badness(value: float, limit: Limit) -> float:
     return max(over, under)
 
 
-def _still_falling(curve: Sequence[float]) -> bool:
-    """Whether the last twentieth of a run lies clearly below the one before it."""
-    part = max(1, len(curve) // 20)
-    if len(curve) < 4 or not all(map(math.isfinite, curve[-2 * part :])):
-        return False
-    last, before = statistics.fmean(curve[-part:]), statistics.fmean(curve[-2 * part : -part])
-    return before > 0 and last < 0.97 * before
-
-
 def _best(curve: Sequence[float], limit: Limit) -> float:
     values = [value for value in curve if not math.isnan(value)]
     return (max if limit.below is None else min)(values, default=math.nan)
@@ -216,8 +207,8 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
         return "it did not get there: look at the loss, the learning rate and the data of this sample"
     if not curve or curve[-1] >= 0.98 * curve[0]:
         return "it did not fall: look at the learning rate, frozen modules and ::gradients"
-    if _still_falling(curve):
-        return "it was still falling: give it more steps, or look at the learning rate"
+    if (ahead := of_limit(curve, limit)) is not None:
+        return f"it {ahead.text()}: give it more steps, or look at the learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:
         return "close: give it more steps, or let the learning rate decay to 0"
     return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"

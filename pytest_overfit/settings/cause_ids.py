@@ -23,6 +23,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "not-loaded",
         "lr-high",
         "lr-low",
+        "few-steps",
         "lr-schedule",
         "lr-group",
         "weight-decay",

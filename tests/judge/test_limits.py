@@ -46,7 +46,10 @@ def test_a_missed_limit_says_observed_allowed_where_next() -> None:
 @pytest.mark.parametrize(
     ("curve", "says"),
     [
-        ([4.0 * 0.98**i for i in range(100)], "it was still falling: give it more steps"),
+        (
+            [4.0 * 0.98**i for i in range(100)],
+            "it falls, and would reach its limit at step 300 to 1800: give it more steps",
+        ),
         (falling(4.0, 0.02), "close: give it more steps"),
         ((4.0,) * 100, "it did not fall: look at the learning rate"),
     ],

@@ -13,6 +13,7 @@ from pytest_overfit.diagnose.queries import passes, proof
 from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.forecast import of_limit, round_steps
 
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
@@ -72,6 +73,28 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
         f"set lr={number(rate / 100)}",
         evidence={"lr": rate, "highest": max(curve)},
         weight=0.7,
+    )
+
+
+def too_short(evidence: Evidence) -> Iterator[Cause]:
+    """Every limit that was missed is one that its term still falls towards."""
+    missed = {name: limit for name, limit in evidence.limits.items() if name in evidence.missed}
+    ahead = {name: of_limit(evidence.curve(name), limit) for name, limit in missed.items()}
+    found = {name: each for name, each in ahead.items() if each is not None and each.earliest is not None}
+    if evidence.record.stop != "max_steps" or not found or len(found) < len(missed):
+        return
+    last = max(found, key=lambda name: found[name].latest or math.inf)
+    curve, steps = evidence.curve(last), max(each.latest or 2 * (each.earliest or 0) for each in found.values())
+    wanted = round_steps(math.ceil(steps))
+    yield Cause(
+        "few-steps",
+        f"term {evidence.record.terms[last]}",
+        f"{evidence.record.terms[last]} went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps; it "
+        + found[last].text(),
+        f"give it more steps: --overfit-max-steps {wanted}, max_steps={wanted} in a call",
+        "observed",
+        {"steps": float(wanted)},
+        weight=0.6,
     )
 
 
@@ -184,7 +207,7 @@ def _group_cause(group: Group, works: float, strength: str, observed: str, certa
 FAMILY = Family(
     group="optimizer and update",
     order=80,
-    rules=(rates, diverges, schedule, group_rates),
+    rules=(rates, diverges, schedule, group_rates, too_short),
     docs="""
 ### lr-high
 
@@ -221,6 +244,22 @@ result = run_overfit(
 - **Symptom**: the loss falls in a straight and nearly flat line.
 - **Evidence**: proven: the run passes with ten, a hundred or a thousand times the rate. A rate of 0 is certain.
 - **Fix**: set the rate that the trial passed with, or give the run more steps.
+
+### few-steps
+
+The run ends while every term that misses its limit still falls towards it.
+
+```python
+steps = 60  # fixed: steps = 330
+result = run_overfit(
+    net, (features, values), F.mse_loss, optimizer=lambda p: torch.optim.SGD(p, lr=0.2), max_steps=steps
+)
+```
+
+- **Symptom**: nothing is wrong but that it ends: the best step is the last one.
+- **Evidence**: observed: a line through the last half of the curve, over the steps and over their logarithm, with two
+  standard errors. A hint that comes after every other cause.
+- **Fix**: the number of steps that is said; a schedule that is fitted to the run becomes longer with it.
 
 ### lr-schedule
 

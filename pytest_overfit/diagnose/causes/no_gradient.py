@@ -20,6 +20,7 @@ FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketiz
 
 
 STUCK = 0.5  # of the start of a term: what it still has when others have fallen
+FURTHER = 2.0  # times as much of its start that a term has left beside one that has come down
 NEARLY_NONE = 0.05  # of a slope that is measured: a gradient that has lost it
 NEARLY_NOTHING = 1e-9  # of the largest gradient of the run
 
@@ -178,21 +179,22 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
 
 
 def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
-    """A term stays where it is, and the parameters that are its own are frozen."""
+    """A term stays where it is, and frozen are parameters that no term reads which comes down further."""
     if evidence.learned or _is_adapted(evidence):
         return
-    curves = evidence.record.curves
-    ratios = {t.name: curves[t.name][-1] / curves[t.name][0] for t in evidence.probed.terms if _falls_from(curves, t)}
-    for term in evidence.probed.terms:
-        others = [ratio for name, ratio in ratios.items() if name != term.name]
-        if term.frozen and term.name in ratios and ratios[term.name] > max(STUCK, 1.2 * min(others, default=1.0)):
+    curves, terms = evidence.record.curves, evidence.probed.terms
+    left = {t.name: curves[t.name][-1] / curves[t.name][0] for t in terms if _falls_from(curves, t)}
+    for term in (t for t in terms if t.name in left):
+        falls = [other for other in terms if left.get(other.name, math.inf) < left[term.name] / FURTHER]
+        own = [name for name in term.frozen if not any(name in other.frozen for other in falls)]
+        if own and falls and left[term.name] > STUCK:
             first, last = curves[term.name][0], curves[term.name][-1]
             yield Cause(
                 "frozen",
-                shorten(term.frozen),
+                shorten(own),
                 f"{term.name} went from {number(first)} to {number(last)} in {len(curves[term.name])} steps, and "
-                f"{len(term.frozen)} parameter tensors that it alone reads are frozen",
-                f"set requires_grad_(True) for {shorten(term.frozen, most=2)} before the optimizer is built",
+                f"{len(own)} parameter tensors that it reads are frozen, and no term that has come down further",
+                f"set requires_grad_(True) for {shorten(own, most=2)} before the optimizer is built",
                 evidence={"first": first, "last": last},
                 weight=0.95,
             )

@@ -11,6 +11,7 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed
 from pytest_overfit.diagnose.queries import term_weights
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 
@@ -84,18 +85,20 @@ def _of_logits(op: Op, compared: Comparison) -> Cause:
 
 
 def _without_floor(evidence: Evidence) -> Cause | None:
-    """An objective that fell below zero, and goes on falling."""
+    """An objective that fell below zero, and that an output alone brings down without end.
+
+    A confidence that is weighed against an error has no floor either, but only for both of them together.
+    """
     curve, floor = evidence.objective, evidence.probed.floor
     if not curve or not (curve[-1] < 0 and curve[-1] < curve[0]):  # written so that NaN is no fall
         return None
-    if floor is not None and not (floor.unbounded or floor.reached < 0):
+    if floor is not None and not floor.alone:
         return None
-    falling = floor is not None and floor.unbounded
+    how = f": {shorten(floor.alone)} alone brings it down without end" if floor is not None else ""
     return Cause(
         "loss-sign",
         LOSS,
-        f"the objective went from {number(curve[0])} to {number(curve[-1])} and has no floor"
-        + (f": over free predictions it is at {number(floor.reached)} and still falling" if floor and falling else ""),
+        f"the objective went from {number(curve[0])} to {number(curve[-1])} and has no floor{how}",
         "look for a minus, or a likelihood in place of its negative; where it has no floor by design, declare "
         "unbounded",
         evidence={"last": curve[-1]},
@@ -129,7 +132,7 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 
 - **Symptom**: the objective falls below zero and goes on; or one term climbs while the objective falls.
 - **Evidence**: shown, certain: an `nll_loss` of what is no log-probability. Shown are gradients of term and objective
-  that oppose each other, and an objective that falls without end over free predictions.
+  that oppose each other, and an objective that one output alone, a free number, brings down without end.
 - **Fix**: minimise the negative of a likelihood; add the term; declare what has no floor by design: `unbounded=True`.
 """,
 )

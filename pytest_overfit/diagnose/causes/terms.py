@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
@@ -12,6 +11,8 @@ from pytest_overfit.diagnose.operation import LOSS
 from pytest_overfit.diagnose.queries import term_weights
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.forecast import forecast
+from pytest_overfit.run.record import CUT_SHORT
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
 NOTHING = 1e-4  # of a term's own gradient: what the objective follows of it
@@ -203,8 +204,8 @@ def outweighed(evidence: Evidence) -> Iterator[Cause]:
 
 
 def stuck(evidence: Evidence) -> Iterator[Cause]:
-    """One term stays where it is while another falls."""
-    if evidence.learned or not evidence.objective:
+    """One term has stopped where it is, while another one of its kind has fallen: neither ever goes below zero."""
+    if evidence.learned or evidence.record.stop in CUT_SHORT:
         return
     ratios = {}
     for name, curve in evidence.record.curves.items():
@@ -213,22 +214,22 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
             name != "objective"
             and len(curve) > 5
             and curve[0] > 0
-            and math.isfinite(curve[-1])
+            and min(curve) >= 0  # written so that NaN is none
             and (reported is None or reported.in_objective or not reported.depends)
         ):
             ratios[name] = curve[-1] / curve[0]
     if len(ratios) < 2:
         return
     worst, best = max(ratios, key=lambda n: ratios[n]), min(ratios, key=lambda n: ratios[n])
-    if any(term.name == worst and term.frozen for term in evidence.probed.terms):
-        return  # told as frozen
+    curve = evidence.record.curves[worst]
+    if any(term.name == worst and term.frozen for term in evidence.probed.terms) or forecast(curve, 0.0) is not None:
+        return  # told as frozen, or it falls
     if 0.15 < ratios[worst] <= 1.5 and ratios[best] < 0.1 * ratios[worst]:
-        curve = evidence.record.curves[worst]
         yield Cause(
             "term-stuck",
             f"term {worst}",
-            f"{worst} went from {number(curve[0])} to {number(curve[-1])} while {best} fell to {ratios[best]:.1%} "
-            "of its start",
+            f"{worst} went from {number(curve[0])} to {number(curve[-1])} and has stopped, while {best} fell to "
+            f"{ratios[best]:.1%} of its start",
             f"look at what {worst} compares, at the output it reads, and at its weight",
             "observed",
             {"ratio": ratios[worst], "other": ratios[best]},
@@ -303,12 +304,12 @@ def loss(model, batch):
     return {"objective": kind + size, "kind": kind, "size": size}
 
 
-result = run_overfit(TwoHeads, (features, classes, values), loss, optimizer=adam, max_steps=300)
+result = run_overfit(TwoHeads, (features, classes, values), loss, optimizer=adam, max_steps=600)
 ```
 
 - **Symptom**: the sum falls to a plateau that is the value of one term.
-- **Evidence**: observed: the term's own curve beside the others'. A hint where to look, which comes after every cause
-  that explains it.
+- **Evidence**: observed: the term's own curve, which has stopped, beside one that is never negative either. A hint
+  where to look, which comes after every cause that explains it.
 - **Fix**: look at what the term compares, at the output that it reads, and at that head.
 """,
 )

@@ -9,7 +9,7 @@ from pytest_overfit.run.context import RunContext
 
 
 def frozen_by_term(on: RunContext) -> Mapping[str, tuple[str, ...]]:
-    """The frozen parameters that a term alone would reach if they could learn, by the name of the term."""
+    """The frozen parameters that a term would reach if they could learn, by the name of the term."""
     named = {id(p): name for name, p in on.task.model.named_parameters()}
     frozen = [p for p in on.task.model.parameters() if not p.requires_grad and p.is_floating_point()]
     if not frozen:
@@ -27,8 +27,4 @@ def frozen_by_term(on: RunContext) -> Mapping[str, tuple[str, ...]]:
         for name, term in terms.items()
         if name != "objective"
     }
-    alone = {
-        name: own.difference(*(other for each, other in reached.items() if each != name))
-        for name, own in reached.items()
-    }
-    return {name: tuple(named[i] for i in named if i in own) for name, own in alone.items() if own}
+    return {name: tuple(named[i] for i in named if i in own) for name, own in reached.items() if own}

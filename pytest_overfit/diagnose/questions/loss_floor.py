@@ -7,138 +7,167 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.diagnose.causes.loss_function import SAME
 from pytest_overfit.diagnose.evidence import Floor
-from pytest_overfit.diagnose.questions.held_outputs import freed
-from pytest_overfit.errors.asking import users_code
+from pytest_overfit.diagnose.questions.held_outputs import Free, freed
+from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Task
 
 STEPS = 400
 STRETCHES = (1e2, 1e3, 1e4, 1e5, 1e6)
 LAST = 1e-4  # share of the first step size that the last step still has
+FALLS = 0.02  # of the way: a search that goes on to fall by more has not ended
+
+
+class Search:
+    """Minimises the objective over free predictions, each in steps of its own ``sizes``.
+
+    A search that its clock ends is an ``Unanswerable``, or a slower machine would say something else.
+    """
+
+    def __init__(self, task: Task, free: Free, scales: Mapping[int, float], limit: float | None, until: float) -> None:
+        self.task, self.free, self.limit, self.until = task, free, limit, until
+        self.first = self.objective()
+        self.leaves, self.names = list(free.leaves.values()), [x[2].removeprefix("output.") for x in free.leaves]
+        own = [max(1.0, float(leaf.detach().abs().mean())) for leaf in self.leaves]
+        self.sizes = [scales.get(leaf.numel(), size) for leaf, size in zip(self.leaves, own, strict=True)]
+        self.began = [leaf.detach().clone() for leaf in self.leaves]
+
+    def objective(self) -> Tensor:
+        """With the predictions as they are now."""
+        self.free.begin()
+        with torch.enable_grad(), users_code():
+            return self.task.forward(self.task.batch)[1]["objective"]
+
+    def put(self, values: list[Tensor]) -> None:
+        """Gives the predictions these values."""
+        with torch.no_grad():
+            for leaf, value in zip(self.leaves, values, strict=True):
+                leaf.copy_(value)
+
+    def shuffle(self) -> None:
+        """Gives them random values of their sizes."""
+        generator = torch.Generator().manual_seed(0)
+        self.put([s * torch.randn(x.shape, generator=generator) for x, s in zip(self.leaves, self.sizes, strict=True)])
+
+    def minimise(self, steps: int = STEPS, *, decays: bool = True, only: int | None = None) -> list[float]:
+        """The objective along the way, over one of the predictions or all; they keep their best values."""
+        chosen = [i for i in range(len(self.leaves)) if only in (None, i)]
+        rates = {i: 0.1 * self.sizes[i] for i in chosen}
+        optimizer = torch.optim.Adam([{"params": [self.leaves[i]], "lr": rates[i]} for i in chosen])
+        curve: list[float] = []
+        kept, shrunk = [leaf.detach().clone() for leaf in self.leaves], 1.0
+        for step in range(steps):
+            decay = 0.5 * (1 + math.cos(math.pi * step / steps)) + LAST if decays else 1.0
+            for group, i in zip(optimizer.param_groups, chosen, strict=True):
+                group["lr"] = rates[i] * decay * shrunk  # an absolute error is never met by a large step
+            optimizer.zero_grad()
+            objective = self.objective()
+            value = float(objective.detach())
+            if not math.isfinite(value):  # free numbers may leave the range that a model keeps to
+                shrunk *= 0.2
+                if shrunk < 1e-4:
+                    break
+                optimizer.state.clear()
+                self.put(kept)
+                continue
+            if not curve or value < min(curve):
+                kept = [leaf.detach().clone() for leaf in self.leaves]
+            curve.append(value)
+            if decays and self.limit is not None and self.limit > 0 and 0 <= value < 0.2 * self.limit:
+                break
+            if time.perf_counter() > self.until:
+                raise Unanswerable("a search over free predictions had no time to end")
+            with users_code():
+                objective.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        self.put(kept)
+        return curve
+
+    def stretched(self, reached: float) -> tuple[float, float]:
+        """The objective that the best numbers reach, and how many times as large they have to be for it."""
+        best = [leaf.detach().clone() for leaf in self.leaves]
+        for factor in () if self.limit is None or reached <= self.limit else STRETCHES:
+            self.put([factor * leaf for leaf in best])
+            value = float(self.objective())
+            self.put(best)
+            if self.limit is not None and value < self.limit:
+                return value, factor
+        return reached, 1.0
+
+    def is_bottomless(self, index: int) -> bool:
+        """Whether one prediction alone brings the objective down without end: as far again in as many steps."""
+        self.put(self.began)
+        curve = self.minimise(STEPS // 2, decays=False, only=index)
+        half = len(curve) // 2
+        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.3 * (curve[0] - min(curve[:half]))
 
 
 def find_floor(
-    task: Task, named: list[tuple[str, nn.Module]], *, limit: float | None, seconds: float, scale: float
+    task: Task,
+    named: list[tuple[str, nn.Module]],
+    *,
+    limit: float | None,
+    seconds: float,
+    scales: Mapping[int, float],
+    ran: float,
 ) -> Floor | None:
     """The lowest objective over free predictions; None where the loss does not read what the modules return.
+
+    A search that ends above the limit while it still falls, or above what the run reached, is an ``Unanswerable``.
 
     Args:
         named: the modules whose outputs become free.
         limit: what it would have to reach, to stop early.
-        scale: a typical size of the targets.
+        scales: of a target with so many numbers the size; an output with as many is searched in steps of it.
+        ran: the lowest objective of the run; of one below zero it is asked too which output alone brings it there.
     """
-    until = time.perf_counter() + seconds
     with freed(named) as free:
-
-        def terms() -> dict[str, Tensor]:
-            free.begin()
-            with torch.enable_grad(), users_code():
-                return task.forward(task.batch)[1]
-
-        first = terms()
-        start = float(first["objective"].detach())
-        leaves = list(free.leaves.values())
-        if not leaves or not first["objective"].requires_grad or not math.isfinite(start):
+        search = Search(task, free, scales, limit, time.perf_counter() + seconds)
+        objective, leaves, names = search.first, search.leaves, search.names
+        start = float(objective.detach())
+        if not leaves or not objective.requires_grad or not math.isfinite(start):
             return None
-        with users_code():
-            gradients = torch.autograd.grad(first["objective"], leaves, allow_unused=True, retain_graph=True)
-        unread = tuple(
-            place[2].removeprefix("output.")
-            for place, gradient in zip(free.leaves, gradients, strict=True)
-            if gradient is None or not bool((gradient != 0).any())
-        )
+        read = _read(objective, leaves)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
-        with users_code():
-            direct = torch.autograd.grad(first["objective"], parameters, allow_unused=True) if parameters else ()
-        reads_weights = any(g is not None and bool((g != 0).any()) for g in direct)
-        curve = _minimise(terms, leaves, limit, until, scale)
-        elsewhere = None
-        if curve and limit is not None and limit < min(curve) and time.perf_counter() < until:
-            kept = [leaf.detach().clone() for leaf in leaves]
-            elsewhere = _from_elsewhere(terms, leaves, limit, until, scale)
-            with torch.no_grad():
-                for leaf, value in zip(leaves, kept, strict=True):
-                    leaf.copy_(value)
-        reached, stretch = (math.inf, 1.0) if not curve else _stretched(terms, leaves, limit, min(curve))
-        names = {place[2].removeprefix("output."): leaf.detach() for place, leaf in free.leaves.items()}
-    if not curve:
-        return None
-    falling = len(curve) > 50 and curve[-50] - curve[-1] > 0.02 * (abs(curve[0] - curve[-1]) + 1e-12)
+        reads_weights = any(_read(objective, parameters)) if parameters else False
+        curve = search.minimise()
+        if not curve:
+            return None
+        best = [leaf.detach().clone() for leaf in leaves]
+        reached, stretch = search.stretched(min(curve))
+        within = limit is not None and 0 <= reached < limit
+        more = 0.0 if within else reached - min(search.minimise(STEPS // 10, decays=False), default=reached)
+        missed = limit is not None and limit < reached
+        if limit is not None and missed:
+            if more > FALLS * (reached - limit) or ran - limit < (1 - SAME) * (reached - limit):
+                raise Unanswerable("a search over free predictions still falls where it ends, or the run got below it")
+            search.shuffle()
+        elsewhere = min(search.minimise(), default=None) if missed else None
+        endless = reached < 0 and more > FALLS * (start - reached)
+        alone = [n for i, n in enumerate(names) if endless and ran < 0 and read[i] and search.is_bottomless(i)]
     return Floor(
-        reached=reached,
+        reached=min(reached, ran) if missed else reached,
         start=start,
         steps=len(curve),
-        unbounded=min(curve) < 0 and falling and min(curve) < -0.5 * abs(start),
-        low={name: float(t.min()) for name, t in names.items() if t.numel()},
-        high={name: float(t.max()) for name, t in names.items() if t.numel()},
-        unread=unread,
+        unbounded=endless,
+        alone=tuple(alone),
+        low={name: float(t.min()) for name, t in zip(names, best, strict=True) if t.numel()},
+        high={name: float(t.max()) for name, t in zip(names, best, strict=True) if t.numel()},
+        unread=tuple(name for name, is_read in zip(names, read, strict=True) if not is_read),
         reads_weights=reads_weights,
         elsewhere=elsewhere,
         stretch=stretch,
     )
 
 
-def _stretched(
-    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, reached: float
-) -> tuple[float, float]:
-    """The objective that the best numbers reach, and how many times as large they have to be for it."""
-    for factor in () if limit is None or reached <= limit else STRETCHES:
-        with torch.no_grad():
-            kept = [leaf.detach().clone() for leaf in leaves]
-            for leaf in leaves:
-                leaf.mul_(factor)
-            value = float(terms()["objective"])
-            for leaf, old in zip(leaves, kept, strict=True):
-                leaf.copy_(old)
-        if limit is not None and value < limit:
-            return value, factor
-    return reached, 1.0
-
-
-def _from_elsewhere(
-    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float, until: float, scale: float
-) -> float | None:
-    """The lowest objective of a search that starts at random numbers; None where it had no time to end."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for leaf in leaves:
-            leaf.copy_(scale * torch.randn(leaf.shape, generator=generator))
-    curve = _minimise(terms, leaves, limit, until, scale)
-    return min(curve) if len(curve) == STEPS or (curve and min(curve) < limit) else None
-
-
-def _minimise(
-    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, until: float, scale: float
-) -> list[float]:
-    optimizer = torch.optim.Adam(leaves, lr=0.1 * scale)
-    curve: list[float] = []
-    kept, shrunk = [leaf.detach().clone() for leaf in leaves], 1.0
-    for step in range(STEPS):
-        decay = 0.5 * (1 + math.cos(math.pi * step / STEPS)) + LAST  # an absolute error is never met by a large step
-        optimizer.param_groups[0]["lr"] = 0.1 * scale * decay * shrunk
-        optimizer.zero_grad()
-        objective = terms()["objective"]
-        value = float(objective.detach())
-        if not math.isfinite(value):  # free numbers may leave the range that a model keeps to
-            shrunk *= 0.2
-            if shrunk < 1e-4:
-                break
-            optimizer.state.clear()
-            with torch.no_grad():
-                for leaf, old in zip(leaves, kept, strict=True):
-                    leaf.copy_(old)
-            continue
-        if not curve or value < min(curve):
-            kept = [leaf.detach().clone() for leaf in leaves]
-        curve.append(value)
-        if time.perf_counter() > until or (limit is not None and limit > 0 and 0 <= value < 0.2 * limit):
-            break
-        with users_code():
-            objective.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return curve
+def _read(objective: Tensor, tensors: list[Tensor]) -> list[bool]:
+    """Of which of these tensors the objective has a gradient that is not zero."""
+    with users_code():
+        gradients = torch.autograd.grad(objective, tensors, allow_unused=True, retain_graph=True)
+    return [gradient is not None and bool((gradient != 0).any()) for gradient in gradients]
