@@ -27,12 +27,12 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     if not report.failed or crash is None:
         return
     report.overfit_error = str(crash.message).strip()  # type: ignore[attr-defined]
-    first = next(iter(report.overfit_error.splitlines()), "")  # type: ignore[attr-defined]
+    first = next(iter(report.overfit_error.splitlines()), "")
     crash.message = clipped(
         next((first.removeprefix(kind) for kind in OURS if first.startswith(kind)), first), HEAD_WIDTH
     )
     if state.file is not None and state.finding is not None:
-        text = f"{state.finding.where or ''} {report.overfit_error}"  # type: ignore[attr-defined]
+        text = f"{state.finding.where or ''} {report.overfit_error}"
         crash.path, crash.lineno = str(item.path), key_line(item.path, state.file, item.name, text)
     if item.config.getoption("tbstyle", "auto") == "line":  # which shows that line, and a text without a traceback too
         for trace, *_ in getattr(report.longrepr, "chain", ()):
