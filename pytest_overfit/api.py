@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.answers import answers
+from pytest_overfit.diagnose.asked import Asked, asked_of, callers
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.inspector import RunInspector
+from pytest_overfit.diagnose.lines_to_change import with_lines
 from pytest_overfit.diagnose.rank import find_causes
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
@@ -133,6 +136,7 @@ def run_config(
         OverfitError: as ``run_overfit``.
     """
     from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
+    from pytest_overfit.trainer.rate_keys import rate_overrides
     from pytest_overfit.two_view.application import TWO_VIEW
     from pytest_overfit.two_view.config_sample import sample_of
     from pytest_overfit.two_view.source_files import source_family
@@ -148,8 +152,9 @@ def run_config(
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
     adapter = adapter_of(config, adapt, TWO_VIEW)
     settings, own = settings_of(config), custom_family(rules)
-    asked = (own, *source_family(drawn))
-    return run_subject(subject, settings, adapter=adapter, observers=observers, rules=asked, place=place)
+    rules = (own, *source_family(drawn))
+    asked = Asked(rate=partial(rate_overrides, config))
+    return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place, asked=asked)
 
 
 def run_subject(
@@ -160,6 +165,7 @@ def run_subject(
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     rules: Any = (),
     place: Place = ALONE,
+    asked: Asked | None = None,
 ) -> OverfitResult:
     """Runs a subject, once per seed, and judges it by the settings' criteria: the path of every way of asking.
 
@@ -168,8 +174,9 @@ def run_subject(
         observers: who follows the run of a seed.
         rules: of the user's own, asked for causes beside ours.
         place: of this process among those that share its machine, or its run.
+        asked: what a config has to be changed by.
     """
-    seeds, asked = settings.seeds or (0,), custom_family(rules)
+    seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -179,12 +186,14 @@ def run_subject(
 
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
-        inspector = inspect(settings, questions, place, asked)
+        inspector = inspect(settings, questions, place, own)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, _accept(settings), adapter)
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)
-        return judged(record, settings, inspector, questions, place)
+        return judged(
+            record, settings, inspector, questions, place, asked=lambda model: asked or asked_of(subject, model, codes)
+        )
 
     return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 
@@ -260,8 +269,10 @@ def judged(
     inspected: RunInspector | None,
     questions: Questions,
     place: Place = ALONE,
+    *,
+    asked: Callable[[Any], Asked] = lambda model: Asked(),
 ) -> OverfitResult:
-    """Findings and causes of one record."""
+    """Findings and causes of one record; ``asked``: of the trained model, where a user can change something."""
     criteria = settings.criteria
     evidence = None if inspected is None else inspected.evidence
     doubtful = any(each.ours for each in questions.not_asked)
@@ -277,6 +288,11 @@ def judged(
             questions=questions,
         )
     )
+    if inspected is not None and evidence is not None and causes:
+        model, named = inspected.context.task.model, causes
+        causes = questions.ask(
+            "the lines to change", lambda: with_lines(named, evidence, asked(model)), otherwise=named
+        )
     told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
     if criteria.defects and settings.diagnose:
         found = judge_defects(

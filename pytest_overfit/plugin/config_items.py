@@ -15,7 +15,7 @@ from pytest_overfit.judge.stopped import HINT
 from pytest_overfit.plugin.faults import ends_session, from_users_code, is_skip_of_fixture, line_of, refused_skip
 from pytest_overfit.plugin.requester import Requester, given, limited_stage, requester_of, turn_of
 from pytest_overfit.plugin.state import STAGES, FileState
-from pytest_overfit.text.failure import cause_lines, headline
+from pytest_overfit.text.failure import HEAD_WIDTH, echo, headline, told
 from pytest_overfit.text.table import runs_line
 
 RUN = "run"
@@ -158,13 +158,14 @@ def _report(requester: Requester, finding: Finding, causes: Sequence[Cause] = ()
 def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) -> str:
     """What was missed and why in one line; the first item that fails says where, and what to change."""
     if not causes or finding.hint_stands:
-        return finding.text()
-    file, head = _file(requester), headline([finding], causes)
+        text, head = finding.text(), headline([finding], ())
+        return text if len(text.splitlines()[0]) <= HEAD_WIDTH else f"{head}\n{text}"
+    file = _file(requester)
     file.told = file.told or finding.name
-    missed = replace(finding, hint=None).text()  # what to change is the cause's to say
-    if file.told == finding.name:
-        return "\n".join([head, *cause_lines(causes, most=1), missed])
-    return f"{head}\n{missed.splitlines()[0]}; why: {causes[0].id}, see ::{file.told}"
+    if file.told != finding.name:
+        return echo(finding, causes[0], file.told)
+    head = headline([finding], causes)
+    return "\n".join([head, *told(head, causes, most=1), replace(finding, where=None, hint=None).text()])
 
 
 def _skip(requester: Requester, name: str, teller: str, allowed: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.plugin.crash_line import tell_first_line
 from pytest_overfit.plugin.requester import Requester
 from pytest_overfit.plugin.state import (
     FileState,
@@ -43,10 +44,14 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "call":
         _attach_properties(item, state, report, of_items=session.properties)
-        _attach_debug(state, report, shown=item.config.getoption("verbose", 0) >= 0)
+        _attach_debug(state, report, shown=_has_room(item.config))
         _attach_rows(item, state, report)
+    if is_ours:
+        tell_first_line(item, state, report)
     if is_ours and session.secrets:
         report.longrepr = _hidden(report.longrepr, session.hide)
+        if report.failed:
+            report.overfit_error = session.hide(getattr(report, "overfit_error", ""))  # type: ignore[attr-defined]
         report.sections = _hidden(report.sections, session.hide)
     if report.when == "teardown":
         forget(item)
@@ -83,6 +88,11 @@ def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> Non
         state.calls.append(row)
 
 
+def _has_room(config: pytest.Config) -> bool:
+    """Whether a failure may take more than its own lines."""
+    return bool(config.getoption("verbose", 0) >= 0 and config.getoption("tbstyle", "auto") != "line")
+
+
 def _owner(state: ItemState) -> FileState | ItemState:
     """Whose run it is: that of the file for all items of a config, else that of the test."""
     return state if state.file is None else state.file
@@ -103,6 +113,9 @@ def _attach_properties(item: pytest.Item, state: ItemState, report: pytest.TestR
         wanted, state.properties = state.properties, []  # for the next report, say of a subtest
     else:
         wanted = [each for each in state.file.properties if each[0] in OF_THE_RUN]
+        if not report.failed:  # the run may have missed what another item tells
+            verdict = {"overfit.verdict": report.outcome}
+            wanted = [(name, verdict.get(name, value)) for name, value in wanted if name != "overfit.causes"]
         if state.finding is not None and of_items:
             from pytest_overfit.report.ci.junit import told
 

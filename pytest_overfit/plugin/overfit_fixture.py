@@ -66,6 +66,9 @@ class OverfitCall:
             verdict.check()
         return verdict
 
+    def __repr__(self) -> str:
+        return "overfit"
+
 
 def overfit_result(requester: Requester) -> OverfitResult:
     """One bounded run and its verdict, whatever that is: of the test's config, or of what its fixtures give."""

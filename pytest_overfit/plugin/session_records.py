@@ -70,6 +70,7 @@ class SessionRecords:
         self.rows: list[Mapping[str, Any]] = []
         self.stopped: dict[str, str] = {}  # overfit tests that ended before or beside a run -> why
         self.tests: dict[str, bool] = {}  # tests that are no items of a config -> none of their reports has failed
+        self.places: dict[str, dict[str, str]] = {}  # title -> criterion -> where it failed
         self.lines: list[str] = []
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
@@ -116,6 +117,9 @@ class SessionRecords:
             self.tests[report.nodeid] = self.tests.get(report.nodeid, True) and not report.failed
         if getattr(report, "overfit_test", False) and report.failed:
             self.stopped.setdefault(report.nodeid, self.state.hide(_reason(report)))
+            if place := getattr(report, "overfit_place", ""):
+                title = title_of(report.nodeid)
+                self.places.setdefault(title, {})[report.nodeid.removeprefix(title).removeprefix("::")] = place
 
     @property
     def expected(self) -> set[str]:
@@ -169,7 +173,8 @@ class SessionRecords:
 
         found = []
         for document in read_report(self.report, session=self.session):
-            changed = replace(document, checks=self._checks(document.title))
+            places = self.places.get(document.title, {})
+            changed = replace(document, checks=self._checks(document.title), places=places)
             if document.state == "running":
                 changed = replace(changed, state="killed", error=self.stopped.get(document.title, document.error))
             found.append(changed)
@@ -209,6 +214,7 @@ class SessionRecords:
                     written=now(),
                     checks=self._checks(title),
                     environment=environment(),
+                    places=self.places.get(title, {}),
                     error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
                 )
 
@@ -333,5 +339,5 @@ def title_of(nodeid: str) -> str:
 
 def _reason(report: pytest.TestReport) -> str:
     """What a failed report says, without the frames it came through."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message if crash else report.longreprtext).strip() or report.outcome
+    told = getattr(report, "overfit_error", "")
+    return str(told or report.longreprtext).strip() or report.outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -67,14 +68,15 @@ def _write_table(
     reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
 ) -> None:
     verbose = reporter.config.getoption("verbose")
-    shown = [finding for finding in findings if not finding.passed] if verbose < 0 else findings
+    shown = (
+        [finding for finding in findings if not finding.judged] if verbose < 0 else findings
+    )  # the rest stands above
     table = [printable(line) for line in criteria_table(shown, width=width)] if shown else []
     for line in table:
         reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
     if len(shown) < len(findings):
-        reporter.write_line(
-            f"ok       {len(findings) - len(shown)}{'' if table else ' criteria'}{' more' if table else ''}"
-        )
+        held, missed = (sum(map(each, findings)) for each in (attrgetter("passed"), attrgetter("missed")))
+        reporter.write_line(f"ok       {held}{' more' if table else f' of {held + missed} criteria'}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         reporter.write_line(printable(line))
 
@@ -87,14 +89,14 @@ def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, qui
     for headline in run["headlines"]:
         progress, _, place = headline.partition("; ")
         yield place if any(line.endswith(progress) for line in table) else headline
-    if run["times"]:
+    if run["times"] and not quiet:
         yield str(run["times"])
     yield from () if quiet else run["causes"]
     if debug:
         yield from run["debug"]
     for note in run["notes"]:
         yield f"note: {note}"
-    if run["board"]:
+    if run["board"] and not quiet:
         yield str(run["board"])
 
 

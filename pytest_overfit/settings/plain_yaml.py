@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # YAML 1.2's numbers, which YAML 1.1 reads as text where there is no dot or no sign in the exponent.
@@ -53,3 +54,41 @@ def _loader() -> Any:
     }
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
     return Loader
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Every dotted key of a YAML text with its line, from 1; those of a list are numbers.
+
+    Example:
+        >>> key_lines("optim:\\n  lr: [{peak: 1}]\\n")
+        {'optim': 1, 'optim.lr': 2, 'optim.lr.0': 2, 'optim.lr.0.peak': 2}
+    """
+    import yaml
+
+    lines: dict[str, int] = {}
+
+    def walk(node: Any, key: str) -> None:
+        pairs = [(f"{part.value}", part, child) for part, child in node.value] if node.id == "mapping" else []
+        pairs += [(f"{place}", child, child) for place, child in enumerate(node.value)] if node.id == "sequence" else []
+        for part, mark, child in pairs:
+            name = f"{key}.{part}" if key else part
+            if name not in lines:  # an alias may stand inside of itself
+                lines[name] = mark.start_mark.line + 1
+                walk(child, name)
+
+    root = yaml.compose(text, Loader=_loader())
+    if root is not None:
+        walk(root, "")
+    return lines
+
+
+def line_of(lines: Mapping[str, int], key: str) -> int:
+    """The line of a key, or of the nearest one above it that is there; else the first.
+
+    Example:
+        >>> line_of({"optim": 3, "optim.lr": 4}, "optim.lr.scheduler"), line_of({}, "seed")
+        (4, 1)
+    """
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return lines.get(key, 1)

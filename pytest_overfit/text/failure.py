@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.settings.cause_ids import IDS
 
 MOST_LINES = 25
 MOST_CAUSES = 3
 MOST_WIDTH = 240
 HEAD_WIDTH = 120  # what a list of failures shows of each
+LEAST_TOLD = 20  # characters of what was seen that say anything
 LIMITS = ("<", ">")
 DEFECTS = "defects"  # the criterion that repeats a cause
 NOT_NAMED = "why: no cause is proven, shown or observed; docs/causes.md says what was looked for"
@@ -31,23 +33,49 @@ def headline(missed: Sequence[Finding], causes: Sequence[Cause]) -> str:
     """
     shown = [finding for finding in missed if finding.name != DEFECTS]
     first = min(shown, key=lambda finding: not finding.allowed.startswith(LIMITS), default=None)
-    what = "" if first is None else first.name
-    if first is not None and first.allowed.startswith(LIMITS):
-        what = f"{first.observed.partition(' (')[0]}, allowed {first.allowed.partition(' for ')[0]}"
-    elif first is not None and not causes:
-        what = f"{first.name}: {first.observed}"
-    why = causes[0].observed.partition("; ")[0] if causes else ""
-    if causes and first is None:
-        why = f"{causes[0].id}: {why}"
-    if what and why:
-        what = clipped(what, max(HEAD_WIDTH // 2, HEAD_WIDTH - len(why) - len(": ")))
+    why = _why(causes[0]) if causes else ""
+    what = causes[0].id if first is None and causes else ""
+    if first is not None:
+        limited = first.allowed.startswith(LIMITS)
+        what = short(first) if limited or not first.observed else f"{first.name}: {first.observed}"
+        room = HEAD_WIDTH - len(why) - len(": ")
+        if not limited and why and room < len(first.name) + LEAST_TOLD:
+            what = first.name
+        elif why:
+            what = clipped(what, max(HEAD_WIDTH // 2 if limited else 0, room))
     return clipped(": ".join(part for part in (what, why) if part) or "no criterion was judged", HEAD_WIDTH)
+
+
+def short(finding: Finding) -> str:
+    """What was seen against what is allowed, without the rest of the curve.
+
+    Example:
+        >>> short(Finding("camera", False, "loss_camera 0.158 (start 0.2)", "< 0.001 for 5 steps in a row"))
+        'loss_camera 0.158, allowed < 0.001'
+    """
+    return f"{finding.observed.partition(' (')[0]}, allowed {finding.allowed.partition(' for ')[0]}"
+
+
+def echo(finding: Finding, cause: Cause, teller: str) -> str:
+    """One line of a criterion whose cause another one tells, within ``HEAD_WIDTH`` characters.
+
+    Example:
+        >>> echo(Finding("camera", False, "loss_camera 0.158 (start 0.2)", "< 0.001 for 5 steps"), cause, "objective")
+        'loss_camera 0.158, allowed < 0.001: frozen, see ::objective'
+    """
+    tail = f": {cause.id}, see ::{teller}"
+    limited = finding.allowed.startswith(LIMITS)
+    return clipped(short(finding) if limited else f"{finding.name}: {finding.observed}", HEAD_WIDTH - len(tail)) + tail
+
+
+def _why(cause: Cause) -> str:
+    return cause.observed.partition("; ")[0]
 
 
 def failure_text(
     findings: Sequence[Finding], causes: Sequence[Cause], *, diagnosed: bool, notes: Sequence[str] = ()
 ) -> str:
-    """The headline, the causes, and the missed criteria, at most ``MOST_LINES`` lines.
+    """The headline, where and what to change, further causes, and the missed criteria: at most ``MOST_LINES`` lines.
 
     Where a cause stands, a criterion is one line: what to change is the cause's to say.
 
@@ -59,11 +87,36 @@ def failure_text(
     """
     missed = [finding for finding in findings if finding.missed]
     noted = [f"note: {note}" for note in notes]
+    if causes and len(noted) > 1:
+        noted = [noted[0], f"note: {'; '.join(notes[1:])}"]
     if not causes and diagnosed and missed:
         noted.insert(0, NOT_ALL_ASKED if notes else NOT_NAMED)
-    why = cause_lines(causes)
-    told = missed_lines(findings, causes, most=MOST_LINES - len(why) - len(noted) - 1)
-    return "\n".join([headline(missed, causes), *(clipped(line) for line in (*why, *told, *noted))])
+    head = headline(missed, causes)
+    why = told(head, causes)
+    counted = missed_lines(findings, causes, most=MOST_LINES - len(why) - len(noted) - 1)
+    return "\n".join([head, *(clipped(line) for line in (*why, *counted, *noted))])
+
+
+def told(head: str, causes: Sequence[Cause], *, most: int = MOST_CAUSES) -> list[str]:
+    """Below a headline: where, what to change and where to read on; of the first cause what the headline has not said.
+
+    Example:
+        >>> print("\\n".join(told("objective 0.5, allowed < 0.01: passes with a learning rate of 0.0001", [cause])))
+          where: (Adam), group 0
+          change: set lr=0.0001
+          why: lr-high (proven); pytest-overfit explain lr-high
+    """
+    if not causes:
+        return []
+    first = causes[0]
+    said, _, rest = first.observed.partition("; ")
+    rest = rest if head.endswith(said) else first.observed
+    why = f"{first.id} ({first.strength}){': ' if rest else ''}{rest}"
+    lines = [f"  where: {first.where}", f"  change: {first.advice}", f"  why: {why}"]
+    if first.id in IDS:
+        explain = f"; pytest-overfit explain {first.id}"
+        lines[-1] = clipped(lines[-1], MOST_WIDTH - len(explain)) + explain
+    return [*lines, *cause_lines(causes[1:], most=most - 1)]
 
 
 def missed_lines(findings: Sequence[Finding], causes: Sequence[Cause], *, most: int = MOST_LINES) -> list[str]:

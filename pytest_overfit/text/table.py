@@ -128,7 +128,8 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     if closest := tightest(findings):
         margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
         shown = closest.observed.partition(" (")[0].partition(";")[0]
-        parts.append(f"{shown} {closest.allowed.partition(' for ')[0]}{margin}")
+        limit = closest.allowed.partition(" for ")[0]
+        parts.append(f"{shown} {limit}{margin}" if closest.passed else f"{shown}, allowed {limit}")
     parts += small_falls(findings)
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)

@@ -144,6 +144,7 @@ class OverfitConfig:
         origins: key -> the override that set it (list indices as ``.0``); `origin` answers for every key.
         hidden: keys whose values no table shows: they came out of the environment, or are called a secret.
         secrets: such values, which no text shows.
+        overrides, ini: that it was composed with.
     """
 
     path: Path
@@ -175,6 +176,8 @@ class OverfitConfig:
     origins: Mapping[str, str] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    overrides: tuple[str, ...] = field(default=(), repr=False)
+    ini: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def planned_steps(self) -> int:

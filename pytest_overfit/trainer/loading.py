@@ -78,7 +78,8 @@ def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settin
     except RuntimeError as error:
         raise Unusable(Problem("", str(error), "a path")) from error
     try:
-        return build_config(location, compose_tree(location, overrides, ini, settings))
+        made = build_config(location, compose_tree(location, overrides, ini, settings))
+        return replace(made, overrides=tuple(overrides), ini=tuple(ini))
     except RecursionError as error:
         raise Unusable(Problem("", "values that lead to each other without end", "a plain tree of settings")) from error
     except Unusable as error:

@@ -30,6 +30,7 @@ from pytest_overfit.trainer.config import (
     SplitConfig,
 )
 from pytest_overfit.trainer.import_roots import find_import_roots
+from pytest_overfit.trainer.not_in_force import overridden
 from pytest_overfit.trainer.pair_source import expect_one_source
 from pytest_overfit.trainer.unread import unread
 
@@ -103,7 +104,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     if problems or left.problems:
         told = dict.fromkeys((*left.problems, *problems))
         raise Unusable(*(problem.hiding(config.secrets) for problem in told))
-    said = tuple(hide(note, config.secrets) for note in (*notes, *left.notes))
+    said = tuple(hide(note, config.secrets) for note in (*notes, *overridden(config), *left.notes))
     random = tuple(hide(text, config.secrets) for text in config.randomness)
     return replace(config, notes=said, randomness=random)
 

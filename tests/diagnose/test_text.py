@@ -42,9 +42,9 @@ def test_a_failure_reads_in_one_line_then_says_what_to_change() -> None:
     """The text of a failing test, literally: where a cause stands, the criteria give no advice of their own."""
     assert failure_text([missed("objective"), Finding("finite", True, "", "")], [TOO_HIGH], diagnosed=True) == (
         "objective 0.5, allowed < 0.01: passes in 140 steps with a learning rate of 0.0001 instead of 0.01\n"
-        "why: lr-high (proven): passes in 140 steps with a learning rate of 0.0001 instead of 0.01\n"
         "  where: (SGD), group 0\n"
         "  change: set lr=0.0001\n"
+        "  why: lr-high (proven); pytest-overfit explain lr-high\n"
         "1 of 2 criteria missed\n"
         "objective: objective 0.5, allowed < 0.01"
     )

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from pytest_overfit.report.markdown.escape import plain
 from pytest_overfit.report.record.document import Document
-from pytest_overfit.text.failure import cause_lines, headline
+from pytest_overfit.text.failure import headline, told
 
 STATES = {
     "running": "the run has not come to its end",
@@ -26,7 +26,7 @@ def annotations(documents: Sequence[Document], *, expected: Container[str] = ())
 
     Example:
         >>> annotations([document])                                              # doctest: +SKIP
-        ['::error file=quick.yaml,title=overfit camera: quick.yaml::camera%3A ...']
+        ['::error file=quick.yaml,line=12,title=overfit camera: quick.yaml::camera%3A ...']
     """
     told = [document for document in documents if document.state != "finished" or document.title not in expected]
     columns = itertools.zip_longest(*(list(_of(document)) for document in told))
@@ -64,10 +64,13 @@ def _of(document: Document) -> Iterator[str]:
     for place, finding in enumerate(missed):
         head = headline([finding], causes) if causes else finding.text()
         # The cause is that of the run, not of one criterion: where and what to change is told once.
-        yield _error(document, finding.name, "\n".join([head, *(cause_lines(causes, most=1) if place == 0 else ())]))
+        yield _error(document, finding.name, "\n".join([head, *(told(head, causes, most=1) if place == 0 else ())]))
 
 
 def _error(document: Document, what: str, message: str) -> str:
-    file = plain(document.title.partition("::")[0])
-    title = plain(f"overfit {what}: {document.title}")
-    return f"::error file={escape_property(file)},title={escape_property(title)}::{escape_data(message)}"
+    file, title = plain(document.title.partition("::")[0]), plain(f"overfit {what}: {document.title}")
+    place = document.places.get(what) or document.places.get("")
+    if place:
+        file, _, number = plain(place).rpartition(":")
+    line = f",line={number}" if place else ""
+    return f"::error file={escape_property(file)}{line},title={escape_property(title)}::{escape_data(message)}"

@@ -111,6 +111,7 @@ class Document:
         limits: term of the curves -> what it has to reach.
         pictures: PNG files beside the record.
         command: repeats the run.
+        places: criterion -> ``file:line`` of what failed: of the key of a config; the call of a test under no name.
         error: what kept a run from being one, or ended it.
     """
 
@@ -129,6 +130,7 @@ class Document:
     pictures: tuple[str, ...] = ()
     comparison: Comparison | None = None
     command: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     version: int = VERSION

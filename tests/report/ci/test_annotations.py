@@ -15,7 +15,7 @@ from pytest_overfit.report.ci.annotations import annotations as annotate
 from pytest_overfit.report.ci.annotations import escape_data, escape_property
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.text.failure import cause_lines, headline
+from pytest_overfit.text.failure import headline, told
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record
 
@@ -52,7 +52,10 @@ def test_one_for_every_failed_criterion() -> None:
         ("tests/test_missing_step.py", f"overfit {finding.name}: {title}") for finding in missed
     ]
     causes = document.result.causes
-    assert commands[0][2].splitlines() == [headline(missed[:1], causes), *cause_lines(causes, most=1)]
+    assert commands[0][2].splitlines() == [
+        headline(missed[:1], causes),
+        *told(headline(missed[:1], causes), causes, most=1),
+    ]
     assert [command[2] for command in commands[1:]] == [headline([finding], causes) for finding in missed[1:]]
 
 

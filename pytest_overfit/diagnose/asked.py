@@ -1,0 +1,99 @@
+"""How a run was asked for, as far as what to change depends on it: a config, a call, and whose sources they are in."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from torch import nn
+
+from pytest_overfit.diagnose.source_lines import Source
+from pytest_overfit.run.stack_lines import is_library
+from pytest_overfit.run.subject import Subject
+
+MOST_BYTES = 10**6  # of a source
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where a user can change something.
+
+    Args:
+        sources: their files.
+        rate: (what the learning rate is, what it is to be) -> the overrides of a config that set it; None: no config.
+        default: the optimizer is ours, and ``lr=`` sets its rate.
+    """
+
+    sources: tuple[Source, ...] = ()
+    rate: Callable[[float, float], str] | None = None
+    default: bool = False
+
+
+def asked_of(subject: Subject, model: Any, codes: Iterable[CodeType]) -> Asked:
+    """How a call was asked: by the functions that called, and by what they gave.
+
+    Args:
+        model: as it was trained.
+    """
+    kinds = dict.fromkeys(type(each) for each in model.modules()) if isinstance(model, nn.Module) else ()
+    given = (subject.loss, subject.step, subject.optimizer, subject.model, *kinds)
+    default = subject.optimizer is None and subject.step is None and not subject.schedules
+    return Asked(sources_of(codes, given), default=default)
+
+
+def callers() -> tuple[CodeType, ...]:
+    """The user's functions that call us now, the innermost first."""
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        if not is_library(frame.f_code.co_filename):
+            found.append(frame.f_code)
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(found)
+
+
+def sources_of(codes: Iterable[CodeType], things: Iterable[Any]) -> tuple[Source, ...]:
+    """The files of functions and of objects of the user's; the lines of these take part."""
+    near: dict[str, list[tuple[int, int]]] = {}
+    for place in (*((code.co_filename, _lines(code)) for code in codes), *_places(things)):
+        near.setdefault(place[0], []).append(place[1])
+    return tuple(Source(_shown(path), text, tuple(lines)) for path, lines in near.items() if (text := _text(path)))
+
+
+def _places(things: Iterable[Any]) -> Iterator[tuple[str, tuple[int, int]]]:
+    for thing in things:
+        thing = inspect.unwrap(thing) if callable(thing) else thing
+        if (code := getattr(thing, "__code__", None)) is not None:
+            if not is_library(code.co_filename):
+                yield code.co_filename, _lines(code)
+            continue
+        kind = thing if isinstance(thing, type) else type(thing)
+        try:
+            path = inspect.getsourcefile(kind)
+            if path is None or is_library(path):
+                continue
+            text, first = inspect.getsourcelines(kind)
+        except (OSError, TypeError):  # of C, or typed in by hand
+            continue
+        yield path, (first, first + len(text) - 1)
+
+
+def _lines(code: CodeType) -> tuple[int, int]:
+    return code.co_firstlineno, max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
+
+
+def _text(path: str) -> str:
+    try:
+        file = Path(path)
+        return file.read_text(encoding="utf-8") if file.stat().st_size < MOST_BYTES else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def _shown(path: str) -> str:
+    return os.path.relpath(path) if path.startswith(f"{Path.cwd()}{os.sep}") else path

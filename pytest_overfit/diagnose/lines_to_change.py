@@ -1,0 +1,206 @@
+"""What to change as a line that can be pasted where the user is: theirs, a keyword of a call, or an override."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pytest_overfit.diagnose.asked import Asked
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.operation import Broadcast
+from pytest_overfit.diagnose.source_lines import (
+    cut_free,
+    followed,
+    in_module_list,
+    keyword,
+    line_to_change,
+    preceded,
+    renamed,
+    squeezed,
+    trainable,
+    without,
+)
+
+Rule = Callable[[Cause, Evidence, Asked], str]
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
+PLACE = re.compile(r"[^\s:,]+\.py:\d+")
+PASTED = re.compile(
+    r"(--overfit-\S|pytest-overfit \w|\S+\.py:\d+: \S|[a-z_]+=(?:\S+|\[[^]]*\]|lambda p: \S.*)$)"
+)  # an option, a command, a line of a file, a keyword
+
+
+def is_line(text: str) -> bool:
+    """Whether what to change can be pasted as it stands.
+
+    Example:
+        >>> is_line("lr=0.01"), is_line("--overfit-set seed_value=1"), is_line("a.py:3: x = 1"), is_line("freeze less")
+        (True, True, True, False)
+    """
+    return PASTED.match(text) is not None
+
+
+def with_lines(causes: Sequence[Cause], evidence: Evidence, asked: Asked) -> tuple[Cause, ...]:
+    """The causes, each with a line to paste for its advice where one is known to be it."""
+    return tuple(
+        replace(cause, advice=line)
+        if (rule := RULES.get(cause.id)) is not None and (line := rule(cause, evidence, asked))
+        else cause
+        for cause in causes
+    )
+
+
+def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    was = cause.evidence["lr"]
+    works = cause.evidence.get("works", was / 100 if cause.id == "lr-high" else 0.0)
+    if not works:
+        return ""
+    now = f"{works:.3g}"
+    if asked.rate is not None:
+        return asked.rate(was, works)
+    if line := line_to_change(asked.sources, keyword("lr", was, now, calls=OPTIMIZERS)):
+        return line
+    kinds = {group.kind for group in evidence.groups}
+    if asked.default:
+        return f"lr={now}"
+    kind = next(iter(kinds), "")
+    known = len(kinds) == 1 and kind in OPTIMIZERS
+    return f"optimizer=lambda p: torch.optim.{kind}(p, lr={now})" if known and not evidence.own_step else ""
+
+
+def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    was = cause.evidence.get("weight_decay")
+    if not was:
+        return ""
+    if asked.rate is not None:
+        return "--overfit-set optim.optimizer.weight_decay=0"
+    return line_to_change(asked.sources, keyword("weight_decay", was, "0.0"))
+
+
+def _group(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    others = [max(group.rates) for group in evidence.groups if group.rates and group.index != cause.evidence["group"]]
+    others = [rate for rate in others if rate > 0]
+    proven = evidence.proof("one rate")
+    now = (proven.trial.value if proven else None) or min(others, default=0.0)
+    return line_to_change(asked.sources, keyword("lr", cause.evidence["lr"], f"{now:.3g}")) if now else ""
+
+
+def _hyperparameter(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    changes = re.findall(r"set (\w+)=(\S+?)(?:,|$)", cause.advice)
+    if len(changes) != 1 or asked.rate is not None:
+        return ""
+    (name, usual), (was,) = changes[0], cause.evidence.values()
+    return line_to_change(asked.sources, keyword(name, was, usual))
+
+
+def _frozen(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    if evidence.record.freeze_matches:
+        if asked.rate is not None:
+            return "--overfit-set optim.frozen_module_names=[]"
+        return line_to_change(asked.sources, keyword("freeze", None, "[]"))
+    return line_to_change(asked.sources, trainable)
+
+
+def _activation(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    names = re.findall(r"log_?softmax|softmax|log_?sigmoid|sigmoid|tanh|relu", f"{cause.where} {cause.advice}".lower())
+    names = list(dict.fromkeys(names))
+    return line_to_change(asked.sources, without(names[0])) if len(names) == 1 else ""
+
+
+def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    place = PLACE.search(cause.where)
+    op = next((op for op in evidence.noted if op.where == cause.where and len(op.shapes) > 1), None)
+    if op is None or place is None:
+        return ""
+    first, second = (tuple(shape) for shape in op.shapes[:2])
+    by = op.name if not isinstance(op.fact, Broadcast) else op.fact.by
+    if first == (*second, 1):
+        return line_to_change(asked.sources, squeezed(by, 0), at=place[0])
+    return line_to_change(asked.sources, squeezed(by, 1), at=place[0]) if second == (*first, 1) else ""
+
+
+def _accumulation(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    stale = cause.advice.startswith("call optimizer.zero_grad()")
+    return line_to_change(asked.sources, preceded("backward", "{}.zero_grad()")) if stale else ""
+
+
+def _removed(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    """Without the call that the advice names, at the place that it or the cause names."""
+    place, named = PLACE.search(f"{cause.advice} {cause.where}"), re.search(r"\.?(\w+)\(\)", cause.advice)
+    if place is None or (named is None and cause.id != "loss-clamped"):
+        return ""
+    edit = without(named[1]) if named is not None else without("clamp", "clip")
+    return line_to_change(asked.sources, edit, at=place[0])
+
+
+def _dropout(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    place = PLACE.search(cause.where)
+    return line_to_change(asked.sources, without("dropout"), at=place[0]) if place else ""
+
+
+def _said(name: str, now: str) -> Rule:
+    """One keyword of the user's, whatever it is now."""
+    return lambda cause, evidence, asked: line_to_change(asked.sources, keyword(name, None, now))
+
+
+def _log_softmax(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    named = "log_softmax before nll_loss" in cause.advice
+    return line_to_change(asked.sources, renamed("nll_loss", "cross_entropy")) if named else ""
+
+
+def _no_gradient(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    if cause.advice.startswith("call loss.backward()"):
+        return line_to_change(asked.sources, preceded("step", "{}.backward()"))
+    return _removed(cause, evidence, asked)
+
+
+def _no_step(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return (
+        line_to_change(asked.sources, followed("backward", "{}.step()"))
+        if cause.advice.startswith("call optimizer.step()")
+        else ""
+    )
+
+
+def _detached(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    place = PLACE.search(cause.where)
+    return line_to_change(asked.sources, cut_free, at=place[0]) if place else ""
+
+
+def _clip(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    now = re.search(r"clip at (\S+),", cause.advice)
+    if now is None or asked.rate is not None:
+        return ""
+    was = cause.evidence["most"]
+    return line_to_change(asked.sources, keyword("max_norm", was, now[1], calls=("clip_grad_norm_",)))
+
+
+def _unregistered(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return line_to_change(asked.sources, in_module_list)
+
+
+RULES: Mapping[str, Rule] = {
+    "lr-low": _rate,
+    "lr-high": _rate,
+    "lr-group": _group,
+    "weight-decay": _decay,
+    "optimizer-hyperparameter": _hyperparameter,
+    "frozen": _frozen,
+    "double-activation": _activation,
+    "output-range": _activation,
+    "broadcast": _broadcast,
+    "grad-accumulation": _accumulation,
+    "no-gradient": _no_gradient,
+    "no-step": _no_step,
+    "loss-detached": _detached,
+    "grad-clip": _clip,
+    "unregistered": _unregistered,
+    "zero-gradient": _removed,
+    "loss-clamped": _removed,
+    "loss-scale": _said("reduction", '"mean"'),
+    "loss-floor": _said("label_smoothing", "0.0"),
+    "leak": _said("is_causal", "True"),
+    "loss-sign": _log_softmax,
+    "stochastic": _dropout,
+}

@@ -1,0 +1,63 @@
+"""The one line by which others know a failure: pytest's short summary, ``--tb=line``, JUnit, a pane of tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_overfit.plugin.config_collector import node_id
+from pytest_overfit.plugin.state import FileState, ItemState
+from pytest_overfit.settings.plain_yaml import key_lines, line_of
+from pytest_overfit.text.failure import HEAD_WIDTH, clipped
+
+OURS = ("AssertionError: ", "Failed: ")  # kinds of error that say nothing beside a first line of ours
+SET = re.compile(r"--overfit-set (?P<key>[\w.]+)=")
+KEYS = {"pair": "data.train.dataset", "loader": "data.train", "run": "overfit.budget", "config": ""}
+
+
+def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestReport) -> None:
+    """The first line of what failed, and the line of the call or of the key of a config, in place of ours.
+
+    The whole text stays with the report.
+    """
+    crash: Any = getattr(report.longrepr, "reprcrash", None)
+    if not report.failed or crash is None:
+        return
+    report.overfit_error = str(crash.message).strip()  # type: ignore[attr-defined]
+    first = next(iter(report.overfit_error.splitlines()), "")
+    crash.message = clipped(
+        next((first.removeprefix(kind) for kind in OURS if first.startswith(kind)), first), HEAD_WIDTH
+    )
+    if state.file is not None and state.finding is not None:
+        text = f"{state.finding.where or ''} {report.overfit_error}"
+        crash.path, crash.lineno = str(item.path), key_line(item.path, state.file, item.name, text)
+    if item.config.getoption("tbstyle", "auto") == "line":  # which shows that line, and a text without a traceback too
+        for trace, *_ in getattr(report.longrepr, "chain", ()):
+            trace.reprentries = []
+    place = node_id(Path(crash.path), item.config.rootpath)
+    report.overfit_place = f"{place}:{crash.lineno}"  # type: ignore[attr-defined]
+    if Path(crash.path) == item.path:
+        report.location = (report.location[0], crash.lineno - 1, report.location[2])
+
+
+def key_line(path: Path, file: FileState, name: str, text: str = "") -> int:
+    """The line of a config file that a text tells to change, or that an item is about; the first one of none.
+
+    Args:
+        text: what failed, and what to change.
+    """
+    if not file.lines:
+        try:
+            file.lines = key_lines(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 1
+    told = SET.search(text)
+    named = max(
+        (key for key in file.lines if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)), key=len, default=""
+    )
+    if told or "." in named:
+        return line_of(file.lines, told["key"] if told else named)
+    return line_of(file.lines, KEYS.get(name, f"overfit.criteria.{name}"))

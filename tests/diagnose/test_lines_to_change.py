@@ -1,0 +1,110 @@
+"""Advice that reads as a line to paste is pasted, by replacing text in the file, and the run passes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+from importlib import util
+from pathlib import Path
+
+import pytest
+import torch
+
+import pytest_overfit
+from pytest_overfit import OverfitResult
+from pytest_overfit.diagnose.lines_to_change import is_line
+from pytest_overfit.diagnose.source_lines import (
+    Edit,
+    Source,
+    cut_free,
+    keyword,
+    line_to_change,
+    squeezed,
+    trainable,
+    without,
+)
+from pytest_overfit.settings.cause_ids import IDS
+from tests.docs.test_causes import PRELUDE, SECTIONS
+from tests.support.examples import SECONDS, told
+
+# Of the examples of docs/causes.md, those whose advice is a line.
+PASTED = {
+    *("lr-high", "lr-low", "lr-group", "weight-decay", "optimizer-hyperparameter", "grad-clip", "no-step"),
+    *("grad-accumulation", "frozen", "unregistered", "no-gradient", "zero-gradient", "double-activation", "broadcast"),
+    *("loss-clamped", "loss-floor", "loss-scale", "loss-sign", "output-range", "stochastic"),
+}
+
+
+def run_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> OverfitResult:
+    """The ``result`` of a file, imported anew."""
+    monkeypatch.setattr(pytest_overfit, "run_overfit", partial(RUN, diagnose_seconds=SECONDS))
+    spec = util.spec_from_file_location("example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "example", module)
+    with torch.random.fork_rng():
+        spec.loader.exec_module(module)
+    result = module.result
+    assert isinstance(result, OverfitResult)
+    return result
+
+
+RUN = pytest_overfit.run_overfit
+
+
+def pasted(text: str, advice: str) -> str:
+    """The text of a file with the line in its place, or the keyword in its call."""
+    line = re.match(r"\S+\.py:(?P<number>\d+): (?P<code>.*)", advice)
+    if line is None:
+        return re.sub(r"\)\n*$", f", {advice})\n", text)
+    lines = text.splitlines()
+    place = int(line["number"]) - 1
+    indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
+    lines[place] = indent + line["code"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "edit", "after"),
+    [
+        ("opt = SGD(p, 3.0)", keyword("lr", 3.0, "0.3", calls=("SGD",)), "a.py:1: opt = SGD(p, 0.3)"),
+        ("lr = 1e-6", keyword("lr", 1e-6, "0.01"), "a.py:1: lr = 0.01"),
+        ("a(lr=0.1), b(lr=0.1)", keyword("lr", 0.5, "0.3"), ""),
+        ("a(lr=0.1)\nb(lr=0.1)", keyword("lr", 0.1, "0.3"), ""),
+        ("x = F.softmax(a + b, dim=1) * 2", without("softmax"), "a.py:1: x = (a + b) * 2"),
+        ("x = (a + b).softmax(1)", without("softmax"), "a.py:1: x = (a + b)"),
+        ("y = nn.Softmax(dim=1)", without("softmax"), "a.py:1: y = nn.Identity()"),
+        ("return_ = torch.tensor(x.item())", cut_free, "a.py:1: return_ = x"),
+        ("p.requires_grad = False", trainable, "a.py:1: p.requires_grad = True"),
+        ("loss = (p - y).abs()", squeezed("-", 1), "a.py:1: loss = (p - y.squeeze(-1)).abs()"),
+        ("e = 'ß', f(lr=1.0)", keyword("lr", 1.0, "2"), "a.py:1: e = 'ß', f(lr=2)"),
+        ("f(\n  a,\n)", without("f"), ""),
+        ("f(", without("f"), ""),
+    ],
+)
+def test_one_place_of_a_file_is_changed(before: str, edit: Edit, after: str) -> None:
+    """Nothing where it cannot be told which is meant, or where a statement takes several lines."""
+    assert line_to_change([Source("a.py", before)], edit) == after
+
+
+def test_of_several_places_the_one_that_takes_part_is_meant() -> None:
+    """The lines of the function that called."""
+    text = "def f():\n    a(lr=0.1)\n\n\ndef g():\n    a(lr=0.1)\n"
+    assert line_to_change([Source("a.py", text, ((5, 6),))], keyword("lr", 0.1, "1")) == "a.py:6: a(lr=1)"
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_what_an_example_is_advised_works(cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broken example of a cause, in a file of its own: its first advice, where that is a line, mends it."""
+    path = tmp_path / "test_example.py"
+    path.write_text(f"{PRELUDE}\n\n{SECTIONS[cause].examples[0]}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    advice = run_file(path, monkeypatch).causes[0].advice
+    assert is_line(advice) == (cause in PASTED), advice
+    if not is_line(advice):
+        return
+    path.write_text(pasted(path.read_text(encoding="utf-8"), advice), encoding="utf-8")
+    result = run_file(path, monkeypatch)
+    assert result.passed, told(result)
