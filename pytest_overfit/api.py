@@ -27,7 +27,7 @@ from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
-from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of
+from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of, twin_parts
 from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.settings import Budget, OverfitSettings
@@ -91,14 +91,15 @@ def run_overfit(
         budget: ``max_steps``, ``max_seconds``, ``hold_steps``, as a mapping or a ``Budget`` record.
         rules: functions from ``Evidence`` to causes, asked beside ours (docs/causes.md).
         settings: every other keyword of ``@pytest.mark.overfit`` (docs/settings.md): ``seeds=[0, 1, 2]``,
-            ``device="cuda"``, ``amp="bfloat16"``, ``unused=["pooler.*"]``, ...; limits by term name here too.
+            ``device="cuda"``, ``amp="bfloat16"``, ``twins=["resume"]`` (docs/twins.md); limits by term name too.
 
     Raises:
         ConfigError: a setting is unknown or wrong; all problems in one error.
         OverfitError: what was given cannot be used, a limit is on a term that the loss does not give, or memory ran
             out. Whatever the model, the loss or the step raise comes through as it is.
     """
-    subject = Subject(model, data, loss, optimizer, step, val_data=val_data, schedules=schedules_of(schedule))
+    parts, schedules = twin_parts(settings), schedules_of(schedule)
+    subject = Subject(model, data, loss, optimizer, step, val_data=val_data, schedules=schedules, twins=parts)
     return run_subject(subject, settings_of_call(criteria, budget, settings), rules=rules)
 
 
@@ -176,7 +177,9 @@ def run_subject(
         place: of this process among those that share its machine, or its run.
         asked: what a config has to be changed by.
     """
-    seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
+        inspector = inspect(settings, questions, place, own)
+        twins = asked_twins(subject, settings, questions)
+        callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
@@ -187,7 +190,8 @@ def run_subject(
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
         inspector = inspect(settings, questions, place, own)
-        callbacks = Callbacks((*observers(seed), *place.observers), inspector, _accept(settings), adapter)
+        twins = asked_twins(subject, settings, questions)
+        callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)

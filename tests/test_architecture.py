@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pytest_overfit"
 FLOW = (
-    *("errors", "untrusted", "settings", "run", "judge", "integrations", "trainer", "diagnose"),
+    *("errors", "untrusted", "settings", "run", "judge", "twins", "integrations", "trainer", "diagnose"),
     *("text", "two_view", "result", "report", "api", "plugin", "commands", "cli", "__init__"),
 )
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 18, 11, 95

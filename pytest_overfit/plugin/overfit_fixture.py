@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")  # each has a fixture
 PASSED = ("val_data", "schedule")  # by the call alone; a config has its own
+BESIDE = ("save", "load", "accumulate", "port_of")  # what some twins need, by the call alone
 
 
 class OverfitCall:
@@ -58,7 +59,8 @@ class OverfitCall:
             AssertionError: a criterion is missed; all of them are named.
         """
         __tracebackhide__ = True
-        pieces = {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
+        pieces: dict[str, Any] = {"twins": {name: settings.pop(name) for name in BESIDE if name in settings}}
+        pieces |= {"model": model, "batch": data, "loss": loss, "optimizer": optimizer, "step": step}
         pieces |= {"val_data": val_data, "schedule": schedule}
         with tracked(self.requester.state.runs) as run:
             verdict = _told(self.requester, pieces, settings)
@@ -111,7 +113,7 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
         )
     alone = passed["batch"] is None and not _brings_data(passed["model"])
     if alone and config_or_none(requester) is not None:
-        if beside := [*settings, *(name for name in PASSED if passed[name] is not None)]:
+        if beside := [*settings, *passed.get("twins", ()), *(name for name in PASSED if passed[name] is not None)]:
             raise ConfigError(
                 f"settings beside a config: {', '.join(beside)}",
                 where=where,
@@ -125,7 +127,7 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
 def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mapping[str, Any]) -> OverfitResult:
     """One bounded run without a config."""
     from pytest_overfit.api import run_subject
-    from pytest_overfit.run.subject import Subject, schedules_of
+    from pytest_overfit.run.subject import Subject, TwinParts, schedules_of
     from pytest_overfit.settings.explain_settings import explain_settings
 
     __tracebackhide__ = True
@@ -140,6 +142,7 @@ def _run_model(requester: Requester, passed: Mapping[str, Any], keywords: Mappin
         name=requester.nodeid,
         val_data=requester.fixture("overfit_val_batch") if passed["val_data"] is None else passed["val_data"],
         schedules=schedules_of(passed["schedule"]),
+        twins=TwinParts(**passed.get("twins", {})),
     )
     place = place_of(requester, settings.distributed)
     observers = RunObservers(

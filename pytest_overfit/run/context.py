@@ -23,7 +23,9 @@ from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.phases import Tell, tell_nobody
 from pytest_overfit.run.record import Load, RunRecord
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.task import Heard, Terms
+from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import Update, into_training
 from pytest_overfit.run.watchdog import Watchdog
 
@@ -36,9 +38,12 @@ class RunContext:
 
     Args:
         start: the state before the first step; ``at_start`` goes back to it.
-        update: makes the update that the run makes, of a task; called with that and the watch of its gradients.
+        update: makes the update that the run makes, of a task; called with that, the watch of its gradients, and what
+            a step of the user's gets as its model where that is another.
+        request: the run as it was asked for.
         optimizers: those that are known; a step of the user's own may bring more.
         step: the user's own step as a call with a batch, None where ours is used.
+        handed: what a step of the user's gets as its optimizer.
         drawn: hands out another batch, None where the data are one batch.
         callables: what may hold state of the user's besides the model.
         loads: checkpoints that did not fill the whole model when it was built.
@@ -51,12 +56,14 @@ class RunContext:
     plan: Plan
     seed: int
     start: Snapshot
-    update: Callable[[CallTask, GradientWatch], Update]
+    update: Callable[..., Update]
     optimizers: list[Optimizer]
     initial: Callable[[Tensor], Tensor | None]
     clip: GradientClipper
     frozen: Freezing
     step: Callable[[Any], Any] | None = None
+    handed: Any = None
+    request: Any = None
     drawn: Callable[[], Any] | None = None
     callables: tuple[Any, ...] = ()
     loads: tuple[Load, ...] = ()
@@ -107,6 +114,19 @@ class RunContext:
     def on(self, task: Any) -> RunContext:
         """The same run of another task."""
         return replace(self, task=task)
+
+
+class Beside(Protocol):
+    """Who runs the first steps of a run otherwise once it is over."""
+
+    def beside(self) -> contextlib.AbstractContextManager[None]:
+        """Around the whole run."""
+
+    def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
+        """The update that the loop is to call, in place of the one it would; nothing has been trained yet."""
+
+    def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
+        """The model is as it was trained, and has to be left so."""
 
 
 class Inspector(Protocol):

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pytest_overfit.run.names import resolved_terms
 from pytest_overfit.run.supervision_record import Supervision
+from pytest_overfit.run.twin_record import TwinResult
 
 StopReason = Literal[
     "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"
@@ -194,6 +195,7 @@ class RunRecord:
     environment: Mapping[str, str] = field(default_factory=dict)
     peak_mib: float | None = None
     generated: Generated | None = None
+    twins: tuple[TwinResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.constant import Constant
-from pytest_overfit.run.context import Inspector, RunContext
+from pytest_overfit.run.context import Beside, Inspector, RunContext
 from pytest_overfit.run.device import DeviceChoice, choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
@@ -29,6 +30,7 @@ from pytest_overfit.run.sample import Sample, draw, one_batch
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Adapter, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.training import RunRequest, Training, planned_steps
+from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.watchdog import Hung, Watchdog
 from pytest_overfit.settings.settings import OverfitSettings
@@ -47,12 +49,14 @@ class Callbacks:
     Args:
         observers: told of every step.
         inspector: looks into the run before, while and after it is trained.
+        twins: runs its first steps otherwise.
         accept: asked when the limits have held, with the model's outcome; False lets the run go on.
         adapter: makes a subject that can be run out of what was given, and takes back what it did for that.
     """
 
     observers: Sequence[Observer] = ()
     inspector: Inspector | None = None
+    twins: Beside | None = None
     accept: Callable[[Outcome], bool] = _always
     adapter: Adapter = as_given
 
@@ -111,6 +115,7 @@ class _Runner:
         with (
             isolated(seed=self.seed, threads=threads, deterministic=settings.deterministic),
             self.callbacks.adapter(given, settings) as adapted,
+            contextlib.nullcontext() if self.callbacks.twins is None else self.callbacks.twins.beside(),
         ):
             try:
                 subject = with_data(adapted)
@@ -175,7 +180,8 @@ class _Runner:
         outcome = training.look(curves) if last is None else last
         course.verify(curves)
         said = (*self._notes(training, choice, anew=anew, steps=bool(curves.steps)), *subject.notes, *course.notes)
-        record = replace(make_record(training.parts, curves, outcome, said), generated=generated)
+        twins = course.twins(curves)
+        record = replace(make_record(training.parts, curves, outcome, said), generated=generated, twins=twins)
         if shards is not None and self.settings.keep_trained:
             from pytest_overfit.run.ranks.sharding import write_back
 
@@ -234,6 +240,13 @@ class _Course:
             about = training.about_supervision
             verify(self.context, curves, training.parts, self.constant, about, sharded=training.is_sharded)
 
+    def twins(self, curves: Curves) -> tuple[TwinResult, ...]:
+        """The same run, executed otherwise, where that is asked for."""
+        twins = self.runner.callbacks.twins
+        if twins is None or self.context is None or curves.stop == "interrupted":
+            return ()
+        return twins.compared(self.context, curves)
+
     def _accepted(self, curves: Curves) -> bool:
         self.training.accepted = self.training.look(curves)
         return self.runner.callbacks.accept(self.training.accepted)
@@ -243,8 +256,9 @@ class _Course:
         training, inspector, ranks = self.training, self.runner.callbacks.inspector, self.runner.place.ranks
         watch = inspector.watch if inspector is not None else _as_it_is
         if ranks is None:
-            update = context.update(training.task, training.watch)
-            return update, watch(update), plan
+            update, twins = context.update(training.task, training.watch), self.runner.callbacks.twins
+            beside = update if twins is None else twins.watch(context, training.subject, update)
+            return update, watch(beside), plan
         from pytest_overfit.run.ranks.engine import SharedUpdate, shared_plan, shared_task
 
         shared = shared_task(ranks, context, unused=bool(self.runner.settings.criteria.unused))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -59,6 +59,36 @@ class Application:
 
 
 @dataclass(frozen=True)
+class TwinParts:
+    """What some twins need of the user's (docs/twins.md).
+
+    Args:
+        save, load: write and read a checkpoint: called with as many of (path, model, optimizer) as they take.
+        accumulate: one step over several micro-batches: as many of (model, micro-batches, optimizer) as it takes.
+        port_of: the model that this one was ported from, and its names: a mapping from globs over names here to
+            names there, or a function from a name here to the one there.
+    """
+
+    save: Callable[..., Any] | None = None
+    load: Callable[..., Any] | None = None
+    accumulate: Callable[..., Any] | None = None
+    port_of: tuple[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("save", "load", "accumulate"):
+            if not callable(value := getattr(self, name)) and value is not None:
+                raise OverfitError(f"a {type(value).__name__}", where=name, allowed="something that can be called")
+        if (self.save is None) != (self.load is None):
+            given, lacking = ("save", "load") if self.load is None else ("load", "save")
+            raise OverfitError(f"{given} without {lacking}", where=given, allowed="both of them, or neither")
+
+
+def twin_parts(keywords: dict[str, Any]) -> TwinParts:
+    """What some twins need, taken out of the keywords of a call."""
+    return TwinParts(**{each.name: keywords.pop(each.name, None) for each in fields(TwinParts)})
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is trained, and how.
 
@@ -88,6 +118,7 @@ class Subject:
         discarded: keys of the batch that the step throws away in so many words: it need not answer to them.
         generated: asked once the model is trained, with the batch and whether generation is a criterion.
         loads: checkpoints that did not fill the whole model when it was built.
+        twins: what some twins need of the user's.
     """
 
     model: Any
@@ -112,11 +143,13 @@ class Subject:
     discarded: tuple[str, ...] = ()
     generated: Callable[[Any, bool], Generated | None] | None = None
     loads: tuple[Load, ...] = ()
+    twins: TwinParts = TwinParts()
 
     @property
     def callables(self) -> tuple[Any, ...]:
         """What may hold state of the user's besides the model."""
-        return (*self.held, self.step, self.loss, self.optimizer, self.data, *self.schedules.values())
+        parts = self.twins.save, self.twins.load, self.twins.accumulate
+        return (*self.held, self.step, self.loss, self.optimizer, self.data, *self.schedules.values(), *parts)
 
     def key(self, setting: str) -> str:
         """How messages call a setting."""

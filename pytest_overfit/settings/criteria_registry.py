@@ -60,6 +60,7 @@ BUILT_IN = (
     Entry("monotonic", "pytest_overfit.judge.monotonic:MONOTONIC"),
     Entry("train_val", "pytest_overfit.judge.train_val:TRAIN_VAL"),
     Entry("prediction", "pytest_overfit.two_view.frame_criteria:PREDICTION", config_only=True),
+    Entry("twins", "pytest_overfit.judge.twins_agree:TWINS_AGREE"),
     Entry("generates", "pytest_overfit.judge.generates:GENERATES"),
 )
 LAST = Entry("defects", "pytest_overfit.diagnose.defects:DEFECTS")

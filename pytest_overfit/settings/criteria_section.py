@@ -10,7 +10,7 @@ from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.settings.criteria import Criteria, Limit
 from pytest_overfit.settings.criteria_registry import BESIDE, Entry, entries, limit_aliases
-from pytest_overfit.settings.problems import shown
+from pytest_overfit.settings.problems import did_you_mean, shown
 from pytest_overfit.settings.section import Section, as_switch
 
 NOTHING_ASKED = "no limit on any term: nothing asks for learning"
@@ -72,22 +72,53 @@ def _read(section: Section, entry: Entry, default: Criteria, in_config: bool) ->
         return section.switch(name, True)
     if isinstance(on, Limit):
         return _limit(section, name, on)
+    if listed := _listed(on, value):
+        section.values[name] = value = {listed: value}
     if isinstance(value, dict):
         setting = _read_setting(section.section(name), absent or on)
         if criterion.check is not None and (problem := criterion.check(setting)):
             section.section(name).problem("", *problem)
         return setting
     if value is not True and section.get(name) is not None:
-        section.problem(name, shown(value), "true, false, or a mapping of its settings")
+        section.problem(name, shown(value), _words(on))
     return on
 
 
+def _listed(setting: Any, value: Any) -> str:
+    """The field that a bare list of names, or one name, stands for; empty where there is none, or it is no such."""
+    named = [field.name for field in fields(setting) if "choices" in field.metadata]
+    return named[0] if named and isinstance(value, (str, list)) else ""
+
+
+def _words(setting: Any) -> str:
+    """What the setting of a criterion may be."""
+    names = [name for field in fields(setting) for name in field.metadata.get("choices", ())]
+    listed = f"a list of {' | '.join(names)}, " if names else ""
+    return f"true, false, {listed}or a mapping of its settings"
+
+
+def _choices(section: Section, name: str, default: Any, choices: tuple[str, ...]) -> Any:
+    """Names out of these, each once."""
+    if section.get(name) is None:
+        return default
+    found = section.texts(name)
+    for each in found:
+        if each not in choices:
+            section.problem(name, shown(each), " | ".join(choices), did_you_mean(each, choices))
+    if not found and isinstance(section.get(name), list):
+        section.problem(name, "an empty list", " | ".join(choices))
+    return tuple(dict.fromkeys(found))
+
+
 def _read_setting(section: Section, default: Any) -> Any:
-    """A mapping as the dataclass of its criterion: numbers within the bounds of their fields, and switches."""
+    """A mapping as the dataclass of its criterion: numbers within the bounds of their fields, names, and switches."""
     section.only(field.name for field in fields(default))
     values = {}
     for field in fields(default):
         before, bounds = getattr(default, field.name), dict(field.metadata)
+        if "choices" in bounds:
+            values[field.name] = _choices(section, field.name, before, bounds["choices"])
+            continue
         if isinstance(before, bool):
             values[field.name] = section.switch(field.name, before)
             continue

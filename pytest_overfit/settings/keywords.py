@@ -76,7 +76,10 @@ def _row_of(criterion: Criterion) -> Setting:
         kind = "a limit"
     elif is_dataclass(criterion.setting):
         *first, last = [field.name for field in fields(criterion.setting)]
-        kind = "true, false, or a mapping of " + " and ".join([*([", ".join(first)] if first else []), last])
+        listed = any("choices" in field.metadata for field in fields(criterion.setting))
+        kind = f"true, false, {'a list of names, ' * listed}or a mapping of " + " and ".join(
+            [*([", ".join(first)] if first else []), last]
+        )
     borrowed = f"{spelt(criterion.switched_on(True))} with a {criterion.condition}" if criterion.condition else ""
     return Setting(criterion.name, f"criteria.{criterion.name}", kind, criterion.help, borrowed=borrowed)
 

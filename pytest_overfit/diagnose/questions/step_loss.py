@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pytest_overfit.diagnose.questions.tensors import tensors_in
 from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.differentiated import differentiated
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
-
-
-class _Caught(BaseException):
-    def __init__(self, root: Tensor) -> None:
-        self.root = root
-
-
-@contextlib.contextmanager
-def _backward_is(other: Callable[..., Any]) -> Iterator[None]:
-    """Another ``backward``, and the loss in its own units: no scaler multiplies it."""
-    original, scale = torch.autograd.backward, torch.amp.GradScaler.scale
-    torch.autograd.backward, torch.amp.GradScaler.scale = other, lambda scaler, outputs: outputs  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.autograd.backward, torch.amp.GradScaler.scale = original, scale  # type: ignore[method-assign]
-
-
-def differentiated(step: Callable[[Any], Any], batch: Any) -> Tensor | None:
-    """What a step differentiates first, with its graph; None where it differentiates nothing.
-
-    The step ends there: nothing is updated. The user's code runs up to its ``backward()``.
-    """
-
-    def caught(tensors: Any, *args: Any, **kwargs: Any) -> None:
-        raise _Caught(next(tensors_in([tensors])))
-
-    try:
-        with _backward_is(caught), torch.enable_grad():
-            step(batch)
-    except _Caught as found:
-        return found.root if found.root.dim() == 0 else found.root.sum()
-    return None
 
 
 @dataclass(frozen=True)

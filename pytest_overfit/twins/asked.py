@@ -1,0 +1,173 @@
+"""The twins of one run: written down while it trains, made when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.errors.asking import Questions
+from pytest_overfit.judge.twins_agree import Twins
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.isolation import restored_process
+from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.subject import Subject
+from pytest_overfit.run.twin_record import PORT, TwinResult
+from pytest_overfit.run.update import Update
+from pytest_overfit.run.watchdog import Hung
+from pytest_overfit.settings.settings import OverfitSettings
+from pytest_overfit.twins.course import Recorder
+from pytest_overfit.twins.elsewhere import Elsewhere, folder
+from pytest_overfit.twins.resume import Checkpoint, State, resume, resumed
+from pytest_overfit.twins.side import Side
+
+# A twin -> the file of this room and the function in it that gives its parts, each a call that makes one comparison.
+HOMES = {
+    "accumulation": "parts", "batch": "parts", "bfloat16": "switches", "float16": "switches", "fused": "switches",
+    "attention": "switches", "checkpointing": "switches", "compile": "switches", "device": "places",
+    "workers": "workers", "export": "places", "ranks": "processes", PORT: "port",
+}  # fmt: skip
+GRACE = 10.0  # seconds beyond the limit of a run
+
+
+def with_port(subject: Subject, settings: OverfitSettings) -> OverfitSettings:
+    """The settings of a run whose model is a port: that is asked wherever the original is given."""
+    if subject.twins.port_of is None or settings.criteria.twins:
+        return settings
+    given = {**settings.criteria.given, "twins": Twins(names=())}
+    return replace(settings, criteria=replace(settings.criteria, given=given))
+
+
+def asked_twins(subject: Subject, settings: OverfitSettings, questions: Questions) -> AskedTwins | None:
+    """Who makes the twins of a run; None where none is asked for."""
+    asked = settings.criteria.twins
+    if not asked:
+        return None
+    return AskedTwins((*asked.names, *([PORT] if subject.twins.port_of else [])), asked.steps, questions)
+
+
+class AskedTwins:
+    """Who writes down the first steps of a run, and makes its twins once it is over.
+
+    Args:
+        names: which twins; ``steps``: over how many steps.
+        questions: keeps what could not be asked by a mistake of ours.
+    """
+
+    def __init__(self, names: Sequence[str], steps: int, questions: Questions) -> None:
+        self.names, self.steps, self.questions = names, steps, questions
+        self.recorder: Recorder | None = None
+        self.there: list[Elsewhere] = []
+        self.at_save: State = {}
+        self.refused = ""
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """Around the run: no process of ours stays behind it."""
+        with contextlib.ExitStack() as stack:
+            self.folder = Path(stack.enter_context(folder()))
+            try:
+                yield
+            finally:
+                for there in self.there:
+                    there.close()
+
+    def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
+        """The update that the loop is to call; nothing has been trained yet."""
+        self.steps = max(1, min(self.steps, context.plan.max_steps))
+        self.subject, self.done = subject, max(1, self.steps // 2)
+        checkpoint = Checkpoint(context, subject, self.folder)
+        if PORT in self.names:
+            from pytest_overfit.twins.port import original_of
+
+            original_of(context, subject)  # names that do not fit are an error at once
+        if "resume" in self.names:
+            self.there.append(Elsewhere(partial(resumed, context, subject)))
+        if "ranks" in self.names:
+            from pytest_overfit.twins.processes import rank_of
+
+            self.there += [Elsewhere(partial(rank_of, context, subject)) for _ in range(4)]
+
+        def finish(made: int) -> None:
+            if made == self.done and "resume" in self.names:
+                questions = Questions(raising=self.questions.raising)
+                with questions.asking("to save"):
+                    self.at_save = checkpoint.save()
+                self.refused = next((each.why for each in questions.not_asked), "")
+
+        self.recorder = Recorder(update, context, self.steps, finish=finish)
+        return self.recorder
+
+    def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
+        """Every twin; the state is afterwards what it is now. Ctrl-C, and a limit of the run, leave the others out."""
+        recorder, results = self.recorder, []
+        if recorder is None:
+            why = "several ranks train together: twins are run in one process, and ranks starts them itself"
+            return tuple(TwinResult(name, "not asked", why=why) for name in self.names)
+        if not recorder.course.losses:
+            return ()
+        side = Side(context, self.subject, recorder.course, curves, self.questions, self.steps, self.at_save)
+        now = Snapshot()
+        for thing in (context.task.model, *context.optimizers):
+            now.add(thing)
+        now.add_reachable(*context.callables)
+        left, cut = context.watchdog.left(), ""
+        with restored_process(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                for name in self.names:
+                    if cut:
+                        results.append(TwinResult(name, "not asked", why=cut))
+                        continue
+                    try:
+                        with context.watchdog.limited(left, what=f"the twin {name}", grace=GRACE):
+                            results += self._asked(name, side, now)
+                    except Hung as hung:
+                        cut = f"out of time ({hung.hang.where})"
+                        results.append(TwinResult(name, "not asked", why=cut))
+            finally:
+                now.restore()
+                context.task.heard.clear()
+        return tuple(results)
+
+    def _asked(self, name: str, side: Side, now: Snapshot) -> Iterator[TwinResult]:
+        """The results of one twin, one for each of its parts; each begins where the run has ended."""
+        parts: Any = None
+        while True:
+            questions = Questions(raising=self.questions.raising)
+            result = None
+            with questions.asking(name):
+                parts = parts or iter(self._parts(name, side))
+                part: Callable[[], TwinResult] | None = next(parts, None)
+                if part is None:
+                    return
+                side.context.tell("twin", name, side.context.watchdog.left())
+                result = part()
+            for each in questions.not_asked:
+                if each.ours:
+                    self.questions.found[each] = None
+                result = TwinResult(name, "not asked", why=each.why)
+            now.restore()
+            if result is not None:
+                yield result
+            if parts is None or questions.not_asked:
+                return
+
+    def _parts(self, name: str, side: Side) -> Iterator[Callable[[], TwinResult]]:
+        if name == "resume":
+            if self.refused:
+                yield lambda: TwinResult("resume", "not asked", why=self.refused)
+                return
+            yield from resume(side, self.there[0], self.folder, self.done)
+            return
+        home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
+        if name == "ranks":
+            yield from home.ranks(side, self.there[-4:], self.folder)
+        else:
+            yield from getattr(home, name)(side)

@@ -1,0 +1,152 @@
+"""A process that stands where the training of this one began: everything in it is as it was built."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import select
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_overfit.errors.asking import Unanswerable, spoken
+
+PARENT_DEATH = 1  # of Linux's prctl: this process ends with the one that forked it
+POLL = 0.5  # seconds
+SECONDS = 300.0  # that another process may take: far beyond what a few steps do
+
+
+class Elsewhere:
+    """Forked before the first step, it waits for one job, does it, and ends. Without a job it ends with its parent.
+
+    A run that has used an accelerator, a daemon, or a system without ``fork`` has no such process.
+
+    Example:
+        >>> there = Elsewhere(lambda job: {"double": 2 * job["number"]})
+        >>> there.do({"number": 21})
+        {'double': 42}
+
+    Args:
+        work: from a job to its result, both of what ``pickle`` takes.
+    """
+
+    def __init__(self, work: Callable[[Mapping[str, Any]], Any]) -> None:
+        self.why = cannot_fork()
+        if self.why:
+            return
+        ours, theirs = os.pipe()
+        self.answer, said = os.pipe()
+        with warnings.catch_warnings():  # of threads: those of a pool are gone there, and it has one of its own
+            warnings.simplefilter("ignore")
+            self.pid = os.fork()
+        if not self.pid:
+            os.close(theirs)
+            os.close(self.answer)
+            _serve(work, ours, said)
+        os.close(ours)
+        os.close(said)
+        self.job = theirs
+
+    def start(self, job: Mapping[str, Any]) -> None:
+        """Hands over the job.
+
+        Raises:
+            Unanswerable: there is no such process.
+        """
+        if self.why:
+            raise Unanswerable(self.why)
+        with contextlib.suppress(BrokenPipeError):
+            _write(self.job, pickle.dumps(dict(job)))
+
+    def result(self, seconds: float = SECONDS) -> Any:
+        """What came of the job.
+
+        Raises:
+            Unanswerable: the user's code raised there, or did not come back in time.
+        """
+        until = time.monotonic() + seconds
+        data = _read(self.answer, lambda: time.monotonic() < until)
+        self.close()
+        if not data:
+            raise Unanswerable(f"the other process died, or did not come back within {seconds:g} s")
+        done, value = pickle.loads(data)
+        if not done:
+            raise Unanswerable(f"the other process raised {value}")
+        return value
+
+    def do(self, job: Mapping[str, Any]) -> Any:
+        """What comes of a job."""
+        self.start(job)
+        return self.result()
+
+    def close(self) -> None:
+        """Ends the process, and waits for it."""
+        if self.why:
+            return
+        self.why = "the other process has ended"
+        for pipe in (self.job, self.answer):
+            os.close(pipe)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def cannot_fork() -> str:
+    """Why this process cannot be forked; empty where it can."""
+    if not hasattr(os, "fork") or sys.platform != "linux":
+        return f"{sys.platform} cannot fork a process that has used torch"
+    used = [kind for kind in ("cuda", "xpu") if (at := getattr(torch, kind, None)) and at.is_initialized()]
+    return f"a process that has used {used[0]} cannot be forked" if used else ""
+
+
+def _serve(work: Callable[[Mapping[str, Any]], Any], jobs: int, answers: int) -> None:
+    """What the other process does until it ends; whatever is raised in it is an answer."""
+    try:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as it lives
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+        if data := _read(jobs, lambda: True):
+            torch.set_num_threads(1)  # the pool of a forked process has no threads, and would wait for them
+            told = (False, "")
+            try:
+                told = (True, work(pickle.loads(data)))
+            except BaseException as error:
+                told = (False, spoken(error))
+                raise
+            finally:
+                _write(answers, pickle.dumps(told))
+    finally:
+        os._exit(0)
+
+
+def _write(pipe: int, data: bytes) -> None:
+    """A message with its length before it: whoever else was forked meanwhile keeps the pipe open."""
+    with os.fdopen(os.dup(pipe), "wb") as file:
+        file.write(len(data).to_bytes(8, "big") + data)
+
+
+def _read(pipe: int, going: Callable[[], bool]) -> bytes:
+    """A message; nothing where none comes while ``going`` says so."""
+    data = b""
+    while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "big"):
+        if select.select([pipe], [], [], POLL)[0]:
+            if not (read := os.read(pipe, 1 << 20)):
+                return b""
+            data += read
+        elif not going():
+            return b""
+    return data[8:]
+
+
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """Where two processes leave files for each other."""
+    return tempfile.TemporaryDirectory(prefix="overfit-twin-")

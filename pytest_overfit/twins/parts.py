@@ -1,0 +1,249 @@
+"""The batch in parts: gradients accumulated over micro-batches, and each sample alone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
+from pytest_overfit.run.batch import map_tensors, named_tensors
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.differentiated import backward_is, differentiated
+from pytest_overfit.run.gradient_watch import GradientWatch
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.twin_record import TwinResult
+from pytest_overfit.run.update import Detached, OwnUpdate, Update, own_step
+from pytest_overfit.twins.course import NOISE, UNCHANGED, Exchange, last_bits
+from pytest_overfit.twins.side import Outputs, Side, gap_of, modules_heard, stilled
+
+IGNORED = -100  # the label that torch's losses leave out
+MOST_ALONE = 8  # samples
+FITS = 1e-4  # relative: the parts of a loss add up to it
+
+
+def accumulation(side: Side) -> Iterator[Callable[[], TwinResult]]:
+    """The batch in 2 and in N micro-batches, their gradients added up before the optimizer steps."""
+    task, length = side.context.task, samples_in(side.context.task.batch)
+    if side.context.step is None and task.precision.scaler(task.device).is_enabled():
+        raise Unanswerable("the loss is scaled in float16: its parts are not")
+    for count in dict.fromkeys((2, length)):
+        yield partial(_accumulated, side, parts_of(task.batch, count))
+
+
+def _accumulated(side: Side, parts: list[Any]) -> TwinResult:
+    name, own = f"accumulation ({len(parts)} parts)", side.subject.twins.accumulate
+    still = any(_mixes(module) for module in side.context.task.model.modules())
+    if own is not None:
+        exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True)
+        return side.against(name, exchange, f"{len(parts)} micro-batches through accumulate", still=still)
+    added = _Added(parts)
+    result = side.against(name, Exchange(applied=added.applied, redraws=True), "", still=still)
+    how = "both in evaluation mode, " if still or side.reference.drawn else ""
+    return replace(result, exchanged=f"{len(parts)} micro-batches, {how}{added.how}")
+
+
+def _through(own: Any, context: RunContext, watch: GradientWatch, parts: Sequence[Any]) -> Update:
+    """The user's own step over micro-batches."""
+    step = own_step(own, context.task.given, context.handed)
+
+    def within(batch: Any) -> Any:
+        with context.task.precision.autocast(context.task.device):
+            return step(list(parts))
+
+    return OwnUpdate(context.task, within, list(context.optimizers), watch, context.start.add, frozen=context.frozen)
+
+
+class _Added:
+    """In place of every backward pass those of the parts, weighted as they make up the loss of the whole."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts, self.how = parts, ""
+        self.weights: Sequence[float] = ()
+
+    @contextlib.contextmanager
+    def applied(self, context: RunContext) -> Iterator[None]:
+        model = context.task.model
+
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            whole = tensors if isinstance(tensors, Tensor) else tensors[0]
+            more = [each for each in (*args, *kwargs.values()) if each is not None and each is not False]
+            if more or whole.dim():
+                raise Unanswerable("the step differentiates more than one loss, or keeps its graph")
+            held = [p for p in model.parameters() if p.grad is not None]
+            if any(bool(p.grad.any()) for p in held if p.grad is not None):
+                raise Unanswerable("the step goes backward more than once before its optimizer steps")
+            total: dict[int, Tensor] = {}
+            roots = [float(self._root(context, part).detach()) for part in self.parts] if not self.weights else []
+            if roots:
+                self.weights, self.how = weights_of(self.parts, roots, float(whole.detach()))
+            for part, weight in zip(self.parts, self.weights, strict=True):
+                for p in model.parameters():
+                    p.grad = None
+                original(self._root(context, part) * weight)
+                for p in model.parameters():
+                    if p.grad is not None:
+                        total[id(p)] = total[id(p)] + p.grad if id(p) in total else p.grad
+            for p in model.parameters():
+                p.grad = total.get(id(p))
+
+        with backward_is(backward) as original:
+            yield
+
+    def _root(self, context: RunContext, part: Any) -> Tensor:
+        """The loss of a part, with its graph."""
+        if context.step is not None:
+            root = differentiated(context.step, part, scaled=True)
+        else:
+            with users_code():
+                root = context.task.forward(part)[1]["objective"]
+            context.task.heard.clear()
+        if root is None:
+            raise Detached
+        return root
+
+
+def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> tuple[Sequence[float], str]:
+    """The share of each part in the loss of the whole: by samples, by what is labelled, or each in full.
+
+    Example:
+        >>> weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 2.5)
+        ([0.25, 0.75], 'weighted by samples')
+    """
+    samples = [samples_in(part, least=1) for part in parts]
+    known = [("weighted by samples", samples), ("added up", [1] * len(parts))]
+    counts = [_counts(part) for part in parts]
+    for key in dict.fromkeys(key for found in counts for key in found):
+        known.insert(1, (f"weighted by what {key} labels", [found.get(key, 0) for found in counts]))
+    for how, share in known:
+        total = 1 if how == "added up" else sum(share)
+        weights = [each / total for each in share] if total else []
+        got = sum(w * loss for w, loss in zip(weights, losses, strict=False))
+        if weights and abs(got - whole) <= FITS * max(abs(whole), 1e-12):
+            return weights, how
+    return [each / sum(samples) for each in samples], "weighted by samples: the parts of the loss do not add up to it"
+
+
+def _counts(part: Any) -> dict[str, int]:
+    """How many elements of every tensor of whole numbers count: labels that are not ignored, ones of a mask."""
+    found = {}
+    for key, tensor in named_tensors(part):
+        if tensor.dim() and not tensor.is_floating_point() and not tensor.is_complex():
+            mask = tensor if tensor.dtype is torch.bool else tensor != IGNORED
+            if tensor.dtype is not torch.bool and int(tensor.min()) == 0 and int(tensor.max()) <= 1:
+                mask = tensor != 0
+            found[key] = int(mask.sum())
+            if tensor.dim() > 1:
+                found[f"{key}[:, 1:]"] = int(mask[:, 1:].sum())
+    return found
+
+
+def batch(side: Side) -> Iterator[Callable[[], TwinResult]]:
+    """Each sample alone against the batch, in evaluation and in training mode."""
+    yield lambda: _alone(side, training=False)
+    yield lambda: _alone(side, training=True)
+
+
+def _alone(side: Side, *, training: bool) -> TwinResult:
+    context, name = side.context, "batch (training mode)" if training else "batch (evaluation mode)"
+    mixing = [m for m, module in context.task.model.named_modules() if _mixes(module)]
+    if training and mixing:
+        kind = type(context.task.model.get_submodule(mixing[0])).__name__
+        raise Unanswerable(f"{mixing[0]} ({kind}) takes its statistics over the batch in training mode")
+    if training and side.reference.drawn:
+        raise Unanswerable("training mode draws random numbers, each sample others alone")
+    whole = context.task.batch
+    length = samples_in(whole)
+    alone = parts_of(whole, length)[:MOST_ALONE]
+    mode = UNCHANGED if training else stilled(UNCHANGED)
+    heard, _ = _heard(context, mode, whole)
+    noise, _ = _heard(context, replace(mode, applied=_both(mode, last_bits)), whole)
+    told = TwinResult(name, "agreed", f"{len(alone)} of {length} samples alone", allowed=10 * side.tolerance.loss)
+    compared, worst = False, 0.0
+    for index, sample in enumerate(alone):
+        what = f"sample {index} of {length}, alone,"
+        apart, refused = _heard(context, mode, sample)
+        if refused and (lacking := [module for module in heard if module not in apart]):
+            how = f"{told.exchanged}: {lacking[0]} refuses it: {refused}"
+            return replace(told, outcome="disagreed", exchanged=how, what=what, outputs=lacking[0], size=math.inf)
+        for module, outputs in heard.items():
+            for one, bits, other in zip(outputs, noise.get(module, ()), apart.get(module, ()), strict=False):
+                if not one.dim() or one.shape[0] != length or other.shape != (1, *one.shape[1:]):
+                    continue
+                size = gap_of(one[index : index + 1], other)
+                allowed = max(told.allowed, NOISE * gap_of(one[index : index + 1], bits[index : index + 1]))
+                compared, worst = True, max(worst, size)
+                if not size <= allowed:
+                    return replace(told, outcome="disagreed", what=what, outputs=module, size=size, allowed=allowed)
+    if not compared:
+        raise Unanswerable("no module gives one output per sample of the batch")
+    return replace(told, size=worst)
+
+
+def _both(mode: Exchange, more: Any) -> Any:
+    @contextlib.contextmanager
+    def applied(context: RunContext) -> Iterator[None]:
+        with mode.applied(context) if mode.applied else contextlib.nullcontext(), more(context):
+            yield
+
+    return applied
+
+
+def _heard(context: RunContext, mode: Exchange, batch: Any) -> tuple[Outputs, str]:
+    """What every module gives for a batch, at the start of the run, in the order of the calls; and what it refuses."""
+    refused = ""
+    with context.at_start(), mode.applied(context) if mode.applied else contextlib.nullcontext():
+        seed_everything(context.seed)
+        with modules_heard(context.task.model) as heard:
+            try:
+                with users_code():
+                    if context.step is not None:
+                        differentiated(context.step, batch)
+                    else:
+                        context.task.forward(batch)
+            except Refused as error:
+                refused = str(error)
+        return heard, refused
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Whether a module takes statistics over the batch in training mode, and says so by what it is."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+
+
+def samples_in(batch: Any, *, least: int = 2) -> int:
+    """The length of the axis of samples: the leading one that most tensors share.
+
+    Raises:
+        Unanswerable: there is none, or fewer samples than ``least``.
+    """
+    leading = [t.shape[0] for _, t in named_tensors(batch) if t.dim() and t.layout is torch.strided]
+    length = Counter(leading).most_common(1)[0][0] if leading else 0
+    if length < least:
+        raise Unanswerable("the batch has one sample" if length == 1 else "the batch has no axis of samples")
+    return length
+
+
+def parts_of(batch: Any, count: int) -> list[Any]:
+    """A batch cut into so many parts along its axis of samples; what has no such axis is in every part."""
+    length = samples_in(batch)
+    bounds = [round(index * length / count) for index in range(count + 1)]
+
+    def cut(start: int, stop: int) -> Any:
+        def part(tensor: Tensor) -> Tensor:
+            if not tensor.dim() or tensor.shape[0] != length:
+                return tensor
+            taken = tensor.detach()[start:stop].clone()
+            return taken.requires_grad_() if tensor.requires_grad else taken
+
+        return map_tensors(part, batch)
+
+    return [cut(start, stop) for start, stop in itertools.pairwise(bounds)]

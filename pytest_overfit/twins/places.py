@@ -1,0 +1,116 @@
+"""Elsewhere in this process: on another device, and as an exported program."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
+from pytest_overfit.run.batch import freeze_batch
+from pytest_overfit.run.call_task import attributes_of, listened_to
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.differentiated import differentiated
+from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.loop import evaluating
+from pytest_overfit.run.optim import follow_device
+from pytest_overfit.run.twin_record import TwinResult
+from pytest_overfit.twins.course import Exchange, Tolerance
+from pytest_overfit.twins.side import Side, gap_of
+
+KERNELS = Tolerance(1e-3, 1e-2, 1e-1)  # other kernels, tf32 where it is on: ten times another order of summing
+
+
+def device(side: Side) -> Iterator[Callable[[], TwinResult]]:
+    """The CPU against the accelerator, whichever of them the run was on."""
+    here = side.context.task.device
+    there = accelerator() if here.type == "cpu" else torch.device("cpu")
+    if there is None:
+        raise Unanswerable("there is no accelerator here")
+    yield lambda: side.against("device", moved(there), f"{there.type} in place of {here.type}", KERNELS)
+
+
+def accelerator() -> torch.device | None:
+    """The accelerator of this machine."""
+    if not torch.accelerator.is_available():
+        return None
+    return torch.accelerator.current_accelerator()
+
+
+def moved(there: torch.device) -> Exchange:
+    """Model, batch and optimizers on another device."""
+
+    @contextlib.contextmanager
+    def applied(context: RunContext) -> Iterator[None]:
+        here = context.task.device
+        context.task.model.to(there)
+        for optimizer in context.optimizers:
+            follow_device(optimizer)
+        try:
+            yield
+        finally:
+            context.task.model.to(here)
+            for optimizer in context.optimizers:
+                follow_device(optimizer)
+
+    def task(context: RunContext) -> Any:
+        return replace(context.task, batch=freeze_batch(context.task.batch, there), device=there)
+
+    return Exchange(applied=applied, task=task, redraws=True)
+
+
+def export(side: Side) -> Iterator[Callable[[], TwinResult]]:
+    """The exported program of the trained model gives the outputs that the model gives."""
+    for name, root in listened_to(side.context.task.given):
+        yield partial(_exported, side, name, root)
+
+
+def _exported(side: Side, name: str, root: nn.Module) -> TwinResult:
+    called, shown = _call_of(side.context, root), f"export ({name})" if name else "export"
+    with evaluating(root), torch.enable_grad(), users_code():
+        plain = [output for _, output in named_outputs(attributes_of(root(*called[0], **called[1])))]
+        try:
+            program = torch.export.export(root, *called).module()
+        except Exception as error:
+            raise Refused(error) from error
+        again = [output for _, output in named_outputs(attributes_of(program(*called[0], **called[1])))]
+    told = TwinResult(shown, "agreed", "torch.export of the trained model", allowed=10 * side.tolerance.loss)
+    if not plain:
+        raise Unanswerable("the model gives no tensor")
+    sizes = [_apart(one, other) for one, other in zip(plain, again, strict=False)]
+    sizes += [float("inf")] * (len(plain) != len(again))
+    worst = max(sizes)
+    if worst <= told.allowed:
+        return replace(told, size=worst)
+    return replace(told, outcome="disagreed", what=f"output {sizes.index(worst)} of the exported program", size=worst)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return gap_of(one.detach(), other.detach()) if one.shape == other.shape else float("inf")
+
+
+def _call_of(context: RunContext, root: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that a model is called with in this run.
+
+    Raises:
+        Unanswerable: it is not called.
+    """
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    handle = root.register_forward_pre_hook(lambda m, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+    try:
+        with evaluating(context.task.model), torch.enable_grad(), users_code():
+            if context.step is not None:
+                differentiated(context.step, context.task.batch)
+            else:
+                context.task.forward(context.task.batch)
+    finally:
+        handle.remove()
+        context.task.heard.clear()
+    if not calls:
+        raise Unanswerable(f"{type(root).__name__} is not called itself")
+    return calls[0]

@@ -1,0 +1,211 @@
+"""The batch in parts: accumulation that is not the whole batch, and samples that see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import run_overfit
+from pytest_overfit.run.twin_record import TwinResult
+from pytest_overfit.twins.parts import parts_of, weights_of
+
+Batch = tuple[Tensor, Tensor]
+LABELS = torch.tensor([[1, 2, 3, 4], [1, 2, -100, -100], [4, -100, -100, -100], [0, 1, 2, -100], [3, 3, 1, 0]])
+
+
+def net(*more: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(6, 16), *more, nn.Tanh(), nn.Linear(16, 5))
+
+
+def tokens() -> Batch:
+    """Five samples of 4, 2, 1, 3 and 4 labelled tokens."""
+    return torch.arange(20).reshape(5, 4) % 6, LABELS
+
+
+def token_loss(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+
+
+def twins(model: nn.Module, batch: Any, loss: Any = None, *, twin: str, **more: Any) -> list[TwinResult]:
+    """The results of one twin."""
+    result = run_overfit(model, batch, loss, twins=twin, max_steps=10, diagnose=False, **more)
+    return list(result.record.twins)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_unequal_token_counts_are_weighted_as_the_loss_weights_them(dropout: float) -> None:
+    """A mean over tokens is no mean over samples; dropout draws others in parts: both in evaluation mode then."""
+    found = twins(net(nn.Dropout(dropout)), tokens(), token_loss, twin="accumulation")
+    assert [each.name for each in found] == ["accumulation (2 parts)", "accumulation (5 parts)"]
+    assert all(each.outcome == "agreed" for each in found), [each.text() for each in found]
+    assert all("weighted by what 1 labels" in each.exchanged for each in found)
+    assert all(("evaluation mode" in each.exchanged) == bool(dropout) for each in found)
+
+
+def test_the_users_own_step_is_run_in_parts() -> None:
+    """Its zeroing, clipping and schedule stay where they are."""
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+
+    def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = token_loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        scheduler.step()
+        return loss
+
+    found = twins(model, tokens(), step=step, twin="accumulation")
+    assert [each.outcome for each in found] == ["agreed", "agreed"], [each.text() for each in found]
+
+
+def test_a_loss_that_does_not_add_up_is_told() -> None:
+    """Contrast among the samples of a batch."""
+
+    def contrast(model: nn.Module, batch: Batch) -> Tensor:
+        made = model(batch[0]).mean(1)
+        return F.cross_entropy(made @ made.T, torch.arange(len(made)))
+
+    first, _ = twins(net(), tokens(), contrast, twin="accumulation")
+    assert (first.outcome, first.step) == ("disagreed", 1)
+    assert "do not add up" in first.exchanged
+
+
+class Accumulating:
+    """A step over micro-batches, with one fault."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.model = fault, net()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.5, momentum=0.9)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 3, 0.5)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+
+    def step(self, batch: Batch) -> Tensor:
+        return self.accumulate([batch], fault="")
+
+    def accumulate(self, batches: Sequence[Batch], *, fault: str | None = None) -> Tensor:
+        """What is right, but for the fault."""
+        fault, total = self.fault if fault is None else fault, torch.zeros(())
+        count = sum(int((labels != -100).sum()) for _, labels in batches)
+        self.optimizer.zero_grad()
+        for index, (x, labels) in enumerate(batches):
+            if fault == "incomplete window" and index == len(batches) - 1:
+                break
+            if fault == "zeroed inside":
+                self.optimizer.zero_grad()
+            summed = F.cross_entropy(self.model(x).flatten(0, 1), labels.flatten(), reduction="sum")
+            share = {"not scaled": 1 / int((labels != -100).sum())}.get(fault, 1 / count)
+            if fault == "mean of means":
+                share = 1 / int((labels != -100).sum()) / len(batches)
+            self.scaler.scale(summed * share).backward()  # type: ignore[no-untyped-call]
+            total = total + summed.detach() * share
+            if fault == "clipped inside":
+                nn.utils.clip_grad_norm_(self.model.parameters(), 64 * 0.05)
+            if fault == "unscaled inside" and index == 0:
+                self.scaler.unscale_(self.optimizer)
+            if fault == "stepped inside":
+                self._update()
+            if fault == "scheduled inside":
+                self.scheduler.step()
+        if fault != "stepped inside":
+            self._update()
+        if fault != "scheduled inside":
+            self.scheduler.step()
+        return total
+
+    def _update(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def test_accumulation_of_the_users_own_that_is_right_agrees() -> None:
+    """Unequal token counts included."""
+    made = Accumulating("")
+    found = twins(made.model, tokens(), step=made.step, accumulate=made.accumulate, twin="accumulation")
+    assert [each.outcome for each in found] == ["agreed", "agreed"], [each.text() for each in found]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("not scaled", "mean of means", "stepped inside", "scheduled inside"),
+        *("zeroed inside", "clipped inside", "unscaled inside", "incomplete window"),
+    ],
+)
+def test_faults_of_accumulation_are_found(fault: str) -> None:
+    """The kinds that trainparity 0.1.0 lists, written anew."""
+    made = Accumulating(fault)
+    found = twins(made.model, tokens(), step=made.step, accumulate=made.accumulate, twin="accumulation")
+    assert "disagreed" in [each.outcome for each in found], [each.text() for each in found]
+    assert all(each.step for each in found if each.outcome == "disagreed")
+
+
+class Mixing(nn.Module):
+    """Takes the mean of the batch away, in training or always."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0) if self.always or self.training else x
+
+
+class Stuck(nn.BatchNorm1d):
+    """A batch norm that no eval() reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.training = True
+        return super().forward(x)
+
+
+def dense(layer: nn.Module) -> tuple[nn.Module, Batch]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), layer, nn.Linear(8, 1)), (torch.randn(5, 3), torch.randn(5, 1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "evaluation", "training"),
+    [
+        (nn.Tanh(), "agreed", "agreed"),
+        (nn.LayerNorm(8), "agreed", "agreed"),
+        (nn.Dropout(0.2), "agreed", "not asked"),
+        (nn.BatchNorm1d(8), "agreed", "not asked"),
+        (nn.BatchNorm1d(8, track_running_stats=False), "disagreed", "not asked"),
+        (Stuck(8), "disagreed", "not asked"),
+        (Mixing(always=True), "disagreed", "disagreed"),
+        (Mixing(always=False), "agreed", "disagreed"),
+    ],
+)
+def test_samples_that_see_each_other_are_found_where_they_do(layer: nn.Module, evaluation: str, training: str) -> None:
+    """In each mode of its own; a batch norm in training mode is what it says it is, and named."""
+    model, batch = dense(layer)
+    found = twins(model, batch, F.mse_loss, twin="batch")
+    assert [each.outcome for each in found] == [evaluation, training], [each.text() for each in found]
+    assert all(each.outputs == "1" for each in found if each.outcome == "disagreed")
+    if isinstance(layer, nn.BatchNorm1d):
+        assert "1 (" in found[1].why
+
+
+def test_one_sample_is_no_batch() -> None:
+    """Not asked, and why."""
+    model, _ = dense(nn.Tanh())
+    for twin in ("batch", "accumulation"):
+        (found,) = twins(model, (torch.randn(1, 3), torch.randn(1, 1)), F.mse_loss, twin=twin)[:1]
+        assert (found.outcome, found.why) == ("not asked", "the batch has one sample")
+
+
+def test_parts_and_weights() -> None:
+    """What has no axis of samples is in every part; a sum is a sum."""
+    parts = parts_of({"x": torch.arange(5), "scale": torch.tensor(2.0)}, 2)
+    assert [part["x"].tolist() for part in parts] == [[0, 1], [2, 3, 4]]
+    assert all(float(part["scale"]) == 2 for part in parts)
+    assert weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 6.0) == ([1.0, 1.0], "added up")
