@@ -321,7 +321,7 @@ def coordinates_swapped_in_evaluation(s: Setup, at: Site) -> str | None:
     """What is told comes back as (y, x) in evaluation, and as (x, y) in training, where the targets are so."""
     whole = next((call for call in at.trace.modules if not call.name), None)
     told = [call.output for call in at.trace.losses if call.grad and call.function in REGRESSION]
-    if whole is None or whole.went not in told or len(whole.went) < 2 or whole.went[-1] < 2:
+    if whole is None or whole.went not in told or len(whole.went) not in (2, 3) or whole.went[-1] < 2:
         return None
     on_output(s.model, lambda out: out if s.model.training else out.flip(-1))
     return "the model: flip(-1) in evaluation"

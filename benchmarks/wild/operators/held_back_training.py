@@ -157,7 +157,7 @@ def divided_by_255_twice(s: Setup, at: Site) -> str | None:
     return f"batch{path}: / 255"
 
 
-@operator("scale", "loss-scale")
+@operator("scale", "loss-scale", counts=BREAKING)
 def summed_for_mean(s: Setup, at: Site) -> str | None:
     """The loss is the sum over all there is, and its limit is one for the mean."""
     if (number := first_call(at)) is None:
@@ -221,12 +221,12 @@ def term_weighted_away(s: Setup, at: Site) -> str | None:
 @operator("swapped", "ema", "weights-reset", "drift")
 def average_and_model_swapped(s: Setup, at: Site) -> str | None:
     """The update of a moving average has its arguments swapped: the model moves to the average, which stays."""
-    average = {name: each.detach().clone() for name, each in s.model.named_parameters()}
+    average = [each.detach().clone() for each in trainable(s.model)]
 
     @torch.no_grad()
     def follow(model: nn.Module, batch: Any) -> None:
-        for name, each in model.named_parameters():
-            each.mul_(0.01).add_(average[name], alpha=0.99)
+        for each, stays in zip(trainable(model), average, strict=True):
+            each.mul_(0.01).add_(stays, alpha=0.99)
 
     s.step = train_step(at.program.loss, after=follow)
     return f"{STEP}: the weights are 0.99 of the average's"
