@@ -177,9 +177,10 @@ def run_subject(
         place: of this process among those that share its machine, or its run.
         asked: what a config has to be changed by.
     """
-        inspector = inspect(settings, questions, place, own)
-        twins = asked_twins(subject, settings, questions)
-        callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
+    from pytest_overfit.twins.asked import asked_twins, with_port
+
+    settings = with_port(subject, settings)
+    seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
             "an optimizer beside a model factory",
