@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.answers import answers
-from pytest_overfit.diagnose.asked import Asked, asked_of, callers
+from pytest_overfit.diagnose.call_site import Asked, asked_of, callers
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
@@ -151,10 +151,8 @@ def run_config(
             raise OverfitError(f"a {type(given).__name__}", where=name, allowed="something that can be called")
     drawn = sample_of(config) if sample is None else sample
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
-    adapter = adapter_of(config, adapt, TWO_VIEW)
-    settings, own = settings_of(config), custom_family(rules)
-    rules = (own, *source_family(drawn))
-    asked = Asked(rate=partial(rate_overrides, config))
+    adapter, asked = adapter_of(config, adapt, TWO_VIEW), Asked(rate=partial(rate_overrides, config))
+    rules, settings = (custom_family(rules), *source_family(drawn)), settings_of(config)
     return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place, asked=asked)
 
 
@@ -236,13 +234,9 @@ def inspect(settings: OverfitSettings, questions: Questions, place: Place, custo
     if not _is_inspected(settings, place):
         questions.leave_out("the diagnosis", SHARDED)
         return None
-
-    def findings(record: RunRecord) -> tuple[Finding, ...]:
-        return findings_of(record, settings)
-
     return RunInspector(
         settings.criteria,
-        findings,
+        partial(findings_of, settings=settings),
         questions,
         seconds=settings.diagnose_seconds,
         applications=application_families,

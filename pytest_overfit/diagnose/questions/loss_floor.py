@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ def find_floor(
     )
 
 
-def _read(objective: Tensor, tensors: list[Tensor]) -> list[bool]:
+def _read(objective: Tensor, tensors: Sequence[Tensor]) -> list[bool]:
     """Of which of these tensors the objective has a gradient that is not zero."""
     with users_code():
         gradients = torch.autograd.grad(objective, tensors, allow_unused=True, retain_graph=True)

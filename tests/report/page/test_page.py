@@ -63,8 +63,8 @@ def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], Do
         assert frame.abs_rel is not None
         assert frame.delta_1_25 is not None
         allowed = r"(?: allowed [<>] [\d.]+)?"
-        row = f"{frame.frame} {re.escape(number(frame.abs_rel))}{allowed} {re.escape(number(frame.delta_1_25))}"
-        assert re.search(row, text)
+        cells = f"{frame.frame} {re.escape(number(frame.abs_rel))}{allowed} {re.escape(number(frame.delta_1_25))}"
+        assert re.search(cells, text)
     for module in by_module(document.result.record.parameters):
         assert f"{module.name} {len(module.parameters)}" in text
         assert number(module.moved) in text

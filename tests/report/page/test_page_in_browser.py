@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import axe_playwright_python
 import pytest
 
 from pytest_overfit.judge.finding import number
@@ -18,7 +18,7 @@ from pytest_overfit.settings.criteria import Limit
 from tests.report.page.pages import compared, write_pictures
 from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
 
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+AXE = files("axe_playwright_python") / "axe.min.js"
 HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
 PLOTS = "overfitCharts.map((box) => box.plot)"
 HARMLESS = ("log", "info", "debug")
