@@ -181,7 +181,8 @@ class RunInspector:
         limited = self.seconds is None and context.watchdog.left() is not None
         until = self.until if limited else time.perf_counter() + self._limit(context, _whole_seconds(record))
         left = max(0.0, until - time.perf_counter())
-        self._aside(context, lambda: self._search(context, record, until), left, optimizers=True)
+        kept = context.request.settings.keep_trained  # else the start comes back, and nothing is read of the end
+        self._aside(context, lambda: self._search(context, record, until), left, model=kept, optimizers=kept)
         self.evidence = replace(self.evidence, interrupted=self.interrupted)
 
     def _unfollowed(self, context: RunContext, record: RunRecord) -> tuple[Unfollowed, ...]:
@@ -199,7 +200,9 @@ class RunInspector:
         self.outputs = {}
         return {fact_name(type(answer)): answer for answer in (*self.moves, *answers) if answer is not None}
 
-    def _aside(self, context: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool) -> None:
+    def _aside(
+        self, context: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool, model: bool = True
+    ) -> None:
         """Looks for so many seconds, and puts the state back as it is now.
 
         Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
@@ -208,7 +211,7 @@ class RunInspector:
             with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 now = Snapshot()
-                for thing in (context.task.model, *(context.optimizers if optimizers else ())):
+                for thing in (*((context.task.model,) if model else ()), *(context.optimizers if optimizers else ())):
                     now.add(thing)
                 if optimizers:
                     now.add_reachable(*context.callables)

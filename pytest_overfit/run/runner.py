@@ -228,6 +228,8 @@ class _Course:
         observers = runner.callbacks.observers
         curves = fit(training.task, self.constant, plan, watch=training.watch, observers=observers)
         training.parts.optimizers = context.optimizers = update.optimizers
+        if runner.place.ranks is None and not runner.settings.keep_trained and context.step is None:
+            _forget(context)
         if inspector is not None and curves.stop != "interrupted":
             context.tell(PROBES, "", None)
             inspector.trained(context, curves)
@@ -269,3 +271,11 @@ class _Course:
 
 def _as_it_is(update: Any) -> Any:
     return update
+
+
+def _forget(context: RunContext) -> None:
+    """Drops gradients and what optimizers remember of a training that is over: nothing reads them, and they are large."""
+    for optimizer in context.optimizers:
+        optimizer.state.clear()
+    for parameter in context.task.model.parameters():
+        parameter.grad = None

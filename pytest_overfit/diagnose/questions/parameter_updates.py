@@ -19,11 +19,12 @@ from pytest_overfit.diagnose.questions.tensors import is_real, size_of
 from pytest_overfit.diagnose.step_trace import Counts, Group, GroupSettings, ParameterUpdate, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.elements import is_dense, is_wrapper
 from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
 
 CLOSE = 3  # steps of the user's own that are watched closely; of ours, one
 SAMPLED = (1, 3, 7, 17, 41, 101, 251, 601)
+LARGE = 2**18  # elements up to which a tensor is compared as a whole
 STATES = 8  # steps between which the state of optimizers is compared
 
 
@@ -140,7 +141,7 @@ class TracedUpdate(Around):
                     if p.grad is not None and name not in self.gradients:
                         self.gradients[name] = size_of(p.grad)
             if self.number in SAMPLED:
-                self.before[id(optimizer)] = [p.detach().clone() for p in held]
+                self.before[id(optimizer)] = [_part(p).clone() for p in held]
 
     def _gradients(self, optimizer: Optimizer, closure: bool) -> None:
         """Whether a step applies the gradient that the one before has applied, untouched; a closure makes a new one."""
@@ -163,7 +164,7 @@ class TracedUpdate(Around):
             if self.number < STATES:
                 self.seen_states[id(optimizer)] = _state(optimizer)
             if (old := self.before.pop(id(optimizer), None)) and len(old) == len(held):
-                moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in held], old))
+                moved = torch._foreach_norm(torch._foreach_sub([_part(p) for p in held], old))
                 self.sampled.append((held, moved, torch._foreach_norm(old)))  # read at the end: no sync here
 
     def _is_due(self) -> bool:
@@ -301,6 +302,18 @@ def _state(optimizer: Optimizer) -> tuple[int, float]:
         step = state.get("step", 0.0)
         steps = max(steps, float(step) if isinstance(step, (int, float, Tensor)) else 0.0)
     return tensors, steps
+
+
+def _part(parameter: Tensor) -> Tensor:
+    """A large tensor in strides: what it moves by, relative to its size, needs no second copy of the model.
+
+    The last dimension that is long enough is strided, so that every row of a table has its part.
+    """
+    plain, every = parameter.detach(), parameter.numel() // LARGE
+    if every < 2 or is_wrapper(plain) or not is_dense(plain):
+        return plain
+    strided = next((d for d in reversed(range(plain.dim())) if plain.shape[d] >= every), 0)
+    return plain.movedim(strided, 0)[::every]
 
 
 def _norms(tensors: list[Tensor]) -> list[float]:
