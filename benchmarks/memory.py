@@ -3,8 +3,9 @@
     python benchmarks/memory.py [--parameters 50 200] [--steps 20]
 
 Each side is a process of its own on the CPU, with AdamW: its peak of resident memory, less what it had when model and
-batch were there. A bare loop holds parameters (not counted), gradients and two moments of the optimizer. Promised beside
-it: a run at most 1.1 times the parameters more, one that passes with its diagnosis 1.3, one that fails with its trials 2.
+batch were there. A bare loop holds parameters (not counted), gradients and two moments of the optimizer. Promised
+beside it, in units of the parameters: a run at most 1.1 more, one that passes with its diagnosis 1.3, one that fails
+with its trials 2.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def _as_it_is(update: Any) -> Any:
 
 
 def _forget(context: RunContext) -> None:
-    """Drops gradients and what optimizers remember of a training that is over: they are large, and nobody reads them."""
+    """Drops gradients and what optimizers remember of a training that is over: large, and read by nobody."""
     for optimizer in context.optimizers:
         optimizer.state.clear()
     for parameter in context.task.model.parameters():
