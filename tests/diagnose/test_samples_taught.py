@@ -233,3 +233,11 @@ def test_inputs_that_are_their_own_targets(loss: Callable[[nn.Module, Tensor], T
     """What is restored is another sample's; along a sequence the next one is meant."""
     result = learn(net(6), X, loss, objective=0.6)
     assert [cause.id for cause in result.causes] == ([] if right else ["target-mismatch"]), found(result)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_the_target_of_the_first_for_few(rows: int) -> None:
+    """One row that is held against another is no sequence."""
+    first = {"x": X[:rows], "y": Y[:rows]}
+    result = learn(net(2), first, lambda m, b: F.mse_loss(m(b["x"]), b["y"][:1].expand(rows, -1)))
+    assert [cause.id for cause in result.causes][:1] == ["target-mismatch"], found(result)

@@ -65,15 +65,15 @@ def measure_pairs(
 
         made = found.pairing.spelt(outputs, outputs(batch), list(found.pairing.held)[:MOST_TENSORS])
     paired, wrong, name = _compared(answers, made, set(found.silent))
-    if wrong and len({t - s for s, t in wrong}) == 1:  # axis 0 is a sequence, whose next place is predicted
-        return Pairs(samples)
-    if wrong and found.in_any_order:
+    if len({t - s for s, t in wrong}) == 1 and found.silent and len(wrong) + len(found.silent) == samples:
+        return Pairs(samples)  # axis 0 is a sequence, whose next place is predicted
+    read = {source for sources in made.values() for source in sources}
+    unread = tuple(sorted({*range(samples)} - read)) if read and None not in read else ()
+    if wrong and (found.in_any_order or unread):
         paired, wrong = None, ()
     owned = None
     with contextlib.suppress(Refused), freed(named) as free:
         owned = None if paired or samples < 3 else Pairing(Held(forward, free, batch), batch, samples).owned()
-    read = {source for sources in made.values() for source in sources}
-    unread = tuple(sorted({*range(samples)} - read)) if read and None not in read else ()
     return Pairs(
         samples, found.silent, paired, wrong, name or ", ".join(made), ", ".join(found.keys), unread, owned=owned
     )
