@@ -23,4 +23,5 @@ class Pairs:
     target: str = ""
     unread: tuple[int, ...] = ()
     alone: bool = False
+    cut: str = ""  # places at one end of an output, within a sample, that have a target and no slope
     owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor

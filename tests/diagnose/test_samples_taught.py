@@ -233,3 +233,46 @@ def test_inputs_that_are_their_own_targets(loss: Callable[[nn.Module, Tensor], T
     """What is restored is another sample's; along a sequence the next one is meant."""
     result = learn(net(6), X, loss, objective=0.6)
     assert [cause.id for cause in result.causes] == ([] if right else ["target-mismatch"]), found(result)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_the_target_of_the_first_for_few(rows: int) -> None:
+    """One row that is held against another is no sequence."""
+    first = {"x": X[:rows], "y": Y[:rows]}
+    result = learn(net(2), first, lambda m, b: F.mse_loss(m(b["x"]), b["y"][:1].expand(rows, -1)))
+    assert [cause.id for cause in result.causes][:1] == ["target-mismatch"], found(result)
+
+
+@pytest.mark.parametrize(
+    ("counts", "batch", "right"),
+    [
+        (lambda out, y: (out.flatten(0, 1)[:-1], y.flatten()[:-1]), {}, False),
+        (lambda out, y: (out.flatten(0, 1)[4:], y.flatten()[4:]), {}, False),
+        (lambda out, y: (out.flatten(0, 1), y.flatten()), {}, True),
+        (lambda out, y: (out[:, :-1].flatten(0, 1), y[:, :-1].flatten()), {}, True),
+        (lambda out, y: (out.flatten(0, 1), y.flatten()), {"ending": True}, True),
+    ],
+    ids=["all but the last", "but the first four", "all", "but the last of each", "no label at the end"],
+)
+def test_places_that_a_slice_leaves_out(counts: Any, batch: dict[str, Any], right: bool) -> None:
+    """Tokens of all samples in one row, of which some at an end are not read."""
+    source = torch.Generator().manual_seed(3)
+    x, y = torch.randint(0, 20, (4, 6), generator=source), torch.randint(0, 5, (4, 6), generator=source)
+    if batch:
+        y[-1, -2:] = -100
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.cross_entropy(*counts(model(batch["x"]), batch["y"]))
+
+    result = learn(Reader(), {"x": x, "y": y}, loss, objective=0.3)
+    assert [cause.id for cause in result.causes] == ([] if right else ["unsupervised"]), result.failure_text()
+
+
+def test_a_stream_of_tokens_has_no_label_behind_its_end() -> None:
+    """All rows in one: every token predicts the next one, and the last one none."""
+    ids = torch.randint(0, 20, (3, 7), generator=torch.Generator().manual_seed(3))
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return F.cross_entropy(model(batch).flatten(0, 1)[:-1], batch.flatten()[1:])
+
+    assert "unsupervised" not in [cause.id for cause in learn(Reader(), ids, loss).causes]

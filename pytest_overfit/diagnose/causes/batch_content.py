@@ -180,39 +180,10 @@ def conflict(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
-def same_partner(evidence: Evidence) -> Iterator[Cause]:
-    """Samples that are told apart by comparison, some of which are the same."""
-    samples = evidence.probed.samples
-    logits = [
-        op for op in evidence.noted if op.name == "cross_entropy" and op.shapes and op.shapes[0] == (samples, samples)
-    ]
-    if evidence.learned or samples is None or not logits:
-        return
-    for tensor in evidence.probed.tensors:
-        if (
-            tensor.is_input
-            and tensor.dtype != "bool"
-            and tensor.shape[:1] == (samples,)
-            and tensor.distinct_rows is not None
-            and 1 < tensor.distinct_rows < samples
-            and len(tensor.shape) > 1
-        ):
-            yield Cause(
-                "label-conflict",
-                tensor.key,
-                f"{samples} samples are compared with each other and have {tensor.distinct_rows} different "
-                f"{tensor.key}: the same one is right and wrong",
-                "take samples that differ, or count equal ones as right",
-                evidence={"distinct": tensor.distinct_rows, "samples": samples},
-                weight=0.8,
-            )
-            return
-
-
 FAMILY = Family(
     group="data",
     order=20,
-    rules=(not_finite, changes, degenerate, conflict, same_partner),
+    rules=(not_finite, changes, degenerate, conflict),
     docs="""
 ### batch-changes
 

@@ -148,6 +148,16 @@ def one_label_left(evidence: Evidence) -> Iterator[Cause]:
 def silent_samples(evidence: Evidence) -> Iterator[Cause]:
     """Samples along whose outputs the objective has no slope, whatever they hold."""
     pairs, mixed = evidence.probed.pairs, evidence.probed.mixed
+    if pairs is not None and pairs.cut:
+        yield Cause(
+            "unsupervised",
+            pairs.cut,
+            f"{pairs.cut}, have no slope, whatever stands there, though {pairs.target} has a label for each of them",
+            "let the loss read all places: a slice of what is flattened leaves out those at its end",
+            certain=True,
+            weight=0.94,
+        )
+        return
     if pairs is None or not pairs.silent or (mixed is not None and mixed > ALONE and not pairs.alone):
         return
     count = len(pairs.silent)

@@ -20,7 +20,7 @@ from pytest_overfit.run.influence import perturbed
 
 @dataclass(frozen=True)
 class Dependence:
-    """See ``Probed``."""
+    """See ``Probed``; ``random``: outputs in evaluation mode are."""
 
     ignored: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
@@ -29,6 +29,7 @@ class Dependence:
     mixed_where: str = ""
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
+    random: bool = False
 
 
 def depend(
@@ -62,8 +63,9 @@ def depend(
                 continue
             slices += _unread_parts(call, name, tensor, base)
     if not _same(base, call.again(seed=1)):
-        questions.leave_out(f"what places and samples move the outputs{of}", "in evaluation mode they are random")
-        return Dependence(tuple(ignored), tuple(slices))
+        question = f"what places, samples, padding and documents move the outputs{of}"
+        questions.leave_out(question, "in evaluation mode they are random")
+        return Dependence(tuple(ignored), tuple(slices), random=True)
     mixed, certain, where = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Unlike
 from pytest_overfit.diagnose.operation import LOSS, Attention, Drawn, HeadMask, Op
@@ -26,7 +26,7 @@ from pytest_overfit.diagnose.questions.own_answers import (
     reordered,
 )
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
+from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
@@ -34,6 +34,7 @@ from pytest_overfit.run.update import into_training
 
 SETTLE = 20  # forward passes over which running statistics are averaged where a pass is random
 SAME = 1e-3  # relative: kernels of training and of evaluation round differently
+TRIED = 3  # seeds, of which one is to turn an input
 MOST = 3  # modules of which it is measured what comes of it: the others follow from the first
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
@@ -60,7 +61,8 @@ def look(
     if any(each.chance for each in unlike):
         question = "what is random in evaluation mode"
         drawn = ask(question, lambda: _drawn(context, task, questions), otherwise=())
-    permuted = random_training > 0 and ask("an input whose order is random", lambda: _permutes(calls), otherwise=False)
+    question = "an input whose order is random"
+    permuted = random_training > 0 and ask(question, lambda: _turns_inputs(context, task, plain), otherwise=False)
     return replace(
         found,
         evaluation=evaluation,
@@ -76,7 +78,7 @@ def look(
 
 def _evaluated(context: RunContext, task: Any) -> tuple[float | None, Answers]:
     """The objective in evaluation mode, None where it is no number there, and what every module answers."""
-    model, terms = context.task.model, dict[str, torch.Tensor]()
+    model, terms = context.task.model, dict[str, Tensor]()
     with evaluating_mode(model), _held(model):
         seed_everything(context.seed)
         plain = own_answers(model, lambda: terms.update(context.on(task).forward()[1]))
@@ -142,6 +144,26 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
             ]
     moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
     return tuple(moded), tuple(found)
+
+
+def _turns_inputs(context: RunContext, task: Any, plain: Answers) -> bool:
+    """Whether chance hands an input of the model on in another order, in training mode."""
+    model, given = context.task.model, [t for answer in plain.values() if answer.root for t in answer.given]
+
+    def turned(old: list[Tensor], new: list[Tensor]) -> float:
+        pairs = [
+            (a, b) for a, b in zip(old, new, strict=False) if any(a.shape == t.shape and a.equal(t) for t in given)
+        ]
+        return reordered([a for a, _ in pairs], [b for _, b in pairs])
+
+    into_training(model)
+    for seed in range(TRIED):
+        seed_everything(context.seed + seed)
+        with _held(model):
+            answers = own_answers(model, context.on(task).forward, plain, apart=turned)
+        if any(answer.gap for answer in answers.values()):
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -212,39 +234,3 @@ def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[Op, ..
         if isinstance(fact, Drawn) and op.region != LOSS:
             found.append(replace(op, name="random_in_evaluation", fact=fact))
     return tuple(found)
-
-
-def _permutes(calls: list[ModelCall]) -> bool:
-    """Whether chance turns the order of an input before the first layer with parameters sees it."""
-    for call in calls:
-        for _, tensor in call.arguments():
-            if not tensor.is_floating_point() or tensor.dim() < 3:
-                continue
-            seen = [_first_input(call, seed) for seed in range(6)]
-            shaped = [t for t in seen if t is not None and t.shape == tensor.shape]
-            if len(shaped) == len(seen) and any(not torch.equal(t, shaped[0]) for t in shaped[1:]):
-                ordered = [t.reshape(-1).sort().values for t in shaped]
-                if all(torch.equal(t, ordered[0]) for t in ordered[1:]):
-                    return True
-    return False
-
-
-def _first_input(call: ModelCall, seed: int) -> Any:
-    kept: list[Any] = []
-
-    def hook(module: nn.Module, args: Any) -> None:
-        if not kept and args and isinstance(args[0], torch.Tensor):
-            kept.append(args[0].detach().clone())
-
-    handles = [
-        nn.Module.register_forward_pre_hook(m, hook)
-        for m in call.module.modules()
-        if any(True for _ in m.parameters(recurse=False))
-    ]
-    try:
-        with contextlib.suppress(Refused):  # what was seen until then counts
-            call.again(seed=seed)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return kept[0] if kept else None

@@ -47,6 +47,7 @@ class Pairing:
         self.of_batch = False
         self.base = self.slopes(batch)
         self.first = self.heard
+        self.shapes = {name: t.shape for name, t in self.heard.items() if name in self.base}
 
     def slopes(self, batch: Any) -> Rows:
         """The slopes of the objective along the rows of every output; where it reads none as it is, of the batch."""
@@ -122,25 +123,58 @@ class Pairing:
         With other targets nothing is without a slope for being right. Those that a list of the batch names, or leaves
         out, are meant to be so, and those whose outputs the others are compared with.
         """
-        every, none = torch.ones(self.samples, dtype=torch.bool), torch.zeros(self.samples, dtype=torch.bool)
-        news = {id(t): o for key in targets if (o := _others(t := self.held[key], every, 0)) is not None}
+        none, news = torch.zeros(self.samples, dtype=torch.bool), self._missed(targets)
         missed = map_tensors(lambda t: news.get(id(t), t), self.batch)
         dead = _dead(self.base, self.samples) & _dead(self.slopes(missed), self.samples)
         without, live = dead.nonzero()[:, 0], (~dead).nonzero()[:, 0]
         if not len(without) or not len(live) or len(without) > MOST_SWAPS * len(live) or self._is_listed(dead):
             return none
         for some, others in itertools.product(torch.split(without, len(live)), (news, {})):
-            order = torch.arange(self.samples)
-            order[some], order[live[: len(some)]] = live[: len(some)], some
-            rows = {id(t): others.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
-            swapped = map_tensors(lambda t, rows=rows: rows.get(id(t), t), self.batch)  # type: ignore[misc]
-            with self._outputs(lambda t, order=order: t[order.to(t.device)]):  # type: ignore[misc]
-                dead[some] &= _dead(self.slopes(swapped), self.samples)[some]
+            dead[some] &= _dead(self._swapped(some, live[: len(some)], others), self.samples)[some]
         if not bool(dead.any()):
             return none
         with self._outputs(lambda t: torch.where(dead.view(-1, *[1] * (t.dim() - 1)).to(t.device), 0.7 * t + 0.1, t)):
             away = self.slopes(self.batch)
         return dead if all(torch.equal(away[name][~dead], rows[~dead]) for name, rows in self.base.items()) else none
+
+    def _missed(self, targets: Collection[str]) -> dict[int, Tensor]:
+        """Other targets for all samples, by the ids of their tensors."""
+        every = torch.ones(self.samples, dtype=torch.bool)
+        others = ((t := self.held[key], _others(t, every, 0)) for key in targets)
+        return {id(t): other for t, other in others if other is not None}
+
+    def _swapped(self, some: Tensor, others: Tensor, news: Mapping[int, Tensor]) -> Rows:
+        """The slopes with some samples and as many others in each other's places, with their outputs."""
+        order = torch.arange(self.samples)
+        order[some], order[others] = others, some
+        rows = {id(t): news.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
+        with self._outputs(lambda t: t[order.to(t.device)]):
+            return self.slopes(map_tensors(lambda t: rows.get(id(t), t), self.batch))
+
+    def cut(self, targets: Collection[str]) -> tuple[str, str] | None:
+        """Places at one end of an output whose rows are flattened that have no slope, whoever's they are.
+
+        They begin or end within a sample, and have targets of their own: the second that is returned has one for each.
+        """
+        news = self._missed(targets)
+        missed = self.slopes(map_tensors(lambda t: news.get(id(t), t), self.batch))
+        for name, shape in self.shapes.items():
+            still = _places((self.base[name] == 0) & (missed[name] == 0), shape) if name in missed else None
+            wanted = [key for key in targets if still is not None and self.held[key].numel() == still.numel()]
+            if still is None or not wanted:
+                continue
+            flat, (count, length) = still.flatten(), (int(still.sum()), still.shape[1])
+            whole = (~still).all(1).nonzero()[:1, 0]
+            part = (still.any(1) & ~still.all(1)).nonzero()[:, 0]
+            if len(part) != 1 or not len(whole) or not (flat[:count].all() or flat[-count:].all()):
+                continue
+            there = [_places(self._swapped(part, whole, each)[name] == 0, shape) for each in (news, {})]
+            if all(
+                each.shape == still.shape and each[part].equal(still[part]) and not each[whole].any() for each in there
+            ):
+                side = "first" if bool(flat[0]) else "last"
+                return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", wanted[0]
+        return None
 
     def _outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
         """Other rows in the outputs for a block, where they are held."""
@@ -238,6 +272,15 @@ def _same(a: Rows, b: Rows) -> bool:
 def _dead(slopes: Rows, samples: int) -> Tensor:
     rows = [(g == 0).all(1).cpu() for g in slopes.values()]
     return torch.stack(rows).all(0) if rows else torch.zeros(samples, dtype=torch.bool)
+
+
+def _places(still: Tensor, shape: Sequence[int]) -> Tensor:
+    """(samples, places) of (samples, elements): an axis along which all are alike is one of classes."""
+    grid = still.cpu().reshape(shape)
+    for axis in range(grid.dim() - 1, 0, -1):
+        if bool((grid == grid.narrow(axis, 0, 1)).all()):
+            grid = grid.select(axis, 0)
+    return grid.flatten(1) if grid.dim() > 1 else grid[:, None]
 
 
 def _numbers(digits: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, called, freed
-from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged
 from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
@@ -52,6 +53,8 @@ def measure_pairs(
             return Pairs(each.samples, tuple(rows.nonzero()[:, 0].tolist()), output=", ".join(each.base), alone=True)
     if found is None and (found := _asked(forward, batch, samples, in_order)) is None:
         return None
+    if found.cut is not None and not _feeds(evaluated, batch, found.pairing.held[found.cut[1]]):
+        return Pairs(samples, found.silent, cut=found.cut[0], target=found.cut[1])
     if (answers := found.answers) == {}:
         return Pairs(samples, found.silent)
     made: Mapping[str, Sequence[int | None]] = {name: range(samples) for name in answers}
@@ -65,15 +68,15 @@ def measure_pairs(
 
         made = found.pairing.spelt(outputs, outputs(batch), list(found.pairing.held)[:MOST_TENSORS])
     paired, wrong, name = _compared(answers, made, set(found.silent))
-    if wrong and len({t - s for s, t in wrong}) == 1:  # axis 0 is a sequence, whose next place is predicted
-        return Pairs(samples)
-    if wrong and found.in_any_order:
+    if len({t - s for s, t in wrong}) == 1 and found.silent and len(wrong) + len(found.silent) == samples:
+        return Pairs(samples)  # axis 0 is a sequence, whose next place is predicted
+    read = {source for sources in made.values() for source in sources}
+    unread = tuple(sorted({*range(samples)} - read)) if read and None not in read else ()
+    if wrong and (found.in_any_order or unread):
         paired, wrong = None, ()
     owned = None
     with contextlib.suppress(Refused), freed(named) as free:
         owned = None if paired or samples < 3 else Pairing(Held(forward, free, batch), batch, samples).owned()
-    read = {source for sources in made.values() for source in sources}
-    unread = tuple(sorted({*range(samples)} - read)) if read and None not in read else ()
     return Pairs(
         samples, found.silent, paired, wrong, name or ", ".join(made), ", ".join(found.keys), unread, owned=owned
     )
@@ -88,6 +91,7 @@ class _Asked:
     keys: list[str]
     answers: Mapping[str, Sequence[int | None]]
     in_any_order: bool
+    cut: tuple[str, str] | None = None
 
 
 def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked | None:
@@ -100,7 +104,16 @@ def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked
         answers: Mapping[str, Sequence[int | None]] = dict.fromkeys(asked.base, range(samples)) if keys else {}
         return _Asked(asked, (), keys, answers, bool(keys) and asked.in_any_order(keys))
     silent = tuple(asked.silent(keys).nonzero()[:, 0].tolist())
-    return _Asked(asked, silent, keys, asked.spelt(asked.slopes, asked.base, keys), asked.in_any_order(keys))
+    answers = asked.spelt(asked.slopes, asked.base, keys)
+    return _Asked(asked, silent, keys, answers, asked.in_any_order(keys), asked.cut(keys))
+
+
+def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:
+    """Whether a tensor of the batch moves what the models make: a text whose next token is learnt does."""
+    heard, other = (
+        evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, tensor.flip(0))
+    )
+    return any(not a.equal(b) for (_, a), (_, b) in zip(heard, other, strict=True) if a.numel() > 1)
 
 
 def _alone(evaluated: Forward, batch: Any, rows: Tensor) -> bool:

@@ -160,10 +160,9 @@ class TrainedModel:
             answers.append(answer)
         self.found = with_answers(self.found, answers, calls)
         padding = self.questions.ask("what is padding", self._padding, otherwise=None)
-        for call in calls[:1]:
+        for call in (call for call, answer in zip(calls[:1], answers, strict=False) if not answer.random):
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
                 self._know(padding=None if padding is None else measure_padding(call, padding))
-        for call in calls[:1]:
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
