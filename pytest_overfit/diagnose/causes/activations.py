@@ -74,20 +74,22 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
-    """A sigmoid or tanh that training has pushed to its ends: what is wanted lies beyond them."""
-    for op, fact in with_fact(evidence.probed.ops, Squashed):
-        if op.region != LOSS and _squashed(op, fact):
-            yield Cause(
-                "saturation",
-                op.where,
-                f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
-                f"to {number(fact.high or 0)}): no gradient gets through there",
-                f"remove the {op.name}, or scale what it gives to what is wanted",
-                "observed",
-                {"bound": fact.bound},
-                weight=0.8,
-            )
-            return
+    """Sigmoids or tanhs that training has pushed to their ends: what is wanted lies beyond them."""
+    pairs = with_fact(evidence.probed.ops, Squashed)
+    found = [(op, fact) for op, fact in pairs if op.region != LOSS and _squashed(op, fact)]
+    if found:
+        op, fact = max(found, key=lambda pair: pair[1].bound)
+        places = shorten(dict.fromkeys(each.where for each, _ in found))
+        yield Cause(
+            "saturation",
+            places,
+            f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
+            f"to {number(fact.high or 0)}): no gradient gets through there",
+            f"remove the {op.name} in {places}, or scale what it gives to what is wanted",
+            "observed",
+            {"bound": fact.bound},
+            weight=0.8,
+        )
 
 
 def _squashed(op: Op, fact: Squashed) -> bool:

@@ -35,6 +35,26 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
     return with_fact((*evidence.noted, *evidence.probed.ops), Comparison)
 
 
+def compared_with_input(evidence: Evidence) -> Iterator[Cause]:
+    """The output is held against what the model is given, and nothing reads what has the shape of an answer."""
+    seen, shapes = evidence.record.supervision, {t.key: t.shape for t in evidence.probed.tensors}
+    compared = list(_compared(evidence))
+    if seen is None or not compared or not all(fact.origin in seen.inputs for _, fact in compared):
+        return
+    op, fact = compared[0]
+    left = next((key for key in seen.unread if shapes.get(key) == shapes.get(fact.origin)), None)
+    if left is not None:
+        yield Cause(
+            "target-mismatch",
+            op.where,
+            f"the loss compares with {fact.origin}, which the model is given, and nothing reads {left}, of the same "
+            "shape",
+            f"compare with {left}",
+            certain=True,
+            weight=0.97,
+        )
+
+
 def mispaired(evidence: Evidence) -> Iterator[Cause]:
     """A prediction is held against the answer of another sample."""
     owned = evidence.probed.owned
@@ -145,7 +165,7 @@ def wrong_place(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=110,
-    rules=(mismatched, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
+    rules=(mismatched, compared_with_input, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
     docs="""
 ### target-mismatch
 

@@ -55,6 +55,7 @@ class TrainedModel:
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
         self.teaches = False  # every sample has a slope
+        self.counted: list[Tensor] = []  # the places (B, T) of outputs that have one
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -138,6 +139,7 @@ class TrainedModel:
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
         self.teaches = all_teach(gradients, self.samples)
+        self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -176,7 +178,7 @@ class TrainedModel:
                 self._know(packed=measure_documents(call))
 
     def _padding(self) -> Tensor | None:
-        return padding_of(self.context.task.batch, pads_of(self.context.task.model))
+        return padding_of(self.context.task.batch, pads_of(self.context.task.model), self.counted)
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
         def forward(batch: Any) -> tuple[Heard, Terms]:
