@@ -181,9 +181,7 @@ class Attention(nn.Module):
         return x + F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
 
 
-@pytest.mark.parametrize(
-    ("causal", "where"), [((False,), "layers.0"), ((True, False), "layers.1"), ((True, True), "")]
-)
+@pytest.mark.parametrize(("causal", "where"), [((False,), "layers.0"), ((True, False), "layers.1"), ((True, True), "")])
 def test_one_attention_that_reads_the_future_of_labels_it_shifts_itself(causal: tuple[bool, ...], where: str) -> None:
     torch.manual_seed(0)
     labels = torch.randint(0, 10, (6, 8), generator=torch.Generator().manual_seed(3))

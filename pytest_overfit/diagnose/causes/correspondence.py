@@ -39,7 +39,7 @@ def compared_with_input(evidence: Evidence) -> Iterator[Cause]:
     """The output is held against what the model is given, and nothing reads what has the shape of an answer."""
     seen, shapes = evidence.record.supervision, {t.key: t.shape for t in evidence.probed.tensors}
     compared = list(_compared(evidence))
-    if seen is None or not compared or not all(fact.origin in seen.inputs for _, fact in compared):
+    if seen is None or not compared or any(f.adds_target or f.origin not in seen.inputs for _, f in compared):
         return
     op, fact = compared[0]
     left = next((key for key in seen.unread if shapes.get(key) == shapes.get(fact.origin)), None)
@@ -181,8 +181,8 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 ```
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
-- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted; or samples
-  get other targets, and the slopes along the outputs of other samples change. Of tokens:
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input of
+  the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along the outputs of other samples change. Of tokens:
   labels under an `attention_mask` of 0 to which the loss answers, or a decoder that has met its limit and predicts the
   token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give

@@ -21,6 +21,7 @@ from pytest_overfit.run.task import Task
 
 STEPS = 400
 HUGE = 1e4
+NOWHERE = 0.5  # of the start: a search that gets no further
 STRETCHES = (1e2, 1e3, 1e4, 1e5, 1e6)
 LAST = 1e-4  # share of the first step size that the last step still has
 
@@ -140,7 +141,7 @@ def find_floor(
             with torch.no_grad():
                 for leaf, value in zip(leaves, kept, strict=True):
                     leaf.copy_(value)
-        reached, stretch = (math.inf, 1.0) if not curve else _stretched(terms, leaves, limit, min(curve))
+        reached, stretch = (math.inf, 1.0) if not curve else _stretched(terms, leaves, limit, start, min(curve))
         names = {place[2].removeprefix("output."): leaf.detach() for place, leaf in free.leaves.items()}
     if not curve:
         return None
@@ -160,10 +161,13 @@ def find_floor(
 
 
 def _stretched(
-    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, reached: float
+    terms: Callable[[], dict[str, Tensor]], leaves: list[Tensor], limit: float | None, start: float, reached: float
 ) -> tuple[float, float]:
-    """The objective that the best numbers reach, and how many times as large they have to be for it."""
-    for factor in () if limit is None or reached <= limit else STRETCHES:
+    """The objective that the best numbers reach, and how many times as large they have to be for it.
+
+    Asked where the search got nowhere: from numbers that are right already a larger size always comes nearer to 0.
+    """
+    for factor in STRETCHES if limit is not None and reached > max(limit, NOWHERE * start) else ():
         with torch.no_grad():
             kept = [leaf.detach().clone() for leaf in leaves]
             for leaf in leaves:
