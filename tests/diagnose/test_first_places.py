@@ -57,7 +57,7 @@ def test_logits_by_a_usual_temperature_are_none() -> None:
 def test_a_loss_that_is_divided_once_too_often_is_named_with_the_line(mean: bool) -> None:
     def loss(model: nn.Module, batch: Any) -> Tensor:
         error = (model(batch[0])[:, :2] - batch[1]).square()
-        return error.mean() / 5000 if mean else error.sum() / 5000
+        return error.mean() / 5000 if mean else error.sum() / 5000  # type: ignore[no-any-return]
 
     cause = first(learn(net(), loss, (X, WANTED)))
     assert cause.id == "loss-scale"
@@ -128,7 +128,7 @@ def test_an_output_that_is_compared_with_the_input(target: str, found: bool) -> 
 
 def softmax_over_samples(x: Tensor, weigh: nn.Linear) -> Tensor:
     weights = weigh(x).softmax(0)
-    return x * weights * len(x)
+    return x * weights * len(x)  # type: ignore[no-any-return]
 
 
 def turned_for_an_attention(x: Tensor, weigh: nn.Linear) -> Tensor:
