@@ -10,7 +10,7 @@ from pytest_overfit.diagnose.causes.no_gradient import NEARLY_NOTHING
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Op, Rectified, Squashed, with_fact
-from pytest_overfit.diagnose.queries import learning, proof
+from pytest_overfit.diagnose.queries import is_given, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -98,7 +98,7 @@ def _squashed(op: Op, fact: Squashed) -> bool:
 
 
 def _at_bounds(evidence: Evidence, op: Op, fact: Squashed) -> Cause:
-    far = any(t.is_input and max(abs(t.low), abs(t.high)) > 50 for t in evidence.probed.tensors)
+    far = any(is_given(evidence, t) and max(abs(t.low), abs(t.high)) > 50 for t in evidence.probed.tensors)
     return Cause(
         "saturation",
         op.where,
