@@ -7,7 +7,7 @@ asked on their own, ``Attempt`` how the run went with exactly one thing changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -202,6 +202,7 @@ class Probed:
     ignored_slices: tuple[str, ...] = ()
     mixed: float | None = None  # how much an output of another sample moves, relative to the changed sample's own
     mixed_where: str = ""
+    mixed_by: str = ""  # what to change there
     mixing_is_certain: bool = False
     padding: PaddingRead | None = None
     packed: Packed | None = None
@@ -333,7 +334,3 @@ class Evidence:
         if limit is None or limit.below is None or not self.objective:
             return None
         return limit.below * self.objective[0] if limit.relative else limit.below
-
-    def curve(self, criterion: str) -> Sequence[float]:
-        name = self.record.terms.get(criterion)
-        return self.record.curves.get(name or "", ())

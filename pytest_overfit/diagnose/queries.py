@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from pytest_overfit.diagnose.evidence import Evidence, Output
+from pytest_overfit.diagnose.evidence import Evidence, Output, Tensor
 from pytest_overfit.diagnose.step_trace import Event
 from pytest_overfit.diagnose.trial import Attempt
 from pytest_overfit.judge.globs import is_declared as matches
@@ -15,6 +16,16 @@ REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_n
 
 def predictions(evidence: Evidence) -> list[Output]:
     return [output for output in evidence.probed.outputs if output.gradient is not None]
+
+
+def is_given(evidence: Evidence, tensor: Tensor) -> bool:
+    """Whether a tensor of the batch goes into the model: its outputs change with it, or its numbers reach a layer.
+
+    Where all units are at their bounds no output changes with what is far too large.
+    """
+    largest = max(abs(tensor.low), abs(tensor.high))
+    modules = evidence.steps[0].modules if evidence.steps and not tensor.is_target else ()
+    return tensor.is_input or any(largest > 0 and math.isclose(m.fed, largest, rel_tol=1e-5) for m in modules)
 
 
 def best_of(evidence: Evidence, name: str) -> tuple[float, float]:

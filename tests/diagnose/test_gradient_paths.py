@@ -151,7 +151,8 @@ class Hyper(nn.Module):
 def test_a_parameter_that_forward_builds_anew_is_one_cause() -> None:
     result = learn(lambda: Hyper(True))
     assert first(result) == "no-gradient"
-    assert result.causes[0].where == "head.weight"
+    line = Hyper.forward.__code__.co_firstlineno + 3
+    assert result.causes[0].where == f"head.weight, test_gradient_paths.py:{line}"
     assert "code, maker.weight, maker.bias get no gradient" in result.causes[0].observed
     assert not {"unregistered", "optimizer-coverage"} & {cause.id for cause in result.causes}
     assert learn(lambda: Hyper(False)).passed

@@ -10,7 +10,7 @@ from pytest_overfit.diagnose.causes.no_gradient import NEARLY_NOTHING
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Op, Rectified, Squashed, with_fact
-from pytest_overfit.diagnose.queries import learning, proof
+from pytest_overfit.diagnose.queries import is_given, learning, proof
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -74,20 +74,22 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
-    """A sigmoid or tanh that training has pushed to its ends: what is wanted lies beyond them."""
-    for op, fact in with_fact(evidence.probed.ops, Squashed):
-        if op.region != LOSS and _squashed(op, fact):
-            yield Cause(
-                "saturation",
-                op.where,
-                f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
-                f"to {number(fact.high or 0)}): no gradient gets through there",
-                f"remove the {op.name}, or scale what it gives to what is wanted",
-                "observed",
-                {"bound": fact.bound},
-                weight=0.8,
-            )
-            return
+    """Sigmoids or tanhs that training has pushed to their ends: what is wanted lies beyond them."""
+    pairs = with_fact(evidence.probed.ops, Squashed)
+    found = [(op, fact) for op, fact in pairs if op.region != LOSS and _squashed(op, fact)]
+    if found:
+        op, fact = max(found, key=lambda pair: pair[1].bound)
+        places = shorten(dict.fromkeys(each.where for each, _ in found))
+        yield Cause(
+            "saturation",
+            places,
+            f"{fact.bound:.0%} of {op.name}'s outputs are at its bounds at the end (inputs {number(fact.low or 0)} "
+            f"to {number(fact.high or 0)}): no gradient gets through there",
+            f"remove the {op.name} in {places}, or scale what it gives to what is wanted",
+            "observed",
+            {"bound": fact.bound},
+            weight=0.8,
+        )
 
 
 def _squashed(op: Op, fact: Squashed) -> bool:
@@ -96,7 +98,7 @@ def _squashed(op: Op, fact: Squashed) -> bool:
 
 
 def _at_bounds(evidence: Evidence, op: Op, fact: Squashed) -> Cause:
-    far = any(t.is_input and max(abs(t.low), abs(t.high)) > 50 for t in evidence.probed.tensors)
+    far = any(is_given(evidence, t) and max(abs(t.low), abs(t.high)) > 50 for t in evidence.probed.tensors)
     return Cause(
         "saturation",
         op.where,

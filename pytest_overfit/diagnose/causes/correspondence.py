@@ -35,6 +35,26 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Op, Comparison]]:
     return with_fact((*evidence.noted, *evidence.probed.ops), Comparison)
 
 
+def compared_with_input(evidence: Evidence) -> Iterator[Cause]:
+    """The output is held against what the model is given, and nothing reads what has the shape of an answer."""
+    seen, shapes = evidence.record.supervision, {t.key: t.shape for t in evidence.probed.tensors}
+    compared = list(_compared(evidence))
+    if seen is None or not compared or any(f.adds_target or f.origin not in seen.inputs for _, f in compared):
+        return
+    op, fact = compared[0]
+    left = next((key for key in seen.unread if shapes.get(key) == shapes.get(fact.origin)), None)
+    if left is not None:
+        yield Cause(
+            "target-mismatch",
+            op.where,
+            f"the loss compares with {fact.origin}, which the model is given, and nothing reads {left}, of the same "
+            "shape",
+            f"compare with {left}",
+            certain=True,
+            weight=0.97,
+        )
+
+
 def mispaired(evidence: Evidence) -> Iterator[Cause]:
     """A prediction is held against the answer of another sample."""
     pairs = evidence.probed.pairs
@@ -145,7 +165,7 @@ def wrong_place(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=110,
-    rules=(mismatched, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
+    rules=(mismatched, compared_with_input, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
     docs="""
 ### target-mismatch
 
@@ -161,10 +181,10 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 ```
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
-- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted; or samples
-  get other targets, and the slopes along the outputs of other samples change. Of tokens:
-  labels under an `attention_mask` of 0 to which the loss answers, or a decoder that has met its limit and predicts the
-  token after the next, or the one that it reads.
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input of
+  the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along the
+  outputs of other samples change. Of tokens: labels under an `attention_mask` of 0 to which the loss answers, or a
+  decoder that has met its limit and predicts the token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,

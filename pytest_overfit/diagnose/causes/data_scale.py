@@ -9,7 +9,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison
-from pytest_overfit.diagnose.queries import proof
+from pytest_overfit.diagnose.queries import is_given, proof
 from pytest_overfit.diagnose.trial import TrialKind
 from pytest_overfit.judge.finding import number
 
@@ -30,7 +30,7 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
         for tensor in evidence.probed.tensors:
             if (
                 tensor.is_target != (kind == "target-scale")
-                or not (tensor.is_input or tensor.is_target)
+                or not (tensor.is_target or is_given(evidence, tensor))
                 or not tensor.dtype.startswith(("float", "bfloat"))
                 or not tensor.finite
                 or math.prod(tensor.shape) < 4
@@ -64,7 +64,7 @@ def fed(evidence: Evidence) -> Iterator[Cause]:
     """
     if evidence.learned or not evidence.steps:
         return
-    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if t.is_input), default=0.0)
+    known = max((max(abs(t.low), abs(t.high)) for t in evidence.probed.tensors if is_given(evidence, t)), default=0.0)
     largest = max(2 * FAR, 2 * known)
     for module in evidence.steps[0].modules:
         if module.kind in WEIGHING and module.fed > largest:

@@ -12,6 +12,12 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 MOVED = 1e-3  # of the size of the outputs: a row that is asked by itself is rounded otherwise
+MENDING = {
+    "of the next sample": "give every sample its own row of",
+    "of the sample before": "give every sample its own row of",
+    "turned around": "pad on the other side, or flip(1)",
+    "inverted": "invert",
+}
 POLARITY = "a key_padding_mask is True where a key is left out, an attn_mask of booleans where it takes part"
 
 
@@ -51,7 +57,8 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
 def masks(evidence: Evidence) -> Iterator[Cause]:
     """An attention whose mask leaves out what it is to read, or lets through what it is not."""
     moves = evidence.probed.padding
-    if moves is not None and (moves.mended or moves.where):
+    ahead = {leak.module for leak in evidence.probed.leaks}  # padding is of the future
+    if moves is not None and (moves.mended or (moves.where and moves.where not in ahead)):
         seen = f"without its padding the outputs of row {moves.row} move by {number(moves.moved)} of their size"
         yield Cause(
             "input-ignored",
@@ -59,7 +66,7 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
             f"{seen}, and by {number(moves.left)} with {moves.told} {moves.mended}: it hides the wrong places"
             if moves.mended
             else f"{seen}: what stands under it moves the other places in {moves.where}, and in no other of its kind",
-            f"look at which side is padded, and at what the model takes a True for: {POLARITY}"
+            f"{MENDING[moves.mended]} {moves.told} where the model is called, or in its forward: {POLARITY}"
             if moves.mended
             else f"look at the mask inside {moves.where}, and at its axes: x.transpose(1, 2), not view, for heads",
             evidence={"moved": moves.moved},
@@ -138,7 +145,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
         f"module {evidence.probed.mixed_where}",
         f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
         f"{evidence.probed.mixed_where}, in evaluation mode",
-        "keep axis 0 for the samples: look at reshape, permute, dim=0 and batch_first",
+        evidence.probed.mixed_by or f"keep axis 0 for the samples in {evidence.probed.mixed_where}",
         evidence={"moved": moved},
         certain=True,
         weight=0.88,

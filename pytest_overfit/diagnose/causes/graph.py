@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, with_fact
+from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
@@ -163,15 +164,20 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
 
 
 def _built_anew(evidence: Evidence, anew: Sequence[str], lost: Sequence[str]) -> Cause:
-    """A parameter that forward puts in place of the model's own: what it is made of is cut off."""
-    beside = f"; {', '.join(lost)} get no gradient" if lost else ""
+    """A parameter that forward puts in place of the model's own: it is in no optimizer, and cut off what it is of."""
+    line = line_of([event for _, event in evidence.events("new_parameter")])
+    where = f"{shorten(anew)}, {line}" if line else shorten(anew)
+    said = f"forward puts a new nn.Parameter in the place of {shorten(anew)}: it is in no optimizer"
+    if lost:
+        said += f", and what it is made of is cut from the graph; {', '.join(lost)} get no gradient"
     return Cause(
-        "no-gradient",
-        shorten(anew),
-        f"forward puts a new nn.Parameter in the place of {shorten(anew)}: it is in no optimizer, and what it is made "
-        f"of is cut from the graph{beside}",
+        "no-gradient" if lost else "optimizer-coverage",
+        where,
+        said,
         "pass the computed tensor on as it is, as an argument, or torch.func.functional_call; assign no nn.Parameter "
-        "in forward",
+        "in forward"
+        if lost
+        else f"leave out the nn.Parameter{f' in {line}' if line else ''}: assign it in __init__, before the optimizer",
         evidence={"tensors": len(lost), "anew": len(anew)},
         certain=True,
         weight=0.98,

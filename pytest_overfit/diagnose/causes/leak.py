@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, keys_read
+from pytest_overfit.errors.suggest import shorten
 
 
 def leaks(evidence: Evidence) -> Iterator[Cause]:
@@ -30,6 +32,7 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
             advice = "shift the targets by one place, or leave the place itself out of the mask"
         elif leak.module:
             where, what = f"module {leak.module}", f"{what} ({leak.where}): later places arrive in {leak.module}"
+            advice = f"mask the future in {shorten(_open(evidence, leak.module) or [leak.module])} (is_causal=True)"
             if _masked(evidence, leak.module):
                 advice = (
                     f"the mask inside {leak.module} leaves the future out: bring the axes back into their order before "
@@ -40,6 +43,13 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
             advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
             yield Cause("target-mismatch", where, what, advice, "shown", {}, certain=True, weight=0.89)
         return
+
+
+def _open(evidence: Evidence, module: str) -> list[str]:
+    """The attentions in the same place of all layers whose masks let the future through."""
+    place = re.sub(r"\d+", "#", module)
+    alike = [(op.region, read) for op, read in keys_read(evidence.noted) if re.sub(r"\d+", "#", op.region) == place]
+    return list(dict.fromkeys(region for region, read in alike if not read.causal))
 
 
 def _masked(evidence: Evidence, module: str) -> bool:

@@ -67,7 +67,9 @@ def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
         "the train step",
         f"what is differentiated is {number(multiple)} times the reported objective, and the gradient that the "
         f"optimizer takes is {number(factor)} times its slope",
-        "unscale gradients before the step (scaler.step(optimizer)), or differentiate the loss itself",
+        "unscale gradients before the step: scaler.step(optimizer)"
+        if multiple >= 2 and math.log2(multiple).is_integer()
+        else f"leave out the factor of {number(multiple)} on the way to backward()",
         evidence={"ratio": factor},
         weight=0.94,
     )

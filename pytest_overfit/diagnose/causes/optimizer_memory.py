@@ -40,14 +40,16 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
     if not hit or evidence.learned:
         return
     most = max(hit, key=lambda m: m.overwritten)
-    lines = [event.line for _, event in evidence.events("load", "init") if event.line]
+    lines = dict.fromkeys(event.line for _, event in evidence.events("load", "init", "write") if event.line)
     back = sum(m.back for m in hit)
     yield Cause(
         "weights-reset",
-        ", ".join(filter(None, (shorten(m.name for m in hit), lines[0] if lines else ""))),
+        ", ".join((shorten(m.name for m in hit), *list(lines)[:1])),
         f"{len(hit)} parameter tensors were written to between optimizer steps, up to {most.overwritten} times in "
         f"{most.sampled}" + (f", {back} times back to their initial value" if back else ""),
-        "load or initialise weights once, before the loop",
+        f"write to weights once, before the loop, and not in {shorten(lines)}"
+        if lines
+        else "load or initialise weights once, before the loop",
         "proven" if evidence.proof("our step") else "shown",
         {"tensors": len(hit), "times": most.overwritten, "steps": most.sampled},
         weight=0.95,

@@ -144,7 +144,8 @@ result = run_overfit(
 ```
 
 - **Symptom**: the loss climbs steadily (`maximize`), creeps (`eps`), or swings for hundreds of steps (momentum, betas).
-- **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize.
+- **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize. Certain are betas of Adam
+  in the wrong order, with which the steps of a weight grow that gets no gradient any more.
 - **Fix**: set the default that is named.
 """,
 )

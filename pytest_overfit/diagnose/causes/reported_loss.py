@@ -209,10 +209,11 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
 
 - **Symptom**: the reported loss stays on a plateau, or climbs.
 - **Evidence**: shown: the values that are differentiated beside those that are reported, of which they are no part, and
-  the slope of the reported objective along the gradient that reaches the optimizer. Certain is a multiple of that
-  slope where backward passes of one step go through the same loss. Of an autograd function of your own
-  the slope of its `forward` beside what its `backward` gives, and whether that heeds what it is given. Straight-through
-  estimators and gradients that are turned around, scaled or clipped on purpose are none.
+  the slope of the reported objective along the gradient that reaches the optimizer. Certain is a part of the model that
+  gets the same multiple of its slope in every direction, and the line that makes it so, and a multiple of that slope
+  where backward passes of one step go through the same loss. Of an autograd function of your own the slope of its
+  `forward` beside what its `backward` gives, and whether that heeds what it is given. Straight-through estimators and
+  gradients that are turned around, scaled or clipped on purpose are none.
 - **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.
 
 ### wrong-model

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Unlike
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import Drawn, with_fact
+from pytest_overfit.diagnose.operation import Drawn, Op, with_fact
 from pytest_overfit.diagnose.queries import proof
 from pytest_overfit.diagnose.step_trace import ModeChange
 from pytest_overfit.errors.suggest import shorten
@@ -37,11 +37,20 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         f"two forward passes of different seeds differ by {number(spread)} of the output's size"
         + (", in evaluation mode too" if evidence.probed.random_evaluation > 0.01 else "")
         + proof(proven, "with the same random numbers at every step"),
-        "lower the dropout or the noise for this test; where chance is meant, declare stochastic",
+        _without(where),
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},
         weight=0.85 if spread > 0.2 else 0.5,
     )
+
+
+def _without(op: Op | None) -> str:
+    """How to take the chance of an operation away."""
+    if op is None or not isinstance(op.fact, Drawn):
+        return "draw what is random once, before the first step"
+    if math.isnan(op.fact.p):
+        return f"draw {op.fact.random_by}() in {op.where} once, before the first step"
+    return f"set p=0 for the {op.fact.random_by} in {op.where} in this test; it is {number(op.fact.p)}"
 
 
 def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
@@ -62,7 +71,7 @@ def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
             seen = f"{fact.random_by} is built anew in every forward pass, with other weights each time,"
             advice = "build it once, in __init__"
         elif fact.added:
-            seen, advice = f"noise is added in {still.module}", "add it only if self.training; or declare stochastic"
+            seen, advice = f"noise is added in {still.module}", "add it only if self.training"
         return Cause(
             "stochastic",
             op.line or "forward" if op.name == "built" else op.where,

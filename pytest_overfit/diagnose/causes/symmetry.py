@@ -42,7 +42,9 @@ def alike(evidence: Evidence) -> Iterator[Cause]:
             shorten(m.name for m in hidden),
             f"all rows of {len(hidden)} weights start alike and get the same gradient"
             + proof(proven, "with fresh weights"),
-            "initialise weights at random",
+            "initialise "
+            + ("every layer" if most else ", ".join(dict.fromkeys(m.name.rpartition(".")[0] or m.name for m in hidden)))
+            + " at random: reset_parameters()",
             "proven" if proven else "shown",
             {"weights": len(hidden)},
             weight=0.95 if most else 0.92,

@@ -13,6 +13,8 @@ from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep
 from pytest_overfit.judge.finding import number
 
+WHOLE = 0.9  # of what is reported: less is the part of a micro-batch
+
 
 def never_stepped(evidence: Evidence) -> Iterator[Cause]:
     """Nothing is differentiated, or gradients come and the optimizer does not step."""
@@ -47,7 +49,7 @@ def never_stepped(evidence: Evidence) -> Iterator[Cause]:
         f"{len(evidence.steps)}",
         "call optimizer.step() after backward()"
         if not steps
-        else "step more often: accumulation is longer than the run",
+        else f"call {line_of([e for _, e in evidence.events('step')]) or 'optimizer.step()'} in every training step",
         evidence={"optimizer_steps": steps, "steps": rows},
         certain=not steps,
         weight=0.98 if not steps else 0.6,
@@ -194,7 +196,9 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
             "the train step",
             f"gradients are zeroed in every training step, and the optimizer steps in {count} of {rows}: those in "
             "between are thrown away",
-            "zero gradients only after optimizer.step()",
+            "zero gradients only after optimizer.step()"
+            if any(abs(step.differentiated[0]) < WHOLE * abs(step.reported) for step in idle)
+            else "call optimizer.step() in every training step, as zero_grad() is",
             evidence={"optimizer_steps": count, "steps": rows},
             certain=True,
             weight=0.94,

@@ -87,17 +87,22 @@ def _copies(context: RunContext) -> Iterator[LostTie]:
     model = context.task.model
     if _flag(model, TIED, on=False):
         return
-    seen: list[tuple[str, type, Tensor, Tensor]] = []
+    seen: list[tuple[str, str, Tensor, Tensor]] = []
     for place, module in model.named_modules():
         for name, p in module._parameters.items():
             if p is None or not is_real(p) or p.dim() < 2 or (start := context.initial(p)) is None:
                 continue
             full = f"{place}.{name}" if place else name
             for other, kind, q, began in seen:
-                alike = kind is not type(module) and began.shape == start.shape == p.shape and torch.equal(began, start)
-                if alike and bool((start != start.reshape(-1)[0]).any()) and (gap := _apart(p, q)) > 0:
+                alike = began.shape == start.shape == p.shape and torch.equal(began, start)
+                if (
+                    alike
+                    and kind != type(module).__name__
+                    and bool((start != start.reshape(-1)[0]).any())
+                    and (gap := _apart(p, q)) > 0
+                ):
                     yield LostTie(full, other, "", gap)
-            seen.append((full, type(module), p, start))
+            seen.append((full, type(module).__name__, p, start))
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

@@ -27,6 +27,7 @@ class Dependence:
     mixed: float | None = None
     mixed_certain: bool = False
     mixed_where: str = ""
+    mixed_by: str = ""
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
     random: bool = False
@@ -66,10 +67,10 @@ def depend(
         question = f"what places, samples, padding and documents move the outputs{of}"
         questions.leave_out(question, "in evaluation mode they are random")
         return Dependence(tuple(ignored), tuple(slices), random=True)
-    mixed, certain, where = questions.ask(
+    mixed, certain, where, by = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),
-        otherwise=(None, False, ""),
+        otherwise=(None, False, "", ""),
     )
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
@@ -81,7 +82,7 @@ def depend(
     twins = questions.ask(
         f"whether an input{of} is its target", lambda: tuple(copied(call, arguments, targets, base)), otherwise=()
     )
-    return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, causal, (*leaks, *twins))
+    return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, by, causal, (*leaks, *twins))
 
 
 def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:
@@ -170,6 +171,7 @@ def with_answers(found: Probed, answers: list[Dependence], calls: list[ModelCall
         mixed=mixed.mixed if mixed else None,
         mixing_is_certain=bool(mixed and mixed.mixed_certain),
         mixed_where=mixed.mixed_where if mixed else "",
+        mixed_by=mixed.mixed_by if mixed else "",
         causal=next((a.causal for a in answers if a.causal), ""),
         leaks=tuple(leak for a in answers for leak in a.leaks),
     )

@@ -19,6 +19,7 @@ from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Task
 
 STEPS = 400
+NOWHERE = 0.5  # of the start: a search that gets no further
 STRETCHES = (1e2, 1e3, 1e4, 1e5, 1e6)
 LAST = 1e-4  # share of the first step size that the last step still has
 FALLS = 0.02  # of the way: a search that goes on to fall by more has not ended
@@ -90,9 +91,12 @@ class Search:
         return curve
 
     def stretched(self, reached: float) -> tuple[float, float]:
-        """The objective that the best numbers reach, and how many times as large they have to be for it."""
-        best = [leaf.detach().clone() for leaf in self.leaves]
-        for factor in () if self.limit is None or reached <= self.limit else STRETCHES:
+        """The objective that the best numbers reach, and how many times as large they have to be for it.
+
+        Asked where the search got nowhere: from numbers that are right already a larger size always comes nearer to 0.
+        """
+        best, start = [leaf.detach().clone() for leaf in self.leaves], float(self.first.detach())
+        for factor in STRETCHES if self.limit is not None and reached > max(self.limit, NOWHERE * start) else ():
             self.put([factor * leaf for leaf in best])
             value = float(self.objective())
             self.put(best)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
-from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.step_calls import users_line
+from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
+from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.errors.asking import Questions
 
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
@@ -24,22 +29,25 @@ def measure_mixing(
     samples: int | None,
     targets: list[Tensor],
     pairwise: bool,
-) -> tuple[float | None, bool, str]:
-    """How far the outputs of the other samples move when the first one is exchanged, and whether that is a mistake."""
+) -> tuple[float | None, bool, str, str]:
+    """How far the outputs of the other samples move when the first one is exchanged.
+
+    And whether that is a mistake, where it arises, and what to change there.
+    """
     if samples is None or not arguments:
-        return None, False, ""
+        return None, False, "", ""
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
     if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
-        return pairs, True, type(call.module).__name__
+        return pairs, True, type(call.module).__name__, ""
     wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
     if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
-        return None, False, ""
+        return None, False, "", ""
     others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
     if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
-        return others, True, unlike
+        return others, True, unlike, _mend(call, unlike, batched, base, samples)
     if not outputs:
-        return None, False, ""
+        return None, False, "", ""
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -48,7 +56,60 @@ def measure_mixing(
             or _is_of_no_sample(call, batched, base, samples)
         )
     )
-    return others, certain, where
+    return others, certain, where, _mend(call, where, batched, base, samples) if certain else ""
+
+
+def _mend(call: ModelCall, where: str, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int) -> str:
+    """What to change: the argument that is in another order, how a layer was built, or an operation with its line."""
+    alone = [name for name, t in batched if _moved(call, {id(t): _first_exchanged(t)}, base, samples)[0] > MOVED]
+    if len(alone) == 1 < len(batched):
+        return f"{alone[0]} alone moves other samples: take every sample's own row of it"
+    module = dict(call.module.named_modules()).get(where, call.module)
+    if isinstance(first := getattr(module, "batch_first", None), bool):
+        return f"build {where} with batch_first={not first}, or exchange the first two axes of what it is given"
+    return _operation(call, module, {id(t): _first_exchanged(t) for _, t in batched}, samples)
+
+
+def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], samples: int) -> str:
+    """The first operation within a module of which rows of other samples move, or the one that takes axis 0 away."""
+    seen: list[Any] = []
+    moved: list[Tensor] = []  # kept, so that an id stays one tensor's
+    found: list[str] = []
+    away: list[str] = []
+    state = {"inside": False, "at": -1}
+
+    def told(name: str, frame: FrameType, args: Any, kwargs: Any, out: Any, kept: bool) -> None:
+        if not state["inside"] or not is_real(out) or found:
+            return
+        given = [t for t in tensors_in([args, kwargs]) if is_real(t)]
+        state["at"] += 1
+        shapes = ", ".join(str(tuple(t.shape)) for t in given)
+        said = f"{name}() in {users_line(frame)} makes {tuple(out.shape)} of {shapes}"
+        if state["at"] >= len(seen) or not changing[0]:
+            seen.append(out.detach().clone())
+            return
+        before, whole = seen[state["at"]], all(t.dim() and t.shape[0] == samples for t in given[:1])
+        if whole and out.dim() and out.shape[0] != samples:
+            away.append(said)
+        if _others(before, out, samples) > MOVED:
+            if not any(t is m for t in given for m in moved):
+                found.append(said if whole or not away else away[-1])
+            moved.append(out)
+
+    changing = [False]
+    handles = [
+        module.register_forward_pre_hook(lambda m, args: state.update(inside=True)),
+        module.register_forward_hook(lambda m, args, out: state.update(inside=False)),
+    ]
+    try:
+        for changing[0] in (False, True):
+            state["at"] = -1
+            with TorchFunctions(told, (), Questions()):
+                call.again((lambda t: changed.get(id(t), t)) if changing[0] else (lambda t: t))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"keep the samples on axis 0: {found[0]}" if found else ""
 
 
 def _unlike_its_kind(call: ModelCall, samples: int) -> str:
@@ -126,18 +187,21 @@ def _moved(call: ModelCall, changed: dict[int, Tensor], base: list[Tensor], samp
     def exchanged(tensor: Tensor) -> Tensor:
         return changed.get(id(tensor), tensor)
 
-    def others(before: Tensor, after: Tensor) -> float:
-        if not before.dim() or before.shape[0] != samples or before.shape != after.shape or not before.numel():
-            return 0.0
-        size = float(before.double().square().mean().sqrt()) or 1.0
-        rest = (slice(1, None),) * (2 if before.shape[:2] == (samples, samples) else 1)  # a table of pairs
-        return float((before[rest] - after[rest]).double().abs().max()) / size
-
-    largest = max((others(a, b) for a, b in zip(base, call.again(exchanged), strict=False)), default=0.0)
+    largest = max((_others(a, b, samples) for a, b in zip(base, call.again(exchanged), strict=False)), default=0.0)
     if largest <= MOVED:
         return largest, ""
-    where = where_it_arises(call, exchanged, lambda a, b: others(a, b) > MOVED)
+    where = where_it_arises(call, exchanged, lambda a, b: _others(a, b, samples) > MOVED)
     return largest, where or type(call.module).__name__
+
+
+def _others(before: Tensor, after: Tensor, samples: int) -> float:
+    """How far rows of other samples than the first move, relative to the size of all."""
+    if not before.dim() or before.shape[0] != samples or before.shape != after.shape or before.shape[0] < 2:
+        return 0.0
+    size = float(before.double().square().mean().sqrt()) or 1.0
+    rest = (slice(1, None),) * (2 if before.shape[:2] == (samples, samples) else 1)  # a table of pairs
+    gap = (before[rest] - after[rest]).double().abs()
+    return float(gap.max()) / size if gap.numel() else 0.0
 
 
 def _first_exchanged(tensor: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +18,17 @@ from pytest_overfit.errors.asking import Refused
 
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
 MENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "of the next sample": lambda mask: mask.roll(-1, 0),
+    "of the sample before": lambda mask: mask.roll(1, 0),
     "turned around": lambda mask: mask.flip(1),
     "inverted": lambda mask: (1 - mask.int()).to(mask.dtype),
 }
 
 
-def padding_of(batch: Any, pads: Collection[int] = ()) -> Tensor | None:
+def padding_of(batch: Any, pads: Collection[int] = (), counted: Sequence[Tensor] = ()) -> Tensor | None:
     """(B, T), True at padding: places that a mask marks, that end or begin every row, and that hold one value alone.
+
+    Or that a mask marks and the loss leaves out: ``counted`` has the places of outputs that teach.
 
     None where the batch has no such mask: a mask by itself does not say which of its two values is meant.
 
@@ -39,7 +43,8 @@ def padding_of(batch: Any, pads: Collection[int] = ()) -> Tensor | None:
             for padding in (mask, ~mask):
                 if _is_edge(padding) and _holds_one_value(tensor, padding):
                     return padding
-    return None
+    marked = (mask.bool() for mask in tensors if mask.dim() == 2 and _is_mask(mask))
+    return next((~each for mask in marked for each in counted if torch.equal(mask, each) and _is_edge(~each)), None)
 
 
 def pads_of(model: nn.Module) -> set[int]:

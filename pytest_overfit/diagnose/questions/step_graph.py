@@ -85,12 +85,12 @@ class StepGraph:
 
     def called(self, name: str, frame: FrameType, given: Iterable[Any], out: Any, *, kept: bool, region: str) -> None:
         """An operation has run; ``kept`` says whether gradients were on."""
-        self.estimates |= name in ("argmax", "argmin") and region != LOSS
         if name in LEAVING_TORCH:
             self._left_torch(given)
         tensors = [t for t in tensors_in(list(given), depth=2) if t.requires_grad]
         if not tensors:
             return
+        self.estimates |= name in ("argmax", "argmin") and region != LOSS
         for t in tensors:
             if t.is_leaf and id(t) not in self.parameters:
                 self.read_within.setdefault(id(t), region != LOSS)

@@ -163,7 +163,7 @@ class StepTracer:
             elif kind == "new_module":
                 if line and isinstance(of, nn.Module) and self.in_model:
                     self.built.append((line, of))  # it has no parameters before its __init__ is over
-            elif line or kind != "zero_grad":
+            elif kind != "new_parameter" or (line and frame.f_locals.get("param") is not None):
                 self.events.append(Event(kind, line))
 
     def _backward(self, tensors: Any, line: str) -> None:
@@ -260,6 +260,8 @@ class StepTracer:
         given = (*args, *kwargs.values())
         self.graph.called(name, frame, given, out, kept=kept, region=region)
         self.tables.called(name, given, out, self.parameters)
+        if not self.in_model and name.endswith("_") and name != "__get__" and self._is_weight(args[:1]):
+            self.events.append(Event("write", users_line(frame)))
         if not all(is_dense(t) for t in (*args, *kwargs.values(), out) if is_a(t, Tensor)):
             return
         if len(self.targets) < 8 and len(args) >= 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
@@ -278,6 +280,11 @@ class StepTracer:
             op = describe(self, Called(name, region, args, kwargs, out, lambda: users_line(frame)))
             if op is not None:
                 self.ops.append(op)
+
+    def _is_weight(self, args: Any) -> bool:
+        """Whether what is written to is a parameter of the model, or its numbers."""
+        pointers = {p.data_ptr() for p in self.model.parameters() if is_dense(p)}
+        return any(is_dense(t) and t.data_ptr() in pointers for t in args)
 
     def _look_closer(self, name: str, region: str, frame: FrameType, args: Any, out: Tensor) -> None:
         """Keeps an operation whose result is no number, or one that its gradient cannot stand."""

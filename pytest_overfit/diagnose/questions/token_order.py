@@ -36,19 +36,23 @@ def measure_order(
     if moved is None:
         return "", ()
     before, at, after = bool(moved[:middle].any()), bool(moved[middle]), bool(moved[middle + 1 :].any())
-    if relation == "next":
-        # Changing place m is changing the answer of place m - 1.
-        if not before:
-            return (name, ()) if at or after else ("", ())
-        first = middle - 1 if bool(moved[middle - 1]) else int(moved.nonzero()[0])
+    shifted = False
+    if relation == "same" and not tensor.is_floating_point():  # who shifts tokens himself reads the last one nowhere
+        last = _one_place_changed(tensor, axes[0], length - 1)
+        shifted = torch.equal(base[output], call.again(partial(one_exchanged, tensor, last))[output])
+    if relation == "next" and not before:
+        return (name, ()) if at or after else ("", ())
+    if relation == "next" or (shifted and (before or at)):
+        own = middle if shifted else middle - 1  # the place whose answer has been changed
+        first = own if bool(moved[own]) else int(moved.nonzero()[0])
 
         def early(old: Tensor, new: Tensor) -> bool:
             axis = next((axis for axis in (1, 0, -1) if old.dim() > 1 and old.shape[axis] == length), None)
             found = None if axis is None else _moved_places(old, new, (axis % old.dim(),))
-            return found is not None and bool(found[:middle].any())
+            return found is not None and bool(found[: own + 1].any())
 
         module = where_it_arises(call, lambda t: changed if t is tensor else t, early) if len(axes[0]) == 1 else ""
-        reads = "which has to predict it" if first == middle - 1 else "which comes before it"
+        reads = "which has to predict it" if first == own else "which comes before it"
         what = f"the output at place {first}, {reads}, changes with it"
         return "", (Leak(f"{name} at place {middle}", what, module),)
     if not before and after and at:  # reads only what comes before, and the place itself, which is the answer

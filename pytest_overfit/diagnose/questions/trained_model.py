@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions import modes
@@ -54,6 +55,7 @@ class TrainedModel:
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
+        self.counted: list[Tensor] = []  # the places (B, T) of outputs that have one
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -71,7 +73,7 @@ class TrainedModel:
         meant = self.traced is not None and self.traced.tracer.graph.estimates
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
             with self.questions.asking("whether gradients are those of the outputs"):
-                self._blind(context.on(task))
+                self._blind(context.on(task), failed=curves.stop != "passed")
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
                 context.start.restore()
@@ -131,6 +133,7 @@ class TrainedModel:
         self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -168,7 +171,7 @@ class TrainedModel:
                 self._know(packed=measure_documents(call))
 
     def _padding(self) -> Tensor | None:
-        return padding_of(self.context.task.batch, pads_of(self.context.task.model))
+        return padding_of(self.context.task.batch, pads_of(self.context.task.model), self.counted)
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
         def forward(batch: Any) -> tuple[Heard, Terms]:
@@ -194,7 +197,7 @@ class TrainedModel:
         steps = self.traced.steps if self.traced is not None else ()
         return on.step is not None and any(len(step.differentiated) > 1 for step in steps)
 
-    def _blind(self, on: RunContext) -> None:
+    def _blind(self, on: RunContext, *, failed: bool) -> None:
         """The innermost part that has another slope than its gradient says, and what it is that makes it so."""
 
         def forward() -> tuple[Heard, Terms]:
@@ -206,13 +209,19 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
+
+        def at_start(**how: int) -> tuple[Slope, ...]:
+            self.context.start.restore()
+            into_training(on.task.model)
+            return measure_output_slopes(forward, on.task.model, **how)
+
         slopes = outermost = measure_output_slopes(forward, on.task.model)
+        if failed and not slopes:  # where training has led astray nothing is smooth
+            slopes = outermost = at_start()
         while inner := measure_output_slopes(forward, on.task.model, slopes[-1].where) if slopes else ():
             slopes = inner
         if slopes:  # at the start as well, or it is no way in which the model is built
-            self.context.start.restore()
-            into_training(on.task.model)
-            before = {slope.where for slope in measure_output_slopes(forward, on.task.model, directions=1)}
+            before = {slope.where for slope in at_start(directions=1)}
             slopes = slopes[-1:] if any(slope.where in before for slope in outermost) else ()
         if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
             home = cut[1].removeprefix("module ").partition(",")[0]

@@ -15,6 +15,7 @@ from pytest_overfit.diagnose.causes.learning_rate import TYPICAL_RATE, odd_sched
 from pytest_overfit.diagnose.causes.output_scale import shrunk
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Drawn, Rectified, Squashed
+from pytest_overfit.diagnose.queries import is_given
 from pytest_overfit.diagnose.step_trace import GroupSettings
 from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.diagnose.trials import changes
@@ -149,7 +150,9 @@ def _data(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     odd = [
         t.key
         for t in tensors
-        if t.is_input and not t.is_target and odd_scale(t.mean, t.deviation, t.column_deviation, t.column_mean)
+        if is_given(evidence, t)
+        and not t.is_target
+        and odd_scale(t.mean, t.deviation, t.column_deviation, t.column_mean)
     ]
     if odd and hasattr(context.task, "batch"):
         yield Change(Trial("standardised inputs", detail=", ".join(odd)), task=changes.standardised(odd))
