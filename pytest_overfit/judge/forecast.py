@@ -77,7 +77,7 @@ def of_limit(curve: Sequence[float], limit: Limit) -> Forecast | None:
 
 def round_steps(step: int) -> int:
     """A number of steps, rounded up to two digits: 296 is 300."""
-    unit = 10 ** max(0, len(str(step)) - 2)
+    unit: int = 10 ** max(0, len(str(step)) - 2)
     return -(-step // unit) * unit
 
 
