@@ -21,7 +21,7 @@ from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import into_training
 
-MOST_TERMS, MOST_MODULES = 12, 8
+MOST_TERMS, MOST_MODULES, MOST_LINES = 12, 8, 4
 ASIDE = 0.01  # of a parameter's size
 SEEN = 1e-4  # relative: a term that moves less is rounded
 
@@ -66,12 +66,9 @@ def measure_reach(forward: Callable[[], tuple[Heard, Terms]], model: nn.Module) 
         without = [each for each in found if each.module == module and each.gradient is None]
         if 0 < len(without) < len(values):
             moved = _moved(forward, held, values)
-            lines = _cuts(forward, held) if any(moved.get(each.term) for each in without) else ()
-            cut = ", ".join(lines[:2])
+            cuts = {term: _cut(forward, held, term) for term in moved if any(each.term == term for each in without)}
             found = [
-                replace(each, moved=moved.get(each.term, 0.0), cut=cut if moved.get(each.term) else "")
-                if each in without
-                else each
+                replace(each, moved=moved.get(each.term, 0.0), cut=cuts.get(each.term, "")) if each in without else each
                 for each in found
             ]
     return Influence(tuple(found))
@@ -122,19 +119,33 @@ def _moved(
     }
 
 
-def _cuts(forward: Callable[[], tuple[Heard, Terms]], held: Sequence[Tensor]) -> tuple[str, ...]:
-    """The lines that detach something that these parameters have made."""
-    ids, lines = {id(p) for p in held}, dict[str, None]()
-
-    class Detaching(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            source = args[0] if args else None
-            if getattr(func, "__name__", "") in ("detach", "detach_") and isinstance(source, Tensor):
-                made_of = {id(getattr(node, "variable", None)) for node in graph_nodes(source)}
-                if ids & made_of:
-                    lines.setdefault(users_line(sys._getframe(1)))
-            return func(*args, **(kwargs or {}))
-
-    with Detaching():
+def _cut(forward: Callable[[], tuple[Heard, Terms]], held: Sequence[Tensor], term: str) -> str:
+    """The line that detaches what these parameters have made, and without which the term's gradient gets to them."""
+    seen = _Detaching(held)
+    with seen:
         forward()
-    return tuple(line for line in lines if line)
+    for line in [line for line in seen.lines if line][:MOST_LINES]:
+        with _Detaching(held, undone=line), users_code():
+            value = _reported(forward()).get(term)
+            found = torch.autograd.grad(value, list(held), allow_unused=True) if value is not None else ()
+        if any(gradient is not None for gradient in found):
+            return line
+    return ""
+
+
+class _Detaching(TorchFunctionMode):
+    """Notes the lines that detach what some parameters have made; that of ``undone`` does not."""
+
+    def __init__(self, held: Sequence[Tensor], undone: str = "") -> None:
+        super().__init__()
+        self.ids, self.undone, self.lines = {id(p) for p in held}, undone, dict[str, None]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        source = args[0] if args else None
+        if getattr(func, "__name__", "") == "detach" and isinstance(source, Tensor) and source.requires_grad:
+            line = users_line(sys._getframe(1))
+            if line and line == self.undone:
+                return source
+            if self.ids & {id(getattr(node, "variable", None)) for node in graph_nodes(source)}:
+                self.lines.setdefault(line)
+        return func(*args, **(kwargs or {}))
