@@ -55,6 +55,27 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
             weight=0.95 if found else 0.7,
         )
+    yield from _nearer(evidence)
+
+
+def _nearer(evidence: Evidence) -> Iterator[Cause]:
+    """No rate learns in so many steps, and with another one the run is left with half of its way, or less."""
+    tried = [each for each in evidence.attempts if each.trial.kind == "learning rate" and each.trial.was]
+    helps = [each for each in tried if evidence.helps(each)]
+    if not helps or any(each.passed for each in evidence.attempts):
+        return
+    best = min(helps, key=lambda each: min(filter(math.isfinite, each.curve)))
+    was, value = best.trial.was or 0.0, best.trial.value or 0.0
+    yield Cause(
+        "lr-high" if value < was else "lr-low",
+        evidence.groups[0].where if evidence.groups else "the optimizer",
+        f"comes to {number(min(filter(math.isfinite, best.curve)))} in {len(best.curve)} steps with a learning rate of "
+        f"{value:.3g} instead of {was:.3g}; {_shape(evidence)}",
+        f"set lr={value:.3g}",
+        "shown",
+        {"lr": was, "works": value},
+        weight=0.95 if not 1 / UNUSUAL < was / usual_rate(evidence.groups) < UNUSUAL else 0.7,
+    )
 
 
 def diverges(evidence: Evidence) -> Iterator[Cause]:
