@@ -18,6 +18,7 @@ from pytest_overfit.judge.forecast import of_limit, round_steps
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 UNUSUAL = 30.0  # times more or less
+SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
 
@@ -38,6 +39,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
         return
+    bad = evidence.record.non_finite
     for attempt in evidence.attempts:
         was, value = attempt.trial.was, attempt.trial.value
         if attempt.trial.kind != "learning rate" or not attempt.passed or not was or not value:
@@ -53,7 +55,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             f"set lr={value:.3g}",
             "observed" if around else "proven",
             {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
-            weight=0.95 if found else 0.7,
+            weight=(0.95 if bad is None or bad.step <= 1 else SYMPTOMS) if found else 0.7,
         )
     yield from _nearer(evidence)
 

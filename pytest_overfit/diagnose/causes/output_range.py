@@ -12,6 +12,7 @@ from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed, wi
 from pytest_overfit.diagnose.queries import best_of, predictions
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.forecast import forecast
 
 RANGES = {
     "Sigmoid": (0.0, 1.0),
@@ -136,11 +137,14 @@ def too_small(evidence: Evidence) -> Iterator[Cause]:
     books = [
         m
         for m in evidence.updates
-        if len(m.shape) == 2 and m.shape[0] == 1 < m.shape[1] and kinds.get(m.name.rpartition(".")[0], "") != "Linear"
+        if m.gradient is not None
+        and len(m.shape) == 2
+        and m.shape[0] == 1 < m.shape[1]
+        and kinds.get(m.name.rpartition(".")[0], "") != "Linear"
     ]
     tiny = narrow is not None and _width(narrow) <= 2 and outputs > _width(narrow)
-    if not reachable or not (tiny or books) or floor is None:
-        return
+    if not reachable or not (tiny or books) or floor is None or forecast(evidence.objective, limit or 0.0) is not None:
+        return  # or it still falls
     width = _width(narrow) if tiny and narrow else 1
     where = f"module {narrow.name}" if tiny and narrow else books[0].name
     yield Cause(
