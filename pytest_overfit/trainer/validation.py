@@ -210,7 +210,8 @@ def _read_randomness(data: Section, notes: list[str], *, own: bool) -> list[str]
     if own:
         notes += [note for common in commons for note in randomness.trainer_notes(common)]
     read = randomness.trainer_sentences if own else randomness.sentences
-    return [text for common in commons for text in read(common)]
+    told = [text for common in commons for text in read(common)]
+    return told + [text for common in commons if own and (text := randomness.all_at_once(common))]
 
 
 def _read_workers(top: Section, data: Section) -> int:

@@ -61,13 +61,18 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _nearer(evidence: Evidence) -> Iterator[Cause]:
-    """No rate learns in so many steps, and with another one the run is left with half of its way, or less."""
+    """No rate learns in so many steps; with a usual one in place of one that nobody would take half the way is done."""
+    limit, usual = evidence.limit_of_objective(), usual_rate(evidence.groups)
     tried = [each for each in evidence.attempts if each.trial.kind == "learning rate" and each.trial.was]
     helps = [each for each in tried if evidence.helps(each)]
-    if not helps or any(each.passed for each in evidence.attempts):
+    if not helps or limit is None or any(each.passed for each in evidence.attempts):
         return
     best = min(helps, key=lambda each: min(filter(math.isfinite, each.curve)))
     was, value = best.trial.was or 0.0, best.trial.value or 0.0
+    ran = min(filter(math.isfinite, evidence.objective), default=0.0)
+    if 1 / UNUSUAL < was / usual < UNUSUAL or not 1 / UNUSUAL < value / usual < UNUSUAL or ran <= limit:
+        return
+    bad = evidence.record.non_finite
     yield Cause(
         "lr-high" if value < was else "lr-low",
         evidence.groups[0].where if evidence.groups else "the optimizer",
@@ -76,7 +81,7 @@ def _nearer(evidence: Evidence) -> Iterator[Cause]:
         f"set lr={value:.3g}",
         "shown",
         {"lr": was, "works": value},
-        weight=0.95 if not 1 / UNUSUAL < was / usual_rate(evidence.groups) < UNUSUAL else 0.7,
+        weight=0.95 if bad is None or bad.step <= 1 else SYMPTOMS,
     )
 
 
