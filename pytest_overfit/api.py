@@ -15,6 +15,7 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.inspector import RunInspector
 from pytest_overfit.diagnose.lines_to_change import with_lines
 from pytest_overfit.diagnose.rank import find_causes
+from pytest_overfit.diagnose.reached_modules import Influence
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
@@ -305,8 +306,15 @@ def judged(
         if record.stop == "hung":
             found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)
+    seen = None if evidence is None else evidence.fact(Influence)
     return OverfitResult(
-        record, findings, causes=causes, evidence=evidence, not_asked=questions.not_asked, answers=told
+        record,
+        findings,
+        causes=causes,
+        evidence=evidence,
+        not_asked=questions.not_asked,
+        answers=told,
+        influence=() if seen is None else seen.reaches,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pytest_overfit.diagnose.answers import Answer
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.reached_modules import Reach
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import NotAsked, not_asked_lines
 from pytest_overfit.judge.finding import Finding
@@ -35,6 +36,7 @@ class OverfitResult:
         evidence: the numbers that the causes rest on; None where nothing was diagnosed.
         not_asked: questions of the diagnosis that have no answer, and why.
         answers: what was asked of the run, and what it answered; of several seeds the one that did worst.
+        influence: which module each term of the loss reaches, and which it reads without a gradient.
     """
 
     record: RunRecord
@@ -44,6 +46,7 @@ class OverfitResult:
     evidence: Evidence | None = None
     not_asked: tuple[NotAsked, ...] = ()
     answers: tuple[Answer, ...] = ()
+    influence: tuple[Reach, ...] = ()
 
     @property
     def passed(self) -> bool:

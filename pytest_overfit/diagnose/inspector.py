@@ -25,6 +25,7 @@ from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
+from pytest_overfit.diagnose.questions.term_reach import reach_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
 from pytest_overfit.diagnose.step_trace import Counts, Group, Leaf, ParameterUpdate, Step
 from pytest_overfit.diagnose.trials.candidates import make_trials
@@ -135,7 +136,12 @@ class RunInspector:
                 lambda: compare_with_declared(context, frozen=bool(self.criteria.frozen)),
                 otherwise=None,
             )
-            self.moves = (*self.moves, declared)
+            question = "which modules each term reaches"
+            self.moves = (
+                *self.moves,
+                declared,
+                self.questions.ask(question, lambda: reach_of(context), otherwise=None),
+            )
 
         # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.
         self._aside(context, look, seconds, optimizers=not finite or context.step is not None)

@@ -95,6 +95,22 @@ def trainer_sentences(common: Section) -> list[str]:
     return found
 
 
+def all_at_once(common: Section) -> str:
+    """What keeps the sample of such a trainer the same, as options to paste; empty where nothing makes it change.
+
+    Example:
+        >>> all_at_once(Section({"fix_img_num": -1, "img_nums": [2, 24]}, "data.train.common_config", []))
+        'all at once: --overfit-set data.train.common_config.fix_img_num=2'
+    """
+    told = trainer_sentences(common)
+    values = {"fix_img_num": "2"} if any("fix_img_num" in text for text in told) else {}
+    values |= {"rescale_aug": "false"} if any("rescale_aug is" in text for text in told) else {}
+    values |= {"training": "false"} if any(f"{common.path('training')} to false" in text for text in told) else {}
+    values |= {name: "false" for name in _MAY_DRAW if told and as_switch(common.get(name)) is True}
+    pasted = " ".join(f"--overfit-set {common.path(name)}={value}" for name, value in values.items())
+    return f"all at once: {pasted}" if pasted else ""
+
+
 def trainer_notes(common: Section) -> list[str]:
     """One note on the switches by which such classes may draw at random, or not: two draws of a batch are compared.
 

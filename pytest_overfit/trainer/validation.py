@@ -87,7 +87,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         gradient_clip=_read_clip(optim.section("gradient_clip")),
         lr_schedule=_read_schedule(optim.section("options"), "lr", notes),
         weight_decay_schedule=_read_schedule(optim.section("options"), "weight_decay", notes),
-        logging=_read_logging(top.section("logging"), path.parent),
+        logging=_read_logging(top.section("logging"), Path() if trainer_section.names_a_class(data) else path.parent),
         overfit=overfit,
         import_roots=overfit.import_roots or find_import_roots(path.parent, tree.values),
         checkpoint=trainer_section.read_checkpoint(top, overfit, path.parent, problems),
@@ -211,7 +211,8 @@ def _read_randomness(data: Section, notes: list[str], *, own: bool) -> list[str]
     if own:
         notes += [note for common in commons for note in randomness.trainer_notes(common)]
     read = randomness.trainer_sentences if own else randomness.sentences
-    return [text for common in commons for text in read(common)]
+    told = [text for common in commons for text in read(common)]
+    return told + [text for common in commons if own and (text := randomness.all_at_once(common))]
 
 
 def _read_workers(top: Section, data: Section) -> int:
@@ -289,9 +290,10 @@ def _read_schedule(options: Section, name: str, notes: list[str]) -> Mapping[str
 
 
 def _read_logging(section: Section, folder: Path) -> LoggingConfig:
+    """A trainer's log folder lies below where it is started, any other beside its config."""
     keys = section.section("scalar_keys_to_log")
     return LoggingConfig(
-        log_dir=section.file("log_dir", folder),
+        log_dir=section.file("log_dir", folder.absolute()),
         log_freq=section.number("log_freq", 1, at_least=1, whole=True),
         log_visuals=section.switch("log_visuals", False),
         scalar_keys={

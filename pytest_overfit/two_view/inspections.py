@@ -202,7 +202,7 @@ def _inspect_views(data: TrainerData) -> str:
         raise PairError(DUMMY, where=f"{data.where}, the first batch", allowed="a pair that was loaded")
     arrays = [batch[key][0].float().cpu().numpy() for key in keys]
     report = check_views([CheckedView(f"view {i}", *view) for i, view in enumerate(zip(*arrays, strict=True))])
-    causes, not_asked = causes_of_source(data.section, batch)
+    causes, not_asked = causes_of_source(data.compared)
     if causes:
         first = causes[0]
         raise PairError(

@@ -30,7 +30,7 @@ def _add_create(verbs: Any) -> None:
     create = verbs.add_parser("create", help="cut one pair out of a source", allow_abbrev=False)
     create.add_argument("--source-root", type=Path, help=f"folder of the scenes (default: {_DEFAULT_SOURCE})")
     create.add_argument("--source-seg-root", type=Path, help="folder of the masks (default: SOURCE_ROOT + '_seg')")
-    create.add_argument("--source-npz", type=Path, help="index of the source (default: SOURCE_ROOT/train.npz)")
+    create.add_argument("--source-npz", type=Path, help="its index, also below SOURCE_ROOT (default: train.npz)")
     create.add_argument("--output-root", type=Path, default=Path("single_pair_data"), help="default: %(default)s")
     create.add_argument("--pair-index", type=int, default=0, help="which pair of the index (default: %(default)s)")
     create.add_argument(
@@ -120,10 +120,11 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
     from pytest_overfit.two_view.pair.create import create_pair
 
     root = options.source_root or Path(_DEFAULT_SOURCE)
+    index = options.source_npz or Path("train.npz")
     return create_pair(
         root,
         options.source_seg_root or root.with_name(f"{root.name}_seg"),
-        options.source_npz or root / "train.npz",
+        index if options.source_npz and index.exists() else root / index,
         options.output_root,
         pair_index=options.pair_index,
         overwrite=options.overwrite,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,10 @@ def look_at_source(section: Mapping[str, Any], batch: Mapping[str, Any]) -> Sour
     )
 
 
-def causes_of_source(
-    section: Mapping[str, Any], batch: Mapping[str, Any]
-) -> tuple[tuple[Cause, ...], tuple[NotAsked, ...]]:
+def causes_of_source(look: Callable[[], SourceSeen | None]) -> tuple[tuple[Cause, ...], tuple[NotAsked, ...]]:
     """What is certainly wrong with a batch, by its files; and what of that could not be asked."""
     questions = Questions()
-    seen = questions.ask(ASKED, lambda: look_at_source(section, batch), otherwise=None)
+    seen = questions.ask(ASKED, look, otherwise=None)
     return () if seen is None else tuple(_causes(seen)), tuple(questions.not_asked)
 
 

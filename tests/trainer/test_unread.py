@@ -199,6 +199,8 @@ def test_a_trainer_that_rescales_at_random_is_random(tmp_path: Path) -> None:
     config = load(tmp_path, text)
     assert config.randomness == (
         "data.train.common_config.rescale_aug is true: images are rescaled by a random factor; set it to false",
+        "all at once: --overfit-set data.train.common_config.rescale_aug=false "
+        "--overfit-set data.train.common_config.get_nearby=false",
     )
     assert config.notes == ("data.train.common_config: get_nearby may draw at random; set it to false",)
 

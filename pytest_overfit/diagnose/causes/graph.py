@@ -210,7 +210,9 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 - **Evidence**: shown, certain: parameters of modules that ran, outside of the graph of the loss; the call that cuts it.
   Or an `argmax` in the model, behind whose probabilities no term that answers to a target has a gradient. Or a module
   along whose weights the outputs slope otherwise, by finite differences, than its gradient says: at the start and at
-  the end, where no argmax, no straight-through estimator and no backward of one's own is in the model.
+  the end, where no argmax, no straight-through estimator, no cut between the rounds of a refinement and no backward of
+  one's own is in the model. Or a term that moves with the weights of a module, and whose gradient never gets there
+  while that of others does: certain where the term has a limit of its own.
 - **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `frozen=["trunk.*"]`.
 
 ### loss-detached

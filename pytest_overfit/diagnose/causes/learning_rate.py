@@ -18,6 +18,7 @@ from pytest_overfit.judge.forecast import of_limit, round_steps
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 UNUSUAL = 30.0  # times more or less
+SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
 
@@ -38,6 +39,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             weight=0.95,
         )
         return
+    bad = evidence.record.non_finite
     for attempt in evidence.attempts:
         was, value = attempt.trial.was, attempt.trial.value
         if attempt.trial.kind != "learning rate" or not attempt.passed or not was or not value:
@@ -53,8 +55,34 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             f"set lr={value:.3g}",
             "observed" if around else "proven",
             {"lr": was, "works": value, "steps": float(attempt.passed_at or 0)},
-            weight=0.95 if found else 0.7,
+            weight=(0.95 if bad is None or bad.step <= 1 else SYMPTOMS) if found else 0.7,
         )
+    yield from _nearer(evidence)
+
+
+def _nearer(evidence: Evidence) -> Iterator[Cause]:
+    """No rate learns in so many steps; with a usual one in place of one that nobody would take half the way is done."""
+    limit, usual = evidence.limit_of_objective(), usual_rate(evidence.groups)
+    tried = [each for each in evidence.attempts if each.trial.kind == "learning rate" and each.trial.was]
+    helps = [each for each in tried if evidence.helps(each)]
+    if not helps or limit is None or any(each.passed for each in evidence.attempts):
+        return
+    best = min(helps, key=lambda each: min(filter(math.isfinite, each.curve)))
+    was, value = best.trial.was or 0.0, best.trial.value or 0.0
+    ran = min(filter(math.isfinite, evidence.objective), default=0.0)
+    if 1 / UNUSUAL < was / usual < UNUSUAL or not 1 / UNUSUAL < value / usual < UNUSUAL or ran <= limit:
+        return
+    bad = evidence.record.non_finite
+    yield Cause(
+        "lr-high" if value < was else "lr-low",
+        evidence.groups[0].where if evidence.groups else "the optimizer",
+        f"comes to {number(min(filter(math.isfinite, best.curve)))} in {len(best.curve)} steps with a learning rate of "
+        f"{value:.3g} instead of {was:.3g}; {_shape(evidence)}",
+        f"set lr={value:.3g}",
+        "shown",
+        {"lr": was, "works": value},
+        weight=0.95 if bad is None or bad.step <= 1 else SYMPTOMS,
+    )
 
 
 def diverges(evidence: Evidence) -> Iterator[Cause]:

@@ -11,6 +11,7 @@ from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.movement import Moves
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
+from pytest_overfit.diagnose.reached_modules import Influence
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.gradients import shifts_nothing, waiting_of
@@ -111,6 +112,29 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
         evidence={"first": first[1], "last": last[1]},
         weight=0.89,
     )
+
+
+def cut_from_term(evidence: Evidence) -> Iterator[Cause]:
+    """A term reads a module that learns, and has no gradient for it: that of other terms alone reaches it."""
+    seen = evidence.fact(Influence)
+    limited = {evidence.record.terms.get(name) for name in evidence.limits}
+    reads = [each for each in seen.reaches if each.gradient is None and each.moved] if seen is not None else []
+    for each in sorted(reads, key=lambda each: each.term not in limited):
+        others = [one.term for one in seen.reaches if one.module == each.module and one.gradient] if seen else []
+        if not others or is_declared(f"{each.module}.", evidence):
+            continue
+        yield Cause(
+            "no-gradient",
+            f"term {each.term}, module {each.module}",
+            f"{each.term} moves by {each.moved:.1%} where the weights of {each.module} move by 1 %, and no gradient of "
+            f"it gets there: {each.module} learns from {shorten(others)} alone",
+            (f"leave out .detach() in {each.cut}" if each.cut else f"look between {each.module} and {each.term} for "
+             ".detach(), no_grad() or numpy") + f'; where it is meant, allow=["no-gradient:*{each.term}*"]',
+            evidence={"moved": each.moved or 0.0},
+            certain=each.term in limited,
+            weight=0.93 if each.term in limited else 0.6,
+        )  # fmt: skip
+        return
 
 
 def held_rows(evidence: Evidence) -> Iterator[Cause]:
@@ -216,7 +240,7 @@ def _is_adapted(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, not_followed, held_rows, vanishes, frozen_terms, too_much_frozen),
+    rules=(nothing_arrives, cut_from_term, not_followed, held_rows, vanishes, frozen_terms, too_much_frozen),
     docs="""
 ### zero-gradient
 

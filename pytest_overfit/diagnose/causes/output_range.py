@@ -12,6 +12,7 @@ from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed, wi
 from pytest_overfit.diagnose.queries import best_of, predictions
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.forecast import forecast
 
 RANGES = {
     "Sigmoid": (0.0, 1.0),
@@ -23,6 +24,7 @@ RANGES = {
     "Exp": (0.0, math.inf),
     "Abs": (0.0, math.inf),
 }
+ALL = 0.99  # of an output: what stands at its bound
 Interval = tuple[float, float]
 COMPARING = ("difference", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
@@ -79,7 +81,9 @@ def _squasher(evidence: Evidence, output: Output) -> tuple[Op, Squashed] | None:
     """A tanh or sigmoid in the trained model that makes such an output, and is at its bounds."""
     ops = with_fact(evidence.probed.ops, Squashed)
     made = (pair for pair in ops if pair[0].name in ("tanh", "sigmoid") and pair[0].region != LOSS)
-    return next((pair for pair in made if pair[1].bound > 0 and pair[0].shapes[-1] == output.shape), None)
+    return next(
+        (pair for pair in made if pair[1].bound > 0 and math.prod(pair[0].shapes[-1]) == math.prod(output.shape)), None
+    )
 
 
 def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) -> Cause | None:
@@ -95,7 +99,7 @@ def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) ->
         f"the loss wants {number(low)} to {number(high)}",
         f"scale the {squashed.name} to the targets, or remove it",
         evidence={"low": low, "high": high},
-        weight=0.85,
+        weight=0.95 if fact.bound > ALL else 0.85,  # that they are all the same comes of it
     )
 
 
@@ -136,11 +140,14 @@ def too_small(evidence: Evidence) -> Iterator[Cause]:
     books = [
         m
         for m in evidence.updates
-        if len(m.shape) == 2 and m.shape[0] == 1 < m.shape[1] and kinds.get(m.name.rpartition(".")[0], "") != "Linear"
+        if m.gradient is not None
+        and len(m.shape) == 2
+        and m.shape[0] == 1 < m.shape[1]
+        and kinds.get(m.name.rpartition(".")[0], "") != "Linear"
     ]
     tiny = narrow is not None and _width(narrow) <= 2 and outputs > _width(narrow)
-    if not reachable or not (tiny or books) or floor is None:
-        return
+    if not reachable or not (tiny or books) or floor is None or forecast(evidence.objective, limit or 0.0) is not None:
+        return  # or it still falls
     width = _width(narrow) if tiny and narrow else 1
     where = f"module {narrow.name}" if tiny and narrow else books[0].name
     yield Cause(

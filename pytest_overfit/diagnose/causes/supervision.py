@@ -175,31 +175,33 @@ def silent_samples(evidence: Evidence) -> Iterator[Cause]:
 
 
 def unread_items(evidence: Evidence) -> Iterator[Cause]:
-    """Of a list of samples, the loss reads an entry of some and not of others."""
+    """Of a list of samples, a term reads some and nothing of others; one term for each of several views is meant."""
     seen = evidence.record.supervision
     if seen is None:
         return
-    named: dict[str, list[str]] = {}
+    items: dict[str, list[str]] = {}
     for key in seen.answers:
         index, _, name = key.partition(".")
         if index.isdecimal() and name:
-            named.setdefault(name, []).append(key)
+            items.setdefault(index, []).append(key)
     terms = [name for name in next(iter(seen.answers.values()), {}) if name != "objective"] or ["objective"]
-    for name, keys in named.items():
-        for term in terms:
-            unread = [key for key in keys if not seen.answers[key].get(term)]
-            if len(keys) > 1 and unread and len(unread) < len(keys) and not _empty(evidence, unread):
-                yield Cause(
-                    "term-missing",
-                    f"{', '.join(unread)} in {term}",
-                    f"{term} answers to {name} of {len(keys) - len(unread)} of {len(keys)} samples: "
-                    f"{', '.join(unread)} can be changed at will",
-                    "sum over the samples: += in place of =, and no return inside the loop",
-                    evidence={"unread": len(unread), "samples": len(keys)},
-                    certain=True,
-                    weight=0.94,
-                )
-                return
+    read = {term: {i for i, keys in items.items() if any(seen.answers[k].get(term) for k in keys)} for term in terms}
+    for term, own in read.items():
+        silent = [index for index in items if index not in own]
+        apart = any(other & set(silent) and not own <= other for other in read.values())
+        names = {key.partition(".")[2] for index in own for key in items[index] if seen.answers[key].get(term)}
+        unread = [key for index in silent for key in items[index] if key.partition(".")[2] in names]
+        if own and unread and not apart and not _empty(evidence, unread):
+            yield Cause(
+                "term-missing",
+                f"{', '.join(unread)} in {term}",
+                f"{term} answers to {len(own)} of {len(items)} samples: {', '.join(unread)} can be changed at will",
+                "sum over the samples: += in place of =, and no return inside the loop",
+                evidence={"unread": len(unread), "samples": len(items)},
+                certain=True,
+                weight=0.94,
+            )
+            return
 
 
 def _empty(evidence: Evidence, keys: list[str]) -> bool:

@@ -61,9 +61,7 @@ class StepGraph:
         self.found: dict[int, _Found] = {}
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them
-        self.estimates = (
-            False  # whether a straight-through estimator, or a choice within the model, was seen in the run
-        )
+        self.estimates = False  # a straight-through estimator, a choice, or a cut between rounds, seen within the model
         self.asked: set[int] = set()  # tensors that a derivative was taken by: inputs, whoever keeps them
         self.clear()
 
@@ -111,6 +109,9 @@ class StepGraph:
             line = users_line(frame)
             place = region if region == LOSS else f"module {region}"
             where = f"{place}, {line}" if line else place
+            # What one line cuts time and again lies between the rounds of a refinement.
+            again = any((each.by, each.where) == (CUTTING[name], where) for each in self.cuttings)
+            self.estimates |= again and region != LOSS
             self.cuttings += [_Cutting(CUTTING[name], where, t, out) for t in tensors]
 
     def _left_torch(self, given: Iterable[Any]) -> None:

@@ -25,6 +25,7 @@ from pytest_overfit.run.call_task import Several
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.phases import TRIAL
 
+FAR = 200.0  # times the usual rate, or less than its part
 Hopeless = Callable[[Sequence[float]], bool]
 
 
@@ -85,7 +86,11 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
 
 
 def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
-    """The changes worth a trial, the likeliest first."""
+    """The changes worth a trial, the likeliest first: a rate that nobody would take before all else."""
+    rate = _rate(evidence)
+    far = rate > 0 and not 1 / FAR < rate / usual_rate(evidence.groups) < FAR
+    if far:
+        yield from _rates(evidence, far=True)
     if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
         yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)
     elif context.clip.groups:
@@ -107,7 +112,8 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     yield from _data(context, evidence)
     if suspicious := _weights_suspicious(evidence):
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
-    yield from _rates(evidence)
+    if not far:
+        yield from _rates(evidence, far=False)
     if not suspicious:
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
 
@@ -178,8 +184,12 @@ def _weights_suspicious(evidence: Evidence) -> bool:
     return alike or dead or wild or nothing or bound
 
 
-def _rates(evidence: Evidence) -> Iterator[Change]:
-    rate = max((max(g.rates) for g in evidence.groups if g.rates), default=0.0)
+def _rate(evidence: Evidence) -> float:
+    return max((max(g.rates) for g in evidence.groups if g.rates), default=0.0)
+
+
+def _rates(evidence: Evidence, *, far: bool) -> Iterator[Change]:
+    rate = _rate(evidence)
     if rate == 0:
         if evidence.groups:
             fixed = {g.index: TYPICAL_RATE for g in evidence.groups}
@@ -188,7 +198,6 @@ def _rates(evidence: Evidence) -> Iterator[Change]:
     down, up = (0.1, 0.01, 1e-3), (10.0, 100.0, 1e3)
     order = (*down, *up[:1]) if unsteady(evidence.objective) else (*up, *down[:1])
     usual = usual_rate(evidence.groups)
-    far = not 1 / 300 < rate / usual < 300
     for factor in (usual / rate, *(f * usual / rate for f in (10.0, 0.1)), *order) if far else order:
         yield Change(Trial("learning rate", rate, rate * factor), applied=changes.rate(factor))
 

@@ -74,6 +74,14 @@ class RunView:
         return self.document.result.answers if self.document.result else ()
 
     @property
+    def influence(self) -> Mapping[str, Mapping[str, str]]:
+        """A row per term of the loss, a cell per module that learns."""
+        rows: dict[str, dict[str, str]] = {}
+        for reach in self.document.result.influence if self.document.result else ():
+            rows.setdefault(reach.term, {})[reach.module] = reach.text
+        return rows
+
+    @property
     def not_asked(self) -> tuple[NotAsked, ...]:
         return self.document.result.not_asked if self.document.result else ()
 

@@ -20,6 +20,7 @@ from pytest_overfit.trainer.instantiate import find_target, instantiate
 from pytest_overfit.trainer.process_group import alone
 from pytest_overfit.two_view.data.opencv_exr import exr_heard
 from pytest_overfit.two_view.data.prepare import prepare_batch
+from pytest_overfit.two_view.diagnose.source_views import SourceSeen
 
 EPOCH_SEEDS = 100  # between the seeds of two epochs, as in the trainers of this family
 PER_EPOCH = 2  # batches that are looked at
@@ -44,6 +45,7 @@ class TrainerData:
         self.section = config.trainer.split(split)
         self._source: Any = None
         self._drawn: dict[int, list[Batch]] = {}
+        self._compared: list[SourceSeen | None] = []
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self.draw(0)
@@ -75,6 +77,14 @@ class TrainerData:
                 hint="does drop_last, a limit or an empty split leave nothing?",
             )
         return [freeze_batch(batch, torch.device("cpu")) for batch in self._drawn[epoch]]
+
+    def compared(self) -> SourceSeen | None:
+        """The first batch beside its files; None where they are of another layout. Looked at once."""
+        from pytest_overfit.two_view.source_files import look_at_source
+
+        if not self._compared:
+            self._compared.append(look_at_source(self.section, self.draw(0)[0]))
+        return self._compared[0]
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch as the model gets it: by ``overfit.prepare_batch``, or doubled and normalised by us.
@@ -143,12 +153,7 @@ def draw_sample(data: TrainerData) -> Sample:
             randomness = _explained(first, other, data)
             break
     notes = tuple(_accumulation(first, data.config))
-    from pytest_overfit.two_view.source_files import look_at_source
-
-    return Sample(
-        data.prepared(first), None, changed, randomness, notes, draws=1 + len(others),
-        look=lambda: look_at_source(data.section, first),
-    )  # fmt: skip
+    return Sample(data.prepared(first), None, changed, randomness, notes, draws=1 + len(others), look=data.compared)
 
 
 def _explained(first: Batch, other: Batch, data: TrainerData) -> tuple[str, ...]:

@@ -64,13 +64,18 @@ def encoding_compared(task: Any) -> EncodingCompared | None:
         def cost(encoded: Tensor) -> float:
             return float(scalar_terms(loss(_with_pose(predictions, encoded.to(pose)), batch))[term])
 
-        right = cost(true)
+        right, spread = cost(true), (_spread(true), _spread(pose.double()))
         if not right > FAR:
-            return EncodingCompared(term, right, right)
+            return EncodingCompared(term, right, right, (), *spread)
         rotation = batch["extrinsics"][..., :3, :3].double()
         costs = {changes: cost(encoded) for changes, encoded in _encodings(true, rotation)}
     best = min(costs, key=lambda changes: (round(costs[changes], 6), len(changes)))
-    return EncodingCompared(term, right, costs[best], best)
+    return EncodingCompared(term, right, costs[best], best, *spread)
+
+
+def _spread(encoded: Tensor) -> float:
+    """The largest difference of a frame's encoding from that of the first frame."""
+    return float((encoded - encoded[:, :1]).abs().max())
 
 
 def _with_pose(predictions: Mapping[str, Any], encoded: Tensor) -> dict[str, Any]:

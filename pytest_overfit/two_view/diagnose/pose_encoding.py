@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.two_view.diagnose.words import SURE, plain_number
 
+SAME = 1e-5  # of how far cameras lie apart: predictions that do by less are one
 FAR, NEAR, TIMES = 1e-3, 1e-3, 100.0  # of a term: what the true cameras cost, what others cost, and how many times less
 
 
@@ -16,13 +18,31 @@ FAR, NEAR, TIMES = 1e-3, 1e-3, 100.0  # of a term: what the true cameras cost, w
 class EncodingCompared:
     """What the camera's `term` costs if the true cameras are predicted, in `absT_quaR_FoV` and in the cheapest other.
 
-    `changes` are how that differs; empty where the true cameras are the cheapest, or nothing else is cheap.
+    `changes` are how that differs; empty where the true cameras are the cheapest, or nothing else is cheap. `apart` is
+    how far the true encodings of the frames lie apart, `told` how far the predicted ones do.
     """
 
     term: str
     right: float
     best: float
     changes: tuple[str, ...] = ()
+    apart: float = 0.0
+    told: float = math.inf
+
+
+def one_pose_for_all(evidence: Evidence) -> Iterator[Cause]:
+    """The frames have different cameras, and the trained model gives them one."""
+    seen = evidence.fact(EncodingCompared)
+    if seen is None or seen.apart < FAR or seen.told > SAME * seen.apart:
+        return
+    yield Cause(
+        "constant-output", "output pose_enc",
+        f"pose_enc is the same in all frames (they differ by {plain_number(seen.told)}), and their cameras differ by "
+        f"{plain_number(seen.apart)}",
+        "give the camera's head the token of each frame: look for [:, :1], expand, repeat or mean over the frames on "
+        "the way to pose_enc",
+        "shown", {"apart": seen.apart, "told": seen.told}, certain=True, weight=0.92,
+    )  # fmt: skip
 
 
 def another_encoding(evidence: Evidence) -> Iterator[Cause]:

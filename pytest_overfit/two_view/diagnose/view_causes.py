@@ -9,7 +9,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.two_view.diagnose import depth_maps, predicted_depth, view_agreement
-from pytest_overfit.two_view.diagnose.pose_encoding import EncodingCompared, another_encoding
+from pytest_overfit.two_view.diagnose.pose_encoding import EncodingCompared, another_encoding, one_pose_for_all
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ batch = two_views()
 FAMILY = Family(
     group="two-view",
     order=190,
-    rules=(of_views, another_encoding),
+    rules=(of_views, another_encoding, one_pose_for_all),
     questions=QUESTIONS,
     lead=LEAD,
     docs="""

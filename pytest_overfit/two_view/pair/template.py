@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import os
 import re
@@ -14,6 +16,7 @@ from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.untrusted.files import read_regular
 
 MOST_BYTES = 2**20
+CLASS = "data.datasets.aerial_megadepth.AerialMegaDepthDataset"  # where the repository does not say otherwise
 DEFAULTS = "default_dataset.yaml"  # what a VGGT-style trainer keeps beside its configs
 
 
@@ -34,7 +37,7 @@ def config_text(pair: PairFiles, folder: Path, *, style: str = "own") -> str:
     if style == "vggt":  # a trainer opens relative paths from wherever it was started
         root = pair.root.absolute().as_posix()
         listed = f"defaults:\n  - {DEFAULTS}\n\n" if (folder / DEFAULTS).is_file() else ""
-        template = template.replace("@DEFAULTS@", listed)
+        template = template.replace("@DEFAULTS@", listed).replace(CLASS, _data_class(folder))
     below = "." if root == "." else root.rstrip("/")
     values = {
         "@ROOT@": root,
@@ -45,6 +48,20 @@ def config_text(pair: PairFiles, folder: Path, *, style: str = "own") -> str:
     for mark, path in values.items():
         template = template.replace(mark, path if re.fullmatch(r"[./\w][./\w-]*", path) else json.dumps(path))
     return template.replace("@SKY@", "true" if all(view.mask for view in pair.views) else "false")
+
+
+def _data_class(folder: Path) -> str:
+    """The class of the trainer's repository around ``folder`` that reads such pairs: by what it is built with."""
+    near = [folder.absolute(), *folder.absolute().parents[:3]]
+    homes = (home / "data" / "datasets" for at in near for home in (at, at / "training"))
+    for file in (file for home in homes for file in sorted(home.glob("*.py"))):
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for each in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+                names = {a.arg for node in ast.walk(each) if isinstance(node, ast.arguments) for a in node.args}
+                if {"ROOT", "split_file", "segmentation_root"} <= names:
+                    return f"data.datasets.{file.stem}.{each.name}"
+    return CLASS
 
 
 def write_config(pair: PairFiles, path: Path, *, overwrite: bool = False, style: str = "own") -> bool:

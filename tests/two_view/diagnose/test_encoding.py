@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
-from pytest_overfit.two_view.diagnose.pose_encoding import another_encoding
+from pytest_overfit.two_view.diagnose.pose_encoding import another_encoding, one_pose_for_all
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.two_view.diagnose.scenes import town
 
@@ -19,12 +19,14 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Head(nn.Module):
+    step = 0.0  # between the poses of two frames
+
     def forward(self, images: Tensor) -> dict[str, Any]:
-        pose = torch.zeros(*images.shape[:2], 9)
+        pose = torch.zeros(*images.shape[:2], 9) + self.step * torch.arange(images.shape[1])[:, None]
         return {"pose_enc": pose, "pose_enc_list": [pose, pose]}
 
 
-def compared(encode: Encode, weight: float = 1.0) -> Any:
+def compared(encode: Encode, weight: float = 1.0, step: float = 0.0) -> Any:
     """What is found where the targets of a loss are encoded so."""
     batch = town()
 
@@ -35,6 +37,7 @@ def compared(encode: Encode, weight: float = 1.0) -> Any:
         return {"objective": weight * camera, "loss_camera": weight * camera}
 
     model = Head()
+    model.step = step
     task = SimpleNamespace(
         batch=batch, loss=loss, model=model, predictor=model, predict=lambda given: model(given["images"])
     )
@@ -82,3 +85,11 @@ def test_two_changes_at_once_are_named() -> None:
     scale = torch.tensor([1.0] * 7 + [180 / torch.pi] * 2)
     found = named(compared(lambda p: (p * scale)[..., [0, 1, 2, 6, 3, 4, 5, 7, 8]]))
     assert "scalar first and the field of view is in degrees" in found[0]
+
+
+@pytest.mark.parametrize(("step", "ids"), [(0.0, ["constant-output"]), (1e-3, [])])
+def test_one_pose_for_all_frames_is_named(step: float, ids: list[str]) -> None:
+    """The true cameras differ; a model that tells the frames apart, however little, is left alone."""
+    seen = compared(lambda pose: pose, step=step)
+    found = one_pose_for_all(SimpleNamespace(fact=lambda kind: seen))  # type: ignore[arg-type]
+    assert [cause.id for cause in found] == ids
