@@ -72,12 +72,12 @@ def report(problems: Sequence[tuple[str, Problem]]) -> ConfigError:
 def _as_meant(file: str, problem: Problem) -> list[str]:
     """The line of a misspelt key as it was probably meant, to be pasted."""
     meant, key = re.fullmatch(r"did you mean (\w+)\?", problem.hint), problem.key.rpartition(".")[2]
+    if meant is None or not key.isidentifier():  # of a file that is none, say
+        return []
     try:
         text = Path(file).read_text(encoding="utf-8")
-        number = plain_yaml.key_lines(text).get(problem.key)
-    except (OSError, ValueError, RecursionError):
-        return []
-    if meant is None or number is None:
+        number = plain_yaml.key_lines(text)[problem.key]
+    except (OSError, ValueError, KeyError, RecursionError):
         return []
     line = re.sub(rf"\b{re.escape(key)}\b", meant[1], text.splitlines()[number - 1], count=1)
     return [f"  change: {file}:{number}: {line.strip()}"]
