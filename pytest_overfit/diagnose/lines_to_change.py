@@ -26,19 +26,6 @@ from pytest_overfit.diagnose.source_lines import (
 Rule = Callable[[Cause, Evidence, Asked], str]
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 PLACE = re.compile(r"[^\s:,]+\.py:\d+")
-PASTED = re.compile(
-    r"(--overfit-\S|pytest-overfit \w|\S+\.py:\d+: \S|[a-z_]+=(?:\S+|\[[^]]*\]|lambda p: \S.*)$)"
-)  # an option, a command, a line of a file, a keyword
-
-
-def is_line(text: str) -> bool:
-    """Whether what to change can be pasted as it stands.
-
-    Example:
-        >>> is_line("lr=0.01"), is_line("--overfit-set seed_value=1"), is_line("a.py:3: x = 1"), is_line("freeze less")
-        (True, True, True, False)
-    """
-    return PASTED.match(text) is not None
 
 
 def with_lines(causes: Sequence[Cause], evidence: Evidence, asked: Asked) -> tuple[Cause, ...]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 ECHO = "not judged: see "  # the criterion that tells the fault, and its words
+PASTED = re.compile(
+    r"(--overfit-\S|pytest-overfit \w|\S+\.py:\d+: \S|[a-z_]+=(?:\S+|\[[^]]*\]|lambda p: \S.*)$)"
+)  # an option, a command, a line of a file, a keyword
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,13 @@ def number(value: float) -> str:
         ('0.001235', '1.235e+05', 'nan')
     """
     return f"{value:.4g}"
+
+
+def is_line(text: str) -> bool:
+    """Whether what to change can be pasted as it stands.
+
+    Example:
+        >>> is_line("lr=0.01"), is_line("--overfit-set seed_value=1"), is_line("a.py:3: x = 1"), is_line("freeze less")
+        (True, True, True, False)
+    """
+    return PASTED.match(text) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import spoken
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import HINT
-from pytest_overfit.plugin.faults import ends_session, from_users_code, is_skip_of_fixture, line_of, refused_skip
+from pytest_overfit.plugin.faults import ends_session, is_skip_of_fixture, line_of, of_users_code, refused, refused_skip
 from pytest_overfit.plugin.requester import Requester, given, limited_stage, requester_of, turn_of
 from pytest_overfit.plugin.state import STAGES, FileState
 from pytest_overfit.text.failure import HEAD_WIDTH, echo, headline, told
@@ -142,7 +143,7 @@ def _check(
         if isinstance(error, OverfitError) or not isinstance(error, (Exception, pytest.fail.Exception)):
             _report(requester, finding)  # no hook around an item expects a SystemExit or a GeneratorExit
         requester.state.finding = finding
-        raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+        raise of_users_code(error)  # noqa: B904 - this very error, cut short
     faults.held(name)
     _report(requester, finding, causes)
 
@@ -196,8 +197,9 @@ def _needs(file: FileState, name: str) -> Sequence[str]:
 
 def _finding_of(error: BaseException, name: str, allowed: str) -> Finding:
     if isinstance(error, OverfitError):
-        hint = error.hint or NEXT.get(name)
-        return Finding(name, False, error.found, error.allowed or allowed, where=error.where, hint=hint)
+        hint, file = error.hint or NEXT.get(name), Path(error.where or "").name
+        found = f"{error.found}: {file}" if error.found == "no such file" else error.found
+        return Finding(name, False, found, error.allowed or allowed, where=error.where, hint=hint)
     if isinstance(error, pytest.FixtureLookupError):
         asking = error.fixturestack[-1].func.__code__ if error.fixturestack else None
         place = f"{asking.co_filename}:{asking.co_firstlineno}, {asking.co_name}" if asking else None
@@ -205,7 +207,9 @@ def _finding_of(error: BaseException, name: str, allowed: str) -> Finding:
         return Finding(name, False, f"fixture {error.argname!r} not found", "fixtures that exist", place, hint)
     where = line_of(error)
     hint = NEXT[RUN] if where else "look at what the config and the fixtures of conftest.py give; a traceback is above"
-    return Finding(name, False, spoken(error), allowed, where=where, hint=hint)
+    call = refused(error)
+    told = spoken(error) if call is None else f"{call.what}: {spoken(error)}"
+    return Finding(name, False, told, allowed, where=where, hint=(call and call.change) or hint)
 
 
 def _reason(finding: Finding) -> str:

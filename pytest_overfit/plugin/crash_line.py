@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.plugin.config_collector import node_id
+from pytest_overfit.plugin.faults import SHAPES
 from pytest_overfit.plugin.state import FileState, ItemState
 from pytest_overfit.settings.plain_yaml import key_lines, line_of
 from pytest_overfit.text.failure import HEAD_WIDTH, clipped
@@ -27,7 +28,9 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     if not report.failed or crash is None:
         return
     report.overfit_error = str(crash.message).strip()  # type: ignore[attr-defined]
-    first = next(iter(report.overfit_error.splitlines()), "")
+    first, *rest = report.overfit_error.splitlines() or [""]
+    if shapes := next((line.removeprefix(SHAPES) for line in rest if line.startswith(SHAPES)), ""):
+        first = f"{shapes}: {first.partition(': ')[2]}"
     crash.message = clipped(
         next((first.removeprefix(kind) for kind in OURS if first.startswith(kind)), first), HEAD_WIDTH
     )

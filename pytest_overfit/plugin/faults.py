@@ -8,12 +8,17 @@ import unittest
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Mistake
 
+if TYPE_CHECKING:
+    from pytest_overfit.diagnose.refused_call import RefusedCall
+
+SHAPES = "  shapes: "
 SKIPS = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 BETWEEN = frozenset({"pytest_overfit", "_pytest", "pluggy", "torch", "hydra"}) | sys.stdlib_module_names
 
@@ -82,9 +87,46 @@ def refused_skip(error: BaseException, what: str) -> OverfitError | None:
     )
 
 
-def from_users_code(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback from the first frame on that is neither ours nor in between; all of it where there is no such."""
-    return _users_frame(trace) or trace
+def of_users_code(error: BaseException) -> BaseException:
+    """The error with the frames from the first to the last that are neither ours nor in between, and what torch got."""
+    call = refused(error)
+    if call is not None and not getattr(error, "__notes__", ()):
+        change = [f"  change: {call.change}"] if call.change else []
+        # What Python 3.10 does not show.
+        error.__notes__ = [f"{SHAPES}{call.what}", f"  where: {call.where}", *change]  # type: ignore[attr-defined]
+    return error.with_traceback(_users_part(error.__traceback__, refused=call is not None))
+
+
+def refused(error: BaseException) -> RefusedCall | None:
+    """The call of torch that raised, where one did; torch is imported by then."""
+    if "torch" not in sys.modules:
+        return None
+    from pytest_overfit.diagnose.refused_call import refused_call
+
+    return refused_call(error)
+
+
+def _users_part(trace: TracebackType | None, *, refused: bool) -> TracebackType | None:
+    """From the first frame on that is neither ours nor in between, without those of torch behind the last such.
+
+    Where there is no such, all of it; nothing where torch has refused what was passed on for the user.
+    """
+    first = _users_frame(trace)
+    if first is None:
+        return None if refused else trace
+    frames = [first]
+    while (after := frames[-1].tb_next) is not None:
+        frames.append(after)
+    while frames and _room(frames[-1]) == "torch":
+        frames.pop()
+    part: TracebackType | None = None
+    for each in reversed(frames):
+        part = TracebackType(part, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return part
+
+
+def _room(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def line_of(error: BaseException) -> str | None:
@@ -94,6 +136,6 @@ def line_of(error: BaseException) -> str | None:
 
 
 def _users_frame(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+    while trace is not None and _room(trace) in BETWEEN:
         trace = trace.tb_next
     return trace

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.plugin.faults import SKIPS, from_users_code, is_skip_of_fixture, refused_skip
+from pytest_overfit.plugin.faults import SKIPS, is_skip_of_fixture, of_users_code, refused_skip
 from pytest_overfit.plugin.fixtures import NothingGiven, once
 from pytest_overfit.plugin.item_reports import keep_run
 from pytest_overfit.plugin.observers import RunObservers
@@ -91,14 +91,24 @@ def _told(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str
     try:
         return _run(requester, passed, settings)
     except OverfitError as error:
-        told = str(error)
+        told = _with_call(error, passed)
     except SKIPS as error:
         if is_skip_of_fixture(error):
             raise
         told = str(refused_skip(error, "run"))
     except Exception as error:
-        raise error.with_traceback(from_users_code(error.__traceback__))  # noqa: B904 - this very error, cut short
+        raise of_users_code(error)  # noqa: B904 - this very error, cut short
     raise pytest.fail.Exception(told, pytrace=False)
+
+
+def _with_call(error: OverfitError, passed: Mapping[str, Any]) -> str:
+    """What an error says, and which call of the user's it is about; the call as it should read where that is clear."""
+    from pytest_overfit.diagnose.refused_call import line_of_call
+
+    where, line = line_of_call(CALL, passed["model"], passed["batch"])
+    lines = str(error).splitlines()
+    lines[1:1] = [f"  where: {where}"] if where else []
+    return "\n".join([*lines, *([f"  change: {line}"] if line else ())])
 
 
 def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str, Any]) -> OverfitResult:

@@ -17,7 +17,7 @@ from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.text.progress import phase_line, progress_line
 
 REFRESH_SECONDS = 0.2  # between two looks of a terminal's line
-LOG_SECONDS = 10.0  # between two lines of a log, and before the first
+LOG_SECONDS = 30.0  # between two lines of a log, and before the first
 ROOM_FOR_CTRL_C = 2  # the terminal echoes ^C behind the line
 
 
@@ -26,6 +26,8 @@ class TerminalLine:
 
     It writes past pytest's own writer, whose idea of the current column it would spoil.
     """
+
+    room: int | None = 80 - 1 - ROOM_FOR_CTRL_C  # characters, as the last look found
 
     def __init__(self, config: pytest.Config) -> None:
         self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -45,7 +47,8 @@ class TerminalLine:
             columns = shutil.get_terminal_size().columns
             if not self.width:
                 self._begin(columns)
-            text = text[: max(20, columns - 1 - ROOM_FOR_CTRL_C)]
+            self.room = max(20, columns - 1 - ROOM_FOR_CTRL_C)
+            text = text[: self.room]
             sys.stdout.write(f"\r{text.ljust(self.width)}")
             sys.stdout.flush()
         self.width = max(self.width, len(text), len(self.before))
@@ -69,6 +72,8 @@ class TerminalLine:
 
 class LogLines:
     """Adds a line now and then, once the run has lasted a while."""
+
+    room: int | None = None
 
     def __init__(self, config: pytest.Config) -> None:
         self.reporter: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -98,6 +103,7 @@ class Progress(Observer):
         self.screen, self.title, self.planned = screen, title, planned
         self.phase = ""
         self.until: float | None = None
+        self.began = time.monotonic()
         self.measured: tuple[float, int] | None = None  # the first step is slower than the others, and not counted
 
     def on_phase(self, name: str, detail: str, seconds_left: float | None) -> None:
@@ -105,7 +111,7 @@ class Progress(Observer):
         begins, self.phase = name != self.phase, name
         if name == TRAINING:
             self.until = None if seconds_left is None else now + seconds_left
-            self.measured = None
+            self.measured, self.began = None, now
         if self.screen.wants(now, begins=begins):
             self.screen.write(phase_line(self.title, name, detail, seconds_left))
 
@@ -120,7 +126,11 @@ class Progress(Observer):
         left += [] if self.until is None else [self.until - now]
         self.screen.write(
             progress_line(
-                self.title, step, self.planned, rows[-1], steps_per_second=rate, seconds_left=min(left, default=None)
+                *(self.title, step, self.planned, rows[-1]),
+                steps_per_second=rate,
+                elapsed=now - self.began,
+                seconds_left=min(left, default=None),
+                width=self.screen.room,
             )
         )
 

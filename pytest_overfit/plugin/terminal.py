@@ -39,7 +39,7 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
     for call in calls if reporter.config.getoption("verbose") >= 0 else ():
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
         line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
-        reporter.write_line(line, red=verdict == "FAILED")
+        _write_line(reporter, line)
         if call["glanced"] and not call["passed"]:
             reporter.write_line(printable(f"note: {call['glanced']}"))
         if reporter.config.getoption("verbose") == 0:
@@ -73,12 +73,21 @@ def _write_table(
     )  # the rest stands above
     table = [printable(line) for line in criteria_table(shown, width=width)] if shown else []
     for line in table:
-        reporter.write_line(line, **({"red": True} if line.startswith("FAILED") else {}))
+        _write_line(reporter, line)
     if len(shown) < len(findings):
         held, missed = (sum(map(each, findings)) for each in (attrgetter("passed"), attrgetter("missed")))
-        reporter.write_line(f"ok       {held}{' more' if table else f' of {held + missed} criteria'}")
+        _write_line(reporter, f"ok       {held}{' more' if table else f' of {held + missed} criteria'}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
-        reporter.write_line(printable(line))
+        _write_line(reporter, printable(line))
+
+
+def _write_line(reporter: pytest.TerminalReporter, line: str) -> None:
+    """A line in the colours of its verdict; pytest knows whether the terminal wants any."""
+    if line.startswith("ok "):
+        reporter.write("ok", green=True)
+        reporter.write_line(line[2:])
+    else:
+        reporter.write_line(line, red=line.startswith("FAILED"), bold=line.startswith("why: "))
 
 
 def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, quiet: bool) -> Iterator[str]:

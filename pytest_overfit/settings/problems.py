@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings import plain_yaml
 from pytest_overfit.settings.secret import hide
 
 MOST_BITS = 64
@@ -59,12 +62,25 @@ def report(problems: Sequence[tuple[str, Problem]]) -> ConfigError:
 
     Example:
         >>> print(report([("a.yaml", Problem("img_size", "225"))]))
-        1 problem in the config
-          a.yaml: img_size: found 225
+        a.yaml: img_size: found 225
     """
-    count = len(problems)
-    head = f"{count} problem{'' if count == 1 else 's'} in the config"
-    return ConfigError("\n".join([head, *(f"  {problem.line(file)}" for file, problem in problems)]))
+    lines = [line for file, problem in problems for line in (problem.line(file), *_as_meant(file, problem))]
+    counted = [f"{len(problems)} problems in the config"] if len(problems) > 1 else []
+    return ConfigError("\n".join(["\n  ".join(lines), *counted]))
+
+
+def _as_meant(file: str, problem: Problem) -> list[str]:
+    """The line of a misspelt key as it was probably meant, to be pasted."""
+    meant, key = re.fullmatch(r"did you mean (\w+)\?", problem.hint), problem.key.rpartition(".")[2]
+    if meant is None or not key.isidentifier():  # of a file that is none, say
+        return []
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        number = plain_yaml.key_lines(text)[problem.key]
+    except (OSError, ValueError, KeyError, RecursionError):
+        return []
+    line = re.sub(rf"\b{re.escape(key)}\b", meant[1], text.splitlines()[number - 1], count=1)
+    return [f"  change: {file}:{number}: {line.strip()}"]
 
 
 def shown(value: object) -> str:

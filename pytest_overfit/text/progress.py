@@ -15,22 +15,40 @@ def progress_line(
     row: Mapping[str, float],
     *,
     steps_per_second: float | None = None,
+    elapsed: float | None = None,
     seconds_left: float | None = None,
+    width: int | None = None,
 ) -> str:
-    """Training in one line; what may be cut off on a narrow terminal stands last.
+    """Training in one line of numbers; on a narrow terminal the rate goes first, then the name.
 
     Example:
         >>> row = {"objective": 0.31, "loss_camera": 0.02, "loss_reg_depth": 0.05}
-        >>> progress_line("quick", 120, 400, row, steps_per_second=22.4, seconds_left=12.5)
-        'quick  training: step 120/400, at most 13 s left  objective 0.31  camera 0.02  depth 0.05  22.4 steps/s'
+        >>> progress_line("quick", 120, 400, row, steps_per_second=22.4, elapsed=5.4, seconds_left=12.5)
+        'quick  120/400  objective 0.31  camera 0.02  depth 0.05  22.4/s  0:05<0:12'
     """
-    parts = [phase_line(name, "training", f"step {step}/{planned}", seconds_left)]
-    for criterion in ("objective", "camera", "depth"):
-        if (term := resolve_term(criterion, row)) is not None:
-            parts.append(f"{criterion} {number(row[term])}")
-    if steps_per_second is not None:
-        parts.append(f"{steps_per_second:.1f} steps/s")
-    return "  ".join(parts)
+    terms = [
+        f"{criterion} {number(row[term])}"
+        for criterion in ("objective", "camera", "depth")
+        if (term := resolve_term(criterion, row)) is not None
+    ]
+    rate = [] if steps_per_second is None else [f"{steps_per_second:.1f}/s"]
+    clock = "" if elapsed is None else clocked(elapsed)
+    left = "" if seconds_left is None else f"<{clocked(seconds_left)}"
+    parts = [f"{step}/{planned}", *terms]
+    lines = ["  ".join(filter(None, [*before, *parts, *beside, clock + left]))
+             for before, beside in (([name], rate), ([name], []), ([], []))]  # fmt: skip
+    return next((line for line in lines if width is None or len(line) <= width), lines[-1])
+
+
+def clocked(seconds: float) -> str:
+    """A time as a clock shows it.
+
+    Example:
+        >>> clocked(3.2), clocked(75), clocked(7265)
+        ('0:03', '1:15', '2:01:05')
+    """
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def phase_line(name: str, phase: str, detail: str = "", seconds_left: float | None = None) -> str:

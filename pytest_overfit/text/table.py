@@ -10,6 +10,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import FELL
 from pytest_overfit.run.record import RunRecord
 
+LIMITS = ("<", ">")
 STOPS = {
     "passed": "stopped early: every limit held",
     "max_steps": "used its whole step budget",
@@ -71,26 +72,27 @@ def runs_line(runs: Sequence[tuple[RunRecord, Sequence[Finding]]]) -> str:
 def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:
     """One aligned line per criterion under a header line, none wider than ``width``.
 
-    Where there is no margin to show, what was observed has the rest of the line. Texts that do not fit end in dots:
-    ``Finding.text()`` has all of them. Several that could not be judged for one reason are one line.
+    Where there is nothing to show behind it, what was observed has the rest of the line. Of a text that does not fit
+    ``Finding.text()`` has all. Several that could not be judged for one reason are one line. What holds has no margin:
+    a run ends once it does, and the steps that are left of its budget are the reserve.
 
     Example:
         >>> print("\\n".join(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)])))
         verdict  criterion  observed            allowed  margin  since step
-        ok       camera     loss_camera 0.0005  < 0.001  2x
+        ok       camera     loss_camera 0.0005  < 0.001
     """
     header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
     groups = _alike(findings)
     rows = [header, *(_row(group[0]) for group in groups if len(group) == 1)]
     name = max(len(row[1]) for row in rows)
-    numbers = [row for row in rows if row[4] or row[5]]
+    numbers = [row for row in rows if row[3][:1] in LIMITS or row[4] or row[5]]
     allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
     rest = max(20, width - len("verdict  ") - name - 2)
     observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
 
     def line(row: Sequence[str]) -> str:
         begin = f"{row[0]:7}  {row[1]:{name}}  "
-        if row[4] or row[5]:
+        if row in numbers:
             middle = f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}"
             return f"{begin}{middle}  {row[4]:{margin}}  {row[5]}".rstrip()
         return (begin + _clip(row[2], rest)).rstrip()
@@ -117,7 +119,7 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
 
     Example:
         >>> call_line([Finding("objective", True, "objective 0.0088", "< 0.01 for 5 steps", margin=1.14)], [record])
-        '412 of 1000 steps in 21.3 s; objective 0.0088 < 0.01 (1.1x)'
+        '412 of 1000 steps in 21.3 s; objective 0.0088 < 0.01'
     """
     steps, planned = max(record.steps for record in records), records[0].planned_steps
     parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
@@ -126,10 +128,9 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     if unjudged := [finding.name for finding in findings if not finding.judged]:
         parts.append(f"not judged: {', '.join(unjudged)}")
     if closest := tightest(findings):
-        margin = f" ({margin_text(closest.margin)})" if closest.margin is not None else ""
         shown = closest.observed.partition(" (")[0].partition(";")[0]
         limit = closest.allowed.partition(" for ")[0]
-        parts.append(f"{shown} {limit}{margin}" if closest.passed else f"{shown}, allowed {limit}")
+        parts.append(f"{shown} {limit}" if closest.passed else f"{shown}, allowed {limit}")
     parts += small_falls(findings)
     parts += [text for finding in findings for text in finding.observed.split("; ") if text.startswith("declared")]
     return "; ".join(parts)
@@ -172,7 +173,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
         finding.name,
         finding.observed,
         finding.allowed.partition(" for ")[0],
-        margin_text(finding.margin),
+        "" if finding.passed else margin_text(finding.margin),
         "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
     )
 
@@ -190,10 +191,19 @@ def margin_text(margin: float | None) -> str:
 
 
 def _clip(text: str, width: int) -> str:
+    """What fits of a text: whole parts and how many more there are, else whole words; no dots behind a number."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
+    parts = line.split("; ")
+    for most in range(len(parts) - 1, 0, -1):
+        kept = f"{'; '.join(parts[:most])}; {len(parts) - most} more"
+        if len(kept) <= width:
+            return kept
     cut, opened = line[: width - 3], line[: width + 2].rfind(" (")
     if opened > max(0, cut.rfind(")")):
         return line[:opened]  # dots behind a number would look like more of its digits
-    return cut.rstrip(" ,;(") + "..."
+    words = cut.rstrip(" ,;(").split(" ")
+    while len(words) > 1 and words[-1].strip("(,;.")[-1:].isdigit():
+        words.pop()
+    return " ".join(words).rstrip(" ,;(") + "..."

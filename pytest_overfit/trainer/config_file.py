@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.settings import plain_yaml
 from pytest_overfit.settings.overrides import MAX_INTERPOLATIONS
 from pytest_overfit.settings.problems import (
@@ -44,8 +45,10 @@ def read_text(path: Path) -> str:
     """
     try:
         if not path.exists():
-            siblings = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-            raise Unusable(Problem("", "no such file", "a YAML file", did_you_mean(path.name, siblings)))
+            siblings = sorted(item.name for item in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+            there = f"there: {shorten(siblings)}; " if siblings else ""
+            hint = did_you_mean(path.name, siblings) or f"{there}pytest-overfit init writes one"
+            raise Unusable(Problem("", "no such file", "a YAML file", hint))
         content = read_regular(path, most=MAX_BYTES)
         return content.decode("utf-8-sig")
     except OverfitError as error:

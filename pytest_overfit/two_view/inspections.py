@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 
 MOST_NAMES = 10_000  # of a folder
+MEANT = "did you mean "
 
 GIVEN: Mapping[str, str] = {
     "overfit_pair": "the files of a pair, pytest_overfit.PairFiles",
@@ -81,12 +82,16 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
     if not missing:
         return
     both = {**_paths(config, "train"), **_paths(config, "val")}
-    keys = [key for key, (path, _) in both.items() if path in missing]
+    keys = {key: path for key, (path, _) in both.items() if path in missing}
+    hints = [nearest_path(path) for path in missing]
+    if all(hint.startswith(MEANT) for hint in hints):
+        near = dict(zip(missing, (hint.removeprefix(MEANT).removesuffix("?") for hint in hints), strict=True))
+        hints = [" ".join(f"--overfit-set {key}={shlex.quote(near[path])}" for key, path in keys.items())]
     raise PairError(
         "; ".join(f"no such {'folder' if is_folder else 'file'}: {path}" for path, is_folder in missing.items()),
         where=f"{' and '.join(keys)} of {config.path}",
         allowed="paths that exist",
-        hint="; ".join(dict.fromkeys(nearest_path(path) for path in missing)),
+        hint="; ".join(dict.fromkeys(hints)),
     )
 
 
@@ -133,7 +138,7 @@ def nearest_path(path: Path) -> str:
     guess = nearest(missing, names)
     if guess is None:
         return f"{there} is there, and has no {missing}"
-    return f"did you mean {there / guess / rest}?"
+    return f"{MEANT}{there / guess / rest}?"
 
 
 @contextmanager

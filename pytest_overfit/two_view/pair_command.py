@@ -117,10 +117,18 @@ def _rendered_pair(options: argparse.Namespace) -> PairFiles:
 
 
 def _cut_pair(options: argparse.Namespace) -> PairFiles:
+    from pytest_overfit.errors import PairError
     from pytest_overfit.two_view.pair.create import create_pair
 
     root = options.source_root or Path(_DEFAULT_SOURCE)
     index = options.source_npz or Path("train.npz")
+    if not root.is_dir():
+        raise PairError(
+            "no such folder",
+            where=root,
+            allowed="the scenes of AerialMegaDepth: --source-root DIR",
+            hint="pytest-overfit pair create --render --create-config renders a pair, and needs no data",
+        )
     return create_pair(
         root,
         options.source_seg_root or root.with_name(f"{root.name}_seg"),

@@ -13,7 +13,6 @@ import torch
 
 import pytest_overfit
 from pytest_overfit import OverfitResult
-from pytest_overfit.diagnose.lines_to_change import is_line
 from pytest_overfit.diagnose.source_lines import (
     Edit,
     Source,
@@ -24,6 +23,7 @@ from pytest_overfit.diagnose.source_lines import (
     trainable,
     without,
 )
+from pytest_overfit.judge.finding import is_line
 from pytest_overfit.settings.cause_ids import IDS
 from tests.docs.test_causes import PRELUDE, SECTIONS
 from tests.support.examples import SECONDS, told

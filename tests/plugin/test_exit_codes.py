@@ -33,10 +33,10 @@ def test_problems_of_all_configs_are_told_together(pytester: pytest.Pytester, ti
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
-            "*3 problems in the config",
             "*a.yaml: img_size: found 57, allowed: a multiple of patch_size 14*",
             "*a.yaml: overfit.thread: found an unknown key*did you mean threads?)",
             "*b.yaml: max_epochs: found -1, allowed: *",
+            "3 problems in the config",
         ]
     )
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()

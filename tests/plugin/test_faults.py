@@ -49,17 +49,29 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str, tuple[str, ...]]] = {
     "ROOT": (
         (("ROOT: pair,", "ROOT: pare,"),),
         "config",
-        ("no such folder: *pare", "data.train.dataset.dataset_configs.0.ROOT", "next: did you mean *pair[?]"),
+        (
+            "no such folder: *pare",
+            "data.train.dataset.dataset_configs.0.ROOT",
+            "next: --overfit-set *ROOT=*pair",
+        ),
     ),
     "split_file": (
         (("pair/train.npz", "pair/trian.npz"),),
         "config",
-        ("no such file: *trian.npz", "data.train.dataset.dataset_configs.0.split_file", "did you mean *train.npz[?]"),
+        (
+            "no such file: *trian.npz",
+            "data.train.dataset.dataset_configs.0.split_file",
+            "next: --overfit-set *=*train.npz *",
+        ),
     ),
     "segmentation_root": (
         (("pair/seg", "pair/sge"),),
         "config",
-        ("no such folder: *pair/sge", "dataset_configs.0.segmentation_root", "next: did you mean *pair/seg[?]"),
+        (
+            "no such folder: *pair/sge",
+            "dataset_configs.0.segmentation_root",
+            "next: --overfit-set *=*pair/seg *",
+        ),
     ),
     "model": (
         (("tiny.Memoriser", "tiny.Memorizer"),),

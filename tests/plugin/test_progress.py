@@ -19,8 +19,8 @@ SETTINGS = ("criteria.camera=1e-12", "budget.max_steps=300", "diagnose_seconds=2
 STEPS = tuple(f"--overfit-set=overfit.{text}" for text in SETTINGS)
 NUMBER = r"-?[\d.e+-]+"
 LINE = re.compile(
-    rf"tiny  training: step \d+/300, at most \d+ s left  objective {NUMBER}  camera {NUMBER}  depth {NUMBER}  "
-    r"[\d.]+ steps/s"
+    rf"tiny  \d+/300  objective {NUMBER}  camera {NUMBER}  depth {NUMBER}  "
+    r"[\d.]+/s  \d+:\d\d<\d+:\d\d"
 )
 OFTEN = """
 import pytest_overfit.plugin.screen

@@ -10,15 +10,23 @@ ROW = {"objective": 0.312345, "loss_camera": 0.02, "loss_reg_depth": 0.05, "lr":
 
 
 def test_training_names_step_time_left_losses_and_rate() -> None:
-    """The terms by the criteria's names, whatever the loss calls them; what a narrow terminal cuts off is last."""
-    assert progress_line("quick", 120, 400, ROW, steps_per_second=22.42, seconds_left=12.6) == (
-        "quick  training: step 120/400, at most 13 s left  objective 0.3123  camera 0.02  depth 0.05  22.4 steps/s"
-    )
+    """The terms by the criteria's names, whatever the loss calls them."""
+    line = "quick  120/400  objective 0.3123  camera 0.02  depth 0.05  22.4/s  0:05<0:13"
+    assert progress_line("quick", 120, 400, ROW, steps_per_second=22.42, elapsed=5.4, seconds_left=12.6) == line
+    assert len(line) <= 80
+
+
+@pytest.mark.parametrize("width", [75, 65, 40])
+def test_on_a_narrow_terminal_the_numbers_stay(width: int) -> None:
+    """The rate goes first, then the name."""
+    line = progress_line("quick", 120, 400, ROW, steps_per_second=22.42, elapsed=5.4, seconds_left=12.6, width=width)
+    assert line.endswith("120/400  objective 0.3123  camera 0.02  depth 0.05  0:05<0:13")
+    assert line.startswith("quick") == (width == 75)
 
 
 def test_training_leaves_out_what_is_not_known() -> None:
     """A loss without camera; the first step, whose rate says nothing."""
-    assert progress_line("x", 1, 2, {"objective": 1.0}) == "x  training: step 1/2  objective 1"
+    assert progress_line("x", 1, 2, {"objective": 1.0}) == "x  1/2  objective 1"
 
 
 def test_a_phase_has_its_detail_and_its_time_where_there_are() -> None:

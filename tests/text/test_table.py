@@ -49,3 +49,11 @@ def test_several_runs_are_one_line() -> None:
     runs = [(record(steps=steps, planned_steps=600, seconds=1.0), ()) for steps in (40, 90)]
     assert runs_line(runs) == "2 runs, 40 to 90 of 600 steps in 2.0 s"
     assert runs_line(runs[:1]) == run_headline(runs[0][0]).partition("; ")[0]
+
+
+def test_a_text_that_does_not_fit_ends_in_no_number_and_dots() -> None:
+    """Whole parts, and how many more there are; else whole words."""
+    several = Finding("prediction", False, "frame 0 AbsRel 0.1203; frame 0 delta 0.8809; frame 1 AbsRel 0.8", "small")
+    assert criteria_table([several], width=60)[1] == "FAILED   prediction  frame 0 AbsRel 0.1203; 2 more"
+    one = Finding("monotonic", False, "objective climbs from its best of 0.1203 to 0.8809 at the end", "falls")
+    assert criteria_table([one], width=60)[1] == "FAILED   monotonic  objective climbs from its best of..."

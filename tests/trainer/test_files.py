@@ -168,13 +168,15 @@ def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_configs([(first, []), (good, []), (second, []), (tmp_path / "x" / "none.yaml", [])])
     assert str(caught.value).replace(f"{tmp_path}/", "") == (
-        "4 problems in the config\n"
-        "  first.yaml: max_epoch: found an unknown key (did you mean max_epochs?)\n"
+        "first.yaml: max_epoch: found an unknown key (did you mean max_epochs?)\n"
+        "    change: first.yaml:2: max_epochs: 3\n"
         "  first.yaml: img_size: found -1, allowed: a whole number from 1 to 8192\n"
         "  second.yaml: overfit.devise: found an unknown key, allowed: budget | seeds | pass_at_least | device |"
         " require_gpu | amp | threads | deterministic | keep_trained | lr | freeze | clip_grad_norm |"
         " criteria | diagnose | diagnose_seconds |"
         " distributed | pair | steps_per_epoch | half_pixel_depth | probes | import_roots | prepare_batch | checkpoint"
         " (did you mean device?)\n"
-        "  x/none.yaml: found no such file, allowed: a YAML file"
+        "    change: second.yaml:1: overfit: {device: cpu}\n"
+        "  x/none.yaml: found no such file, allowed: a YAML file (pytest-overfit init writes one)\n"
+        "4 problems in the config"
     )

@@ -294,10 +294,10 @@ def test_problems_of_keywords_around_a_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, "img_size: 15\n"), settings=[marker])
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
-        "3 problems in the config",
-        "  a.yaml: img_size: found 15, allowed: a multiple of patch_size 14 (such as 14 or 28)",
+        "a.yaml: img_size: found 15, allowed: a multiple of patch_size 14 (such as 14 or 28)",
         f"  {MARKER}: max_steps: found 'many', allowed: a whole number of at least 1",
         f"  {MARKER}: loss_T.above: found 'x', allowed: a number",
+        "3 problems in the config",
     ]
 
 

@@ -208,9 +208,8 @@ def test_resolvers_of_hydra(tmp_path: Path) -> None:
     printed = in_a_process_without_hydra(f"try: load_config({str(path)!r})\nexcept Exception as error: print(error)")
     install = 'which only Hydra can resolve (next: pip install "pytest-overfit[hydra]")'
     assert printed.replace(f"{tmp_path}/", "") == (
-        "2 problems in the config\n"
-        f"  a.yaml: exp_name: found run_${{now:%Y}}, {install}\n"
-        f"  a.yaml: model.name: found ${{hydra:job.name}}, {install}\n[]\n"
+        f"a.yaml: exp_name: found run_${{now:%Y}}, {install}\n"
+        f"  a.yaml: model.name: found ${{hydra:job.name}}, {install}\n2 problems in the config\n[]\n"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, table, text
-from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, margin_text, seeds_table
+from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
 from pytest_overfit.report.markdown.translations import words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import run_headline
@@ -78,8 +78,9 @@ def _body(document: Document) -> Iterator[str]:
         yield f"**Error**: {text(document.error)}"
     if result is not None:
         yield "\n".join(f"- {line(run_headline(run.record, run.findings))}" for run in result.runs or (result,))
-    if document.findings:
-        yield from _criteria(document.findings)
+        yield from _causes(document)
+    if open_ := [finding for finding in document.findings if not finding.passed]:
+        yield from _criteria(open_, hints=result is None or not result.causes)
     if result is not None:
         if result.runs:
             yield seeds_table(result, WORDS)
@@ -87,7 +88,6 @@ def _body(document: Document) -> Iterator[str]:
         if lines:
             seed = f", seed {result.record.seed}, which did worst" if result.runs else ""
             yield block("\n".join([f"objective{seed}", *lines]))
-        yield from _causes(document)
         if result.notes:
             yield "\n".join(f"- note: {text(note)}" for note in result.notes[:MOST_ROWS])
     if document.comparison is not None:
@@ -96,12 +96,16 @@ def _body(document: Document) -> Iterator[str]:
             yield comparison_table(document.comparison, WORDS)
         if document.comparison.note:
             yield line(document.comparison.note)
+    if held := [finding for finding in document.findings if finding.passed]:
+        yield f"<details><summary>{len(held)} of {len(document.findings)} criteria hold</summary>"
+        yield from _criteria(held)
+        yield "</details>"
     if document.command:
         yield block(document.command, "bash")
 
 
-def _criteria(findings: Sequence[Finding]) -> Iterator[str]:
-    """The table, and where to look for what was missed: that has no room in a table."""
+def _criteria(findings: Sequence[Finding], *, hints: bool = True) -> Iterator[str]:
+    """The table, and where to look for what was missed, which has no room in it; what to do, where no cause says it."""
     shown = (
         sorted(findings, key=lambda finding: (not finding.missed, finding.passed))[:MOST_ROWS]
         if len(findings) > MOST_ROWS
@@ -112,9 +116,9 @@ def _criteria(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"{len(findings) - len(shown)} more criteria are in the report."
     told = []
     for finding in shown:
-        if finding.missed and (finding.where or finding.hint):
+        if finding.missed and (finding.where or (finding.hint and hints)):
             where = f" where: {text(finding.where)};" if finding.where else ""
-            hint = f" next: {text(finding.hint)}" if finding.hint else ""
+            hint = f" next: {text(finding.hint)}" if finding.hint and (hints or finding.hint_stands) else ""
             told.append(f"- **{text(finding.name)}**:{where}{hint}".rstrip(";"))
     if told:
         yield "\n".join(told)
@@ -140,24 +144,21 @@ def _causes(document: Document) -> Iterator[str]:
 
 
 def _compact(documents: Sequence[Document], most_bytes: int) -> str:
-    """One row per run: steps, time, and the limit that was met most narrowly."""
+    """One row per run: its time, and how much of its steps it took, of which the rest is the reserve."""
     rows, size = [], 0
     for document in documents:
         records = document.records
-        limited = [finding for finding in document.findings if finding.margin is not None]
-        tightest = min(limited, key=lambda finding: finding.margin or 0.0, default=None)
+        steps = max((record.steps for record in records), default=0)
         row = [
             text(document.title) + (f", call {document.call}" if document.call > 1 else ""),
-            str(max((record.steps for record in records), default=0)),
+            f"{steps} of {records[0].planned_steps}" if records else "0",
             f"{sum(record.seconds for record in records):.1f} s",
-            text(f"{tightest.observed}, allowed {tightest.allowed}") if tightest else "",
-            margin_text(tightest.margin, WORDS) if tightest else "",
         ]
         size += sum(len(cell.encode()) + 3 for cell in row)
         if size > most_bytes:
             break
         rows.append(row)
-    made = table(["Run", "Steps", "Time", "Tightest limit", "Margin"], rows, right=[1, 2, 4])
+    made = table(["Run", "Steps of the budget", "Time"], rows, right=[1, 2])
     left_out = len(documents) - len(rows)
     parts = [f"### {len(documents)} passed", made, *([f"{left_out} more passed."] if left_out else [])]
     # A pass on the CPU that was meant for a GPU shows here and nowhere else.

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.finding import is_line, number
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.coverage import problems_of
 from pytest_overfit.report.page.overview import overview_of
@@ -130,5 +130,6 @@ def _environment() -> Environment:
         margin_share=words.margin_share,
         problems=problems_of,
     )
+    environment.tests["pasteable"] = is_line
     environment.globals.update(strengths=words.STRENGTHS, record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
     return environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.npz import read_npz
 from pytest_overfit.two_view.pair.pair_files import (
+    RENDERED_TAGS,
     FloatArray,
     FollowLinks,
     IntArray,
@@ -208,7 +210,7 @@ def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None, foll
     """The same files, seen to exist inside their folders; a missing mask becomes None."""
     for path in (files.image, files.depth, files.camera):
         _stay_inside(path, root, follow_links)
-        with open_regular(path, error=PairError, hint=f"the index names it: check that {root} is the right root"):
+        with open_regular(path, error=PairError, hint=_made_again(files, root)):
             pass
     mask = files.mask
     if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
@@ -216,6 +218,14 @@ def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None, foll
     if mask is None or not mask.is_file():
         return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, None, no_mask=mask)
     return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
+
+
+def _made_again(files: ViewFiles, root: Path) -> str:
+    """How a file that the index names comes back: the command that wrote it, where that was a rendered pair."""
+    if files.tag in RENDERED_TAGS and files.scene.isdecimal():
+        seed = f" --seed {int(files.scene)}" if int(files.scene) else ""
+        return f"pytest-overfit pair create --render{seed} --output-root {shlex.quote(str(root))} --overwrite"
+    return f"the index names it: check that {root} is the right root, or cut the pair again"
 
 
 def _stay_inside(path: Path, root: Path, follow_links: FollowLinks) -> None:

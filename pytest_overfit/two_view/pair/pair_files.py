@@ -22,6 +22,7 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 FollowLinks: TypeAlias = bool | Sequence[Path]  # into no folder, into any, or into these and what lies below them
 
+RENDERED_TAGS = ("aerial.jpeg", "ground.jpeg")  # of a pair that nobody has photographed
 SKY_LABEL = 2  # ADE20K-150, counted from 0
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.pair_files import (
+    RENDERED_TAGS,
     SKY_LABEL,
     ByteArray,
     Camera,
@@ -33,7 +34,6 @@ from pytest_overfit.two_view.pair.town import (
     surface_colour,
 )
 
-TAGS = ("aerial.jpeg", "ground.jpeg")
 _SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 
@@ -72,7 +72,10 @@ def render_source(output_root: Path | str, *, seed: int = 0, width: int = 640, h
     for view in render_views(seed, width, height, root, seg_root):
         _write_view(view)
     for split in ("train.npz", "val.npz"):
-        write_index(root / split, scenes=[scene], images=TAGS, pairs=[(0, 0, 1, 1.0)], images_scene_name=[scene, scene])
+        of_both = [scene, scene]
+        write_index(
+            root / split, scenes=[scene], images=RENDERED_TAGS, pairs=[(0, 0, 1, 1.0)], images_scene_name=of_both
+        )
     return RenderedSource(root, seg_root, root / "train.npz")
 
 
@@ -82,7 +85,7 @@ def render_views(seed: int, width: int, height: int, root: Path, seg_root: Path)
     town = build_town(rng)
     aerial, ground = (
         RawView(view_files(root, seg_root, f"{seed:04d}", tag), image, depth, camera, labels)
-        for tag, camera in zip(TAGS, cameras(rng, width, height), strict=True)
+        for tag, camera in zip(RENDERED_TAGS, cameras(rng, width, height), strict=True)
         for image, depth, labels in [render_view(town, camera, width, height)]
     )
     return aerial, ground

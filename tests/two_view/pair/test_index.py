@@ -327,7 +327,7 @@ def test_missing_file(kind: str, town: RenderedSource) -> None:
     path.unlink()
     with pytest.raises(PairError) as error:
         locate_pair(town.source_root, town.source_npz, None, 0)
-    hint = f"  next: the index names it: check that {town.source_root} is the right root"
+    hint = f"  next: pytest-overfit pair create --render --seed 1 --output-root {town.source_root} --overwrite"
     assert str(error.value) == f"{path}: no such file\n{hint}"
 
 

@@ -1,0 +1,136 @@
+"""What torch was given where it raises: the shapes of the call that it refuses, whose line it is, how it may read."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from pytest_overfit.diagnose.source_lines import Edit, Source, line_to_change, renamed, swapped
+from pytest_overfit.run.stack_lines import is_library
+
+REFUSALS = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for tensors that do not fit
+MOST = 4  # tensors of a call
+CLASSIFIERS = ("cross_entropy", "nll_loss")
+REGRESSORS = {"mse_loss": "MSELoss", "l1_loss": "L1Loss", "smooth_l1_loss": "SmoothL1Loss", "huber_loss": "HuberLoss"}
+
+
+@dataclass(frozen=True)
+class RefusedCall:
+    """A call of torch with the tensors that it got, and the user's line behind it."""
+
+    what: str
+    where: str
+    change: str
+
+
+def refused_call(error: BaseException) -> RefusedCall | None:
+    """What the innermost call of torch with tensors was given; None where torch refused none.
+
+    Example:
+        >>> refused_call(error).what                                                   # doctest: +SKIP
+        'mse_loss of input (6, 3), target (6,) int64'
+    """
+    frames = list(_frames(error.__traceback__))
+    users = [place for place, (frame, _) in enumerate(frames) if not is_library(frame.f_code.co_filename)]
+    behind = frames[users[-1] + 1 if users else 0 :]
+    called = [found for each, _ in behind if (found := _call(each)) is not None]
+    caller = frames[users[-1]] if users else calling()
+    if not isinstance(error, REFUSALS) or not called or caller is None:
+        return None
+    frame, number = caller
+    name, module, tensors = called[-1]
+    shown = ", ".join(f"{each} {_shape(tensor)}" for each, tensor in list(tensors.items())[:MOST])
+    path = frame.f_code.co_filename
+    edit, source = _edit(name, module, list(tensors.values())), _source(frame)
+    at = "" if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)) else f"{Path(path).name}:{number}"
+    change = line_to_change([source], edit, at=at) if edit is not None else ""
+    return RefusedCall(f"{name} of {shown}", f"{source.path}:{number}", change)
+
+
+def calling() -> tuple[FrameType, int] | None:
+    """The user's function that calls us now, and the line it is at."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return None if frame is None else (frame, frame.f_lineno)
+
+
+def line_of_call(name: str, model: object, data: object) -> tuple[str, str]:
+    """Where the user calls ``name`` now, and that line with model and data in their places; empty where they are.
+
+    Example:
+        >>> line_of_call("overfit", batch, net)                                        # doctest: +SKIP
+        ('test_it.py:15', 'test_it.py:15: overfit(net, batch, nn.CrossEntropyLoss())')
+    """
+    caller = calling()
+    if caller is None:
+        return "", ""
+    source, place = _source(caller[0]), f"{Path(caller[0].f_code.co_filename).name}:{caller[1]}"
+    wrong = isinstance(data, torch.nn.Module) and not callable(model)
+    return f"{source.path}:{caller[1]}", line_to_change([source], swapped(name), at=place) if wrong else ""
+
+
+def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
+    while trace is not None:
+        yield trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+
+
+def _call(frame: FrameType) -> tuple[str, Any, Mapping[str, torch.Tensor]] | None:
+    """The function of torch that a frame is of, or its module, and the tensors among its arguments."""
+    name, code = frame.f_globals.get("__name__", ""), frame.f_code
+    if not name.startswith(("torch.nn.functional", "torch.nn.modules.")) or name == "torch.nn.modules.module":
+        return None
+    arguments = inspect.getargs(code).args
+    tensors = {each: frame.f_locals[each] for each in arguments if isinstance(frame.f_locals.get(each), torch.Tensor)}
+    module = frame.f_locals.get("self") if arguments[:1] == ["self"] else None
+    named = code.co_name if module is None else str(module).partition("\n")[0]
+    return (named, module, tensors) if tensors else None
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return f"{tuple(tensor.shape)}{'' if kind == 'float32' else f' {kind}'}"
+
+
+def _source(frame: FrameType) -> Source:
+    from pytest_overfit.diagnose.asked import sources_of
+
+    found = sources_of([frame.f_code], ())
+    return found[0] if found else Source(frame.f_code.co_filename, "")
+
+
+def _edit(name: str, module: Any, tensors: list[torch.Tensor]) -> Edit | None:
+    """What the line should read, where the shapes say it."""
+    if isinstance(module, torch.nn.Linear):
+        return _features(module, tensors[0].shape[-1]) if tensors[0].dim() else None
+    if len(tensors) < 2:
+        return None
+    first, second = tensors[:2]
+    if name in CLASSIFIERS and second.is_floating_point() and not first.is_floating_point():
+        return swapped(name)
+    ids = not second.is_floating_point() and second.shape == first.shape[:1] + first.shape[2:]
+    if name in REGRESSORS and ids and first.is_floating_point():
+        function, criterion = renamed(name, "cross_entropy"), renamed(REGRESSORS[name], "CrossEntropyLoss")
+        return lambda node, source: function(node, source) or criterion(node, source)
+    return None
+
+
+def _features(module: torch.nn.Linear, given: int) -> Edit:
+    """The layer of these sizes, built for what it is given."""
+    import ast
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if not isinstance(node, ast.Call) or not source.segment(node.func).endswith("Linear") or len(node.args) < 2:
+            return None
+        sizes = [each.value if isinstance(each, ast.Constant) else None for each in node.args[:2]]
+        return (node.args[0], str(given)) if sizes == [module.in_features, module.out_features] else None
+
+    return edit
