@@ -27,12 +27,14 @@ Key = tuple[str, int, str]  # "loss", "gradient" or "end"; the step, from 1; the
 @dataclass(frozen=True)
 class Tolerance:
     """How much may differ, relative: losses (at the first step, and as much more at each later one), gradients, and
-    parameters and buffers at the end, as a share of their way; None: not compared.
+    parameters and buffers at the end, as a share of their way; None: not compared. ``kind`` is the type whose last bit
+    the run may magnify; None: that of each parameter.
     """
 
     loss: float
     gradient: float | None
     end: float | None
+    kind: torch.dtype | None = None
 
     def of(self, key: Key) -> float | None:
         """What is allowed of one quantity."""
@@ -79,6 +81,7 @@ class Exchange:
         update: makes another update; None: the run's own.
         task: makes another task; None: the run's own.
         redraws: random numbers come out otherwise: a run that draws any is compared in evaluation mode.
+        twice: a forward pass may be made again: running statistics of batch norms move further, and are not compared.
         finish: called after every step with its number, from 1.
     """
 
@@ -86,6 +89,7 @@ class Exchange:
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
     redraws: bool = False
+    twice: bool = False
     finish: Callable[[int], None] = lambda step: None
 
 
@@ -199,8 +203,12 @@ def rounding(model: nn.Module) -> Tolerance:
     return ROUNDING[next((kind for kind in order if kind in kinds), torch.float64 if kinds else torch.float32)]
 
 
-def last_bits(context: RunContext) -> contextlib.AbstractContextManager[None]:
-    """Every parameter a bit of its last place off: what that comes to, no other execution can be asked to undercut."""
+def last_bits(kind: torch.dtype | None, context: RunContext) -> contextlib.AbstractContextManager[None]:
+    """Every parameter a bit of its last place off: what that comes to, no other execution can be asked to undercut.
+
+    Args:
+        kind: the type whose last place it is; None: the parameter's own.
+    """
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
@@ -209,7 +217,7 @@ def last_bits(context: RunContext) -> contextlib.AbstractContextManager[None]:
             for parameter in context.task.model.parameters():
                 if is_dense(parameter) and parameter.is_floating_point():
                     signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-                    parameter.mul_(1 + torch.finfo(parameter.dtype).eps * signs.to(parameter))
+                    parameter.mul_(1 + torch.finfo(kind or parameter.dtype).eps * signs.to(parameter))
         yield
 
     return block()

@@ -123,12 +123,16 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     counts = [_counts(part) for part in parts]
     for key in dict.fromkeys(key for found in counts for key in found):
         known.insert(1, (f"weighted by what {key} labels", [found.get(key, 0) for found in counts]))
+    fitting = []
     for how, share in known:
         total = 1 if how == "added up" else sum(share)
-        weights = [each / total for each in share] if total else []
-        got = sum(w * loss for w, loss in zip(weights, losses, strict=False))
-        if weights and abs(got - whole) <= FITS * max(abs(whole), 1e-12):
-            return weights, how
+        weights = [each / total for each in share] if total else [0.0] * len(share)
+        gap = abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole)
+        if gap <= FITS * max(abs(whole), 1e-12):
+            fitting.append((gap, weights, how))
+    if fitting:  # at the start all parts may cost nearly the same: the nearest
+        _, found, how = min(fitting, key=lambda each: each[0])
+        return found, how
     return [each / sum(samples) for each in samples], "weighted by samples: the parts of the loss do not add up to it"
 
 
@@ -165,7 +169,7 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
     alone = parts_of(whole, length)[:MOST_ALONE]
     mode = UNCHANGED if training else stilled(UNCHANGED)
     heard, _ = _heard(context, mode, whole)
-    noise, _ = _heard(context, replace(mode, applied=_both(mode, last_bits)), whole)
+    noise, _ = _heard(context, replace(mode, applied=_both(mode, partial(last_bits, None))), whole)
     told = TwinResult(name, "agreed", f"{len(alone)} of {length} samples alone", allowed=10 * side.tolerance.loss)
     compared, worst = False, 0.0
     for index, sample in enumerate(alone):

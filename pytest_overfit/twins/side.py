@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -55,9 +55,9 @@ class Side:
     steps: int
     at_save: Mapping[str, Any] = field(default_factory=dict)
     last: Course | None = None
-    noise_of: dict[tuple[bool, bool], Mapping[Key, float]] = field(default_factory=dict)
+    noise_of: dict[tuple[bool, bool, torch.dtype | None], Mapping[Key, float]] = field(default_factory=dict)
 
-    @functools.cached_property
+    @cached_property
     def tolerance(self) -> Tolerance:
         """What another order of the same operations may leave in this model."""
         return rounding(self.context.task.model)
@@ -83,7 +83,8 @@ class Side:
             if reference.drawn:
                 raise Unanswerable("random numbers are drawn in evaluation mode too, and a twin draws others")
         twin = self.last = replay(self.context, steps, exchange)
-        result = self.compared(name, reference, twin, exchanged, tolerance, still=still)
+        but = statistics_of(self.context.task.model) if exchange.twice else set()
+        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but)
         return result if result.outcome == "agreed" else self._placed(result, exchange, still)
 
     def compared(
@@ -95,12 +96,13 @@ class Side:
         tolerance: Tolerance | None = None,
         *,
         still: bool = False,
+        but: Set[str] = frozenset(),
     ) -> TwinResult:
         """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in."""
-        tolerance, but = tolerance or self.tolerance, weak(reference)
+        tolerance, but = tolerance or self.tolerance, weak(reference) | but
         found = sizes(reference, twin)
         if (over := beyond(found, tolerance, {}, but)) is not None:
-            over = beyond(found, tolerance, self._noise(still, exact=tolerance == EXACT), but)
+            over = beyond(found, tolerance, self._noise(still, tolerance), but)
         told = replace(
             TwinResult(name, "agreed", exchanged),
             steps=len(twin.losses),
@@ -116,11 +118,12 @@ class Side:
         size = found[over[0]]
         return replace(told, outcome="disagreed", step=step, what=what, size=size, allowed=allowed, gradients=gradients)
 
-    def _noise(self, still: bool, *, exact: bool) -> Mapping[Key, float]:
+    def _noise(self, still: bool, tolerance: Tolerance) -> Mapping[Key, float]:
         """By how much the run differs from itself: repeated as it is, or with the last bit of every parameter off."""
-        key = (still, exact)
+        exact = tolerance == EXACT
+        key = (still, exact, tolerance.kind)
         if key not in self.noise_of:
-            exchange = UNCHANGED if exact else Exchange(applied=last_bits)
+            exchange = UNCHANGED if exact else Exchange(applied=partial(last_bits, tolerance.kind))
             steps = max(2, self.steps // 2) if still else self.steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
             self.noise_of[key] = sizes(base, replay(self.context, steps, stilled(exchange) if still else exchange))
@@ -221,6 +224,12 @@ def gap_of(one: Tensor, other: Tensor) -> float:
     if not torch.equal(one.isnan(), other.isnan()):
         return float("inf")
     return float((here - there).norm() / here.norm().clamp(min=1e-12))
+
+
+def statistics_of(model: nn.Module) -> set[str]:
+    """The names of the buffers of batch norms."""
+    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return {f"{name}.{buffer}".lstrip(".") for name, norm in norms for buffer, _ in norm.named_buffers(recurse=False)}
 
 
 def stilled(exchange: Exchange) -> Exchange:

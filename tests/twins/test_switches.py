@@ -115,8 +115,8 @@ def test_a_healthy_model_stays_within_the_band(twin: str) -> None:
 def test_what_breaks_in_half_precision_is_found(twin: str, change: str) -> None:
     """Underflow, cancellation, a path that is cut there."""
     model, batch = dense(Cast(change), nn.Tanh())
-    (found,) = twins(model, batch, F.mse_loss, twin=twin)
-    assert (found.outcome, found.step) == ("disagreed", 1), found.text()
+    (found,) = twins(model, batch, F.mse_loss, twin=twin, lr=0.05)
+    assert found.outcome == "disagreed", found.text()
 
 
 def test_a_run_in_half_precision_is_held_against_a_full_one() -> None:

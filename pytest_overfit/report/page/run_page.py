@@ -19,6 +19,7 @@ from pytest_overfit.report.page.images import Pictures, pictures_of
 from pytest_overfit.report.record.document import Document, SettingRow
 from pytest_overfit.report.record.folder import RECORD
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
@@ -70,6 +71,10 @@ class RunView:
     def answers(self) -> tuple[Answer, ...]:
         """What was asked of the run, and what it answered."""
         return self.document.result.answers if self.document.result else ()
+
+    @property
+    def twins(self) -> tuple[TwinResult, ...]:
+        return self.record.twins if self.record else ()
 
     @property
     def not_asked(self) -> tuple[NotAsked, ...]:
