@@ -162,8 +162,6 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
     if training and mixing:
         kind = type(context.task.model.get_submodule(mixing[0])).__name__
         raise Unanswerable(f"{mixing[0]} ({kind}) takes its statistics over the batch in training mode")
-    if training and side.reference.drawn:
-        raise Unanswerable("training mode draws random numbers, each sample others alone")
     whole = context.task.batch
     length = samples_in(whole)
     alone = parts_of(whole, length)[:MOST_ALONE]
@@ -206,6 +204,7 @@ def _heard(context: RunContext, mode: Exchange, batch: Any) -> tuple[Outputs, st
     refused = ""
     with context.at_start(), mode.applied(context) if mode.applied else contextlib.nullcontext():
         seed_everything(context.seed)
+        before = torch.get_rng_state()
         with modules_heard(context.task.model) as heard:
             try:
                 with users_code():
@@ -215,6 +214,8 @@ def _heard(context: RunContext, mode: Exchange, batch: Any) -> tuple[Outputs, st
                         context.task.forward(batch)
             except Refused as error:
                 refused = str(error)
+        if not torch.equal(before, torch.get_rng_state()):
+            raise Unanswerable("random numbers are drawn in this mode, for each sample others alone")
         return heard, refused
 
 

@@ -46,6 +46,8 @@ def _precision(side: Side, dtype: torch.dtype) -> TwinResult:
     kind, task = str(dtype).removeprefix("torch."), side.context.task
     if any(p.dtype in BANDS for p in task.model.parameters()):
         raise Unanswerable("the model's own parameters are in half precision")
+    if task.precision.enabled and side.context.step is not None:
+        raise Unanswerable("autocast is around a step of its own")
     without = task.precision.enabled
     exchange = autocast(Precision() if without else Precision(True, dtype), side.context)
     how = f"full precision in place of {task.precision.dtype}" if without else f"autocast to {kind}"
@@ -205,9 +207,8 @@ def _checkpointed(side: Side) -> tuple[Exchange, str]:
     blocks = [(name, block) for name, block in blocks_in(model) if any(True for _ in block.parameters())]
     if not blocks:
         raise Unanswerable("the model has no switch for it and no blocks (elements of a ModuleList or Sequential)")
-    return Exchange(
-        applied=partial(_around, [b for _, b in blocks])
-    ), f"around {len(blocks)} blocks: {blocks[0][0]}, ..."
+    around = Exchange(applied=partial(_around, [block for _, block in blocks]), twice=True)
+    return around, f"around {len(blocks)} blocks: {blocks[0][0]}, ..."
 
 
 def _hf_keywords() -> dict[str, Any]:
