@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors.asking import Questions
-from pytest_overfit.judge.twins_agree import Twins
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.twin_record import PORT, TwinResult
+from pytest_overfit.run.twin_record import PORT, TwinResult, Twins
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.settings import OverfitSettings
@@ -139,12 +138,13 @@ class AskedTwins:
     def _asked(self, name: str, side: Side, now: Snapshot) -> Iterator[TwinResult]:
         """The results of one twin, one for each of its parts; each begins where the run has ended."""
         parts: Any = None
+        part: Callable[[], TwinResult] | None
         while True:
             questions = Questions(raising=self.questions.raising)
-            result = None
+            result = part = None
             with questions.asking(name):
                 parts = parts or iter(self._parts(name, side))
-                part: Callable[[], TwinResult] | None = next(parts, None)
+                part = next(parts, None)
                 if part is None:
                     return
                 side.context.tell("twin", name, side.context.watchdog.left())
@@ -156,7 +156,7 @@ class AskedTwins:
             now.restore()
             if result is not None:
                 yield result
-            if parts is None or questions.not_asked:
+            if part is None:  # which parts it has is not known
                 return
 
     def _parts(self, name: str, side: Side) -> Iterator[Callable[[], TwinResult]]:

@@ -174,6 +174,8 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
         what = f"sample {index} of {length}, alone,"
         apart, refused = _heard(context, mode, sample)
         if refused and (lacking := [module for module in heard if module not in apart]):
+            if length < 3 or _heard(context, mode, cut_of(whole, 0, 2))[1]:
+                raise Unanswerable(f"parts of the batch are refused: {refused}")
             how = f"{told.exchanged}: {lacking[0]} refuses it: {refused}"
             return replace(told, outcome="disagreed", exchanged=how, what=what, outputs=lacking[0], size=math.inf)
         for module, outputs in heard.items():
@@ -241,14 +243,17 @@ def parts_of(batch: Any, count: int) -> list[Any]:
     """A batch cut into so many parts along its axis of samples; what has no such axis is in every part."""
     length = samples_in(batch)
     bounds = [round(index * length / count) for index in range(count + 1)]
+    return [cut_of(batch, start, stop) for start, stop in itertools.pairwise(bounds)]
 
-    def cut(start: int, stop: int) -> Any:
-        def part(tensor: Tensor) -> Tensor:
-            if not tensor.dim() or tensor.shape[0] != length:
-                return tensor
-            taken = tensor.detach()[start:stop].clone()
-            return taken.requires_grad_() if tensor.requires_grad else taken
 
-        return map_tensors(part, batch)
+def cut_of(batch: Any, start: int, stop: int) -> Any:
+    """Some samples of a batch."""
+    length = samples_in(batch)
 
-    return [cut(start, stop) for start, stop in itertools.pairwise(bounds)]
+    def part(tensor: Tensor) -> Tensor:
+        if not tensor.dim() or tensor.shape[0] != length:
+            return tensor
+        taken = tensor.detach()[start:stop].clone()
+        return taken.requires_grad_() if tensor.requires_grad else taken
+
+    return map_tensors(part, batch)

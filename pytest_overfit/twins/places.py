@@ -47,16 +47,21 @@ def moved(there: torch.device) -> Exchange:
 
     @contextlib.contextmanager
     def applied(context: RunContext) -> Iterator[None]:
-        here = context.task.device
-        context.task.model.to(there)
-        for optimizer in context.optimizers:
+        here, model = context.task.device, context.task.model
+        before = dict(model.named_parameters())
+        model.to(there)
+        new = {id(old): now for (_, now), old in zip(model.named_parameters(), before.values(), strict=True)}
+        for optimizer in context.optimizers:  # a device of another kind of tensor gets new parameters: with the start
+            for group in optimizer.param_groups:  # the old ones come back
+                group["params"] = [new.get(id(p), p) for p in group["params"]]
             follow_device(optimizer)
         try:
             yield
         finally:
-            context.task.model.to(here)
-            for optimizer in context.optimizers:
-                follow_device(optimizer)
+            if all(new[id(old)] is old for old in before.values()):
+                model.to(here)
+                for optimizer in context.optimizers:
+                    follow_device(optimizer)
 
     def task(context: RunContext) -> Any:
         return replace(context.task, batch=freeze_batch(context.task.batch, there), device=there)

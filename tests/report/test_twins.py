@@ -22,7 +22,7 @@ TOLD = (
         step=2,
         what="the loss",
         size=0.5,
-        missing=("lr of Adam, group 0",),  # type: ignore[arg-type]
+        missing=("lr of Adam, group 0",),
         curve=(0.3,),
         first=2,
     ),

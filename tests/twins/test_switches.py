@@ -36,7 +36,8 @@ class Attention(nn.Module):
             if self.wrong == "gradient":
                 weights = weights.detach()
             made = F.dropout(weights, dropped) @ v
-        return x + self.out(made.transpose(1, 2).flatten(2))
+        added: Tensor = x + self.out(made.transpose(1, 2).flatten(2))
+        return added
 
 
 def decoder(**more: Any) -> nn.Sequential:

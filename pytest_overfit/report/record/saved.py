@@ -118,7 +118,7 @@ def saved_of(name: str, documents: Sequence[Document], *, when: str, before: Sav
         SavedRun(
             *(document.title, document.call, summarise(document.result), _thinned(document.result)),
             golden={
-                **(kept.golden if (kept := before and before.of(document.title, document.call)) else {}),
+                **(old.golden if before and (old := before.of(document.title, document.call)) else {}),
                 **first_losses(document.result),
             },
         )
