@@ -21,7 +21,7 @@ from pytest_overfit.run.twin_record import PORT, TwinResult, Twins
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.settings import OverfitSettings
-from pytest_overfit.twins.course import Recorder
+from pytest_overfit.twins.course import Exchange, Recorder
 from pytest_overfit.twins.elsewhere import Elsewhere, folder
 from pytest_overfit.twins.resume import Checkpoint, State, resume, resumed
 from pytest_overfit.twins.side import Side
@@ -100,7 +100,7 @@ class AskedTwins:
                     self.at_save = checkpoint.save()
                 self.refused = next((each.why for each in questions.not_asked), "")
 
-        self.recorder = Recorder(update, context, self.steps, finish=finish)
+        self.recorder = Recorder(update, context, self.steps, exchange=Exchange(finish=finish))
         return self.recorder
 
     def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:

@@ -26,7 +26,7 @@ from pytest_overfit.twins.course import NOISE, UNCHANGED, Exchange, last_bits
 from pytest_overfit.twins.side import Outputs, Side, gap_of, modules_heard, stilled
 
 IGNORED = -100  # the label that torch's losses leave out
-MOST_ALONE = 8  # samples
+MOST_ALONE, MOST_PARTS = 8, 16  # samples that are asked alone, micro-batches of one step
 FITS = 1e-4  # relative: the parts of a loss add up to it
 
 
@@ -35,7 +35,7 @@ def accumulation(side: Side) -> Iterator[Callable[[], TwinResult]]:
     task, length = side.context.task, samples_in(side.context.task.batch)
     if side.context.step is None and task.precision.scaler(task.device).is_enabled():
         raise Unanswerable("the loss is scaled in float16: its parts are not")
-    for count in dict.fromkeys((2, length)):
+    for count in dict.fromkeys((2, min(length, MOST_PARTS))):
         yield partial(_accumulated, side, parts_of(task.batch, count))
 
 
@@ -46,7 +46,7 @@ def _accumulated(side: Side, parts: list[Any]) -> TwinResult:
         exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True)
         return side.against(name, exchange, f"{len(parts)} micro-batches through accumulate", still=still)
     added = _Added(parts)
-    result = side.against(name, Exchange(applied=added.applied, redraws=True), "", still=still)
+    result = side.against(name, Exchange(applied=added.applied, redraws=True, loss=lambda: added.loss), "", still=still)
     how = "both in evaluation mode, " if still or side.reference.drawn else ""
     return replace(result, exchanged=f"{len(parts)} micro-batches, {how}{added.how}")
 
@@ -68,6 +68,7 @@ class _Added:
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts, self.how = parts, ""
         self.weights: Sequence[float] = ()
+        self.loss = 0.0
 
     @contextlib.contextmanager
     def applied(self, context: RunContext) -> Iterator[None]:
@@ -85,10 +86,13 @@ class _Added:
             roots = [float(self._root(context, part).detach()) for part in self.parts] if not self.weights else []
             if roots:
                 self.weights, self.how = weights_of(self.parts, roots, float(whole.detach()))
+            self.loss = 0.0
             for part, weight in zip(self.parts, self.weights, strict=True):
                 for p in model.parameters():
                     p.grad = None
-                original(self._root(context, part) * weight)
+                root = self._root(context, part) * weight
+                self.loss += float(root.detach())
+                original(root)
                 for p in model.parameters():
                     if p.grad is not None:
                         total[id(p)] = total[id(p)] + p.grad if id(p) in total else p.grad

@@ -48,7 +48,12 @@ class Checkpoint:
         if self.subject.twins.save is not None:
             self._call(self.subject.twins.save)
         else:
-            torch.save({"parts": [_state_dict(part) for part in self._parts()], "random": _generators()}, self.path)
+            hooked: list[dict[str, Any]] = [{"state_dict": module.state_dict()} for module in self._hooked()]
+            with users_code():
+                for module, checkpoint in zip(self._hooked(), hooked, strict=True):
+                    module.on_save_checkpoint(checkpoint)
+            parts = [_state_dict(part) for part in self._parts()]
+            torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
         return told
 
     def load(self) -> None:
@@ -70,9 +75,17 @@ class Checkpoint:
             else:
                 with users_code():
                     part.load_state_dict(state)
+        with users_code():
+            for module, checkpoint in zip(self._hooked(), saved["hooked"], strict=True):
+                module.on_load_checkpoint(checkpoint)
         random.setstate(saved["random"][0])
         np.random.set_state(saved["random"][1])  # noqa: NPY002
         torch.set_rng_state(saved["random"][2])
+
+    def _hooked(self) -> list[Any]:
+        """Modules that put more into a checkpoint themselves, as LightningModules do."""
+        hooks = ("on_save_checkpoint", "on_load_checkpoint")
+        return [m for m in self.context.task.model.modules() if all(callable(getattr(m, hook, None)) for hook in hooks)]
 
     def _call(self, function: Callable[..., Any]) -> None:
         given = (self.path, self.context.task.given, self.context.handed)

@@ -100,7 +100,7 @@ class Side:
     ) -> TwinResult:
         """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in."""
         tolerance, but = tolerance or self.tolerance, weak(reference) | but
-        found = sizes(reference, twin)
+        found = sizes(reference, twin, tolerance.floor)
         if (over := beyond(found, tolerance, {}, but)) is not None:
             over = beyond(found, tolerance, self._noise(still, tolerance), but)
         told = replace(
@@ -126,7 +126,8 @@ class Side:
             exchange = UNCHANGED if exact else Exchange(applied=partial(last_bits, tolerance.kind))
             steps = max(2, self.steps // 2) if still else self.steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
-            self.noise_of[key] = sizes(base, replay(self.context, steps, stilled(exchange) if still else exchange))
+            again = replay(self.context, steps, stilled(exchange) if still else exchange)
+            self.noise_of[key] = sizes(base, again, tolerance.floor)
         return self.noise_of[key]
 
     def _first_gradient(self, reference: Course, twin: Course, tolerance: Tolerance) -> str:

@@ -120,6 +120,24 @@ def test_what_breaks_in_half_precision_is_found(twin: str, change: str) -> None:
     assert found.outcome == "disagreed", found.text()
 
 
+@pytest.mark.parametrize("twin", ["bfloat16", "float16"])
+def test_a_step_of_ones_own_is_cast_at_every_step(twin: str) -> None:
+    """Autocast keeps the weights that it has cast for as long as it is on."""
+    model, batch = dense(nn.Tanh())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+
+    def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    (found,) = twins(model, batch, step=step, twin=twin)
+    assert found.outcome == "agreed", found.text()
+    assert found.curve[-1] < 0.8 * found.curve[0]
+
+
 def test_a_run_in_half_precision_is_held_against_a_full_one() -> None:
     """What is exchanged is what the run has."""
     model, batch = dense(nn.Tanh())
