@@ -1,11 +1,12 @@
 """False alarms of twins: each of them over healthy programs of public libraries.
 
-    python -m benchmarks.twins [--only LIBRARY ...] [--twins NAME ...] [--sample 5] [--write FILE]
+    python -m benchmarks.twins [--only LIBRARY ...] [--twins NAME ...] [--sample 5] [--simulated] [--write FILE]
 
 Run it where the libraries are installed (see ``benchmarks.wild``). Programs are drawn by a seeded order out of those
 of ``benchmarks/wild``, which are healthy: a twin that disagrees there is a false alarm, printed with where it differs,
 until somebody finds that the program does what the twin says (a contrastive loss that does not add up over
-micro-batches). What was not asked is counted apart, with its reasons.
+micro-batches). What was not asked is counted apart, with its reasons. For `workers` the batch is put into a DataLoader;
+`--simulated` registers the device of tests/support, where there is no accelerator.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from benchmarks.wild.case import Program
 from benchmarks.wild.measure import healthy_call
 from benchmarks.wild.registry import collect
 from benchmarks.wild.split import part_of_library
 from pytest_overfit import run_overfit
 from pytest_overfit.run.twin_record import TWINS, TwinResult
+from tests.support import simulated
 
 STEPS = 12  # of a run: a twin compares ten
 
@@ -33,8 +37,9 @@ STEPS = 12  # of a run: a twin compares ten
 def results_of(program: Program, twins: Sequence[str]) -> Iterator[TwinResult]:
     """The twins of one healthy program."""
     call: dict[str, Any] = {**healthy_call(program, 0), "max_steps": STEPS, "objective": 1e9, "hold_steps": STEPS}
-    keep = {name: value for name, value in call.items() if name not in ("max_seconds",)}
-    result = run_overfit(**keep, twins=list(twins), diagnose=False, supervised=False)
+    if "workers" in twins:
+        call["data"] = DataLoader([call["data"]], batch_size=None)
+    result = run_overfit(**call, twins=list(twins), diagnose=False, supervised=False)
     yield from result.record.twins
 
 
@@ -44,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--twins", nargs="*", default=TWINS, choices=TWINS)
     parser.add_argument("--sample", type=int, default=5, help="programs of each library")
+    parser.add_argument("--simulated", action="store_true", help="register the simulated device of the tests")
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args(arguments)
+    if asked.simulated:
+        simulated.register()
     by_library: dict[str, list[Program]] = {}
     for program in collect(asked.only).programs:
         if part_of_library(program.library) == "tuned":

@@ -80,7 +80,8 @@ class AskedTwins:
     def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
         """The update that the loop is to call; nothing has been trained yet."""
         self.steps = max(1, min(self.steps, context.plan.max_steps))
-        self.subject, self.done = subject, max(1, self.steps // 2)
+        earliest = max(1, context.plan.hold_steps - 1)  # that a run can end after
+        self.subject, self.done = subject, min(earliest, max(1, self.steps // 2))
         checkpoint = Checkpoint(context, subject, self.folder)
         if PORT in self.names:
             from pytest_overfit.twins.port import original_of
@@ -129,6 +130,9 @@ class AskedTwins:
                             results += self._asked(name, side, now)
                     except Hung as hung:
                         cut = f"out of time ({hung.hang.where})"
+                        results.append(TwinResult(name, "not asked", why=cut))
+                    except KeyboardInterrupt:
+                        cut = curves.stop = "interrupted"
                         results.append(TwinResult(name, "not asked", why=cut))
             finally:
                 now.restore()

@@ -48,17 +48,19 @@ def moved(there: torch.device) -> Exchange:
     @contextlib.contextmanager
     def applied(context: RunContext) -> Iterator[None]:
         here, model = context.task.device, context.task.model
-        before = dict(model.named_parameters())
+        before = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if p is not None]
         model.to(there)
-        new = {id(old): now for (_, now), old in zip(model.named_parameters(), before.values(), strict=True)}
-        for optimizer in context.optimizers:  # a device of another kind of tensor gets new parameters: with the start
-            for group in optimizer.param_groups:  # the old ones come back
+        new: dict[int, Any] = {}
+        for held, key, old in before:  # a device of another kind of tensor gets new parameters, and loses ties
+            held[key] = new.setdefault(id(old), held[key])
+        for optimizer in context.optimizers:  # the old ones come back with the start
+            for group in optimizer.param_groups:
                 group["params"] = [new.get(id(p), p) for p in group["params"]]
             follow_device(optimizer)
         try:
             yield
         finally:
-            if all(new[id(old)] is old for old in before.values()):
+            if all(new[id(old)] is old for _, _, old in before):
                 model.to(here)
                 for optimizer in context.optimizers:
                     follow_device(optimizer)

@@ -213,7 +213,7 @@ def resumed(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> di
 
 
 def resume(side: Side, there: Elsewhere, folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
-    """Saves after half of the steps, loads in a process where nothing has been trained, and goes on."""
+    """Saves after some steps, loads in a process where nothing has been trained, and goes on."""
     yield lambda: _resumed(side, there, folder, done)
 
 
