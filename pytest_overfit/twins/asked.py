@@ -88,7 +88,7 @@ class AskedTwins:
 
             original_of(context, subject)  # names that do not fit are an error at once
         if "resume" in self.names:
-            self.there.append(Elsewhere(partial(resumed, context, subject)))
+            self.there += [Elsewhere(partial(resumed, context, subject)) for _ in range(2)]
         if "ranks" in self.names:
             from pytest_overfit.twins.processes import rank_of
 
@@ -168,7 +168,7 @@ class AskedTwins:
             if self.refused:
                 yield lambda: TwinResult("resume", "not asked", why=self.refused)
                 return
-            yield from resume(side, self.there[0], self.folder, self.done)
+            yield from resume(side, self.there[:2], self.folder, self.done)
             return
         home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
         if name == "ranks":

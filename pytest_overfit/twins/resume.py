@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,34 +201,43 @@ def _digest(value: Any) -> str:
 
 
 def resumed(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:
-    """What the other process does: everything as it was built, the checkpoint loaded, and the rest of the steps."""
+    """What the other process does: everything as it was built, the checkpoint loaded, and the rest of the steps.
+
+    Without steps that are done it is the run again, from its start.
+    """
     seed_everything(context.seed)
     into_training(context.task.model)
-    checkpoint = Checkpoint(context, subject, Path(job["folder"]))
-    checkpoint.load()
+    if job["done"]:
+        Checkpoint(context, subject, Path(job["folder"])).load()
     state = state_now(context, subject)
     course = go_on(context, job["steps"] - job["done"], done=job["done"])
     course.losses = list(course.curve)
     return {"course": course, "state": state}
 
 
-def resume(side: Side, there: Elsewhere, folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
+def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
     """Saves after some steps, loads in a process where nothing has been trained, and goes on."""
     yield lambda: _resumed(side, there, folder, done)
 
 
-def _resumed(side: Side, there: Elsewhere, folder: Path, done: int) -> TwinResult:
+def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     if not side.at_save:
         raise Unanswerable(f"the run ended before step {done}, after which it was to be saved")
     steps, own = min(side.steps, len(side.reference.losses)), side.subject.twins.save is not None
     if steps <= done:
         raise Unanswerable(f"the run ended at step {steps}, and was saved after step {done}")
-    told = there.do({"folder": str(folder), "steps": steps, "done": done})
+    job = {"folder": str(folder), "steps": steps, "done": done}
+    told = there[0].do(job)
     course: Course = told["course"]
     how = "save and load" if own else "state dicts"
     exchanged = f"saved after step {done}, loaded by {how} in a process that stands where training began"
     exact = EXACT if torch.get_num_threads() == 1 else side.tolerance
-    result = side.compared("resume", side.reference, course, exchanged, exact)
+
+    def again() -> Course:
+        repeated: Course = there[1].do({**job, "done": 0})["course"]
+        return repeated
+
+    result = side.compared("resume", side.reference, course, exchanged, exact, again=again)
     lost = [name for name, digest in side.at_save.items() if told["state"].get(name) != digest]
     beside = [name for name in lost if _counts(name, own=own)]
     if result.outcome == "agreed" and beside:

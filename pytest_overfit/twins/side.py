@@ -19,7 +19,6 @@ from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.twins.course import (
-    EXACT,
     UNCHANGED,
     Course,
     Exchange,
@@ -55,7 +54,7 @@ class Side:
     steps: int
     at_save: Mapping[str, Any] = field(default_factory=dict)
     last: Course | None = None
-    noise_of: dict[tuple[bool, bool, torch.dtype | None], Mapping[Key, float]] = field(default_factory=dict)
+    noise_of: dict[tuple[bool, torch.dtype | None], Mapping[Key, float]] = field(default_factory=dict)
 
     @cached_property
     def tolerance(self) -> Tolerance:
@@ -97,12 +96,27 @@ class Side:
         *,
         still: bool = False,
         but: Set[str] = frozenset(),
+        again: Callable[[], Course] | None = None,
     ) -> TwinResult:
-        """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in."""
+        """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in.
+
+        Args:
+            but: tensors that are not compared at the end.
+            again: makes the run once more, as it was; None: here, with the last bit of every parameter off.
+
+        Raises:
+            Unanswerable: the run differs from itself as much as from its twin, and by more than is allowed.
+        """
         tolerance, but = tolerance or self.tolerance, weak(reference) | but
         found = sizes(reference, twin, tolerance.floor)
         if (over := beyond(found, tolerance, {}, but)) is not None:
-            over = beyond(found, tolerance, self._noise(still, tolerance), but)
+            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance.floor)
+            over = beyond(found, tolerance, noise, but)
+            if over is None and (own := beyond(noise, tolerance, {}, but)) is not None:
+                (kind, step, _), allowed = own
+                what = f"its {kind} of step {step} differs by {noise[own[0]]:.2g} of its size, allowed {allowed:.2g}"
+                how = "repeated as it is" if again is not None else "with the last bit of every parameter changed"
+                raise Unanswerable(f"the run does not repeat itself: {how} {what}")
         told = replace(
             TwinResult(name, "agreed", exchanged),
             steps=len(twin.losses),
@@ -119,12 +133,11 @@ class Side:
         return replace(told, outcome="disagreed", step=step, what=what, size=size, allowed=allowed, gradients=gradients)
 
     def _noise(self, still: bool, tolerance: Tolerance) -> Mapping[Key, float]:
-        """By how much the run differs from itself: repeated as it is, or with the last bit of every parameter off."""
-        exact = tolerance == EXACT
-        key = (still, exact, tolerance.kind)
+        """By how much the run differs from itself with the last bit of every parameter off."""
+        key = (still, tolerance.kind)
         if key not in self.noise_of:
-            exchange = UNCHANGED if exact else Exchange(applied=partial(last_bits, tolerance.kind))
-            steps = max(2, self.steps // 2) if still else self.steps
+            exchange, steps = Exchange(applied=partial(last_bits, tolerance.kind)), len(self.reference.losses)
+            steps = max(2, steps // 2) if still else steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
             again = replay(self.context, steps, stilled(exchange) if still else exchange)
             self.noise_of[key] = sizes(base, again, tolerance.floor)
