@@ -161,8 +161,8 @@ def healthy_case(program: Program, seed: int) -> Row:
     row = Row(program.name, program.library)
     bare = None
     if program.steps >= LONG:
-        bare = judged(row, {**_healthy_call(program, seed), "diagnose": False}, seed)
-    row = judged(row, _healthy_call(program, seed), seed)
+        bare = judged(row, {**healthy_call(program, seed), "diagnose": False}, seed)
+    row = judged(row, healthy_call(program, seed), seed)
     if row.passed and bare is not None and bare.passed and min(row.steps, bare.steps) >= LONG:
         row = replace(row, cost=row.seconds / bare.seconds)
     if not row.passed:
@@ -170,7 +170,8 @@ def healthy_case(program: Program, seed: int) -> Row:
     return row
 
 
-def _healthy_call(program: Program, seed: int) -> dict[str, Any]:
+def healthy_call(program: Program, seed: int) -> dict[str, Any]:
+    """The arguments of ``run_overfit`` for a program as it is."""
     call = _call(program, healthy(program, seed))
     return call if program.own_call is None else {**call, **program.own_call()}
 

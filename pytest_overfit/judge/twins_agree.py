@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.run.twin_record import TWINS
-from pytest_overfit.settings.criterion import Criterion, bounded
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Which twins are asked, and over how many steps they are compared."""
-
-    names: tuple[str, ...] = bounded(TWINS, choices=TWINS)
-    steps: int = bounded(10, at_least=2, at_most=100, whole=True)
+from pytest_overfit.run.twin_record import Twins
+from pytest_overfit.settings.criterion import Criterion
 
 
 def judge_twins(record: RunRecord) -> Finding:

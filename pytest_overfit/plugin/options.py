@@ -80,7 +80,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-compare-fail": {
         "action": "append",
         "metavar": "QUANTITY:RATIO",
-        "help": "fail where a quantity grew by more than this, such as steps:1.5x; may be repeated",
+        "help": "fail where a quantity grew by more than this, such as steps:1.5x, or where the losses left the saved "
+        "curve by more, relative: curve:1e-4; may be repeated",
     },
     "--overfit-explain": {"action": "store_true", "help": "show every setting of every run, and where it comes from"},
 }

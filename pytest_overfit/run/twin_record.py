@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_overfit.settings.criterion import bounded
+
 TWINS = (
     "resume", "accumulation", "batch", "bfloat16", "float16", "compile", "checkpointing", "attention", "fused",
     "workers", "device", "ranks", "export",
 )  # fmt: skip
 PORT = "port"  # asked where ``port_of`` is given
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Which twins are asked, and over how many steps they are compared."""
+
+    names: tuple[str, ...] = bounded(TWINS, choices=TWINS)
+    steps: int = bounded(10, at_least=2, at_most=100, whole=True)
 
 
 @dataclass(frozen=True)

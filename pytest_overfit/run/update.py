@@ -215,11 +215,11 @@ class OwnUpdate:
         if id(optimizer) not in self.stepped:
             self.found(optimizer)
             self.stepped.add(id(optimizer))
-        if not _has_closure(args, kwargs):
+        if not has_closure(args, kwargs):
             self._observe(optimizer)
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if _has_closure(args, kwargs):
+        if has_closure(args, kwargs):
             self._observe(optimizer)
 
     def _observe(self, optimizer: Optimizer) -> None:
@@ -289,5 +289,6 @@ def wants_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is closure.empty
 
 
-def _has_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def has_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an optimizer's step computes its gradients itself: they are there after it, not before."""
     return kwargs.get("closure") is not None or any(callable(argument) for argument in args)

@@ -67,6 +67,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "nonfinite-output",
         "precision",
         "gradient-explosion",
+        "backend",
     ),
     "architecture": (
         "dead-units",

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors.asking import Questions
-from pytest_overfit.judge.twins_agree import Twins
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.run.twin_record import PORT, TwinResult
+from pytest_overfit.run.twin_record import PORT, TwinResult, Twins
 from pytest_overfit.run.update import Update
 from pytest_overfit.run.watchdog import Hung
 from pytest_overfit.settings.settings import OverfitSettings
-from pytest_overfit.twins.course import Recorder
+from pytest_overfit.twins.course import Exchange, Recorder
 from pytest_overfit.twins.elsewhere import Elsewhere, folder
 from pytest_overfit.twins.resume import Checkpoint, State, resume, resumed
 from pytest_overfit.twins.side import Side
@@ -81,14 +80,15 @@ class AskedTwins:
     def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
         """The update that the loop is to call; nothing has been trained yet."""
         self.steps = max(1, min(self.steps, context.plan.max_steps))
-        self.subject, self.done = subject, max(1, self.steps // 2)
+        earliest = max(1, context.plan.hold_steps - 1)  # that a run can end after
+        self.subject, self.done = subject, min(earliest, max(1, self.steps // 2))
         checkpoint = Checkpoint(context, subject, self.folder)
         if PORT in self.names:
             from pytest_overfit.twins.port import original_of
 
             original_of(context, subject)  # names that do not fit are an error at once
         if "resume" in self.names:
-            self.there.append(Elsewhere(partial(resumed, context, subject)))
+            self.there += [Elsewhere(partial(resumed, context, subject)) for _ in range(2)]
         if "ranks" in self.names:
             from pytest_overfit.twins.processes import rank_of
 
@@ -101,7 +101,7 @@ class AskedTwins:
                     self.at_save = checkpoint.save()
                 self.refused = next((each.why for each in questions.not_asked), "")
 
-        self.recorder = Recorder(update, context, self.steps, finish=finish)
+        self.recorder = Recorder(update, context, self.steps, exchange=Exchange(finish=finish))
         return self.recorder
 
     def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
@@ -131,6 +131,9 @@ class AskedTwins:
                     except Hung as hung:
                         cut = f"out of time ({hung.hang.where})"
                         results.append(TwinResult(name, "not asked", why=cut))
+                    except KeyboardInterrupt:
+                        cut = curves.stop = "interrupted"
+                        results.append(TwinResult(name, "not asked", why=cut))
             finally:
                 now.restore()
                 context.task.heard.clear()
@@ -139,12 +142,13 @@ class AskedTwins:
     def _asked(self, name: str, side: Side, now: Snapshot) -> Iterator[TwinResult]:
         """The results of one twin, one for each of its parts; each begins where the run has ended."""
         parts: Any = None
+        part: Callable[[], TwinResult] | None
         while True:
             questions = Questions(raising=self.questions.raising)
-            result = None
+            result = part = None
             with questions.asking(name):
                 parts = parts or iter(self._parts(name, side))
-                part: Callable[[], TwinResult] | None = next(parts, None)
+                part = next(parts, None)
                 if part is None:
                     return
                 side.context.tell("twin", name, side.context.watchdog.left())
@@ -156,7 +160,7 @@ class AskedTwins:
             now.restore()
             if result is not None:
                 yield result
-            if parts is None or questions.not_asked:
+            if part is None:  # which parts it has is not known
                 return
 
     def _parts(self, name: str, side: Side) -> Iterator[Callable[[], TwinResult]]:
@@ -164,7 +168,7 @@ class AskedTwins:
             if self.refused:
                 yield lambda: TwinResult("resume", "not asked", why=self.refused)
                 return
-            yield from resume(side, self.there[0], self.folder, self.done)
+            yield from resume(side, self.there[:2], self.folder, self.done)
             return
         home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
         if name == "ranks":

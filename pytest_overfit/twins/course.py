@@ -16,7 +16,7 @@ from pytest_overfit.run.context import NEVER, RunContext
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.gradient_watch import GradientWatch, all_parts, state_of
 from pytest_overfit.run.loop import fit
-from pytest_overfit.run.update import Again, Around, Detached, Row, Update, optimizers_heard
+from pytest_overfit.run.update import Again, Around, Detached, Row, Update, has_closure, optimizers_heard
 
 GRADIENTS = 2  # steps whose gradients are kept: with the end three copies of the parameters, on the host
 WEAK = 1e-4  # of the whole gradient: a tensor's below it may be nothing but rounding, and where Adam takes it chance
@@ -27,12 +27,16 @@ Key = tuple[str, int, str]  # "loss", "gradient" or "end"; the step, from 1; the
 @dataclass(frozen=True)
 class Tolerance:
     """How much may differ, relative: losses (at the first step, and as much more at each later one), gradients, and
-    parameters and buffers at the end, as a share of their way; None: not compared.
+    parameters and buffers at the end, as a share of their way; None: not compared. ``kind`` is the type whose last bit
+    the run may magnify; None: that of each parameter. ``floor`` is the share of the first loss below which none is its
+    own measure.
     """
 
     loss: float
     gradient: float | None
     end: float | None
+    kind: torch.dtype | None = None
+    floor: float = 0.01
 
     def of(self, key: Key) -> float | None:
         """What is allowed of one quantity."""
@@ -79,14 +83,18 @@ class Exchange:
         update: makes another update; None: the run's own.
         task: makes another task; None: the run's own.
         redraws: random numbers come out otherwise: a run that draws any is compared in evaluation mode.
+        twice: a forward pass may be made again: running statistics of batch norms move further, and are not compared.
         finish: called after every step with its number, from 1.
+        loss: what the latest step's loss came to, where the step does not say so itself.
     """
 
     applied: Callable[[RunContext], contextlib.AbstractContextManager[Any]] | None = None
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
     redraws: bool = False
+    twice: bool = False
     finish: Callable[[int], None] = lambda step: None
+    loss: Callable[[], Any] | None = None
 
 
 UNCHANGED = Exchange()
@@ -102,17 +110,25 @@ class Recorder(Around):
         steps: int,
         *,
         stops: bool = False,
-        finish: Callable[[int], None] = lambda step: None,
+        exchange: Exchange = UNCHANGED,
     ) -> None:
         super().__init__(inner)
-        self.context, self.steps, self.stops, self.finish = context, steps, stops, finish
+        self.context, self.steps, self.stops, self.exchange = context, steps, stops, exchange
         self.names = {id(p): name for name, p in context.task.model.named_parameters()}
         self.course = Course()
         self.made = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with self.inner.running(), optimizers_heard(self._hear):
+        def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if not has_closure(args, kwargs):
+                self._hear(optimizer)
+
+        def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if has_closure(args, kwargs):
+                self._hear(optimizer)
+
+        with self.inner.running(), optimizers_heard(before, after):
             yield
             if self.made < self.steps:
                 self._end()
@@ -126,17 +142,17 @@ class Recorder(Around):
             self.course.gradients.append({})
         before = torch.get_rng_state() if not self.made else None
         row = self.inner(step, look=look, observe=observe)
-        loss = row.values[0]
+        loss = row.values[0] if self.exchange.loss is None else self.exchange.loss()
         self.course.losses.append(loss.detach().clone() if isinstance(loss, Tensor) else loss)
         if before is not None:
             self.course.drawn = not torch.equal(before, torch.get_rng_state())
         self.made += 1
         if self.made == self.steps:
             self._end()
-        self.finish(self.made)
+        self.exchange.finish(self.made)
         return row
 
-    def _hear(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _hear(self, optimizer: Optimizer) -> None:
         if self.made >= self.steps or self.made >= GRADIENTS:
             return
         for group in optimizer.param_groups:
@@ -171,7 +187,7 @@ def go_on(context: RunContext, steps: int, exchange: Exchange = UNCHANGED, *, do
         context = context.on(exchange.task(context))
     watch, planned = context.new_watch(), context.plan.max_steps
     update = context.update(context.task, watch) if exchange.update is None else exchange.update(context, watch)
-    recorder = Recorder(Again(update), context, steps, stops=True, finish=exchange.finish)
+    recorder = Recorder(Again(update), context, steps, stops=True, exchange=exchange)
     recorder.course.first = done + 1
     moved_on = {
         name: lambda progress, schedule=schedule: schedule((round(progress * planned) + done) / planned)
@@ -199,8 +215,12 @@ def rounding(model: nn.Module) -> Tolerance:
     return ROUNDING[next((kind for kind in order if kind in kinds), torch.float64 if kinds else torch.float32)]
 
 
-def last_bits(context: RunContext) -> contextlib.AbstractContextManager[None]:
-    """Every parameter a bit of its last place off: what that comes to, no other execution can be asked to undercut."""
+def last_bits(kind: torch.dtype | None, context: RunContext) -> contextlib.AbstractContextManager[None]:
+    """Every parameter a bit of its last place off: what that comes to, no other execution can be asked to undercut.
+
+    Args:
+        kind: the type whose last place it is; None: the parameter's own.
+    """
 
     @contextlib.contextmanager
     def block() -> Iterator[None]:
@@ -209,18 +229,18 @@ def last_bits(context: RunContext) -> contextlib.AbstractContextManager[None]:
             for parameter in context.task.model.parameters():
                 if is_dense(parameter) and parameter.is_floating_point():
                     signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-                    parameter.mul_(1 + torch.finfo(parameter.dtype).eps * signs.to(parameter))
+                    parameter.mul_(1 + torch.finfo(kind or parameter.dtype).eps * signs.to(parameter))
         yield
 
     return block()
 
 
-def sizes(one: Course, other: Course) -> dict[Key, float]:
+def sizes(one: Course, other: Course, floor: float = Tolerance.floor) -> dict[Key, float]:
     """By how much every quantity of two courses differs, relative, in the order of the steps; 0: not one bit."""
     found: dict[Key, float] = {}
     skip = other.first - one.first
     curve, again = one.curve[skip:], other.curve
-    floor = 0.01 * max((abs(loss) for loss in one.curve[:1] if math.isfinite(loss)), default=0.0)
+    floor *= max((abs(loss) for loss in one.curve[:1] if math.isfinite(loss)), default=0.0)
     for index in range(min(len(curve), len(again))):
         step = index + other.first
         found["loss", step, ""] = _relative(curve[index], again[index], floor)

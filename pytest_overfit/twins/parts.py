@@ -26,7 +26,7 @@ from pytest_overfit.twins.course import NOISE, UNCHANGED, Exchange, last_bits
 from pytest_overfit.twins.side import Outputs, Side, gap_of, modules_heard, stilled
 
 IGNORED = -100  # the label that torch's losses leave out
-MOST_ALONE = 8  # samples
+MOST_ALONE, MOST_PARTS = 8, 16  # samples that are asked alone, micro-batches of one step
 FITS = 1e-4  # relative: the parts of a loss add up to it
 
 
@@ -35,7 +35,7 @@ def accumulation(side: Side) -> Iterator[Callable[[], TwinResult]]:
     task, length = side.context.task, samples_in(side.context.task.batch)
     if side.context.step is None and task.precision.scaler(task.device).is_enabled():
         raise Unanswerable("the loss is scaled in float16: its parts are not")
-    for count in dict.fromkeys((2, length)):
+    for count in dict.fromkeys((2, min(length, MOST_PARTS))):
         yield partial(_accumulated, side, parts_of(task.batch, count))
 
 
@@ -46,7 +46,7 @@ def _accumulated(side: Side, parts: list[Any]) -> TwinResult:
         exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True)
         return side.against(name, exchange, f"{len(parts)} micro-batches through accumulate", still=still)
     added = _Added(parts)
-    result = side.against(name, Exchange(applied=added.applied, redraws=True), "", still=still)
+    result = side.against(name, Exchange(applied=added.applied, redraws=True, loss=lambda: added.loss), "", still=still)
     how = "both in evaluation mode, " if still or side.reference.drawn else ""
     return replace(result, exchanged=f"{len(parts)} micro-batches, {how}{added.how}")
 
@@ -68,6 +68,7 @@ class _Added:
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts, self.how = parts, ""
         self.weights: Sequence[float] = ()
+        self.loss = 0.0
 
     @contextlib.contextmanager
     def applied(self, context: RunContext) -> Iterator[None]:
@@ -85,10 +86,13 @@ class _Added:
             roots = [float(self._root(context, part).detach()) for part in self.parts] if not self.weights else []
             if roots:
                 self.weights, self.how = weights_of(self.parts, roots, float(whole.detach()))
+            self.loss = 0.0
             for part, weight in zip(self.parts, self.weights, strict=True):
                 for p in model.parameters():
                     p.grad = None
-                original(self._root(context, part) * weight)
+                root = self._root(context, part) * weight
+                self.loss += float(root.detach())
+                original(root)
                 for p in model.parameters():
                     if p.grad is not None:
                         total[id(p)] = total[id(p)] + p.grad if id(p) in total else p.grad
@@ -123,12 +127,16 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     counts = [_counts(part) for part in parts]
     for key in dict.fromkeys(key for found in counts for key in found):
         known.insert(1, (f"weighted by what {key} labels", [found.get(key, 0) for found in counts]))
+    fitting = []
     for how, share in known:
         total = 1 if how == "added up" else sum(share)
-        weights = [each / total for each in share] if total else []
-        got = sum(w * loss for w, loss in zip(weights, losses, strict=False))
-        if weights and abs(got - whole) <= FITS * max(abs(whole), 1e-12):
-            return weights, how
+        weights = [each / total for each in share] if total else [0.0] * len(share)
+        gap = abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole)
+        if gap <= FITS * max(abs(whole), 1e-12):
+            fitting.append((gap, weights, how))
+    if fitting:  # at the start all parts may cost nearly the same: the nearest
+        _, found, how = min(fitting, key=lambda each: each[0])
+        return found, how
     return [each / sum(samples) for each in samples], "weighted by samples: the parts of the loss do not add up to it"
 
 
@@ -158,20 +166,20 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
     if training and mixing:
         kind = type(context.task.model.get_submodule(mixing[0])).__name__
         raise Unanswerable(f"{mixing[0]} ({kind}) takes its statistics over the batch in training mode")
-    if training and side.reference.drawn:
-        raise Unanswerable("training mode draws random numbers, each sample others alone")
     whole = context.task.batch
     length = samples_in(whole)
     alone = parts_of(whole, length)[:MOST_ALONE]
     mode = UNCHANGED if training else stilled(UNCHANGED)
     heard, _ = _heard(context, mode, whole)
-    noise, _ = _heard(context, replace(mode, applied=_both(mode, last_bits)), whole)
+    noise, _ = _heard(context, replace(mode, applied=_both(mode, partial(last_bits, None))), whole)
     told = TwinResult(name, "agreed", f"{len(alone)} of {length} samples alone", allowed=10 * side.tolerance.loss)
     compared, worst = False, 0.0
     for index, sample in enumerate(alone):
         what = f"sample {index} of {length}, alone,"
         apart, refused = _heard(context, mode, sample)
         if refused and (lacking := [module for module in heard if module not in apart]):
+            if length < 3 or _heard(context, mode, cut_of(whole, 0, 2))[1]:
+                raise Unanswerable(f"parts of the batch are refused: {refused}")
             how = f"{told.exchanged}: {lacking[0]} refuses it: {refused}"
             return replace(told, outcome="disagreed", exchanged=how, what=what, outputs=lacking[0], size=math.inf)
         for module, outputs in heard.items():
@@ -202,6 +210,7 @@ def _heard(context: RunContext, mode: Exchange, batch: Any) -> tuple[Outputs, st
     refused = ""
     with context.at_start(), mode.applied(context) if mode.applied else contextlib.nullcontext():
         seed_everything(context.seed)
+        before = torch.get_rng_state()
         with modules_heard(context.task.model) as heard:
             try:
                 with users_code():
@@ -211,6 +220,8 @@ def _heard(context: RunContext, mode: Exchange, batch: Any) -> tuple[Outputs, st
                         context.task.forward(batch)
             except Refused as error:
                 refused = str(error)
+        if not torch.equal(before, torch.get_rng_state()):
+            raise Unanswerable("random numbers are drawn in this mode, for each sample others alone")
         return heard, refused
 
 
@@ -236,14 +247,17 @@ def parts_of(batch: Any, count: int) -> list[Any]:
     """A batch cut into so many parts along its axis of samples; what has no such axis is in every part."""
     length = samples_in(batch)
     bounds = [round(index * length / count) for index in range(count + 1)]
+    return [cut_of(batch, start, stop) for start, stop in itertools.pairwise(bounds)]
 
-    def cut(start: int, stop: int) -> Any:
-        def part(tensor: Tensor) -> Tensor:
-            if not tensor.dim() or tensor.shape[0] != length:
-                return tensor
-            taken = tensor.detach()[start:stop].clone()
-            return taken.requires_grad_() if tensor.requires_grad else taken
 
-        return map_tensors(part, batch)
+def cut_of(batch: Any, start: int, stop: int) -> Any:
+    """Some samples of a batch."""
+    length = samples_in(batch)
 
-    return [cut(start, stop) for start, stop in itertools.pairwise(bounds)]
+    def part(tensor: Tensor) -> Tensor:
+        if not tensor.dim() or tensor.shape[0] != length:
+            return tensor
+        taken = tensor.detach()[start:stop].clone()
+        return taken.requires_grad_() if tensor.requires_grad else taken
+
+    return map_tensors(part, batch)

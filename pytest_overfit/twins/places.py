@@ -47,16 +47,23 @@ def moved(there: torch.device) -> Exchange:
 
     @contextlib.contextmanager
     def applied(context: RunContext) -> Iterator[None]:
-        here = context.task.device
-        context.task.model.to(there)
-        for optimizer in context.optimizers:
+        here, model = context.task.device, context.task.model
+        before = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if p is not None]
+        model.to(there)
+        new: dict[int, Any] = {}
+        for held, key, old in before:  # a device of another kind of tensor gets new parameters, and loses ties
+            held[key] = new.setdefault(id(old), held[key])
+        for optimizer in context.optimizers:  # the old ones come back with the start
+            for group in optimizer.param_groups:
+                group["params"] = [new.get(id(p), p) for p in group["params"]]
             follow_device(optimizer)
         try:
             yield
         finally:
-            context.task.model.to(here)
-            for optimizer in context.optimizers:
-                follow_device(optimizer)
+            if all(new[id(old)] is old for _, _, old in before):
+                model.to(here)
+                for optimizer in context.optimizers:
+                    follow_device(optimizer)
 
     def task(context: RunContext) -> Any:
         return replace(context.task, batch=freeze_batch(context.task.batch, there), device=there)

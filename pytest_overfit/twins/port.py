@@ -25,7 +25,7 @@ from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.twins.course import UNCHANGED, Course, replay
 from pytest_overfit.twins.side import Outputs, Side, first_apart, outputs_at, stilled
 
-SAME = {"loss": 2e-6, "gradient": 5e-5}  # the same operations in the same order; rounding beyond that is measured
+SAME = 2e-6, 5e-5  # of losses and gradients: the same operations in the same order; rounding beyond that is measured
 Turn = Callable[[Tensor], Tensor]
 Names = dict[str, tuple[str, Turn]]  # a tensor here -> its name there, and how it is turned for it
 
@@ -115,7 +115,7 @@ def _ported(side: Side) -> TwinResult:
     how = f"{type(original).__name__} in place of {type(context.task.model).__name__}"
     here, there = _turned(one, names), _renamed(two, names)
     how += "; both in evaluation mode" * still
-    tolerance = replace(side.tolerance, **SAME)
+    tolerance = replace(side.tolerance, loss=SAME[0], gradient=SAME[1])
     result = side.compared(PORT, here, there, how, tolerance, still=still)
     if result.outcome == "agreed":
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,12 @@ class Checkpoint:
         if self.subject.twins.save is not None:
             self._call(self.subject.twins.save)
         else:
-            torch.save({"parts": [_state_dict(part) for part in self._parts()], "random": _generators()}, self.path)
+            hooked: list[dict[str, Any]] = [{"state_dict": module.state_dict()} for module in self._hooked()]
+            with users_code():
+                for module, checkpoint in zip(self._hooked(), hooked, strict=True):
+                    module.on_save_checkpoint(checkpoint)
+            parts = [_state_dict(part) for part in self._parts()]
+            torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
         return told
 
     def load(self) -> None:
@@ -70,9 +75,17 @@ class Checkpoint:
             else:
                 with users_code():
                     part.load_state_dict(state)
+        with users_code():
+            for module, checkpoint in zip(self._hooked(), saved["hooked"], strict=True):
+                module.on_load_checkpoint(checkpoint)
         random.setstate(saved["random"][0])
         np.random.set_state(saved["random"][1])  # noqa: NPY002
         torch.set_rng_state(saved["random"][2])
+
+    def _hooked(self) -> list[Any]:
+        """Modules that put more into a checkpoint themselves, as LightningModules do."""
+        hooks = ("on_save_checkpoint", "on_load_checkpoint")
+        return [m for m in self.context.task.model.modules() if all(callable(getattr(m, hook, None)) for hook in hooks)]
 
     def _call(self, function: Callable[..., Any]) -> None:
         given = (self.path, self.context.task.given, self.context.handed)
@@ -188,34 +201,43 @@ def _digest(value: Any) -> str:
 
 
 def resumed(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:
-    """What the other process does: everything as it was built, the checkpoint loaded, and the rest of the steps."""
+    """What the other process does: everything as it was built, the checkpoint loaded, and the rest of the steps.
+
+    Without steps that are done it is the run again, from its start.
+    """
     seed_everything(context.seed)
     into_training(context.task.model)
-    checkpoint = Checkpoint(context, subject, Path(job["folder"]))
-    checkpoint.load()
+    if job["done"]:
+        Checkpoint(context, subject, Path(job["folder"])).load()
     state = state_now(context, subject)
     course = go_on(context, job["steps"] - job["done"], done=job["done"])
     course.losses = list(course.curve)
     return {"course": course, "state": state}
 
 
-def resume(side: Side, there: Elsewhere, folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
-    """Saves after half of the steps, loads in a process where nothing has been trained, and goes on."""
+def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
+    """Saves after some steps, loads in a process where nothing has been trained, and goes on."""
     yield lambda: _resumed(side, there, folder, done)
 
 
-def _resumed(side: Side, there: Elsewhere, folder: Path, done: int) -> TwinResult:
+def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     if not side.at_save:
         raise Unanswerable(f"the run ended before step {done}, after which it was to be saved")
     steps, own = min(side.steps, len(side.reference.losses)), side.subject.twins.save is not None
     if steps <= done:
         raise Unanswerable(f"the run ended at step {steps}, and was saved after step {done}")
-    told = there.do({"folder": str(folder), "steps": steps, "done": done})
+    job = {"folder": str(folder), "steps": steps, "done": done}
+    told = there[0].do(job)
     course: Course = told["course"]
     how = "save and load" if own else "state dicts"
     exchanged = f"saved after step {done}, loaded by {how} in a process that stands where training began"
     exact = EXACT if torch.get_num_threads() == 1 else side.tolerance
-    result = side.compared("resume", side.reference, course, exchanged, exact)
+
+    def again() -> Course:
+        repeated: Course = there[1].do({**job, "done": 0})["course"]
+        return repeated
+
+    result = side.compared("resume", side.reference, course, exchanged, exact, again=again)
     lost = [name for name, digest in side.at_save.items() if told["state"].get(name) != digest]
     beside = [name for name in lost if _counts(name, own=own)]
     if result.outcome == "agreed" and beside:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.twins.course import (
-    EXACT,
     UNCHANGED,
     Course,
     Exchange,
@@ -55,9 +54,9 @@ class Side:
     steps: int
     at_save: Mapping[str, Any] = field(default_factory=dict)
     last: Course | None = None
-    noise_of: dict[tuple[bool, bool], Mapping[Key, float]] = field(default_factory=dict)
+    noise_of: dict[tuple[bool, torch.dtype | None], Mapping[Key, float]] = field(default_factory=dict)
 
-    @functools.cached_property
+    @cached_property
     def tolerance(self) -> Tolerance:
         """What another order of the same operations may leave in this model."""
         return rounding(self.context.task.model)
@@ -83,7 +82,8 @@ class Side:
             if reference.drawn:
                 raise Unanswerable("random numbers are drawn in evaluation mode too, and a twin draws others")
         twin = self.last = replay(self.context, steps, exchange)
-        result = self.compared(name, reference, twin, exchanged, tolerance, still=still)
+        but = statistics_of(self.context.task.model) if exchange.twice else set()
+        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but)
         return result if result.outcome == "agreed" else self._placed(result, exchange, still)
 
     def compared(
@@ -95,12 +95,28 @@ class Side:
         tolerance: Tolerance | None = None,
         *,
         still: bool = False,
+        but: Set[str] = frozenset(),
+        again: Callable[[], Course] | None = None,
     ) -> TwinResult:
-        """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in."""
-        tolerance, but = tolerance or self.tolerance, weak(reference)
-        found = sizes(reference, twin)
+        """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in.
+
+        Args:
+            but: tensors that are not compared at the end.
+            again: makes the run once more, as it was; None: here, with the last bit of every parameter off.
+
+        Raises:
+            Unanswerable: the run differs from itself as much as from its twin, and by more than is allowed.
+        """
+        tolerance, but = tolerance or self.tolerance, weak(reference) | but
+        found = sizes(reference, twin, tolerance.floor)
         if (over := beyond(found, tolerance, {}, but)) is not None:
-            over = beyond(found, tolerance, self._noise(still, exact=tolerance == EXACT), but)
+            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance.floor)
+            over = beyond(found, tolerance, noise, but)
+            if over is None and (own := beyond(noise, tolerance, {}, but)) is not None:
+                (kind, step, _), allowed = own
+                what = f"its {kind} of step {step} differs by {noise[own[0]]:.2g} of its size, allowed {allowed:.2g}"
+                how = "repeated as it is" if again is not None else "with the last bit of every parameter changed"
+                raise Unanswerable(f"the run does not repeat itself: {how} {what}")
         told = replace(
             TwinResult(name, "agreed", exchanged),
             steps=len(twin.losses),
@@ -116,14 +132,15 @@ class Side:
         size = found[over[0]]
         return replace(told, outcome="disagreed", step=step, what=what, size=size, allowed=allowed, gradients=gradients)
 
-    def _noise(self, still: bool, *, exact: bool) -> Mapping[Key, float]:
-        """By how much the run differs from itself: repeated as it is, or with the last bit of every parameter off."""
-        key = (still, exact)
+    def _noise(self, still: bool, tolerance: Tolerance) -> Mapping[Key, float]:
+        """By how much the run differs from itself with the last bit of every parameter off."""
+        key = (still, tolerance.kind)
         if key not in self.noise_of:
-            exchange = UNCHANGED if exact else Exchange(applied=last_bits)
-            steps = max(2, self.steps // 2) if still else self.steps
+            exchange, steps = Exchange(applied=partial(last_bits, tolerance.kind)), len(self.reference.losses)
+            steps = max(2, steps // 2) if still else steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
-            self.noise_of[key] = sizes(base, replay(self.context, steps, stilled(exchange) if still else exchange))
+            again = replay(self.context, steps, stilled(exchange) if still else exchange)
+            self.noise_of[key] = sizes(base, again, tolerance.floor)
         return self.noise_of[key]
 
     def _first_gradient(self, reference: Course, twin: Course, tolerance: Tolerance) -> str:
@@ -221,6 +238,12 @@ def gap_of(one: Tensor, other: Tensor) -> float:
     if not torch.equal(one.isnan(), other.isnan()):
         return float("inf")
     return float((here - there).norm() / here.norm().clamp(min=1e-12))
+
+
+def statistics_of(model: nn.Module) -> set[str]:
+    """The names of the buffers of batch norms."""
+    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return {f"{name}.{buffer}".lstrip(".") for name, norm in norms for buffer, _ in norm.named_buffers(recurse=False)}
 
 
 def stilled(exchange: Exchange) -> Exchange:

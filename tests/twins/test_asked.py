@@ -218,3 +218,16 @@ def test_a_result_says_itself() -> None:
     told = TwinResult("fused", "disagreed", "Adam", steps=10, step=2, what="the loss", size=0.5, allowed=1e-4)
     assert told.text() == "fused: the loss differs by 0.5 of its size, allowed 0.0001 (Adam): step 2"
     assert TwinResult("export", "not asked", why="no").text() == "export: not asked: no"
+
+
+def test_a_run_that_does_not_repeat_itself_is_no_pass() -> None:
+    """What nothing can put back moves the loss: neither the run's fault in a twin, nor agreement."""
+    drawn = iter(range(10**6))
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1]) * (1 + 0.1 * next(drawn))
+
+    result = run_overfit(net(), batch(), loss, twins="fused", max_steps=12, diagnose=False, objective=1e6)
+    assert {twin.outcome for twin in result.record.twins} == {"not asked"}, result.record.twins
+    assert "does not repeat itself" in result.record.twins[0].why
+    assert not result.finding("twins").judged

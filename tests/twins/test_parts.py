@@ -195,6 +195,31 @@ def test_samples_that_see_each_other_are_found_where_they_do(layer: nn.Module, e
         assert "1 (" in found[1].why
 
 
+class Pixels(nn.Module):
+    """Takes images of three channels alone: the leading axis of its batch is none of samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert image.shape[0] == 3
+        out: Tensor = self.linear(image.flatten(1).T)
+        return out
+
+
+def test_an_axis_that_is_none_of_samples_is_not_asked() -> None:
+    """Where no part of the batch is taken either."""
+    images = [torch.randn(3, 4, 4) for _ in range(2)]
+
+    def loss(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        return torch.stack([model(image).square().mean() for image in batch]).mean()
+
+    for twin in ("batch", "accumulation"):
+        found = twins(Pixels(), images, loss, twin=twin)
+        assert {each.outcome for each in found} == {"not asked"}, [each.text() for each in found]
+
+
 def test_one_sample_is_no_batch() -> None:
     """Not asked, and why."""
     model, _ = dense(nn.Tanh())

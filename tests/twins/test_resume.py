@@ -132,7 +132,7 @@ class Program:
 def test_a_checkpoint_that_has_everything_gives_the_uninterrupted_curve() -> None:
     """Bit for bit; the second half is trained by a process that has never trained before."""
     twin = Program().twin()
-    assert (twin.outcome, twin.steps, twin.first, twin.allowed) == ("agreed", 5, 6, 0.0), twin.text()
+    assert (twin.outcome, twin.steps, twin.first, twin.allowed) == ("agreed", 6, 5, 0.0), twin.text()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_a_checkpoint_forgets_is_found_and_named(lost: str, named: str) -> 
     assert twin.outcome == "disagreed", twin.text()
     assert any(named in each for each in twin.missing), twin.missing
     assert twin.step is not None
-    assert 5 <= twin.step <= 10
+    assert 4 <= twin.step <= 10
 
 
 def test_without_save_and_load_every_state_dict_is_saved() -> None:

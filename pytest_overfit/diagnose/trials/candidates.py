@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from pytest_overfit.diagnose.causes.learning_rate import TYPICAL_RATE, odd_schedule, usual_rate
@@ -24,6 +25,9 @@ from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.call_task import Several
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.phases import TRIAL
+from pytest_overfit.run.task import Precision
+from pytest_overfit.twins.places import moved
+from pytest_overfit.twins.switches import autocast, eager, is_compiled
 
 FAR = 200.0  # times the usual rate, or less than its part
 Hopeless = Callable[[Sequence[float]], bool]
@@ -91,6 +95,7 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     far = rate > 0 and not 1 / FAR < rate / usual_rate(evidence.groups) < FAR
     if far:
         yield from _rates(evidence, far=True)
+    yield from _executed(context)
     if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
         yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)
     elif context.clip.groups:
@@ -116,6 +121,17 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
         yield from _rates(evidence, far=False)
     if not suspicious:
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
+
+
+def _executed(context: RunContext) -> Iterator[Change]:
+    """What a run was executed by beside plain torch on a CPU, taken away."""
+    if is_compiled(context):
+        yield Change(Trial("eager"), applied=eager)
+    if context.task.precision.enabled and context.step is None:
+        yield Change(Trial("full precision"), task=autocast(Precision(), context).task)
+    if context.task.device.type != "cpu":
+        there = moved(torch.device("cpu"))
+        yield Change(Trial("on the CPU"), applied=there.applied, task=there.task)
 
 
 def _optimizer(evidence: Evidence) -> Iterator[Change]:

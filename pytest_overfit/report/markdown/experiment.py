@@ -52,6 +52,13 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         heads = [said["question"], said["measured"], said["answer"]]
         rows = [[each.question, text(each.measured), text(each.answer)] for each in document.result.answers]
         sections.append(_section(said["asked"], table(heads, rows)))
+    if document.result is not None and document.result.record.twins:
+        heads = [said["twin"], said["outcome"], said["exchanged"], said["measured"]]
+        told = document.result.record.twins
+        rows = [
+            [t.name, t.outcome, text(t.exchanged), text("; ".join(filter(None, (t.observed, t.where))))] for t in told
+        ]
+        sections.append(_section(said["twins"], table(heads, rows)))
     if document.comparison is not None:
         sections.append(_comparison(document, said))
     sections.append(_conclusion(document, said))

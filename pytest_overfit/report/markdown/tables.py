@@ -157,7 +157,13 @@ def comparison_table(compared: Comparison, words: Words) -> str:
         if change.broken:
             verdict = f"**{words['broken'].format(allowed=f'{change.allowed:g}x')}**"
         spread = f"{low:.3g}x {NOTHING} {high:.3g}x" if change.seeds else NOTHING
-        values = [number(change.then), number(change.now), f"{change.ratio:.3g}x", spread, str(change.seeds)]
+        values = [
+            number(change.then),
+            number(change.now),
+            f"{change.ratio:.3g}{'x' * (change.step is None)}",
+            spread,
+            str(change.seeds),
+        ]
         rows.append([text(change.quantity), *values, verdict])
     return table(header, rows, right=[1, 2, 3, 4, 5])
 

@@ -13,7 +13,7 @@ from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 
-Kind = Literal["training", "validation", "saved run"]
+Kind = Literal["training", "validation", "saved run", "twin"]
 # Okabe and Ito (2008), told apart without red and green, darkened where a thin line on paper would be too faint.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3a9bd1", "#6a4c93", "#8c564b", "#7f8c1a", "#7d8793")
 MOST_GROUPS = len(COLORS)
@@ -100,7 +100,7 @@ def charts_of(document: Document) -> tuple[Chart, ...]:
     """The charts of a run: loss terms, learning rate, gradient norms; those without a number are left out."""
     if document.result is None:
         return ()
-    made = (_losses(document), _rates(document.records), _gradients(document.records))
+    made = (_losses(document), *_twins(document), _rates(document.records), _gradients(document.records))
     return tuple(chart for chart in made if any(line.values for line in chart.lines))
 
 
@@ -158,6 +158,24 @@ def _losses(document: Document) -> Chart:
     names = {line.name for line in lines}
     axis = "loss" if len(names) > 1 else "".join(names)
     return Chart("losses", "Loss terms" if len(names) > 1 else "Loss", axis, tuple(lines), bounds, marks)
+
+
+def _twins(document: Document) -> Iterator[Chart]:
+    """The first losses of the run, and those of its twins over them."""
+    assert document.result is not None
+    record = document.result.record
+    made = [twin for twin in record.twins if twin.curve]
+    if not made:
+        return
+    curve = record.curves.get("objective", ())[: max(twin.first + len(twin.curve) - 1 for twin in made)]
+    colors = _colors(["the run", *(twin.name for twin in made)])
+    lines = [Line("the run", "training", curve, colors["the run"])]
+    for twin in made:
+        steps = range(twin.first, twin.first + len(twin.curve))
+        lines.append(Line(twin.name, "twin", twin.curve, colors[twin.name], steps, strong=twin.outcome != "agreed"))
+    yield Chart(
+        "twins", "Twins", "loss", tuple(lines), note="The same run, executed otherwise: curves over each other."
+    )
 
 
 def _curves(record: RunRecord, colors: Mapping[str, str], limited: set[str], seed: int | None) -> Iterator[Line]:

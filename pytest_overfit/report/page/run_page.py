@@ -20,6 +20,7 @@ from pytest_overfit.report.page.images import Picture, Pictures, pictures_of
 from pytest_overfit.report.record.document import Document, SettingRow
 from pytest_overfit.report.record.folder import RECORD
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
@@ -80,6 +81,10 @@ class RunView:
         for reach in self.document.result.influence if self.document.result else ():
             rows.setdefault(reach.term, {})[reach.module] = reach.text
         return rows
+
+    @property
+    def twins(self) -> tuple[TwinResult, ...]:
+        return self.record.twins if self.record else ()
 
     @property
     def not_asked(self) -> tuple[NotAsked, ...]:

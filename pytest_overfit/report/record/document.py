@@ -51,6 +51,8 @@ class Change:
 
     ``spread`` are the smallest and the largest ratio over the seeds that both have; ``seeds`` how many these are (0:
     none in common, medians are compared). ``moved`` says that all seeds lie beyond ``TOLERANCE`` on one side.
+    Of a golden curve the numbers are the losses at ``step``, the first where they lie apart by more than is allowed,
+    and ``ratio`` is by how much, relative.
     """
 
     quantity: str
@@ -61,10 +63,11 @@ class Change:
     seeds: int
     moved: bool
     allowed: float | None = None
+    step: int | None = None
 
     @property
     def broken(self) -> bool:
-        """Whether it grew by more than was allowed."""
+        """Whether it grew, or a curve went apart, by more than was allowed."""
         return self.allowed is not None and not self.ratio <= self.allowed
 
 

@@ -18,6 +18,7 @@ from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.folders import shown_path
 from pytest_overfit.report.record.document import Change, Comparison, Curve, Document
 from pytest_overfit.report.record.folder import write_text
+from pytest_overfit.report.record.golden import CURVE, first_losses, golden_change, golden_text, most_of
 from pytest_overfit.report.record.json_tree import read_tree, wide_integer
 from pytest_overfit.result import OverfitResult
 
@@ -40,12 +41,13 @@ class SavedSeed:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The runs of one test, or of one config file."""
+    """The runs of one test, or of one config file; ``golden``: platform and seed -> the first losses, in full."""
 
     title: str
     call: int
     seeds: tuple[SavedSeed, ...]
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    golden: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,13 @@ def summarise(result: OverfitResult) -> tuple[SavedSeed, ...]:
 def saved_of(name: str, documents: Sequence[Document], *, when: str, before: Saved | None = None) -> Saved:
     """What is to be saved of these documents; runs of other tests that the name already has are kept."""
     new = [
-        SavedRun(document.title, document.call, summarise(document.result), _thinned(document.result))
+        SavedRun(
+            *(document.title, document.call, summarise(document.result), _thinned(document.result)),
+            golden={
+                **(old.golden if before and (old := before.of(document.title, document.call)) else {}),
+                **first_losses(document.result),
+            },
+        )
         for document in documents
         if document.result is not None and document.state == "finished" and document.result.findings
     ]
@@ -148,6 +156,8 @@ def compare(
         return Comparison(saved.name, saved.saved, note=f"{saved.name} has no run of this test{like}")
     before, after = _quantities(then.seeds), _quantities(summarise(result))
     changes = [_change(name, before[name], after[name]) for name in after if name in before]
+    if CURVE in (allowed or {}):
+        changes.append(golden_change(then.golden, result, (allowed or {})[CURVE]))
     for name, most in (allowed or {}).items():
         _refuse(name, {change.quantity: change for change in changes})
         changes = [replace(change, allowed=most) if change.quantity == name else change for change in changes]
@@ -184,7 +194,7 @@ def regression(comparison: Comparison) -> Finding:
     broken = [change for change in limited if change.broken]
     shown = "; ".join(map(change_text, broken or limited))
     named = len(limited) > 1
-    most = ", ".join(f"{change.quantity + ' ' if named else ''}<= {change.allowed:.4g}x" for change in limited)
+    most = ", ".join(most_of(change, named=named) for change in limited)
     margins = [change.allowed / change.ratio for change in limited if change.allowed and change.ratio > 0]
     return Finding(
         "regression",
@@ -204,6 +214,8 @@ def change_text(change: Change) -> str:
         >>> change_text(Change("steps", 40, 160, 4.0, (3.8, 4.2), 3, True))
         'steps 40 -> 160 (4x; 3.8x to 4.2x over 3 seeds)'
     """
+    if change.quantity == CURVE:
+        return golden_text(change)
     seeds = (
         f"; {change.spread[0]:.3g}x to {change.spread[1]:.3g}x over {change.seeds} seeds" if change.seeds > 1 else ""
     )

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const DASHES = { training: [], validation: [2, 3], "saved run": [8, 5] };
+  const DASHES = { training: [], validation: [2, 3], "saved run": [8, 5], twin: [5, 3] };
   const TALL = 380, LOW = 240, MOST_DOTS = 60;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 

@@ -1,0 +1,102 @@
+"""Twins as a user asks for them: in a marker, a call, an ini file, a config; what is shown, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit import run_config
+from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.twin_record import Twins
+from pytest_overfit.settings.criteria import Criteria, Limit
+from pytest_overfit.settings.settings import Budget, OverfitSettings
+from pytest_overfit.trainer.config import OverfitConfig
+from tests.support.batches import two_view_batch
+from tests.support.tiny import Memoriser
+
+TEST = """
+import pytest, torch
+from torch import nn
+from torch.nn import functional as F
+
+class Last(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+def net(*more):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 1), *more)
+
+BATCH = torch.randn(6, 4), torch.randn(6, 1)
+
+@pytest.mark.overfit(twins=["fused", "batch"], lr=0.02)
+def test_marked(overfit):
+    overfit(net(), BATCH, F.mse_loss)
+
+def test_called(overfit):
+    overfit(net(Last()), BATCH, F.mse_loss, objective=10.0, twins="batch", supervised=False, diagnose=False)
+
+@pytest.mark.overfit(lr=0.02)
+def test_other(overfit):
+    overfit(net(), BATCH, F.mse_loss)
+"""
+
+
+def test_a_marker_and_a_call(pytester: pytest.Pytester) -> None:
+    """A disagreement fails the test, and says which sample, which module, by how much."""
+    pytester.makepyfile(TEST)
+    result = pytester.runpytest_inprocess("--overfit-report=report", "-k", "marked or called")
+    result.assert_outcomes(passed=1, failed=1, deselected=1)
+    result.stdout.re_match_lines(
+        [r"E +1 of \d+ criteria missed", r"E +twins: batch \(evaluation mode\): sample 0 of 6, alone, differs by .*"]
+    )
+    result.stdout.re_match_lines([r"E +where: outputs first differ in 3", r"E +next: docs/twins.md .*"])
+    pages = [path.read_text(encoding="utf-8") for path in Path("report").rglob("runs/*/index.html")]
+    assert all("the same run, executed otherwise" in page for page in pages)
+    records = [json.loads(path.read_text()) for path in Path("report").rglob("record.json")]
+    kept = [twin["outcome"] for each in records for twin in each["overfit"]["result"]["record"]["twins"]]
+    assert sorted({*kept}) == ["agreed", "disagreed"]
+
+
+def test_the_ini_file_asks_every_test_and_explain_lists_them(pytester: pytest.Pytester) -> None:
+    """With where it comes from."""
+    pytester.makepyfile(TEST)
+    pytester.makeini("[pytest]\noverfit_set = overfit.criteria.twins=[fused, bfloat16]")
+    result = pytester.runpytest_inprocess("--overfit-explain", "-k", "other or marked")
+    result.assert_outcomes(passed=2, deselected=1)
+    result.stdout.re_match_lines([r" +twins +names fused, batch, steps 10 +@pytest.mark.overfit"])
+    result.stdout.re_match_lines([r" +twins +names fused, bfloat16, steps 10 +ini"])
+
+
+def test_a_typo_is_one_clear_error(pytester: pytest.Pytester) -> None:
+    """It names the nearest, and where it stands."""
+    pytester.makepyfile(TEST.replace('twins=["fused", "batch"]', 'twins=["fusd"]'))
+    result = pytester.runpytest_inprocess("-k", "marked")
+    result.stdout.re_match_lines(
+        [r".*@pytest.mark.overfit: twins.names: found 'fusd', allowed: .*did you mean fused.*"]
+    )
+
+
+def test_a_config() -> None:
+    """Under a config as anywhere: resumed by all state dicts, its schedules at their place."""
+    criteria = Criteria(
+        in_config=True,
+        objective=Limit(1e9),
+        **dict.fromkeys(("camera", "depth", "prediction", "gradients", "supervised")),
+        twins=Twins(names=("resume", "accumulation", "bfloat16")),
+    )
+    settings = OverfitSettings(
+        device="cpu", threads="keep", diagnose=False, budget=Budget(max_steps=10, hold_steps=10), criteria=criteria
+    )
+    config = OverfitConfig(
+        path=Path("tiny.yaml").resolve(),
+        exp_name="tiny",
+        seed=0,
+        optimizer={"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9},
+        overfit=settings,
+    )
+    result = run_config(config, Memoriser(), Sample(two_view_batch()))
+    assert [twin.name for twin in result.record.twins if twin.outcome == "disagreed"] == [], result.record.twins
+    assert result.record.twins[0].outcome == "agreed"
