@@ -23,7 +23,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, of_seeds
-from pytest_overfit.run.make_record import Outcome
+from pytest_overfit.run.make_record import Outcome, record_of
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
@@ -204,7 +204,7 @@ def run_subject(
 
 def _accept(settings: OverfitSettings) -> Callable[[Outcome], bool]:
     """Whether a model whose limits have held agrees with its evaluation mode, and with the ground truth."""
-    return lambda outcome: accepts(_looked_at(outcome), settings.criteria)
+    return lambda outcome: accepts(record_of(outcome), settings.criteria)
 
 
 def _together(
@@ -340,17 +340,3 @@ def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], neede
 
 def _is_instance(optimizer: Any) -> bool:
     return optimizer is not None and not callable(optimizer)
-
-
-def _looked_at(outcome: Outcome) -> RunRecord:
-    """A record that holds nothing but an outcome: enough to judge agreement in the middle of a run."""
-    blank: dict[str, Any] = {"name": "", "seed": 0, "device": "", "planned_steps": 0, "steps": 0, "seconds": 0.0}
-    curves: Mapping[str, tuple[float, ...]] = {}
-    return RunRecord(
-        **blank,
-        stop="passed",
-        curves=curves,
-        evaluation=outcome.evaluation,
-        predictions=outcome.frames,
-        prediction_keys=outcome.keys,
-    )

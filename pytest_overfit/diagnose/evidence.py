@@ -7,7 +7,7 @@ asked on their own, ``Attempt`` how the run went with exactly one thing changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -271,6 +271,10 @@ class Evidence:
     @property
     def objective(self) -> tuple[float, ...]:
         return tuple(self.record.curves.get("objective", ()))
+
+    def curve(self, criterion: str) -> Sequence[float]:
+        """The curve of the term that a criterion is about."""
+        return self.record.curves.get(self.record.terms.get(criterion) or "", ())
 
     @property
     def learned(self) -> bool:

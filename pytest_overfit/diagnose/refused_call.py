@@ -101,7 +101,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _source(frame: FrameType) -> Source:
-    from pytest_overfit.diagnose.asked import sources_of
+    from pytest_overfit.diagnose.call_site import sources_of
 
     found = sources_of([frame.f_code], ())
     return found[0] if found else Source(frame.f_code.co_filename, "")

@@ -87,7 +87,8 @@ class SessionRecords:
         if self.saved is None or verdict.interrupted:
             return verdict, None
         from pytest_overfit.plugin.provenance import environment
-        from pytest_overfit.report.record.saved import compare, regression
+        from pytest_overfit.report.record.regression import regression
+        from pytest_overfit.report.record.saved import compare
 
         comparison = compare(self.saved, title, call, verdict, self.wanted.allowed, environment())
         if self.wanted.allowed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,4 +119,18 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
         },
         peak_mib=peak_mib(task.device),
         notes=tuple(notes),
+    )
+
+
+def record_of(outcome: Outcome) -> RunRecord:
+    """A record that holds nothing but an outcome: enough to judge agreement in the middle of a run."""
+    blank: dict[str, Any] = {"name": "", "seed": 0, "device": "", "planned_steps": 0, "steps": 0, "seconds": 0.0}
+    curves: Mapping[str, tuple[float, ...]] = {}
+    return RunRecord(
+        **blank,
+        stop="passed",
+        curves=curves,
+        evaluation=outcome.evaluation,
+        predictions=outcome.frames,
+        prediction_keys=outcome.keys,
     )

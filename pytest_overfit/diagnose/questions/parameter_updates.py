@@ -305,10 +305,7 @@ def _state(optimizer: Optimizer) -> tuple[int, float]:
 
 
 def _part(parameter: Tensor) -> Tensor:
-    """A large tensor in strides: what it moves by, relative to its size, needs no second copy of the model.
-
-    The last dimension that is long enough is strided, so that every row of a table has its part.
-    """
+    """A large tensor, strided so that every row of a table has its part: no second copy of a model is needed."""
     plain, every = parameter.detach(), parameter.numel() // LARGE
     if every < 2 or is_wrapper(plain) or not is_dense(plain):
         return plain

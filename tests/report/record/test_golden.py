@@ -11,15 +11,8 @@ import pytest
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.golden import first_losses
-from pytest_overfit.report.record.saved import (
-    compare,
-    parse_allowed,
-    path_of,
-    read_saved,
-    regression,
-    saved_of,
-    write_saved,
-)
+from pytest_overfit.report.record.regression import regression
+from pytest_overfit.report.record.saved import compare, parse_allowed, path_of, read_saved, saved_of, write_saved
 from tests.report.record.runs import document, result
 
 ALLOWED = parse_allowed(["curve:1e-4"])

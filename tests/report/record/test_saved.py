@@ -11,18 +11,17 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.report.record.document import Change
+from pytest_overfit.report.record.regression import change_text, regression
 from pytest_overfit.report.record.saved import (
     POINTS,
     Saved,
     SavedRun,
     SavedSeed,
-    change_text,
     checked_name,
     compare,
     parse_allowed,
     path_of,
     read_saved,
-    regression,
     saved_of,
     write_saved,
 )
