@@ -179,15 +179,6 @@ def test_targets_that_were_turned(others: tuple[Op, ...], found: list[str]) -> N
     assert ids(correspondence.mismatched(stepped(TURNED, *others))) == found
 
 
-@pytest.mark.parametrize(("lowest", "found"), [(0.21, ["loss-floor"]), (0.195, ["loss-floor"]), (0.15, []), (0.09, [])])
-def test_a_floor_that_the_run_went_through_is_none(lowest: float, found: list[str]) -> None:
-    """The search over free predictions may end early: a step of the run below it refutes it."""
-    record = replace(RECORD, curves={"objective": (1.0, lowest, 0.3)})
-    evidence = replace(FAILED, record=record, limits={"objective": Limit(below=0.1)})
-    probed = Probed(floor=Floor(0.2, 1.0, 100, False, low={}, high={}))
-    assert ids(loss_function.floor(replace(evidence, probed=probed))) == found
-
-
 @pytest.mark.parametrize(("elsewhere", "is_floor"), [(None, True), (0.201, True), (0.15, False), (0.4, False)])
 def test_a_minimum_of_a_search_is_no_floor(elsewhere: float | None, is_floor: bool) -> None:
     """A limit above it is advised only where another start ends at the same place."""

@@ -98,7 +98,7 @@ class Search:
         best, start = [leaf.detach().clone() for leaf in self.leaves], float(self.first.detach())
         for factor in STRETCHES if self.limit is not None and reached > max(self.limit, NOWHERE * start) else ():
             self.put([factor * leaf for leaf in best])
-            value = float(self.objective())
+            value = float(self.objective().detach())
             self.put(best)
             if self.limit is not None and value < self.limit:
                 return value, factor

@@ -70,7 +70,7 @@ def measure_output_slopes(
 
     held_still = padding_of(model)
     found = []
-    for part, held in parts_of(model.get_submodule(within), {id(p) for p in learning}).items():
+    for part, held in parts_of(model.get_submodule(within) if within else model, {id(p) for p in learning}).items():
         name, slopes = f"{within}.{part}".strip("."), []
         for _ in range(directions):
             slope, near = _slopes(name, held, given, held_still, measured, source)
