@@ -149,7 +149,10 @@ def find_floor(
         more = 0.0 if within else reached - min(search.minimise(STEPS // 10, decays=False), default=reached)
         missed = limit is not None and limit < reached
         if limit is not None and missed:
-            if more > FALLS * (reached - limit) or ran - limit < (1 - SAME) * (reached - limit):
+            as_at_first = 0.5 * (start - min(curve[: STEPS // 10]))
+            if more > min(FALLS * (reached - limit), max(as_at_first, 0.0) or math.inf) or ran - limit < (1 - SAME) * (
+                reached - limit
+            ):
                 raise Unanswerable("a search over free predictions still falls where it ends, or the run got below it")
             search.shuffle()
         elsewhere = min(search.minimise(), default=None) if missed else None
