@@ -106,8 +106,8 @@ def unsupervised(evidence: Evidence) -> Iterator[Cause]:
 def silenced_class(evidence: Evidence) -> Iterator[Cause]:
     """A class of which nothing counts, though the output has a place for it and no ignore_index names it."""
     named = {compared.ignored for _, compared in evidence.ops(Comparison)}
-    facts = [fact for _, fact in (*evidence.ops(Comparison), *evidence.ops(Squashed))]
-    ranges = [(fact.low, fact.high) for fact in facts]
+    ranges = [(fact.low, fact.high) for _, fact in evidence.ops(Comparison)]
+    ranges += [(fact.low, fact.high) for _, fact in evidence.ops(Squashed)]
     if any(low is not None and high is not None and high - low > SATURATED for low, high in ranges):
         return  # a class that is always predicted has no slope where it is right
     for line in evidence.record.supervision.taught if evidence.record.supervision else ():
