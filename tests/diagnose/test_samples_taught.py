@@ -276,3 +276,31 @@ def test_a_stream_of_tokens_has_no_label_behind_its_end() -> None:
         return F.cross_entropy(model(batch).flatten(0, 1)[:-1], batch.flatten()[1:])
 
     assert "unsupervised" not in [cause.id for cause in learn(Reader(), ids, loss).causes]
+
+
+@pytest.mark.parametrize(
+    ("taken", "found"),
+    [
+        (lambda out: out, []),
+        (lambda out: out.flip(1), ["target-mismatch"]),
+        (lambda out: out[:, :-1], ["unsupervised"]),
+    ],
+    ids=["as they are", "turned", "but the last"],
+)
+def test_samples_behind_the_axis_of_time(taken: Callable[[Tensor], Tensor], found: list[str]) -> None:
+    """Spikes of every step: (steps, samples, classes)."""
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.net(x * k) for k in (0.5, 1.0)])
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        out = taken(model(batch["x"])).mean(0)
+        return F.cross_entropy(out, batch["kind"][: len(out)])
+
+    result = learn(Steps(), {"x": X, "kind": KIND}, loss)
+    assert [cause.id for cause in result.causes] == found, result.failure_text()

@@ -213,3 +213,12 @@ def test_a_class_that_teaches_nothing(loss: Any, batch: dict[str, Tensor], found
     result = run({"tokens": TOKENS, **batch}, loss)
     assert [cause.where for cause in result.causes] == found, result.failure_text()
     assert all(cause.id == "unsupervised" and cause.certain for cause in result.causes)
+
+
+def test_a_class_that_is_always_predicted_is_learnt() -> None:
+    """Logits so far apart that nothing is left of a slope where they are right."""
+    torch.manual_seed(0)
+    x = 5e4 + 1e3 * torch.randn(8, 4)
+    result = run((x, torch.arange(8) % 3), nn.CrossEntropyLoss(), nn.Linear(4, 3), max_steps=20)
+    assert result.finding("objective").missed
+    assert "unsupervised" not in [cause.id for cause in result.causes]

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison
+from pytest_overfit.diagnose.operation import LOSS, Comparison, Squashed
 from pytest_overfit.errors.suggest import shorten
 
+SATURATED = 50.0  # between two logits: the smaller one's probability and its slope may be rounded to nothing
 FEW = 4  # labels that are alike by chance
 ALONE = 1e-4  # of an output: samples that move each other more teach through each other
 
@@ -105,6 +106,10 @@ def unsupervised(evidence: Evidence) -> Iterator[Cause]:
 def silenced_class(evidence: Evidence) -> Iterator[Cause]:
     """A class of which nothing counts, though the output has a place for it and no ignore_index names it."""
     named = {compared.ignored for _, compared in evidence.ops(Comparison)}
+    ranges = [(fact.low, fact.high) for _, fact in evidence.ops(Comparison)]
+    ranges += [(fact.low, fact.high) for _, fact in evidence.ops(Squashed)]
+    if any(low is not None and high is not None and high - low > SATURATED for low, high in ranges):
+        return  # a class that is always predicted has no slope where it is right
     for line in evidence.record.supervision.taught if evidence.record.supervision else ():
         labels = line.labels
         if labels is None or not labels.silenced or int(labels.silenced) in named:

@@ -30,6 +30,19 @@ MOST_TENSORS, MOST_SWAPS, MOST_ROWS = 8, 8, 4
 MANY = 6  # samples, of which one order tells
 
 
+def rows_of(tensor: Tensor, samples: int) -> Tensor | None:
+    """A tensor with the axis of samples first: its first axis, or behind that of a sequence; None where it has none."""
+    if tensor.dim() and len(tensor) == samples:
+        return tensor
+    return tensor.transpose(0, 1) if tensor.dim() > 2 and tensor.shape[1] == samples else None
+
+
+def by_rows(tensors: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Those that have an axis of samples, with it first and without a graph."""
+    rows = ((name, rows_of(tensor.detach(), samples)) for name, tensor in tensors.items())
+    return {name: each for name, each in rows if each is not None}
+
+
 class Pairing:
     """Asks a loss about the rows of its batch.
 
@@ -69,18 +82,15 @@ class Pairing:
             batch = map_tensors(leaf, batch)
         heard, terms = self.forward(batch)
         objective = terms["objective"]
-        outputs = {name: t for name, t in heard if is_real(t) and t.dim() and t.shape[0] == self.samples}
-        self.heard = {name: t.detach() for name, t in outputs.items()}
+        outputs = {name: t for name, t in heard if is_real(t) and rows_of(t, self.samples) is not None}
+        self.heard = by_rows(outputs, self.samples)
         rows = leaves or {name: t for name, t in outputs.items() if t.requires_grad}
         if not rows or not objective.requires_grad:
             return {}
         with users_code():
             found = torch.autograd.grad(objective, list(rows.values()), allow_unused=True)
-        return {
-            name: g.detach().reshape(self.samples, -1).double()
-            for name, g in zip(rows, found, strict=True)
-            if g is not None
-        }
+        given = by_rows({name: g for name, g in zip(rows, found, strict=True) if g is not None}, self.samples)
+        return {name: g.reshape(self.samples, -1).double() for name, g in given.items()}
 
     def targets(self) -> list[str]:
         """The tensors that move the slopes, and reach no output that is not held."""
@@ -180,7 +190,12 @@ class Pairing:
         """Other rows in the outputs for a block, where they are held."""
         if not isinstance(self.forward, Held):
             return contextlib.nullcontext()
-        return self.forward.changed(lambda t: change(t) if t.dim() and len(t) == self.samples else t)
+
+        def changed(tensor: Tensor) -> Tensor:
+            rows = rows_of(tensor, self.samples)
+            return tensor if rows is None else change(rows).transpose(0, int(rows is not tensor))
+
+        return self.forward.changed(changed)
 
     def _is_listed(self, dead: Tensor) -> bool:
         """Whether a list of numbers in the batch is that of the samples that count, or of those that do not."""

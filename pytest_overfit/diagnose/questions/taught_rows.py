@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, called, freed
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged
-from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows
+from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows, by_rows
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
@@ -63,8 +63,8 @@ def measure_pairs(
         def outputs(each: Any) -> Rows:
             with freed(named) as free:
                 evaluated(each)
-            heard = [(called(place), t.detach()) for place, t in free.leaves.items() if len(t) == samples]
-            return {name: t.reshape(samples, -1).double() for name, t in heard if name in answers}
+            heard = by_rows({called(place): t for place, t in free.leaves.items()}, samples)
+            return {name: t.reshape(samples, -1).double() for name, t in heard.items() if name in answers}
 
         made = found.pairing.spelt(outputs, outputs(batch), list(found.pairing.held)[:MOST_TENSORS])
     paired, wrong, name = _compared(answers, made, set(found.silent))
