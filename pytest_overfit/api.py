@@ -153,7 +153,8 @@ def run_config(
     adapter = adapter_of(config, adapt, TWO_VIEW)
     settings, own = settings_of(config), custom_family(rules)
     rules = (own, *source_family(drawn))
-    asked = Asked(rate=partial(rate_overrides, config))
+    decay = "" if config.weight_decay_schedule else "--overfit-set optim.optimizer.weight_decay=0"
+    asked = Asked(rate=partial(rate_overrides, config), decay=decay)
     return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place, asked=asked)
 
 

@@ -61,10 +61,8 @@ def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     was = cause.evidence.get("weight_decay")
     if not was:
         return ""
-    if asked.rate is not None:  # a schedule may be the decay's
-        return (
-            "" if any(group.scheduled for group in evidence.groups) else "--overfit-set optim.optimizer.weight_decay=0"
-        )
+    if asked.rate is not None:
+        return asked.decay
     return line_to_change(asked.sources, keyword("weight_decay", was, "0.0"))
 
 
