@@ -152,8 +152,10 @@ def run_config(
             raise OverfitError(f"a {type(given).__name__}", where=name, allowed="something that can be called")
     drawn = sample_of(config) if sample is None else sample
     subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
-    adapter, asked = adapter_of(config, adapt, TWO_VIEW), Asked(rate=partial(rate_overrides, config))
-    rules, settings = (custom_family(rules), *source_family(drawn)), settings_of(config)
+    decay = "" if config.weight_decay_schedule else "--overfit-set optim.optimizer.weight_decay=0"
+    asked = Asked(rate=partial(rate_overrides, config), decay=decay)
+    adapter, settings = adapter_of(config, adapt, TWO_VIEW), settings_of(config)
+    rules = (custom_family(rules), *source_family(drawn))
     return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place, asked=asked)
 
 

@@ -102,6 +102,13 @@ class OverfitResult:
         diagnosed = self.evidence is not None
         return failure_text(self.findings, self.causes, diagnosed=diagnosed, notes=self.diagnosis_notes)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from pytest_overfit.text.notebook import notebook_html
+
+        curve = self.record.curves.get("objective", ())
+        return notebook_html(run_headline(self.record), self.findings, self.causes, curve, passed=self.passed)
+
     def check(self) -> None:
         """Raises an AssertionError that names every missed criterion and its cause; silent when all hold."""
         if not self.passed:

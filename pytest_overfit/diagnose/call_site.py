@@ -27,11 +27,13 @@ class Asked:
     Args:
         sources: their files.
         rate: (what the learning rate is, what it is to be) -> the overrides of a config that set it; None: no config.
+        decay: the override of a config that takes weight decay away; empty where a schedule sets it.
         default: the optimizer is ours, and ``lr=`` sets its rate.
     """
 
     sources: tuple[Source, ...] = ()
     rate: Callable[[float, float], str] | None = None
+    decay: str = ""
     default: bool = False
 
 

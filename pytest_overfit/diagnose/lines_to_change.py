@@ -20,6 +20,7 @@ from pytest_overfit.diagnose.source_lines import (
     renamed,
     squeezed,
     trainable,
+    undropped,
     without,
 )
 
@@ -61,7 +62,7 @@ def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if not was:
         return ""
     if asked.rate is not None:
-        return "--overfit-set optim.optimizer.weight_decay=0"
+        return asked.decay
     return line_to_change(asked.sources, keyword("weight_decay", was, "0.0"))
 
 
@@ -123,7 +124,9 @@ def _removed(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _dropout(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     place = PLACE.search(cause.where)
-    return line_to_change(asked.sources, without("dropout"), at=place[0]) if place else ""
+    if place is not None and (line := line_to_change(asked.sources, without("dropout"), at=place[0])):
+        return line
+    return line_to_change(asked.sources, undropped) if "without dropout" in cause.advice else ""
 
 
 def _said(name: str, now: str) -> Rule:

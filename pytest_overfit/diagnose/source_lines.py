@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: what is replaced, and by what
 FUNCTIONAL = ("F", "torch", "functional", "nn.functional", "torch.nn.functional")
+DROPPING = ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")  # of torch, a tenth by default
 ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.Tuple, ast.List)
 
 
@@ -152,6 +153,19 @@ def trainable(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if node.targets[0].attr == "requires_grad" and isinstance(value, ast.Constant) and not value.value:
             return value, "True"
     return None
+
+
+def undropped(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+    """A layer built without the dropout that it is given, or has by default."""
+    name = called(node)
+    if not isinstance(node, ast.Call) or not name[:1].isupper():
+        return None
+    if name.startswith(("Dropout", "AlphaDropout")):
+        return without(name)(node, source)
+    given = next((each for each in node.keywords if each.arg == "dropout"), None)
+    if given is not None:
+        return given.value, "0.0"
+    return (node, f"{source.segment(node)[:-1]}, dropout=0.0)") if name in DROPPING and node.args else None
 
 
 def squeezed(by: str, place: int) -> Edit:

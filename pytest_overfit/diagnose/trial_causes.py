@@ -43,8 +43,10 @@ def _cause_of(evidence: Evidence, attempt: Attempt) -> Cause | None:
         ops = (*evidence.noted, *evidence.probed.ops)
         op, drawn = next(with_fact(ops, Drawn), (None, None))
         what = f"{drawn.random_by}()" if drawn is not None else "something"
-        seen = f"{what} is drawn anew at every step; " + passes(attempt, "with the same random numbers at every step")
         advice = "draw it once, before the first step"
+        if drawn is not None and drawn.random_by == "dropout":
+            what, advice = "dropout is the floor of the loss: it", "build the model of this test without dropout"
+        seen = f"{what} is drawn anew at every step; " + passes(attempt, "with the same random numbers at every step")
         return Cause("stochastic", op.where if op else "the forward pass or the loss", seen, advice, "proven", numbers)
     return _weights(evidence, attempt) if kind == "fresh weights" else None
 

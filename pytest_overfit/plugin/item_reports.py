@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +48,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         _attach_rows(item, state, report)
     if is_ours:
         tell_first_line(item, state, report)
+        _attach_kept(item, state, report)
     if is_ours and session.secrets:
         report.longrepr = _hidden(report.longrepr, session.hide)
         if report.failed:
@@ -62,6 +63,11 @@ def keep_properties(state: ItemState, document: Document) -> None:
     from pytest_overfit.report.ci.junit import user_properties
 
     _owner(state).properties.extend(user_properties(document))
+
+
+def keep_document(state: ItemState, document: Document) -> None:
+    """Keeps a run that failed, until its report has failed too."""
+    _owner(state).kept.append(document)
 
 
 def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> None:
@@ -86,6 +92,19 @@ def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> Non
             "run": asdict(note),
         }
         state.calls.append(row)
+
+
+def _attach_kept(item: pytest.Item, state: ItemState, report: pytest.TestReport) -> None:
+    """The report that keeps what failed takes the run, and is named beside the failure."""
+    owner = _owner(state)
+    if report.when == "call" and report.failed and owner.kept:
+        from pytest_overfit.plugin.kept_report import keep
+
+        storage, place = session_state(item.config).options.storage, {"": getattr(report, "overfit_place", "")}
+        for document in owner.kept:
+            report.overfit_kept = keep(item.config, storage, replace(document, places=place))  # type: ignore[attr-defined]
+    if report.when == "call" and (report.failed or state.file is None):
+        owner.kept = []
 
 
 def _has_room(config: pytest.Config) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.errors.asking import not_asked_lines
-from pytest_overfit.plugin.item_reports import keep_properties
+from pytest_overfit.plugin.item_reports import keep_document, keep_properties
 from pytest_overfit.plugin.provenance import command_of, environment
 from pytest_overfit.plugin.requester import Requester
 from pytest_overfit.plugin.screen import PhaseClock, Progress
@@ -27,6 +28,7 @@ from pytest_overfit.text.table import run_headline
 from pytest_overfit.trainer.config import LoggingConfig
 
 if TYPE_CHECKING:
+    from pytest_overfit.report.record.document import Document, State
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.result import OverfitResult
     from pytest_overfit.settings.criteria import Criteria
@@ -134,6 +136,10 @@ class RunObservers:
         if self.session.properties:
             keep = partial(keep_properties, self.requester.state, document)
             self.writing.attempt("the properties of the JUnit report", keep, otherwise=None)
+        wanted = self.session.keeps and self.session.writes and not (self.records and self.records.wanted.report)
+        if wanted and not verdict.passed and not verdict.interrupted:
+            limits = limits_of(self.criteria.limits(), verdict.record)
+            keep_document(self.requester.state, replace(self._document("finished"), result=verdict, limits=limits))
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:
@@ -156,17 +162,23 @@ class RunObservers:
     def _recorder(self) -> Recorder | None:
         if self.records is None or self.recorder is not None:
             return self.recorder
+        document = self._document("running")
+        self.recorder = self.requester.state.recorder = self.records.begin(document, self.planned, self.writing)
+        return self.recorder
+
+    def _document(self, state: State) -> Document:
+        """What is known of the runs beside their results."""
         from pytest_overfit.report.record.document import Document, SettingRow
         from pytest_overfit.report.record.folder import run_id
         from pytest_overfit.report.record.recorder import now
 
         title = self.requester.title
-        document = Document(
+        return Document(
             id=run_id(title, self.call),
             title=title,
             call=self.call,
-            session=self.records.session,
-            state="running",
+            session="" if self.records is None else self.records.session,
+            state=state,
             started=now(),
             written=now(),
             settings=tuple(SettingRow(*row) for row in self.explained()),
@@ -174,8 +186,6 @@ class RunObservers:
             command=command_of(self.session, title),
             environment=environment(),
         )
-        self.recorder = self.requester.state.recorder = self.records.begin(document, self.planned, self.writing)
-        return self.recorder
 
     def _pair(self, verdict: OverfitResult | None) -> Any:
         from pytest_overfit.report.record.document import Pair, PairView

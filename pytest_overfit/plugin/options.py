@@ -100,5 +100,6 @@ INI: dict[str, dict[str, Any]] = {
     "overfit_compare": {"help": "default of --overfit-compare"},
     "overfit_compare_fail": {"type": "linelist", "help": "like --overfit-compare-fail, one per line"},
     "overfit_storage": {"help": "folder of the saved runs (default: .overfit beside the ini file)"},
+    "overfit_keep": {"type": "bool", "default": True, "help": "keep a report of what failed in .overfit/last"},
     "overfit_properties": {"type": "bool", "default": True, "help": "put the numbers of a run into the JUnit report"},
 }

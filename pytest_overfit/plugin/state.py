@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_overfit.judge.finding import Finding
     from pytest_overfit.plugin.rank_session import RankSession
     from pytest_overfit.plugin.tracked_result import TrackedRun
+    from pytest_overfit.report.record.document import Document
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.run.sample import Sample
     from pytest_overfit.trainer.config import OverfitConfig
@@ -67,6 +68,7 @@ class FileState:
         properties: of its run, for the reports of its items.
         debug: the numbers of its run where it failed, until a report has shown them.
         lines: of its keys, once somebody has asked.
+        kept: its run where it failed, until a report has shown it.
     """
 
     nodeid: str
@@ -81,6 +83,7 @@ class FileState:
     properties: list[tuple[str, str]] = field(default_factory=list)
     debug: tuple[str, ...] | None = None
     lines: Mapping[str, int] = field(default_factory=dict)
+    kept: list[Document] = field(default_factory=list)
 
 
 @dataclass
@@ -97,7 +100,7 @@ class ItemState:
         begun: how many runs it has begun.
         calls: rows for the summary, one per call of ``overfit``.
         judged: criteria that its runs were judged by; ``unjudged``: what could not be judged, and why.
-        properties, debug: as in `FileState`.
+        properties, debug, kept: as in `FileState`.
     """
 
     file: FileState | None = None
@@ -118,6 +121,7 @@ class ItemState:
     interrupted: bool = False
     properties: list[tuple[str, str]] = field(default_factory=list)
     debug: tuple[str, ...] | None = None
+    kept: list[Document] = field(default_factory=list)
 
 
 @dataclass
@@ -130,6 +134,7 @@ class SessionState:
         is_worker: of pytest-xdist.
         ranks: where a launcher has started this process as one of several.
         properties: the numbers of a run are put into the JUnit report.
+        keeps: a report of what failed is kept.
         native: nobody else asks for the stacks of a process that hangs.
         screen: where live progress shows; None where it shows nowhere.
         stderr: a descriptor past the capture of pytest, for a last word.
@@ -145,6 +150,7 @@ class SessionState:
     is_worker: bool
     ranks: RankSession | None
     properties: bool
+    keeps: bool
     native: bool
     screen: Callable[[], Screen | None]
     width: Callable[[], int]
@@ -218,6 +224,7 @@ def session_state(config: pytest.Config) -> SessionState:
             is_worker=hasattr(config, "workerinput"),
             ranks=plugins.getplugin("overfit_ranks"),
             properties=bool(config.getini("overfit_properties")),
+            keeps=bool(config.getini("overfit_keep")),
             native=not timed,
             screen=functools.partial(screen_of, config),
             width=functools.partial(_width, config),

@@ -47,6 +47,9 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
                 reporter.write_line(printable(f"note: {mistake}"))
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
+    for line in dict.fromkeys(getattr(report, "overfit_kept", "") for report in _reports(reporter)):
+        if line:
+            reporter.write_line(printable(line))
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
         for line in dict.fromkeys(line for call in calls for line in call["run"]["unwritten"]):
             reporter.write_line(f"note: {line}")

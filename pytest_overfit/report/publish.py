@@ -62,6 +62,11 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     return report / "index.html"
 
 
+def first_page() -> str:
+    """The name of the file of a report to open first: the page, where what pages need is installed."""
+    return "index.html" if all(map(find_spec, PAGES_NEED)) else "summary.md"
+
+
 def render_again(path: Path, *, output: Path | None = None, lang: str = "en") -> tuple[Path, tuple[Document, ...]]:
     """Every form again, of the folder of a report or of one record of it; returns the page to open first.
 

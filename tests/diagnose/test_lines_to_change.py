@@ -108,3 +108,35 @@ def test_what_an_example_is_advised_works(cause: str, tmp_path: Path, monkeypatc
     path.write_text(pasted(path.read_text(encoding="utf-8"), advice), encoding="utf-8")
     result = run_file(path, monkeypatch)
     assert result.passed, told(result)
+
+
+def test_dropout_of_a_healthy_model_is_told_with_the_line_that_leaves_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer of torch with its defaults: the floor is its dropout."""
+    path = tmp_path / "test_example.py"
+    path.write_text(f"{PRELUDE}\n\n{DROPPING}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    cause = run_file(path, monkeypatch).causes[0]
+    assert (cause.id, cause.strength) == ("stochastic", "proven")
+    assert cause.observed.startswith("dropout is the floor of the loss: ")
+    assert cause.advice.endswith("layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)")
+    path.write_text(pasted(path.read_text(encoding="utf-8"), cause.advice), encoding="utf-8")
+    result = run_file(path, monkeypatch)
+    assert result.passed, told(result)
+
+
+DROPPING = """\
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.embed, self.body, self.head = nn.Embedding(24, 32), nn.TransformerEncoder(layer, 2), nn.Linear(32, 5)
+
+    def forward(self, tokens):
+        return self.head(self.body(self.embed(tokens)))
+
+
+batch = torch.arange(24).reshape(4, 6), torch.randn(4, 6, 5)
+result = run_overfit(Reader, batch, F.mse_loss, max_steps=200)
+"""

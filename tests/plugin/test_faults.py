@@ -92,7 +92,11 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str, tuple[str, ...]]] = {
             "did you mean MultitaskLoss[?]",
         ),
     ),
-    "missing EXR": ((), "pair", ("pair: no such file", f"where: *{EXR}", "next: the index names it: *")),
+    "missing EXR": (
+        (),
+        "pair",
+        ("pair: no such file", f"where: *{EXR}", "next: pytest-overfit pair create *"),
+    ),
     "broken EXR": ((), "pair", (f"where: *{EXR}", "next: pytest-overfit pair check *")),
     "workers": (
         (("overfit:\n", "num_workers: 1\noverfit:\n"),),

@@ -146,6 +146,6 @@ def test_every_option_has_its_ini_twin(pytester: pytest.Pytester) -> None:
     from pytest_overfit.plugin.options import INI, OPTIONS
 
     twins = {name[2:].replace("-", "_") for name in OPTIONS} - {"overfit_explain", "overfit_save"}
-    assert twins == INI.keys() - {"overfit_storage", "overfit_properties"}
+    assert twins == INI.keys() - {"overfit_storage", "overfit_properties", "overfit_keep"}
     helped = pytester.runpytest_inprocess("--help").stdout.str()
     assert all(f"{name}" in helped for name in [*OPTIONS, *(f"{name} (" for name in INI)])

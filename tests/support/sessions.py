@@ -33,7 +33,7 @@ CRITERIA = (
 ITEMS = (*STAGES, RUN, *CRITERIA)
 # pytest-randomly changes every session; the others cost each of some hundred sessions a second of imports.
 OTHER_PLUGINS = ("randomly", "hypothesispytest", "hydra_pytest", "anyio", "rerunfailures")
-WITHOUT_THEM = " ".join(f"-p no:{name}" for name in OTHER_PLUGINS)
+WITHOUT_THEM = " ".join([*(f"-p no:{name}" for name in OTHER_PLUGINS), "-o overfit_keep=false"])
 
 
 def keep_modules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,13 +31,15 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
     if evidence.learned or spread <= 0.01 or evidence.stochastic:
         return
     where = next((op for op in evidence.probed.ops if op.name == "random"), None)
+    dropped = where is not None and isinstance(where.fact, Drawn) and where.fact.random_by == "dropout"
+    floor = "dropout is the floor of the loss: " if dropped and proven else ""
     yield Cause(
         "stochastic",
         where.where if where else "the forward pass",
-        f"two forward passes of different seeds differ by {number(spread)} of the output's size"
+        f"{floor}two forward passes of different seeds differ by {number(spread)} of the output's size"
         + (", in evaluation mode too" if evidence.probed.random_evaluation > 0.01 else "")
         + proof(proven, "with the same random numbers at every step"),
-        _without(where),
+        "build the model of this test without dropout" if dropped else _without(where),
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},
         weight=0.85 if spread > 0.2 else 0.5,

@@ -12,7 +12,6 @@ from pytest_overfit.report.markdown.tables import (
     comparison_table,
     final_table,
     loss_table,
-    margin_text,
     pair_table,
     seeds_table,
     steps_per_epoch,
@@ -22,7 +21,7 @@ from pytest_overfit.report.markdown.translations import Words, words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
 
-THIN = 1.1  # a margin below it is within what another seed or machine changes
+THIN = 0.05  # of the steps of a budget: less of them left is within what another seed or machine changes
 
 
 def experiment_record(document: Document, lang: str = "en") -> str:
@@ -193,12 +192,10 @@ def _conclusion(document: Document, said: Words) -> str:
         unfinished = said[f"state_{document.state}"].format(steps=steps)
         return _section(said["conclusion"], unfinished, said["next_step"].format(advice=_advice(document, said)))
     told = [said[f"concluded_{document.verdict}"]]
-    limited = [finding for finding in document.findings if finding.margin is not None]
-    if document.verdict == "passed" and limited:
-        tightest = min(limited, key=lambda finding: finding.margin or 0.0)
-        margin = tightest.margin or 0.0
-        told.append(said["tightest"].format(name=text(tightest.name), margin=margin_text(margin, said)))
-        told += [said["thin"]] if margin < THIN else []
+    if document.verdict == "passed" and document.records:
+        last = max(document.records, key=lambda record: record.steps / max(1, record.planned_steps))
+        told.append(said["reserve"].format(steps=last.steps, planned=last.planned_steps))
+        told += [said["thin"]] if last.steps > (1 - THIN) * last.planned_steps else []
     advice = said["next_step"].format(advice=_advice(document, said))
     return _section(said["conclusion"], said["joint"].join(told), advice)
 

@@ -178,10 +178,13 @@ _TABLE: Mapping[str, tuple[str, str]] = {
         "Model, loss, optimizer and data path memorise this sample: the gate is passed.",
         "模型、损失函数、优化器和数据通路能够记住该样本：检查通过。",
     ),
-    "tightest": ("The tightest limit is {name}, with a margin of {margin}.", "最紧的阈值是 {name}，裕度 {margin}。"),
+    "reserve": (
+        "It took {steps} of {planned} steps: the rest is the reserve.",
+        "用了 {planned} 步中的 {steps} 步：其余为余量。",
+    ),
     "thin": (
         "That is little: another seed or machine may miss it. Run several seeds (--overfit-seeds 0,1,2).",
-        "裕度偏小：换一个随机种子或机器可能无法达到。建议用多个随机种子运行（--overfit-seeds 0,1,2）。",
+        "余量偏小：换一个随机种子或机器可能无法达到。建议用多个随机种子运行（--overfit-seeds 0,1,2）。",
     ),
     "concluded_failed": (
         "The gate is not passed: something in the model, the loss, the optimizer or the data has to change first.",

@@ -113,3 +113,11 @@ def test_no_text_makes_a_second_command(title: str, observed: str) -> None:
     finding = Finding("objective", False, observed, "< 0.01")
     (command,) = annotate([finished(title, OverfitResult(record(), (finding,)))])
     assert read(command)[2] == finding.text()
+
+
+def test_each_stands_at_its_line() -> None:
+    """That of the criterion's key, else of the call."""
+    document = replace(broken("missing_step"), places={"gradients": "a.yaml:7", "": "tests/helper.py:12"})
+    first, second = annotate([document])
+    assert first.startswith("::error file=a.yaml,line=7,title=")
+    assert second.startswith("::error file=tests/helper.py,line=12,title=")

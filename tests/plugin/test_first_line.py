@@ -1,0 +1,58 @@
+"""A failure reads in ten seconds: cause and number first, one line for each further criterion, wherever it is read."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from tests.plugin.conftest import TinyConfig
+
+FROZEN = ("--overfit-set=optim.frozen_module_names=['*camera_head*']", "--overfit-max-steps=20")
+CAUSE = re.compile(r"\S.* 2 of 4 parameter tensors are frozen by '\*camera_head\*'")
+MOST_LINES, MOST = 35, 120
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments of a session of one config that fails."""
+    tiny()
+    monkeypatch.setenv("CI", "true")  # where pytest cuts nothing off
+    return ["--overfit-config=tiny.yaml", *FROZEN]
+
+
+def test_a_quiet_session_is_short(pytester: pytest.Pytester, session: list[str]) -> None:
+    """The first item that fails tells the cause, once; the others are a line each."""
+    result = pytester.runpytest_inprocess("-q", *session)
+    assert len(result.outlines) <= MOST_LINES, result.outlines
+    summary = [line.partition(" - ")[2] for line in result.outlines if line.startswith("FAILED ")]
+    assert CAUSE.match(summary[0])
+    assert all(len(line) <= MOST for line in summary)
+    assert all(line.endswith(": frozen, see ::objective") for line in summary[1:])
+    assert sum("change: " in line for line in result.outlines) == 1
+    assert sum("pytest-overfit explain frozen" in line for line in result.outlines) == 1
+
+
+def test_one_line_per_failure(pytester: pytest.Pytester, session: list[str]) -> None:
+    """Of ``--tb=line``, with the line of the config."""
+    result = pytester.runpytest_inprocess("--tb=line", *session)
+    begin = next(place for place, line in enumerate(result.outlines) if " FAILURES " in line)
+    end = next(place for place, line in enumerate(result.outlines) if "overfit tiny.yaml -" in line)
+    shown, failed = result.outlines[begin + 1 : end], result.parseoutcomes()["failed"]
+    assert len(shown) == failed
+    assert all(re.search(r"tiny\.yaml:\d+: ", line) for line in shown)
+
+
+def test_junit_has_the_first_line_and_what_passed_is_passed(pytester: pytest.Pytester, session: list[str]) -> None:
+    """The line of the key is that of the file."""
+    pytester.runpytest_inprocess("--junitxml=out.xml", "-o", "junit_family=xunit1", *session)
+    for case in ElementTree.parse(pytester.path / "out.xml").iter("testcase"):
+        verdict = {each.get("name"): each.get("value") for each in case.iter("property")}.get("overfit.verdict")
+        failure = case.find("failure")
+        assert verdict in (None, "passed" if failure is None else "failed")
+        if case.get("name") == "objective" and failure is not None:
+            assert CAUSE.fullmatch(str(failure.get("message")))
+            assert "change: " in str(failure.text)
+            line = (pytester.path / "tiny.yaml").read_text().splitlines()[int(str(case.get("line")))]
+            assert "optim" in line

@@ -1,0 +1,88 @@
+"""What failed leaves a report without being asked: of the last session that failed, and of nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.plugin.kept_report import MOST
+from pytest_overfit.report.record.folder import read_report
+from tests.support.sessions import keep_modules, own_plugins_only
+
+TEST = """
+import pytest, torch
+from torch.nn import functional as F
+
+@pytest.mark.parametrize("number", range({runs}))
+def test_it(overfit, number):
+    overfit(torch.nn.Linear(3, 1), (torch.randn(8, 3), torch.randn(8, 1)), F.mse_loss, max_steps=2, diagnose=False)
+"""
+KEEP = ("-q", "-o", "overfit_keep=true")
+
+
+@pytest.fixture(autouse=True)
+def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions inside the test keep torch, and run in order."""
+    keep_modules(monkeypatch)
+    own_plugins_only(request, monkeypatch)
+
+
+@pytest.fixture
+def last(pytester: pytest.Pytester) -> Path:
+    """Where the report is."""
+    pytester.makepyfile(TEST.format(runs=1))
+    return pytester.path / ".overfit" / "last"
+
+
+def test_a_failure_leaves_a_report_and_its_path(pytester: pytest.Pytester, last: Path) -> None:
+    """As a link; git sees nothing of it."""
+    result = pytester.runpytest_inprocess(*KEEP)
+    (line,) = [line for line in result.outlines if line.startswith("report: ")]
+    assert Path(line.removeprefix("report: file://")).is_file()
+    (document,) = read_report(last)
+    assert document.places == {"": "test_a_failure_leaves_a_report_and_its_path.py:6"}
+    assert (last / ".gitignore").read_text() == "*\n"
+
+
+def test_the_session_before_is_replaced(pytester: pytest.Pytester, last: Path) -> None:
+    """By the next one that fails; one that passes leaves it."""
+    pytester.runpytest_inprocess(*KEEP)
+    (pytester.path / "test_the_session_before_is_replaced.py").unlink()
+    pytester.makepyfile(test_other=TEST.format(runs=1))
+    pytester.runpytest_inprocess(*KEEP)
+    assert [document.title for document in read_report(last)] == ["test_other.py::test_it[0]"]
+
+
+def test_of_many_failures_some_are_kept(pytester: pytest.Pytester, last: Path) -> None:
+    """Nobody opens two hundred."""
+    pytester.makepyfile(TEST.format(runs=MOST + 2))
+    pytester.runpytest_inprocess(*KEEP)
+    assert len(read_report(last)) == MOST
+
+
+@pytest.mark.parametrize("args", [("-o", "overfit_keep=false"), ("-o", "overfit_keep=true", "--overfit-report=r")])
+def test_nothing_is_kept_where_it_is_off_or_a_report_is_asked_for(
+    pytester: pytest.Pytester, last: Path, args: tuple[str, ...]
+) -> None:
+    """There is one report at most."""
+    pytester.runpytest_inprocess(*args)
+    assert not last.exists()
+
+
+def test_an_expected_miss_is_no_failure(pytester: pytest.Pytester, last: Path) -> None:
+    """Its test passes."""
+    body = TEST.format(runs=1).replace("    overfit(", "    with pytest.raises(AssertionError): overfit(")
+    pytester.makepyfile(body)
+    assert pytester.runpytest_inprocess(*KEEP).ret == pytest.ExitCode.OK
+    assert not last.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file in the place of the folder is told otherwise")
+def test_a_folder_that_cannot_be_written_is_a_note(pytester: pytest.Pytester, last: Path) -> None:
+    """A file is in its place."""
+    last.parent.write_text("")
+    result = pytester.runpytest_inprocess(*KEEP)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["note: no report is kept of what failed: *.overfit/last: *"])
