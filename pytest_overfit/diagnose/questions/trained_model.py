@@ -218,10 +218,10 @@ class TrainedModel:
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
 
-        def at_start(**how: int) -> tuple[Slope, ...]:
+        def at_start(directions: int = 2) -> tuple[Slope, ...]:
             self.context.start.restore()
             into_training(on.task.model)
-            return measure_output_slopes(forward, on.task.model, **how)
+            return measure_output_slopes(forward, on.task.model, directions=directions)
 
         slopes = outermost = measure_output_slopes(forward, on.task.model)
         if failed and not slopes:  # where training has led astray nothing is smooth
