@@ -145,12 +145,20 @@ class Mixing(nn.Module):
         return self.head(self.mix(self.embed(x).tanh(), self.weigh))  # type: ignore[no-any-return]
 
 
-def test_what_brings_samples_together_is_named_with_its_line() -> None:
+@pytest.mark.parametrize(
+    ("mix", "said"),
+    [
+        (softmax_over_samples, "softmax() in test_first_places.py:{} makes (12, 16) of [(12, 16)]"),
+        (turned_for_an_attention, "transpose() in test_first_places.py:{} makes (16, 12) of [(12, 16)]"),
+    ],
+)
+def test_what_brings_samples_together_is_named_with_its_line(
+    mix: Callable[[Tensor, nn.Linear], Tensor], said: str
+) -> None:
     torch.manual_seed(0)
-    cause = first(learn(Mixing(softmax_over_samples), nn.CrossEntropyLoss(), max_steps=400))
+    cause = first(learn(Mixing(mix), nn.CrossEntropyLoss(), max_steps=400))
     assert cause.id == "batch-mixing"
-    line = softmax_over_samples.__code__.co_firstlineno + 1
-    assert f"softmax() in test_first_places.py:{line} makes (12, 16) of (12, 16)" in cause.advice
+    assert said.format(mix.__code__.co_firstlineno + 1) in cause.advice
 
 
 class Decoder(nn.Module):

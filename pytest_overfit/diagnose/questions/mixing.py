@@ -72,40 +72,40 @@ def _mend(call: ModelCall, where: str, batched: list[tuple[str, Tensor]], base: 
 
 def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], samples: int) -> str:
     """The first operation within a module of which rows of other samples move, or the one that takes axis 0 away."""
-    seen: list[Any] = []
-    moved: list[Tensor] = []  # kept, so that an id stays one tensor's
+    plain: list[Tensor] = []
+    made: list[Tensor] = []  # of the second pass; kept, so that an id stays one tensor's
+    moved: set[int] = set()
     found: list[str] = []
     away: list[str] = []
-    state = {"inside": False, "at": -1}
+    inside: list[bool] = []
+    second: list[bool] = []
 
     def told(name: str, frame: FrameType, args: Any, kwargs: Any, out: Any, kept: bool) -> None:
-        if not state["inside"] or not is_real(out) or found:
+        if not inside or not is_real(out) or found:
             return
+        if not second:
+            plain.append(out.detach().clone())
+            return
+        made.append(out)
         given = [t for t in tensors_in([args, kwargs]) if is_real(t)]
-        state["at"] += 1
-        shapes = ", ".join(str(tuple(t.shape)) for t in given)
-        said = f"{name}() in {users_line(frame)} makes {tuple(out.shape)} of {shapes}"
-        if state["at"] >= len(seen) or not changing[0]:
-            seen.append(out.detach().clone())
-            return
-        before, whole = seen[state["at"]], all(t.dim() and t.shape[0] == samples for t in given[:1])
+        whole = all(t.dim() and t.shape[0] == samples for t in given[:1])
+        said = f"{name}() in {users_line(frame)} makes {tuple(out.shape)} of {[tuple(t.shape) for t in given]}"
         if whole and out.dim() and out.shape[0] != samples:
             away.append(said)
-        if _others(before, out, samples) > MOVED:
-            if not any(t is m for t in given for m in moved):
+        if len(made) <= len(plain) and _others(plain[len(made) - 1], out, samples) > MOVED:
+            if not moved.intersection(map(id, given)):
                 found.append(said if whole or not away else away[-1])
-            moved.append(out)
+            moved.add(id(out))
 
-    changing = [False]
-    handles = [
-        module.register_forward_pre_hook(lambda m, args: state.update(inside=True)),
-        module.register_forward_hook(lambda m, args, out: state.update(inside=False)),
-    ]
+    handles = (
+        module.register_forward_pre_hook(lambda module, args: inside.append(True)),
+        module.register_forward_hook(lambda module, args, out: inside.clear()),
+    )
     try:
-        for changing[0] in (False, True):
-            state["at"] = -1
-            with TorchFunctions(told, (), Questions()):
-                call.again((lambda t: changed.get(id(t), t)) if changing[0] else (lambda t: t))
+        with TorchFunctions(told, (), Questions()):
+            call.again()
+            second.append(True)
+            call.again(lambda tensor: changed.get(id(tensor), tensor))
     finally:
         for handle in handles:
             handle.remove()

@@ -16,6 +16,7 @@ from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
 
+MOST_ROWS = 4  # that a mended mask is tried on
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
 MENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "of the next sample": lambda mask: mask.roll(-1, 0),
@@ -93,10 +94,10 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
     if bool(padding[:, 0].any()) or not bool(padding.any()):
         return None
     real = (~padding).sum(1)
-    row = int(real.argmin())
-    kept = int(real[row])
+    rows = [int(row) for row in real.argsort()[:MOST_ROWS] if real[row] < length]
 
-    def cut(tensor: Tensor) -> Tensor:
+    def cut(tensor: Tensor, row: int) -> Tensor:
+        kept = int(real[row])
         if tensor.dim() and tensor.shape[0] == samples:
             tensor = tensor[row : row + 1]
         for axis in range(tensor.dim()):
@@ -104,12 +105,12 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 tensor = tensor.narrow(axis, 0, kept)
         return tensor
 
-    def moved(mask: Tensor | None = None, mend: Callable[[Tensor], Tensor] = cut) -> float:
+    def moved(row: int, mask: Tensor | None = None, mend: Callable[[Tensor], Tensor] = torch.clone) -> float:
         largest = 0.0
         whole_rows = call.again(lambda tensor: mend(tensor) if tensor is mask else tensor)
-        alone = call.again(lambda tensor: mend(cut(tensor)) if tensor is mask else cut(tensor))
+        alone = call.again(lambda tensor: mend(cut(tensor, row)) if tensor is mask else cut(tensor, row))
         for old, new in zip(whole_rows, alone, strict=False):
-            if old.dim() and old.shape[0] == samples and (whole := cut(old)).shape == new.shape and new.numel():
+            if old.dim() and old.shape[0] == samples and (whole := cut(old, row)).shape == new.shape and new.numel():
                 size = float(whole.double().square().mean().sqrt()) or 1.0
                 largest = max(largest, float((whole - new).double().abs().max()) / size)
         return largest
@@ -117,7 +118,7 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
     given = list(call.arguments())
     told = next((name for name, tensor in given if _tells(tensor, padding, real)), "")
     try:
-        found = PaddingRead(row, moved(), told)
+        found = PaddingRead(rows[0], moved(rows[0]), told)
     except Refused:
         return None
     if found.moved <= READ:
@@ -127,7 +128,7 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
             if mask.shape != padding.shape or not _is_mask(mask):
                 continue
             with contextlib.suppress(Refused):
-                left = moved(mask, mend)
+                left = max(moved(row, mask, mend) for row in rows)  # what reads nothing at all moves one by nothing
                 if left < READ / 10:
                     return replace(found, told=name, mended=how, left=left)
     return replace(found, where=odd_one_out(call, *_under(padding), most=False))
