@@ -165,11 +165,11 @@ class Search:
         return curve
 
     def is_bottomless(self, index: int) -> bool:
-        """Whether one prediction alone brings the objective down without end: as far again in as many steps."""
+        """Whether one prediction alone brings the objective down without end: faster than its logarithm would."""
         self.put(self.began)
         curve = self.minimise(STEPS // 2, decays=False, only=index)
         half = len(curve) // 2
-        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.3 * (curve[0] - min(curve[:half]))
+        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.5 * (curve[0] - min(curve[:half]))
 
 
 def find_floor(
