@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -228,8 +228,8 @@ def find_floor(
     )
 
 
-def _read(objective: Tensor, tensors: list[Tensor]) -> list[bool]:
+def _read(objective: Tensor, tensors: Sequence[Tensor]) -> list[bool]:
     """Of which of these tensors the objective has a gradient that is not zero."""
     with users_code():
-        gradients = torch.autograd.grad(objective, tensors, allow_unused=True, retain_graph=True)
+        gradients = torch.autograd.grad(objective, list(tensors), allow_unused=True, retain_graph=True)
     return [gradient is not None and bool((gradient != 0).any()) for gradient in gradients]
