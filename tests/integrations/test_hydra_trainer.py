@@ -204,6 +204,13 @@ def test_a_written_config_of_this_form_composes(tmp_path: Path) -> None:
     folder = tmp_path / "training" / "config"
     folder.mkdir(parents=True)
     (folder / "default_dataset.yaml").write_text("data: {train: {common_config: {fix_img_num: -1, extra: 1}}}\n")
+    datasets = tmp_path / "training" / "data" / "datasets"
+    datasets.mkdir(parents=True)
+    (datasets / "broken.py").write_text("class Broken(\n")
+    (datasets / "own.py").write_text(
+        "class Other:\n    def __init__(self, ROOT): ...\n\n\n"
+        "class Own:\n    def __init__(self, common_conf, ROOT, split_file='train.npz', segmentation_root=None): ...\n"
+    )
     path = folder / "single_pair_test.yaml"
     words = ["--create-config", str(path), "--config-style", "vggt", "--output-root", str(tmp_path / "pair")]
     assert main(["pair", "create", "--render", *words]) == 0
@@ -212,7 +219,9 @@ def test_a_written_config_of_this_form_composes(tmp_path: Path) -> None:
     assert config.trainer is not None
     assert config.randomness == ()
     assert config.trainer.train["common_config"]["extra"] == 1
-    assert config.trainer.train["dataset"]["dataset_configs"][0]["ROOT"] == str(tmp_path / "pair")
+    listed = config.trainer.train["dataset"]["dataset_configs"][0]
+    assert (listed["_target_"], listed["ROOT"]) == ("data.datasets.own.Own", str(tmp_path / "pair"))
+    assert config.logging.log_dir == Path("logs").absolute()
     assert config.planned_steps == 1000
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.diagnose.answers import Answer
+from pytest_overfit.diagnose.reached_modules import Reach
 from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.report.markdown.experiment import experiment_record
 from pytest_overfit.report.record.codec import from_json, to_json
@@ -20,6 +21,12 @@ ANSWERS = (
     Answer("depends", "what moves the outputs", "the outputs follow a|b, not <c>"),
     Answer("learns", "the run again", "not asked: the run passed, it needs no trial", asked=False),
 )
+REACHED = (
+    Reach("camera", "trunk", None, 0.02, "head.py:7"),
+    Reach("camera", "head", 1.25),
+    Reach("depth", "trunk", 0.5),
+    Reach("depth", "head", None, 0.0),
+)
 REFUSED = tuple(NotAsked(f"question {number}", "the model refuses it: ValueError") for number in range(9))
 
 
@@ -27,7 +34,7 @@ REFUSED = tuple(NotAsked(f"question {number}", "the model refuses it: ValueError
 def asked() -> Document:
     document = healthy()
     assert document.result is not None
-    return replace(document, result=replace(document.result, answers=ANSWERS, not_asked=REFUSED))
+    return replace(document, result=replace(document.result, answers=ANSWERS, not_asked=REFUSED, influence=REACHED))
 
 
 def test_the_page_has_a_table_and_all_that_was_not_asked(asked: Document, tmp_path: Path) -> None:
@@ -37,6 +44,12 @@ def test_the_page_has_a_table_and_all_that_was_not_asked(asked: Document, tmp_pa
         assert f"{answer.question} {answer.measured} {answer.answer}" in text
     for each in REFUSED:
         assert f"{each.question}: {each.why}" in text
+
+
+def test_the_page_has_the_terms_by_modules(asked: Document, tmp_path: Path) -> None:
+    """A row per term, a cell per module."""
+    text = text_of(page_of(tmp_path, asked))
+    assert "Term trunk head camera none, reads it (2%) 1.2 depth 0.5 -" in text
 
 
 @pytest.mark.parametrize(("lang", "title"), [("en", "What was asked"), ("zh", "诊断提问")])

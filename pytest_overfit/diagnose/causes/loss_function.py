@@ -137,6 +137,8 @@ def _has_floor(evidence: Evidence) -> bool:
     ends = [found.reached] if found.elsewhere is None else [found.reached, found.elsewhere]
     if max(ends) > (1 + SAME) * min(ends):  # a floor is where every search ends
         return False
+    if any(value < (1 - SAME) * found.reached for value in evidence.objective):  # the run has been below it
+        return False
     return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
 
 

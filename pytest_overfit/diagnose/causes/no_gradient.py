@@ -192,9 +192,7 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
         f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
         + (f" by {patterns}" if patterns else "")
         + proof(proven, "with all of them trainable"),
-        f"freeze less: narrow {patterns}"
-        if patterns
-        else f"call requires_grad_(True) on {home}, before the optimizer is built",
+        _thawed(evidence, home),
         "proven" if proven else "shown",
         {"frozen": len(frozen)},
         certain=nothing,
@@ -218,11 +216,18 @@ def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
                 shorten(own),
                 f"{term.name} went from {number(first)} to {number(last)} in {len(curves[term.name])} steps, and "
                 f"{len(own)} parameter tensors that it reads are frozen, and no term that has come down further",
-                f"set requires_grad_(True) for {shorten(own, most=2)} before the optimizer is built",
+                _thawed(evidence, shorten(own, most=2)),
                 evidence={"first": first, "last": last},
                 weight=0.95,
             )
             return
+
+
+def _thawed(evidence: Evidence, home: str) -> str:
+    patterns = ", ".join(repr(each.pattern) for each in evidence.record.freeze_matches)
+    if patterns:
+        return f"freeze less: narrow {patterns}"
+    return f"call requires_grad_(True) on {home}, before the optimizer is built"
 
 
 def _falls_from(curves: Mapping[str, tuple[float, ...]], term: Term) -> bool:

@@ -190,12 +190,19 @@ def unread_items(evidence: Evidence) -> Iterator[Cause]:
         if index.isdecimal() and name:
             items.setdefault(index, []).append(key)
     terms = [name for name in next(iter(seen.answers.values()), {}) if name != "objective"] or ["objective"]
-    read = {term: {i for i, keys in items.items() if any(seen.answers[k].get(term) for k in keys)} for term in terms}
-    for term, own in read.items():
-        silent = [index for index in items if index not in own]
-        apart = any(other & set(silent) and not own <= other for other in read.values())
-        names = {key.partition(".")[2] for index in own for key in items[index] if seen.answers[key].get(term)}
-        unread = [key for index in silent for key in items[index] if key.partition(".")[2] in names]
+    read = {term: {key for keys in items.values() for key in keys if seen.answers[key].get(term)} for term in terms}
+    for term, keys in read.items():
+        own = {key.partition(".")[0] for key in keys}
+        names = {key.partition(".")[2] for key in keys}
+        silent = [key for index in items if index not in own for key in items[index]]
+        # What another term reads of that sample, and not of this one's, is its own.
+        unread = [
+            key
+            for key in silent
+            if (name := key.partition(".")[2]) in names
+            and not any(key in other and not {f"{i}.{name}" for i in own} & other for other in read.values())
+        ]
+        apart = any(key not in unread for key in silent if key.partition(".")[2] in names)
         if own and unread and not apart and not _empty(evidence, unread):
             yield Cause(
                 "term-missing",

@@ -92,7 +92,7 @@ def _without_floor(evidence: Evidence) -> Cause | None:
     curve, floor = evidence.objective, evidence.probed.floor
     if not curve or not (curve[-1] < 0 and curve[-1] < curve[0]):  # written so that NaN is no fall
         return None
-    if floor is not None and not floor.alone:
+    if not (floor.alone if floor is not None else not _an_error_fell(evidence)):
         return None
     how = f": {shorten(floor.alone)} alone brings it down without end" if floor is not None else ""
     return Cause(
@@ -104,6 +104,12 @@ def _without_floor(evidence: Evidence) -> Cause | None:
         evidence={"last": curve[-1]},
         weight=0.75,
     )
+
+
+def _an_error_fell(evidence: Evidence) -> bool:
+    """Whether a term that is never negative came down by half beside the objective: that one goes the right way."""
+    curves = (curve for name, curve in evidence.record.curves.items() if name != "objective" and len(curve) > 1)
+    return any(curve[0] > 0 and min(curve) >= 0 and curve[-1] < 0.5 * curve[0] for curve in curves)
 
 
 def _climbs(evidence: Evidence, name: str) -> bool:

@@ -105,11 +105,11 @@ class Search:
         return reached, 1.0
 
     def is_bottomless(self, index: int) -> bool:
-        """Whether one prediction alone brings the objective down without end: as far again in as many steps."""
+        """Whether one prediction alone brings the objective down without end: faster than its logarithm would."""
         self.put(self.began)
         curve = self.minimise(STEPS // 2, decays=False, only=index)
         half = len(curve) // 2
-        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.3 * (curve[0] - min(curve[:half]))
+        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.5 * (curve[0] - min(curve[:half]))
 
 
 def find_floor(
@@ -176,5 +176,5 @@ def find_floor(
 def _read(objective: Tensor, tensors: Sequence[Tensor]) -> list[bool]:
     """Of which of these tensors the objective has a gradient that is not zero."""
     with users_code():
-        gradients = torch.autograd.grad(objective, tensors, allow_unused=True, retain_graph=True)
+        gradients = torch.autograd.grad(objective, list(tensors), allow_unused=True, retain_graph=True)
     return [gradient is not None and bool((gradient != 0).any()) for gradient in gradients]

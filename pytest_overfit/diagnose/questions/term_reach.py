@@ -91,9 +91,9 @@ def _modules(model: nn.Module) -> dict[str, list[Tensor]]:
         if len(children) != 1:
             break
         ((name, model),) = children.items()
-    held: dict[str, list[Tensor]] = {}
-    for child, module in children.items():
-        held[child] = [p for p in module.parameters() if p.requires_grad]
+    held: dict[str, list[Tensor]] = {
+        child: [p for p in module.parameters() if p.requires_grad] for child, module in children.items()
+    }
     return held if len(held) <= MOST_MODULES else {}
 
 

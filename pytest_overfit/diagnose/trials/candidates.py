@@ -30,6 +30,7 @@ from pytest_overfit.twins.places import moved
 from pytest_overfit.twins.switches import autocast, eager, is_compiled
 
 FAR = 200.0  # times the usual rate, or less than its part
+LOST = 0.01  # of every weight in every step: half of it in 70
 Hopeless = Callable[[Sequence[float]], bool]
 
 
@@ -90,11 +91,14 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
 
 
 def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
-    """The changes worth a trial, the likeliest first: a rate that nobody would take before all else."""
+    """The changes worth a trial, the likeliest first: a rate or a decay that nobody would take before all else."""
     rate = _rate(evidence)
     far = rate > 0 and not 1 / FAR < rate / usual_rate(evidence.groups) < FAR
     if far:
         yield from _rates(evidence, far=True)
+    decay = max((g.settings.weight_decay for g in evidence.groups), default=0.0)
+    if decay * rate > LOST:
+        yield Change(Trial("no weight decay", decay, 0.0), applied=changes.settings(weight_decay=0.0))
     yield from _executed(context)
     if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
         yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)
@@ -149,7 +153,7 @@ def _optimizer(evidence: Evidence) -> Iterator[Change]:
         best = min(rates.values(), key=lambda rate: abs(math.log(max(rate, 1e-30) / TYPICAL_RATE)))
         yield Change(Trial("one rate", value=best), applied=changes.fixed_rates(dict.fromkeys(rates, best)))
     decay = max((g.settings.weight_decay for g in groups), default=0.0)
-    if decay >= 1e-3:
+    if decay >= 1e-3 and decay * _rate(evidence) <= LOST:
         yield Change(Trial("no weight decay", decay, 0.0), applied=changes.settings(weight_decay=0.0))
     if any(_odd(g.settings) for g in groups):
         yield Change(Trial("default settings"), applied=changes.settings(**changes.DEFAULT_SETTINGS))
