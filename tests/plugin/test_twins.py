@@ -84,7 +84,11 @@ def test_a_config() -> None:
     criteria = Criteria(
         in_config=True,
         objective=Limit(1e9),
-        **dict.fromkeys(("camera", "depth", "prediction", "gradients", "supervised")),
+        camera=None,
+        depth=None,
+        prediction=None,
+        gradients=None,
+        supervised=None,
         twins=Twins(names=("resume", "accumulation", "bfloat16")),
     )
     settings = OverfitSettings(
