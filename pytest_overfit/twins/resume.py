@@ -53,7 +53,10 @@ class Checkpoint:
                 for module, checkpoint in zip(self._hooked(), hooked, strict=True):
                     module.on_save_checkpoint(checkpoint)
             parts = [_state_dict(part) for part in self._parts()]
-            torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
+            try:
+                torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
+            except (OSError, RuntimeError) as error:
+                raise Unanswerable(f"the checkpoint cannot be written: {error}") from error
         return told
 
     def load(self) -> None:
