@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.errors.asking import Questions
+from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
@@ -64,13 +64,16 @@ class AskedTwins:
         self.recorder: Recorder | None = None
         self.there: list[Elsewhere] = []
         self.at_save: State = {}
-        self.refused = ""
+        self.refused = self.nowhere = ""
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
         """Around the run: no process of ours stays behind it."""
         with contextlib.ExitStack() as stack:
-            self.folder = Path(stack.enter_context(folder()))
+            try:
+                self.folder = Path(stack.enter_context(folder()))
+            except OSError as error:
+                self.folder, self.nowhere = Path(), f"there is no folder for temporary files: {error}"
             try:
                 yield
             finally:
@@ -95,7 +98,7 @@ class AskedTwins:
             self.there += [Elsewhere(partial(rank_of, context, subject)) for _ in range(4)]
 
         def finish(made: int) -> None:
-            if made == self.done and "resume" in self.names:
+            if made == self.done and "resume" in self.names and not self.nowhere:
                 questions = Questions(raising=self.questions.raising)
                 with questions.asking("to save"):
                     self.at_save = checkpoint.save()
@@ -164,14 +167,11 @@ class AskedTwins:
                 return
 
     def _parts(self, name: str, side: Side) -> Iterator[Callable[[], TwinResult]]:
+        if why := (name in ("resume", "ranks") and self.nowhere) or (name == "resume" and self.refused):
+            raise Unanswerable(why)
         if name == "resume":
-            if self.refused:
-                yield lambda: TwinResult("resume", "not asked", why=self.refused)
-                return
             yield from resume(side, self.there[:2], self.folder, self.done)
             return
         home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
-        if name == "ranks":
-            yield from home.ranks(side, self.there[-4:], self.folder)
-        else:
-            yield from getattr(home, name)(side)
+        more = (self.there[-4:], self.folder) if name == "ranks" else ()
+        yield from getattr(home, name)(side, *more)

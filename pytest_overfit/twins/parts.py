@@ -27,7 +27,7 @@ from pytest_overfit.twins.side import Outputs, Side, gap_of, modules_heard, stil
 
 IGNORED = -100  # the label that torch's losses leave out
 MOST_ALONE, MOST_PARTS = 8, 16  # samples that are asked alone, micro-batches of one step
-FITS = 1e-4  # relative: the parts of a loss add up to it
+FITS = 1e-5  # relative: the parts of a loss add up to it
 
 
 def accumulation(side: Side) -> Iterator[Callable[[], TwinResult]]:
@@ -121,6 +121,9 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     Example:
         >>> weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 2.5)
         ([0.25, 0.75], 'weighted by samples')
+
+    Raises:
+        Unanswerable: it is no sum of theirs.
     """
     samples = [samples_in(part, least=1) for part in parts]
     known = [("weighted by samples", samples), ("added up", [1] * len(parts))]
@@ -137,7 +140,9 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     if fitting:  # at the start all parts may cost nearly the same: the nearest
         _, found, how = min(fitting, key=lambda each: each[0])
         return found, how
-    return [each / sum(samples) for each in samples], "weighted by samples: the parts of the loss do not add up to it"
+    raise Unanswerable(
+        "the losses of parts do not add up to that of the batch, which compares its samples: pass accumulate"
+    )
 
 
 def _counts(part: Any) -> dict[str, int]:

@@ -32,6 +32,7 @@ from pytest_overfit.untrusted.objects import attributes
 State = Mapping[str, str]  # what training goes on from, by name -> a digest of its value
 BESIDE = "the state of "  # an object of the user's beside the model and its optimizers
 MOST_NAMED = 5  # of what a checkpoint did not bring back
+COUNTER = "the counter "
 GENERATORS = "the random generators of Python, NumPy and torch"
 
 
@@ -53,7 +54,10 @@ class Checkpoint:
                 for module, checkpoint in zip(self._hooked(), hooked, strict=True):
                     module.on_save_checkpoint(checkpoint)
             parts = [_state_dict(part) for part in self._parts()]
-            torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
+            try:
+                torch.save({"parts": parts, "hooked": hooked, "random": _generators()}, self.path)
+            except (OSError, RuntimeError) as error:
+                raise Unanswerable(f"the checkpoint cannot be written: {error}") from error
         return told
 
     def load(self) -> None:
@@ -145,13 +149,14 @@ def state_now(context: RunContext, subject: Subject) -> State:
         elif isinstance(thing, (torch.Generator, np.random.Generator, random.Random)):
             found[label.replace(BESIDE, "the generator ")] = _digest(_state_dict(thing))
         elif type(thing) in (dict, list) and any(isinstance(v, Tensor) for v in _values(thing)):
-            found[label] = _digest(thing)
+            found[f"{label} of {len(thing)}"] = _digest(thing)  # one that grows from step to step is a log
         elif hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
             found[label] = _digest(_state_dict(thing))
     for write, value in counters(*context.callables):
         name = getattr(write, "args", ("", ""))[1]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.setdefault(f"the counter {_counter(write, name)}", repr(value))
+            kind = COUNTER if isinstance(value, int) else "the number "
+            found.setdefault(f"{kind}{_counter(write, name)}", repr(value))
     found[GENERATORS] = _digest(_generators())
     return found
 
@@ -238,8 +243,9 @@ def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) ->
         return repeated
 
     result = side.compared("resume", side.reference, course, exchanged, exact, again=again)
-    lost = [name for name, digest in side.at_save.items() if told["state"].get(name) != digest]
-    beside = [name for name in lost if _counts(name, own=own)]
+    loaded: State = told["state"]
+    lost = [name for name, digest in side.at_save.items() if loaded.get(name) != digest]
+    beside = [name for name in lost if name in loaded and _counts(name, own=own)]
     if result.outcome == "agreed" and beside:
         return replace(result, outcome="disagreed", what=beside[0], step=done, missing=tuple(_grouped(beside)))
     if result.outcome == "disagreed":
@@ -250,7 +256,7 @@ def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) ->
 
 def _counts(name: str, *, own: bool) -> bool:
     """Whether what is missing is a fault though the losses agree: state of its own, that nothing here reads."""
-    return name.startswith(BESIDE) or (own and name.startswith("the counter"))
+    return name.startswith(BESIDE) or (own and name.startswith(COUNTER))
 
 
 def _grouped(names: list[str]) -> Iterator[str]:

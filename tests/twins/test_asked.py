@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -231,3 +232,35 @@ def test_a_run_that_does_not_repeat_itself_is_no_pass() -> None:
     assert {twin.outcome for twin in result.record.twins} == {"not asked"}, result.record.twins
     assert "does not repeat itself" in result.record.twins[0].why
     assert not result.finding("twins").judged
+
+
+def test_without_a_folder_for_temporary_files_the_others_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only machine."""
+
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    result = run_overfit(net(), batch(), F.mse_loss, twins=["resume", "fused"], max_steps=12, diagnose=False)
+    resume, *fused = result.record.twins
+    assert "no folder for temporary files" in resume.why
+    assert {twin.outcome for twin in fused} == {"agreed"}
+
+
+def test_ctrl_c_in_a_twin_ends_the_run_as_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are not asked, and everything comes back."""
+    made = [0]
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        made[0] += 1
+        if made[0] == 20:
+            raise KeyboardInterrupt
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    given: dict[str, Any] = {"supervised": False, "diagnose": False, "objective": 1e-9}
+    result = run_overfit(model, batch(), loss, twins=["fused", "batch"], max_steps=12, **given)
+    assert result.record.stop == "interrupted"
+    assert [twin.why for twin in result.record.twins] == ["interrupted", "interrupted"]
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

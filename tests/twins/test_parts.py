@@ -67,16 +67,23 @@ def test_the_users_own_step_is_run_in_parts() -> None:
     assert [each.outcome for each in found] == ["agreed", "agreed"], [each.text() for each in found]
 
 
-def test_a_loss_that_does_not_add_up_is_told() -> None:
-    """Contrast among the samples of a batch."""
+def test_a_loss_over_the_batch_as_a_whole_is_not_asked() -> None:
+    """Contrast among the samples: no accumulation of ours is meant to be that loss."""
 
     def contrast(model: nn.Module, batch: Batch) -> Tensor:
         made = model(batch[0]).mean(1)
         return F.cross_entropy(made @ made.T, torch.arange(len(made)))
 
-    first, _ = twins(net(), tokens(), contrast, twin="accumulation")
-    assert (first.outcome, first.step) == ("disagreed", 1)
-    assert "do not add up" in first.exchanged
+    found = twins(net(), tokens(), contrast, twin="accumulation")
+    assert all("do not add up" in each.why for each in found), [each.text() for each in found]
+
+
+def test_samples_that_are_mixed_in_training_do_not_accumulate() -> None:
+    """What the model takes away is the mean of another batch in parts."""
+    model, batch = dense(Mixing(always=False))
+    batch = batch[0], torch.zeros(5, 1)
+    found = twins(model, batch, lambda model, batch: (model(batch[0]) * batch[0]).mean() ** 2, twin="accumulation")
+    assert "agreed" not in [each.outcome for each in found], [each.text() for each in found]
 
 
 class Accumulating:

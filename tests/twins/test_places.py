@@ -296,9 +296,15 @@ def test_a_map_that_does_not_fit_is_an_error_at_once(given: Any, told: str) -> N
 
 
 class Stale(nn.Module):
-    """What is compiled has another constant in it than what is written."""
+    """What is compiled has another constant in it than what is written, or no gradient."""
+
+    def __init__(self, cut: bool = False) -> None:
+        super().__init__()
+        self.cut = cut
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.cut:
+            return x.detach() + 0.5 * (x - x.detach()) if torch.compiler.is_compiling() else x
         return x * (0.5 if torch.compiler.is_compiling() else 1.0)
 
 
@@ -306,8 +312,9 @@ def test_a_compiled_run_is_held_against_eager() -> None:
     """The user's own compilation, by whatever backend."""
     (found,) = twins(torch.compile(net(), backend="eager"), batch(), twins="compile")
     assert (found.outcome, found.exchanged) == ("agreed", "eager in place of compiled")
-    (found,) = twins(torch.compile(nn.Sequential(net(), Stale()), backend="eager"), batch(), twins="compile")
-    assert (found.outcome, found.step) == ("disagreed", 1), found.text()
+    for cut in (False, True):
+        (found,) = twins(torch.compile(nn.Sequential(net(), Stale(cut)), backend="eager"), batch(), twins="compile")
+        assert (found.outcome, found.step) == ("disagreed", 1), found.text()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -186,3 +186,46 @@ def test_a_save_that_raises_costs_no_verdict() -> None:
     program = Program()
     assert "disk full" in program.twin(save=refuse).why
     assert "disk full" in Program().twin(load=refuse).why
+
+
+class Logging(Program):
+    """What it writes down for people to read is no state that a checkpoint has to bring back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+        self.last = 0.0
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = super().step(batch)
+        self.losses.append(loss)
+        self.last = float(loss)
+        return loss
+
+
+def test_a_log_is_no_state() -> None:
+    """It grows in one process and begins anew in the other."""
+    assert Logging().twin().outcome == "agreed"
+
+
+def test_an_average_in_a_mapping_is_state() -> None:
+    """Kept by hand, as many do."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def step(batch: tuple[Tensor, Tensor]) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, p in model.named_parameters():
+            shadow[name].lerp_(p.detach(), 0.1)
+        return loss.detach()
+
+    batch = torch.randn(6, 4), torch.randn(6, 1)
+    result = run_overfit(model, batch, step=step, twins="resume", max_steps=12, diagnose=False)
+    (twin,) = result.record.twins
+    assert twin.outcome == "disagreed", twin.text()
+    assert any("shadow (dict)" in each for each in twin.missing), twin.missing
