@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -125,3 +125,16 @@ class Held:
 def called(place: tuple[int, int, str]) -> str:
     """The name of an output, with the number of its call from the second on."""
     return place[2].removeprefix("output.") + (f" of call {place[1] + 1}" if place[1] else "")
+
+
+def rows_of(tensor: Tensor, samples: int) -> Tensor | None:
+    """A tensor with the axis of samples first: its first axis, or behind that of a sequence; None where it has none."""
+    if tensor.dim() and len(tensor) == samples:
+        return tensor
+    return tensor.transpose(0, 1) if tensor.dim() > 2 and tensor.shape[1] == samples else None
+
+
+def by_rows(tensors: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """Those that have an axis of samples, with it first and without a graph."""
+    rows = ((name, rows_of(tensor.detach(), samples)) for name, tensor in tensors.items())
+    return {name: each for name, each in rows if each is not None}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.questions.held_outputs import Change, Forward, Held
+from pytest_overfit.diagnose.questions.held_outputs import Change, Forward, Held, by_rows, rows_of
 from pytest_overfit.diagnose.questions.model_calls import one_exchanged
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
@@ -28,19 +28,6 @@ STILL = 1e-3  # of a row: one that changes less was only computed in another bat
 ALIKE = 1e-4  # of the largest slope: an element that changes less
 MOST_TENSORS, MOST_SWAPS, MOST_ROWS = 8, 8, 4
 MANY = 6  # samples, of which one order tells
-
-
-def rows_of(tensor: Tensor, samples: int) -> Tensor | None:
-    """A tensor with the axis of samples first: its first axis, or behind that of a sequence; None where it has none."""
-    if tensor.dim() and len(tensor) == samples:
-        return tensor
-    return tensor.transpose(0, 1) if tensor.dim() > 2 and tensor.shape[1] == samples else None
-
-
-def by_rows(tensors: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
-    """Those that have an axis of samples, with it first and without a graph."""
-    rows = ((name, rows_of(tensor.detach(), samples)) for name, tensor in tensors.items())
-    return {name: each for name, each in rows if each is not None}
 
 
 class Pairing:

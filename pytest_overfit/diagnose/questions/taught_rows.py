@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.pairs import Pairs
-from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, called, freed
+from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, by_rows, called, freed
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged
-from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows, by_rows
+from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
