@@ -105,11 +105,12 @@ def diverges(evidence: Evidence) -> Iterator[Cause]:
 
 
 def too_short(evidence: Evidence) -> Iterator[Cause]:
-    """Every limit that was missed is one that its term still falls towards."""
+    """Every limit that was missed is one that its term still falls towards; none where a trial has met it in time."""
     missed = {name: limit for name, limit in evidence.limits.items() if name in evidence.missed}
     ahead = {name: of_limit(evidence.curve(name), limit) for name, limit in missed.items()}
     found = {name: each for name, each in ahead.items() if each is not None and each.earliest is not None}
-    if evidence.record.stop != "max_steps" or not found or len(found) < len(missed):
+    in_time = any(attempt.passed for attempt in evidence.attempts)
+    if evidence.record.stop != "max_steps" or in_time or not found or len(found) < len(missed):
         return
     last = max(found, key=lambda name: found[name].latest or math.inf)
     curve, steps = evidence.curve(last), max(each.latest or 2 * (each.earliest or 0) for each in found.values())
