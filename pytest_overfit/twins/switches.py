@@ -26,6 +26,7 @@ from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import Around, Row, Update
 from pytest_overfit.twins.course import WEAK, Exchange, Tolerance
 from pytest_overfit.twins.side import Side
+from pytest_overfit.untrusted.objects import attributes
 
 BANDS = {  # of losses, as a share of the first (and as much more at each later step): the numbers have 8 and 11 bits
     torch.bfloat16: Tolerance(3e-2, None, None, torch.bfloat16, floor=1.0),
@@ -314,7 +315,7 @@ def is_compiled(context: RunContext) -> bool:
     if any(isinstance(m, torch._dynamo.OptimizedModule) or m._compiled_call_impl is not None for m in marked):
         return True
     held = [thing for _, thing in named(*context.callables)]
-    return any(hasattr(thing, "_torchdynamo_orig_callable") for thing in held)
+    return any("_torchdynamo_orig_callable" in attributes(thing) for thing in held)
 
 
 @contextlib.contextmanager

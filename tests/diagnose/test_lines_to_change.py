@@ -39,6 +39,7 @@ PASTED = {
 def run_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> OverfitResult:
     """The ``result`` of a file, imported anew."""
     monkeypatch.setattr(pytest_overfit, "run_overfit", partial(RUN, diagnose_seconds=SECONDS))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a file that changes within a second, and not its size
     spec = util.spec_from_file_location("example", path)
     assert spec is not None
     assert spec.loader is not None

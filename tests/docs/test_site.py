@@ -26,6 +26,7 @@ OWN_TESTS = {  # page -> who runs its blocks, beside this file
     "trainers-hydra.md": "tests/docs/test_trainers_hydra.py",
     "reading-a-report.md": "tests/docs/test_reading.py",
     "distributed.md": "tests/trainer",
+    "twins.md": "tests/docs/test_twins.py",
     "CONTRIBUTING.md": "tests/plugin/test_criteria_of_others.py",
     "README.md": ".ci/run",
 }
