@@ -99,7 +99,7 @@ def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) ->
         f"the loss wants {number(low)} to {number(high)}",
         f"scale the {squashed.name} to the targets, or remove it",
         evidence={"low": low, "high": high},
-        weight=0.95 if fact.bound > ALL else 0.85,  # that they are all the same comes of it
+        weight=0.94 if fact.bound > ALL else 0.85,  # that they are all the same comes of it
     )
 
 
@@ -146,8 +146,9 @@ def too_small(evidence: Evidence) -> Iterator[Cause]:
         and kinds.get(m.name.rpartition(".")[0], "") != "Linear"
     ]
     tiny = narrow is not None and _width(narrow) <= 2 and outputs > _width(narrow)
-    if not reachable or not (tiny or books) or floor is None or forecast(evidence.objective, limit or 0.0) is not None:
-        return  # or it still falls
+    falls = forecast(evidence.objective, limit or 0.0) is not None  # then a single token is no bottleneck
+    if not reachable or not (tiny or (books and not falls)) or floor is None:
+        return
     width = _width(narrow) if tiny and narrow else 1
     where = f"module {narrow.name}" if tiny and narrow else books[0].name
     yield Cause(
