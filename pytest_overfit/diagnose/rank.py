@@ -32,6 +32,7 @@ TAKEN_AWAY: Mapping[str, TrialKind] = {
 AROUND: frozenset[TrialKind] = frozenset({
     "learning rate", "our step", "fresh weights", "unfrozen", "same random numbers", "rescaled",
 })  # fmt: skip
+NUMBERS = ("nonfinite-data", "nonfinite-loss", "nonfinite-gradient", "nonfinite-output")
 SURE = 0.9  # weight from which what a probe shows is as good as counted
 
 
@@ -78,13 +79,20 @@ def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:
 
     What a trial of that very thing proves comes before all that was there while the trial learned. What is counted or
     read off (a step that is never made, a NaN in the batch) comes before what a trial proves that gets around much.
-    What a trial took away in vain comes last.
+    What a trial took away in vain comes last. Of a first step that gives no numbers the graph and its gradients say
+    nothing: where these arose comes before.
     """
     rank, kind = 1 + STRENGTHS.index(cause.strength), TAKEN_AWAY.get(cause.id)
     if cause.strength == "proven" and any(a.passed and a.trial.kind not in AROUND for a in evidence.attempts):
         rank = 0
     elif cause.strength == "shown" and not cause.certain and kind is not None and evidence.refutes(kind):
         rank = 1 + STRENGTHS.index("observed")
-    elif cause.strength == "shown" and cause.weight >= SURE:
+    elif (cause.strength == "shown" and cause.weight >= SURE) or (cause.id in NUMBERS and _at_once(evidence)):
         rank = 1
     return rank, rank > 1 and not cause.certain, -cause.weight
+
+
+def _at_once(evidence: Evidence) -> bool:
+    """Whether the first step gave a value that is not finite."""
+    found = evidence.record.non_finite
+    return found is not None and found.step == 1
