@@ -24,6 +24,7 @@ from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.place import Place
+from pytest_overfit.run.reachable import reachable
 from pytest_overfit.run.recheck import verify
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample, draw, one_batch
@@ -229,7 +230,7 @@ class _Course:
         curves = fit(training.task, self.constant, plan, watch=training.watch, observers=observers)
         training.parts.optimizers = context.optimizers = update.optimizers
         if runner.place.ranks is None and not runner.settings.keep_trained and context.step is None:
-            _forget(context)
+            _forget(context, training.subject)
         if inspector is not None and curves.stop != "interrupted":
             context.tell(PROBES, "", None)
             inspector.trained(context, curves)
@@ -273,9 +274,23 @@ def _as_it_is(update: Any) -> Any:
     return update
 
 
-def _forget(context: RunContext) -> None:
-    """Drops gradients and what optimizers remember of a training that is over: large, and read by nobody."""
+def _forget(context: RunContext, subject: Subject) -> None:
+    """Drops gradients and what optimizers remember of a training that is over: large, and read by nobody.
+
+    An optimizer that the user's code holds stays as it is: a loss that reads it is asked again.
+    """
+    read = {id(thing) for thing in reachable(*_code_of(subject))}
     for optimizer in context.optimizers:
-        optimizer.state.clear()
+        if id(optimizer) not in read:
+            optimizer.state.clear()
     for parameter in context.task.model.parameters():
         parameter.grad = None
+
+
+def _code_of(subject: Subject) -> Iterator[Any]:
+    """What of the user's may read an optimizer: all but the optimizer that was given; modules hold theirs inside."""
+    yield from (each for each in subject.callables if not isinstance(each, torch.optim.Optimizer))
+    for root in (each for each in (subject.model, subject.loss) if isinstance(each, nn.Module)):
+        for module in root.modules():
+            yield vars(module)
+            yield module.forward

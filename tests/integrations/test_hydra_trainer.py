@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -84,7 +85,11 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
             "train_val",
             ["in evaluation", "why: mode-gap (observed): on the same sample"],
         ),
-        (("+model.fov=-1.0",), "camera", ["100% of 2 units fire for no sample at the start", "dead-units"]),
+        (
+            ("+model.fov=-1.0",),
+            "camera",
+            ["dead-units, see ::objective", "100% of 2 units fire for no sample at the start", "why: dead-units"],
+        ),
         (
             ("optim.gradient_clip.configs=[{module_name: [patches, frames, norm, mix, depth_head], max_norm: 1.0}]",),
             "config",
@@ -101,10 +106,12 @@ def test_what_a_trainer_does_to_a_batch_is_done(trained: Session, overrides: tup
 def test_a_wrong_config_is_red_for_the_right_reason(
     trained: Session, overrides: tuple[str, ...], red: str, words: list[str]
 ) -> None:
-    """The item that finds it says what was found, where in the config, and what to set instead."""
-    report = reports_of(trained(*overrides))[red]
-    assert report.failed
-    text = " ".join(report.longreprtext.split())
+    """The item that finds it, or the one it points at, says what was found, where, and what to set instead."""
+    reports = reports_of(trained(*overrides))
+    assert reports[red].failed
+    text = " ".join(reports[red].longreprtext.split())
+    if told := re.search(r", see ::(\w+)", text):
+        text += " " + " ".join(reports[told.group(1)].longreprtext.split())
     for word in words:
         assert word in text
 

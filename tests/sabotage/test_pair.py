@@ -28,7 +28,8 @@ def test_a_missing_depth_file_is_named_once(victim: Victim) -> None:
     expect_red(
         result,
         {
-            "pair": f"no such file, allowed valid files, two views that agree where: {victim.file(GROUND)}.exr",
+            "pair": f"no such file: {GROUND}.exr, allowed valid files, two views that agree "
+            f"where: {victim.file(GROUND)}.exr",
             **not_judged("pair", BEHIND),
         },
         green=("config",),
@@ -144,7 +145,7 @@ def test_a_broken_pair_shows_in_whatever_item_runs(victim: Victim) -> None:
     result = victim.pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "camera or depth")
     result.assert_outcomes(failed=1, skipped=1, deselected=len(ITEMS) - 2)
     result.stdout.fnmatch_lines(["camera: no such file*"])
-    assert "not judged: ::camera failed (no such file, " in reports_of(result)["depth"].longreprtext
+    assert f"not judged: ::camera failed (no such file: {GROUND}.exr, " in reports_of(result)["depth"].longreprtext
 
 
 def test_a_sky_that_carries_depth_is_named(victim: Victim) -> None:

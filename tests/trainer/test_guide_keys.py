@@ -150,11 +150,14 @@ def test_optimisation(tmp_path: Path) -> None:
     }
 
 
-def test_logging_and_the_rest(tmp_path: Path) -> None:
-    """Logging becomes a record; everything else is carried along, resolved."""
+def test_logging_and_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging becomes a record, its folder below where the run starts; all else is carried along, resolved."""
+    start = tmp_path / "start"
+    start.mkdir()
+    monkeypatch.chdir(start)
     config = load(tmp_path, GUIDE)
     keys = {"train": ("loss_objective", "loss_camera")}
-    assert config.logging == LoggingConfig(tmp_path / "logs", 1, False, keys)
+    assert config.logging == LoggingConfig(start / "logs", 1, False, keys)
     assert config.resolved["checkpoint"] == {"save_dir": "logs/single_pair/ckpts", "resume_checkpoint_path": None}
     assert config.resolved["logging"]["tensorboard_writer"]["path"] == "logs/tensorboard"
     assert (config.resolved["distributed"], config.resolved["limit_train_batches"]) == ({"backend": "nccl"}, 800)

@@ -104,4 +104,7 @@ def test_import_roots(tmp_path: Path) -> None:
 def test_randomness_as_such_trainers_read_it(tmp_path: Path, common: str, sentences: int) -> None:
     """A fixed number fixes the aspect ratio too, ranges of one value draw nothing, training: false augments nothing."""
     config = load(tmp_path, f"data: {{train: {{_target_: a.B, common_config: {common}}}}}\n")
-    assert len(config.randomness) == sentences, config.randomness
+    told = [sentence for sentence in config.randomness if not sentence.startswith("all at once: ")]
+    assert len(told) == sentences, config.randomness
+    pasted = ["all at once: --overfit-set data.train.common_config."] if sentences else []
+    assert [each[: len(pasted[0])] for each in config.randomness[sentences:]] == pasted

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
 from pytest_overfit.two_view.diagnose.pose_encoding import another_encoding, one_pose_for_all
 from pytest_overfit.two_view.reference.pose import encode_pose
@@ -91,5 +94,23 @@ def test_two_changes_at_once_are_named() -> None:
 def test_one_pose_for_all_frames_is_named(step: float, ids: list[str]) -> None:
     """The true cameras differ; a model that tells the frames apart, however little, is left alone."""
     seen = compared(lambda pose: pose, step=step)
-    found = one_pose_for_all(SimpleNamespace(fact=lambda kind: seen))  # type: ignore[arg-type]
-    assert [cause.id for cause in found] == ids
+    assert [(cause.id, cause.certain) for cause in causes(seen, (1.0, 0.5))] == [(each, True) for each in ids]
+
+
+def causes(seen: Any, curve: tuple[float, ...]) -> list[Cause]:
+    """The causes that are named where the camera's term went along a curve."""
+    record = SimpleNamespace(curves={seen.term: curve})
+    return list(one_pose_for_all(SimpleNamespace(fact=lambda kind: seen, record=record)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("curve", [(), (1.0,), (1.0, 1.0), (math.nan, math.nan)])
+def test_one_pose_of_a_head_that_has_not_learned_is_not_certain(curve: tuple[float, ...]) -> None:
+    """It may be how the head begins."""
+    assert [cause.certain for cause in causes(compared(lambda pose: pose, step=0.0), curve)] == [False]
+
+
+def test_poses_that_are_not_finite_are_not_one() -> None:
+    """NaN compares with nothing, neither in the prediction nor in the batch."""
+    seen = compared(lambda pose: pose, step=0.0)
+    for change in ({"told": math.nan}, {"apart": math.nan}, {"told": math.inf}, {"apart": math.inf, "told": math.inf}):
+        assert not causes(replace(seen, **change), (1.0, 0.5))
