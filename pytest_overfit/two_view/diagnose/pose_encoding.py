@@ -33,7 +33,7 @@ class EncodingCompared:
 def one_pose_for_all(evidence: Evidence) -> Iterator[Cause]:
     """The frames have different cameras, and the trained model gives them one."""
     seen = evidence.fact(EncodingCompared)
-    if seen is None or seen.apart < FAR or seen.told > SAME * seen.apart:
+    if seen is None or seen.apart < FAR or not seen.told <= SAME * seen.apart:  # nan neither
         return
     yield Cause(
         "constant-output", "output pose_enc",
