@@ -16,8 +16,6 @@ from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.faults import Faults
 from pytest_overfit.plugin.resolved_options import Options, absolute, resolve_options
 from pytest_overfit.plugin.screen import Screen, screen_of
-from pytest_overfit.settings.ladder import Layer, Resolved, resolve_settings
-from pytest_overfit.settings.strictness import strict_settings
 from pytest_overfit.trainer.config import strict_config
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_overfit.report.record.document import Document
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.run.sample import Sample
+    from pytest_overfit.settings.ladder import Layer, Resolved
     from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 
@@ -194,6 +193,9 @@ class SessionState:
         Raises:
             ConfigError: the layers do not fit together.
         """
+        from pytest_overfit.settings.ladder import resolve_settings
+        from pytest_overfit.settings.strictness import strict_settings
+
         resolved = resolve_settings(layers, where=nodeid)
         return strict_settings(resolved) if self.options.strict else resolved
 

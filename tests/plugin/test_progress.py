@@ -104,12 +104,13 @@ def test_progress_shows_on_a_terminal(pytester: pytest.Pytester, tiny: TinyConfi
 
 
 def test_a_narrow_terminal_cuts_the_line(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
-    """It never wraps, and what stands first is the phase and the time left."""
+    """It never wraps; the rate and the name give way to the numbers."""
     tiny()
     terminal = Terminal(pytester, "--overfit-config", "tiny.yaml", *STEPS, "-k", "finite", columns=60)
     assert terminal.wait() == pytest.ExitCode.OK
-    shown = [line for line in re.split(r"[\r\n]", terminal.text) if line.startswith("tiny  ")]
-    assert any(re.match(r"tiny  training: step \d+/300, at most \d+ s left", line) for line in shown)
+    shown = [line for line in re.split(r"[\r\n]", terminal.text) if re.match(r"tiny  |\d+/300  ", line)]
+    assert any(re.match(rf"\d+/300  objective {NUMBER}  camera {NUMBER}", line) for line in shown)
+    assert not any(re.search(r"/s\b", line) for line in shown)
     assert max(map(len, shown)) < 60
 
 
@@ -119,11 +120,11 @@ def test_ctrl_c_leaves_a_clean_line(pytester: pytest.Pytester, tiny: TinyConfig)
     endless = ("overfit.criteria.camera=1e-12", "optim.optimizer.lr=1e-5", "overfit.budget.max_steps=1000000")
     terminal = Terminal(pytester, "--overfit-config", "tiny.yaml", *(f"--overfit-set={text}" for text in endless))
     deadline = time.monotonic() + HANGS
-    while not re.search(r"training: step \d\d", terminal.text) and time.monotonic() < deadline:
+    while not re.search(r"tiny  \d\d+/1000000  ", terminal.text) and time.monotonic() < deadline:
         time.sleep(0.05)
     terminal.session.send_signal(signal.SIGINT)
     assert terminal.wait() == pytest.ExitCode.INTERRUPTED
-    assert "training: step" in terminal.text
+    assert re.search(rf"tiny  \d\d+/1000000  objective {NUMBER}  camera {NUMBER}", terminal.text)
     assert not [line for line in terminal.lines if line.startswith("tiny  ") or "^C" in line]
     assert any("INTERRUPTED; cpu" in line for line in terminal.lines)
 

@@ -287,7 +287,7 @@ def test_a_config_gets_an_item_for_it(pytester: pytest.Pytester, tiny: TinyConfi
     pytester.runpytest_inprocess(*args).assert_outcomes(passed=15)
     result = pytester.runpytest_inprocess(*args, "--overfit-compare-fail", "steps:1.01x")
     result.assert_outcomes(passed=16)
-    result.stdout.fnmatch_lines(["ok*regression*steps *<= 1.01x*1x"])
+    result.stdout.fnmatch_lines(["ok*regression*steps * -> * (1x) *<= 1.01x"])
 
 
 @pytest.mark.parametrize(

@@ -185,13 +185,10 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
             )
         return
     home = "the model" if 2 * len(frozen) > len(evidence.record.parameters) else shorten(p.name for p in frozen)
-    patterns = ", ".join(repr(m.pattern) for m in evidence.record.freeze_matches)
     yield Cause(
         "frozen",
         shorten(p.name for p in frozen),
-        f"{len(frozen)} of {len(evidence.record.parameters)} parameter tensors are frozen"
-        + (f" by {patterns}" if patterns else "")
-        + proof(proven, "with all of them trainable"),
+        _frozen(evidence, len(frozen)) + proof(proven, "with all of them trainable"),
         _thawed(evidence, home),
         "proven" if proven else "shown",
         {"frozen": len(frozen)},
@@ -214,13 +211,19 @@ def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
             yield Cause(
                 "frozen",
                 shorten(own),
-                f"{term.name} went from {number(first)} to {number(last)} in {len(curves[term.name])} steps, and "
-                f"{len(own)} parameter tensors that it reads are frozen, and no term that has come down further",
+                f"{_frozen(evidence, len(own))}; {term.name} reads them and went from {number(first)} to "
+                f"{number(last)} in {len(curves[term.name])} steps, and no term that came down further reads them",
                 _thawed(evidence, shorten(own, most=2)),
                 evidence={"first": first, "last": last},
                 weight=0.95,
             )
             return
+
+
+def _frozen(evidence: Evidence, count: int) -> str:
+    patterns = ", ".join(repr(each.pattern) for each in evidence.record.freeze_matches)
+    told = f"{count} of {len(evidence.record.parameters)} parameter tensors are frozen"
+    return f"{told} by {patterns}" if patterns else told
 
 
 def _thawed(evidence: Evidence, home: str) -> str:
