@@ -16,7 +16,6 @@ from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.faults import Faults
 from pytest_overfit.plugin.resolved_options import Options, absolute, resolve_options
 from pytest_overfit.plugin.screen import Screen, screen_of
-from pytest_overfit.trainer.config import strict_config
 
 if TYPE_CHECKING:
     from pytest_overfit.judge.finding import Finding
@@ -172,6 +171,8 @@ class SessionState:
 
     def adopted(self, loaded: Sequence[OverfitConfig]) -> list[OverfitConfig]:
         """Configs as this session runs them: a strict one asks for more, and what they hide is hidden from now on."""
+        from pytest_overfit.trainer.config import strict_config
+
         self.secrets.update(*(each.secrets for each in loaded))
         return [strict_config(each) for each in loaded] if self.options.strict else list(loaded)
 
