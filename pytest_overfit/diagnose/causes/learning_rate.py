@@ -18,6 +18,7 @@ from pytest_overfit.judge.forecast import of_limit, round_steps
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 UNUSUAL = 30.0  # times more or less
+STILL, QUARTER = 0.02, 0.25  # shares of its start that a curve has lost
 SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
@@ -61,10 +62,14 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _nearer(evidence: Evidence) -> Iterator[Cause]:
-    """No rate learns in so many steps; with a usual one in place of one that nobody would take half the way is done."""
+    """No rate learns in so many steps; with a usual one in place of one that nobody would take half the way is done.
+
+    Or a quarter of the start, where the run itself stood still.
+    """
     limit, usual = evidence.limit_of_objective(), usual_rate(evidence.groups)
     tried = [each for each in evidence.attempts if each.trial.kind == "learning rate" and each.trial.was]
-    helps = [each for each in tried if evidence.helps(each)]
+    start, still = (evidence.objective or (0.0,))[0], _fallen(evidence.objective) < STILL
+    helps = [each for each in tried if evidence.helps(each) or (still and start > 0 and _fallen(each.curve) > QUARTER)]
     if not helps or limit is None or any(each.passed for each in evidence.attempts):
         return
     best = min(helps, key=lambda each: min(filter(math.isfinite, each.curve)))
@@ -83,6 +88,12 @@ def _nearer(evidence: Evidence) -> Iterator[Cause]:
         {"lr": was, "works": value},
         weight=0.95 if bad is None or bad.step <= 1 else SYMPTOMS,
     )
+
+
+def _fallen(curve: Sequence[float]) -> float:
+    """Which share of its start a curve has lost at its lowest."""
+    finite = list(filter(math.isfinite, curve))
+    return 1 - min(finite) / finite[0] if finite and finite[0] > 0 else 0.0
 
 
 def diverges(evidence: Evidence) -> Iterator[Cause]:
