@@ -145,3 +145,14 @@ def test_a_codebook_learns_by_a_term_of_its_own() -> None:
         Codes(), (X, Y), loss, optimizer=lambda p: torch.optim.Adam(p, 1e-2), max_steps=500, objective=0.2
     )
     assert "no-gradient" not in [cause.id for cause in result.causes], result.failure_text()
+
+
+def test_a_rectifier_at_its_kink_is_no_cut() -> None:
+    """Some unit of some sample lies nearly at 0 when it is asked: its slope is the mean of both sides."""
+    for seed in (3, 30):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+        batch = torch.randn(8, 8), torch.arange(8) % 3
+        adamw = lambda p: torch.optim.AdamW(p, lr=3e-3)  # noqa: E731
+        result = run_overfit(net, batch, nn.CrossEntropyLoss(), optimizer=adamw, seeds=(seed,))
+        assert result.passed, result.failure_text()

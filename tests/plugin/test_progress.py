@@ -137,7 +137,8 @@ def test_progress_is_absent_where_it_would_be_noise(
     tiny()
     terminal = on_a_terminal(pytester, *args)
     assert "tiny  " not in terminal.text
-    assert any(re.match(r"time: warm-up [\d.]+ s, training .* s, probes .* s, trials", x) for x in terminal.lines)
+    told = any(re.match(r"time: warm-up [\d.]+ s, training .* s, probes .* s, trials", x) for x in terminal.lines)
+    assert told == ("-q" not in args)
 
 
 def log_of(pytester: pytest.Pytester, *args: str) -> list[str]:
@@ -168,7 +169,7 @@ def test_a_log_has_nothing(pytester: pytest.Pytester, tiny: TinyConfig, seconds:
     pytester.makeconftest(OFTEN.format(seconds=seconds))
     lines = log_of(pytester, *args)
     assert not [line for line in lines if line.startswith("tiny  ")]
-    assert any(line.startswith("time: warm-up ") for line in lines)
+    assert any(line.startswith("time: warm-up ") for line in lines) == ("-q" not in args)
 
 
 @pytest.mark.parametrize("name", ["CI", "BUILD_NUMBER"])
