@@ -62,10 +62,7 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _nearer(evidence: Evidence) -> Iterator[Cause]:
-    """No rate learns in so many steps; with a usual one in place of one that nobody would take half the way is done.
-
-    Or a quarter of the start, where the run itself stood still.
-    """
+    """No rate learns in so many steps; a usual one in place of an odd one does half the way, or ends a standstill."""
     limit, usual = evidence.limit_of_objective(), usual_rate(evidence.groups)
     tried = [each for each in evidence.attempts if each.trial.kind == "learning rate" and each.trial.was]
     start, still = (evidence.objective or (0.0,))[0], _fallen(evidence.objective) < STILL

@@ -68,12 +68,12 @@ def measure_output_slopes(
         with torch.no_grad():
             return float(total(dict(forward()[0])))
 
-    held_still = padding_of(model)
+    held_still, here = padding_of(model), measured()
     found = []
     for part, held in parts_of(model.get_submodule(within) if within else model, {id(p) for p in learning}).items():
         name, slopes = f"{within}.{part}".strip("."), []
         for _ in range(directions):
-            slope, near, bend = _slopes(name, held, given, held_still, measured, source)
+            slope, near, bend = _slopes(name, held, given, held_still, measured, here, source)
             gap = abs(slope.measured - slope.gradient)
             known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), SEEN * rounding / ASIDE)
             curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
@@ -121,7 +121,7 @@ def padding_of(model: nn.Module) -> dict[int, int]:
 
 def _slopes(
     name: str, held: Sequence[Tensor], given: Mapping[int, Tensor], still: Mapping[int, int],
-    measured: Callable[[], float], source: torch.Generator,
+    measured: Callable[[], float], here: float, source: torch.Generator,
 ) -> tuple[Slope, Slope, float]:  # fmt: skip
     """Along one random direction of a part, over some distance and over half of it; how far both ways lie apart.
 
@@ -135,7 +135,7 @@ def _slopes(
             draw[still[id(p)]] = 0.0
         directions.append((p, draw))
     gradient = sum(float((given[id(p)] * d).double().sum()) for p, d in directions if id(p) in given)
-    kept, here = [p.detach().clone() for p in held], measured()
+    kept = [p.detach().clone() for p in held]
     found, bend = [], 0.0
     for width in (ASIDE, ASIDE / 2):
         values = []
