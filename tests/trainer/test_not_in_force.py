@@ -1,4 +1,4 @@
-"""A value of a config that a schedule overrides is a note, and advice names the key that is read."""
+"""A value of a config that a schedule overrides is a note."""
 
 from __future__ import annotations
 
@@ -26,18 +26,3 @@ def test_the_rates_of_the_shipped_configs_are_in_force(name: str) -> None:
     """Whatever is set."""
     path = Path(__file__).parents[2] / "example_configs" / f"{name}.yaml"
     assert not [note for note in load_config(path, ["optim.optimizer.lr=1e-9"]).notes if "not used" in note]
-
-
-@pytest.mark.parametrize(
-    ("start", "options"),
-    [
-        (OWN, "--overfit-set optim.optimizer.lr=0.01"),
-        ("start_value: 1e-9", "--overfit-set optim.options.lr.0.scheduler.start_value=0.01"),
-    ],
-)
-def test_the_key_that_is_read_is_advised(tmp_path: Path, start: str, options: str) -> None:
-    """The schedule's where it has a value of its own."""
-    from pytest_overfit.trainer.rate_keys import rate_overrides
-
-    config = load_config(write_tiny(tmp_path, replace=((OWN, start),)), ["optim.optimizer.lr=1e-9"])
-    assert rate_overrides(config, 1e-9, 0.01).startswith(options)
