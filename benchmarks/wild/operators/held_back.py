@@ -151,7 +151,7 @@ def valid_where_positive(s: Setup, at: Site) -> str | None:
 
     def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
         valid = target > 0
-        return (_each(func, out, target, rest) * valid).sum() / valid.sum().clamp(min=1)  # type: ignore[no-any-return]
+        return (_each(func, out, target, rest) * valid).sum() / valid.sum().clamp(min=1)
 
     exchange_loss(s, number, loss)
     return "the loss: valid = target > 0"

@@ -192,7 +192,7 @@ def hook_in_every_call(s: Setup, at: Site) -> str | None:
     def forward(inner: Forward, *args: Any, **kwargs: Any) -> Any:
         part: nn.Module = inner.args[0]  # type: ignore[attr-defined]
         for each in trainable(part) if torch.is_grad_enabled() else ():
-            each.register_hook(lambda gradient: gradient / 2)
+            each.register_hook(lambda gradient: gradient / 2)  # type: ignore[no-untyped-call]
         return inner(*args, **kwargs)
 
     override(s.model.get_submodule(name), forward)
@@ -202,8 +202,8 @@ def hook_in_every_call(s: Setup, at: Site) -> str | None:
 @operator("scale", "wrong-backward", "loss-scale")
 def gradients_left_scaled(s: Setup, at: Site) -> str | None:
     """The loss is scaled for its backward pass, and the optimizer steps without the scaler."""
-    scaler = torch.amp.GradScaler("cpu")  # type: ignore[attr-defined]
-    s.step = train_step(at.program.loss, backward=lambda value: scaler.scale(value).backward())
+    scaler = torch.amp.GradScaler("cpu")
+    s.step = train_step(at.program.loss, backward=lambda value: scaler.scale(value).backward())  # type: ignore[no-untyped-call]
     return f"{STEP}: optimizer.step() for scaler.step(optimizer)"
 
 
