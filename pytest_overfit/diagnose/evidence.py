@@ -62,6 +62,9 @@ class Output:
     shut: tuple[int, ...] = ()
 
 
+SAME_FLOOR = 0.05  # relative: two searches that lie closer have found the same one
+
+
 @dataclass(frozen=True)
 class Floor:
     """The loss with its predictions replaced by free numbers and minimised over them.

@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.evidence import SAME_FLOOR, Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison
 from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
-
-SAME = 0.05  # of a floor: two searches that lie closer have found the same one
 
 
 def activated_twice(evidence: Evidence) -> Iterator[Cause]:
@@ -135,9 +133,9 @@ def _has_floor(evidence: Evidence) -> bool:
     if found is None or limit is None or limit <= 0 or found.steps < 50 or evidence.learned:
         return False
     ends = [found.reached] if found.elsewhere is None else [found.reached, found.elsewhere]
-    if max(ends) > (1 + SAME) * min(ends):  # a floor is where every search ends
+    if max(ends) > (1 + SAME_FLOOR) * min(ends):  # a floor is where every search ends
         return False
-    if any(value < (1 - SAME) * found.reached for value in evidence.objective):  # the run has been below it
+    if any(value < (1 - SAME_FLOOR) * found.reached for value in evidence.objective):  # the run has been below it
         return False
     return found.reached > limit and not found.unbounded and found.reached > 0.02 * abs(found.start)
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.causes.loss_function import SAME
-from pytest_overfit.diagnose.evidence import Floor
+from pytest_overfit.diagnose.evidence import SAME_FLOOR, Floor
 from pytest_overfit.diagnose.questions.held_outputs import Free, freed
 from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Task
@@ -149,10 +148,9 @@ def find_floor(
         more = 0.0 if within else reached - min(search.minimise(STEPS // 10, decays=False), default=reached)
         missed = limit is not None and limit < reached
         if limit is not None and missed:
-            as_at_first = 0.5 * (start - min(curve[: STEPS // 10]))
-            if more > min(FALLS * (reached - limit), max(as_at_first, 0.0) or math.inf) or ran - limit < (1 - SAME) * (
-                reached - limit
-            ):
+            early = max(0.5 * (start - min(curve[: STEPS // 10])), 0.0) or math.inf
+            falls = more > min(FALLS * (reached - limit), early)
+            if falls or ran - limit < (1 - SAME_FLOOR) * (reached - limit):
                 raise Unanswerable("a search over free predictions still falls where it ends, or the run got below it")
             search.shuffle()
         elsewhere = min(search.minimise(), default=None) if missed else None
