@@ -173,7 +173,7 @@ def _badness(value: float, limit: Limit) -> float:
 
 def _best(curve: Sequence[float], limit: Limit) -> float:
     values = [value for value in curve if not math.isnan(value)]
-    return (max if limit.below is None else min)(values, default=math.nan)
+    return min(values, key=lambda value: _badness(value, limit), default=math.nan)
 
 
 def _with_stop(record: RunRecord, observed: str) -> str:
@@ -205,8 +205,10 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
         return "see ::gradients: the objective is not connected to the model"
     if limit.below is None:
         return "it did not get there: look at the loss, the learning rate and the data of this sample"
-    if not curve or curve[-1] >= 0.98 * curve[0]:
+    if not curve or curve[0] - curve[-1] <= 0.02 * abs(curve[0]):
         return "it did not fall: look at the learning rate, frozen modules and ::gradients"
+    if limit.above is not None and limit.measure(curve, len(curve)) <= limit.above:
+        return "it fell below its lower limit: look at what the loss leaves out, or let the learning rate decay to 0"
     if (ahead := of_limit(curve, limit)) is not None:
         return f"it {ahead.text()}: give it more steps, or look at the learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:

@@ -142,8 +142,10 @@ class SessionRecords:
             self._save(self.wanted.save, documents)
             if self.unsaved is not None and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        for write in (self._write_report, self._write_step_summary, self._annotate) if documents else ():
-            self._written("the report", partial(write, documents), otherwise=None)
+        writers = (("the report", self._write_report), ("the step summary", self._write_step_summary),
+                   ("the annotations", self._annotate))  # fmt: skip
+        for what, write in writers if documents else ():
+            self._written(what, partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
 

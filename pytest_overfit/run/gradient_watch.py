@@ -60,7 +60,8 @@ class GradientWatch:
         present = [grad for grad in grads if grad is not None]
         if not present:
             return self._none().expand(len(grads)).clone()
-        found = list(torch._foreach_norm(present))
+        half = any(grad.dtype == torch.float16 for grad in present)  # whose largest number is 65,504
+        found = list(torch._foreach_norm(present, 2, torch.float32 if half else None))
         if len(present) < len(grads) or len({(n.dtype, n.device) for n in found}) > 1:
             none, norms = self._none(), iter(found)
             found = [none if grad is None else next(norms).to(none) for grad in grads]
@@ -197,14 +198,15 @@ def named_outputs(predictions: Any, prefix: str = "", within: frozenset[int] = f
 def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | None:
     """Repeats a forward pass and names the first module whose output is not finite, in the order of execution.
 
-    Returns None when the repeated pass is finite, as after a loss or gradient that alone went wrong.
+    A mask is minus infinity as it was made, and has no gradient. Returns None when the repeated pass is finite, as
+    after a loss or gradient that alone went wrong.
     """
     first: list[str] = []
     handles = []
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if not first and any(not torch.isfinite(t).all() for _, t in named_outputs(output)):
+            if not first and any(_has_gone_wrong(t) for _, t in named_outputs(output)):
                 first.append(f"{name or 'model'} ({type(module).__name__})")
 
         return hook
@@ -212,12 +214,17 @@ def locate_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str | Non
     try:
         for name, module in model.named_modules():
             handles.append(nn.Module.register_forward_hook(module, watch(name)))
-        with torch.no_grad():
+        with torch.enable_grad():
             forward()
     finally:
         for handle in handles:
             handle.remove()
     return first[0] if first else None
+
+
+def _has_gone_wrong(output: Tensor) -> bool:
+    fine = torch.isfinite(output) if output.requires_grad else torch.isfinite(output) | output.isneginf()
+    return not bool(fine.all())
 
 
 def state_of(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -127,13 +127,14 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                     break
     except Detached:
         curves.stop = "detached"
+        curves.non_finite = plan.any_of(_drain(pending, task, update, watch, curves, observers, blame=False))
     except Hung as hung:
         hung.curves = curves
         _drain(pending, task, update, watch, curves, observers, blame=False)
         raise
     except KeyboardInterrupt:
         curves.stop = "interrupted"
-        _drain(pending, task, update, watch, curves, observers)
+        curves.non_finite = _drain(pending, task, update, watch, curves, observers, blame=False)
     curves.seconds = time.perf_counter() - started
     if curves.non_finite is None:
         found = first_non_finite_state(task.model, update.optimizers, len(curves.steps), watch.infinite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from pytest_overfit.judge.finding import Finding, number
@@ -22,21 +22,23 @@ NOTHING_PREDICTED = "every limit null", "at least one limit, or prediction: fals
 class Prediction:
     """Limits of the predictions themselves, per frame; None: not judged.
 
-    ``abs_rel``: mean |pred - gt| / gt, at most; ``delta_1_25``: share of pixels within a factor 1.25, at least;
-    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, at most; ``fov_deg``: that of the
+    ``abs_rel``: mean |pred - gt| / gt, below; ``delta_1_25``: share of pixels within a factor 1.25, above;
+    ``rotation_deg`` and ``translation_deg``: angle errors in degrees, below; ``fov_deg``: that of the
     field of view.
     """
 
-    abs_rel: float | None = bounded(0.05, at_least=0, optional=True)
-    delta_1_25: float | None = bounded(0.95, at_least=0, at_most=1, optional=True)
-    rotation_deg: float | None = bounded(1.0, at_least=0, at_most=180, optional=True)
-    translation_deg: float | None = bounded(2.0, at_least=0, at_most=180, optional=True)
-    fov_deg: float | None = bounded(2.0, at_least=0, at_most=180, optional=True)
+    abs_rel: float | None = bounded(0.05, above=0, optional=True)
+    delta_1_25: float | None = bounded(0.95, at_least=0, under=1, optional=True)
+    rotation_deg: float | None = bounded(1.0, above=0, at_most=180, optional=True)
+    translation_deg: float | None = bounded(2.0, above=0, at_most=180, optional=True)
+    fov_deg: float | None = bounded(2.0, above=0, at_most=180, optional=True)
 
 
 def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
     """Do predicted depth and camera match the ground truth, frame by frame?"""
-    allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in _limits(settings))
+    limits = _limits(settings)
+    judged = [row for row in limits if any(getattr(frame, row[-1]) is not None for frame in record.predictions)]
+    allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or limits)
     if not record.predictions or all(_empty(frame) for frame in record.predictions):
         keys = ", ".join(record.prediction_keys) or "none"
         return Finding(
@@ -47,7 +49,7 @@ def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
             where=f"keys of the prediction: {keys}",
             hint="switch it off with overfit.criteria.prediction: false",
         )
-    misses = [miss for frame in record.predictions for miss in _misses(frame, settings)]
+    misses = [miss for frame in record.predictions for miss in _misses(frame, limits)]
     if misses:
         return Finding(
             "prediction",
@@ -115,12 +117,15 @@ def _empty(frame: FramePrediction) -> bool:
     return frame.abs_rel is None and frame.rotation_deg is None
 
 
-def _misses(frame: FramePrediction, settings: Prediction) -> Iterator[str]:
-    for what, sign, limit, unit, key in _limits(settings):
+def _misses(frame: FramePrediction, limits: Sequence[tuple[str, str, float, str, str]]) -> Iterator[str]:
+    """What of a frame is off; one that no limit can be held against proves nothing."""
+    for what, sign, limit, unit, key in limits:
         value: float | None = getattr(frame, key)
         if value is not None and not (value > limit if sign == ">" else value < limit):
             metres = f" ({number(frame.mae_metres)} m off)" if key == "abs_rel" and frame.mae_metres is not None else ""
             yield f"frame {frame.frame} {what} {number(value)}{unit}{metres}"
+    if all(getattr(frame, key) is None for *_, key in limits):
+        yield f"frame {frame.frame}: nothing of it is compared"
 
 
 def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:

@@ -325,3 +325,21 @@ def test_a_small_fall_needs_a_stated_limit() -> None:
     assert default.observed == "objective starts at 0.0114 and passes at 0.0098: fell by only 14%"
     half = record(curves={"objective": falling(0.02, 0.0098)})
     assert judge_limit(half, "objective", Limit(0.01, stated=False), hold_steps=5, limits=LIMITS).passed
+
+
+@pytest.mark.parametrize(
+    ("curve", "wanted", "best", "hint"),
+    [
+        ((3.0, 2.0, 0.5, 0.01), Limit(below=1.0, above=0.1), "best 0.5", "it fell below its lower limit"),
+        ((-1.0, -1.0, -1.0, -1.0), Limit(below=-5.0), "best -1", "it did not fall"),
+        ((-5.0, -4.95, -4.93, -4.91), Limit(below=-10.0), "best -5", "it did not fall"),
+    ],
+)
+def test_what_is_next_follows_from_both_limits_and_below_zero(
+    curve: tuple[float, ...], wanted: Limit, best: str, hint: str
+) -> None:
+    """A curve that fell through its band is not told to go on; one below zero that stands still did not fall."""
+    run = record(curves={"objective": curve}, stop="max_steps")
+    finding = judge_limit(run, "objective", wanted, hold_steps=5, limits=LIMITS)
+    assert best in finding.observed
+    assert (finding.hint or "").startswith(hint)

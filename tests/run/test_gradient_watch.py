@@ -82,6 +82,37 @@ def test_the_innermost_module_that_breaks_is_named() -> None:
     assert locate_non_finite(net[0], lambda: net[0](torch.ones(1, 2))) is None
 
 
+def test_a_mask_of_minus_infinity_has_not_gone_wrong() -> None:
+    """The logarithm behind it has."""
+
+    class Mask(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((2, 2), -math.inf).triu(1)
+
+    class Head(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - 5).log()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mask, self.head = nn.Linear(2, 2), Mask(), Head()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.first(x) + self.mask(x).softmax(1))  # type: ignore[no-any-return]
+
+    net = Net()
+    assert locate_non_finite(net, lambda: net(torch.ones(2, 2))) == "head (Head)"
+
+
+def test_a_gradient_in_half_precision_may_have_a_norm_beyond_it() -> None:
+    """A million gradients of 100 are as finite as one."""
+    net = nn.Linear(1000, 1000, bias=False).half()
+    net.weight.grad = torch.full_like(net.weight, 100.0)
+    norms = GradientWatch(net).observe()
+    assert norms.tolist() == pytest.approx([1e5], rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["parameter", "buffer", "optimizer state"])
 def test_a_non_finite_state_is_named(kind: str) -> None:
     """Parameters, buffers and the optimizer's own tensors are looked at."""

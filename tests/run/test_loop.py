@@ -126,6 +126,20 @@ def test_an_interrupt_keeps_what_was_read() -> None:
     assert 19 < len(curves.steps) < 40
 
 
+def test_a_loop_that_loses_its_graph_keeps_what_was_not_read_yet() -> None:
+    """Steps wait for the next look; the last ones are no exception."""
+
+    def criterion(predictions: Any, batch: Any) -> Any:
+        terms = MultitaskLoss()(predictions, batch)
+        calls.append(1)
+        return {name: term.detach() for name, term in terms.items()} if len(calls) > 18 else terms
+
+    calls: list[int] = []
+    curves = run(criterion=criterion, limits={}, read_every=25, val_every=10**9)
+    assert curves.stop == "detached"
+    assert len(curves.steps) == len(calls) - 2  # one validates, one has no graph
+
+
 def test_a_nan_that_the_loss_hides_is_found_in_the_prediction() -> None:
     """The loss scrubs NaN to 0 and is finite; the raw prediction is looked at."""
 

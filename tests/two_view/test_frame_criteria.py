@@ -62,3 +62,15 @@ def test_a_camera_far_off_under_a_low_loss_is_another_encoding() -> None:
     assert "the encoding of its targets" in (judge_prediction(cut, Prediction()).hint or "")
     early = record(predictions=turned, stop="max_steps", curves={**curves, "loss_camera": (1.0, 0.3)})
     assert "did not reach its limits" in (judge_prediction(early, Prediction()).hint or "")
+
+
+def test_what_no_limit_was_held_against_is_no_pass() -> None:
+    """Limits on angles say nothing of a model that predicts depth alone; nor does one frame of another."""
+    shallow = (FramePrediction(0, abs_rel=0.9), FramePrediction(1, abs_rel=0.9))
+    assert not judge_prediction(record(predictions=shallow), Prediction(abs_rel=None, delta_1_25=None)).passed
+    good = FramePrediction(0, abs_rel=0.01, delta_1_25=1.0)
+    finding = judge_prediction(record(predictions=(good, FramePrediction(1))), Prediction())
+    assert finding.observed == "frame 1: nothing of it is compared"
+    finding = judge_prediction(record(predictions=(good,)), Prediction())
+    assert finding.passed
+    assert "rotation" not in finding.allowed  # of a model without a camera

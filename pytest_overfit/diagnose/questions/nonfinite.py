@@ -14,10 +14,11 @@ import torch
 from pytest_overfit.diagnose.operation import LOSS, Op
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Refused, users_code
-from pytest_overfit.run.context import RunContext
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
+from pytest_overfit.run.context import NEVER, RunContext
 from pytest_overfit.run.loop import fit
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.stack_lines import is_library
 from pytest_overfit.run.update import Again
 
 _NODE = re.compile(r"Function '(\w+?)(?:Backward)?\d*' returned nan")
@@ -37,12 +38,16 @@ def first_bad_operations(
                 context.plan,
                 max_steps=before,
                 limits={},
-                val_every=10**9,
-                gradient_every=10**9,
+                val_every=NEVER,
+                gradient_every=NEVER,
                 strict_terms=False,
                 max_seconds=max(0.1, until - time.perf_counter()),
             )
-            fit(context.task, Again(context.update(context.task, watch)), plan, watch=watch)
+            curves = fit(context.task, Again(context.update(context.task, watch)), plan, watch=watch)
+            if curves.stop == "interrupted":
+                raise KeyboardInterrupt
+            if len(curves.steps) < before:
+                raise Unanswerable("the run could not be repeated up to its first NaN in the time that was left")
         task = loss_of(context)
         if task is None:
             return seen, None
@@ -72,12 +77,8 @@ def _backward(context: RunContext, task: Any) -> Op | None:
 
 
 def _users_line(trace: str) -> str:
-    """The last line of a traceback that is neither torch's nor ours."""
-    lines = [
-        (path, number)
-        for path, number in _LINE.findall(trace)
-        if "/torch/" not in path and "/pytest_overfit/" not in path
-    ]
+    """The last line of a traceback that is the user's own."""
+    lines = [(path, number) for path, number in _LINE.findall(trace) if not is_library(path)]
     if not lines:
         return ""
     path, number = lines[-1]

@@ -77,7 +77,7 @@ def measure_output_slopes(
             gap = abs(slope.measured - slope.gradient)
             known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), SEEN * rounding / ASIDE)
             curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
-            if slope.is_flat or gap <= max(known, curved, bend) or name == within != "":
+            if slope.is_flat or not gap > max(known, curved, bend) or name == within != "":  # a NaN says nothing
                 break
             slopes.append(slope)
         else:

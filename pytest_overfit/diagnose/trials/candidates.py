@@ -84,7 +84,7 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
         start, now = curve[0], statistics.median(curve[-10:])
         if limit is None or limit <= 0 or start <= limit or now <= 0:
             return len(curve) >= 0.5 * steps and now >= 0.9 * start
-        progress = math.log(start / now) / math.log(start / limit) if now > 0 else 1.0
+        progress = math.log(start / now) / math.log(start / limit)
         return (len(curve) >= 0.25 * steps and progress < 0.1) or (len(curve) >= 0.6 * steps and progress < 0.35)
 
     return enough
@@ -117,7 +117,7 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     if evidence.probed.random_training > 0 or any(isinstance(op.fact, Drawn) for op in ops):
         yield Change(Trial("same random numbers"), applied=changes.same_numbers)
     if any(m.dtype in ("float16", "bfloat16") for m in evidence.updates):
-        yield Change(Trial("float32"), applied=changes.full_precision)
+        yield Change(Trial("float32"), applied=changes.full_precision, task=changes.full_batch)
     yield from _data(context, evidence)
     if suspicious := _weights_suspicious(evidence):
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
@@ -217,8 +217,9 @@ def _rates(evidence: Evidence, *, far: bool) -> Iterator[Change]:
         return
     down, up = (0.1, 0.01, 1e-3), (10.0, 100.0, 1e3)
     order = (*down, *up[:1]) if unsteady(evidence.objective) else (*up, *down[:1])
-    usual = usual_rate(evidence.groups)
-    for factor in (usual / rate, *(f * usual / rate for f in (10.0, 0.1)), *order) if far else order:
+    usual = usual_rate(evidence.groups) / rate
+    factors = (usual, 10 * usual, 0.1 * usual, *order) if far else order
+    for factor in dict.fromkeys(float(f"{factor:.3g}") for factor in factors):
         yield Change(Trial("learning rate", rate, rate * factor), applied=changes.rate(factor))
 
 

@@ -1,10 +1,13 @@
-"""The run again, from the same start and with the same batch, with exactly one thing changed."""
+"""The run again, from the same start and with the same batch, with one thing changed.
+
+What is trainable is changed together with the step that trains it: our own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +20,20 @@ from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.batch import map_tensors, named_tensors
-from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.context import NEVER, RunContext
 from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.isolation import seed_everything
-from pytest_overfit.run.loop import Curves, Plan
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.update import Again, Around, Detached, PlainUpdate, Row, Update, optimizers_heard
 
 DEFAULT_SETTINGS = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "dampening": 0, "nesterov": False,
                     "maximize": False, "alpha": 0.99, "centered": False, "amsgrad": False, "rho": 0.9}  # fmt: skip
+
+
+HALVES = (torch.float16, torch.bfloat16)
+ASKED_EVERY = 20  # steps between two looks at whether a trial leads anywhere
+
+Applied = Callable[[RunContext], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Change:
     """
 
     trial: Trial
-    applied: Callable[[RunContext], contextlib.AbstractContextManager[Any]] | None = None
+    applied: Applied | None = None
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
 
@@ -67,12 +75,11 @@ def attempt(
             context.plan,
             max_steps=steps,
             max_seconds=seconds,
-            val_every=10**9,
-            gradient_every=10**9,
+            val_every=NEVER,
+            gradient_every=NEVER,
             strict_terms=False,
         )
-        seed_everything(context.seed)
-        curves = _fit(context, enough, plan, watch)
+        curves = context.again(enough, plan=plan, watch=watch)
     if curves.stop == "interrupted":
         raise KeyboardInterrupt
     curve = tuple(row["objective"] for row in curves.steps)
@@ -80,93 +87,67 @@ def attempt(
     return Attempt(change.trial, curve, len(curve) if passed else None, curves.stop)
 
 
-def _fit(context: RunContext, update: Update, plan: Plan, watch: GradientWatch) -> Curves:
-    from pytest_overfit.run.loop import fit
-
-    return fit(context.task, update, plan, watch=watch)
-
-
 class _Enough(Around):
-    """An update that ends a trial which leads nowhere: the loop takes a raised Detached for the end."""
+    """An update that ends a trial which leads nowhere: the loop takes a raised Detached for the end.
+
+    The objective is read off the device when it is asked for, and not at every step.
+    """
 
     def __init__(self, inner: Update, hopeless: Callable[[Sequence[float]], bool]) -> None:
         super().__init__(inner)
         self.hopeless = hopeless
         self.curve: list[float] = []
+        self.waiting: list[Any] = []
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
-        if step and step % 20 == 0 and self.hopeless(self.curve):
-            raise Detached
+        if step and step % ASKED_EVERY == 0:
+            self.curve += map(float, self.waiting)
+            self.waiting.clear()
+            if self.hopeless(self.curve):
+                raise Detached
         row = self.inner(step, look=look, observe=False)
-        value = row.values[0] if isinstance(row.values, list) else float(row.values[0])
-        self.curve.append(float(value))
+        self.waiting.append(row.values[0])
         return row
 
 
 # What can be changed.
 
 
-def rate(factor: float, *, group: int | None = None) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
+def rate(factor: float) -> Applied:
     """Every learning rate times a factor at the moment of the step, so that schedules stay what they are."""
-    return lambda context: _stepped(lambda optimizer: _scaled(optimizer, factor, group))
+    return lambda context: _stepped(lambda index, group: {"lr": group["lr"] * factor} if "lr" in group else {})
+
+
+def fixed_rates(rates: Mapping[int, float]) -> Applied:
+    """Group i of every optimizer steps with ``rates[i]``, whatever a schedule says."""
+    return lambda context: _stepped(
+        lambda index, group: {"lr": rates[index]} if index in rates and "lr" in group else {}
+    )
+
+
+def settings(**values: Any) -> Applied:
+    """Settings of every group that has them, for the length of every step."""
+    return lambda context: _stepped(lambda index, group: {key: values[key] for key in values if key in group})
 
 
 @contextlib.contextmanager
-def _stepped(change: Callable[[Optimizer], Callable[[], None]]) -> Iterator[None]:
-    """Changes settings of whatever optimizer steps for the length of that step."""
-    undo: list[Callable[[], None]] = []
+def _stepped(change: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Iterator[None]:
+    """Whatever optimizer steps has other settings for the length of that step: those that ``change`` gives a group."""
+    undo: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
 
     def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        undo.append(change(optimizer))
+        undo.append([])
+        for index, group in enumerate(optimizer.param_groups):
+            new = change(index, group)
+            undo[-1].append((group, {key: group[key] for key in new}))
+            group.update(new)
 
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if undo:
-            undo.pop()()
+        for group, old in undo.pop() if undo else ():
+            group.update(old)
 
     with optimizers_heard(before, after):
         yield
-
-
-def _scaled(optimizer: Optimizer, factor: float, group: int | None) -> Callable[[], None]:
-    kept = [(g, g["lr"]) for i, g in enumerate(optimizer.param_groups) if "lr" in g and group in (None, i)]
-    for each, lr in kept:
-        each["lr"] = lr * factor
-    return lambda: _put_back(kept)
-
-
-def _put_back(kept: list[tuple[dict[str, Any], Any]]) -> None:
-    for group, rate in kept:
-        group["lr"] = rate
-
-
-def _put_all_back(kept: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    for group, old in kept:
-        group.update(old)
-
-
-def fixed_rates(rates: dict[int, float]) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
-    """Group i of every optimizer steps with ``rates[i]``, whatever a schedule says."""
-
-    def change(optimizer: Optimizer) -> Callable[[], None]:
-        kept = [(g, g["lr"]) for i, g in enumerate(optimizer.param_groups) if i in rates and "lr" in g]
-        for index, group in enumerate(optimizer.param_groups):
-            if index in rates and "lr" in group:
-                group["lr"] = rates[index]
-        return lambda: _put_back(kept)
-
-    return lambda context: _stepped(change)
-
-
-def settings(**values: Any) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
-    """Settings of every group that has them, for the length of every step."""
-
-    def change(optimizer: Optimizer) -> Callable[[], None]:
-        kept = [(g, {k: g[k] for k in values if k in g}) for g in optimizer.param_groups]
-        for group, old in kept:
-            group.update({k: values[k] for k in old})
-        return lambda: _put_all_back(kept)
-
-    return lambda context: _stepped(change)
 
 
 def plain_update(context: RunContext, watch: GradientWatch) -> Update:
@@ -205,37 +186,30 @@ def _like(optimizers: Sequence[Optimizer], parameters: list[nn.Parameter]) -> Op
     return type(optimizers[0])(parameters, **settings)
 
 
-def unfrozen(context: RunContext) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def unfrozen(context: RunContext) -> Iterator[None]:
     """Every parameter is trainable."""
-
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        if any(is_lazy(parameter) for parameter in context.task.model.parameters()):
-            raise Unanswerable("lazy modules have no parameters before the first step")
-        for parameter in context.task.model.parameters():
-            if parameter.is_floating_point():
-                parameter.requires_grad_(True)
-        yield
-
-    return block()
+    if any(is_lazy(parameter) for parameter in context.task.model.parameters()):
+        raise Unanswerable("lazy modules have no parameters before the first step")
+    for parameter in context.task.model.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    yield
 
 
-def same_numbers(context: RunContext) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def same_numbers(context: RunContext) -> Iterator[None]:
     """The random generators start every forward pass alike: dropout and noise become the same at every step."""
 
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        def seed(module: nn.Module, args: Any) -> None:
-            seed_everything(context.seed)
+    def seed(module: nn.Module, args: Any) -> None:
+        seed_everything(context.seed)
 
-        handles = [nn.Module.register_forward_pre_hook(module, seed) for module in _models(context)]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    return block()
+    handles = [nn.Module.register_forward_pre_hook(module, seed) for module in _models(context)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _models(context: RunContext) -> Iterator[nn.Module]:
@@ -246,7 +220,7 @@ def _models(context: RunContext) -> Iterator[nn.Module]:
         yield from (given.values() if hasattr(given, "values") else given)
 
 
-def rescaled(name: str, factor: float) -> Callable[[RunContext], contextlib.AbstractContextManager[Any]]:
+def rescaled(name: str, factor: float) -> Applied:
     """What one module returns, times a factor."""
 
     @contextlib.contextmanager
@@ -266,31 +240,23 @@ def rescaled(name: str, factor: float) -> Callable[[RunContext], contextlib.Abst
     return block
 
 
-def fresh_weights(context: RunContext) -> contextlib.AbstractContextManager[Any]:
-    """Every module that can initialise itself does so."""
-
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        for module in context.task.model.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset) and any(p.requires_grad for p in module.parameters(recurse=False)):
-                reset()
-        yield
-
-    return block()
+@contextlib.contextmanager
+def fresh_weights(context: RunContext) -> Iterator[None]:
+    """Every module that has trainable parameters of its own and can initialise them does so."""
+    for module in context.task.model.modules():
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if callable(reset) and any(p.requires_grad for p in module.parameters(recurse=False)):
+            reset()
+    yield
 
 
-def full_precision(context: RunContext) -> contextlib.AbstractContextManager[Any]:
-    """The model and its batch in float32."""
-
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        for parameter in [*context.task.model.parameters(), *context.task.model.buffers()]:
-            if parameter.dtype in (torch.float16, torch.bfloat16):
-                parameter.data = parameter.data.float()
-        yield
-
-    return block()
+@contextlib.contextmanager
+def full_precision(context: RunContext) -> Iterator[None]:
+    """The model in float32; its batch: ``full_batch``."""
+    for parameter in [*context.task.model.parameters(), *context.task.model.buffers()]:
+        if parameter.dtype in HALVES:
+            parameter.data = parameter.data.float()
+    yield
 
 
 def on_batch(change: Callable[[str, Tensor], Tensor]) -> Callable[[RunContext], Any]:
@@ -319,3 +285,7 @@ def standardised(keys: Sequence[str]) -> Callable[[RunContext], Any]:
         return ((value - mean) / torch.where(deviation > 0, deviation, 1.0)).to(tensor.dtype)
 
     return on_batch(change)
+
+
+full_batch = on_batch(lambda key, tensor: tensor.float() if tensor.dtype in HALVES else tensor)
+"""The run's task over its batch in float32."""

@@ -7,7 +7,7 @@ Axes: OpenCV (x right, y down, z forward); extrinsics are world2cam. Units: metr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from typing import TypeAlias
 
 import numpy as np
@@ -65,7 +65,7 @@ def target_shape(img_size: int, aspect_ratio: float, patch_size: int = 14) -> tu
     if height < patch_size:
         raise ConfigError(
             f"img_size {img_size} x aspect_ratio {aspect_ratio} is less than one patch of {patch_size} pixels",
-            allowed=f"aspect_ratio of at least {patch_size / img_size:.3f}",
+            allowed=f"aspect_ratio of at least {ceil(1000 * patch_size / img_size) / 1000}",
         )
     return height, img_size
 
