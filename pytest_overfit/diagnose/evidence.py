@@ -140,7 +140,8 @@ class PaddingRead:
     """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
 
     ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
-    once it is ``mended``. ``where``: the one module of its kind that lets padding through.
+    once it is ``mended``. ``where``: the one module of its kind that lets padding through. ``objective``: its value,
+    and that with other content under what ``key`` of the batch says is padding, where they differ.
     """
 
     row: int
@@ -149,6 +150,8 @@ class PaddingRead:
     mended: str = ""
     left: float = 0.0
     where: str = ""
+    objective: tuple[float, float] | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class Probed:
     mixing_is_certain: bool = False
     padding: PaddingRead | None = None
     packed: Packed | None = None
+    untaught: tuple[str, int] = ("", 0)  # the mask behind whose ends, and so many last tokens of every row, unlearnt
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None

@@ -137,10 +137,11 @@ class RunInspector:
                 otherwise=None,
             )
             question = "which modules each term reaches"
+            through = traced is not None and traced.tracer.graph.passes_through
             self.moves = (
                 *self.moves,
                 declared,
-                self.questions.ask(question, lambda: reach_of(context), otherwise=None),
+                None if through else self.questions.ask(question, lambda: reach_of(context), otherwise=None),
             )
 
         # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.

@@ -53,12 +53,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """Two shapes that meet in arithmetic and become a larger one; ``gradients`` of them need a gradient."""
+    """Two shapes that meet in arithmetic and become a larger one; ``gradients`` of them are the model's, or need one.
+
+    ``same_count``: both have as many numbers, and other ones; ``of_samples``: one for every sample.
+    """
 
     by: str
     same_count: bool
     ranks_differ: bool
     gradients: int
+    of_samples: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,15 @@ def is_given(evidence: Evidence, tensor: Tensor) -> bool:
     return tensor.is_input or any(largest > 0 and math.isclose(m.fed, largest, rel_tol=1e-5) for m in modules)
 
 
+def never_stepped(evidence: Evidence) -> list[str]:
+    """Parameters in the graph of what is differentiated, whose optimizer is known and takes no step at all."""
+    stepped = {name for group in evidence.groups for name in group.names}
+    reached = evidence.steps[0].reached if evidence.steps else ()
+    waiting = [p for p in evidence.record.parameters if p.trainable and p.in_optimizer and not p.moved]
+    few = 0 < len(evidence.groups) < 20  # more are not written down
+    return [p.name for p in waiting if few and p.name in reached and p.name not in stepped]
+
+
 def best_of(evidence: Evidence, name: str) -> tuple[float, float]:
     floor = evidence.probed.floor
     if floor is None or name not in floor.low:

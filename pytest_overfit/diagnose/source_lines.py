@@ -9,6 +9,7 @@ from dataclasses import dataclass
 Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: what is replaced, and by what
 FUNCTIONAL = ("F", "torch", "functional", "nn.functional", "torch.nn.functional")
 DROPPING = ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")  # of torch, a tenth by default
+OPERATORS = {"add": ast.Add, "mul": ast.Mult, "div": ast.Div, "truediv": ast.Div}  # all else is a difference
 ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.Tuple, ast.List)
 
 
@@ -169,12 +170,12 @@ def undropped(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
 
 
 def squeezed(by: str, place: int) -> Edit:
-    """The first (0) or second (1) operand of a call, or of a difference, without its last axis of one."""
+    """The first (0) or second (1) operand of a call, or of an operator, without its last axis of one."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if isinstance(node, ast.Call) and called(node) == by and len(node.args) > place:
             return node.args[place], f"{source.operand(node.args[place])}.squeeze(-1)"
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        if isinstance(node, ast.BinOp) and OPERATORS.get(by.strip("_").removeprefix("r"), ast.Sub) is type(node.op):
             side = (node.left, node.right)[place]
             return side, f"{source.operand(side)}.squeeze(-1)"
         return None

@@ -12,6 +12,7 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 MOVED = 1e-3  # of the size of the outputs: a row that is asked by itself is rounded otherwise
+ROUNDED = 1e-4  # the same of the others, where none moves them: it is their place in the batch that does
 MENDING = {
     "of the next sample": "give every sample its own row of",
     "of the sample before": "give every sample its own row of",
@@ -105,6 +106,27 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
+def padding_told(evidence: Evidence) -> Iterator[Cause]:
+    """What the batch says is padding moves the objective, through outputs of the rest or as a target."""
+    moves = evidence.probed.padding
+    if moves is None or moves.objective is None or next(masks(evidence), None) is not None:
+        return
+    read, (before, after) = moves.moved > MOVED, moves.objective
+    yield Cause(
+        "input-ignored" if read else "target-mismatch",
+        moves.key,
+        f"{moves.key} says what is padding, and other content there moves the objective from {number(before)} to "
+        + number(after)
+        + (f", without it row {moves.row} moves by {number(moves.moved)}" if read else ": it counts as a target"),
+        f"go by {moves.key} in the model: mask attention and means, pack what recurs, take the last real place"
+        if read
+        else f"leave out of the loss what {moves.key} leaves out, along the axis of time, shifted as targets are",
+        evidence={"objective": before, "exchanged": after},
+        certain=True,
+        weight=0.94,
+    )
+
+
 def mixed(evidence: Evidence) -> Iterator[Cause]:
     """The output of one sample depends on another."""
     over = next(
@@ -143,8 +165,12 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
     yield Cause(
         "batch-mixing",
         f"module {evidence.probed.mixed_where}",
-        f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
-        f"{evidence.probed.mixed_where}, in evaluation mode",
+        (
+            f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
+            if moved > ROUNDED
+            else "with the samples in reverse order their outputs are other ones, not the same in reverse, first in "
+        )
+        + f"{evidence.probed.mixed_where}, in evaluation mode",
         evidence.probed.mixed_by or f"keep axis 0 for the samples in {evidence.probed.mixed_where}",
         evidence={"moved": moved},
         certain=True,
@@ -155,7 +181,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, masks, mixed),
+    rules=(ignored, masks, padding_told, mixed),
     docs="""
 ### input-ignored
 

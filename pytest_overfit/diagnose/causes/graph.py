@@ -8,7 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, with_fact
-from pytest_overfit.diagnose.queries import line_of
+from pytest_overfit.diagnose.queries import line_of, never_stepped
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
@@ -82,6 +82,7 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
         cut = max(cut_by, key=lambda cut: len(cut_by[cut]))
         yield _cut(cut, behind, evidence, len(trainable))
     idle = [name for name in missing if name not in (*behind, *declared)]
+    idle = [name for name in idle if name not in never_stepped(evidence)]
     stopped = [name for name in idle if name in first.reached]
     if stopped and any(p.max_grad for p in trainable):
         yield Cause(

@@ -55,8 +55,10 @@ def broadcasts(evidence: Evidence) -> Iterator[Cause]:
             and op.shapes[1]
         ):
             sure = True
-        elif isinstance(fact, Broadcast) and op.region == LOSS and fact.same_count and fact.gradients:
+        elif isinstance(fact, Broadcast) and fact.same_count and fact.gradients:
             sure = fact.ranks_differ
+            if op.region != LOSS and not (sure and fact.of_samples and fact.gradients == 1):
+                continue
             if not sure and (evidence.passed or not _has_floor(evidence)):
                 continue
         else:

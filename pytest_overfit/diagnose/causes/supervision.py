@@ -128,6 +128,22 @@ def silenced_class(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
+def untaught_ends(evidence: Evidence) -> Iterator[Cause]:
+    """The last tokens of every row of a decoder, that no place which counts is to predict."""
+    key, tokens = evidence.probed.untaught
+    if tokens:
+        last = "the last token" if tokens == 1 else f"the last {tokens} tokens"
+        yield Cause(
+            "unsupervised",
+            f"{last} of every row of {key}",
+            f"rows go on to where {key} ends, and no place before {last} counts: the model never learns to end",
+            "ignore padding by its place, not by its token (pad_token = eos_token); shift a mask as labels are shifted",
+            evidence={"tokens": tokens},
+            certain=True,
+            weight=0.95,
+        )
+
+
 def one_label_left(evidence: Evidence) -> Iterator[Cause]:
     """Of several labels all that count are the same: an output that is constant is right."""
     taught = evidence.record.supervision.taught if evidence.record.supervision else ()
@@ -251,7 +267,16 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=100,
-    rules=(silenced_class, vacuous, unsupervised, one_label_left, silent_samples, unread_items, ignores_output),
+    rules=(
+        silenced_class,
+        vacuous,
+        unsupervised,
+        untaught_ends,
+        one_label_left,
+        silent_samples,
+        unread_items,
+        ignores_output,
+    ),
     docs="""
 ### vacuous
 

@@ -67,16 +67,20 @@ def _subtracted(evidence: Evidence) -> Cause | None:
 
 def _is_unnormalised(pair: tuple[Op, Comparison]) -> bool:
     op, compared = pair
+    if op.name == "kl_div":  # over whichever axes they add up: no logarithm of a probability is above 0
+        return compared.low is not None and compared.low >= 0 and (compared.high or 0.0) > 0
     return op.name in ("nll_loss", "ctc_loss") and (compared.log_sum_error or 0) > 0.05
 
 
 def _of_logits(op: Op, compared: Comparison) -> Cause:
     off = compared.log_sum_error or 0.0
+    seen = f"numbers whose exponentials do not add up to 1 (logsumexp off by {number(off)})"
+    if op.name == "kl_div":
+        seen = f"numbers from {number(compared.low or 0.0)} to {number(compared.high or 0.0)}, which are no logarithms"
     return Cause(
         "loss-sign",
         op.where,
-        f"{op.name} gets numbers whose exponentials do not add up to 1 (logsumexp off by "
-        f"{number(off)}): it has no lower bound",
+        f"{op.name} gets {seen}: it rewards what it should punish",
         f"use log_softmax before {op.name}, or cross_entropy",
         evidence={"logsumexp": off},
         certain=True,

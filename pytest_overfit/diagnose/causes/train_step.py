@@ -9,14 +9,30 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import line_of
+from pytest_overfit.diagnose.queries import line_of, never_stepped
 from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 WHOLE = 0.9  # of what is reported: less is the part of a micro-batch
 
 
-def never_stepped(evidence: Evidence) -> Iterator[Cause]:
+def one_of_several(evidence: Evidence) -> Iterator[Cause]:
+    """Of several optimizers one takes no step, though backward passes go through what it holds."""
+    if evidence.own_step and (names := never_stepped(evidence)):
+        yield Cause(
+            "no-step",
+            shorten(names),
+            f"{len(names)} parameter tensors lie in the graph of what is differentiated, and the optimizer that holds "
+            f"them takes none of {evidence.counts.steps} steps: they stay as they are",
+            "call its step() after its backward(): look at which optimizer each step() is of",
+            evidence={"tensors": len(names), "optimizer_steps": evidence.counts.steps},
+            certain=True,
+            weight=0.98,
+        )
+
+
+def no_step(evidence: Evidence) -> Iterator[Cause]:
     """Nothing is differentiated, or gradients come and the optimizer does not step."""
     steps, rows = evidence.counts.steps, evidence.record.steps
     backwards = sum(len(step.differentiated) for step in evidence.steps)
@@ -208,7 +224,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=70,
-    rules=(never_stepped, out_of_order, applied_again, not_zeroed, thrown_away),
+    rules=(no_step, one_of_several, out_of_order, applied_again, not_zeroed, thrown_away),
     docs="""
 ### no-step
 

@@ -21,6 +21,7 @@ CONFIGS = ("config", "cfg", "args", "hparams", "_config")
 TIED = re.compile(r"(^|_)(tied?|tying|share[d]?_.*embed)", re.IGNORECASE)
 FREEZES = re.compile(r"^_*freeze(?!r)", re.IGNORECASE)
 FLAG = re.compile(r"(^|_)(freeze|frozen)(_|$)", re.IGNORECASE)
+SLIP = re.compile(r"^_?requ?ires?_?grads?$", re.IGNORECASE)  # as an attribute of a module, or another one of a tensor
 LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 
 
@@ -131,6 +132,7 @@ def _freezers(context: RunContext, *, asked: bool) -> Iterator[Freezer]:
     names = {id(p): name for name, p in model.named_parameters()}
     dense = [p for p in model.parameters() if is_real(p)]
     moved = {id(p) for p in dense if (s := context.initial(p)) is not None and _has_moved(p, s)}
+    yield from _misspelt(model, moved)
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
         flag = _flag(module, FLAG)
@@ -142,6 +144,17 @@ def _freezers(context: RunContext, *, asked: bool) -> Iterator[Freezer]:
             frozen = [names[i] for i in _frozen_by(model, module, name) if i in moved]
             if frozen:
                 yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), flag)
+
+
+def _misspelt(model: nn.Module, moved: set[int]) -> Iterator[Freezer]:
+    """``module.requires_grad = False``, or a slip in that name on a parameter: attributes that nobody reads."""
+    parts: list[Any] = [*model.modules(), *model.parameters()]
+    slips = [(next((k for k, v in vars(p).items() if v is False and SLIP.match(k)), ""), p) for p in parts]
+    ids = {id(p) for slip, part in slips if slip for p in (part.parameters() if is_a(part, nn.Module) else [part])}
+    found = tuple(name for name, p in model.named_parameters() if id(p) in ids & moved and p.requires_grad)
+    if found:
+        slip = next(slip for slip, _ in slips if slip)
+        yield Freezer("", found, f"{slip}=False, an attribute that torch does not read there")
 
 
 def _flagged_children(place: str, module: nn.Module, names: dict[int, str], moved: set[int]) -> Iterator[Freezer]:

@@ -67,14 +67,17 @@ def depend(
         question = f"what places, samples, padding and documents move the outputs{of}"
         questions.leave_out(question, "in evaluation mode they are random")
         return Dependence(tuple(ignored), tuple(slices), random=True)
+    known = {name for name, _ in arguments}
+    within = [(name, t) for name, t in call.arguments(mapped=True) if name not in known and t.numel()]
+    given = [*arguments, *((name, t) for name, t in within if not _is_ignored(call, t, base))]
     mixed, certain, where, by = questions.ask(
         f"whether samples move the outputs{of} of others",
-        lambda: measure_mixing(call, arguments, base, samples, targets, pairwise),
+        lambda: measure_mixing(call, given, base, samples, targets, pairwise),
         otherwise=(None, False, "", ""),
     )
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
-    for name, tensor in arguments:
+    for name, tensor in given:
         with questions.asking(f"whether the outputs{of} read the future of {name}"):
             causal, leaks = measure_order(call, name, tensor, base, targets)
         if causal or leaks:

@@ -48,6 +48,8 @@ def measure_mixing(
         return others, True, unlike, _mend(call, unlike, batched, base, samples)
     if not outputs:
         return None, False, "", ""
+    if others <= MOVED and len(batched) == len(arguments) and (placed := _by_its_place(call, batched, samples)):
+        return others, True, placed, "let indices into flattened samples begin at b * n for sample b of n places each"
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
@@ -241,7 +243,7 @@ def _is_a_mistake(
         return True  # an answer per row of axis 0 and none per row of axis 1: axis 0 holds the samples
     if widest >= 4:
         return dropped and not _equivariant(call, batched, samples)
-    return _along_both(call, sequences[-1], outputs)
+    return any(_along_both(call, each, outputs) for each in sequences)
 
 
 def _along_both(call: ModelCall, tensor: Tensor, outputs: list[Tensor]) -> bool:
@@ -310,12 +312,28 @@ def _as_a_whole(before: Tensor, after: Tensor) -> bool:
     return any(bool(span < 1e-3) for span in spans)
 
 
+def _by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
+    """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
+
+    Empty where none does, and where a tensor of the model has a row for every place.
+    """
+    held = (*call.module.parameters(), *call.module.buffers())
+    if any(t.dim() and t.shape[0] == samples for t in held) or _equivariant(call, batched, samples):
+        return ""
+    turned = {id(t): t.detach().flip(0) for _, t in batched}
+
+    def moved(before: Tensor, after: Tensor) -> bool:
+        return before.dim() > 0 and before.shape[0] == samples and not _as_turned(before, after)
+
+    return where_it_arises(call, lambda t: turned.get(id(t), t), moved) or type(call.module).__name__
+
+
+def _as_turned(before: Tensor, after: Tensor) -> bool:
+    return torch.allclose(before.flip(0), after, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+
+
 def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
     """Whether turning the order of the samples only turns the order of the outputs."""
     turned = {id(t): t.detach().flip(0) for _, t in batched}
     base, other = call.again(), call.again(lambda t: turned.get(id(t), t))
-    return all(
-        not (a.dim() and a.shape[0] == samples)
-        or torch.allclose(a.flip(0), b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
-        for a, b in zip(base, other, strict=False)
-    )
+    return all(not (a.dim() and a.shape[0] == samples) or _as_turned(a, b) for a, b in zip(base, other, strict=False))

@@ -33,11 +33,14 @@ class ModelCall:
     kwargs: dict[str, Any]
     classes: dict[int, Tensor] = field(default_factory=dict)
 
-    def arguments(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``; not those inside a mapping.
+    def arguments(self, *, mapped: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that were passed by themselves, or in a list: ``x``, ``views[1]``.
 
         Of a packed sequence the content alone: the rest says how it is laid out. What stands where nothing can be
         exchanged is left out.
+
+        Args:
+            mapped: those inside a mapping too, of which a model need not read all.
         """
         within: set[int] = set()
 
@@ -46,15 +49,18 @@ class ModelCall:
             return tensor
 
         exchanged_in(reach, (self.args, self.kwargs))
-        yield from ((name, tensor) for name, tensor in self._named() if id(tensor) in within)
+        yield from ((name, tensor) for name, tensor in self._named(mapped) if id(tensor) in within)
 
-    def _named(self) -> Iterator[tuple[str, Tensor]]:
+    def _named(self, mapped: bool) -> Iterator[tuple[str, Tensor]]:
         try:
             names = list(inspect.signature(self.module.forward).parameters)
         except (TypeError, ValueError):
             names = []
         for index, value in enumerate(self.args):
-            yield from _listed(names[index] if index < len(names) else f"argument {index}", value)
+            name = names[index] if index < len(names) else f"argument {index}"
+            yield from _listed(name, value)
+            if mapped and type(value) is dict:
+                yield from ((f"{name}[{key!r}]", item) for key, item in value.items() if is_dense(item))
         for name, value in self.kwargs.items():
             if name in names:
                 yield from _listed(name, value)

@@ -41,27 +41,34 @@ def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Move
 
 def _averages(context: RunContext) -> Iterator[Average]:
     """Copies of the weights under the name of an average, of which some are what the weights were at the start."""
-    starts = [
-        (p, start)
-        for p in context.task.model.parameters()
-        if is_real(p) and p.numel() > 1 and (start := context.initial(p)) is not None and start.shape == p.shape
-    ]
-    moved = [start.to(p.device) for p, start in starts if not torch.equal(start.to(p.device), p.detach())]
+    model = context.task.model
+    weights = _moved([(p, context.initial(p)) for p in model.parameters() if is_real(p) and p.numel() > 1])
+    means = _moved([(mean, context.start.value(mean)) for mean in _means(model)])
     seen: set[int] = set()
     for name, held in _called_averages(context):
         tensors = [t for t in held if is_real(t) and t.numel() > 1 and not t.requires_grad and id(t) not in seen]
         seen |= {id(t) for t in tensors}
-        copies = [t for t in tensors if any(t.shape == start.shape for start in moved)]
-        stayed = [t for t in copies if any(t.shape == s.shape and torch.equal(t.detach(), s.to(t)) for s in moved)]
+        starts = [(t, [s for s in (*weights, *means) if s.shape == t.shape]) for t in tensors]
+        stayed = [t for t, own in starts if any(torch.equal(t.detach(), s.to(t)) for s in own)]
         if stayed:
-            yield Average(name, len(stayed), len(copies))
+            yield Average(name, len(stayed), sum(bool(own) for _, own in starts))
+
+
+def _moved(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
+    """The initial values of those that are others now."""
+    known = [(t, s.to(t.device)) for t, s in pairs if s is not None and s.shape == t.shape]
+    return [start for t, start in known if not torch.equal(start, t.detach())]
+
+
+def _means(module: nn.Module) -> list[Tensor]:
+    return [buffer for name, buffer in module.named_buffers() if name.endswith("running_mean")]
 
 
 def _called_averages(context: RunContext) -> Iterator[tuple[str, list[Tensor]]]:
     """What is called an average: parts of the model, and what the user's callables reach, with its tensors."""
     for name, module in context.task.model.named_modules():
         if AVERAGE.search(name.rpartition(".")[2]):
-            yield name, list(module.parameters())
+            yield name, list(_tensors_of(module))
     for name, thing in named(*context.callables):
         if AVERAGE.search(name) or AVERAGING.search(type(thing).__name__):
             yield name or type(thing).__name__, list(_tensors_of(thing))
@@ -72,7 +79,7 @@ def _tensors_of(thing: Any, depth: int = 2) -> Iterator[Tensor]:
     if is_a(thing, Tensor):
         yield thing
     elif is_a(thing, nn.Module):
-        yield from thing.parameters()
+        yield from (*thing.parameters(), *_means(thing))
     elif depth:
         held = [value for _, value in items_of(thing)] if is_a(thing, Mapping) else contents(thing)
         for value in held or list(state(thing).values()):

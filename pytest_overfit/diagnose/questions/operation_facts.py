@@ -212,10 +212,9 @@ def _adds_target(step: Traced, predicted: Tensor, target: Tensor) -> bool:
         return False
     size = float(target.abs().max())
     for output in step.outputs:
-        if size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size:
-            gap = float((predicted - target - output).abs().max())
-            if gap <= 1e-5 * size:
-                return True
+        alike = size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size
+        if alike and float((predicted - target - output).abs().max()) <= 1e-5 * size:
+            return True
     return False
 
 
@@ -235,8 +234,11 @@ def _arithmetic(step: Traced, call: Called) -> Op | None:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return None
     if out.numel() > max(a.numel(), b.numel()) > 1 and min(a.numel(), b.numel()) > 1:
-        gradients = int(a.requires_grad) + int(b.requires_grad)
-        return call.op(Broadcast(call.name, a.numel() == b.numel(), a.dim() != b.dim(), gradients), name="broadcast")
+        made = {t.untyped_storage().data_ptr() for t in step.outputs}  # by the model, detached or not
+        gradients = sum(t.requires_grad or t.untyped_storage().data_ptr() in made for t in (a, b))
+        same = a.numel() == b.numel() and not torch.equal(a.reshape(-1), b.reshape(-1).to(a))  # else pairs are meant
+        of_samples = a.numel() == step.samples
+        return call.op(Broadcast(call.name, same, a.dim() != b.dim(), gradients, of_samples), name="broadcast")
     if step.in_model or "sub" not in call.name or a.shape != b.shape or a.requires_grad == b.requires_grad:
         return None
     predicted, target = (a, b.detach()) if a.requires_grad else (b, a.detach())

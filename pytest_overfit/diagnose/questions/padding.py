@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from pytest_overfit.diagnose.questions.mixing import odd_one_out
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
 from pytest_overfit.errors.asking import Refused
+from pytest_overfit.run.batch import map_tensors
 
 MOST_ROWS = 4  # that a mended mask is tried on
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
@@ -39,10 +41,10 @@ def padding_of(batch: Any, pads: Collection[int] = (), counted: Sequence[Tensor]
     tensors = [tensor.detach() for _, tensor in dense_tensors(batch)]
     for mask in _masks(tensors, pads):
         for tensor in tensors:
-            if tensor.dtype is torch.bool or tensor.dim() not in (2, 3) or tensor.shape[:2] != mask.shape:
+            if tensor.dim() == 2 and _is_mask(tensor):
                 continue
             for padding in (mask, ~mask):
-                if _is_edge(padding) and _holds_one_value(tensor, padding):
+                if _is_edge(padding) and _padded(tensor, padding) is not None:
                     return padding
     marked = (mask.bool() for mask in tensors if mask.dim() == 2 and _is_mask(mask))
     return next((~each for mask in marked for each in counted if torch.equal(mask, each) and _is_edge(~each)), None)
@@ -54,16 +56,29 @@ def pads_of(model: nn.Module) -> set[int]:
     return {pad for pad in found if isinstance(pad, int)}
 
 
+def _padded(tensor: Tensor, padding: Tensor) -> Tensor | None:
+    """A tensor as (B, T) or (B, T, C), in whichever order it has them, that holds one value alone under the padding."""
+    layouts = [tensor] if tensor.dim() == 2 else [tensor, tensor.transpose(1, 2)] if tensor.dim() == 3 else []
+    found = (t for t in layouts if t.shape[:2] == padding.shape and _holds_one_value(t, padding))
+    return None if tensor.dtype is torch.bool else next(found, None)
+
+
+def _behind(mask: Tensor) -> Tensor:
+    """The places of every row that lie behind its last True."""
+    return ~mask.flip(1).cummax(1).values.flip(1) if mask.numel() else mask
+
+
 def _masks(tensors: list[Tensor], pads: Collection[int]) -> Iterator[Tensor]:
-    """(B, T) masks, what lengths (B,) say of a (B, T) tensor, and where tokens are padding."""
-    for tensor in tensors:
-        if tensor.dim() == 2 and _is_mask(tensor):
-            yield tensor.bool()
+    """(B, T) masks, what lies behind the end of one, what lengths (B,) say of a (B, T) tensor, and padding tokens."""
+    marks = [tensor.bool() for tensor in tensors if tensor.dim() == 2 and _is_mask(tensor)]
+    yield from marks
+    yield from map(_behind, marks)
     for tensor in tensors:
         if tensor.dim() == 2 and tensor.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
             yield from (tensor == pad for pad in pads)
             yield tensor < 0  # labels that do not count
     sequences = {tuple(tensor.shape[:2]) for tensor in tensors if tensor.dim() in (2, 3)}
+    sequences |= {tuple(tensor.shape[::2]) for tensor in tensors if tensor.dim() == 3}
     for tensor in tensors:
         if tensor.dim() == 1 and tensor.dtype in (torch.int32, torch.int64) and bool((tensor > 0).all()):
             for samples, length in sequences:
@@ -97,13 +112,7 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
     rows = [int(row) for row in real.argsort()[:MOST_ROWS] if real[row] < length]
 
     def cut(tensor: Tensor, row: int) -> Tensor:
-        kept = int(real[row])
-        if tensor.dim() and tensor.shape[0] == samples:
-            tensor = tensor[row : row + 1]
-        for axis in range(tensor.dim()):
-            if tensor.shape[axis] == length and (axis or samples != length):
-                tensor = tensor.narrow(axis, 0, kept)
-        return tensor
+        return _cut(padding, row, int(real[row]), tensor)
 
     def moved(row: int, mask: Tensor | None = None, mend: Callable[[Tensor], Tensor] = torch.clone) -> float:
         largest = 0.0
@@ -115,7 +124,7 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 largest = max(largest, float((whole - new).double().abs().max()) / size)
         return largest
 
-    given = list(call.arguments())
+    given = list(call.arguments(mapped=True))
     told = next((name for name, tensor in given if _tells(tensor, padding, real)), "")
     try:
         found = PaddingRead(rows[0], moved(rows[0]), told)
@@ -132,6 +141,72 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
                 if left < READ / 10:
                     return replace(found, told=name, mended=how, left=left)
     return replace(found, where=odd_one_out(call, *_under(padding), most=False))
+
+
+def measure_padded_loss(
+    objective: Callable[[Any], float], batch: Any, padding: Tensor, found: PaddingRead | None
+) -> PaddingRead | None:
+    """What is known, with how far the objective moves once other content stands under the padding.
+
+    Nothing is where no mask and no lengths of the batch say what is padding, or where a row by itself has the same
+    objective without its padding: then the loss or the model go by the content.
+    """
+    real = (~padding).sum(1)
+    told = next((key for key, t in dense_tensors(batch) if _tells(t.detach(), padding, real)), "")
+    if not told or bool(padding[:, 0].any()):
+        return found
+    changed: dict[int, Tensor] = {}
+    for _, tensor in dense_tensors(batch):
+        if _is_mask(tensor) or (places := _padded(tensor.detach(), padding)) is None:
+            continue
+        if tensor.is_floating_point() or int(places[padding].min()) >= 0:  # labels below 0 do not count
+            other = tensor.detach().clone()
+            in_places = other if places.stride() == tensor.stride() else other.transpose(1, 2)
+            in_places[padding] = places[:, :1].expand_as(places)[padding]
+            changed[id(tensor)] = other
+    row, whole = int(real.where(padding.any(1), 0).argmax()), objective(batch)
+    moved = objective(map_tensors(lambda t: changed.get(id(t), t), batch))
+    if not abs(moved - whole) > READ * abs(whole):
+        return found
+    try:
+        alone = objective(map_tensors(partial(_cut, padding, row, 0), batch))
+        cut = objective(map_tensors(partial(_cut, padding, row, int(real[row])), batch))
+        by_content = not abs(alone - cut) > READ * abs(alone)
+    except Refused:
+        by_content = not all(t.is_floating_point() for t in changed.values())
+    known = found or PaddingRead(row, 0.0)
+    return found if by_content else replace(known, objective=(whole, moved), key=told)
+
+
+def untaught_ends(batch: Any, counted: Sequence[Tensor]) -> tuple[str, int]:
+    """The mask of a batch at whose ends, and how many last tokens of every row, no place of a decoder learns.
+
+    A place learns the token behind it: the last one but one, where rows of several lengths count up to their ends.
+
+    Args:
+        counted: (B, T) places of outputs that teach.
+    """
+    for key, tensor in dense_tensors(batch):
+        for real in (tensor.bool(), ~tensor.bool()) if tensor.dim() == 2 and _is_mask(tensor) else ():
+            taught = [each for each in counted if each.shape == real.shape and bool(each.any(1).all())]
+            ends = real.shape[1] - 1 - real.flip(1).int().argmax(1)
+            if not taught or not _is_edge(~real) or len(set(ends.tolist())) < 2 or bool((taught[0] & ~real).any()):
+                continue
+            gaps = ends - (real.shape[1] - 1 - taught[0].flip(1).int().argmax(1))
+            if int(gaps.min()) == int(gaps.max()) > 1:
+                return key, int(gaps[0]) - 1
+    return "", 0
+
+
+def _cut(padding: Tensor, row: int, length: int, tensor: Tensor) -> Tensor:
+    """A row of a tensor by itself, and so many of its places; 0: all."""
+    samples, places = padding.shape
+    if tensor.dim() and tensor.shape[0] == samples:
+        tensor = tensor[row : row + 1]
+    for axis in range(tensor.dim() if length else 0):
+        if tensor.shape[axis] == places and (axis or samples != places):
+            tensor = tensor.narrow(axis, 0, length)
+    return tensor
 
 
 def _under(padding: Tensor) -> tuple[Any, Any, Any, Any]:
@@ -161,5 +236,6 @@ def _is_mask(tensor: Tensor) -> bool:
 def _tells(tensor: Tensor, padding: Tensor, real: Tensor) -> bool:
     """Whether a tensor is a mask of the padding, or the lengths without it."""
     if tensor.shape == padding.shape and _is_mask(tensor):
-        return torch.equal(tensor.bool(), padding) or torch.equal(tensor.bool(), ~padding)
+        marked = tensor.bool()
+        return any(torch.equal(each, padding) for each in (marked, ~marked, _behind(marked)))
     return tensor.shape == real.shape and not tensor.is_floating_point() and torch.equal(tensor.to(real), real)

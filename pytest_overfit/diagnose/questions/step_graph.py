@@ -62,6 +62,7 @@ class StepGraph:
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them
         self.estimates = False  # a straight-through estimator, a choice, or a cut between rounds, seen within the model
+        self.passes_through = False  # a straight-through estimator, seen anywhere
         self.asked: set[int] = set()  # tensors that a derivative was taken by: inputs, whoever keeps them
         self.clear()
 
@@ -128,6 +129,7 @@ class StepGraph:
                 continue
             taken = node.next_functions[-1][0]
             cutting.straight_through |= any(_node_of(t) is taken for t in tensors)
+            self.passes_through |= cutting.straight_through
             self.estimates |= cutting.straight_through
 
     def differentiated(self, roots: list[Tensor], batch: set[int]) -> None:
@@ -193,7 +195,10 @@ class StepGraph:
             names = dict.fromkeys((*(merged[key].behind if key in merged else ()), *cut.behind))
             merged[key] = Cut(cut.by, cut.where, tuple(names), cut.straight_through)
         hard = (".detach()", ".data", "torch.no_grad", "checkpoint")
-        order = {cut: (cut.by == ".item()", cut.by not in hard, -len(cut.behind)) for cut in merged.values()}
+        order = {
+            cut: (cut.by == ".item()", not cut.straight_through, cut.by not in hard, -len(cut.behind))
+            for cut in merged.values()
+        }
         return tuple(sorted(order, key=order.__getitem__))
 
     def unread(self) -> tuple[str, ...]:

@@ -24,12 +24,18 @@ from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.output_slopes import measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
-from pytest_overfit.diagnose.questions.padding import measure_padding, padding_of, pads_of
+from pytest_overfit.diagnose.questions.padding import (
+    measure_padded_loss,
+    measure_padding,
+    padding_of,
+    pads_of,
+    untaught_ends,
+)
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
-from pytest_overfit.errors.asking import Questions, Unanswerable
+from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
@@ -67,6 +73,8 @@ class TrainedModel:
         self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(context.on(task), calls))
+        with self.questions.asking("whether padding moves the objective"):
+            self._ask_padded_loss(context.on(task))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -172,6 +180,18 @@ class TrainedModel:
 
     def _padding(self) -> Tensor | None:
         return padding_of(self.context.task.batch, pads_of(self.context.task.model), self.counted)
+
+    def _ask_padded_loss(self, on: RunContext) -> None:
+        def objective(batch: Any) -> float:
+            seed_everything(on.seed)
+            with evaluating_mode(on.task.model), users_code():
+                return float(on.forward(batch)[1]["objective"].detach())
+
+        padding = self._padding()
+        if padding is not None:
+            self._know(padding=measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
+        if self.found.causal:
+            self._know(untaught=untaught_ends(on.task.batch, self.counted))
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
         def forward(batch: Any) -> tuple[Heard, Terms]:
