@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         simulated.register()
     by_library: dict[str, list[Program]] = {}
     for program in collect(asked.only).programs:
-        if part_of_library(program.library) == "tuned":
+        if asked.only or part_of_library(program.library) == "tuned":
             by_library.setdefault(program.library, []).append(program)
     counts: Counter[tuple[str, str]] = Counter()
     rows = []

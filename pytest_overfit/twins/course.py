@@ -83,6 +83,7 @@ class Exchange:
         update: makes another update; None: the run's own.
         task: makes another task; None: the run's own.
         redraws: random numbers come out otherwise: a run that draws any is compared in evaluation mode.
+        cut: the batch comes in parts.
         twice: a forward pass may be made again: running statistics of batch norms move further, and are not compared.
         finish: called after every step with its number, from 1.
         loss: what the latest step's loss came to, where the step does not say so itself.
@@ -92,6 +93,7 @@ class Exchange:
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
     redraws: bool = False
+    cut: bool = False
     twice: bool = False
     finish: Callable[[int], None] = lambda step: None
     loss: Callable[[], Any] | None = None

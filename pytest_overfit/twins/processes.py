@@ -27,6 +27,7 @@ from pytest_overfit.settings.launch import Launch
 from pytest_overfit.settings.settings import Distributed
 from pytest_overfit.twins.course import Course, Exchange, go_on
 from pytest_overfit.twins.elsewhere import Elsewhere
+from pytest_overfit.twins.places import called_itself
 from pytest_overfit.twins.side import Side
 
 SIZE = 2
@@ -38,6 +39,7 @@ def ranks(side: Side, there: Sequence[Elsewhere], folder: Path) -> Iterator[Call
     """Two processes that stand where the training began."""
     if not dist.is_available() or not dist.is_gloo_available():
         raise Unanswerable("this torch has no gloo")
+    called_itself(side.context)
     for index, strategy in enumerate(STRATEGIES):
         yield partial(_together, side, there[SIZE * index : SIZE * (index + 1)], folder, strategy)
 
@@ -49,7 +51,7 @@ def _together(side: Side, there: Sequence[Elsewhere], folder: Path, strategy: st
         process.start({**job, "rank": rank})
     told = [process.result() for process in there]
     course: Course = told[0]["course"]
-    return side.compared(f"ranks ({strategy})", side.reference, course, told[0]["note"])
+    return side.compared(f"ranks ({strategy})", side.reference, course, told[0]["note"], cut=True)
 
 
 def rank_of(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Side:
                 raise Unanswerable("random numbers are drawn in evaluation mode too, and a twin draws others")
         twin = self.last = replay(self.context, steps, exchange)
         but = statistics_of(self.context.task.model) if exchange.twice else set()
-        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but)
+        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but, cut=exchange.cut)
         return result if result.outcome == "agreed" else self._placed(result, exchange, still)
 
     def compared(
@@ -96,18 +96,23 @@ class Side:
         *,
         still: bool = False,
         but: Set[str] = frozenset(),
+        cut: bool = False,
         again: Callable[[], Course] | None = None,
     ) -> TwinResult:
         """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in.
 
         Args:
-            but: tensors that are not compared at the end.
+            but: tensors that are not compared at the end; ``cut``: nor is what shrank with the batch.
             again: makes the run once more, as it was; None: here, with the last bit of every parameter off.
 
         Raises:
             Unanswerable: the run differs from itself as much as from its twin, and by more than is allowed.
         """
         tolerance, but = tolerance or self.tolerance, weak(reference) | but
+        if cut:
+            but |= {
+                name for name, t in twin.end.items() if name in reference.end and t.shape != reference.end[name].shape
+            }
         found = sizes(reference, twin, tolerance.floor)
         if (over := beyond(found, tolerance, {}, but)) is not None:
             noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance.floor)

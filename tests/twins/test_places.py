@@ -87,28 +87,36 @@ class Exported(nn.Module):
             x = x + torch.zeros(()).uniform_(0.0, 0.5)
         if self.fault == "count":
             self.scale += 1.0
+        if self.fault == "turn":
+            self.scale = -self.scale
         return x * self.scale
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"), [("", "agreed"), ("compiling", "disagreed"), ("noise", "disagreed"), ("count", "disagreed")]
+    ("fault", "outcome"),
+    [
+        *(("", "agreed"), ("noise", "agreed")),
+        *(("compiling", "disagreed"), ("count", "disagreed"), ("turn", "disagreed")),
+    ],
 )
 def test_the_exported_program_is_the_model(fault: str, outcome: str) -> None:
-    """A branch of its own, noise in evaluation, a number that is baked in."""
+    """Noise in evaluation mode is the same noise; a branch of its own and a number that is baked in are found."""
     (found,) = twins(nn.Sequential(net(), Exported(fault)), batch(), twins="export")
     assert found.outcome == outcome, found.text()
 
 
-def test_what_cannot_be_exported_is_not_asked() -> None:
-    """With what torch says."""
+def test_what_cannot_be_exported_is_not_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    """With what torch says, there and nowhere else."""
 
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x * 2 if bool(x.sum() > 0) else x
 
+    capfd.readouterr()
     (found,) = twins(net(Branching()), batch(), twins="export")
     assert found.outcome == "not asked"
-    assert found.why
+    assert "data-dependent" in found.why
+    assert capfd.readouterr() == ("", "")
 
 
 class Rows(Dataset[Batch]):
@@ -347,3 +355,21 @@ def test_torch_compile_agrees_with_eager() -> None:
     """With the C++ compiler that there is; without one it is not asked."""
     (found,) = twins(nn.Linear(4, 1), batch(), twins={"names": ["compile"], "steps": 2})
     assert found.outcome == "agreed" or found.why == "there is no C++ compiler here", found.text()
+
+
+class Autoencoder(nn.Module):
+    """Is trained through a method of its own: nobody calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(self.inner(x), y)
+
+
+@pytest.mark.parametrize("twin", ["ranks", "export", "compile"])
+def test_what_nobody_calls_cannot_be_wrapped(twin: str) -> None:
+    """DDP, FSDP2, an exported program and a compiled one stand around a forward pass."""
+    (found,) = twins(Autoencoder(), batch(), lambda model, batch: model.distance(*batch), twins=twin)
+    assert found.why == "Autoencoder is not called itself", found.text()

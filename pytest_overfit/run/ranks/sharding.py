@@ -132,7 +132,7 @@ def blocks_of(model: nn.Module, patterns: Sequence[str]) -> Iterator[nn.Module]:
     if patterns:
         wanted = [m for name, m in named if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
     else:
-        wanted = [block for _, m in named if isinstance(m, nn.ModuleList) for block in m]
+        wanted = [block for _, m in named if isinstance(m, nn.ModuleList) for block in m if block is not None]
     learning = [m for m in wanted if any(True for _ in m.parameters())]
     once = {id(m): m for m in learning if not isinstance(m, (nn.ModuleList, nn.ModuleDict))}
     yield from reversed(once.values())
