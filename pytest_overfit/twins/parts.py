@@ -48,7 +48,7 @@ def _accumulated(side: Side, parts: list[Any]) -> TwinResult:
         exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True, cut=True)
         return side.against(name, exchange, f"{len(parts)} micro-batches through accumulate", still=still)
     added = _Added(side.context.task.batch, parts, side.tolerance.gradient or 0.0)
-    exchange = Exchange(applied=added.applied, redraws=True, cut=True, loss=lambda: added.loss)
+    exchange = Exchange(applied=added.applied, redraws=True, cut=True, passes=2, loss=lambda: added.loss)
     result = side.against(name, exchange, "", still=still)
     how = "both in evaluation mode, " if still or side.reference.drawn else ""
     return replace(result, exchanged=f"{len(parts)} micro-batches, {how}{added.how}")
@@ -85,27 +85,33 @@ class _Added:
             held = [p for p in model.parameters() if p.grad is not None]
             if any(bool(p.grad.any()) for p in held if p.grad is not None):
                 raise Unanswerable("the step goes backward more than once before its optimizer steps")
-            total: dict[int, Tensor] = {}
-            first, of_whole = not self.weights, list[Tensor | None]()
-            if first:
+            of_whole: list[Tensor | None] = []
+            fitting = [(self.weights, self.how)]
+            if not self.weights:
                 roots = [self._loss(context, part) for part in self.parts]
-                self.weights, self.how = weights_of(self.parts, roots, float(whole.detach()))
+                fitting = weights_of(self.parts, roots, float(whole.detach()))
                 original(whole)
                 of_whole = [p.grad for p in model.parameters()]
-            self.loss = 0.0
-            for part, weight in zip(self.parts, self.weights, strict=True):
+            totals: list[dict[int, Tensor]] = [{} for _ in fitting]
+            losses = [0.0] * len(self.parts)
+            for index, part in enumerate(self.parts):
                 for p in model.parameters():
                     p.grad = None
-                root = self._root(context, part) * weight
-                self.loss += float(root.detach())
+                root = self._root(context, part)
+                losses[index] = float(root.detach())
                 original(root)
-                for p in model.parameters():
-                    if p.grad is not None:
-                        total[id(p)] = total[id(p)] + p.grad if id(p) in total else p.grad
-            if first:
-                self._add_up(context, of_whole, total, float(whole.detach()))
+                for (weights, _), total in zip(fitting, totals, strict=True):
+                    for p in model.parameters():
+                        if p.grad is not None:
+                            total[id(p)] = total.get(id(p), 0.0) + p.grad * weights[index]
+            if not self.weights:
+                apart = [_apart(model, of_whole, total) for total in totals]
+                nearest = apart.index(min(apart))
+                (self.weights, self.how), totals = fitting[nearest], totals[nearest : nearest + 1]
+                self._add_up(context, of_whole, totals[0], float(whole.detach()))
+            self.loss = math.fsum(w * loss for w, loss in zip(self.weights, losses, strict=True))
             for p in model.parameters():
-                p.grad = total.get(id(p))
+                p.grad = totals[0].get(id(p))
 
         with backward_is(backward) as original:
             yield
@@ -158,12 +164,22 @@ class _Added:
         return root
 
 
-def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> tuple[Sequence[float], str]:
-    """The share of each part in the loss of the whole: by samples, by what is labelled, or each in full.
+def _apart(model: nn.Module, whole: Sequence[Tensor | None], total: Mapping[int, Tensor]) -> float:
+    """The norm of the difference of two gradients."""
+    pairs = [(g, total.get(id(p))) for p, g in zip(model.parameters(), whole, strict=True)]
+    return math.hypot(
+        *(float((one if other is None else other - one).norm()) for one, other in pairs if one is not None)
+    )
+
+
+def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> list[tuple[Sequence[float], str]]:
+    """The shares of the parts in the loss of the whole that fit: by samples, by what is labelled, or each in full.
+
+    At the start of a training several may: there all parts may cost the same.
 
     Example:
         >>> weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 2.5)
-        ([0.25, 0.75], 'weighted by samples')
+        [([0.25, 0.75], 'weighted by samples')]
 
     Raises:
         Unanswerable: it is no sum of theirs.
@@ -173,16 +189,14 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     counts = [_counts(part) for part in parts]
     for key in dict.fromkeys(key for found in counts for key in found):
         known.insert(1, (f"weighted by what {key} labels", [found.get(key, 0) for found in counts]))
-    fitting = []
+    fitting: dict[tuple[float, ...], str] = {}
     for how, share in known:
         total = 1 if how == "added up" else sum(share)
         weights = [each / total for each in share] if total else [0.0] * len(share)
-        gap = abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole)
-        if gap <= FITS * max(abs(whole), 1e-12):
-            fitting.append((gap, weights, how))
-    if fitting:  # at the start all parts may cost nearly the same: the nearest
-        _, found, how = min(fitting, key=lambda each: each[0])
-        return found, how
+        if abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole) <= FITS * max(abs(whole), 1e-12):
+            fitting.setdefault(tuple(weights), how)
+    if fitting:
+        return [(list(weights), how) for weights, how in fitting.items()]
     raise Unanswerable(APART)
 
 
@@ -216,8 +230,10 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
     length = samples_in(whole)
     alone = parts_of(whole, length)[:MOST_ALONE]
     mode = UNCHANGED if training else stilled(UNCHANGED)
-    heard, _ = _heard(context, mode, whole)
-    noise, _ = _heard(context, replace(mode, applied=_both(mode, partial(last_bits, None))), whole)
+    bits = replace(mode, applied=_both(mode, partial(last_bits, None)))
+    (heard, refused), (noise, also) = _heard(context, mode, whole), _heard(context, bits, whole)
+    if refused or also:
+        raise Unanswerable(f"the batch is refused in this mode: {refused or also}")
     told = TwinResult(name, "agreed", f"{len(alone)} of {length} samples alone", allowed=10 * side.tolerance.loss)
     compared, worst = False, 0.0
     for index, sample in enumerate(alone):
@@ -229,17 +245,29 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
             how = f"{told.exchanged}: {lacking[0]} refuses it: {refused}"
             return replace(told, outcome="disagreed", exchanged=how, what=what, outputs=lacking[0], size=math.inf)
         for module, outputs in heard.items():
-            for one, bits, other in zip(outputs, noise.get(module, ()), apart.get(module, ()), strict=False):
+            for one, near, other in zip(outputs, noise.get(module, ()), apart.get(module, ()), strict=False):
                 if not one.dim() or one.shape[0] != length or other.shape != (1, *one.shape[1:]):
                     continue
                 size = gap_of(one[index : index + 1], other)
-                allowed = max(told.allowed, NOISE * gap_of(one[index : index + 1], bits[index : index + 1]))
+                allowed = max(told.allowed, NOISE * gap_of(one[index : index + 1], near[index : index + 1]))
                 compared, worst = True, max(worst, size)
                 if not size <= allowed:
+                    if not _turns(context, mode, whole, module, heard, allowed):
+                        raise Unanswerable(f"the order along the leading axis counts for {module}: it has no samples")
                     return replace(told, outcome="disagreed", what=what, outputs=module, size=size, allowed=allowed)
     if not compared:
         raise Unanswerable("no module gives one output per sample of the batch")
     return replace(told, size=worst)
+
+
+def _turns(context: RunContext, mode: Exchange, whole: Any, module: str, heard: Outputs, allowed: float) -> bool:
+    """Whether a module gives the same in another order for a batch in another order, as it does for samples, and not
+    for points of time. The first and the last stay where they are: a batch may be broken so that all look at them.
+    """
+    order = [0, *range(samples_in(whole) - 2, 0, -1), samples_in(whole) - 1]
+    turned, refused = _heard(context, mode, rows_of(whole, order))
+    pairs = zip(heard[module], turned.get(module, ()), strict=False)
+    return not refused and all(gap_of(a[order], b) <= allowed for a, b in pairs if a.shape == b.shape and a.dim())
 
 
 def _both(mode: Exchange, more: Any) -> Any:

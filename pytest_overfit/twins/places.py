@@ -59,6 +59,8 @@ def moved(there: torch.device) -> Exchange:
         for optimizer in context.optimizers:  # the old ones come back with the start
             for group in optimizer.param_groups:
                 group["params"] = [new.get(id(p), p) for p in group["params"]]
+            for was in [p for p in optimizer.state if new.get(id(p), p) is not p]:
+                optimizer.state[new[id(was)]] = optimizer.state.pop(was)
             follow_device(optimizer)
         try:
             yield

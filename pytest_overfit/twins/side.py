@@ -75,8 +75,10 @@ class Side:
         """
         reference, steps = self.reference, min(self.steps, len(self.reference.losses))
         still = still or (exchange.redraws and reference.drawn)
+        if (passes := exchange.passes + still) > 1:
+            steps = max(2, steps // passes)
+            reference = replace(reference, end={})  # which is further on
         if still:
-            steps = max(2, steps // 2)
             reference, exchange = replay(self.context, steps, stilled(UNCHANGED)), stilled(exchange)
             exchanged = f"{exchanged}; both in evaluation mode: training draws random numbers"
             if reference.drawn:
@@ -113,11 +115,12 @@ class Side:
             but |= {
                 name for name, t in twin.end.items() if name in reference.end and t.shape != reference.end[name].shape
             }
-        found = sizes(reference, twin, tolerance.floor)
+        found = sizes(reference, twin, tolerance)
         if (over := beyond(found, tolerance, {}, but)) is not None:
-            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance.floor)
+            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance)
             over = beyond(found, tolerance, noise, but)
-            if over is None and (own := beyond(noise, tolerance, {}, but)) is not None:
+            said = replace(tolerance, end=tolerance.end and None)  # rounding grows: what it reaches is not judged
+            if over is None and (own := beyond(noise, said, {}, but)) is not None:
                 (kind, step, _), allowed = own
                 what = f"its {kind} of step {step} differs by {noise[own[0]]:.2g} of its size, allowed {allowed:.2g}"
                 how = "repeated as it is" if again is not None else "with the last bit of every parameter changed"
@@ -145,12 +148,12 @@ class Side:
             steps = max(2, steps // 2) if still else steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
             again = replay(self.context, steps, stilled(exchange) if still else exchange)
-            self.noise_of[key] = sizes(base, again, tolerance.floor)
+            self.noise_of[key] = sizes(base, again, tolerance)
         return self.noise_of[key]
 
     def _first_gradient(self, reference: Course, twin: Course, tolerance: Tolerance) -> str:
         """The module of the first gradient that differs, in the order of the backward pass."""
-        found = sizes(replace(reference, end={}), twin)
+        found = sizes(replace(reference, end={}), twin, tolerance)
         wrong = [
             (step, name)
             for (kind, step, name), size in found.items()

@@ -240,7 +240,7 @@ def test_parts_and_weights() -> None:
     parts = parts_of({"x": torch.arange(5), "scale": torch.tensor(2.0)}, 2)
     assert [part["x"].tolist() for part in parts] == [[0, 1], [2, 3, 4]]
     assert all(float(part["scale"]) == 2 for part in parts)
-    assert weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 6.0) == ([1.0, 1.0], "added up")
+    assert weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 6.0) == [([1.0, 1.0], "added up")]
 
 
 class Halved(torch.autograd.Function):
@@ -329,3 +329,51 @@ def test_a_sample_that_is_refused_twice_is_not_refused_for_being_alone(squeezes:
     found = twins(Ragged(squeezes), data, lambda model, batch: model(*batch).mean(), twin="batch")
     assert {each.outcome for each in found} == {"disagreed" if squeezes else "not asked"}, [t.text() for t in found]
     assert all(each.outputs == "scores" for each in found if squeezes)
+
+
+class Silent(nn.Module):
+    """Gives nothing at the start, whatever it is fed: every part of a batch costs the same then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(3, 2), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gate * self.linear(x)
+        return out
+
+
+def test_parts_that_cost_the_same_are_weighted_as_their_gradients_say() -> None:
+    """By samples, though labels of zeros and ones could be a mask."""
+    data = torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0])
+    found = twins(Silent(), data, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), twin="accumulation")
+    assert [each.outcome for each in found] == ["agreed", "agreed"], [each.text() for each in found]
+    assert all("weighted by samples" in each.exchanged for each in found)
+
+
+class Times(nn.Module):
+    """Goes on from point to point of its batch, as a solver does: its leading axis is time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([[0.3]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumsum(x * self.rate, 0)
+
+
+class First(nn.Module):
+    """Looks at the first sample for all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x) * (1 + x[:1])
+
+
+def test_an_axis_whose_order_counts_has_no_samples() -> None:
+    """Points of time are not asked alone; samples that all look at the first one are found."""
+    data = torch.rand(6, 1), torch.rand(6, 1)
+    found = twins(Times(), data, F.mse_loss, twin="batch")
+    assert all("the order along" in each.why for each in found), [each.text() for each in found]
+    model, batch = dense(First())
+    found = twins(model, batch, F.mse_loss, twin="batch")
+    assert {(each.outcome, each.outputs) for each in found} == {("disagreed", "1")}, [each.text() for each in found]

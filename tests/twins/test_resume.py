@@ -229,3 +229,44 @@ def test_an_average_in_a_mapping_is_state() -> None:
     (twin,) = result.record.twins
     assert twin.outcome == "disagreed", twin.text()
     assert any("shadow (dict)" in each for each in twin.missing), twin.missing
+
+
+class Counting(torch.optim.Optimizer):
+    """Counts its steps in a number that comes back as a tensor in single precision."""
+
+    def __init__(self, parameters: Any, forgets: bool) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+        self.forgets = forgets
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = torch.tensor(0.0 if self.forgets else float(state["step"]))
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            state["step"] = state.get("step", 0) + 1
+            p.sub_(p.grad * self.param_groups[0]["lr"] * (1 - 0.9 ** state["step"]))
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_count_that_comes_back_as_a_tensor_rounds(forgets: bool) -> None:
+    """All is there: what is left is rounding, and no fault of the checkpoint's."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    batch = torch.randn(6, 4), torch.randn(6, 1)
+    result = run_overfit(
+        model,
+        batch,
+        F.mse_loss,
+        optimizer=lambda parameters: Counting(parameters, forgets),
+        twins="resume",
+        max_steps=12,
+        diagnose=False,
+    )
+    (twin,) = result.record.twins
+    assert twin.outcome == ("disagreed" if forgets else "agreed"), twin.text()
+    assert forgets or twin.allowed > 0
+    assert not forgets or any("step of Counting" in each for each in twin.missing), twin.missing
