@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors.asking import Questions, Unanswerable
+from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.twin_record import TwinResult
@@ -215,8 +216,7 @@ def modules_heard(
             if wanted():
                 for into, said in ((kept, output), (fed, args)):
                     if into is not None:
-                        told = [t.detach().to("cpu", copy=True) for _, t in named_outputs(attributes_of(said))]
-                        into.setdefault(name, []).extend(told[:1])
+                        into.setdefault(name, []).extend(_first_on_host(said))
 
         return hear
 
@@ -224,6 +224,14 @@ def modules_heard(
         for name, module in model.named_modules():
             stack.callback(module.register_forward_hook(listener(name or type(module).__name__)).remove)
         yield kept
+
+
+def _first_on_host(said: Any) -> list[Tensor]:
+    """The first tensor of numbers that a module gave, wherever it was."""
+    for _, t in named_tensors(attributes_of(said)):
+        if t.is_floating_point() and t.layout is torch.strided and not t.is_nested and not t.is_meta:
+            return [host] if is_dense(host := t.detach().to("cpu", copy=True)) else []
+    return []
 
 
 def _differ(here: list[Tensor], there: list[Tensor] | None, tolerance: Tolerance) -> bool:

@@ -46,7 +46,7 @@ from pytest_overfit import run_overfit
 from tests.support import simulated
 
 simulated.register()
-for broken in ({}, {"aten::tanh": lambda t: t * 1.1}, {"aten::tanh_backward": lambda t: t * 0},
+for broken in ({}, {"aten::tanh": lambda t: t + 0.1 * t**2}, {"aten::tanh_backward": lambda t: t * 0},
                {"aten::native_layer_norm_backward": lambda ts: (ts[0] * 1.5, *ts[1:])}):
     simulated.breaks.clear()
     simulated.breaks.update(broken)
@@ -57,14 +57,14 @@ for broken in ({}, {"aten::tanh": lambda t: t * 1.1}, {"aten::tanh_backward": la
     run = run_overfit(model, batch, F.mse_loss, twins="device", max_steps=8, diagnose=False)
     (twin,) = run.record.twins
     assert all(a is b for a, b in zip(before, model.parameters())) and before[0].device.type == "cpu"
-    print(twin.outcome, twin.step)
+    print(twin.outcome, twin.step, twin.outputs or "-", twin.gradients or "-")
 """
 
 
 def test_the_accelerator_against_the_cpu() -> None:
-    """A simulated one; what its kernels break is found, and the very parameters come back."""
+    """A simulated one; what its kernels break is found and placed, and the very parameters come back."""
     done = python(Path(__file__).resolve().parents[2], DEVICE)
-    assert done.splitlines() == ["agreed None", "disagreed 1", "disagreed 1", "disagreed 1"]
+    assert done.splitlines() == ["agreed None - -", "disagreed 1 1 3", "disagreed 1 - 0", "disagreed 1 - 0"]
 
 
 def test_without_an_accelerator_it_is_not_asked() -> None:
@@ -219,6 +219,52 @@ def test_two_ranks_of_a_step_of_ones_own(fault: str) -> None:
     found = twins(made.model, batch(), None, step=made.step, twins="ranks")
     assert found[0].name == "ranks (ddp)"
     assert found[0].outcome == ("disagreed" if fault else "agreed"), found[0].text()
+
+
+class Held(nn.Module):
+    """Keeps its weight in a list as well: FSDP2 shards the parameter, and the list goes on with the old one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.held = [self.linear.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + F.linear(x, self.held[0])
+
+
+class Ranked(nn.Module):
+    """Does on each rank something else."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.linear, self.fault = nn.Linear(4, 1), fault
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        if dist.is_initialized() and self.fault == "rank":
+            return out * (1 + dist.get_rank())
+        return out / 2 if dist.is_initialized() and self.fault == "size" else out
+
+
+@pytest.mark.parametrize(
+    ("model", "outcomes"),
+    [
+        (Held(), ["agreed", "disagreed"]),
+        (Ranked("rank"), ["disagreed", "disagreed"]),
+        (Ranked("size"), ["disagreed", "disagreed"]),
+        (Ranked(""), ["agreed", "agreed"]),
+    ],
+)
+def test_two_ranks_of_a_model_that_is_another_there(model: nn.Module, outcomes: Sequence[str]) -> None:
+    """A parameter that is held twice, an output that depends on the rank or on the number of ranks."""
+    found = twins(model, batch(), twins="ranks", optimizer=sgd)
+    assert [each.outcome for each in found] == outcomes, [each.text() for each in found]
+    assert all(each.step in (1, 2) and each.gradients for each in found if each.outcome == "disagreed")
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
 
 
 def test_two_ranks_share_a_batch() -> None:
