@@ -203,8 +203,8 @@ class Step:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.fault == "summed" and dist.is_initialized():
             for p in self.model.parameters():
-                assert p.grad is not None
-                dist.all_reduce(p.grad)
+                if p.grad is not None:
+                    dist.all_reduce(p.grad)
         if self.fault == "scaled" and dist.is_initialized():
             for group in self.optimizer.param_groups:
                 group["lr"] = 0.1 * dist.get_world_size()
@@ -216,9 +216,29 @@ class Step:
 def test_two_ranks_of_a_step_of_ones_own(fault: str) -> None:
     """Other numbers per rank, gradients that are added twice, a rate that grows with the ranks."""
     made = Step(fault)
-    found = twins(made.model, batch(), None, step=made.step, twins="ranks")
-    assert found[0].name == "ranks (ddp)"
-    assert found[0].outcome == ("disagreed" if fault else "agreed"), found[0].text()
+    first, second = twins(made.model, batch(), None, step=made.step, twins="ranks")
+    assert first.name == "ranks (ddp)"
+    assert first.outcome == ("disagreed" if fault else "agreed"), first.text()
+    line = "optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"  # its optimizer has the model's own
+    assert second.why.endswith(f"write def step(model, batch, optimizer), and {line}"), second.text()
+
+
+def test_what_ranks_cannot_share_says_what_to_write() -> None:
+    """An optimizer that was built is none of a sharded model; a step that holds its model trains no wrapped one."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    _, sharded = twins(model, batch(), optimizer=optimizer, twins="ranks")
+    assert sharded.why.endswith("optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"), sharded.text()
+
+    def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    found = twins(model, batch(), None, step=step, twins="ranks")
+    assert all("what it holds itself" in each.why for each in found), [each.text() for each in found]
 
 
 class Held(nn.Module):
@@ -230,7 +250,8 @@ class Held(nn.Module):
         self.held = [self.linear.weight]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + F.linear(x, self.held[0])
+        out: Tensor = self.linear(x) + F.linear(x, self.held[0])
+        return out
 
 
 class Ranked(nn.Module):
