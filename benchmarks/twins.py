@@ -1,6 +1,6 @@
 """False alarms of twins: each of them over healthy programs of public libraries.
 
-    python -m benchmarks.twins [--only LIBRARY ...] [--twins NAME ...] [--sample 5] [--simulated] [--write FILE]
+    python -m benchmarks.twins [--only LIBRARY ...] [--twins NAME ...] [--sample 5] [--seed S] [--simulated]
 
 Run it where the libraries are installed (see ``benchmarks.wild``). Programs are drawn by a seeded order out of those
 of ``benchmarks/wild``, which are healthy: a twin that disagrees there is a false alarm, printed with where it differs,
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--twins", nargs="*", default=TWINS, choices=TWINS)
     parser.add_argument("--sample", type=int, default=5, help="programs of each library")
+    parser.add_argument("--seed", default="", help="draws others")
     parser.add_argument("--simulated", action="store_true", help="register the simulated device of the tests")
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args(arguments)
@@ -56,12 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         simulated.register()
     by_library: dict[str, list[Program]] = {}
     for program in collect(asked.only).programs:
-        if part_of_library(program.library) == "tuned":
+        if asked.only or part_of_library(program.library) == "tuned":
             by_library.setdefault(program.library, []).append(program)
     counts: Counter[tuple[str, str]] = Counter()
     rows = []
     for library, programs in by_library.items():
-        drawn = random.Random(library).sample(programs, min(asked.sample, len(programs)))
+        drawn = random.Random(library + asked.seed).sample(programs, min(asked.sample, len(programs)))
         for program in drawn:
             started = time.perf_counter()
             try:

@@ -29,7 +29,7 @@ from pytest_overfit.twins.side import Side
 # A twin -> the file of this room and the function in it that gives its parts, each a call that makes one comparison.
 HOMES = {
     "accumulation": "parts", "batch": "parts", "bfloat16": "switches", "float16": "switches", "fused": "switches",
-    "attention": "switches", "checkpointing": "switches", "compile": "switches", "device": "places",
+    "attention": "switches", "checkpointing": "checkpointing", "compile": "switches", "device": "places",
     "workers": "workers", "export": "places", "ranks": "processes", PORT: "port",
 }  # fmt: skip
 GRACE = 10.0  # seconds beyond the limit of a run

@@ -83,6 +83,7 @@ class Exchange:
         update: makes another update; None: the run's own.
         task: makes another task; None: the run's own.
         redraws: random numbers come out otherwise: a run that draws any is compared in evaluation mode.
+        cut: the batch comes in parts; ``passes``: forward passes of a step, over as many fewer of which it is compared.
         twice: a forward pass may be made again: running statistics of batch norms move further, and are not compared.
         finish: called after every step with its number, from 1.
         loss: what the latest step's loss came to, where the step does not say so itself.
@@ -92,6 +93,8 @@ class Exchange:
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
     redraws: bool = False
+    cut: bool = False
+    passes: int = 1
     twice: bool = False
     finish: Callable[[int], None] = lambda step: None
     loss: Callable[[], Any] | None = None
@@ -235,12 +238,15 @@ def last_bits(kind: torch.dtype | None, context: RunContext) -> contextlib.Abstr
     return block()
 
 
-def sizes(one: Course, other: Course, floor: float = Tolerance.floor) -> dict[Key, float]:
-    """By how much every quantity of two courses differs, relative, in the order of the steps; 0: not one bit."""
+def sizes(one: Course, other: Course, tolerance: Tolerance) -> dict[Key, float]:
+    """By how much every quantity of two courses differs, relative, in the order of the steps; 0: not one bit.
+
+    Where rounding is allowed, elements whose gradient may be nothing else are not compared at the end.
+    """
     found: dict[Key, float] = {}
     skip = other.first - one.first
     curve, again = one.curve[skip:], other.curve
-    floor *= max((abs(loss) for loss in one.curve[:1] if math.isfinite(loss)), default=0.0)
+    floor = tolerance.floor * max((abs(loss) for loss in one.curve[:1] if math.isfinite(loss)), default=0.0)
     for index in range(min(len(curve), len(again))):
         step = index + other.first
         found["loss", step, ""] = _relative(curve[index], again[index], floor)
@@ -250,8 +256,13 @@ def sizes(one: Course, other: Course, floor: float = Tolerance.floor) -> dict[Ke
             for name in dict.fromkeys([*here, *there]):
                 found["gradient", step, name] = _gap(here.get(name), there.get(name), 1e-3 * whole)
     last = other.first + min(len(curve), len(again)) - 1
+    first = one.gradients[0] if one.gradients and tolerance.end else {}
     for name, tensor in one.end.items():
-        found["end", last, name] = _gap(tensor, other.end.get(name), 0.0, along=one.moved.get(name))
+        also, slope = other.end.get(name), first.get(name)
+        if slope is not None and also is not None and slope.shape == tensor.shape == also.shape:
+            strong = slope.abs() >= WEAK * _norm(slope) / max(1, slope.numel()) ** 0.5
+            tensor, also = tensor[strong], also[strong]
+        found["end", last, name] = _gap(tensor, also, 0.0, along=one.moved.get(name))
     return found
 
 

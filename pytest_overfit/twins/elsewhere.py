@@ -80,7 +80,7 @@ class Elsewhere:
             raise Unanswerable(f"the other process died, or did not come back within {seconds:g} s")
         done, value = pickle.loads(data)
         if not done:
-            raise Unanswerable(f"the other process raised {value}")
+            raise Unanswerable(value)
         return value
 
     def do(self, job: Mapping[str, Any]) -> Any:
@@ -119,8 +119,10 @@ def _serve(work: Callable[[Mapping[str, Any]], Any], jobs: int, answers: int) ->
             told = (False, "")
             try:
                 told = (True, work(pickle.loads(data)))
+            except Unanswerable as error:
+                told = (False, str(error))
             except BaseException as error:
-                told = (False, spoken(error))
+                told = (False, f"the other process raised {spoken(error)}")
                 raise
             finally:
                 _write(answers, pickle.dumps(told))

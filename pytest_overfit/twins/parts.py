@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,8 @@ from pytest_overfit.twins.side import Outputs, Side, gap_of, modules_heard, stil
 IGNORED = -100  # the label that torch's losses leave out
 MOST_ALONE, MOST_PARTS = 8, 16  # samples that are asked alone, micro-batches of one step
 FITS = 1e-5  # relative: the parts of a loss add up to it
+FAR = 0.01  # of a loss: how far the gradients of the whole and of its parts would move it apart
+APART = "the losses of parts do not add up to that of the batch, which compares its samples: pass accumulate"
 
 
 def accumulation(side: Side) -> Iterator[Callable[[], TwinResult]]:
@@ -43,10 +45,11 @@ def _accumulated(side: Side, parts: list[Any]) -> TwinResult:
     name, own = f"accumulation ({len(parts)} parts)", side.subject.twins.accumulate
     still = any(_mixes(module) for module in side.context.task.model.modules())
     if own is not None:
-        exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True)
+        exchange = Exchange(update=lambda context, watch: _through(own, context, watch, parts), redraws=True, cut=True)
         return side.against(name, exchange, f"{len(parts)} micro-batches through accumulate", still=still)
-    added = _Added(parts)
-    result = side.against(name, Exchange(applied=added.applied, redraws=True, loss=lambda: added.loss), "", still=still)
+    added = _Added(side.context.task.batch, parts, side.tolerance.gradient or 0.0)
+    exchange = Exchange(applied=added.applied, redraws=True, cut=True, passes=2, loss=lambda: added.loss)
+    result = side.against(name, exchange, "", still=still)
     how = "both in evaluation mode, " if still or side.reference.drawn else ""
     return replace(result, exchanged=f"{len(parts)} micro-batches, {how}{added.how}")
 
@@ -65,8 +68,8 @@ def _through(own: Any, context: RunContext, watch: GradientWatch, parts: Sequenc
 class _Added:
     """In place of every backward pass those of the parts, weighted as they make up the loss of the whole."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
-        self.parts, self.how = parts, ""
+    def __init__(self, batch: Any, parts: Sequence[Any], apart: float) -> None:
+        self.batch, self.parts, self.apart, self.how = batch, parts, apart, ""
         self.weights: Sequence[float] = ()
         self.loss = 0.0
 
@@ -82,25 +85,71 @@ class _Added:
             held = [p for p in model.parameters() if p.grad is not None]
             if any(bool(p.grad.any()) for p in held if p.grad is not None):
                 raise Unanswerable("the step goes backward more than once before its optimizer steps")
-            total: dict[int, Tensor] = {}
-            roots = [float(self._root(context, part).detach()) for part in self.parts] if not self.weights else []
-            if roots:
-                self.weights, self.how = weights_of(self.parts, roots, float(whole.detach()))
-            self.loss = 0.0
-            for part, weight in zip(self.parts, self.weights, strict=True):
+            of_whole: list[Tensor | None] = []
+            fitting = [(self.weights, self.how)]
+            if not self.weights:
+                roots = [self._loss(context, part) for part in self.parts]
+                fitting = weights_of(self.parts, roots, float(whole.detach()))
+                original(whole)
+                of_whole = [p.grad for p in model.parameters()]
+            totals: list[dict[int, Tensor]] = [{} for _ in fitting]
+            losses = [0.0] * len(self.parts)
+            for index, part in enumerate(self.parts):
                 for p in model.parameters():
                     p.grad = None
-                root = self._root(context, part) * weight
-                self.loss += float(root.detach())
+                root = self._root(context, part)
+                losses[index] = float(root.detach())
                 original(root)
-                for p in model.parameters():
-                    if p.grad is not None:
-                        total[id(p)] = total[id(p)] + p.grad if id(p) in total else p.grad
+                for (weights, _), total in zip(fitting, totals, strict=True):
+                    for p in model.parameters():
+                        if p.grad is not None:
+                            total[id(p)] = total.get(id(p), 0.0) + p.grad * weights[index]
+            if not self.weights:
+                apart = [_apart(model, of_whole, total) for total in totals]
+                nearest = apart.index(min(apart))
+                (self.weights, self.how), totals = fitting[nearest], totals[nearest : nearest + 1]
+                self._add_up(context, of_whole, totals[0], float(whole.detach()))
+            self.loss = math.fsum(w * loss for w, loss in zip(self.weights, losses, strict=True))
             for p in model.parameters():
-                p.grad = total.get(id(p))
+                p.grad = totals[0].get(id(p))
 
         with backward_is(backward) as original:
             yield
+
+    def _add_up(
+        self, context: RunContext, of_whole: Sequence[Tensor | None], total: Mapping[int, Tensor], loss: float
+    ) -> None:
+        """Whether the losses of parts add up elsewhere too: at the start of a training they may by chance.
+
+        Where gradients do not, the weights go along the difference: the losses part there if the gradients are right,
+        and stay together if the backward pass of the batch is another than that of its samples.
+
+        Raises:
+            Unanswerable: they part.
+        """
+        ways, least = [], 1e-3 * math.hypot(*(float(g.norm()) for g in of_whole if g is not None))
+        for p, whole in zip(context.task.model.parameters(), of_whole, strict=True):
+            if whole is not None or id(p) in total:
+                here, there = (torch.zeros_like(p) if g is None else g for g in (whole, total.get(id(p))))
+                if float((here - there).norm()) > self.apart * max(float(here.norm()), least):
+                    ways.append((p, p.detach().clone(), here - there))
+        size = math.hypot(*(float(way.norm()) for _, _, way in ways))
+        try:
+            for far in (FAR, -FAR) if size else ():
+                with torch.no_grad():
+                    for p, value, way in ways:
+                        p.copy_(value + way * (far * abs(loss) / size**2))
+                now = self._loss(context, self.batch)
+                parts = [w * self._loss(context, part) for w, part in zip(self.weights, self.parts, strict=True)]
+                if not abs(math.fsum(parts) - now) <= 10 * FITS * max(abs(now), abs(loss)):
+                    raise Unanswerable(APART)
+        finally:
+            with torch.no_grad():
+                for p, value, _ in ways:
+                    p.copy_(value)
+
+    def _loss(self, context: RunContext, batch: Any) -> float:
+        return float(self._root(context, batch).detach())
 
     def _root(self, context: RunContext, part: Any) -> Tensor:
         """The loss of a part, with its graph."""
@@ -115,12 +164,22 @@ class _Added:
         return root
 
 
-def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> tuple[Sequence[float], str]:
-    """The share of each part in the loss of the whole: by samples, by what is labelled, or each in full.
+def _apart(model: nn.Module, whole: Sequence[Tensor | None], total: Mapping[int, Tensor]) -> float:
+    """The norm of the difference of two gradients."""
+    pairs = [(g, total.get(id(p))) for p, g in zip(model.parameters(), whole, strict=True)]
+    return math.hypot(
+        *(float((one if other is None else other - one).norm()) for one, other in pairs if one is not None)
+    )
+
+
+def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> list[tuple[Sequence[float], str]]:
+    """The shares of the parts in the loss of the whole that fit: by samples, by what is labelled, or each in full.
+
+    At the start of a training several may: there all parts may cost the same.
 
     Example:
         >>> weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 2.5)
-        ([0.25, 0.75], 'weighted by samples')
+        [([0.25, 0.75], 'weighted by samples')]
 
     Raises:
         Unanswerable: it is no sum of theirs.
@@ -130,19 +189,15 @@ def weights_of(parts: Sequence[Any], losses: Sequence[float], whole: float) -> t
     counts = [_counts(part) for part in parts]
     for key in dict.fromkeys(key for found in counts for key in found):
         known.insert(1, (f"weighted by what {key} labels", [found.get(key, 0) for found in counts]))
-    fitting = []
+    fitting: dict[tuple[float, ...], str] = {}
     for how, share in known:
         total = 1 if how == "added up" else sum(share)
         weights = [each / total for each in share] if total else [0.0] * len(share)
-        gap = abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole)
-        if gap <= FITS * max(abs(whole), 1e-12):
-            fitting.append((gap, weights, how))
-    if fitting:  # at the start all parts may cost nearly the same: the nearest
-        _, found, how = min(fitting, key=lambda each: each[0])
-        return found, how
-    raise Unanswerable(
-        "the losses of parts do not add up to that of the batch, which compares its samples: pass accumulate"
-    )
+        if abs(sum(w * loss for w, loss in zip(weights, losses, strict=True)) - whole) <= FITS * max(abs(whole), 1e-12):
+            fitting.setdefault(tuple(weights), how)
+    if fitting:
+        return [(list(weights), how) for weights, how in fitting.items()]
+    raise Unanswerable(APART)
 
 
 def _counts(part: Any) -> dict[str, int]:
@@ -175,30 +230,44 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
     length = samples_in(whole)
     alone = parts_of(whole, length)[:MOST_ALONE]
     mode = UNCHANGED if training else stilled(UNCHANGED)
-    heard, _ = _heard(context, mode, whole)
-    noise, _ = _heard(context, replace(mode, applied=_both(mode, partial(last_bits, None))), whole)
+    bits = replace(mode, applied=_both(mode, partial(last_bits, None)))
+    (heard, refused), (noise, also) = _heard(context, mode, whole), _heard(context, bits, whole)
+    if refused or also:
+        raise Unanswerable(f"the batch is refused in this mode: {refused or also}")
     told = TwinResult(name, "agreed", f"{len(alone)} of {length} samples alone", allowed=10 * side.tolerance.loss)
     compared, worst = False, 0.0
     for index, sample in enumerate(alone):
         what = f"sample {index} of {length}, alone,"
         apart, refused = _heard(context, mode, sample)
         if refused and (lacking := [module for module in heard if module not in apart]):
-            if length < 3 or _heard(context, mode, cut_of(whole, 0, 2))[1]:
+            if _heard(context, mode, rows_of(whole, [index, index]))[1]:  # not because it is alone
                 raise Unanswerable(f"parts of the batch are refused: {refused}")
             how = f"{told.exchanged}: {lacking[0]} refuses it: {refused}"
             return replace(told, outcome="disagreed", exchanged=how, what=what, outputs=lacking[0], size=math.inf)
         for module, outputs in heard.items():
-            for one, bits, other in zip(outputs, noise.get(module, ()), apart.get(module, ()), strict=False):
+            for one, near, other in zip(outputs, noise.get(module, ()), apart.get(module, ()), strict=False):
                 if not one.dim() or one.shape[0] != length or other.shape != (1, *one.shape[1:]):
                     continue
                 size = gap_of(one[index : index + 1], other)
-                allowed = max(told.allowed, NOISE * gap_of(one[index : index + 1], bits[index : index + 1]))
+                allowed = max(told.allowed, NOISE * gap_of(one[index : index + 1], near[index : index + 1]))
                 compared, worst = True, max(worst, size)
                 if not size <= allowed:
+                    if not _turns(context, mode, whole, module, heard, allowed):
+                        raise Unanswerable(f"the order along the leading axis counts for {module}: it has no samples")
                     return replace(told, outcome="disagreed", what=what, outputs=module, size=size, allowed=allowed)
     if not compared:
         raise Unanswerable("no module gives one output per sample of the batch")
     return replace(told, size=worst)
+
+
+def _turns(context: RunContext, mode: Exchange, whole: Any, module: str, heard: Outputs, allowed: float) -> bool:
+    """Whether a module gives the same in another order for a batch in another order, as it does for samples, and not
+    for points of time. The first and the last stay where they are: a batch may be broken so that all look at them.
+    """
+    order = [0, *range(samples_in(whole) - 2, 0, -1), samples_in(whole) - 1]
+    turned, refused = _heard(context, mode, rows_of(whole, order))
+    pairs = zip(heard[module], turned.get(module, ()), strict=False)
+    return not refused and all(gap_of(a[order], b) <= allowed for a, b in pairs if a.shape == b.shape and a.dim())
 
 
 def _both(mode: Exchange, more: Any) -> Any:
@@ -252,17 +321,17 @@ def parts_of(batch: Any, count: int) -> list[Any]:
     """A batch cut into so many parts along its axis of samples; what has no such axis is in every part."""
     length = samples_in(batch)
     bounds = [round(index * length / count) for index in range(count + 1)]
-    return [cut_of(batch, start, stop) for start, stop in itertools.pairwise(bounds)]
+    return [rows_of(batch, range(start, stop)) for start, stop in itertools.pairwise(bounds)]
 
 
-def cut_of(batch: Any, start: int, stop: int) -> Any:
+def rows_of(batch: Any, rows: Sequence[int]) -> Any:
     """Some samples of a batch."""
     length = samples_in(batch)
 
     def part(tensor: Tensor) -> Tensor:
         if not tensor.dim() or tensor.shape[0] != length:
             return tensor
-        taken = tensor.detach()[start:stop].clone()
+        taken = tensor.detach()[list(rows)]
         return taken.requires_grad_() if tensor.requires_grad else taken
 
     return map_tensors(part, batch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +19,7 @@ from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.differentiated import differentiated
 from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.optim import follow_device
 from pytest_overfit.run.twin_record import TwinResult
@@ -56,6 +59,8 @@ def moved(there: torch.device) -> Exchange:
         for optimizer in context.optimizers:  # the old ones come back with the start
             for group in optimizer.param_groups:
                 group["params"] = [new.get(id(p), p) for p in group["params"]]
+            for was in [p for p in optimizer.state if new.get(id(p), p) is not p]:
+                optimizer.state[new[id(was)]] = optimizer.state.pop(was)
             follow_device(optimizer)
         try:
             yield
@@ -79,13 +84,13 @@ def export(side: Side) -> Iterator[Callable[[], TwinResult]]:
 
 def _exported(side: Side, name: str, root: nn.Module) -> TwinResult:
     called, shown = _call_of(side.context, root), f"export ({name})" if name else "export"
-    with evaluating(root), torch.enable_grad(), users_code():
-        plain = [output for _, output in named_outputs(attributes_of(root(*called[0], **called[1])))]
+    with evaluating(root), torch.enable_grad(), users_code(), _quiet():
+        plain, drawn = _outputs(root, called, side.context.seed)
         try:
             program = torch.export.export(root, *called).module()
         except Exception as error:
             raise Refused(error) from error
-        again = [output for _, output in named_outputs(attributes_of(program(*called[0], **called[1])))]
+        again, _ = _outputs(program, called, side.context.seed)
     told = TwinResult(shown, "agreed", "torch.export of the trained model", allowed=10 * side.tolerance.loss)
     if not plain:
         raise Unanswerable("the model gives no tensor")
@@ -94,11 +99,44 @@ def _exported(side: Side, name: str, root: nn.Module) -> TwinResult:
     worst = max(sizes)
     if worst <= told.allowed:
         return replace(told, size=worst)
+    if drawn:
+        raise Unanswerable("random numbers are drawn in evaluation mode, and the exported program draws others")
     return replace(told, outcome="disagreed", what=f"output {sizes.index(worst)} of the exported program", size=worst)
+
+
+def _outputs(module: nn.Module, called: Any, seed: int) -> tuple[list[Tensor], bool]:
+    """What a call gives under a seed, and whether it draws random numbers."""
+    seed_everything(seed)
+    before = torch.get_rng_state()
+    outputs = [output for _, output in named_outputs(attributes_of(module(*called[0], **called[1])))]
+    return outputs, not torch.equal(before, torch.get_rng_state())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch logs and prints of a program that it cannot export stands in the reason that it raises."""
+    below = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(below)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
     return gap_of(one.detach(), other.detach()) if one.shape == other.shape else float("inf")
+
+
+def called_itself(context: RunContext) -> None:
+    """What is put around the forward pass of a model shows only where the run calls that model, not methods of it.
+
+    Raises:
+        Unanswerable: a model that learns is not called.
+    """
+    for _, root in listened_to(context.task.given):
+        if any(p.requires_grad for p in root.parameters()):
+            _call_of(context, root)
 
 
 def _call_of(context: RunContext, root: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:

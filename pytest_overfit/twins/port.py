@@ -150,7 +150,8 @@ def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunCo
     """The run of the original: the same loss, batch, clipping, schedules, and optimizers like those of the port."""
     theirs = dict(original.named_parameters())
     known = {id(p): theirs.get(names[name][0]) for name, p in context.task.model.named_parameters() if name in names}
-    optimizers = [_like(optimizer, known) for optimizer in context.optimizers]
+    turns = {id(p): names[name][1] for name, p in context.task.model.named_parameters() if name in names}
+    optimizers = [_like(optimizer, known, turns) for optimizer in context.optimizers]
     start = Snapshot()
     for thing in (original, *optimizers):
         start.add(thing)
@@ -169,11 +170,18 @@ def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunCo
     )
 
 
-def _like(optimizer: Optimizer, known: Mapping[int, Tensor | None]) -> Optimizer:
-    """An optimizer of the same class and settings, over the parameters of the original."""
+def _like(optimizer: Optimizer, known: Mapping[int, Tensor | None], turns: Mapping[int, Turn]) -> Optimizer:
+    """An optimizer of the same class, settings and state, over the parameters of the original."""
     groups: Sequence[dict[str, Any]] = [
         {**group, "params": [there for p in group["params"] if (there := known.get(id(p))) is not None]}
         for group in optimizer.param_groups
     ]
     with users_code():
-        return type(optimizer)([group for group in groups if group["params"]], lr=groups[0].get("lr"))  # type: ignore[call-arg]
+        made = type(optimizer)([group for group in groups if group["params"]], lr=groups[0].get("lr"))  # type: ignore[call-arg]
+    for p, state in optimizer.state.items():  # of one that has trained before
+        if (there := known.get(id(p))) is not None:
+            made.state[there] = {
+                key: turns[id(p)](value).clone() if isinstance(value, Tensor) and value.shape == p.shape else value
+                for key, value in copy.deepcopy(state).items()
+            }
+    return made

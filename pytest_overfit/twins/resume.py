@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -185,6 +186,8 @@ def _digest(value: Any) -> str:
     hashed = hashlib.sha256()
 
     def take(each: Any) -> None:
+        if isinstance(each, Tensor) and not each.dim() and each.dtype in (torch.float32, torch.float64, torch.int64):
+            each = each.item()
         if isinstance(each, Tensor):
             numbers = numbers_of(each)
             held = b"" if numbers is None else numbers.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -198,8 +201,8 @@ def _digest(value: Any) -> str:
         elif isinstance(each, (list, tuple)):
             for held in each:
                 take(held)
-        elif isinstance(each, (int, float, str, bool, type(None), np.generic)):
-            hashed.update(repr(each).encode())
+        elif isinstance(each, (int, float, str, bool, type(None), np.generic)):  # a count may come back as a tensor
+            hashed.update(repr(float(each) if isinstance(each, (int, float)) else each).encode())
 
     take(value)
     return hashed.hexdigest()
@@ -238,13 +241,16 @@ def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) ->
     exchanged = f"saved after step {done}, loaded by {how} in a process that stands where training began"
     exact = EXACT if torch.get_num_threads() == 1 else side.tolerance
 
+    @functools.cache
     def again() -> Course:
         repeated: Course = there[1].do({**job, "done": 0})["course"]
         return repeated
 
-    result = side.compared("resume", side.reference, course, exchanged, exact, again=again)
     loaded: State = told["state"]
     lost = [name for name, digest in side.at_save.items() if loaded.get(name) != digest]
+    result = side.compared("resume", side.reference, course, exchanged, exact, again=again)
+    if result.outcome == "disagreed" and not lost:  # numbers that come back as another type of theirs are rounded so
+        result = side.compared("resume", side.reference, course, exchanged, again=again)
     beside = [name for name in lost if name in loaded and _counts(name, own=own)]
     if result.outcome == "agreed" and beside:
         return replace(result, outcome="disagreed", what=beside[0], step=done, missing=tuple(_grouped(beside)))

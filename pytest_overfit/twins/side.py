@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.errors.asking import Questions, Unanswerable
+from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.gradient_watch import named_outputs
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.subject import Subject
 from pytest_overfit.run.twin_record import TwinResult
@@ -75,15 +76,17 @@ class Side:
         """
         reference, steps = self.reference, min(self.steps, len(self.reference.losses))
         still = still or (exchange.redraws and reference.drawn)
+        if (passes := exchange.passes + still) > 1:
+            steps = max(2, steps // passes)
+            reference = replace(reference, end={})  # which is further on
         if still:
-            steps = max(2, steps // 2)
             reference, exchange = replay(self.context, steps, stilled(UNCHANGED)), stilled(exchange)
             exchanged = f"{exchanged}; both in evaluation mode: training draws random numbers"
             if reference.drawn:
                 raise Unanswerable("random numbers are drawn in evaluation mode too, and a twin draws others")
         twin = self.last = replay(self.context, steps, exchange)
         but = statistics_of(self.context.task.model) if exchange.twice else set()
-        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but)
+        result = self.compared(name, reference, twin, exchanged, tolerance, still=still, but=but, cut=exchange.cut)
         return result if result.outcome == "agreed" else self._placed(result, exchange, still)
 
     def compared(
@@ -96,23 +99,29 @@ class Side:
         *,
         still: bool = False,
         but: Set[str] = frozenset(),
+        cut: bool = False,
         again: Callable[[], Course] | None = None,
     ) -> TwinResult:
         """What two courses say of a twin. One that differs is held against a run that nothing was exchanged in.
 
         Args:
-            but: tensors that are not compared at the end.
+            but: tensors that are not compared at the end; ``cut``: nor is what shrank with the batch.
             again: makes the run once more, as it was; None: here, with the last bit of every parameter off.
 
         Raises:
             Unanswerable: the run differs from itself as much as from its twin, and by more than is allowed.
         """
         tolerance, but = tolerance or self.tolerance, weak(reference) | but
-        found = sizes(reference, twin, tolerance.floor)
+        if cut:
+            but |= {
+                name for name, t in twin.end.items() if name in reference.end and t.shape != reference.end[name].shape
+            }
+        found = sizes(reference, twin, tolerance)
         if (over := beyond(found, tolerance, {}, but)) is not None:
-            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance.floor)
+            noise = self._noise(still, tolerance) if again is None else sizes(reference, again(), tolerance)
             over = beyond(found, tolerance, noise, but)
-            if over is None and (own := beyond(noise, tolerance, {}, but)) is not None:
+            said = replace(tolerance, end=tolerance.end and None)  # rounding grows: what it reaches is not judged
+            if over is None and (own := beyond(noise, said, {}, but)) is not None:
                 (kind, step, _), allowed = own
                 what = f"its {kind} of step {step} differs by {noise[own[0]]:.2g} of its size, allowed {allowed:.2g}"
                 how = "repeated as it is" if again is not None else "with the last bit of every parameter changed"
@@ -140,12 +149,12 @@ class Side:
             steps = max(2, steps // 2) if still else steps
             base = replay(self.context, steps, stilled(UNCHANGED)) if still else self.reference
             again = replay(self.context, steps, stilled(exchange) if still else exchange)
-            self.noise_of[key] = sizes(base, again, tolerance.floor)
+            self.noise_of[key] = sizes(base, again, tolerance)
         return self.noise_of[key]
 
     def _first_gradient(self, reference: Course, twin: Course, tolerance: Tolerance) -> str:
         """The module of the first gradient that differs, in the order of the backward pass."""
-        found = sizes(replace(reference, end={}), twin)
+        found = sizes(replace(reference, end={}), twin, tolerance)
         wrong = [
             (step, name)
             for (kind, step, name), size in found.items()
@@ -207,8 +216,7 @@ def modules_heard(
             if wanted():
                 for into, said in ((kept, output), (fed, args)):
                     if into is not None:
-                        told = [t.detach().to("cpu", copy=True) for _, t in named_outputs(attributes_of(said))]
-                        into.setdefault(name, []).extend(told[:1])
+                        into.setdefault(name, []).extend(_first_on_host(said))
 
         return hear
 
@@ -216,6 +224,14 @@ def modules_heard(
         for name, module in model.named_modules():
             stack.callback(module.register_forward_hook(listener(name or type(module).__name__)).remove)
         yield kept
+
+
+def _first_on_host(said: Any) -> list[Tensor]:
+    """The first tensor of numbers that a module gave, wherever it was."""
+    for _, t in named_tensors(attributes_of(said)):
+        if t.is_floating_point() and t.layout is torch.strided and not t.is_nested and not t.is_meta:
+            return [host] if is_dense(host := t.detach().to("cpu", copy=True)) else []
+    return []
 
 
 def _differ(here: list[Tensor], there: list[Tensor] | None, tolerance: Tolerance) -> bool:

@@ -1,4 +1,4 @@
-"""What is switched in place: mixed precision, kernels, checkpointing, compilation, fused optimizers."""
+"""What is switched in place: mixed precision, kernels, compilation, fused optimizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import checkpoint
 
 from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.call_task import listened_to
@@ -25,6 +24,7 @@ from pytest_overfit.run.task import Precision
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import Around, Row, Update
 from pytest_overfit.twins.course import WEAK, Exchange, Tolerance
+from pytest_overfit.twins.places import called_itself
 from pytest_overfit.twins.side import Side
 from pytest_overfit.untrusted.objects import attributes
 
@@ -195,83 +195,6 @@ def _sdpa_calls(side: Side) -> int:
     return counting.calls
 
 
-def checkpointing(side: Side) -> Parts:
-    """Gradient checkpointing by the model's own switch, else around every block."""
-    yield lambda: side.against("checkpointing", *_checkpointed(side))
-
-
-def _checkpointed(side: Side) -> tuple[Exchange, str]:
-    model = side.context.task.model
-    modules: list[Any] = [m for _, root in listened_to(side.context.task.given) for m in root.modules()]
-    for on, off, keywords in (
-        ("gradient_checkpointing_enable", "gradient_checkpointing_disable", _hf_keywords()),
-        ("enable_gradient_checkpointing", "disable_gradient_checkpointing", {}),
-    ):
-        found = next((m for m in modules if callable(getattr(m, on, None)) and hasattr(m, off)), None)
-        if found is not None and getattr(found, "supports_gradient_checkpointing", True) is not False:
-            switch = partial(_switched, partial(getattr(found, on), **keywords), getattr(found, off))
-            if getattr(found, "_supports_gradient_checkpointing", True):
-                return Exchange(applied=switch, twice=True), f"{type(found).__name__}.{on}()"
-    found = next((m for m in modules if callable(getattr(m, "set_grad_checkpointing", None))), None)
-    if found is not None:
-        setter = found.set_grad_checkpointing
-        switch = partial(_switched, partial(setter, True), partial(setter, False))
-        return Exchange(applied=switch, twice=True), f"{type(found).__name__}.set_grad_checkpointing()"
-    blocks = [(name, block) for name, block in blocks_in(model) if any(True for _ in block.parameters())]
-    if not blocks:
-        raise Unanswerable("the model has no switch for it and no blocks (elements of a ModuleList or Sequential)")
-    around = Exchange(applied=partial(_around, [block for _, block in blocks]), twice=True)
-    return around, f"around {len(blocks)} blocks: {blocks[0][0]}, ..."
-
-
-def _hf_keywords() -> dict[str, Any]:
-    return {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-
-
-@contextlib.contextmanager
-def _switched(on: Callable[[], Any], off: Callable[[], Any], context: RunContext) -> Iterator[None]:
-    with users_code():
-        on()
-    try:
-        yield
-    finally:
-        off()
-
-
-def blocks_in(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost blocks of a model: the elements of its lists and sequences."""
-    inside: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and not any(name.startswith(each) for each in inside):
-            inside.append(f"{name}." if name else "")
-            yield from ((f"{name}.{key}".lstrip("."), block) for key, block in module.named_children())
-            if not name:
-                return
-
-
-@contextlib.contextmanager
-def _around(blocks: Sequence[nn.Module], context: RunContext) -> Iterator[None]:
-    """Every block's forward pass is not kept but made again in the backward one."""
-
-    def wrapped(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def again(*args: Any, **kwargs: Any) -> Any:
-            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-        return again
-
-    before = [vars(block).get("forward") for block in blocks]
-    for block in blocks:
-        vars(block)["forward"] = wrapped(block.forward)
-    try:
-        yield
-    finally:
-        for block, forward in zip(blocks, before, strict=True):
-            if forward is None:
-                del vars(block)["forward"]
-            else:
-                vars(block)["forward"] = forward
-
-
 def compile(side: Side) -> Parts:
     """``torch.compile`` against eager; a run that is compiled already, eager against that."""
     yield lambda: _compiled(side)
@@ -290,6 +213,8 @@ def _compiled(side: Side) -> TwinResult:
             get_cpp_compiler()
         except InvalidCxxCompiler:
             raise Unanswerable("there is no C++ compiler here") from None
+
+    called_itself(side.context)
 
     @contextlib.contextmanager
     def applied(context: RunContext) -> Iterator[None]:

@@ -30,6 +30,7 @@ def test_an_optimizer_that_was_built_is_refused() -> None:
 def test_the_blocks_of_a_model() -> None:
     """The elements of its lists, or what the setting names; inner modules before outer ones."""
     net = Net()
+    net.places = nn.ModuleList([None])  # type: ignore[list-item]  # one that is left empty
     assert list(blocks_of(net, ())) == [net.blocks[1], net.blocks[0]]
     assert list(blocks_of(net, Distributed(modules=("head",)).modules)) == [net.head]
 

@@ -240,4 +240,140 @@ def test_parts_and_weights() -> None:
     parts = parts_of({"x": torch.arange(5), "scale": torch.tensor(2.0)}, 2)
     assert [part["x"].tolist() for part in parts] == [[0, 1], [2, 3, 4]]
     assert all(float(part["scale"]) == 2 for part in parts)
-    assert weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 6.0) == ([1.0, 1.0], "added up")
+    assert weights_of([torch.zeros(1), torch.zeros(3)], [4.0, 2.0], 6.0) == [([1.0, 1.0], "added up")]
+
+
+class Halved(torch.autograd.Function):
+    """A backward pass that divides by the number of samples where the forward pass does not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * 5 / len(gradients[0])
+
+
+class Wrong(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = Halved.apply(x)  # type: ignore[no-untyped-call]
+        return made
+
+
+def spread(model: nn.Module, batch: Batch) -> Tensor:
+    """Asks the samples to differ by one: at the start, where they are nearly alike, it is one whatever the parts."""
+    made = model(batch[0])
+    return F.relu(1 - 1e-7 * made.detach().abs().sum() - made.var(0, correction=0).sum() / 1e4).mean()
+
+
+def test_a_loss_whose_parts_add_up_by_chance_is_not_asked() -> None:
+    """Along the difference of the gradients it parts; where it does not, a backward pass is wrong."""
+    model, batch = dense(nn.Tanh())
+    found = twins(model, batch, spread, twin="accumulation")
+    assert {each.outcome for each in found} == {"not asked"}, [each.text() for each in found]
+    assert all("add up" in each.why for each in found)
+    model, batch = dense(Wrong())
+    found = twins(model, batch, F.mse_loss, twin="accumulation")
+    assert {each.outcome for each in found} == {"disagreed"}, [each.text() for each in found]
+    assert {(each.step, each.gradients) for each in found} == {(1, "0")}, [each.text() for each in found]
+
+
+class Remembering(nn.Module):
+    """Keeps what it saw last, a row for each sample, as a spiking layer its potential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Tensor
+        self.register_buffer("last", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x.detach().clone()
+        return torch.tanh(x)
+
+
+@pytest.mark.parametrize("twin", ["accumulation", "ranks"])
+def test_a_state_of_each_sample_shrinks_with_the_batch(twin: str) -> None:
+    """It is none that training goes on from."""
+    model, (x, y) = dense(Remembering())
+    found = twins(model, (x[:4], y[:4]), F.mse_loss, twin=twin)
+    assert {each.outcome for each in found} == {"agreed"}, [each.text() for each in found]
+
+
+class Scores(nn.Module):
+    """Takes as many targets as there are predictions, as a CRF does."""
+
+    def forward(self, made: Tensor, target: Tensor) -> Tensor:
+        assert made.shape == target.shape, f"{tuple(made.shape)} and {tuple(target.shape)}"
+        return (made - target).square().mean(-1)
+
+
+class Ragged(nn.Module):
+    """Pads a batch to its longest sample, as packed sequences do: whoever cuts the batch leaves another length."""
+
+    def __init__(self, squeezes: bool) -> None:
+        super().__init__()
+        self.linear, self.scores, self.squeezes = nn.Linear(3, 1), Scores(), squeezes
+
+    def forward(self, x: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
+        made: Tensor = self.linear(x)[:, : int(lengths.max()), 0]
+        scores: Tensor = self.scores(made.squeeze() if self.squeezes else made, target)
+        return scores
+
+
+@pytest.mark.parametrize("squeezes", [False, True])
+def test_a_sample_that_is_refused_twice_is_not_refused_for_being_alone(squeezes: bool) -> None:
+    """One that is taken twice and refused once is: its axis is squeezed away."""
+    lengths = torch.tensor([4, 4, 4] if squeezes else [4, 2, 3])
+    data = torch.randn(3, 4, 3), lengths, torch.randn(3, 4)
+    found = twins(Ragged(squeezes), data, lambda model, batch: model(*batch).mean(), twin="batch")
+    assert {each.outcome for each in found} == {"disagreed" if squeezes else "not asked"}, [t.text() for t in found]
+    assert all(each.outputs == "scores" for each in found if squeezes)
+
+
+class Silent(nn.Module):
+    """Gives nothing at the start, whatever it is fed: every part of a batch costs the same then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(3, 2), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gate * self.linear(x)
+        return out
+
+
+def test_parts_that_cost_the_same_are_weighted_as_their_gradients_say() -> None:
+    """By samples, though labels of zeros and ones could be a mask."""
+    data = torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0])
+    found = twins(Silent(), data, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), twin="accumulation")
+    assert [each.outcome for each in found] == ["agreed", "agreed"], [each.text() for each in found]
+    assert all("weighted by samples" in each.exchanged for each in found)
+
+
+class Times(nn.Module):
+    """Goes on from point to point of its batch, as a solver does: its leading axis is time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([[0.3]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumsum(x * self.rate, 0)
+
+
+class First(nn.Module):
+    """Looks at the first sample for all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x) * (1 + x[:1])
+
+
+def test_an_axis_whose_order_counts_has_no_samples() -> None:
+    """Points of time are not asked alone; samples that all look at the first one are found."""
+    data = torch.rand(6, 1), torch.rand(6, 1)
+    found = twins(Times(), data, F.mse_loss, twin="batch")
+    assert all("the order along" in each.why for each in found), [each.text() for each in found]
+    model, batch = dense(First())
+    found = twins(model, batch, F.mse_loss, twin="batch")
+    assert {(each.outcome, each.outputs) for each in found} == {("disagreed", "1")}, [each.text() for each in found]

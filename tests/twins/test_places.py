@@ -46,7 +46,7 @@ from pytest_overfit import run_overfit
 from tests.support import simulated
 
 simulated.register()
-for broken in ({}, {"aten::tanh": lambda t: t * 1.1}, {"aten::tanh_backward": lambda t: t * 0},
+for broken in ({}, {"aten::tanh": lambda t: t + 0.1 * t**2}, {"aten::tanh_backward": lambda t: t * 0},
                {"aten::native_layer_norm_backward": lambda ts: (ts[0] * 1.5, *ts[1:])}):
     simulated.breaks.clear()
     simulated.breaks.update(broken)
@@ -57,14 +57,14 @@ for broken in ({}, {"aten::tanh": lambda t: t * 1.1}, {"aten::tanh_backward": la
     run = run_overfit(model, batch, F.mse_loss, twins="device", max_steps=8, diagnose=False)
     (twin,) = run.record.twins
     assert all(a is b for a, b in zip(before, model.parameters())) and before[0].device.type == "cpu"
-    print(twin.outcome, twin.step)
+    print(twin.outcome, twin.step, twin.outputs or "-", twin.gradients or "-")
 """
 
 
 def test_the_accelerator_against_the_cpu() -> None:
-    """A simulated one; what its kernels break is found, and the very parameters come back."""
+    """A simulated one; what its kernels break is found and placed, and the very parameters come back."""
     done = python(Path(__file__).resolve().parents[2], DEVICE)
-    assert done.splitlines() == ["agreed None", "disagreed 1", "disagreed 1", "disagreed 1"]
+    assert done.splitlines() == ["agreed None - -", "disagreed 1 1 3", "disagreed 1 - 0", "disagreed 1 - 0"]
 
 
 def test_without_an_accelerator_it_is_not_asked() -> None:
@@ -87,28 +87,36 @@ class Exported(nn.Module):
             x = x + torch.zeros(()).uniform_(0.0, 0.5)
         if self.fault == "count":
             self.scale += 1.0
+        if self.fault == "turn":
+            self.scale = -self.scale
         return x * self.scale
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"), [("", "agreed"), ("compiling", "disagreed"), ("noise", "disagreed"), ("count", "disagreed")]
+    ("fault", "outcome"),
+    [
+        *(("", "agreed"), ("noise", "agreed")),
+        *(("compiling", "disagreed"), ("count", "disagreed"), ("turn", "disagreed")),
+    ],
 )
 def test_the_exported_program_is_the_model(fault: str, outcome: str) -> None:
-    """A branch of its own, noise in evaluation, a number that is baked in."""
+    """Noise in evaluation mode is the same noise; a branch of its own and a number that is baked in are found."""
     (found,) = twins(nn.Sequential(net(), Exported(fault)), batch(), twins="export")
     assert found.outcome == outcome, found.text()
 
 
-def test_what_cannot_be_exported_is_not_asked() -> None:
-    """With what torch says."""
+def test_what_cannot_be_exported_is_not_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    """With what torch says, there and nowhere else."""
 
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x * 2 if bool(x.sum() > 0) else x
 
+    capfd.readouterr()
     (found,) = twins(net(Branching()), batch(), twins="export")
     assert found.outcome == "not asked"
-    assert found.why
+    assert "data-dependent" in found.why
+    assert capfd.readouterr() == ("", "")
 
 
 class Rows(Dataset[Batch]):
@@ -195,8 +203,8 @@ class Step:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.fault == "summed" and dist.is_initialized():
             for p in self.model.parameters():
-                assert p.grad is not None
-                dist.all_reduce(p.grad)
+                if p.grad is not None:
+                    dist.all_reduce(p.grad)
         if self.fault == "scaled" and dist.is_initialized():
             for group in self.optimizer.param_groups:
                 group["lr"] = 0.1 * dist.get_world_size()
@@ -208,9 +216,76 @@ class Step:
 def test_two_ranks_of_a_step_of_ones_own(fault: str) -> None:
     """Other numbers per rank, gradients that are added twice, a rate that grows with the ranks."""
     made = Step(fault)
-    found = twins(made.model, batch(), None, step=made.step, twins="ranks")
-    assert found[0].name == "ranks (ddp)"
-    assert found[0].outcome == ("disagreed" if fault else "agreed"), found[0].text()
+    first, second = twins(made.model, batch(), None, step=made.step, twins="ranks")
+    assert first.name == "ranks (ddp)"
+    assert first.outcome == ("disagreed" if fault else "agreed"), first.text()
+    line = "optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"  # its optimizer has the model's own
+    assert second.why.endswith(f"write def step(model, batch, optimizer), and {line}"), second.text()
+
+
+def test_what_ranks_cannot_share_says_what_to_write() -> None:
+    """An optimizer that was built is none of a sharded model; a step that holds its model trains no wrapped one."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    _, sharded = twins(model, batch(), optimizer=optimizer, twins="ranks")
+    assert sharded.why.endswith("optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"), sharded.text()
+
+    def step(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    found = twins(model, batch(), None, step=step, twins="ranks")
+    assert all("what it holds itself" in each.why for each in found), [each.text() for each in found]
+
+
+class Held(nn.Module):
+    """Keeps its weight in a list as well: FSDP2 shards the parameter, and the list goes on with the old one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.held = [self.linear.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x) + F.linear(x, self.held[0])
+        return out
+
+
+class Ranked(nn.Module):
+    """Does on each rank something else."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.linear, self.fault = nn.Linear(4, 1), fault
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        if dist.is_initialized() and self.fault == "rank":
+            return out * (1 + dist.get_rank())
+        return out / 2 if dist.is_initialized() and self.fault == "size" else out
+
+
+@pytest.mark.parametrize(
+    ("model", "outcomes"),
+    [
+        (Held(), ["agreed", "disagreed"]),
+        (Ranked("rank"), ["disagreed", "disagreed"]),
+        (Ranked("size"), ["disagreed", "disagreed"]),
+        (Ranked(""), ["agreed", "agreed"]),
+    ],
+)
+def test_two_ranks_of_a_model_that_is_another_there(model: nn.Module, outcomes: Sequence[str]) -> None:
+    """A parameter that is held twice, an output that depends on the rank or on the number of ranks."""
+    found = twins(model, batch(), twins="ranks", optimizer=sgd)
+    assert [each.outcome for each in found] == outcomes, [each.text() for each in found]
+    assert all(each.step in (1, 2) and each.gradients for each in found if each.outcome == "disagreed")
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
 
 
 def test_two_ranks_share_a_batch() -> None:
@@ -347,3 +422,21 @@ def test_torch_compile_agrees_with_eager() -> None:
     """With the C++ compiler that there is; without one it is not asked."""
     (found,) = twins(nn.Linear(4, 1), batch(), twins={"names": ["compile"], "steps": 2})
     assert found.outcome == "agreed" or found.why == "there is no C++ compiler here", found.text()
+
+
+class Autoencoder(nn.Module):
+    """Is trained through a method of its own: nobody calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(self.inner(x), y)
+
+
+@pytest.mark.parametrize("twin", ["ranks", "export", "compile"])
+def test_what_nobody_calls_cannot_be_wrapped(twin: str) -> None:
+    """DDP, FSDP2, an exported program and a compiled one stand around a forward pass."""
+    (found,) = twins(Autoencoder(), batch(), lambda model, batch: model.distance(*batch), twins=twin)
+    assert found.why == "Autoencoder is not called itself", found.text()

@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from pytest_overfit import run_overfit
 from pytest_overfit.run.twin_record import TwinResult
 
+SEEN = {"batches": 0}
+
 
 class Hidden(nn.Module):
-    """A layer that remembers what no state dict has."""
+    """A layer that remembers what no state dict has: in itself, and in a global of its module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +32,8 @@ class Hidden(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.seen = self.seen + 1
-        made: Tensor = self.linear(x) * (1 + 0.1 * self.seen)
+            SEEN["batches"] += 1
+        made: Tensor = self.linear(x) * (1 + 0.1 * self.seen + 0.01 * SEEN["batches"])
         return made
 
 
@@ -40,6 +43,7 @@ class Program:
     def __init__(self, lost: str = "") -> None:
         torch.manual_seed(0)
         self.lost = lost
+        SEEN["batches"] = 0
         self.model = nn.Sequential(Hidden(), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
         groups: Any = [{"params": self.model[0].parameters()}, {"params": self.model[3].parameters(), "lr": 0.02}]
         self.optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
@@ -84,6 +88,7 @@ class Program:
             "scheduler": of(self.scheduler),
             "scaler": of(self.scaler),
             "average": of(self.average),
+            "global": (lambda: dict(SEEN), SEEN.update),
             "hidden": (lambda: hidden.seen.clone(), lambda value: setattr(hidden, "seen", value)),
             "python": (random.getstate, random.setstate),
             "numpy": (np.random.get_state, np.random.set_state),
@@ -117,6 +122,12 @@ class Program:
             if name in saved:
                 state = saved[name]
                 write(state) if name != "model" else self.model.load_state_dict(state, strict=False)
+        if self.lost == "one step more":  # as a loop that counts from the step that was saved
+            self.steps += 1
+        if self.lost == "next row":
+            self.cursor += 1
+        if self.lost == "stepped anew":
+            self.scheduler.step()
 
     def twin(self, **more: Any) -> TwinResult:
         """The result of resuming it."""
@@ -154,6 +165,10 @@ def test_a_checkpoint_that_has_everything_gives_the_uninterrupted_curve() -> Non
         ("generator", "generator"),
         ("steps", "the counter steps"),
         ("cursor", "the counter cursor"),
+        ("global", ""),
+        ("one step more", "the counter steps"),
+        ("next row", "the counter cursor"),
+        ("stepped anew", "ExponentialLR"),
     ],
 )
 def test_what_a_checkpoint_forgets_is_found_and_named(lost: str, named: str) -> None:
@@ -229,3 +244,44 @@ def test_an_average_in_a_mapping_is_state() -> None:
     (twin,) = result.record.twins
     assert twin.outcome == "disagreed", twin.text()
     assert any("shadow (dict)" in each for each in twin.missing), twin.missing
+
+
+class Counting(torch.optim.Optimizer):
+    """Counts its steps in a number that comes back as a tensor in single precision."""
+
+    def __init__(self, parameters: Any, forgets: bool) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+        self.forgets = forgets
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = torch.tensor(0.0 if self.forgets else float(state["step"]))
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            state["step"] = state.get("step", 0) + 1
+            p.sub_(p.grad * self.param_groups[0]["lr"] * (1 - 0.9 ** state["step"]))
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_count_that_comes_back_as_a_tensor_rounds(forgets: bool) -> None:
+    """All is there: what is left is rounding, and no fault of the checkpoint's."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    batch = torch.randn(6, 4), torch.randn(6, 1)
+    result = run_overfit(
+        model,
+        batch,
+        F.mse_loss,
+        optimizer=lambda parameters: Counting(parameters, forgets),
+        twins="resume",
+        max_steps=12,
+        diagnose=False,
+    )
+    (twin,) = result.record.twins
+    assert twin.outcome == ("disagreed" if forgets else "agreed"), twin.text()
+    assert forgets or twin.allowed > 0
+    assert not forgets or any("step of Counting" in each for each in twin.missing), twin.missing

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pytest_overfit import run_overfit
 from pytest_overfit.run.twin_record import TwinResult
@@ -231,3 +232,45 @@ def test_checkpointing_that_changes_the_training_is_found(block: nn.Module) -> N
     model, batch = dense(block)
     (found,) = twins(model, batch, F.mse_loss, twin="checkpointing")
     assert (found.outcome, found.step) == ("disagreed", 1), found.text()
+
+
+class Own(nn.Module):
+    """A model with a switch of its own, which is on, off, or wired to nothing."""
+
+    def __init__(self, on: bool = False, wired: bool = True, skips: bool = False) -> None:
+        super().__init__()
+        self.block, self.on, self.wired, self.skips = Block(), on, wired, skips
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.on = enable
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.on and self.wired:
+            made: Tensor = checkpoint(self.block, x, use_reentrant=False)
+            return made
+        return x * 1.1 if self.skips else self.block(x)
+
+
+def test_checkpointing_that_is_on_is_switched_off() -> None:
+    """What a twin exchanges is what the run has; the switch is afterwards where it was."""
+    for own, outcome in ((Own(on=True), "agreed"), (Own(on=True, skips=True), "disagreed"), (Own(), "agreed")):
+        model, batch = dense(own)
+        was = own.on
+        (found,) = twins(model, batch, F.mse_loss, twin="checkpointing")
+        assert (found.outcome, own.on) == (outcome, was), found.text()
+        assert ("without" in found.exchanged) == was
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_switch_that_does_nothing_is_no_agreement(on: bool) -> None:
+    """No module runs again in the backward pass."""
+    model, batch = dense(Own(on, wired=False))
+    (found,) = twins(model, batch, F.mse_loss, twin="checkpointing")
+    assert "changes nothing" in found.why, found.text()
+
+
+def test_blocks_without_modules_inside_are_checkpointed() -> None:
+    """Their own forward pass runs again."""
+    model, batch = dense(nn.Sequential(nn.Linear(16, 16), nn.Tanh()))
+    (found,) = twins(model, batch, F.mse_loss, twin="checkpointing")
+    assert found.outcome == "agreed", found.text()

@@ -115,8 +115,20 @@ def refuse_instances(optimizer: Any) -> None:
             f"an optimizer that was built already ({type(optimizer).__name__})",
             where="optimizer",
             allowed="a factory called with the sharded parameters beside overfit.distributed.strategy: fsdp",
-            hint="optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)",
+            hint=factory_line(optimizer),
         )
+
+
+def factory_line(optimizer: Any) -> str:
+    """The line to write for an optimizer that is to be built of other parameters.
+
+    Example:
+        >>> factory_line(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+        'optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)'
+    """
+    kind, rate = type(optimizer), getattr(optimizer, "defaults", {}).get("lr")
+    home = "torch.optim." if kind.__module__.startswith("torch.optim") else ""
+    return f"optimizer=lambda parameters: {home}{kind.__name__}(parameters{'' if rate is None else f', lr={rate:g}'})"
 
 
 def blocks_of(model: nn.Module, patterns: Sequence[str]) -> Iterator[nn.Module]:
@@ -132,7 +144,7 @@ def blocks_of(model: nn.Module, patterns: Sequence[str]) -> Iterator[nn.Module]:
     if patterns:
         wanted = [m for name, m in named if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
     else:
-        wanted = [block for _, m in named if isinstance(m, nn.ModuleList) for block in m]
+        wanted = [block for _, m in named if isinstance(m, nn.ModuleList) for block in m if block is not None]
     learning = [m for m in wanted if any(True for _ in m.parameters())]
     once = {id(m): m for m in learning if not isinstance(m, (nn.ModuleList, nn.ModuleDict))}
     yield from reversed(once.values())
