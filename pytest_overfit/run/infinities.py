@@ -44,11 +44,17 @@ class Infinities:
             self._meant[name] = None if scores and bool(wild.all()) else wild
         return bool(self._finite(name, flat))
 
-    def state(self, name: str, output: Tensor) -> Tensor:
-        """0 of a sound output, else NaN, on its device."""
-        flat = output.detach()
-        fine = torch.ones((), dtype=torch.bool, device=flat.device) if self.excepts(name) else self._finite(name, flat)
-        return torch.where(fine, 0.0, torch.nan)
+    @torch.no_grad()
+    def states(self, outputs: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
+        """A number of each output on its device that is finite where the output is sound: one operation for most."""
+        plain = [t for name, t in outputs if t.numel() and self._meant.get(name) is None and not self.excepts(name)]
+        sizes = dict(zip(map(id, plain), torch._foreach_norm(plain, torch.inf) if plain else (), strict=True))
+        return [sizes[id(t)] if id(t) in sizes else self._state(name, t) for name, t in outputs]
+
+    def _state(self, name: str, output: Tensor) -> Tensor:
+        if self.excepts(name) or not output.numel():
+            return output.new_zeros(())
+        return torch.where(self._finite(name, output), 0.0, torch.nan)
 
     def _finite(self, name: str, flat: Tensor) -> Tensor:
         meant = self._meant.get(name)

@@ -37,6 +37,8 @@ UPDATES_EARLY = (0, 2, 4, 9, 14, 19)  # steps whose updates are measured, at the
 UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
 
+Norms = npt.NDArray[np.float32]
+
 
 def _as_it_is(value: Any) -> Any:
     return value
@@ -257,17 +259,18 @@ def _drain(
     if not taken:
         return None
     first = len(curves.steps)
-    read, norms = _values(taken), _norms(taken, watch)
+    read, norms = _values(taken), _norms(taken)
+    groups = iter(watch.take(np.stack(observed)) if (observed := [n for n in norms if n is not None]) else ())
     for row, values, norm in zip(taken, read, norms, strict=True):
         if norm is not None:
-            pending.norms = dict(zip(watch.columns, norm.tolist(), strict=True))
+            pending.norms = dict(zip(watch.columns, next(groups).tolist(), strict=True))
         curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
     for step, row in enumerate(taken, first + 1):
         if row.moved is not None:
             _tell(observers, step, watch.update_norms(row.moved))
-    bad = _first_bad(task, watch, taken, read, first, blame)
+    bad = _first_bad(task, watch, list(zip(taken, read, norms, strict=True)), first, blame)
     if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
         bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps), watch.infinite)
     return bad
@@ -285,19 +288,17 @@ def _values(rows: Sequence[Row]) -> list[list[float]]:
     return [next(read) if isinstance(row.values, Tensor) else row.values for row in rows]
 
 
-def _norms(rows: Sequence[Row], watch: GradientWatch) -> list[npt.NDArray[np.float32] | None]:
-    """The norms of the module groups of every row, None where none were taken."""
+def _norms(rows: Sequence[Row]) -> list[Norms | None]:
+    """The gradient norms of every row, read at once; None where none were taken."""
     taken = [row.norms.detach() for row in rows if row.norms is not None]
-    if not taken:
-        return [None] * len(rows)
-    groups = iter(watch.take(torch.stack(taken).cpu().numpy()))
-    return [None if row.norms is None else next(groups) for row in rows]
+    read = iter(torch.stack(taken).cpu().numpy() if taken else ())
+    return [None if row.norms is None else next(read) for row in rows]
 
 
 def _first_bad(
-    task: Task, watch: GradientWatch, taken: Sequence[Row], read: Sequence[Sequence[float]], first: int, blame: bool
+    task: Task, watch: GradientWatch, taken: Sequence[tuple[Row, list[float], Norms | None]], first: int, blame: bool
 ) -> NonFinite | None:
-    for step, (row, values) in enumerate(zip(taken, read, strict=True), first + 1):
+    for step, (row, values, norms) in enumerate(taken, first + 1):
         if row.looked and not row.broken:
             continue
         bad = row.bad
@@ -308,7 +309,7 @@ def _first_bad(
         for name, value in zip(row.terms, values, strict=False):
             if not math.isfinite(value) and not watch.infinities.excepts(name):
                 return NonFinite(step, f"loss term {name}", None)
-        if row.norms is not None and (culprit := watch.first_non_finite(row.norms)) is not None:
+        if norms is not None and (culprit := watch.first_non_finite(norms)) is not None:
             return NonFinite(step, f"gradient of {culprit.split('.')[0]}", culprit.rpartition(".")[0] or culprit)
     return None
 
