@@ -72,7 +72,7 @@ def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = F
 def as_current(device: torch.device) -> AbstractContextManager[Any]:
     """Within the block ``.cuda()``, and whatever else names no number, means this GPU."""
     taken = getattr(backend_of(device), "device", None)
-    return nullcontext() if taken is None else taken(device)  # type: ignore[no-any-return]
+    return nullcontext() if taken is None else taken(device)
 
 
 def accelerators() -> dict[str, int]:

@@ -141,7 +141,7 @@ def _is_strided(tensor: Tensor) -> bool:
 
 
 def _is_narrow(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < LEAST_BITS
+    return 8 * tensor.dtype.itemsize < LEAST_BITS and tensor.is_floating_point()
 
 
 def _plain_numbers(tensor: Tensor) -> Tensor | None:

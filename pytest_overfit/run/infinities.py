@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,8 +34,7 @@ class Infinities:
         A sum is the cheapest look at a tensor on the CPU; only one that overflows needs a second.
         """
         flat = output.detach()
-        total = flat.sum(dtype=torch.float32)
-        if bool(torch.isfinite(total)) or bool(torch.isfinite(flat).all()):
+        if math.isfinite(flat.sum(dtype=torch.float32).item()) or bool(torch.isfinite(flat).all()):
             self._meant.setdefault(name, None)
             return True
         if self.excepts(name):

@@ -91,7 +91,7 @@ class Curves:
 def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observers: Sequence[Observer] = ()) -> Curves:
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
-    pending = _Pending()
+    pending, held = _Pending(), 0
     tell_all(observers)(TRAINING, "", plan.max_seconds)
     on_cpu = task.device.type == "cpu"
     started = time.perf_counter()
@@ -122,9 +122,11 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                     _check_terms(curves.steps[0], plan)
                 if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
                     _validate(task, step + 1, curves, observers, plan)
-                held = plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves)
+                fresh = count_held(curves.steps, plan.limits, len(curves.steps) - first)
+                held = fresh + (held if fresh == len(curves.steps) - first else 0)
+                passed = plan.limits and held >= plan.hold_steps and plan.accept(curves)
                 late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
-                if stop := plan.agree("passed" if held else "max_seconds" if late else None):
+                if stop := plan.agree("passed" if passed else "max_seconds" if late else None):
                     curves.stop = stop
                     break
     except Detached:
@@ -169,14 +171,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit]) -> int:
-    """For how many of the latest steps in a row every limited term has been within its limit."""
+def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit], most: int = 10**9) -> int:
+    """For how many of the latest steps in a row, at most so many, every limited term has been within its limit."""
     if not rows:
         return 0
     named = [(resolve_term(criterion, rows[-1]), limit) for criterion, limit in limits.items()]
     if any(name is None for name, _ in named):
         return 0
-    held = len(rows)
+    held = min(most, len(rows))
     for name, limit in named:
         curve = [row.get(str(name), math.nan) for row in rows] if limit.relative or limit.window > 1 else None
         for back in range(held):
