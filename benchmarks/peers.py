@@ -3,7 +3,8 @@
     python -m pip install --no-deps -r constraints/peers.txt    (optional: a peer that is missing is a row)
     python benchmarks/peers.py [--pairs 7] [--steps 200] [--models mlp transformer cnn] [--clock cpu]
 
-A side is the whole call, as its own documentation shows it, with a limit that cannot be met, so that none stops early.
+A side is the whole call, as its own documentation shows it, with a limit that cannot be met, so that none stops early;
+ours is met by the last step, as a missed one is explained by runs of its own: `overhead.py` has what those cost.
 The sides take turns in rotating and alternating order; a ratio is a side over the bare loop of the same round. An
 untimed round comes first: it warms caches up and counts optimizer steps and forward passes of the whole model.
 On a busy machine ``--clock cpu`` takes the processor time of this process instead of the wall clock.

@@ -132,12 +132,12 @@ def devices() -> Iterator[Line]:
     """Where torch computes."""
     import torch
 
+    from pytest_overfit.run.device import accelerators, describe_device
+
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     yield Line("ok", f"torch is a {build} build; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
-    found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    found += ["mps"] if torch.backends.mps.is_available() else []
-    if xpu := getattr(torch, "xpu", None):
-        found += [f"xpu:{i}" for i in range(xpu.device_count())]
+    counted = [(kind, index) for kind, count in accelerators().items() for index in range(count)]
+    found = [describe_device(torch.device(kind, index)) for kind, index in counted]
     if found:
         yield from (Line("ok", device) for device in found)
     else:

@@ -66,7 +66,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-max-steps": {"type": steps, "metavar": "N", "help": "the most optimizer steps of a run"},
     "--overfit-max-seconds": {"type": seconds, "metavar": "S", "help": "the most seconds of a run"},
     "--overfit-seeds": {"type": seeds, "metavar": "0,1,2", "help": "one run for each of these seeds"},
-    "--overfit-device": {"metavar": "DEVICE", "help": "auto, model, cpu, cuda, cuda:N, mps or xpu"},
+    "--overfit-device": {
+        "metavar": "DEVICE",
+        "help": "auto, model, cpu, cuda, cuda:N, mps, xpu, or another of torch",
+    },
     "--overfit-require-gpu": {"action": "store_true", "help": "fail where no GPU is found"},
     "--overfit-strict": {
         "action": "store_true",

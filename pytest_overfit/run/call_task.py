@@ -270,7 +270,8 @@ def call_model(model: Callable[..., Any], batch: Any) -> Any:
 
 
 def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> Any:
-    if len(contents(batch) if is_a(batch, list, tuple) else ()) != 2:
+    parts = contents(batch) if is_a(batch, list, tuple) else []
+    if len(parts) != 2:
         if isinstance(criterion, nn.Module) and type(criterion).__module__.partition(".")[0] != "torch":
             return criterion(model, batch)  # a loss of the user's own that is written as a module
         raise OverfitError(
@@ -279,7 +280,7 @@ def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> 
             allowed="an (input, target) batch beside a criterion such as nn.CrossEntropyLoss()",
             hint="write the loss as a function: loss(model, batch)",
         )
-    inputs, target = contents(batch)
+    inputs, target = parts
     return criterion(model(**inputs) if is_a(inputs, Mapping) else model(inputs), target)
 
 

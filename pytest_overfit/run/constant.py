@@ -30,7 +30,8 @@ class Constant(Around):
         super().__init__(inner)
         self.batch, self.before = batch, before
         self.tensors = [(key, tensor) for key, tensor in named_tensors(batch) if _is_plain(tensor)]
-        self.versions = [_version(tensor) for _, tensor in self.tensors]
+        self.counted = [tensor for _, tensor in self.tensors if not tensor.is_inference()]
+        self.versions = [tensor._version for tensor in self.counted]
         on_cpu = all(tensor.device.type == "cpu" for _, tensor in self.tensors)
         self.cheap = on_cpu and sum(tensor.numel() for _, tensor in self.tensors) <= MOST_ELEMENTS
         self.written: dict[str, None] = {}
@@ -38,11 +39,10 @@ class Constant(Around):
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         row = self.inner(step, look=look, observe=observe)
-        versions = [_version(tensor) for _, tensor in self.tensors]
+        versions = [tensor._version for tensor in self.counted]
         if versions != self.versions:
-            for (key, _), old, new in zip(self.tensors, self.versions, versions, strict=True):
-                if old != new:
-                    self.written[key] = None
+            changed = {id(t) for t, old, new in zip(self.counted, self.versions, versions, strict=True) if old != new}
+            self.written |= {key: None for key, tensor in self.tensors if id(tensor) in changed}
             self.versions = versions
         due = (step + 1) & step == 0  # 1, 2, 4, 8, ... steps are done
         if due and self.changed_at is None and (self.cheap or self.written) and fingerprint(self.batch) != self.before:
@@ -83,10 +83,6 @@ class Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in given if isinstance(given, (list, tuple)) else [given]:
                 if isinstance(tensor, Tensor) and _is_plain(tensor) and _storage(tensor) in self.storages:
                     yield self.storages[_storage(tensor)]
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def _is_plain(tensor: Tensor) -> bool:

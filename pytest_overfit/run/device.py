@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ class DeviceChoice:
 
 
 def choose_device(requested: str = "auto", *, require_gpu: bool = False, turn: int = 0) -> DeviceChoice:
-    """Resolves ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu`` to a device that exists.
+    """Resolves ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu`` or the name of a backend to one that exists.
 
     Example:
         >>> choose_device("auto").device
@@ -38,7 +37,7 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False, turn: i
     Raises:
         OverfitError: the device is not there, or ``require_gpu`` is set and the choice is the CPU.
     """
-    counts = {kind: _count(kind) for kind in ("cuda", "xpu", "mps")}
+    counts = accelerators()
     if requested == "auto":
         kind = next((kind for kind, count in counts.items() if count), "cpu")
         choice = DeviceChoice(_in_turn(torch.device(kind), counts, turn), None if kind != "cpu" else _missing_gpu())
@@ -48,7 +47,7 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False, turn: i
         raise OverfitError(
             f"a GPU is required and the run would use the CPU: {_missing_gpu()}",
             where="--overfit-require-gpu / --overfit-strict / overfit.require_gpu",
-            allowed="a CUDA, XPU or MPS device",
+            allowed="a CUDA, XPU or MPS device, or another accelerator of torch",
             hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement; "
             "--overfit-strict is content with a device that is named, such as --overfit-device=cpu",
         )
@@ -72,8 +71,25 @@ def choose_device_for(model: nn.Module, requested: str, *, require_gpu: bool = F
 
 def as_current(device: torch.device) -> AbstractContextManager[Any]:
     """Within the block ``.cuda()``, and whatever else names no number, means this GPU."""
-    kinds: Mapping[str, Any] = {"cuda": torch.cuda.device, "xpu": getattr(torch, "xpu", None) and torch.xpu.device}
-    return kinds[device.type](device) if kinds.get(device.type) else nullcontext()
+    taken = getattr(backend_of(device), "device", None)
+    return nullcontext() if taken is None else taken(device)
+
+
+def accelerators() -> dict[str, int]:
+    """How many devices torch counts of each kind: of the backend that is registered, then of those it comes with."""
+    backend = getattr(torch, "accelerator", None)  # torch >= 2.6
+    registered = None if backend is None else backend.current_accelerator()
+    kinds = [] if registered is None else [registered.type]
+    return {kind: _count(kind) for kind in dict.fromkeys([*kinds, "cuda", "xpu", "mps"])}
+
+
+def backend_of(device: torch.device | str) -> Any:
+    """The module of torch that speaks for a device; None for the CPU, and for one that has none."""
+    kind = torch.device(device).type
+    try:
+        return None if kind == "cpu" else torch.get_device_module(kind)
+    except RuntimeError:
+        return None
 
 
 def choose_threads(requested: int | str, *, workers: int = 1) -> int:
@@ -93,13 +109,14 @@ def choose_threads(requested: int | str, *, workers: int = 1) -> int:
 
 def describe_device(device: torch.device) -> str:
     """The device with its product name: ``cuda:0 (NVIDIA H100)``, ``cpu``."""
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    named = getattr(backend_of(device), "get_device_name", None)
+    return str(device) if named is None else f"{device} ({named(device)})"
 
 
 def peak_mib(device: torch.device) -> float | None:
-    """Peak memory in MiB: of the device's allocator on CUDA, of the whole process on a CPU; None where unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+    """Peak memory in MiB: of the device's allocator where it counts, else of the whole process; None where unknown."""
+    if (allocated := getattr(backend_of(device), "max_memory_allocated", None)) is not None:
+        return float(allocated(device)) / 2**20
     try:
         import resource
     except ImportError:  # Windows
@@ -111,11 +128,8 @@ def peak_mib(device: torch.device) -> float | None:
 def _count(kind: str) -> int:
     # is_available() can be True with no device behind it, so devices are counted.
     try:
-        if kind == "mps":
-            return int(torch.backends.mps.is_available())
-        module = getattr(torch, kind, None)
-        return int(module.device_count()) if module is not None else 0
-    except (RuntimeError, AssertionError):
+        return int(torch.get_device_module(kind).device_count())
+    except (RuntimeError, AssertionError, AttributeError):
         return 0
 
 
@@ -124,11 +138,13 @@ def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
         device = torch.device(requested)
     except RuntimeError:
         raise OverfitError(
-            f"device {requested!r} is not a device", where="overfit.device", allowed="auto, cpu, cuda, cuda:N, mps, xpu"
+            f"device {requested!r} is not a device",
+            where="overfit.device",
+            allowed="auto, cpu, cuda, cuda:N, mps, xpu, or a backend that is registered with torch",
         ) from None
     if device.type == "cpu":
         return device
-    count = counts.get(device.type, 0)
+    count = counts[device.type] if device.type in counts else _count(device.type)
     if (device.index or 0) >= count:
         raise OverfitError(
             f"device {requested!r} is not there: torch {torch.__version__} counts {count} {device.type} device(s)",
@@ -142,7 +158,7 @@ def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
 def _in_turn(device: torch.device, counts: dict[str, int], turn: int) -> torch.device:
     """The device of a process among several; the first, alone or first, needs no number."""
     count = counts.get(device.type, 0)
-    if device.index is not None or device.type not in ("cuda", "xpu") or not turn or count < 2:
+    if device.index is not None or not turn or count < 2:
         return device
     return torch.device(device.type, turn % count)
 

@@ -54,8 +54,11 @@ def is_strided(thing: Any) -> bool:
 
 
 def is_wrapper(tensor: Tensor) -> bool:
-    """Whether the class of a tensor computes by itself, as that of a sharded one: its own numbers may lie elsewhere."""
-    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    """Whether the class of a tensor computes by itself, as that of a sharded one: its own numbers may lie elsewhere.
+
+    Those of a backend that is written in Python are tensors of its device.
+    """
+    return _computes(tensor) and tensor.device.type != torch._C._get_privateuse1_backend_name()
 
 
 def numbers_of(tensor: Tensor) -> Tensor | None:
@@ -104,7 +107,7 @@ def copy_of(tensor: Tensor, device: torch.device | str | None = None) -> Tensor:
 
 def dressed(plain: Tensor, like: Tensor) -> Tensor:
     """A tensor as one of the class of another, with what that one has as attributes."""
-    if type(like) in (Tensor, torch.nn.Parameter) or is_a(plain, type(like)) or is_wrapper(like):
+    if type(like) in (Tensor, torch.nn.Parameter) or is_a(plain, type(like)) or _computes(like):
         return plain
     with torch._C.DisableTorchFunctionSubclass():
         twin = plain.as_subclass(type(like))
@@ -124,7 +127,7 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
         return [tensor.detach().int_repr()]
     if not is_wrapper(tensor) and tensor.layout is torch.strided and not tensor.is_meta:
         with torch._C.DisableTorchFunctionSubclass():
-            return [tensor.detach().as_subclass(Tensor)]
+            return [_undressed(tensor.detach())]
     numbers = numbers_of(tensor)
     return [] if numbers is None else [numbers]
 
@@ -138,7 +141,7 @@ def _is_strided(tensor: Tensor) -> bool:
 
 
 def _is_narrow(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < LEAST_BITS
+    return 8 * tensor.dtype.itemsize < LEAST_BITS and tensor.is_floating_point()
 
 
 def _plain_numbers(tensor: Tensor) -> Tensor | None:
@@ -154,9 +157,16 @@ def _plain_numbers(tensor: Tensor) -> Tensor | None:
         tensor = _coalesced(tensor).values()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    if type(tensor) is not Tensor:
-        tensor = tensor.as_subclass(Tensor)
+    tensor = _undressed(tensor)
     return tensor.float() if _is_narrow(tensor) else tensor.to(WIDER.get(tensor.dtype, tensor.dtype))
+
+
+def _computes(tensor: Tensor) -> bool:
+    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def _undressed(tensor: Tensor) -> Tensor:
+    return tensor if type(tensor) is Tensor or _computes(tensor) else tensor.as_subclass(Tensor)
 
 
 def _coalesced(tensor: Tensor) -> Tensor:

@@ -96,10 +96,10 @@ class GradientWatch:
         norms = self._grouped(moved[None].cpu().numpy())[0]
         return {f"update_norm/{group}": float(norm) for group, norm in zip(self.groups, norms, strict=True)}
 
-    def first_non_finite(self, norms: Tensor) -> str | None:
+    def first_non_finite(self, norms: npt.NDArray[np.float32]) -> str | None:
         """The name of the first parameter whose observed gradient norm is not finite."""
-        bad = (~torch.isfinite(norms)).nonzero()
-        return self.named[int(bad[0])][0] if len(bad) else None
+        bad = np.flatnonzero(~np.isfinite(norms))
+        return self.named[bad[0]][0] if len(bad) else None
 
     def largest(self) -> dict[str, float | None]:
         """The largest gradient norm per parameter name; None where no gradient ever arrived."""
@@ -313,7 +313,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
 def _numbers(tensor: Tensor) -> Tensor:
     """The numbers of a parameter, a gradient or a state that this rank holds, dense; none where it shows none."""
     if type(tensor) in (Tensor, nn.Parameter) and is_dense(tensor):
-        return tensor.detach()
+        return tensor.detach() if tensor.requires_grad else tensor
     numbers = numbers_of(tensor)
     return torch.zeros(0) if numbers is None else numbers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,8 +34,7 @@ class Infinities:
         A sum is the cheapest look at a tensor on the CPU; only one that overflows needs a second.
         """
         flat = output.detach()
-        total = flat.sum(dtype=torch.float32)
-        if bool(torch.isfinite(total)) or bool(torch.isfinite(flat).all()):
+        if math.isfinite(flat.sum(dtype=torch.float32).item()) or bool(torch.isfinite(flat).all()):
             self._meant.setdefault(name, None)
             return True
         if self.excepts(name):
@@ -44,11 +44,17 @@ class Infinities:
             self._meant[name] = None if scores and bool(wild.all()) else wild
         return bool(self._finite(name, flat))
 
-    def state(self, name: str, output: Tensor) -> Tensor:
-        """0 of a sound output, else NaN, on its device."""
-        flat = output.detach()
-        fine = torch.ones((), dtype=torch.bool, device=flat.device) if self.excepts(name) else self._finite(name, flat)
-        return torch.where(fine, 0.0, torch.nan)
+    @torch.no_grad()
+    def states(self, outputs: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
+        """A number of each output on its device that is finite where the output is sound: one operation for most."""
+        plain = [t for name, t in outputs if t.numel() and self._meant.get(name) is None and not self.excepts(name)]
+        sizes = dict(zip(map(id, plain), torch._foreach_norm(plain, torch.inf) if plain else (), strict=True))
+        return [sizes[id(t)] if id(t) in sizes else self._state(name, t) for name, t in outputs]
+
+    def _state(self, name: str, output: Tensor) -> Tensor:
+        if self.excepts(name) or not output.numel():
+            return output.new_zeros(())
+        return torch.where(self._finite(name, output), 0.0, torch.nan)
 
     def _finite(self, name: str, flat: Tensor) -> Tensor:
         meant = self._meant.get(name)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pytest_overfit.run.device import accelerators, backend_of
+
 Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
@@ -38,6 +40,7 @@ SWITCHES: tuple[Switch, ...] = (
     *_autocast("cpu"),
     *_autocast("cuda"),
 )
+STATES = (("get_rng_state_all", "set_rng_state_all"), ("get_rng_state", "set_rng_state"))
 
 
 @contextlib.contextmanager
@@ -64,7 +67,7 @@ def isolated(*, seed: int, threads: int | None = None, deterministic: bool = Fal
 @contextlib.contextmanager
 def restored_process() -> Iterator[None]:
     """Random generators of Python, NumPy and torch (all devices) and global switches come back after the block."""
-    switches = [(read, write, read()) for read, write in SWITCHES]
+    switches = [(read, write, read()) for read, write in (*SWITCHES, *_backend_switches())]
     generators = [(write, read()) for read, write in _generators()]
     try:
         yield
@@ -81,21 +84,34 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)  # torch.manual_seed() formats three stacks where there is no GPU
-    if torch.cuda.device_count():
-        torch.cuda.manual_seed_all(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
-    if getattr(torch, "xpu", None) is not None and torch.xpu.device_count():
-        torch.xpu.manual_seed_all(seed)
+    for kind in _there():
+        backend = backend_of(kind)
+        seeded = getattr(backend, "manual_seed_all", None) or getattr(backend, "manual_seed", None)
+        if seeded is not None:
+            seeded(seed)
 
 
-def _generators() -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+def _generators() -> Iterator[Switch]:
     yield random.getstate, random.setstate
     yield np.random.get_state, np.random.set_state
     yield torch.get_rng_state, torch.set_rng_state
-    if torch.cuda.device_count():
-        yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
-    if torch.backends.mps.is_available():
-        yield torch.mps.get_rng_state, torch.mps.set_rng_state
-    if getattr(torch, "xpu", None) is not None and torch.xpu.device_count():
-        yield torch.xpu.get_rng_state_all, torch.xpu.set_rng_state_all
+    yield from generators_of_devices()
+
+
+def generators_of_devices() -> Iterator[Switch]:
+    """(read, write) of the random generators of every accelerator."""
+    for kind in _there():
+        backend = backend_of(kind)
+        read, write = next((names for names in STATES if hasattr(backend, names[0])), ("", ""))
+        if read:
+            yield getattr(backend, read), getattr(backend, write)
+
+
+def _backend_switches() -> Iterator[Switch]:
+    for kind in _there():
+        if kind != "cuda":
+            yield from _autocast(kind)
+
+
+def _there() -> Iterator[str]:
+    return (kind for kind, count in accelerators().items() if count)

@@ -37,6 +37,8 @@ UPDATES_EARLY = (0, 2, 4, 9, 14, 19)  # steps whose updates are measured, at the
 UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
 
+Norms = npt.NDArray[np.float32]
+
 
 def _as_it_is(value: Any) -> Any:
     return value
@@ -89,7 +91,7 @@ class Curves:
 def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observers: Sequence[Observer] = ()) -> Curves:
     """Trains in place and returns the curves; on Ctrl-C the curves so far, with ``stop='interrupted'``."""
     curves = Curves()
-    pending = _Pending()
+    pending, held = _Pending(), 0
     tell_all(observers)(TRAINING, "", plan.max_seconds)
     on_cpu = task.device.type == "cpu"
     started = time.perf_counter()
@@ -120,9 +122,11 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                     _check_terms(curves.steps[0], plan)
                 if step == 0 or (step + 1) // plan.val_every != first // plan.val_every or step + 1 == plan.max_steps:
                     _validate(task, step + 1, curves, observers, plan)
-                held = plan.limits and count_held(curves.steps, plan.limits) >= plan.hold_steps and plan.accept(curves)
+                fresh = count_held(curves.steps, plan.limits, len(curves.steps) - first)
+                held = fresh + (held if fresh == len(curves.steps) - first else 0)
+                passed = plan.limits and held >= plan.hold_steps and plan.accept(curves)
                 late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
-                if stop := plan.agree("passed" if held else "max_seconds" if late else None):
+                if stop := plan.agree("passed" if passed else "max_seconds" if late else None):
                     curves.stop = stop
                     break
     except Detached:
@@ -168,14 +172,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit]) -> int:
-    """For how many of the latest steps in a row every limited term has been within its limit."""
+def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit], most: int = 10**9) -> int:
+    """For how many of the latest steps in a row, at most so many, every limited term has been within its limit."""
     if not rows:
         return 0
     named = [(resolve_term(criterion, rows[-1]), limit) for criterion, limit in limits.items()]
     if any(name is None for name, _ in named):
         return 0
-    held = len(rows)
+    held = min(most, len(rows))
     for name, limit in named:
         curve = [row.get(str(name), math.nan) for row in rows] if limit.relative or limit.window > 1 else None
         for back in range(held):
@@ -258,17 +262,18 @@ def _drain(
     if not taken:
         return None
     first = len(curves.steps)
-    read, norms = _values(taken), _norms(taken, watch)
+    read, norms = _values(taken), _norms(taken)
+    groups = iter(watch.take(np.stack(observed)) if (observed := [n for n in norms if n is not None]) else ())
     for row, values, norm in zip(taken, read, norms, strict=True):
         if norm is not None:
-            pending.norms = dict(zip(watch.columns, norm.tolist(), strict=True))
+            pending.norms = dict(zip(watch.columns, next(groups).tolist(), strict=True))
         curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
     for step, row in enumerate(taken, first + 1):
         if row.moved is not None:
             _tell(observers, step, watch.update_norms(row.moved))
-    bad = _first_bad(task, watch, taken, read, first, blame)
+    bad = _first_bad(task, watch, list(zip(taken, read, norms, strict=True)), first, blame)
     if bad is None and (len(curves.steps) // STATE_EVERY != first // STATE_EVERY):
         bad = first_non_finite_state(task.model, update.optimizers, len(curves.steps), watch.infinite)
     return bad
@@ -286,19 +291,17 @@ def _values(rows: Sequence[Row]) -> list[list[float]]:
     return [next(read) if isinstance(row.values, Tensor) else row.values for row in rows]
 
 
-def _norms(rows: Sequence[Row], watch: GradientWatch) -> list[npt.NDArray[np.float32] | None]:
-    """The norms of the module groups of every row, None where none were taken."""
+def _norms(rows: Sequence[Row]) -> list[Norms | None]:
+    """The gradient norms of every row, read at once; None where none were taken."""
     taken = [row.norms.detach() for row in rows if row.norms is not None]
-    if not taken:
-        return [None] * len(rows)
-    groups = iter(watch.take(torch.stack(taken).cpu().numpy()))
-    return [None if row.norms is None else next(groups) for row in rows]
+    read = iter(torch.stack(taken).cpu().numpy() if taken else ())
+    return [None if row.norms is None else next(read) for row in rows]
 
 
 def _first_bad(
-    task: Task, watch: GradientWatch, taken: Sequence[Row], read: Sequence[Sequence[float]], first: int, blame: bool
+    task: Task, watch: GradientWatch, taken: Sequence[tuple[Row, list[float], Norms | None]], first: int, blame: bool
 ) -> NonFinite | None:
-    for step, (row, values) in enumerate(zip(taken, read, strict=True), first + 1):
+    for step, (row, values, norms) in enumerate(taken, first + 1):
         if row.looked and not row.broken:
             continue
         bad = row.bad
@@ -309,7 +312,7 @@ def _first_bad(
         for name, value in zip(row.terms, values, strict=False):
             if not math.isfinite(value) and not watch.infinities.excepts(name):
                 return NonFinite(step, f"loss term {name}", None)
-        if row.norms is not None and (culprit := watch.first_non_finite(row.norms)) is not None:
+        if norms is not None and (culprit := watch.first_non_finite(norms)) is not None:
             return NonFinite(step, f"gradient of {culprit.split('.')[0]}", culprit.rpartition(".")[0] or culprit)
     return None
 

@@ -116,6 +116,7 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
             "torch": torch.__version__,
             "threads": str(torch.get_num_threads()),
             "precision": str(task.precision.dtype).removeprefix("torch.") if task.precision.enabled else "float32",
+            **({} if task.device.type == "cpu" else {"losses read": f"every {READ_EVERY_ACCELERATOR} steps"}),
         },
         peak_mib=peak_mib(task.device),
         notes=tuple(notes),

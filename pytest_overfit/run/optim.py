@@ -156,6 +156,33 @@ def expect_scheduled(schedules: Mapping[str, Any], optimizers: Sequence[torch.op
         )
 
 
+def to_device(model: nn.Module, device: torch.device) -> tuple[dict[int, nn.Parameter], bool]:
+    """Moves a model: what stands in the place of each parameter now, by the id of what stood there; whether one moved.
+
+    It is the same one, but between backends of another kind of tensor: there torch makes new ones, and would lose ties.
+    """
+    homes = [p.device for p in model.parameters()]
+    before = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if p is not None]
+    model.to(device)
+    new: dict[int, Any] = {}
+    for held, key, old in before:
+        now = new.setdefault(id(old), held[key])
+        if held[key] is not now:
+            held[key] = now
+    return new, homes != [p.device for p in model.parameters()]
+
+
+def follow_model(optimizer: torch.optim.Optimizer, new: Mapping[int, nn.Parameter]) -> None:
+    """Gives an optimizer the parameters of a model that ``to_device`` has moved, and its state their device."""
+    if any(id(now) != old for old, now in new.items()):
+        for group in optimizer.param_groups:
+            group["params"] = [new.get(id(p), p) for p in group["params"]]
+        state = {new.get(id(p), p): value for p, value in optimizer.state.items()}
+        optimizer.state.clear()
+        optimizer.state.update(state)
+    follow_device(optimizer)
+
+
 def follow_device(optimizer: torch.optim.Optimizer) -> None:
     """Brings the state of an optimizer that had been stepping before to the device of its parameters."""
     for parameter, state in optimizer.state.items():

@@ -16,7 +16,7 @@ from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.context import Beside, Inspector, RunContext
-from pytest_overfit.run.device import DeviceChoice, choose_device_for, choose_threads
+from pytest_overfit.run.device import DeviceChoice, backend_of, choose_device_for, choose_threads
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.make_record import Outcome, hung_record, make_record
@@ -138,8 +138,8 @@ class _Runner:
     def _device_of(self, model: nn.Module) -> DeviceChoice:
         settings = self.settings
         choice = choose_device_for(model, settings.device, require_gpu=settings.require_gpu, turn=self.place.turn)
-        if choice.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(choice.device)
+        if (reset := getattr(backend_of(choice.device), "reset_peak_memory_stats", None)) is not None:
+            reset(choice.device)
         return choice
 
     def _sample(self, subject: Subject) -> Sample:
@@ -168,7 +168,7 @@ class _Runner:
             home = choose_device_for(model, "model").device
             supervision = Training(request, model, home).probe()
             shards, trained = sharded(ranks, subject, choice.device)
-        training = Training(request, trained.to(choice.device), choice.device, given=shards, ranks=ranks)
+        training = Training(request, trained, choice.device, given=shards, ranks=ranks)
         self.watchdog.on_phase("probing the loss", "", None)
         training.known(training.probe() if supervision is None else supervision)
         self.watchdog.on_phase(WARM_UP, "", None)

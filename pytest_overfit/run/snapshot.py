@@ -75,8 +75,12 @@ class Snapshot:
         self._restorers += [_later(write, value) for write, value in counters(*roots)]
 
     def value(self, tensor: Tensor) -> Tensor | None:
-        """A tensor's value at the time of the snapshot; None where it was not there or had no value yet."""
-        return self._values.get(id(tensor))
+        """A tensor's value at the time of the snapshot, on the host; None where it was not there or had none yet."""
+        return self.value_of(id(tensor))
+
+    def value_of(self, identity: int) -> Tensor | None:
+        """The same of the tensor with this id."""
+        return self._values.get(identity)
 
     def parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Every parameter that was added, with its value then."""
@@ -292,14 +296,15 @@ def _later(write: Callable[[Any], Any], state: Any) -> Callable[[bool], None]:
 
 
 def _value_of(tensor: Tensor) -> Tensor | None:
-    """A copy; None of a tensor whose class knows none and that no optimizer changes.
+    """A copy on the host; None of a tensor whose class knows none and that no optimizer changes.
 
     Raises:
         OverfitError: it is a parameter, which could not be put back.
     """
     if not is_wrapper(tensor):
         with torch._C.DisableTorchFunctionSubclass():
-            return tensor.detach().clone()
+            plain = tensor.detach()
+            return plain.clone() if plain.device.type in ("cpu", "meta") else plain.to("cpu", copy=True)
     try:
         with users_code():
             return tensor.detach().clone()
@@ -317,7 +322,7 @@ def _value_of(tensor: Tensor) -> Tensor | None:
 def _write(tensor: Tensor, value: Tensor) -> None:
     """Gives a tensor its value back, in place where that is possible: views and flattened weights stay connected."""
     with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        alike = tensor.dtype == value.dtype and tensor.device == value.device and tensor.layout == value.layout
+        alike = tensor.dtype == value.dtype and tensor.is_meta == value.is_meta and tensor.layout == value.layout
         same_kind = alike and (tensor.is_nested or value.is_nested or tensor.shape == value.shape)
         if same_kind and _same_bits(tensor, value):
             return
@@ -326,10 +331,10 @@ def _write(tensor: Tensor, value: Tensor) -> None:
                 raise RuntimeError("another kind of tensor")
             tensor.detach().copy_(value)
         except (RuntimeError, TypeError):  # a sparse tensor of other places, a class that knows no copy_
-            tensor.data = value.clone()
+            tensor.data = copy_of(value, tensor.device)
 
 
 def _same_bits(tensor: Tensor, value: Tensor) -> bool:
-    if not (is_dense(tensor) and is_dense(value)):
+    if not (is_dense(tensor) and is_dense(value)) or tensor.device != value.device:
         return False
     return torch.equal(tensor.detach(), value) and not bool((value == 0).any())  # a zero may have changed its sign

@@ -32,8 +32,8 @@ class Precision:
         return torch.autocast(device.type, dtype=self.dtype) if self.enabled else contextlib.nullcontext()
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """A gradient scaler that acts for float16 on CUDA and passes everything through elsewhere."""
-        acts = self.enabled and self.dtype is torch.float16 and device.type == "cuda"
+        """A gradient scaler that acts for float16 on an accelerator and passes everything through on a CPU."""
+        acts = self.enabled and self.dtype is torch.float16 and device.type != "cpu"
         return torch.amp.GradScaler(device.type if acts else "cpu", enabled=acts)
 
 

@@ -30,8 +30,9 @@ from pytest_overfit.run.optim import (
     collect_optimizers,
     expect_default,
     expect_scheduled,
-    follow_device,
+    follow_model,
     freeze,
+    to_device,
 )
 from pytest_overfit.run.record import Evaluation, Generated
 from pytest_overfit.run.sample import Sample
@@ -80,7 +81,7 @@ class Training:
     """The live parts of one run.
 
     Args:
-        model: what is trained as one module, on its device.
+        model: what is trained as one module; it is brought to the device.
         given: the same as the user gave it; None: as the subject has it.
         ranks: all processes of the launch, where there are several.
     """
@@ -97,7 +98,8 @@ class Training:
         subject, settings, sample = request.subject, request.settings, request.sample
         self.request, self.subject, self.settings, self.ranks = request, subject, settings, ranks
         self.snapshot, self.questions = request.snapshot, request.questions
-        self.about_supervision = request.questions.apart()
+        self.about_supervision = self.questions.apart()
+        self.placed, self.has_moved = to_device(model, device)
         self.task = _task(subject, settings, model, subject.model if given is None else given, sample, device)
         self._materialise()
         self.frozen = freeze(model, settings.freeze, where=subject.key("freeze"))
@@ -148,8 +150,7 @@ class Training:
     def context(self, plan: Plan) -> RunContext:
         """The run laid open."""
         subject, start = self.subject, self.snapshot
-        before = [(p, start.value(p)) for p in self.task.model.parameters()]
-        if self.frozen.matches or any(value is None or value.device != p.device for p, value in before):
+        if self.frozen.matches or self.has_moved or any(start.value(p) is None for p in self.task.model.parameters()):
             start = self._state_now()
         return RunContext(
             task=self.task,
@@ -309,14 +310,14 @@ class Training:
             return None, []
         for optimizer in found:
             self.snapshot.add(optimizer)
-            follow_device(optimizer)
+            follow_model(optimizer, self.placed)
         return handed, found
 
     def _initial(self, model: nn.Module) -> Callable[[Tensor], Tensor | None]:
         """Parameters as they are before training: the snapshot's, or a copy where they have just got their shape."""
-        shaped = [p for p in model.parameters() if not is_lazy(p)]
-        late = {id(p): p.detach().clone() for p in shaped if self.snapshot.value(p) is None}
-        return lambda parameter: late.get(id(parameter), self.snapshot.value(parameter))
+        values = {id(now): self.snapshot.value_of(old) for old, now in self.placed.items()}
+        late = {id(p): p.detach().clone() for p in model.parameters() if not is_lazy(p) and values.get(id(p)) is None}
+        return lambda parameter: late.get(id(parameter), values.get(id(parameter)))
 
 
 def _task(

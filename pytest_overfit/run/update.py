@@ -40,7 +40,7 @@ class Row:
         terms: names of the loss terms.
         outputs: names of the predictions.
         values: one number per term; where nothing has been read yet, a tensor on the device with one more per
-            prediction: 0, or NaN where it is not finite.
+            prediction: finite where that is.
         norms: gradient norms per watched parameter (see ``GradientWatch``), None where none were taken.
         moved: how far the step moved every watched parameter, None where that was not measured.
         looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite,
@@ -278,9 +278,9 @@ def _row_of(
         broken = bad is not None or not sound or not all(map(math.isfinite, judged))
         return Row(list(terms), [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
     device = next(iter(terms.values())).device if norms is None else norms.device
-    losses = [value.detach().to(device, torch.float32) for value in terms.values()]
-    states = [meant.state(name, tensor).to(device) for name, tensor in outputs]
-    return Row(list(terms), [name for name, _ in outputs], torch.stack(losses + states), norms)
+    with torch.no_grad():
+        numbers = [value.to(device, torch.float32) for value in (*terms.values(), *meant.states(outputs))]
+        return Row(list(terms), [name for name, _ in outputs], torch.stack(numbers), norms)
 
 
 def wants_closure(optimizer: Optimizer) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Default = TypeVar("Default")
 LAST_SEED = 2**32 - 1
-_DEVICE = re.compile(r"auto|model|cpu|mps|(cuda|xpu)(:\d{1,3})?")
+_DEVICE = re.compile(r"auto|model|cpu|mps|(?!(auto|model|cpu|mps|gpu)\b)[a-z][a-z_]*(:\d{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _weights(section: Section, name: str, default: Any, folder: Path) -> Any:
 SWITCH = Kind("true or false", lambda section, name, default, folder: section.switch(name, default))
 TEXTS = Kind("text, or a list of text", lambda section, name, default, folder: section.texts(name))
 FILE = Kind("a path", lambda section, name, default, folder: section.file(name, folder) or default)
-DEVICE = Kind("auto | model | cpu | cuda | cuda:N | mps | xpu", _device)
+DEVICE = Kind("auto | model | cpu | cuda | cuda:N | mps | xpu | another backend of torch", _device)
 SEEDS = Kind("a whole number, or a list of distinct ones", _seeds)
 FOLDERS = Kind("folders that are there", _folders)
 LINKS = Kind("false, true (anywhere), or a list of folders that are there", _links)

@@ -21,7 +21,7 @@ from pytest_overfit.run.differentiated import differentiated
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import evaluating
-from pytest_overfit.run.optim import follow_device
+from pytest_overfit.run.optim import follow_model, to_device
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.twins.course import Exchange, Tolerance
 from pytest_overfit.twins.side import Side, gap_of
@@ -51,21 +51,13 @@ def moved(there: torch.device) -> Exchange:
     @contextlib.contextmanager
     def applied(context: RunContext) -> Iterator[None]:
         here, model = context.task.device, context.task.model
-        before = [(m._parameters, key, p) for m in model.modules() for key, p in m._parameters.items() if p is not None]
-        model.to(there)
-        new: dict[int, Any] = {}
-        for held, key, old in before:  # a device of another kind of tensor gets new parameters, and loses ties
-            held[key] = new.setdefault(id(old), held[key])
-        for optimizer in context.optimizers:  # the old ones come back with the start
-            for group in optimizer.param_groups:
-                group["params"] = [new.get(id(p), p) for p in group["params"]]
-            for was in [p for p in optimizer.state if new.get(id(p), p) is not p]:
-                optimizer.state[new[id(was)]] = optimizer.state.pop(was)
-            follow_device(optimizer)
+        new, _ = to_device(model, there)  # where that makes new parameters, the old ones come back with the start
+        for optimizer in context.optimizers:
+            follow_model(optimizer, new)
         try:
             yield
         finally:
-            if all(new[id(old)] is old for _, _, old in before):
+            if all(id(now) == old for old, now in new.items()):
                 model.to(here)
                 for optimizer in context.optimizers:
                     follow_device(optimizer)

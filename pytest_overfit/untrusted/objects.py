@@ -85,6 +85,8 @@ def contents(thing: Any) -> list[Any]:
         >>> contents({"a": 1}), contents(Rows("xy")), contents("xy")
         ([1], ['x', 'y'], [])
     """
+    if type(thing) in (tuple, list):  # a batch, at every step
+        return list(thing)
     for kind in CONTAINERS:
         if is_a(thing, kind):
             return list(kind.values(thing)) if issubclass(kind, dict) else list(kind.__iter__(thing))  # type: ignore[attr-defined]

@@ -1,12 +1,15 @@
 """A device for tests on machines without an accelerator: its tensors hold CPU tensors, and it computes on those.
 
 It is registered with torch in place of a private backend, once per process and for good: tests that need it run in a
-process of their own. ``breaks`` are operations that give something else there, as a wrong kernel would.
+process of their own. It shows where tensors live, how much is computed and when the host waits for it; nothing of
+speed, streams, kernels of low precision or graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +18,67 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "sim"
-breaks: dict[str, Callable[[Tensor], Tensor]] = {}
+
+
+@dataclass
+class Count:
+    """What happened on the device: operations, waits of the host for a number of it, and copies either way."""
+
+    operations: int = 0
+    waits: int = 0
+    copies: int = 0
+
+
+class Device:
+    """What torch asks a backend for, and what tests tell it.
+
+    Args:
+        breaks: operations that give something else here, as a wrong kernel would.
+        memory: the most bytes that one tensor may have.
+    """
+
+    def __init__(self) -> None:
+        self.breaks: dict[str, Callable[[Tensor], Tensor]] = {}
+        self.memory: int | None = None
+        self.counts: list[Count] = []
+
+    def is_available(self) -> bool:
+        return True
+
+    is_initialized = is_available
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def manual_seed_all(self, seed: int) -> None:
+        """Random numbers are those of the CPU."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[Count]:
+        """Counts what happens within the block."""
+        self.counts.append(Count())
+        try:
+            yield self.counts[-1]
+        finally:
+            self.counts.pop()
+
+    def tell(self, *, operations: int = 0, waits: int = 0, copies: int = 0) -> None:
+        for count in self.counts:
+            count.operations += operations
+            count.waits += waits
+            count.copies += copies
+
+
+device = Device()
 
 
 class Simulated(Tensor):
@@ -42,20 +105,23 @@ class Simulated(Tensor):
         return _computed(func, args, kwargs or {})
 
     def tolist(self) -> Any:
+        device.tell(waits=1)
         return self.held.tolist()
 
 
 def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Simulated)]
     name = func.name()
+    device.tell(operations=1, waits=int(name.startswith("aten::_local_scalar_dense")))
     if name.startswith("aten::copy_"):
-        _held(args[0]).copy_(_held(args[1]))
-        return args[0]
+        return _written(args[0], args[1])
     on_device, kwargs = bool(given), dict(kwargs)
-    if (device := kwargs.get("device")) is not None:
-        on_device, kwargs["device"] = torch.device(device).type == NAME, torch.device("cpu")
+    if (asked := kwargs.get("device")) is not None:
+        on_device, kwargs["device"] = torch.device(asked).type == NAME, torch.device("cpu")
+        if name.startswith("aten::_to_copy"):
+            device.tell(copies=int(on_device != bool(given)))
     result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
-    if given and (broken := breaks.get(name)) is not None:
+    if given and (broken := device.breaks.get(name)) is not None:
         result = broken(result)
     known = {id(tensor.held): tensor for tensor in given}  # an operation in place returns what it was given
 
@@ -67,17 +133,34 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     return tree_map(wrapped, result)
 
 
+def _written(target: Tensor, source: Tensor) -> Tensor:
+    device.tell(copies=int(isinstance(target, Simulated) != isinstance(source, Simulated)))
+    _held(target).copy_(_held(source))
+    return target
+
+
 def _held(value: Any) -> Any:
     return value.held if isinstance(value, Simulated) else value
 
 
 def register() -> None:
     """Makes the device known to torch."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, device)
     library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for operation, name in (
         (torch.ops.aten.empty.memory_format, "empty.memory_format"),
         (torch.ops.aten.empty_strided.default, "empty_strided"),
     ):
         library.impl(name, lambda *args, _op=operation, **kwargs: _computed(_op, args, kwargs), "PrivateUse1")
-    register.library = library  # type: ignore[attr-defined]
+    library.impl("_copy_from", lambda source, target, _=False: _written(target, source), "PrivateUse1")
+    others: Any = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")  # type: ignore[no-untyped-call]
+    others.fallback(torch.library.fallthrough_kernel)
+    library.impl("linear", _linear, "AutocastPrivateUse1")
+    register.libraries = library, others  # type: ignore[attr-defined]
+
+
+def _linear(*given: Tensor | None) -> Any:
+    """What mixed precision makes of the one operation that it knows here."""
+    dtype = torch.get_autocast_dtype(NAME)
+    with torch.autocast(NAME, enabled=False):
+        return torch.ops.aten.linear(*(None if tensor is None else tensor.to(dtype) for tensor in given))

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import exchanged_in
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.isolation import generators_of_devices
 
 MOST_ELEMENTS = 50_000_000  # of all that is recorded
 LARGEST_BUFFER = 1_000_000  # elements of one that is compared
@@ -206,7 +208,5 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
 def _generators() -> list[Any]:
     """The states of all random generators that a model may draw from."""
     legacy = np.random.get_state(legacy=True)[1]  # type: ignore[index]  # noqa: NPY002 - what models draw from
-    states = [torch.get_rng_state().numpy(), legacy, random.getstate()[1]]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states += [torch.cuda.get_rng_state(i).numpy() for i in range(torch.cuda.device_count())]
-    return states
+    of_devices = [read() for read, _ in generators_of_devices()]
+    return [torch.get_rng_state().numpy(), legacy, random.getstate()[1], *(t.numpy() for t in tree_leaves(of_devices))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,7 +62,7 @@ class TracedUpdate(Around):
         self.context, self.questions, self.thorough = context, questions, thorough
         self.tracer = StepTracer(context.task.model, context.task.batch, samples, questions)
         self.steps: list[Step] = []
-        self.counts = Counts()
+        self.tally: Counter[str] = Counter()
         self.groups: dict[tuple[int, int], _Stepped] = {}
         self.named = [(name, p) for name, p in context.task.model.named_parameters() if is_real(p)]
         self.names = {id(p): name for name, p in self.named}
@@ -80,6 +81,11 @@ class TracedUpdate(Around):
         self.first_bad: Op | None = None
         self.huge: Op | None = None
         self.targets: list[Tensor] = []
+
+    @property
+    def counts(self) -> Counts:
+        """What has been counted so far."""
+        return Counts(**self.tally)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -213,7 +219,7 @@ class TracedUpdate(Around):
             self._count(states=1, states_lost=int(tensors < kept[0] or step < kept[1]))
 
     def _count(self, **more: int) -> None:
-        self.counts = replace(self.counts, **{name: getattr(self.counts, name) + by for name, by in more.items()})
+        self.tally.update(more)
 
     def _group(self, optimizer: Optimizer, index: int) -> Group:
         """A group at its first step."""
@@ -264,7 +270,7 @@ class TracedUpdate(Around):
                     size=old / max(1, p.numel()) ** 0.5,
                     gradient=self.gradients.get(name),
                     ratios=tuple(seen.ratios),
-                    sampled=self.counts.between,
+                    sampled=self.tally["between"],
                     overwritten=seen.overwritten,
                     back=seen.back,
                     rows_alike=_rows_alike(start),
