@@ -150,7 +150,7 @@ def _one_number(grid: Tensor, targets: Mapping[str, Tensor]) -> OneNumber | None
     """A target of many numbers of which the places that count have one, and the others none like it."""
     for key, tensor in targets.items():
         for places, numbers in _aligned(grid, tensor.cpu()) if tensor.is_floating_point() else ():
-            live, others = numbers[places].unique(), numbers[~places].unique()
+            live, others = torch.unique(numbers[places]), torch.unique(numbers[~places])
             if len(live) == 1 and min(int(places.sum()), len(others)) >= FEW and not bool((others == live).any()):
                 return OneNumber(key, float(live), len(others))
     return None

@@ -244,7 +244,7 @@ def test_a_mask_that_is_the_wrong_way_round_leaves_one_number(counts: str, ids: 
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         chosen = {"the wrong ones": ~batch["mask"], "the right ones": batch["mask"]}.get(counts)
-        error = (model(batch["images"]) - batch["depth"]).square()
+        error: Tensor = (model(batch["images"]) - batch["depth"]).square()
         return error.mean() if chosen is None else error[chosen].mean()
 
     result = run(batch, loss, Maps, objective=0.01)
@@ -259,7 +259,8 @@ def test_a_hole_that_is_to_be_filled_is_no_wrong_mask() -> None:
     batch = {"images": whole.masked_fill(hole, 0.0), "whole": whole, "hole": hole}
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return (model(batch["images"]) - batch["whole"])[batch["hole"]].square().mean()
+        error: Tensor = model(batch["images"]) - batch["whole"]
+        return error[batch["hole"]].square().mean()
 
     result = run(batch, loss, Maps, objective=0.01)
     assert result.passed, result.failure_text()

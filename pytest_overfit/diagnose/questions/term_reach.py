@@ -138,8 +138,8 @@ def _lines(
     for line in [line for line in seen.lines if line][:MOST_LINES]:
         with _Detaching(held, undone=line), users_code():
             value = forward()[1].get(term)
-            known = value is not None and value.requires_grad
-            found = torch.autograd.grad(value, list(held), allow_unused=True) if known else ()
+            known = [value] if value is not None and value.requires_grad else []
+            found = torch.autograd.grad(known, list(held), allow_unused=True) if known else ()
         yield line, [t for t, gradient in zip(held, found, strict=False) if gradient is not None]
 
 
