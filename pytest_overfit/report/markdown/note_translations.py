@@ -39,6 +39,8 @@ accum_steps is (\d+) and has no effect: the batch has (.+) samples?
     accum_steps 为 \1，不起作用：批次有 \2 个样本
 (.+): (.+) may draw at random; set (?:them|it) to false
     \1：\2 可能引入随机抽样；请设为 false
+weights are frozen that no checkpoint has filled: (.+) trains them
+    冻结了未由检查点填充的参数：\1 使其参与训练
 (.+) has (\d+) entries: only the first is used.*
     \1 有 \2 项：只使用第一项
 (.+) has no effect: a run has overfit\.steps_per_epoch steps per epoch

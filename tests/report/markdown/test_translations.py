@@ -11,6 +11,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.report import LANGUAGES
 from pytest_overfit.report.markdown.note_translations import in_chinese
 from pytest_overfit.report.markdown.translations import words
+from pytest_overfit.trainer.trainer_section import FROZEN_FRESH
 
 
 def fields_of(template: str) -> list[str]:
@@ -69,6 +70,7 @@ NOTES = (
     "not asked: 3 of 9 trials: out of time: diagnose_seconds",
     "not asked: the floor of the loss: a search over free predictions had no time to end",
     "data.train.dataset.dataset_configs has 2 entries: only the first is used",
+    FROZEN_FRESH,
     "data.train.dataset.ROOT has no effect: overfit.pair.source is render",
     "4 of 165 tensors of the model not in it: head.weight, head.bias and 2 more",
 )
