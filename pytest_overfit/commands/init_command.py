@@ -24,6 +24,10 @@ from pytest_overfit.commands.repository import (
     yaml_files,
 )
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.settings.problems import Unusable
+from pytest_overfit.settings.section import Section
+from pytest_overfit.trainer.compose import compose_tree
+from pytest_overfit.trainer.randomness import held_still
 
 MOST_MODELS = 3
 WIDEST = 100  # a call
@@ -47,11 +51,12 @@ EXTENDED = """# Can the model of {base} memorise ONE sample?   pytest --overfit-
 defaults:
   - {base}
   - _self_
-
+{held}
 overfit:
   criteria:
     objective: 0.01       # the loss has to fall below this
 """
+LEAST_STEPS, STEPS_PER_EPOCH = 400, 10
 
 
 def add_arguments(init: argparse.ArgumentParser) -> None:
@@ -107,7 +112,7 @@ def planned(root: Path, output: Path | None = None) -> Written:
     """
     if (config := trainer_config(root)) is not None:
         path = output or config.relative_to(root).with_name(f"overfit_{config.stem}.yaml")
-        text = EXTENDED.format(base=config.stem, path=path.as_posix())
+        text = EXTENDED.format(base=config.stem, path=path.as_posix(), held=_held(config))
         found = [f"config of a trainer: {config.relative_to(root).as_posix()}"]
         return Written(path, text, f"pytest --overfit-config {path.as_posix()}", found)
     repository = Repository(root)
@@ -122,6 +127,27 @@ def trainer_config(root: Path) -> Path | None:
     """The YAML file that says what a model, its data and its loss or optimizer are built of; the shortest path wins."""
     paths = sorted(yaml_files(root), key=lambda path: (len(path.parts), path.name))
     return next((path for path in paths if _is_trainers(path)), None)
+
+
+def _held(config: Path) -> str:
+    """What of a trainer's config has to be another for one sample that is the same at every step; empty: nothing."""
+    try:
+        top = Section(compose_tree(config, ()).values, "", [])
+    except Unusable:
+        return ""
+    lines, data = [], top.section("data")
+    for name in ("train", "val") if data.given("train") else ():
+        split = data.section(name)
+        values = held_still(split.section("common_config")) if split.given("_target_") else {}
+        common = "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
+        lines += [f"  {name}:", f"    common_config: {common}"] if values else []
+    lines = ["", "data:         # one sample, the same at every step", *lines] if lines else []
+    epochs, amp = top.get("max_epochs"), top.section("optim").section("amp").get("enabled")
+    if isinstance(epochs, int) and epochs * STEPS_PER_EPOCH < LEAST_STEPS:
+        lines += ["", f"max_epochs: {LEAST_STEPS // STEPS_PER_EPOCH}    # of {STEPS_PER_EPOCH} steps each"]
+    if amp is True:
+        lines += ["", "optim:", "  amp: {enabled: false}   # in full precision first"]
+    return "\n".join([*lines, ""])
 
 
 def _is_trainers(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.pairs import Pairs
+from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.judge.finding import Finding
@@ -229,6 +230,7 @@ class Probed:
     floor: Floor | None = None
     terms: tuple[Term, ...] = ()
     unfollowed: tuple[Unfollowed, ...] = ()
+    unfelt: tuple[Unfelt, ...] = ()
     first_bad: Op | None = None
     bad_gradient: Op | None = None
     huge: Op | None = None

@@ -25,9 +25,9 @@ from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
 from pytest_overfit.diagnose.questions.step_loss import loss_of
-from pytest_overfit.diagnose.questions.term_reach import reach_of
+from pytest_overfit.diagnose.questions.term_reach import cuts_undone, reach_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
-from pytest_overfit.diagnose.step_trace import Counts, Group, Leaf, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import Counts, Cut, Group, Leaf, ParameterUpdate, Step
 from pytest_overfit.diagnose.trials.candidates import make_trials
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.finding import Finding
@@ -250,6 +250,9 @@ class RunInspector:
         assert self.evidence is not None
         ask = self.questions.ask
         steps = ask("the first step once more", lambda: self._first_step_again(context), otherwise=self.evidence.steps)
+        if steps and steps[0].cuts:
+            cuts = ask("which of the cuts counts", lambda: self._cuts(context, steps[0].cuts), otherwise=steps[0].cuts)
+            steps = (replace(steps[0], cuts=cuts), *steps[1:])
         self.evidence = evidence = replace(self.evidence, steps=steps)
         seen, huge = (None, None) if self.traced is None else (self.traced.first_bad, self.traced.huge)
         if record.non_finite is not None:
@@ -288,6 +291,10 @@ class RunInspector:
         if self.traced is not None:
             self.traced.first_bad, self.traced.huge = again.first_bad, again.huge
         return (*again.steps, *seen[1:])
+
+    def _cuts(self, context: RunContext, cuts: tuple[Cut, ...]) -> tuple[Cut, ...]:
+        with context.at_start():
+            return cuts_undone(context, cuts)
 
     def _slopes(self, context: RunContext) -> Agreement:
         with context.at_start():

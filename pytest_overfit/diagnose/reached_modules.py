@@ -1,4 +1,4 @@
-"""Which module each term of a loss reaches: what its gradient is there, and what it reads without one. Pure."""
+"""Which modules and outputs each term of a loss reaches, and what it reads without a gradient. Pure."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ class Reach:
         if self.gradient is not None:
             return f"{self.gradient:.2g}"
         return "-" if not self.moved else f"none, reads it ({self.moved:.0%})"
+
+
+@dataclass(frozen=True)
+class Unfelt:
+    """An output that the objective has no gradient along, and the terms that ``moves`` with its values.
+
+    ``moved``: how far the objective does, relative to its size; ``cut`` is the line that takes it out of the graph.
+    """
+
+    output: str
+    moves: tuple[str, ...]
+    moved: float
+    cut: str = ""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,15 @@ class LabelsTaught:
 
 
 @dataclass(frozen=True)
+class OneNumber:
+    """A target of numbers of which one ``number`` alone counts, and nowhere else stands: ``others`` do not count."""
+
+    key: str
+    number: float
+    others: int
+
+
+@dataclass(frozen=True)
 class Taught:
     """What of an output counts in a loss term, by the slope of the term along it: a line of the supervision map.
 
@@ -117,6 +126,7 @@ class Taught:
     silent: tuple[int, ...] = ()
     labels: LabelsTaught | None = None
     classes: int = 0
+    one: OneNumber | None = None
 
     @property
     def whole(self) -> bool:

@@ -17,10 +17,10 @@ from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.elements import dressed, is_strided, numbers_of
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.loss_call import LossCall, exchanged
-from pytest_overfit.run.supervision_record import LabelsTaught, Supervision, Taught
+from pytest_overfit.run.supervision_record import LabelsTaught, OneNumber, Supervision, Taught
 from pytest_overfit.run.task import Heard, Terms
 
-MOST_TERMS, MOST_OUTPUTS, MOST_CLASSES = 8, 6, 12
+MOST_TERMS, MOST_OUTPUTS, MOST_CLASSES, FEW = 8, 6, 12, 4
 BY_CHANCE = 1e-3  # labels that count are strewn: a row without any may be an accident of so few of them
 Slopes = Mapping[str, Mapping[str, Tensor]]  # term -> output -> (where the term has a slope along it)
 
@@ -141,7 +141,19 @@ def _taught(term: str, output: str, grid: Tensor, batch: Mapping[str, Tensor], s
     if labels is not None and samples is not None and silent:
         labels = replace(labels, unlabelled=tuple(_unlabelled(silent, labels, places, batch)))
     classes = grid.numel() // max(1, places.numel()) if labels is not None else 0
-    return Taught(term, output, int(places.sum()), places.numel(), samples, tuple(silent), labels, classes)
+    targets = {key: t for key, t in batch.items() if key in seen.answers and key not in (*seen.inputs, *seen.unread)}
+    one = _one_number(grid, targets) if labels is None else None
+    return Taught(term, output, int(places.sum()), places.numel(), samples, tuple(silent), labels, classes, one)
+
+
+def _one_number(grid: Tensor, targets: Mapping[str, Tensor]) -> OneNumber | None:
+    """A target of many numbers of which the places that count have one, and the others none like it."""
+    for key, tensor in targets.items():
+        for places, numbers in _aligned(grid, tensor.cpu()) if tensor.is_floating_point() else ():
+            live, others = torch.unique(numbers[places]), torch.unique(numbers[~places])
+            if len(live) == 1 and min(int(places.sum()), len(others)) >= FEW and not bool((others == live).any()):
+                return OneNumber(key, float(live), len(others))
+    return None
 
 
 def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:

@@ -52,7 +52,9 @@ def _refused(entry: Entry, default: Criteria, in_config: bool) -> str:
         return "" if entry.limit else CONFIG_ONLY
     criterion = entry.load()
     if in_config and criterion.condition and default.setting(entry.name) in (None, False):
-        return f"the config has no {criterion.condition}"
+        split = criterion.condition.startswith("data.")
+        same = f"; {criterion.condition}: ${{data.train}} is the same sample" if split else ""
+        return f"the config has no {criterion.condition}{same}"
     return ""
 
 

@@ -102,13 +102,17 @@ def all_at_once(common: Section) -> str:
         >>> all_at_once(Section({"fix_img_num": -1, "img_nums": [2, 24]}, "data.train.common_config", []))
         'all at once: --overfit-set data.train.common_config.fix_img_num=2'
     """
+    pasted = " ".join(f"--overfit-set {common.path(name)}={value}" for name, value in held_still(common).items())
+    return f"all at once: {pasted}" if pasted else ""
+
+
+def held_still(common: Section) -> dict[str, str]:
+    """The settings that keep the sample of such a trainer the same; empty where nothing makes it change."""
     told = trainer_sentences(common)
     values = {"fix_img_num": "2"} if any("fix_img_num" in text for text in told) else {}
     values |= {"rescale_aug": "false"} if any("rescale_aug is" in text for text in told) else {}
     values |= {"training": "false"} if any(f"{common.path('training')} to false" in text for text in told) else {}
-    values |= {name: "false" for name in _MAY_DRAW if told and as_switch(common.get(name)) is True}
-    pasted = " ".join(f"--overfit-set {common.path(name)}={value}" for name, value in values.items())
-    return f"all at once: {pasted}" if pasted else ""
+    return values | {name: "false" for name in _MAY_DRAW if told and as_switch(common.get(name)) is True}
 
 
 def trainer_notes(common: Section) -> list[str]:

@@ -15,6 +15,9 @@ from pytest_overfit.trainer.import_roots import find_path, with_found_paths
 
 RESUME = "checkpoint.resume_checkpoint_path"
 FROM_SCRATCH = "overfit.checkpoint=none trains from scratch"
+FROZEN_FRESH = (
+    "weights are frozen that no checkpoint has filled: --overfit-set optim.frozen_module_names=[] trains them"
+)
 NO_CLASS = "no.class"  # stands in where a problem is reported
 # Workers prepare batches ahead of a loop; a run needs one batch, and draws it in its own process.
 _IN_THIS_PROCESS: dict[str, Any] = {"num_workers": 0, "persistent_workers": False, "prefetch_factor": None}
@@ -66,11 +69,15 @@ def steps_per_epoch(top: Section, settings: OverfitSettings, notes: list[str]) -
     return min(int(limit), settings.steps_per_epoch)
 
 
-def read_checkpoint(top: Section, settings: OverfitSettings, folder: Path, problems: list[Problem]) -> CheckpointConfig:
+def read_checkpoint(
+    top: Section, settings: OverfitSettings, folder: Path, problems: list[Problem], notes: list[str]
+) -> CheckpointConfig:
     """The weights to start from; a file that is not there is a problem, never a fresh start."""
     section = top.section("checkpoint")
     strict = section.switch("strict", False)
     if settings.checkpoint == "none":
+        if section.given(RESUME.rpartition(".")[2]) and top.silent().section("optim").texts("frozen_module_names"):
+            notes.append(FROZEN_FRESH)
         return CheckpointConfig(None, strict)
     if isinstance(settings.checkpoint, Path):
         path, key = settings.checkpoint, "overfit.checkpoint"

@@ -90,7 +90,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         logging=_read_logging(top.section("logging"), Path() if trainer_section.names_a_class(data) else path.parent),
         overfit=overfit,
         import_roots=overfit.import_roots or find_import_roots(path.parent, tree.values),
-        checkpoint=trainer_section.read_checkpoint(top, overfit, path.parent, problems),
+        checkpoint=trainer_section.read_checkpoint(top, overfit, path.parent, problems, notes),
         trainer=trainer_section.read_trainer(top, overfit.pair, path.parent),
         randomness=tuple(_read_randomness(data, notes, own=overfit.pair.source == "trainer")),
         resolved=plain(tree.values),

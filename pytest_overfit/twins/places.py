@@ -21,7 +21,7 @@ from pytest_overfit.run.differentiated import differentiated
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import evaluating
-from pytest_overfit.run.optim import follow_model, to_device
+from pytest_overfit.run.optim import follow_device, follow_model, to_device
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.twins.course import Exchange, Tolerance
 from pytest_overfit.twins.side import Side, gap_of

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.cli import main
+from pytest_overfit.trainer.compose import compose_tree
 
 NETS = """
 import torch
@@ -166,6 +167,31 @@ def test_a_config_of_a_trainer_is_extended(
     assert advised == "pytest --overfit-config training/config/overfit_base.yaml"
     text = (root / "training/config/overfit_base.yaml").read_text()
     assert "defaults:\n  - base\n  - _self_\n" in text
+
+
+DRAWS = """
+  train: &split
+    _target_: data.dynamic_dataloader.DynamicTorchDataset
+    common_config: {fix_img_num: -1, img_nums: [2, 24], rescale_aug: true, augs: {gray_scale: true}, get_nearby: true}
+  val: {_target_: data.Own, common_config: {fix_img_num: 2}}
+max_epochs: 2
+optim: {optimizer: {_target_: torch.optim.AdamW}, amp: {enabled: true}}
+"""
+
+
+def test_what_a_trainer_draws_at_random_is_held_in_what_extends_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With steps enough and full precision: what the first run would ask for is in the file."""
+    text = f"model: {{_target_: net.Net}}\nloss: {{_target_: net.Loss}}\ndata:{DRAWS}"
+    root = repository(tmp_path, {"training/config/base.yaml": text, "net.py": UNKNOWN})
+    written(root, capsys, monkeypatch)
+    found = compose_tree(root / "training/config/overfit_base.yaml", ()).values
+    common = found["data"]["train"]["common_config"]
+    assert [common[key] for key in ("fix_img_num", "rescale_aug", "training", "get_nearby")] == [2, False, False, False]
+    assert found["data"]["val"]["common_config"] == {"fix_img_num": 2}
+    assert (found["max_epochs"], found["optim"]["amp"]["enabled"]) == (40, False)
+    assert found["optim"]["optimizer"] == {"_target_": "torch.optim.AdamW"}
 
 
 def test_an_empty_folder_gets_a_small_model(

@@ -16,13 +16,14 @@ from pytest_overfit.diagnose.causes import (
     leak,
     loss_function,
     optimizer,
+    output_range,
     symmetry,
     term_sign,
     terms,
     train_step,
 )
 from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Probed, Term
-from pytest_overfit.diagnose.operation import LOSS, Attention, Comparison, Op, Rectified, Squashed
+from pytest_overfit.diagnose.operation import LOSS, Attention, Clamped, Comparison, Op, Rectified, Squashed
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
@@ -247,3 +248,55 @@ def test_a_lower_learning_rate_proves_gradients_that_add_up(works: float, streng
     attempts = (Attempt(Trial("learning rate", 1e-3, works), (1.0, 0.0), 2, "passed"),)
     (cause,) = train_step.not_zeroed(replace(FAILED, steps=(step,), attempts=attempts))
     assert (cause.id, cause.strength) == ("grad-accumulation", strength)
+
+
+@pytest.mark.parametrize(("missed", "found"), [("prediction", ["loss-clamped"]), ("", [])])
+def test_a_clamp_that_holds_up_what_no_limit_is_stated_for(missed: str, found: list[str]) -> None:
+    """The limits hold, and another criterion does not; of a run that passes nothing is said."""
+    op = Op("clamp", LOSS, "loss.py:3", ((2, 3), (2, 3)), fact=Clamped(1.0, False, 0.01, 0.2, 0.005, 0.005))
+    findings = (Finding("objective", True, "", ""), *([Finding(missed, False, "", "")] if missed else ()))
+    evidence = replace(stepped(op), findings=findings, limits={"objective": Limit(below=2.0)})
+    assert evidence.learned
+    assert ids(loss_function.clamped(evidence)) == found
+
+
+@pytest.mark.parametrize(
+    ("error_reads", "found"), [("values", ["loss-sign"]), ("values and more", []), ("pose", ["loss-sign"])]
+)
+def test_an_error_of_another_output_says_nothing_of_a_sign(error_reads: str, found: list[str]) -> None:
+    """A term falls below zero: the error beside it that comes down has to be one of the same outputs."""
+    curves = {"objective": (1.0, -2.0), "conf": (0.5, -3.0), "error": (1.0, 0.1), "own": (0.2, 0.9)}
+    outputs = {"values": ("other",), "values and more": ("depth", "other"), "pose": ("pose",)}[error_reads]
+    names = (("conf", ("depth", "sure")), ("error", outputs), ("own", ("depth",)))
+    probed = Probed(terms=tuple(Term(name, depends=True, in_objective=True, outputs=o) for name, o in names))
+    record = replace(RECORD, curves=curves)
+    assert ids(term_sign.sign(replace(FAILED, record=record, probed=probed))) == found
+
+
+def test_a_clamp_at_the_end_of_a_model_is_a_range() -> None:
+    """Of the output that it makes, by its own range; not of another one with as many numbers."""
+    clamp = Op("clamp", "head", "head.py:3", ((2, 4), (2, 4)), fact=Clamped(1.0, False, 0.8, 0.9, 0.3, 0.3))
+    compared = Op(
+        "difference", LOSS, "", ((2, 4), (2, 4)), "ClampBackward1", Comparison(True, target_low=0.5, target_high=1.5)
+    )
+    of_sure = replace(compared, final="AddBackward0")
+    outputs = (
+        Output("sure", (2, 4), 1.8, 1.9, 0.1, "AddBackward0", 1.0),
+        Output("depth", (2, 4), 0.3, 0.3, 0.0, "ClampBackward1", 1.0),
+    )
+    evidence = replace(stepped(compared, of_sure), probed=Probed(ops=(clamp,), outputs=outputs))
+    (cause,) = output_range.out_of_range(evidence)
+    assert (cause.id, cause.where) == ("output-range", "output depth, module head, head.py:3")
+
+
+def test_what_falls_below_zero_is_held_up_by_no_range() -> None:
+    """An only term that is negative went where it should not: its sign is wrong, and not the range of the output."""
+    squashed = Op("sigmoid", "head", "head.py:3", ((2, 4), (2, 4)), fact=Squashed(1.0, 3.0, 9.0))
+    output = Output("depth", (2, 4), 19.0, 20.0, 0.1, "MulBackward0", 1.0)
+    probed = Probed(
+        ops=(squashed,), outputs=(output,), floor=Floor(-3.0, -1.0, 400, False, {"depth": 9}, {"depth": 50})
+    )
+    record = replace(RECORD, curves={"objective": (-1.1, -1.7)})
+    assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == []
+    record = replace(RECORD, curves={"objective": (1.7, 1.1)})
+    assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == ["output-range"]

@@ -61,3 +61,18 @@ def test_a_likelihood_without_a_floor_is_bottomless() -> None:
     assert found is not None
     assert found.unbounded
     assert found.alone == ("output",)
+
+
+@pytest.mark.parametrize(
+    ("loss", "alone"),
+    [
+        (lambda outputs, target: -(outputs - target).square().mean().add(1e-6).log(), ["output"]),
+        (lambda outputs, target: -nn.functional.cosine_similarity(outputs, target.cumsum(1)).mean(), []),
+        (lambda outputs, target: -(outputs * target.sign()).tanh().mean(), []),
+    ],
+)  # fmt: skip
+def test_a_loss_that_falls_as_slowly_as_a_logarithm_has_no_floor_either(loss: Any, alone: list[str]) -> None:
+    """A hundred times as far is better still; what is bounded is not."""
+    found = searched(loss, ran=-0.5)
+    assert found is not None
+    assert list(found.alone) == alone

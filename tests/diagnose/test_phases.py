@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -66,6 +67,13 @@ def test_a_run_that_fails_says_what_every_trial_changes() -> None:
     assert len(left) == len(trials)
     assert left == sorted(left, reverse=True)
     assert left[0] <= 20
+
+
+@pytest.mark.parametrize(("lr", "first"), [(5e-5, "lr 0.001,"), (5e-4, "lr 0.005,")])
+def test_the_usual_rate_comes_first_where_the_loss_falls_steadily_far_below_it(lr: float, first: str) -> None:
+    """Trials end with the time: the rate of a model that is fine-tuned is too low for one sample in so few steps."""
+    told = [detail for name, detail, _ in phases_of(lr=lr, diagnose_seconds=20) if "trial 1/" in name]
+    assert told[0].startswith(first)
 
 
 def test_a_run_without_diagnosis_has_no_probes() -> None:

@@ -106,3 +106,82 @@ def test_a_cut_between_the_rounds_of_a_refinement_is_meant() -> None:
         max_steps=400,
     )
     assert result.passed, result.failure_text()
+
+
+class Rounds(nn.Module):
+    """Three rounds of a guess, cut from each other; and what weighs its error, by a head of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.round, self.weigh = nn.Linear(6, 32), nn.Linear(34, 2), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        hidden, guess = self.trunk(x).tanh(), x.new_zeros(len(x), 2)
+        for _ in range(3):
+            before = guess.detach()
+            guess = before + self.round(torch.cat([hidden, before.tanh()], 1))
+        return {"guess": guess, "doubt": self.weigh(hidden).exp()}
+
+
+class OneHead(nn.Module):
+    """Both by one head, which has a gradient from either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 4))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found = self.net(x)
+        return {"guess": found[:, :2], "doubt": found[:, 2:].exp()}
+
+
+def weighed(guess: Tensor, doubt: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    error = (guess - wanted).abs()
+    return {"objective": (error * doubt + 0.1 * doubt.square()).mean(), "error": error.detach().mean()}
+
+
+def run_short(model: type[nn.Module], loss: Any, **criteria: Any) -> OverfitResult:
+    torch.manual_seed(0)
+    batch = (torch.randn(5, 6), torch.randn(5, 2))
+    adam = lambda p: torch.optim.Adam(p, lr=0.02)  # noqa: E731
+    return run_overfit(model, batch, loss, optimizer=adam, max_steps=60, objective=0.01, error=0.05, **criteria)
+
+
+@pytest.mark.parametrize("model", [Rounds, OneHead])
+def test_an_output_that_the_loss_detaches_is_named_with_the_line_of_the_loss(model: type[nn.Module]) -> None:
+    """Rounds of a model are detached too: without that line alone a gradient gets there."""
+
+    def loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        found = model(batch[0])
+        return weighed(found["guess"].detach(), found["doubt"], batch[1])
+
+    first = run_short(model, loss).causes[0]
+    line = loss.__code__.co_firstlineno + 2
+    assert first.id == "no-gradient"
+    assert f"test_term_reach.py:{line}" in f"{first.where} {first.observed}"
+    assert first.where.startswith("round." if model is Rounds else "output guess")
+
+
+def test_a_term_of_an_output_that_the_objective_does_not_answer_to_is_missing() -> None:
+    """The terms are numbers without a graph: what moves them is asked by exchange."""
+
+    def loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        found = model(batch[0])
+        near, far = ((each - batch[1]).square().mean() for each in (found["guess"], found["doubt"]))
+        return {"objective": near, "error": near.detach(), "far": far.detach()}
+
+    first = run_short(OneHead, loss, far=0.01).causes[0]
+    assert (first.id, first.where) == ("term-missing", "term far")
+
+
+@pytest.mark.parametrize("model", [Rounds, OneHead])
+def test_outputs_that_nothing_reads_are_no_finding(model: type[nn.Module]) -> None:
+    """Healthy but for its steps, and one output is for looking at alone."""
+
+    def loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        error = (model(batch[0])["guess"] - batch[1]).abs().mean()
+        return {"objective": error, "error": error.detach()}
+
+    result = run_short(model, loss, unused=["weigh.*"] if model is Rounds else [])
+    assert not result.passed
+    assert not {"no-gradient", "term-missing"} & {cause.id for cause in result.causes}, result.causes

@@ -222,3 +222,45 @@ def test_a_class_that_is_always_predicted_is_learnt() -> None:
     result = run((x, torch.arange(8) % 3), nn.CrossEntropyLoss(), nn.Linear(4, 3), max_steps=20)
     assert result.finding("objective").missed
     assert "unsupervised" not in [cause.id for cause in result.causes]
+
+
+class Maps(nn.Module):
+    """A map of numbers for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images).view(-1, 8, 8)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("counts", "ids"), [("the wrong ones", ["unsupervised"]), ("the right ones", []), ("all", [])])
+def test_a_mask_that_is_the_wrong_way_round_leaves_one_number(counts: str, ids: list[str]) -> None:
+    """Where a depth is missing it is 0: an output that is 0 everywhere is right."""
+    torch.manual_seed(0)
+    batch = {"images": torch.rand(2, 8, 8), "depth": 1 + torch.rand(2, 8, 8), "mask": torch.rand(2, 8, 8) > 0.2}
+    batch["depth"][~batch["mask"]] = 0.0
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        chosen = {"the wrong ones": ~batch["mask"], "the right ones": batch["mask"]}.get(counts)
+        error: Tensor = (model(batch["images"]) - batch["depth"]).square()
+        return error.mean() if chosen is None else error[chosen].mean()
+
+    result = run(batch, loss, Maps, objective=0.01)
+    assert [(cause.id, cause.certain) for cause in result.causes] == [(each, True) for each in ids]
+    assert result.passed == (not ids), result.failure_text()
+
+
+def test_a_hole_that_is_to_be_filled_is_no_wrong_mask() -> None:
+    """What the model is given has one number there; the target has not."""
+    torch.manual_seed(0)
+    whole, hole = torch.rand(2, 8, 8), torch.rand(2, 8, 8) > 0.6
+    batch = {"images": whole.masked_fill(hole, 0.0), "whole": whole, "hole": hole}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        error: Tensor = model(batch["images"]) - batch["whole"]
+        return error[batch["hole"]].square().mean()
+
+    result = run(batch, loss, Maps, objective=0.01)
+    assert result.passed, result.failure_text()

@@ -257,7 +257,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("criteria: {finite: 2}", "criteria.finite: found 2, allowed: true or false"),
         ("criteria: {supervised: {min_valid_ratio: 5}}",
          "criteria.supervised.min_valid_ratio: found 5, allowed: a number from 0 to 1"),
-        ("criteria: {train_val: on}", "criteria.train_val: found true, allowed: false: the config has no data.val"),
+        ("criteria: {train_val: on}", "criteria.train_val: found true, allowed: false: the config has no data.val; "
+         "data.val: ${data.train} is the same sample"),
         ("criteria: {prediction: {abs_rel: null, delta_1_25: null, rotation_deg: null, translation_deg: null, "
          "fov_deg: null}}",
          "criteria.prediction: found every limit null, allowed: at least one limit, or prediction: false"),

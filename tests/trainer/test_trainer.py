@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.trainer.config import CheckpointConfig
+from pytest_overfit.trainer.trainer_section import FROZEN_FRESH
 
 from .helpers import load, problems_in
 
@@ -81,6 +82,19 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert load(tmp_path, text, ["overfit.checkpoint=none"]).checkpoint.path is None
     assert load(tmp_path, "overfit: {checkpoint: a.pt}\n").checkpoint.key == "overfit.checkpoint"
     assert load(tmp_path, "img_size: 28\n").checkpoint.path is None
+
+
+@pytest.mark.parametrize(("frozen", "overrides", "told"), [
+    ('["*trunk*"]', ["overfit.checkpoint=none"], True), ("[]", ["overfit.checkpoint=none"], False),
+    ('["*trunk*"]', [], False),
+])  # fmt: skip
+def test_what_is_frozen_as_it_is_initialised_is_told(
+    tmp_path: Path, frozen: str, overrides: list[str], told: bool
+) -> None:
+    """A trainer freezes what its checkpoint has; without that, fresh weights stand in the way."""
+    (tmp_path / "a.pt").touch()
+    text = f"checkpoint: {{resume_checkpoint_path: a.pt}}\noptim: {{frozen_module_names: {frozen}}}\n"
+    assert (FROZEN_FRESH in load(tmp_path, text, overrides).notes) == told
 
 
 def test_import_roots(tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
   along whose weights the outputs slope otherwise, by finite differences, than its gradient says: at the start and at
   the end, where no argmax, no straight-through estimator, no cut between the rounds of a refinement and no backward of
   one's own is in the model. Or a term that moves with the weights of a module, and whose gradient never gets there
-  while that of others does: certain where the term has a limit of its own.
+  while that of others does: certain where the term has a limit of its own. Or an output whose
+  values move the objective, and along which it has no gradient at all, in a run where a term of it is stuck.
 - **Fix**: remove `detach()`, `.data`, `no_grad` or the detour through numpy; if it is meant, `frozen=["trunk.*"]`.
 
 ### loss-detached

@@ -83,8 +83,8 @@ def _joint(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def clamped(evidence: Evidence) -> Iterator[Cause]:
-    """A clamp stands between the loss and its gradient."""
-    if evidence.learned:
+    """A clamp stands between the loss and its gradient; it may hold up what no limit is stated for."""
+    if evidence.passed:
         return
     for op, clamp in evidence.ops(Clamped):
         if op.region != LOSS or not clamp.share or not (clamp.scalar or clamp.share > 0.1):

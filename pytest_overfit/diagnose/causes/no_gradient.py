@@ -137,6 +137,43 @@ def cut_from_term(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
+def unfelt_outputs(evidence: Evidence) -> Iterator[Cause]:
+    """An output that a stuck term answers to, and along which the objective has no gradient."""
+    if evidence.learned or evidence.record.stop in ("detached", "non_finite"):
+        return
+    curves, limited = evidence.record.curves, [evidence.record.terms.get(name) for name in evidence.limits]
+    for unfelt in evidence.probed.unfelt:
+        terms = [name for name in unfelt.moves if name != "objective" or len(curves) == 1]
+        stuck = [name for name in terms if len(c := curves.get(name, ())) > 1 and c[-1] > STUCK * c[0] > 0]
+        term = max(stuck, key=lambda name: name in limited, default=None)
+        if term is None:
+            continue
+        weight = 0.91 if term in limited else 0.9
+        seen = f"{term} went from {number(curves[term][0])} to {number(curves[term][-1])}"
+        if "objective" in unfelt.moves:
+            yield Cause(
+                "no-gradient",
+                f"output {unfelt.output}, {unfelt.cut}".rstrip(", "),
+                f"the objective moves by {unfelt.moved:.1%} where {unfelt.output} moves by a tenth, and has no "
+                f"gradient along it: the loss takes it out of the graph; {seen}",
+                f"leave out .detach() in {unfelt.cut}"
+                if unfelt.cut
+                else f"look in the loss for .detach(), no_grad() or numpy on {unfelt.output}",
+                evidence={"moved": unfelt.moved},
+                weight=weight,
+            )
+        else:
+            yield Cause(
+                "term-missing",
+                f"term {term}",
+                f"{term} answers to {unfelt.output}, and the objective does not: neither its value nor its gradient; "
+                f"{seen}",
+                f"add {term}, or what it is made of, to the objective",
+                evidence={"first": curves[term][0], "last": curves[term][-1]},
+                weight=weight,
+            )
+
+
 def held_rows(evidence: Evidence) -> Iterator[Cause]:
     """A row of a table that the loss wants changed, and that gets a gradient of exactly zero."""
     moves = evidence.fact(Moves)
@@ -248,7 +285,16 @@ def _is_adapted(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="graph",
     order=41,
-    rules=(nothing_arrives, cut_from_term, not_followed, held_rows, vanishes, frozen_terms, too_much_frozen),
+    rules=(
+        nothing_arrives,
+        cut_from_term,
+        unfelt_outputs,
+        not_followed,
+        held_rows,
+        vanishes,
+        frozen_terms,
+        too_much_frozen,
+    ),
     docs="""
 ### zero-gradient
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Output
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed, with_fact
+from pytest_overfit.diagnose.operation import LOSS, Clamped, Comparison, Op, Squashed, with_fact
 from pytest_overfit.diagnose.queries import best_of, predictions
 from pytest_overfit.diagnose.step_trace import Module
 from pytest_overfit.judge.finding import number
@@ -30,8 +30,8 @@ COMPARING = ("difference", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"
 
 
 def out_of_range(evidence: Evidence) -> Iterator[Cause]:
-    """The last activation cannot reach the targets."""
-    if evidence.learned:
+    """The last activation cannot reach the targets; nothing holds up an only term that falls below zero."""
+    if evidence.learned or (len(evidence.record.curves) == 1 and min(evidence.objective, default=0.0) < 0):
         return
     for output in predictions(evidence):
         compared = _compared(evidence, output)
@@ -53,10 +53,11 @@ def _wanted(evidence: Evidence, output: Output, compared: Interval | None) -> In
 
 
 def _best(evidence: Evidence, output: Output, compared: Interval | None) -> Interval:
-    """The range of the best predictions; that of the targets where it is not known."""
+    """The range of the best predictions; of the targets where it is not known."""
     low, high = best_of(evidence, output.name)
     targets = [t for t in evidence.probed.tensors if t.is_target and t.dtype.startswith("float") and t.finite]
-    return (targets[0].low, targets[0].high) if high <= low and compared is None and targets else (low, high)
+    known = compared or ((targets[0].low, targets[0].high) if targets else None)
+    return known if high <= low and known is not None else (low, high)
 
 
 def _beyond_activation(evidence: Evidence, output: Output, compared: Interval | None) -> Cause | None:
@@ -77,29 +78,29 @@ def _beyond_activation(evidence: Evidence, output: Output, compared: Interval | 
     )
 
 
-def _squasher(evidence: Evidence, output: Output) -> tuple[Op, Squashed] | None:
-    """A tanh or sigmoid in the trained model that makes such an output, and is at its bounds."""
-    ops = with_fact(evidence.probed.ops, Squashed)
-    made = (pair for pair in ops if pair[0].name in ("tanh", "sigmoid") and pair[0].region != LOSS)
-    return next(
-        (pair for pair in made if pair[1].bound > 0 and math.prod(pair[0].shapes[-1]) == math.prod(output.shape)), None
-    )
+def _squasher(evidence: Evidence, output: Output) -> tuple[Op, float] | None:
+    """A tanh, sigmoid or clamp in the trained model that makes such an output, and the share that is at its bounds."""
+    squashed, clamps = with_fact(evidence.probed.ops, Squashed), with_fact(evidence.probed.ops, Clamped)
+    made = [(op, fact.bound) for op, fact in squashed if op.region != LOSS and op.name in ("tanh", "sigmoid")]
+    ends = (output.low, output.high)
+    made += [(op, c.share) for op, c in clamps if op.region != LOSS and (c.clamped_low, c.clamped_high) == ends]
+    return next((m for m in made if m[1] > 0 and math.prod(m[0].shapes[-1]) == math.prod(output.shape)), None)
 
 
 def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) -> Cause | None:
     found, (low, high) = _squasher(evidence, output), _best(evidence, output, compared)
     if found is None or not high > low or not _outside(output, low, high):
         return None
-    squashed, fact = found
+    squashed, bound = found
     return Cause(
         "output-range",
         f"output {output.name}, {squashed.where}",
         f"{output.name} ends at {number(output.low)} to {number(output.high)}, "
-        f"{fact.bound:.0%} of it at the bounds of {squashed.name}; "
+        f"{bound:.0%} of it at the bounds of {squashed.name}; "
         f"the loss wants {number(low)} to {number(high)}",
         f"scale the {squashed.name} to the targets, or remove it",
         evidence={"low": low, "high": high},
-        weight=0.94 if fact.bound > ALL else 0.85,  # that they are all the same comes of it
+        weight=0.94 if bound > ALL else 0.85,  # that they are all the same comes of it
     )
 
 

@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Squashed
 from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
 
 SATURATED = 50.0  # between two logits: the smaller one's probability and its slope may be rounded to nothing
 FEW = 4  # labels that are alike by chance
@@ -166,6 +167,23 @@ def one_label_left(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
+def one_number_left(evidence: Evidence) -> Iterator[Cause]:
+    """Of a target of many numbers one alone counts: a mask that is the wrong way round leaves what is missing."""
+    taught = evidence.record.supervision.taught if evidence.record.supervision else ()
+    for line, one in [(line, line.one) for line in taught if line.term == "objective" and line.one][:1]:
+        yield Cause(
+            "unsupervised",
+            one.key,
+            f"all {line.counted} places of {line.output} that count want {number(one.number)}, and the "
+            f"{line.places - line.counted} others, which hold {one.others} other numbers of {one.key}, count nowhere: "
+            "an output that is the same everywhere is right",
+            "look at the mask or index that chooses what is compared: the wrong way round it leaves what is missing",
+            evidence={"counted": line.counted, "others": one.others},
+            certain=True,
+            weight=0.96,
+        )
+
+
 def silent_samples(evidence: Evidence) -> Iterator[Cause]:
     """Samples along whose outputs the objective has no slope, whatever they hold."""
     pairs, mixed = evidence.probed.pairs, evidence.probed.mixed
@@ -268,14 +286,8 @@ FAMILY = Family(
     group="loss",
     order=100,
     rules=(
-        silenced_class,
-        vacuous,
-        unsupervised,
-        untaught_ends,
-        one_label_left,
-        silent_samples,
-        unread_items,
-        ignores_output,
+        *(silenced_class, vacuous, unsupervised, untaught_ends, one_label_left),
+        *(one_number_left, silent_samples, unread_items, ignores_output),
     ),
     docs="""
 ### vacuous
@@ -325,7 +337,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   which every report shows). There is none in these samples, whose labels are all of one value that counts nowhere. A
   mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
   missing by chance.
-  Of a class the labels themselves: with another one its places count, and where that stood none does.
+  Of a class the labels themselves: with another one its places count, and where that stood none does. Of a target of
+  numbers: the places that count have one and the same, and no other place has it.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output

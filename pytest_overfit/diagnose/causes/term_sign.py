@@ -111,9 +111,16 @@ def _without_floor(evidence: Evidence) -> Cause | None:
 
 
 def _an_error_fell(evidence: Evidence) -> bool:
-    """Whether a term that is never negative came down by half beside the objective: that one goes the right way."""
-    curves = (curve for name, curve in evidence.record.curves.items() if name != "objective" and len(curve) > 1)
-    return any(curve[0] > 0 and min(curve) >= 0 and curve[-1] < 0.5 * curve[0] for curve in curves)
+    """Whether a term that is never negative came down by half beside the objective: that one goes the right way.
+
+    Where it is known which outputs the terms read that fall below zero, those of other outputs say nothing of them.
+    """
+    curves = {name: c for name, c in evidence.record.curves.items() if name != "objective" and len(c) > 1}
+    below = {name for name, curve in curves.items() if min(curve) < 0}
+    read = {output for term in evidence.probed.terms if term.name in below for output in term.outputs}
+    aside = {term.name for term in evidence.probed.terms if read and not read.intersection(term.outputs)}
+    errors = (curve for name, curve in curves.items() if name not in below | aside)
+    return any(curve[0] > 0 and curve[-1] < 0.5 * curve[0] for curve in errors)
 
 
 def _climbs(evidence: Evidence, name: str) -> bool:

@@ -21,6 +21,7 @@ STEPS = 400
 NOWHERE = 0.5  # of the start: a search that gets no further
 STRETCHES = (1e2, 1e3, 1e4, 1e5, 1e6)
 LAST = 1e-4  # share of the first step size that the last step still has
+MORE = 0.1  # of the way that one prediction brings an objective down: what it falls further a hundred times as large
 FALLS = 0.02  # of the way: a search that goes on to fall by more has not ended
 
 
@@ -104,11 +105,19 @@ class Search:
         return reached, 1.0
 
     def is_bottomless(self, index: int) -> bool:
-        """Whether one prediction alone brings the objective down without end: faster than its logarithm would."""
+        """Whether one prediction alone brings the objective down without end.
+
+        Faster than its logarithm would; or as that would, where the best numbers are better still a hundred times as
+        large.
+        """
         self.put(self.began)
         curve = self.minimise(STEPS // 2, decays=False, only=index)
         half = len(curve) // 2
-        return half > 0 and min(curve[half:]) < min(curve[:half]) - 0.5 * (curve[0] - min(curve[:half]))
+        if not half or min(curve[half:]) < min(curve[:half]) - 0.5 * (curve[0] - min(curve[:half])):
+            return half > 0
+        with torch.no_grad():
+            self.leaves[index].mul_(STRETCHES[0])
+        return float(self.objective().detach()) < min(curve) - MORE * (curve[0] - min(curve))
 
 
 def find_floor(
@@ -155,7 +164,8 @@ def find_floor(
             search.shuffle()
         elsewhere = min(search.minimise(), default=None) if missed else None
         endless = reached < 0 and more > FALLS * (start - reached)
-        alone = [n for i, n in enumerate(names) if endless and ran < 0 and read[i] and search.is_bottomless(i)]
+        asked = ran < 0 and (endless or (reached < 0 and sum(read) == 1))
+        alone = [n for i, n in enumerate(names) if asked and read[i] and search.is_bottomless(i)]
     return Floor(
         reached=min(reached, ran) if missed else reached,
         start=start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pytest_overfit.diagnose.questions.held_outputs import Held, freed
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import graph_nodes
-from pytest_overfit.diagnose.reached_modules import Influence, Reach
+from pytest_overfit.diagnose.reached_modules import Influence, Reach, Unfelt
+from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
@@ -123,16 +125,82 @@ def _moved(
 
 def _cut(forward: Callable[[], tuple[Heard, Terms]], held: Sequence[Tensor], term: str) -> str:
     """The line that detaches what these parameters have made, and without which the term's gradient gets to them."""
+    return next((line for line, freed in _lines(forward, held, term) if freed), "")
+
+
+def _lines(
+    forward: Callable[[], tuple[Heard, Terms]], held: Sequence[Tensor], term: str
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """The lines that detach what some tensors have made, and which of them a term's gradient gets to without each."""
     seen = _Detaching(held)
     with seen:
         forward()
     for line in [line for line in seen.lines if line][:MOST_LINES]:
         with _Detaching(held, undone=line), users_code():
-            value = _reported(forward()).get(term)
-            found = torch.autograd.grad(value, list(held), allow_unused=True) if value is not None else ()
-        if any(gradient is not None for gradient in found):
-            return line
-    return ""
+            value = forward()[1].get(term)
+            known = [value] if value is not None and value.requires_grad else []
+            found = torch.autograd.grad(known, list(held), allow_unused=True) if known else ()
+        yield line, [t for t, gradient in zip(held, found, strict=False) if gradient is not None]
+
+
+def cuts_undone(context: RunContext, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+    """Those cuts, the one first without which the most parameters get a gradient; as they are where none is undone.
+
+    What is detached between rounds of a refinement, or for a number to log, has parameters behind it as well as what
+    cuts them off.
+    """
+    detached = [cut for cut in cuts if cut.by == ".detach()"]
+    task = loss_of(context)
+    if len(detached) < 2 or task is None or context.step is not None:
+        return tuple(cuts)
+    on, named = context.on(task), dict(context.task.model.named_parameters())
+    behind = {name: named[name] for cut in detached for name in cut.behind if name in named}
+
+    def forward() -> tuple[Heard, Terms]:
+        seed_everything(context.seed)
+        return on.forward()
+
+    into_training(context.task.model)
+    ids = {id(p): name for name, p in behind.items()}
+    freed = {line: [ids[id(p)] for p in found] for line, found in _lines(forward, [*behind.values()], "objective")}
+    best = max(freed, key=lambda line: len(freed[line]), default="")
+    chosen = next((cut for cut in detached if best and freed[best] and cut.where.endswith(f", {best}")), None)
+    if chosen is None:
+        return tuple(cuts)
+    return replace(chosen, behind=tuple(freed[best])), *(cut for cut in cuts if cut is not chosen)
+
+
+def measure_unfelt(
+    forward: Callable[[Any], tuple[Heard, Terms]], batch: Any, named: list[tuple[str, nn.Module]]
+) -> tuple[Unfelt, ...]:
+    """The outputs along which the objective has no gradient at all, and the terms that move with their values.
+
+    Args:
+        named: the modules whose outputs the loss takes; it is asked with these held as they are.
+    """
+    with freed(named) as free:
+        held = Held(forward, free, batch)
+        outputs, terms = held(batch)
+        objective, names = terms["objective"], {id(leaf): name for name, leaf in outputs}
+        if not objective.requires_grad:
+            return ()
+        with users_code():
+            slopes = torch.autograd.grad(objective, list(free.leaves.values()), allow_unused=True)
+        still = [leaf for leaf, slope in zip(free.leaves.values(), slopes, strict=True) if slope is None]
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        found = []
+        for leaf in still[:MOST_MODULES]:
+            kept = leaf.detach().clone()
+            with torch.no_grad():
+                leaf.copy_(kept * 0.9 + 0.1)
+            now = {name: float(term.detach()) for name, term in held(batch)[1].items()}
+            with torch.no_grad():
+                leaf.copy_(kept)
+            moved = {n: abs(now[n] - v) / max(abs(v), 1e-12) for n, v in values.items() if n in now}
+            if moves := tuple(name for name, share in moved.items() if share > SEEN):
+                cut = _cut(lambda: held(batch), [leaf], "objective") if "objective" in moves else ""
+                found.append(Unfelt(names[id(leaf)], moves, moved["objective"], cut))
+    return tuple(found)
 
 
 class _Detaching(TorchFunctionMode):

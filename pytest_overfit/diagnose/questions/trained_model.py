@@ -35,6 +35,8 @@ from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
+from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
+from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
@@ -75,6 +77,9 @@ class TrainedModel:
             self._know(pairs=self._pairs(context.on(task), calls))
         with self.questions.asking("whether padding moves the objective"):
             self._ask_padded_loss(context.on(task))
+        if curves.stop != "passed":
+            with self.questions.asking("which outputs the objective reads without a gradient"):
+                self._know(unfelt=self._unfelt(context.on(task), calls))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -208,6 +213,14 @@ class TrainedModel:
         into_training(on.task.model)
         in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
         return measure_pairs(forward, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+
+    def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
+        def forward(batch: Any) -> tuple[Heard, Terms]:
+            seed_everything(on.seed)
+            return on.forward(batch)
+
+        into_training(on.task.model)
+        return () if on.step is not None else measure_unfelt(forward, on.task.batch, self._named(calls))
 
     def _named(self, calls: list[ModelCall]) -> list[tuple[str, nn.Module]]:
         """What the loss calls: the models, or the parts of one that is not called as a whole."""

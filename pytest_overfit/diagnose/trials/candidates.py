@@ -30,6 +30,7 @@ from pytest_overfit.twins.places import moved
 from pytest_overfit.twins.switches import autocast, eager, is_compiled
 
 FAR = 200.0  # times the usual rate, or less than its part
+LOW = 10.0  # the same of one under which the loss falls steadily: as of a model that is fine-tuned
 LOST = 0.01  # of every weight in every step: half of it in 70
 Hopeless = Callable[[Sequence[float]], bool]
 
@@ -93,7 +94,8 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
 def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     """The changes worth a trial, the likeliest first: a rate or a decay that nobody would take before all else."""
     rate = _rate(evidence)
-    far = rate > 0 and not 1 / FAR < rate / usual_rate(evidence.groups) < FAR
+    low = FAR if unsteady(evidence.objective) else LOW
+    far = rate > 0 and not 1 / low < rate / usual_rate(evidence.groups) < FAR
     if far:
         yield from _rates(evidence, far=True)
     decay = max((g.settings.weight_decay for g in evidence.groups), default=0.0)

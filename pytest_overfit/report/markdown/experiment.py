@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.markdown.escape import block, code, line, table, text
+from pytest_overfit.report.markdown.note_translations import in_chinese
 from pytest_overfit.report.markdown.setup import setup_rows
 from pytest_overfit.report.markdown.tables import (
     comparison_table,
@@ -32,7 +33,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         # 实验记录：configs/quick.yaml
 
     Args:
-        lang: ``en`` or ``zh``. What criteria and causes say is quoted as it is.
+        lang: ``en`` or ``zh``. What criteria and causes say is quoted as it is; notes are in it.
 
     Raises:
         OverfitError: there are no texts in that language.
@@ -44,7 +45,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
     sections.append(_section(said["settings"], table([said["item"], said["value"]], setup_rows(document, said))))
     if document.result is not None:
         sections.append(_losses(document, document.result.record, said))
-    sections.append(_observations(document, said))
+    sections.append(_observations(document, said, in_chinese if lang == "zh" else str))
     if document.result is not None and (document.result.causes or document.verdict == "failed"):
         sections.append(_causes(document, said))
     if document.result is not None and document.result.answers:
@@ -103,7 +104,7 @@ def _losses(document: Document, record: RunRecord, said: Words) -> str:
     return _section(said["loss"], *parts)
 
 
-def _observations(document: Document, said: Words) -> str:
+def _observations(document: Document, said: Words, noted: Callable[[str], str]) -> str:
     result, parts = document.result, ["\n".join(f"- {fact}" for fact in _facts(document, said))]
     if result is not None:
         finals = final_table(document, result, said)
@@ -115,7 +116,7 @@ def _observations(document: Document, said: Words) -> str:
     elif document.findings:
         parts.append(_section(said["problems"], said["no_problems"], level=3))
     if result is not None and result.notes:
-        notes = "\n".join(f"- {line(note)}" for note in result.notes)
+        notes = "\n".join(f"- {line(noted(note))}" for note in result.notes)
         parts.append(_section(said["notes"], notes, level=3))
     return _section(said["observations"], *parts)
 

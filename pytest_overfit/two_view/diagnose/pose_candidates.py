@@ -36,6 +36,9 @@ FIELD: Part = {
     "the tangent of half the field of view stands for it": lambda f, R: (f / 2).tan(),
 }
 SIDES: Part = {"": lambda f, R: f, "the field of view of the width comes first": lambda f, R: f.flip(-1)}
+FRAMES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "": lambda e: e, "the frames come in reverse": lambda e: e.flip(1),
+}  # fmt: skip
 BLOCKS: Mapping[str, tuple[int, int, int]] = {
     "": (0, 1, 2), "the quaternion comes before the translation": (1, 0, 2),
     "the field of view comes first": (2, 0, 1),
@@ -87,10 +90,10 @@ def _with_pose(predictions: Mapping[str, Any], encoded: Tensor) -> dict[str, Any
 def _encodings(true: Tensor, rotation: Tensor) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """With at most two changes: whoever makes one rarely makes three."""
     t, q, f = true[..., :3], true[..., 3:7], true[..., 7:]
-    for names in itertools.product(TRANSLATION, INVERSE, ORDER, FIELD, SIDES, BLOCKS):
+    for names in itertools.product(TRANSLATION, INVERSE, ORDER, FIELD, SIDES, BLOCKS, FRAMES):
         if 1 <= sum(map(bool, names)) <= 2:
             parts = (
                 TRANSLATION[names[0]](t, rotation), ORDER[names[2]](INVERSE[names[1]](q, rotation), rotation),
                 SIDES[names[4]](FIELD[names[3]](f, rotation), rotation),
             )  # fmt: skip
-            yield tuple(filter(None, names)), torch.cat([parts[k] for k in BLOCKS[names[5]]], -1)
+            yield tuple(filter(None, names)), FRAMES[names[6]](torch.cat([parts[k] for k in BLOCKS[names[5]]], -1))

@@ -47,7 +47,7 @@ def one_pose_for_all(evidence: Evidence) -> Iterator[Cause]:
         f"{plain_number(seen.apart)}",
         "give the camera's head the token of each frame: look for [:, :1], expand, repeat or mean over the frames on "
         "the way to pose_enc",
-        "shown", {"apart": seen.apart, "told": seen.told}, certain=learns, weight=0.92 if learns else 0.5,
+        "shown", {"apart": seen.apart, "told": seen.told}, certain=learns, weight=0.94 if learns else 0.5,
     )  # fmt: skip
 
 

@@ -32,6 +32,21 @@ def depth_scale(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[
         )  # fmt: skip
 
 
+def turned_over(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[Cause]:
+    """The prediction fits the batch once it is turned over, and only then: it was compared with something turned."""
+    for depth in predicted.depths if predicted else ():
+        if depth.error >= 0.1 and depth.turned_error <= depth.error / 3:
+            yield Cause(
+                "target-mismatch", f"output {depth.name}",
+                f"{depth.name} is off by {percent(depth.error)} as it is returned, and by "
+                f"{percent(depth.turned_error)} once it is {depth.turned}",
+                f"compare {depth.name} and the depth of the batch as they are: look for a flip or another order of one "
+                "of them in the loss",
+                "shown", {"error": depth.error, "turned": depth.turned_error},
+                certain=depth.turned_error <= 0.1, weight=SURE,
+            )  # fmt: skip
+
+
 def _cameras_have_scale(depth: DepthPredicted, predicted: ViewsPredicted | None) -> bool:
     """Depth up to a scale can be meant, but not beside cameras that are right to scale."""
     if predicted is None or predicted.baseline is None or predicted.camera_error is None:
@@ -61,4 +76,4 @@ def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> 
             )  # fmt: skip
 
 
-RULES = (depth_scale, confidence_runs_away)
+RULES = (depth_scale, turned_over, confidence_runs_away)

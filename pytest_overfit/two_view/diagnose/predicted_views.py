@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from pytest_overfit.two_view.diagnose.view_lookup import ENOUGH, Array, Flags, h
 from pytest_overfit.two_view.diagnose.views import ConfidencePredicted, DepthPredicted, ViewsPredicted
 
 MOST = 50_000  # pixels of a batch
+TURNS: Mapping[str, tuple[int, ...]] = {
+    "mirrored": (3,), "turned upside down": (2,), "turned by half a turn": (2, 3), "with its frames in reverse": (1,),
+}  # fmt: skip
 
 
 def measure_predictions(
@@ -44,10 +48,25 @@ def measure_predictions(
         start = float(starts[name][counts].mean()) if name in starts else None
         believed.append(_confidence(name, confidence[counts], start, errors[beside][counts], truth[counts]))
     return ViewsPredicted(
-        tuple(_depth(name, depth, truth, counts) for name, depth in depths.items()),
+        tuple(
+            replace(_depth(name, depth, truth, counts), turned=way, turned_error=error)
+            for name, depth in depths.items()
+            for way, error in [_turned(depth, truth, counts, shape)]
+        ),
         tuple(believed),
         *_cameras(predicted, batch),
     )
+
+
+def _turned(depth: Array, truth: Array, counts: Flags, shape: Sequence[int]) -> tuple[str, float]:
+    """The way of turning a prediction over that fits the truth best, and its error there."""
+    p, g = depth.reshape(shape), truth[counts]
+    errors = {
+        name: float(np.median(np.abs(np.flip(p, axes).reshape(truth.shape)[counts] - g) / g))
+        for name, axes in TURNS.items()
+        if all(shape[axis] > 1 for axis in axes)
+    }
+    return min(errors.items(), key=lambda each: each[1], default=("", np.inf))
 
 
 def _maps(predicted: Mapping[str, Tensor], names: Sequence[str], shape: Sequence[int]) -> dict[str, Array]:

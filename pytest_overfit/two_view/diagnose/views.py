@@ -173,7 +173,8 @@ class DepthPredicted:
     """A predicted depth against the batch's, over valid pixels; errors are medians of |p - g| / g.
 
     `factor` is the median of p / g, `aligned` the error once every sample is divided by its own factor, `spread` the
-    error that the best constant would have, `correlation` that of the logarithms.
+    error that the best constant would have, `correlation` that of the logarithms. `turned_error` is the error of the
+    prediction `turned`, the way that fits best.
     """
 
     name: str
@@ -182,6 +183,8 @@ class DepthPredicted:
     aligned: float
     spread: float
     correlation: float
+    turned: str = ""
+    turned_error: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.report import LANGUAGES
+from pytest_overfit.report.markdown.note_translations import in_chinese
 from pytest_overfit.report.markdown.translations import words
+from pytest_overfit.trainer.trainer_section import FROZEN_FRESH
 
 
 def fields_of(template: str) -> list[str]:
@@ -55,3 +57,37 @@ def test_an_unknown_language_is_refused() -> None:
         words("de")
     assert "en | zh" in str(told.value)
     assert LANGUAGES == ("en", "zh")
+
+
+NOTES = (
+    "no GPU used (torch 2.13.0+cpu is a CPU build)",
+    "no GPU used (torch.cuda.is_available() is False, device_count() is 0)",
+    "logging.scalar_keys_to_log.train: the loss gives no loss_objective; the loss calls it objective",
+    "accum_steps is 2 and has no effect: the batch has 1 sample",
+    "limit_train_batches is 800 and has no effect: an epoch repeats the one batch 10 times (overfit.steps_per_epoch)",
+    "data.train.common_config: inside_random, get_nearby may draw at random; set them to false",
+    "12 keys that only a trainer reads: limit_val_batches, checkpoint.save_dir and 10 more",
+    "not asked: 3 of 9 trials: out of time: diagnose_seconds",
+    "not asked: the floor of the loss: a search over free predictions had no time to end",
+    "data.train.dataset.dataset_configs has 2 entries: only the first is used",
+    FROZEN_FRESH,
+    "data.train.dataset.ROOT has no effect: overfit.pair.source is render",
+    "4 of 165 tensors of the model not in it: head.weight, head.bias and 2 more",
+)
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_a_note_is_in_chinese_with_its_names_and_numbers(note: str) -> None:
+    """Whatever is a key, a file or a number stays; no English sentence does."""
+    said = in_chinese(note)
+    assert re.search("[\u4e00-\u9fff]", said)
+    assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", note))
+    assert set(re.findall(r"\w+[._]\w+", note)) <= set(re.findall(r"[a-zA-Z0-9_.]+", said)) | set(
+        re.findall(r"\w+[._]\w+", said)
+    )
+    assert not re.search(r"has no effect|not asked|is read|reads|entries", said)
+
+
+def test_a_note_of_another_form_is_quoted() -> None:
+    """As a class of the user's may write one."""
+    assert in_chinese("the moon is full") == "the moon is full"

@@ -74,6 +74,7 @@ def test_nothing_is_said_where_no_encoding_is_free() -> None:
         (lambda p: torch.cat([p[..., :7], p[..., 7:] / 2], -1), "the field of view is halved"),
         (lambda p: torch.cat([-p[..., :3], p[..., 3:]], -1), "the translation is negated"),
         (lambda p: p * p.new_tensor([1, 1, 1, -1, -1, -1, 1, 1, 1]), "the rotation is inverted"),
+        (lambda p: p.flip(1), "the frames come in reverse"),
     ],
 )
 def test_another_encoding_is_named(encode: Encode, says: str) -> None:

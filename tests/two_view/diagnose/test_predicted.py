@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from pytest_overfit.two_view.diagnose.views import ViewsPredicted
 from tests.two_view.diagnose.scenes import (
     Batch,
     causes,
+    town,
 )
 
 
@@ -76,3 +78,25 @@ def test_predictions_that_are_not_finite_are_left_to_others() -> None:
     """NaN is another cause."""
     batch = scene_batch()
     assert measure_predictions({"depth": batch["depths"] * math.nan}, batch) is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"), [((3,), "mirrored"), ((2,), "turned upside down"), ((2, 3), "turned by half a turn"),
+                       ((1,), "with its frames in reverse")],
+)  # fmt: skip
+def test_depth_that_fits_once_it_is_turned_over(axes: tuple[int, ...], says: str) -> None:
+    """The loss compared it with something turned: for certain, as it fits so and not as it is."""
+    batch = town()
+    height, width = batch["depths"].shape[2:]
+    batch["depths"] = batch["depths"] * torch.linspace(1, 2, width) * torch.linspace(1, 2, height)[:, None]
+    turned = predicted(batch, batch["depths"].flip(axes) * 1.01)
+    (cause,) = [each for each in causes(batch, turned) if each.where == "output heads.depth"]
+    assert (cause.id, cause.certain, says in cause.observed) == ("target-mismatch", True, True)
+
+
+def test_depth_that_fits_no_way_is_not_turned_over() -> None:
+    """Nor is one that fits as it is, in a scene that is much alike upside down."""
+    batch = town()
+    noise = 0.5 + torch.rand(batch["depths"].shape, generator=torch.Generator().manual_seed(0))
+    assert "target-mismatch" not in [c.id for c in causes(batch, predicted(batch, batch["depths"] * noise))]
+    assert causes(batch, predicted(batch, batch["depths"] * 1.02)) == []
