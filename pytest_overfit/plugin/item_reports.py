@@ -43,6 +43,9 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     if is_ours:
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "call":
+        state.folded &= report.failed and item.config.getoption("verbose", 0) < 0
+        if state.folded and item.config.getoption("tbstyle", "auto") != "line":
+            report._pdbshown = True  # type: ignore[attr-defined]  # of what pytest does not show once more
         _attach_properties(item, state, report, of_items=session.properties)
         _attach_debug(state, report, shown=_has_room(item.config))
         _attach_rows(item, state, report)
@@ -154,7 +157,9 @@ def _attach_debug(state: ItemState, report: pytest.TestReport, *, shown: bool) -
 
 def _attach_rows(item: pytest.Item, state: ItemState, report: pytest.TestReport) -> None:
     if state.file is not None and state.finding is not None:
-        report.overfit = _row(item.nodeid, item.name, state.file, state.finding, state.file.note)  # type: ignore[attr-defined]
+        report.overfit = _row(  # type: ignore[attr-defined]
+            item.nodeid, item.name, state.file, state.finding, state.file.note, folded=state.folded
+        )  # type: ignore[attr-defined]
         if report.skipped and not state.finding.judged:
             report.longrepr = (str(item.path), 1, f"Skipped: {state.finding.observed}")
     elif state.calls:
@@ -165,7 +170,9 @@ def _attach_rows(item: pytest.Item, state: ItemState, report: pytest.TestReport)
         state.calls = []
 
 
-def _row(nodeid: str, name: str, file: FileState | None, finding: Finding, note: RunNote | None) -> Row:
+def _row(
+    nodeid: str, name: str, file: FileState | None, finding: Finding, note: RunNote | None, *, folded: bool = False
+) -> Row:
     """A row of the table that belongs to an item's file; of a marked test, to the test itself."""
     names = () if file is None else file.items
     return {
@@ -173,6 +180,7 @@ def _row(nodeid: str, name: str, file: FileState | None, finding: Finding, note:
         "place": names.index(finding.name) if finding.name in names else len(names),
         "finding": asdict(finding),
         "run": asdict(note) if note else None,
+        "folded": folded,
         "fault": file is not None and name in file.faults.reasons,
     }
 

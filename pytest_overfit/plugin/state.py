@@ -97,6 +97,7 @@ class ItemState:
         recorder: writes the record of its latest run.
         begun: how many runs it has begun.
         calls: rows for the summary, one per call of ``overfit``.
+        folded: a quiet session shows its failure as a row of the table alone.
         judged: criteria that its runs were judged by; ``unjudged``: what could not be judged, and why.
         properties, debug, kept: as in `FileState`.
     """
@@ -114,6 +115,7 @@ class ItemState:
     begun: int = 0
     calls: list[Row] = field(default_factory=list)
     finding: Finding | None = None
+    folded: bool = False
     judged: int = 0
     unjudged: list[str] = field(default_factory=list)
     interrupted: bool = False

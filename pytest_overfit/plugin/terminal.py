@@ -17,6 +17,8 @@ from pytest_overfit.plugin.state import Row, SessionState, file_state, session_s
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.text.table import criteria_table
 
+MOST_FOLDED = 4  # rows of a quiet session for what missed its limit for a cause that stands above
+
 
 def write(reporter: pytest.TerminalReporter) -> None:
     """The summary; where a mistake of ours breaks it off, a line says so, and the session ends as its tests do."""
@@ -32,7 +34,9 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
     for title, rows in _by_title(reporter).items():
         runs = [row["run"] for row in rows if row["run"]]
         reporter.write_sep("-", f"overfit {title}")
-        _write_table(reporter, [Finding(**row["finding"]) for row in rows], runs[-1] if runs else None, width)
+        told = [Finding(**row["finding"]) for row in rows if not row["folded"]]
+        folded = [Finding(**row["finding"]) for row in rows if row["folded"]]
+        _write_table(reporter, told, runs[-1] if runs else None, width, folded)
     calls = [call for report in _reports(reporter) for call in getattr(report, "overfit_calls", ())]
     if calls and reporter.config.getoption("verbose") >= 0:
         reporter.write_sep("-", f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised")
@@ -68,17 +72,22 @@ class LastLines:
 
 
 def _write_table(
-    reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
+    reporter: pytest.TerminalReporter,
+    findings: Sequence[Finding],
+    run: Mapping[str, Any] | None,
+    width: int,
+    folded: Sequence[Finding] = (),
 ) -> None:
+    """The rows, and how far the run went; of a quiet session those that stand nowhere above, ``folded`` first."""
     verbose = reporter.config.getoption("verbose")
-    shown = (
-        [finding for finding in findings if not finding.judged] if verbose < 0 else findings
-    )  # the rest stands above
+    shown = [*folded[:MOST_FOLDED], *(finding for finding in findings if verbose >= 0 or not finding.judged)]
     table = [printable(line) for line in criteria_table(shown, width=width)] if shown else []
     for line in table:
         _write_line(reporter, line)
-    if len(shown) < len(findings):
-        held, missed = (sum(map(each, findings)) for each in (attrgetter("passed"), attrgetter("missed")))
+    if len(folded) > MOST_FOLDED:
+        _write_line(reporter, f"FAILED   {', '.join(finding.name for finding in folded[MOST_FOLDED:])}")
+    if len(shown) < len(findings) + len(folded):
+        held, missed = (sum(map(each, (*findings, *folded))) for each in (attrgetter("passed"), attrgetter("missed")))
         _write_line(reporter, f"ok       {held}{' more' if table else f' of {held + missed} criteria'}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         _write_line(reporter, printable(line))
