@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +23,10 @@ from pytest_overfit.plugin.state import (
     session_state,
 )
 from pytest_overfit.plugin.unchecked import fail_report, glanced_miss, hidden_miss, told_by
+from pytest_overfit.text import LANGUAGES
 from pytest_overfit.text.numbers import TITLE
 from pytest_overfit.text.table import call_line
+from pytest_overfit.text.translations import translated
 
 if TYPE_CHECKING:
     from pytest_overfit.report.record.document import Document
@@ -52,11 +55,13 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     if is_ours:
         tell_first_line(item, state, report)
         _attach_kept(item, state, report)
+    if is_ours and report.failed and session.options.lang != LANGUAGES[0]:
+        report.longrepr = _mapped(report.longrepr, partial(translated, lang=session.options.lang))
     if is_ours and session.secrets:
-        report.longrepr = _hidden(report.longrepr, session.hide)
+        report.longrepr = _mapped(report.longrepr, session.hide)
         if report.failed:
             report.overfit_error = session.hide(getattr(report, "overfit_error", ""))  # type: ignore[attr-defined]
-        report.sections = _hidden(report.sections, session.hide)
+        report.sections = _mapped(report.sections, session.hide)
     if report.when == "teardown":
         forget(item)
 
@@ -185,13 +190,13 @@ def _row(
     }
 
 
-def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
-    """A traceback as pytest keeps it, or lists of texts, without what nobody is shown."""
+def _mapped(value: Any, to: Callable[[str], str]) -> Any:
+    """A traceback as pytest keeps it, or lists of texts, with other texts: without what nobody is shown, translated."""
     if isinstance(value, str):
-        return hide(value)
+        return to(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_hidden(each, hide) for each in value)
+        return type(value)(_mapped(each, to) for each in value)
     if type(value).__module__ == "_pytest._code.code":
         for name, each in vars(value).items():
-            object.__setattr__(value, name, _hidden(each, hide))
+            object.__setattr__(value, name, _mapped(each, to))
     return value

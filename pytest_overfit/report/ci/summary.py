@@ -9,9 +9,9 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, table, text
 from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
-from pytest_overfit.report.markdown.translations import words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import run_headline
+from pytest_overfit.text.translations import words
 
 MOST_BYTES = 1_000_000  # GitHub drops a summary of more than 1 MiB as a whole
 MOST_SECTIONS = 3  # of runs that passed; more of them are one table
