@@ -164,7 +164,7 @@ def _attach_rows(item: pytest.Item, state: ItemState, report: pytest.TestReport)
     if state.file is not None and state.finding is not None:
         report.overfit = _row(  # type: ignore[attr-defined]
             item.nodeid, item.name, state.file, state.finding, state.file.note, folded=state.folded
-        )  # type: ignore[attr-defined]
+        )
         if report.skipped and not state.finding.judged:
             report.longrepr = (str(item.path), 1, f"Skipped: {state.finding.observed}")
     elif state.calls:

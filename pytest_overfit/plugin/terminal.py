@@ -40,12 +40,12 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
         _write_table(reporter, told, runs[-1] if runs else None, width, folded)
     calls = [call for report in _reports(reporter) for call in getattr(report, "overfit_calls", ())]
     if calls and reporter.config.getoption("verbose") >= 0:
-        told = f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised"
-        reporter.write_sep("-", translated(told, lang))
+        heading = f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised"
+        reporter.write_sep("-", translated(heading, lang))
     for call in calls if reporter.config.getoption("verbose") >= 0 else ():
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
-        told = padded(words(lang).get(verdict, verdict), 7)
-        _write_line(reporter, f"{told}  {call['test']}: {translated(call['line'], lang)}")
+        shown = padded(words(lang).get(verdict, verdict), 7)
+        _write_line(reporter, f"{shown}  {call['test']}: {translated(call['line'], lang)}")
         if call["glanced"] and not call["passed"]:
             _write_line(reporter, f"note: {call['glanced']}")
         if reporter.config.getoption("verbose") == 0:
