@@ -108,9 +108,9 @@ def _attach_kept(item: pytest.Item, state: ItemState, report: pytest.TestReport)
     if report.when == "call" and report.failed and owner.kept:
         from pytest_overfit.plugin.kept_report import keep
 
-        storage, place = session_state(item.config).options.storage, {"": getattr(report, "overfit_place", "")}
-        for document in owner.kept:
-            report.overfit_kept = keep(item.config, storage, replace(document, places=place))  # type: ignore[attr-defined]
+        place = {"": getattr(report, "overfit_place", "")}
+        kept = [replace(document, places=place) for document in owner.kept]
+        report.overfit_kept = keep(session_state(item.config), kept)  # type: ignore[attr-defined]
     if report.when == "call" and (report.failed or state.file is None):
         owner.kept = []
 

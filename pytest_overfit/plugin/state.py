@@ -140,6 +140,7 @@ class SessionState:
         stderr: a descriptor past the capture of pytest, for a last word.
         reached: the files of configs that pytest has collected.
         secrets: values of configs that no text shows.
+        kept: how many runs that failed have a record.
         interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
     """
 
@@ -158,6 +159,7 @@ class SessionState:
     configs: dict[Path, OverfitConfig] = field(default_factory=dict)
     reached: set[Path] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
+    kept: int = 0
     interrupted: list[Row] = field(default_factory=list)
 
     @property

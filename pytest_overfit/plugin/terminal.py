@@ -12,6 +12,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import printable
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.plugin.config_collector import node_id
+from pytest_overfit.plugin.kept_report import publish
 from pytest_overfit.plugin.requester import layers_of, marker_layer, markers_of
 from pytest_overfit.plugin.state import Row, SessionState, file_state, session_state
 from pytest_overfit.report.writing import Writing
@@ -53,9 +54,10 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
                 _write_line(reporter, f"note: {mistake}")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
-    for line in dict.fromkeys(getattr(report, "overfit_kept", "") for report in _reports(reporter)):
-        if line:
-            _write_line(reporter, line)
+    kept = [report.overfit_kept for report in _reports(reporter) if report.failed and hasattr(report, "overfit_kept")]
+    unwritten = publish(session_state(reporter.config), (each for _, ids in kept for each in ids))
+    for line in (*dict.fromkeys(line for line, _ in kept), *(f"note: {line}" for line in unwritten)):
+        _write_line(reporter, line)
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
         for line in dict.fromkeys(line for call in calls for line in call["run"]["unwritten"]):
             _write_line(reporter, f"note: {line}")
