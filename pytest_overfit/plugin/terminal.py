@@ -54,7 +54,7 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
                 _write_line(reporter, f"note: {mistake}")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
-    kept = [report.overfit_kept for report in _reports(reporter) if report.failed and hasattr(report, "overfit_kept")]
+    kept = [report.overfit_kept for report in _reports(reporter) if hasattr(report, "overfit_kept") and report.failed]
     unwritten = publish(session_state(reporter.config), (each for _, ids in kept for each in ids))
     for line in (*dict.fromkeys(line for line, _ in kept), *(f"note: {line}" for line in unwritten)):
         _write_line(reporter, line)

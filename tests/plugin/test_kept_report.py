@@ -67,9 +67,9 @@ def test_workers_keep_one_report(pytester: pytest.Pytester, last: Path) -> None:
 
 def test_ctrl_c_keeps_what_has_failed_until_then(pytester: pytest.Pytester, last: Path) -> None:
     """The session ends with its report."""
-    body = TEST.format(runs=2).replace("    overfit(", "    if number: raise KeyboardInterrupt\n    overfit(")
+    body = TEST.format(runs=3).replace("    overfit(", "    if number: raise KeyboardInterrupt\n    overfit(")
     pytester.makepyfile(body)
-    result = pytester.runpytest_subprocess(*KEEP, "-p", "no:randomly")
+    result = pytester.runpytest_subprocess(*KEEP, "-p", "no:randomly", "-k", "not 2")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert [document.title.rpartition("[")[2] for document in read_report(last)] == ["0]"]
     assert any(line.startswith("report: ") for line in result.outlines)
