@@ -22,7 +22,7 @@ from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
-from pytest_overfit.result import OverfitResult, of_seeds
+from pytest_overfit.result import OverfitResult, advised, of_seeds
 from pytest_overfit.run.make_record import Outcome, record_of
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
@@ -311,7 +311,7 @@ def judged(
     seen = None if evidence is None else evidence.fact(Influence)
     return OverfitResult(
         record,
-        findings,
+        advised(findings, causes),
         causes=causes,
         evidence=evidence,
         not_asked=questions.not_asked,

@@ -15,7 +15,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.seeds import combine
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.text.failure import cause_lines, failure_text
+from pytest_overfit.text.failure import DEFECTS, cause_lines, failure_text
 from pytest_overfit.text.table import criteria_table, run_headline
 
 
@@ -116,6 +116,17 @@ class OverfitResult:
             raise AssertionError(self.failure_text())
 
 
+def advised(findings: Sequence[Finding], causes: Sequence[Cause]) -> tuple[Finding, ...]:
+    """The findings without what to try next where a cause says what to change: no two lines of a report contradict.
+
+    What stands (a run that was cut short) and how a cause is declared to be meant are the criterion's own to say.
+    """
+    return tuple(
+        replace(finding, hint=None) if causes and not finding.hint_stands and finding.name != DEFECTS else finding
+        for finding in findings
+    )
+
+
 def of_seeds(results: Sequence[OverfitResult], *, needed: int) -> OverfitResult:
     """One result of the runs of several seeds: the worst finding of each criterion, and the run that did worst.
 
@@ -129,4 +140,4 @@ def of_seeds(results: Sequence[OverfitResult], *, needed: int) -> OverfitResult:
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed)
     worst = min(results, key=lambda r: (r.passed, float("inf") if r.margin is None else r.margin))
     not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))
-    return replace(worst, findings=findings, runs=tuple(results), not_asked=not_asked)
+    return replace(worst, findings=advised(findings, worst.causes), runs=tuple(results), not_asked=not_asked)

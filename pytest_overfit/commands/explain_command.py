@@ -1,4 +1,4 @@
-"""`pytest-overfit explain`: what docs/causes.md says of a cause, without a network."""
+"""`pytest-overfit explain`: what the docs say of a cause or of a setting, without a network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pytest_overfit.diagnose.custom_rules import GROUP
 from pytest_overfit.diagnose.family import HEADING, Family
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.keywords import keys_of_a_config, table_of_settings
 from pytest_overfit.text.failure import clipped
 
 WIDEST = 100
@@ -23,7 +24,8 @@ VERBATIM = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 def add_arguments(explain: argparse.ArgumentParser) -> None:
     """The arguments of ``pytest-overfit explain``."""
-    explain.add_argument("cause", nargs="*", metavar="CAUSE", help="ids, such as lr-low (default: list all of them)")
+    about = "ids of causes, such as lr-low, or settings, such as max_steps (default: list all causes)"
+    explain.add_argument("cause", nargs="*", metavar="NAME", help=about)
     explain.set_defaults(run=_explain)
 
 
@@ -46,7 +48,7 @@ def _of_others() -> list[Family]:
 
 
 def explained(cause: str, families: Iterable[Family]) -> str:
-    """The section of one cause, as Markdown.
+    """The section of one cause, or of one setting by its keyword or its key, as Markdown.
 
     Example:
         >>> print(explained("shop.rare-class", [Family("data", docs="### shop.rare-class\\n\\nA class is rare.")]))
@@ -55,17 +57,32 @@ def explained(cause: str, families: Iterable[Family]) -> str:
         A class is rare.
 
     Raises:
-        OverfitError: there is no such cause; the nearest one is named.
+        OverfitError: there is no such thing; the nearest one is named.
     """
-    sections = sections_of(families)
+    sections = {**settings_sections(), **sections_of(families)}
     if cause not in sections:
         near = nearest(cause, sections)
         raise OverfitError(
-            f"there is no cause {cause!r}",
-            allowed="one that `pytest-overfit explain` lists",
+            f"there is no cause and no setting {cause!r}",
+            allowed="one that `pytest-overfit explain` lists, or a keyword of `overfit(...)`",
             hint=f"did you mean {near}?" if near else "",
         )
     return sections[cause]
+
+
+def settings_sections() -> Mapping[str, str]:
+    """What each setting takes, by its keyword and by its key in a config."""
+    sections: dict[str, str] = {}
+    for row in (*table_of_settings(), *keys_of_a_config()):
+        ways = [f"`{row.name}=`" if row.name else "", f"`overfit.{row.key}` in a config", f"`{row.option}`"]
+        told = "\n".join([
+            f"- **Takes**: {row.kind}",
+            f"- **Default**: {row.default}; under a config {row.in_config}",
+            f"- **Set by**: {', '.join(way for way in ways if way.strip('`'))}",
+        ])  # fmt: skip
+        for name in filter(None, (row.name, row.key)):
+            sections.setdefault(name, f"### {name}\n\n{row.help[:1].upper()}{row.help[1:]}.\n\n{told}")
+    return sections
 
 
 def sections_of(families: Iterable[Family]) -> Mapping[str, str]:

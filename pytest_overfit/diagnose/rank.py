@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
@@ -32,6 +32,8 @@ TAKEN_AWAY: Mapping[str, TrialKind] = {
 AROUND: frozenset[TrialKind] = frozenset({
     "learning rate", "our step", "fresh weights", "unfrozen", "same random numbers", "rescaled",
 })  # fmt: skip
+UNLIKE = {"lr-high": "lr-low", "lr-low": "lr-high"}  # what the one advises, the other takes back
+PATIENCE = "few-steps"  # of a run that nothing else is wrong with
 NUMBERS = ("nonfinite-data", "nonfinite-loss", "nonfinite-gradient", "nonfinite-output")
 SURE = 0.9  # weight from which what a probe shows is as good as counted
 
@@ -71,7 +73,16 @@ def find_causes(
             continue
         if cause.id not in found or _order(cause, evidence) < _order(found[cause.id], evidence):
             found[cause.id] = cause
-    return tuple(sorted(found.values(), key=lambda cause: _order(cause, evidence)))
+    return tuple(_agreeing(sorted(found.values(), key=lambda cause: _order(cause, evidence))))
+
+
+def _agreeing(causes: Sequence[Cause]) -> Iterator[Cause]:
+    """Without what takes back the advice of a stronger cause, and without patience beside what is shown or proven."""
+    ids = [cause.id for cause in causes]
+    held = any(cause.strength != "observed" for cause in causes if cause.id != PATIENCE)
+    for place, cause in enumerate(causes):
+        if UNLIKE.get(cause.id) not in ids[:place] and not (cause.id == PATIENCE and held):
+            yield cause
 
 
 def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from pytest_overfit.diagnose.source_lines import Edit, Source, line_to_change, renamed, swapped
+from pytest_overfit.diagnose.source_lines import Edit, Source, called, line_to_change, renamed, swapped
 from pytest_overfit.run.stack_lines import is_library
 
 REFUSALS = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for tensors that do not fit
 MOST = 4  # tensors of a call
-CLASSIFIERS = ("cross_entropy", "nll_loss")
+CLASSIFIERS = {"cross_entropy": "CrossEntropyLoss", "nll_loss": "NLLLoss"}
 REGRESSORS = {"mse_loss": "MSELoss", "l1_loss": "L1Loss", "smooth_l1_loss": "SmoothL1Loss", "huber_loss": "HuberLoss"}
 
 
@@ -49,8 +49,9 @@ def refused_call(error: BaseException) -> RefusedCall | None:
     shown = ", ".join(f"{each} {_shape(tensor)}" for each, tensor in list(tensors.items())[:MOST])
     path = frame.f_code.co_filename
     edit, source = _edit(name, module, list(tensors.values())), _source(frame)
-    at = "" if isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm)) else f"{Path(path).name}:{number}"
-    change = line_to_change([source], edit, at=at) if edit is not None else ""
+    change = ""
+    if edit is not None:  # at that line, or at another one of a call over several lines, or where the layer is built
+        change = line_to_change([source], edit, at=f"{Path(path).name}:{number}") or line_to_change([source], edit)
     return RefusedCall(f"{name} of {shown}", f"{source.path}:{number}", change)
 
 
@@ -116,11 +117,27 @@ def _edit(name: str, module: Any, tensors: list[torch.Tensor]) -> Edit | None:
     first, second = tensors[:2]
     if name in CLASSIFIERS and second.is_floating_point() and not first.is_floating_point():
         return swapped(name)
+    if name in CLASSIFIERS and first.dim() > 2 and first.shape[:-1] == second.shape:
+        return _classes_second(name)
     ids = not second.is_floating_point() and second.shape == first.shape[:1] + first.shape[2:]
     if name in REGRESSORS and ids and first.is_floating_point():
         function, criterion = renamed(name, "cross_entropy"), renamed(REGRESSORS[name], "CrossEntropyLoss")
         return lambda node, source: function(node, source) or criterion(node, source)
     return None
+
+
+def _classes_second(name: str) -> Edit:
+    """A classifier's call, or the criterion that makes it, with the classes on the axis that torch wants them on."""
+    import ast
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if called(node) == name and isinstance(node, ast.Call) and node.args:
+            return node.args[0], f"{source.operand(node.args[0])}.movedim(-1, 1)"
+        if called(node) != CLASSIFIERS[name]:
+            return None
+        return node, f"lambda output, target: {source.segment(node)}(output.movedim(-1, 1), target)"
+
+    return edit
 
 
 def _features(module: torch.nn.Linear, given: int) -> Edit:

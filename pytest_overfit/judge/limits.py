@@ -210,7 +210,8 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
     if limit.above is not None and limit.measure(curve, len(curve)) <= limit.above:
         return "it fell below its lower limit: look at what the loss leaves out, or let the learning rate decay to 0"
     if (ahead := of_limit(curve, limit)) is not None:
-        return f"it {ahead.text()}: give it more steps, or look at the learning rate"
+        more = "" if ahead.earliest is None else "give it more steps, or "
+        return f"it {ahead.text()}: {more}look at the learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:
         return "close: give it more steps, or let the learning rate decay to 0"
     return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"

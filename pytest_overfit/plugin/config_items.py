@@ -158,15 +158,17 @@ def _report(requester: Requester, finding: Finding, causes: Sequence[Cause] = ()
 
 def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) -> str:
     """What was missed and why in one line; the first item that fails says where, and what to change."""
+    file = _file(requester)
+    if not finding.hint_stands:
+        file.told = file.told or finding.name
+        requester.state.folded = file.told != finding.name
     if not causes or finding.hint_stands:
         text, head = finding.text(), headline([finding], ())
         return text if len(text.splitlines()[0]) <= HEAD_WIDTH else f"{head}\n{text}"
-    file = _file(requester)
-    file.told = file.told or finding.name
-    if file.told != finding.name:
+    if requester.state.folded:
         return echo(finding, causes[0], file.told)
     head = headline([finding], causes)
-    return "\n".join([head, *told(head, causes, most=1), replace(finding, hint=None).text()])
+    return "\n".join([head, *told(head, causes, most=1), finding.text()])
 
 
 def _skip(requester: Requester, name: str, teller: str, allowed: str) -> None:

@@ -37,7 +37,7 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     if state.file is not None and state.finding is not None:
         text = f"{state.finding.where or ''} {report.overfit_error}"
         crash.path, crash.lineno = str(item.path), key_line(item.path, state.file, item.name, text)
-    if item.config.getoption("tbstyle", "auto") == "line":  # which shows that line, and a text without a traceback too
+    if report.when == "call" and item.config.getoption("tbstyle", "auto") == "line":  # which shows that line alone
         for trace, *_ in getattr(report.longrepr, "chain", ()):
             trace.reprentries = []
     place = node_id(Path(crash.path), item.config.rootpath)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +23,10 @@ from pytest_overfit.plugin.state import (
     session_state,
 )
 from pytest_overfit.plugin.unchecked import fail_report, glanced_miss, hidden_miss, told_by
+from pytest_overfit.text import LANGUAGES
 from pytest_overfit.text.numbers import TITLE
 from pytest_overfit.text.table import call_line
+from pytest_overfit.text.translations import translated
 
 if TYPE_CHECKING:
     from pytest_overfit.report.record.document import Document
@@ -43,17 +46,22 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     if is_ours:
         report.overfit_test = True  # type: ignore[attr-defined]
     if report.when == "call":
+        state.folded &= report.failed and item.config.getoption("verbose", 0) < 0
+        if state.folded and item.config.getoption("tbstyle", "auto") != "line":
+            report._pdbshown = True  # type: ignore[attr-defined]  # of what pytest does not show once more
         _attach_properties(item, state, report, of_items=session.properties)
         _attach_debug(state, report, shown=_has_room(item.config))
         _attach_rows(item, state, report)
     if is_ours:
         tell_first_line(item, state, report)
         _attach_kept(item, state, report)
+    if is_ours and report.failed and session.options.lang != LANGUAGES[0]:
+        report.longrepr = _mapped(report.longrepr, partial(translated, lang=session.options.lang))
     if is_ours and session.secrets:
-        report.longrepr = _hidden(report.longrepr, session.hide)
+        report.longrepr = _mapped(report.longrepr, session.hide)
         if report.failed:
             report.overfit_error = session.hide(getattr(report, "overfit_error", ""))  # type: ignore[attr-defined]
-        report.sections = _hidden(report.sections, session.hide)
+        report.sections = _mapped(report.sections, session.hide)
     if report.when == "teardown":
         forget(item)
 
@@ -100,9 +108,9 @@ def _attach_kept(item: pytest.Item, state: ItemState, report: pytest.TestReport)
     if report.when == "call" and report.failed and owner.kept:
         from pytest_overfit.plugin.kept_report import keep
 
-        storage, place = session_state(item.config).options.storage, {"": getattr(report, "overfit_place", "")}
-        for document in owner.kept:
-            report.overfit_kept = keep(item.config, storage, replace(document, places=place))  # type: ignore[attr-defined]
+        place = {"": getattr(report, "overfit_place", "")}
+        kept = [replace(document, places=place) for document in owner.kept]
+        report.overfit_kept = keep(session_state(item.config), kept)  # type: ignore[attr-defined]
     if report.when == "call" and (report.failed or state.file is None):
         owner.kept = []
 
@@ -154,7 +162,9 @@ def _attach_debug(state: ItemState, report: pytest.TestReport, *, shown: bool) -
 
 def _attach_rows(item: pytest.Item, state: ItemState, report: pytest.TestReport) -> None:
     if state.file is not None and state.finding is not None:
-        report.overfit = _row(item.nodeid, item.name, state.file, state.finding, state.file.note)  # type: ignore[attr-defined]
+        report.overfit = _row(  # type: ignore[attr-defined]
+            item.nodeid, item.name, state.file, state.finding, state.file.note, folded=state.folded
+        )
         if report.skipped and not state.finding.judged:
             report.longrepr = (str(item.path), 1, f"Skipped: {state.finding.observed}")
     elif state.calls:
@@ -165,7 +175,9 @@ def _attach_rows(item: pytest.Item, state: ItemState, report: pytest.TestReport)
         state.calls = []
 
 
-def _row(nodeid: str, name: str, file: FileState | None, finding: Finding, note: RunNote | None) -> Row:
+def _row(
+    nodeid: str, name: str, file: FileState | None, finding: Finding, note: RunNote | None, *, folded: bool = False
+) -> Row:
     """A row of the table that belongs to an item's file; of a marked test, to the test itself."""
     names = () if file is None else file.items
     return {
@@ -173,17 +185,18 @@ def _row(nodeid: str, name: str, file: FileState | None, finding: Finding, note:
         "place": names.index(finding.name) if finding.name in names else len(names),
         "finding": asdict(finding),
         "run": asdict(note) if note else None,
+        "folded": folded,
         "fault": file is not None and name in file.faults.reasons,
     }
 
 
-def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
-    """A traceback as pytest keeps it, or lists of texts, without what nobody is shown."""
+def _mapped(value: Any, to: Callable[[str], str]) -> Any:
+    """A traceback as pytest keeps it, or lists of texts, with other texts: without what nobody is shown, translated."""
     if isinstance(value, str):
-        return hide(value)
+        return to(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_hidden(each, hide) for each in value)
+        return type(value)(_mapped(each, to) for each in value)
     if type(value).__module__ == "_pytest._code.code":
         for name, each in vars(value).items():
-            object.__setattr__(value, name, _hidden(each, hide))
+            object.__setattr__(value, name, _mapped(each, to))
     return value

@@ -128,7 +128,9 @@ class RunObservers:
 
             def ended() -> Document:
                 limits = limits_of(self.criteria.limits(), judged.record)
-                return recorder.end(judged, comparison=comparison, limits=limits, pair=self._pair(judged))
+                return recorder.end(
+                    judged, comparison=comparison, limits=limits, pair=self._pair(judged), times=self.clock.seconds
+                )
 
             document = self.writing.attempt("the record", ended, otherwise=document)
         for (writer, guard), run in zip(self.logs, verdict.runs or (verdict,), strict=False):
@@ -139,7 +141,8 @@ class RunObservers:
         wanted = self.session.keeps and self.session.writes and not (self.records and self.records.wanted.report)
         if wanted and not verdict.passed and not verdict.interrupted:
             limits = limits_of(self.criteria.limits(), verdict.record)
-            keep_document(self.requester.state, replace(self._document("finished"), result=verdict, limits=limits))
+            kept = replace(self._document("finished"), result=verdict, limits=limits, times=self.clock.seconds)
+            keep_document(self.requester.state, kept)
         return verdict
 
     def note(self, verdict: OverfitResult) -> RunNote:

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from pytest_overfit.report import LANGUAGES
+from pytest_overfit.text import LANGUAGES
 
 MOST_DIGITS = 19
 # Options of pytest that run no test.
@@ -77,7 +77,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--overfit-log-dir": {"metavar": "DIR", "help": "folder of the TensorBoard files"},
     "--overfit-report": {"metavar": "DIR", "help": "folder of the report: a page and a record of every run"},
-    "--overfit-lang": {"choices": LANGUAGES, "help": "language of the experiment records (default: en)"},
+    "--overfit-lang": {
+        "choices": LANGUAGES,
+        "help": "language of terminal and experiment records (default: en)",
+    },
     "--overfit-save": {"metavar": "NAME", "help": "save the numbers of every run under a name, to compare with later"},
     "--overfit-compare": {"metavar": "NAME", "help": "compare every run with what was saved under a name"},
     "--overfit-compare-fail": {

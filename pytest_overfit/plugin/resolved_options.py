@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.options import seconds, seeds, steps
-from pytest_overfit.report import LANGUAGES
+from pytest_overfit.text import LANGUAGES
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 STORAGE = ".overfit"
@@ -26,7 +26,7 @@ class Options:
         overrides, ini_overrides: ``key=value`` texts of the command line, and of the ini file.
         log_dir, ini_log_dir: absolute; the one of the ini file is among ``ini_overrides`` too.
         report: folder of the report, absolute.
-        lang: of the experiment records.
+        lang: of the terminal and the experiment records.
         save, compare: names of saved runs; ``compare_fail``: by how much a quantity may have grown, as written.
         storage: folder of the saved runs, absolute.
         strict: what leaves an overfit test unjudged is a failure.

@@ -113,7 +113,7 @@ class Progress(Observer):
             self.until = None if seconds_left is None else now + seconds_left
             self.measured, self.began = None, now
         if self.screen.wants(now, begins=begins):
-            self.screen.write(phase_line(self.title, name, detail, seconds_left))
+            self.screen.write(phase_line(self.title, name, detail, seconds_left, width=self.screen.room))
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         now, step = time.monotonic(), first + len(rows)

@@ -97,6 +97,7 @@ class ItemState:
         recorder: writes the record of its latest run.
         begun: how many runs it has begun.
         calls: rows for the summary, one per call of ``overfit``.
+        folded: a quiet session shows its failure as a row of the table alone.
         judged: criteria that its runs were judged by; ``unjudged``: what could not be judged, and why.
         properties, debug, kept: as in `FileState`.
     """
@@ -114,6 +115,7 @@ class ItemState:
     begun: int = 0
     calls: list[Row] = field(default_factory=list)
     finding: Finding | None = None
+    folded: bool = False
     judged: int = 0
     unjudged: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -138,6 +140,7 @@ class SessionState:
         stderr: a descriptor past the capture of pytest, for a last word.
         reached: the files of configs that pytest has collected.
         secrets: values of configs that no text shows.
+        kept: how many runs that failed have a record.
         interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
     """
 
@@ -156,6 +159,7 @@ class SessionState:
     configs: dict[Path, OverfitConfig] = field(default_factory=dict)
     reached: set[Path] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
+    kept: int = 0
     interrupted: list[Row] = field(default_factory=list)
 
     @property

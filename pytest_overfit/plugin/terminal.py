@@ -12,10 +12,14 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import printable
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.plugin.config_collector import node_id
+from pytest_overfit.plugin.kept_report import publish
 from pytest_overfit.plugin.requester import layers_of, marker_layer, markers_of
 from pytest_overfit.plugin.state import Row, SessionState, file_state, session_state
 from pytest_overfit.report.writing import Writing
-from pytest_overfit.text.table import criteria_table
+from pytest_overfit.text.table import criteria_table, padded
+from pytest_overfit.text.translations import translated, words
+
+MOST_FOLDED = 4  # rows of a quiet session for what missed its limit for a cause that stands above
 
 
 def write(reporter: pytest.TerminalReporter) -> None:
@@ -28,31 +32,35 @@ def write(reporter: pytest.TerminalReporter) -> None:
 
 def write_summary(reporter: pytest.TerminalReporter) -> None:
     """One table per config file, and one line per call of ``overfit`` (with ``-v`` its table too)."""
-    width = reporter.config.get_terminal_writer().fullwidth
+    width, lang = reporter.config.get_terminal_writer().fullwidth, session_state(reporter.config).options.lang
     for title, rows in _by_title(reporter).items():
         runs = [row["run"] for row in rows if row["run"]]
         reporter.write_sep("-", f"overfit {title}")
-        _write_table(reporter, [Finding(**row["finding"]) for row in rows], runs[-1] if runs else None, width)
+        told = [Finding(**row["finding"]) for row in rows if not row["folded"]]
+        folded = [Finding(**row["finding"]) for row in rows if row["folded"]]
+        _write_table(reporter, told, runs[-1] if runs else None, width, folded)
     calls = [call for report in _reports(reporter) for call in getattr(report, "overfit_calls", ())]
     if calls and reporter.config.getoption("verbose") >= 0:
-        reporter.write_sep("-", f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised")
+        heading = f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised"
+        reporter.write_sep("-", translated(heading, lang))
     for call in calls if reporter.config.getoption("verbose") >= 0 else ():
         verdict = "ok" if call["passed"] else "FAILED" if call["outcome"] == "failed" else "missed"
-        line = printable(f"{verdict:7}  {call['test']}: {call['line']}")
-        _write_line(reporter, line)
+        shown = padded(words(lang).get(verdict, verdict), 7)
+        _write_line(reporter, f"{shown}  {call['test']}: {translated(call['line'], lang)}")
         if call["glanced"] and not call["passed"]:
-            reporter.write_line(printable(f"note: {call['glanced']}"))
+            _write_line(reporter, f"note: {call['glanced']}")
         if reporter.config.getoption("verbose") == 0:
             for mistake in call["run"]["mistakes"]:
-                reporter.write_line(printable(f"note: {mistake}"))
+                _write_line(reporter, f"note: {mistake}")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
-    for line in dict.fromkeys(getattr(report, "overfit_kept", "") for report in _reports(reporter)):
-        if line:
-            reporter.write_line(printable(line))
+    kept = [report.overfit_kept for report in _reports(reporter) if hasattr(report, "overfit_kept") and report.failed]
+    unwritten = publish(session_state(reporter.config), (each for _, ids in kept for each in ids))
+    for line in (*dict.fromkeys(line for line, _ in kept), *(f"note: {line}" for line in unwritten)):
+        _write_line(reporter, line)
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
         for line in dict.fromkeys(line for call in calls for line in call["run"]["unwritten"]):
-            reporter.write_line(f"note: {line}")
+            _write_line(reporter, f"note: {line}")
 
 
 class LastLines:
@@ -64,33 +72,46 @@ class LastLines:
         for title, rows in _by_title(terminalreporter).items():
             for row in rows:
                 for line in Finding(**row["finding"]).text().splitlines() if row["fault"] else ():
-                    terminalreporter.write_line(line if line.startswith(" ") else f"{title}::{line}", red=True)
+                    lang = session_state(terminalreporter.config).options.lang
+                    text = translated(line, lang)
+                    terminalreporter.write_line(text if line.startswith(" ") else f"{title}::{text}", red=True)
 
 
 def _write_table(
-    reporter: pytest.TerminalReporter, findings: Sequence[Finding], run: Mapping[str, Any] | None, width: int
+    reporter: pytest.TerminalReporter,
+    findings: Sequence[Finding],
+    run: Mapping[str, Any] | None,
+    width: int,
+    folded: Sequence[Finding] = (),
 ) -> None:
-    verbose = reporter.config.getoption("verbose")
-    shown = (
-        [finding for finding in findings if not finding.judged] if verbose < 0 else findings
-    )  # the rest stands above
-    table = [printable(line) for line in criteria_table(shown, width=width)] if shown else []
+    """The rows, and how far the run went; of a quiet session those that stand nowhere above, ``folded`` first."""
+    verbose, lang = reporter.config.getoption("verbose"), session_state(reporter.config).options.lang
+    shown = [*folded[:MOST_FOLDED], *(finding for finding in findings if verbose >= 0 or not finding.judged)]
+    table = [printable(line) for line in criteria_table(shown, width=width, lang=lang)] if shown else []
     for line in table:
         _write_line(reporter, line)
-    if len(shown) < len(findings):
-        held, missed = (sum(map(each, findings)) for each in (attrgetter("passed"), attrgetter("missed")))
-        _write_line(reporter, f"ok       {held}{' more' if table else f' of {held + missed} criteria'}")
+    if len(folded) > MOST_FOLDED:
+        _write_line(
+            reporter,
+            f"{padded(words(lang)['FAILED'], 7)}  {', '.join(finding.name for finding in folded[MOST_FOLDED:])}",
+        )
+    if len(shown) < len(findings) + len(folded):
+        held, missed = (sum(map(each, (*findings, *folded))) for each in (attrgetter("passed"), attrgetter("missed")))
+        told = translated(f"{held} more" if table else f"{held} of {held + missed} criteria", lang)
+        _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {told}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
-        _write_line(reporter, printable(line))
+        _write_line(reporter, line)
 
 
 def _write_line(reporter: pytest.TerminalReporter, line: str) -> None:
-    """A line in the colours of its verdict; pytest knows whether the terminal wants any."""
-    if line.startswith("ok "):
-        reporter.write("ok", green=True)
-        reporter.write_line(line[2:])
+    """A line in the colours of its verdict, in the language of the session; pytest knows if the terminal wants any."""
+    lang = session_state(reporter.config).options.lang
+    said, shown = words(lang), printable(translated(line, lang))
+    if shown.startswith(f"{said['ok']} "):
+        reporter.write(said["ok"], green=True)
+        reporter.write_line(shown.removeprefix(said["ok"]))
     else:
-        reporter.write_line(line, red=line.startswith("FAILED"), bold=line.startswith("why: "))
+        reporter.write_line(shown, red=shown.startswith(said["FAILED"]), bold=line.startswith("why: "))
 
 
 def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, quiet: bool) -> Iterator[str]:

@@ -1,3 +1,1 @@
 """Every form that a run is shown in: records, pages, Markdown, CI services, TensorBoard."""
-
-LANGUAGES = ("en", "zh")  # of the experiment record

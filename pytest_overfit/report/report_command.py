@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytest_overfit.report import LANGUAGES
+from pytest_overfit.text import LANGUAGES
 
 
 def add_arguments(report: argparse.ArgumentParser) -> None:

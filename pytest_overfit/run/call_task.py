@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -165,8 +166,9 @@ def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
     """``loss(model, batch)`` for whatever the user gave.
 
     A criterion (an ``nn.Module``, or a function of ``torch.nn.functional``) is called with the model's output and the
-    target of an ``(input, target)`` batch. Without a loss the model returns its own: a scalar, a mapping, or an object
-    with ``.loss``; of a mapping of scalars without an objective the sum is minimised.
+    target of an ``(input, target)`` batch, and so is a function of the user's that cannot take a model and can take
+    these. Without a loss the model returns its own: a scalar, a mapping, or an object with ``.loss``; of a mapping of
+    scalars without an objective the sum is minimised.
     """
     if loss is None:
         return _own_loss
@@ -178,7 +180,32 @@ def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
             where="loss",
             allowed="a callable loss(model, batch), a criterion such as nn.CrossEntropyLoss(), or None",
         )
-    return loss  # type: ignore[no-any-return]
+    return _as_written(loss)
+
+
+def _as_written(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A function of (model, batch), or of (output, target): what its first call takes."""
+    settled: list[Callable[[Any, Any], Any]] = []
+
+    def called(model: Any, batch: Any) -> Any:
+        if settled:
+            return settled[0](model, batch)
+        way = loss
+        try:
+            terms = loss(model, batch)
+        except (AttributeError, TypeError) as error:
+            if len(contents(batch) if is_a(batch, list, tuple) else ()) != 2:
+                raise
+            way = partial(_criterion, loss)
+            try:
+                with users_code():
+                    terms = way(model, batch)
+            except Refused:
+                raise error from None
+        settled.append(way)
+        return terms
+
+    return called
 
 
 def _own_loss(model: Any, batch: Any) -> Any:

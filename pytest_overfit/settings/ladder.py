@@ -116,11 +116,13 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     if wrong := [*map(repr, args), *misnamed]:
         matches = (OTHER_NAMES.get(name) or _nearest(name, known, cutoff=0.5) for name in misnamed)
         near = list(dict.fromkeys(filter(None, matches)))
+        listed = ", ".join(f"{name}=" for name in known)
+        meant = f"did you mean {' and '.join(map(repr, near))}? pytest-overfit explain {' '.join(near)}"
         raise ConfigError(
             f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}",
             where=source,
-            allowed=f"{', '.join(f'{name}=' for name in known)}, or the name of a term with its limit",
-            hint=f"did you mean {' and '.join(map(repr, near))}?" if near else None,
+            allowed=f"{'a keyword' if len(near) == len(wrong) else listed}, or the name of a term with its limit",
+            hint=meant if near else None,
         )
     values: dict[str, Any] = {}
     spoken: dict[str, str] = {}

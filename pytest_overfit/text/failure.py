@@ -12,7 +12,6 @@ MOST_LINES = 25
 MOST_CAUSES = 3
 MOST_WIDTH = 240
 HEAD_WIDTH = 120  # what a list of failures shows of each
-LEAST_TOLD = 20  # characters of what was seen that say anything
 LIMITS = ("<", ">")
 DEFECTS = "defects"  # the criterion that repeats a cause
 NOT_NAMED = "why: no cause is proven, shown or observed; docs/causes.md says what was looked for"
@@ -39,10 +38,11 @@ def headline(missed: Sequence[Finding], causes: Sequence[Cause]) -> str:
         limited = first.allowed.startswith(LIMITS)
         what = short(first) if limited or not first.observed else f"{first.name}: {first.observed}"
         room = HEAD_WIDTH - len(why) - len(": ")
-        if not limited and why and room < len(first.name) + LEAST_TOLD:
-            what = first.name
-        elif why:
-            what = clipped(what, max(HEAD_WIDTH // 2 if limited else 0, room))
+        if limited and why:
+            what = clipped(what, max(HEAD_WIDTH // 2, room))
+        elif why and len(what) > room:
+            part = what.partition("; ")[0]
+            what = part if len(part) <= room else first.name
     return clipped(": ".join(part for part in (what, why) if part) or "no criterion was judged", HEAD_WIDTH)
 
 

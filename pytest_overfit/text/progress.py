@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
@@ -19,7 +19,7 @@ def progress_line(
     seconds_left: float | None = None,
     width: int | None = None,
 ) -> str:
-    """Training in one line of numbers; on a narrow terminal the rate goes first, then the name.
+    """Training in one line of numbers; on a narrow terminal the rate goes first, then the name, the words, the terms.
 
     Example:
         >>> row = {"objective": 0.31, "loss_camera": 0.02, "loss_reg_depth": 0.05}
@@ -27,16 +27,21 @@ def progress_line(
         'quick  120/400  objective 0.31  camera 0.02  depth 0.05  22.4/s  0:05<0:12'
     """
     terms = [
-        f"{criterion} {number(row[term])}"
+        (criterion, number(row[term]))
         for criterion in ("objective", "camera", "depth")
         if (term := resolve_term(criterion, row)) is not None
     ]
-    rate = [] if steps_per_second is None else [f"{steps_per_second:.1f}/s"]
+    worded, bare = [" ".join(term) for term in terms], [value for _, value in terms]
+    rate = "" if steps_per_second is None else f"{steps_per_second:.1f}/s"
     clock = "" if elapsed is None else clocked(elapsed)
-    left = "" if seconds_left is None else f"<{clocked(seconds_left)}"
-    parts = [f"{step}/{planned}", *terms]
-    lines = ["  ".join(filter(None, [*before, *parts, *beside, clock + left]))
-             for before, beside in (([name], rate), ([name], []), ([], []))]  # fmt: skip
+    clock += "" if seconds_left is None else f"<{clocked(seconds_left)}"
+    step_of = f"{step}/{planned}"
+    shorter = [(name, step_of, *worded, rate, clock), (name, step_of, *worded, clock), (step_of, *worded, clock),
+               (step_of, *bare, clock), (step_of, *bare[:1], clock), (step_of, clock)]  # fmt: skip
+    return _first_that_fits(["  ".join(filter(None, parts)) for parts in shorter], width)
+
+
+def _first_that_fits(lines: Sequence[str], width: int | None) -> str:
     return next((line for line in lines if width is None or len(line) <= width), lines[-1])
 
 
@@ -51,18 +56,23 @@ def clocked(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def phase_line(name: str, phase: str, detail: str = "", seconds_left: float | None = None) -> str:
-    """A phase in one line.
+def phase_line(
+    name: str, phase: str, detail: str = "", seconds_left: float | None = None, *, width: int | None = None
+) -> str:
+    """A phase in one line; on a narrow terminal the name goes first, then the words of the time left, then the detail.
 
     Example:
         >>> phase_line("quick", "trial 3/9", "lr 0.0001, step 40/400", 75.2)
         'quick  trial 3/9: lr 0.0001, step 40/400, at most 1 min 15 s left'
-        >>> phase_line("quick", "warm-up")
-        'quick  warm-up'
+        >>> phase_line("quick", "trial 3/9", "lr 0.0001, step 40/400", 75.2, width=40)
+        'trial 3/9: lr 0.0001, step 40/400  <1:15'
     """
     shown = f"{phase}: {detail}" if detail else phase
-    left = "" if seconds_left is None else f", at most {duration(seconds_left)} left"
-    return f"{name}  {shown}{left}"
+    left, clock = ("", "") if seconds_left is None else (
+        f", at most {duration(seconds_left)} left", f"  <{clocked(seconds_left)}"
+    )  # fmt: skip
+    lines = [f"{name}  {shown}{left}", f"{shown}{left}", f"{shown}{clock}", f"{phase}{clock}"]
+    return _first_that_fits(lines, width)
 
 
 def duration(seconds: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import FELL
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.translations import Words, translated, words
 
 LIMITS = ("<", ">")
 STOPS = {
@@ -69,7 +71,7 @@ def runs_line(runs: Sequence[tuple[RunRecord, Sequence[Finding]]]) -> str:
     return f"{len(runs)} runs, {min(steps)} to {max(steps)} of {planned} steps in {seconds:.1f} s"
 
 
-def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str]:
+def criteria_table(findings: Sequence[Finding], *, width: int = 120, lang: str = "en") -> list[str]:
     """One aligned line per criterion under a header line, none wider than ``width``.
 
     Where there is nothing to show behind it, what was observed has the rest of the line. Of a text that does not fit
@@ -81,29 +83,46 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120) -> list[str
         verdict  criterion  observed            allowed  margin  since step
         ok       camera     loss_camera 0.0005  < 0.001
     """
-    header = ("verdict", "criterion", "observed", "allowed", "margin", "since step")
-    groups = _alike(findings)
-    rows = [header, *(_row(group[0]) for group in groups if len(group) == 1)]
-    name = max(len(row[1]) for row in rows)
+    said, groups = words(lang), _alike(findings)
+    header = [said[key].lower() for key in ("verdict", "criterion", "observed", "allowed", "margin", "since")]
+    told = {id(group[0]): _row(group[0], said, lang) for group in groups if len(group) == 1}
+    rows = [header, *told.values()]
+    name = max(columns(row[1]) for row in rows)
     numbers = [row for row in rows if row[3][:1] in LIMITS or row[4] or row[5]]
-    allowed, margin = (max(len(row[column]) for row in numbers) for column in (3, 4))
+    allowed, margin = (max(columns(row[column]) for row in numbers) for column in (3, 4))
     rest = max(20, width - len("verdict  ") - name - 2)
-    observed = min(max(len(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
+    observed = min(max(columns(row[2]) for row in numbers), max(20, rest - allowed - margin - len("since step") - 6))
 
     def line(row: Sequence[str]) -> str:
-        begin = f"{row[0]:7}  {row[1]:{name}}  "
+        begin = f"{padded(row[0], 7)}  {padded(row[1], name)}  "
         if row in numbers:
-            middle = f"{_clip(row[2], observed):{observed}}  {row[3]:{allowed}}"
-            return f"{begin}{middle}  {row[4]:{margin}}  {row[5]}".rstrip()
+            middle = f"{padded(_clip(row[2], observed), observed)}  {padded(row[3], allowed)}"
+            return f"{begin}{middle}  {padded(row[4], margin)}  {row[5]}".rstrip()
         return (begin + _clip(row[2], rest)).rstrip()
 
     def skipped(group: Sequence[Finding]) -> str:
         why, room = group[0].observed, width - len("verdict  ")
         texts = [f"{shorten([f.name for f in group], most)}: {told}" for told in (why, why.partition(" (")[0])
                  for most in (3, 2, 1)]  # fmt: skip
-        return f"skipped  {next((text for text in texts if len(text) <= room), _clip(texts[-1], room))}"
+        shown = next((text for text in texts if len(text) <= room), _clip(texts[-1], room))
+        return f"{padded(said['skipped'], 7)}  {shown}"
 
-    return [line(header), *(line(_row(g[0])) if len(g) == 1 else skipped(g) for g in groups)]
+    return [line(header), *(line(told[id(g[0])]) if len(g) == 1 else skipped(g) for g in groups)]
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces up to so many columns of a terminal, where a Chinese sign takes two.
+
+    Example:
+        >>> padded("ok", 4), padded("通过", 5)
+        ('ok  ', '通过 ')
+    """
+    return text + " " * (width - columns(text))
+
+
+def columns(text: str) -> int:
+    """The columns that a text takes on a terminal."""
+    return len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
@@ -167,11 +186,11 @@ def tightest(findings: Sequence[Finding]) -> Finding | None:
     return min(upper or limited, key=lambda f: f.margin or 0.0, default=None) or next(iter(stated), None)
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(finding: Finding, said: Words, lang: str) -> tuple[str, ...]:
     return (
-        "ok" if finding.passed else "FAILED" if finding.judged else "skipped",
+        said["ok" if finding.passed else "FAILED" if finding.judged else "skipped"],
         finding.name,
-        finding.observed,
+        translated(finding.observed, lang),
         finding.allowed.partition(" for ")[0],
         "" if finding.passed else margin_text(finding.margin),
         "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
@@ -193,17 +212,19 @@ def margin_text(margin: float | None) -> str:
 def _clip(text: str, width: int) -> str:
     """What fits of a text: whole parts and how many more there are, else whole words; no dots behind a number."""
     line = " ".join(text.split())
-    if len(line) <= width:
+    if columns(line) <= width:
         return line
     parts = line.split("; ")
     for most in range(len(parts) - 1, 0, -1):
         kept = f"{'; '.join(parts[:most])}; {len(parts) - most} more"
-        if len(kept) <= width:
+        if columns(kept) <= width:
             return kept
-    cut, opened = line[: width - 3], line[: width + 2].rfind(" (")
-    if opened > max(0, cut.rfind(")")):
+    cut, opened = line[: width - 3], max(line[: width + 2].rfind(" ("), line[: width + 2].rfind("（"))
+    while columns(cut) > width - 3:
+        cut = cut[:-1]
+    if opened > max(0, cut.rfind(")")) and columns(line[:opened]) <= width:
         return line[:opened]  # dots behind a number would look like more of its digits
-    words = cut.rstrip(" ,;(").split(" ")
-    while len(words) > 1 and words[-1].strip("(,;.")[-1:].isdigit():
-        words.pop()
-    return " ".join(words).rstrip(" ,;(") + "..."
+    whole = cut.rstrip(" ,;(").split(" ")
+    while len(whole) > 1 and whole[-1].strip("(,;.")[-1:].isdigit():
+        whole.pop()
+    return " ".join(whole).rstrip(" ,;(") + "..."

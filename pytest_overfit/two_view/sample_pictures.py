@@ -30,7 +30,7 @@ class FramePictures:
         return picture_panels(self.frames)
 
     def write(self, folder: Path) -> tuple[str, ...]:
-        """Writes every panel as a PNG file; their names.
+        """Writes every panel as a PNG file, the cameras as SVG; their names.
 
         Raises:
             OSError: the folder cannot be written.

@@ -10,6 +10,7 @@ import pytest
 from pytest_overfit.cli import main
 from pytest_overfit.commands.explain_command import filled
 from pytest_overfit.settings.cause_ids import IDS
+from pytest_overfit.settings.keywords import Setting, keys_of_a_config, table_of_settings
 
 
 @pytest.mark.parametrize("cause", IDS)
@@ -39,6 +40,17 @@ def test_a_typo_names_the_nearest_cause(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["explain", "tie-lots"]) == 1
     told = capsys.readouterr()
     assert (told.out, "did you mean tie-lost?" in told.err) == ("", True)
+
+
+@pytest.mark.parametrize("row", [*table_of_settings(), *keys_of_a_config()], ids=lambda row: row.key)
+def test_every_setting_is_explained(row: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its keyword, where no cause has that name, and by its key: what it takes, its default, and where it is set."""
+    for name in {row.name, row.key} - {"", *IDS}:
+        assert main(["explain", name]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.startswith(f"### {name} ")
+        assert f"- **Takes**: {' '.join(row.kind.split())}" in said
+        assert f"`overfit.{row.key}` in a config" in said
 
 
 def test_without_a_cause_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,16 @@ def test_one_cause_per_id_the_stronger() -> None:
     assert [(c.id, c.strength) for c in found] == [("mine.a", "proven")]
 
 
+def test_what_takes_back_the_advice_of_a_stronger_cause_is_left_out() -> None:
+    """A learning rate is not both too high and too low, and a run that is held up needs no more steps."""
+    high, low = Cause("lr-high", "", "", "", "proven"), Cause("lr-low", "", "", "", "shown")
+    found = find_causes(FAILED, rules=gives(low, high, Cause("few-steps", "", "", "", "observed")))  # type: ignore[arg-type]
+    assert [each.id for each in found] == ["lr-high"]
+    guesses = (Cause(name, "", "", "", "observed") for name in ("lr-high", "few-steps"))
+    found = find_causes(FAILED, rules=gives(*guesses))  # type: ignore[arg-type]
+    assert [each.id for each in found] == ["lr-high", "few-steps"]
+
+
 def test_of_a_passing_run_only_what_is_certain() -> None:
     """And nothing that is allowed."""
     given = cause("sure", "shown", 0.5, certain=True), cause("maybe", "proven", 0.9)

@@ -123,6 +123,28 @@ def test_a_mended_example_passes(cause: str) -> None:
     assert result.passed, told(result)
 
 
+@pytest.mark.parametrize("cause", IDS)
+def test_no_two_lines_of_a_report_contradict(cause: str) -> None:
+    """No rate both up and down, no more steps beside what keeps it from learning, no hint beside what a cause says."""
+    result = broken(cause)
+    rates = {
+        found.evidence["works"] > found.evidence["lr"]
+        for found in result.causes
+        if {"works", "lr"} <= set(found.evidence)
+    }
+    assert len(rates) <= 1, told(result)
+    patient = [found for found in result.causes if "more steps" in found.advice]
+    assert not patient or all(found.strength == "observed" for found in result.causes), told(result)
+    hints = {finding.name: finding.hint for finding in result.findings if finding.missed and finding.hint}
+    assert set(hints) <= {"defects", *(each.name for each in result.findings if each.hint_stands)}, hints
+
+
+@pytest.mark.parametrize("cause", ["nonfinite-data", "nonfinite-output"])
+def test_a_nan_is_no_slope(cause: str) -> None:
+    """Nothing is cut from a graph where there is no number to compare."""
+    assert "no-gradient" not in [found.id for found in broken(cause).causes]
+
+
 def test_what_is_allowed_is_not_held_against_a_run() -> None:
     """As the page says of ``input-ignored``."""
     allowing = partial(run_overfit, allow=["input-ignored"])

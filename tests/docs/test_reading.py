@@ -14,11 +14,11 @@ from pytest_overfit.report.ci.junit import user_properties
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.experiment import experiment_record
 from pytest_overfit.report.markdown.tables import comparison_table
-from pytest_overfit.report.markdown.translations import words
 from pytest_overfit.report.record.document import Change, Comparison
 from pytest_overfit.report.record.folder import write_document
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.text.table import criteria_table
+from pytest_overfit.text.translations import words
 from tests.support.documents import broken, two_view
 from tests.support.markdown import assert_well_formed, headings, tables
 

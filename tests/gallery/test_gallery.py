@@ -113,6 +113,14 @@ def test_the_table_has_every_case() -> None:
     assert all(row.kind == ("healthy" if (bug := CASES[row.case]) is None else bug.kind) for row in table.values())
 
 
+def test_no_row_of_the_table_says_one_thing_and_its_contrary() -> None:
+    """A rate that is too high and too low, or more steps for what is held up by something else."""
+    for row in read(TABLE).values():
+        causes = row.causes.split()
+        assert not {"lr-high", "lr-low"} <= set(causes), row
+        assert "few-steps" not in causes or len(causes) == 1, row
+
+
 def test_a_sample_has_every_kind_and_file() -> None:
     """Forty cases: what the gate runs."""
     chosen = sample(list(CASES), 40, PLACES)

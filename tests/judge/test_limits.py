@@ -50,6 +50,10 @@ def test_a_missed_limit_says_observed_allowed_where_next() -> None:
             [4.0 * 0.98**i for i in range(100)],
             "it falls, and would reach its limit at step 300 to 1800: give it more steps",
         ),
+        (
+            [4.0 * 0.998**i for i in range(100)],
+            "it falls, and would not reach its limit in 20 times as many steps: look at the learning rate",
+        ),
         (falling(4.0, 0.02), "close: give it more steps"),
         ((4.0,) * 100, "it did not fall: look at the learning rate"),
     ],

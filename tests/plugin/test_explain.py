@@ -58,7 +58,7 @@ def test_every_value_and_its_source(pytester: pytest.Pytester, tiny: TinyConfig,
             "  overfit.criteria.objective * < 0.5 * @pytest.mark.overfit",
             "overfit settings of test_own.py::test_typo",
             "  @pytest.mark.overfit: argument max_step",
-            "    next: did you mean 'max_steps'?",
+            "    next: did you mean 'max_steps'? pytest-overfit explain max_steps",
             "overfit settings of test_own.py::test_wrong",
             "    @pytest.mark.overfit: max_steps: found 'many', allowed: a whole number of at least 1",
         ]

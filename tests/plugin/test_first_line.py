@@ -26,12 +26,30 @@ def test_a_quiet_session_is_short(pytester: pytest.Pytester, session: list[str])
     """The first item that fails tells the cause, once; the others are a line each."""
     result = pytester.runpytest_inprocess("-q", *session)
     assert len(result.outlines) <= MOST_LINES, result.outlines
-    summary = [line.partition(" - ")[2] for line in result.outlines if line.startswith("FAILED ")]
+    summary = [line.partition(" - ")[2] for line in result.outlines if line.startswith("FAILED tiny.yaml::")]
     assert CAUSE.match(summary[0])
     assert all(len(line) <= MOST for line in summary)
     assert all(line.endswith(": frozen, see ::objective") for line in summary[1:])
     assert sum("change: " in line for line in result.outlines) == 1
     assert sum("pytest-overfit explain frozen" in line for line in result.outlines) == 1
+    assert sum(line.startswith("____") for line in result.outlines) == 1
+    rows = [line.split()[1] for line in result.outlines if line.startswith("FAILED   ")]
+    assert len(rows) == len(summary) - 1
+
+
+def test_a_quiet_session_is_short_without_a_cause(
+    pytester: pytest.Pytester, tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first criterion is told in full, the others are a row each, those that are too many a name."""
+    monkeypatch.setenv("CI", "true")
+    tiny()
+    more = [f"--overfit-set=overfit.criteria.{term}=1e-6" for term in ("loss_T", "loss_R", "loss_FL")]
+    args = ("--overfit-config=tiny.yaml", "--overfit-max-steps=5", "--overfit-set=overfit.diagnose=false", *more)
+    result = pytester.runpytest_inprocess("-q", *args)
+    assert len(result.outlines) <= MOST_LINES, result.outlines
+    assert sum(line.startswith("____") for line in result.outlines) == 1
+    assert result.parseoutcomes()["failed"] > 5
+    assert any(line.startswith("FAILED   ") and ", " in line for line in result.outlines)
 
 
 def test_one_line_per_failure(pytester: pytest.Pytester, session: list[str]) -> None:

@@ -55,6 +55,27 @@ def test_the_session_before_is_replaced(pytester: pytest.Pytester, last: Path) -
     assert [document.title for document in read_report(last)] == ["test_other.py::test_it[0]"]
 
 
+def test_workers_keep_one_report(pytester: pytest.Pytester, last: Path) -> None:
+    """Of pytest-xdist: the runs of both, and one line."""
+    pytester.makepyfile(TEST.format(runs=4))
+    result = pytester.runpytest_subprocess(*KEEP, "-n2", "-p", "xdist")
+    (line,) = [line for line in result.outlines if line.startswith("report: ")]
+    assert Path(line.removeprefix("report: file://")).parent == last
+    assert len(read_report(last)) == 4
+    assert {each.name for each in last.iterdir() if each.is_dir()} <= {"runs", "assets"}
+
+
+def test_ctrl_c_keeps_what_has_failed_until_then(pytester: pytest.Pytester, last: Path) -> None:
+    """The session ends with its report."""
+    body = TEST.format(runs=3).replace("    overfit(", "    if number: raise KeyboardInterrupt\n    overfit(")
+    pytester.makepyfile(body)
+    result = pytester.runpytest_subprocess(*KEEP, "-p", "no:randomly", "-k", "not 2")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert [document.title.rpartition("[")[2] for document in read_report(last)] == ["0]"]
+    assert any(line.startswith("report: ") for line in result.outlines)
+    assert (last / "index.html").is_file()
+
+
 def test_of_many_failures_some_are_kept(pytester: pytest.Pytester, last: Path) -> None:
     """Nobody opens two hundred."""
     pytester.makepyfile(TEST.format(runs=MOST + 2))
@@ -86,3 +107,12 @@ def test_a_folder_that_cannot_be_written_is_a_note(pytester: pytest.Pytester, la
     result = pytester.runpytest_inprocess(*KEEP)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["note: no report is kept of what failed: *.overfit/last: *"])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="nobody may write below /proc")
+def test_a_read_only_folder_is_a_note(pytester: pytest.Pytester, last: Path) -> None:
+    """And no error: the verdict stands."""
+    result = pytester.runpytest_inprocess(*KEEP, "-o", "overfit_storage=/proc/none")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["note: no report is kept of what failed: *"])
+    assert not last.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_overfit.text.table import columns as wide
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import ITEMS
 
@@ -40,3 +41,29 @@ def test_a_table_reads_from_the_cause_to_the_effect(pytester: pytest.Pytester, t
     )
     rows = [line.split()[:2] for line in result.outlines if line.startswith(("ok  ", "FAILED   "))]
     assert rows == [["ok", "pair"], ["ok", "gradients"], ["FAILED", "depth"]]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_in_chinese(
+    pytester: pytest.Pytester, tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Verdicts, rows, the title of the cause and the headings; what is to be pasted stays, and no row wraps."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    tiny()
+    frozen = "--overfit-set=optim.frozen_module_names=['*camera_head*']"
+    result = pytester.runpytest_inprocess(
+        "--overfit-config=tiny.yaml", "--overfit-lang=zh", "--overfit-max-steps=20", frozen
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "objective *，要求 < 0.01：4 个参数张量中有 2 个被 '*camera_head*' 冻结",
+            "  位置：camera_head.weight, camera_head.bias",
+            "  修改：--overfit-set optim.frozen_module_names=[[]]",
+            "  原因：frozen 参数被冻结（由探测显示）：*pytest-overfit explain frozen",
+            "loss_camera *，要求 < 0.001：frozen 参数被冻结，见 ::objective",
+        ]
+    )
+    table = [line for line in result.outlines if line.startswith(("判定 ", "通过 ", "未通过 "))]
+    assert len(table) == 1 + len(ITEMS)
+    assert max(map(wide, table)) <= columns
+    assert {wide(line[: line.index(name)]) for name, line in zip(ITEMS, table[1:], strict=True)} == {len("FAILED   ")}

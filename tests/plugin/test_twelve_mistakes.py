@@ -65,6 +65,23 @@ def step(model, batch, optimizer):
 """
 TEST = "def test_it(overfit):\n    "
 CRITERION = f"{TEST}overfit(net(), batch(), nn.CrossEntropyLoss())\n"
+WORDS = """\
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(7, 32), nn.Tanh(), nn.Linear(32, 7))
+
+
+def batch():
+    return torch.arange(20).reshape(4, 5) % 7, torch.arange(20).reshape(4, 5) * 3 % 7
+
+
+def test_it(overfit):
+    overfit(
+        net(),
+        batch(),
+        lambda output, target: nn.CrossEntropyLoss()(output.movedim(-1, 1), target),
+    )
+"""
 LINE = re.compile(r"(?:change|next): (?P<advice>\S.*)")
 MOST = 120  # characters
 
@@ -111,6 +128,18 @@ MISTAKES = {
     "forgotten backward": own_step("    loss.backward()\n", "", "no backward pass"),
     "class ids into MSE": Mistake(
         NET + CRITERION, "CrossEntropyLoss", "MSELoss", "mse_loss of input (6, 3), target (6,) int64"
+    ),
+    "classes on the last axis": Mistake(
+        WORDS,
+        "lambda output, target: nn.CrossEntropyLoss()(output.movedim(-1, 1), target)",
+        "nn.CrossEntropyLoss()",
+        "cross_entropy of input (4, 5, 7), target (4, 5) int64",
+    ),
+    "classes on the last axis, in a function": own_loss(
+        LOSS.replace("(model(x), y)", "(model(x)[:, None].movedim(-1, 1), y[:, None])"),
+        "(model(x)[:, None].movedim(-1, 1)",
+        "(model(x)[:, None]",
+        "cross_entropy of input (6, 1, 3), target (6, 1) int64",
     ),
     ".item()": own_loss(LOSS, "(model(x), y)", "(model(x), y).item()", ".item() cuts it from the model"),
     ".item() in a step": own_step(

@@ -69,6 +69,8 @@ def of(sample: Any) -> Callable[[Any, Any], Tensor]:
     [
         (batch(), F.mse_loss),
         (list(batch()), nn.MSELoss()),
+        (batch(), lambda output, target: (output - target).square().mean()),
+        (batch(), lambda output, target: F.mse_loss(output, target)),
         (dict(zip(("x", "y"), batch(), strict=True)), lambda m, b: F.mse_loss(m(b["x"]), b["y"])),
         (
             {"in": [batch()[0]], "out": {"y": batch()[1]}, "id": "a"},
@@ -80,7 +82,19 @@ def of(sample: Any) -> Callable[[Any, Any], Tensor]:
         (lambda: batch(), F.mse_loss),
         (iter([batch()]), F.mse_loss),
     ],
-    ids=["tuple", "list", "mapping", "nest", "dataclass", "carrier", "loader", "callable", "iterator"],
+    ids=[
+        "tuple",
+        "list",
+        "output",
+        "target",
+        "mapping",
+        "nest",
+        "dataclass",
+        "carrier",
+        "loader",
+        "callable",
+        "iterator",
+    ],
 )
 def test_data_may_be_a_batch_of_any_kind_or_hand_one_out(data: Any, loss: Any) -> None:
     """All of them are trained on as one frozen batch."""

@@ -16,12 +16,30 @@ def test_training_names_step_time_left_losses_and_rate() -> None:
     assert len(line) <= 80
 
 
-@pytest.mark.parametrize("width", [75, 65, 40])
-def test_on_a_narrow_terminal_the_numbers_stay(width: int) -> None:
-    """The rate goes first, then the name."""
+@pytest.mark.parametrize(
+    ("width", "left"),
+    [
+        (75, "quick  120/400  objective 0.3123  camera 0.02  depth 0.05  "),
+        (65, "120/400  objective 0.3123  camera 0.02  depth 0.05  "),
+        (40, "120/400  0.3123  0.02  0.05  "),
+        (30, "120/400  0.3123  "),
+        (20, "120/400  "),
+    ],
+)
+def test_on_a_narrow_terminal_the_numbers_stay(width: int, left: str) -> None:
+    """The rate goes first, then the name, the words, the terms; never the clock."""
     line = progress_line("quick", 120, 400, ROW, steps_per_second=22.42, elapsed=5.4, seconds_left=12.6, width=width)
-    assert line.endswith("120/400  objective 0.3123  camera 0.02  depth 0.05  0:05<0:13")
-    assert line.startswith("quick") == (width == 75)
+    assert line == f"{left}0:05<0:13"
+    assert len(line) <= width
+
+
+@pytest.mark.parametrize("width", [80, 60, 40, 20])
+def test_a_phase_keeps_its_clock_on_a_narrow_terminal(width: int) -> None:
+    """The name goes first, then the words, then the detail."""
+    line = phase_line("tests/test_model.py::test_learns", "trial 3/9", "lr 0.0001, step 40/400", 75.2, width=width)
+    assert "trial 3/9" in line
+    assert line.endswith(("at most 1 min 15 s left", "<1:15"))
+    assert len(line) <= width
 
 
 def test_training_leaves_out_what_is_not_known() -> None:

@@ -126,8 +126,8 @@ def too_short(evidence: Evidence) -> Iterator[Cause]:
     yield Cause(
         "few-steps",
         f"term {evidence.record.terms[last]}",
-        f"{evidence.record.terms[last]} went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps; it "
-        + found[last].text(),
+        f"{evidence.record.terms[last]} {found[last].text()}; "
+        f"it went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps",
         f"give it more steps: --overfit-max-steps {wanted}, max_steps={wanted} in a call",
         "observed",
         {"steps": float(wanted)},
@@ -157,7 +157,7 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
         if not odd_schedule(group) or (evidence.learned and not held):
             continue
         middle = statistics.median(group.rates)
-        hold = (held.trial.value if held else None) or max(group.initial_rate, *group.rates)
+        hold = (held.trial.value if held else None) or group.initial_rate or max(group.rates)
         yield Cause(
             "lr-schedule",
             group.where,

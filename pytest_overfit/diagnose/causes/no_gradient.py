@@ -68,6 +68,8 @@ def not_followed(evidence: Evidence) -> Iterator[Cause]:
     """A part of the model whose gradient is not that of what it does to the outputs."""
     for slope in evidence.probed.blind:
         (by, line), part = evidence.probed.cut or ("", ""), slope.where or "the model"
+        if not math.isfinite(slope.gradient) or not math.isfinite(slope.measured):
+            continue
         turned = slope.ratio is not None and abs(slope.ratio) > NEARLY_NONE and not 0.8 < slope.ratio < 1.25
         where = f"module {slope.where}" if slope.where else part
         meant = 'where it is meant, allow=["{}"]'

@@ -18,7 +18,7 @@ def not_registered(evidence: Evidence) -> Iterator[Cause]:
     yield Cause(
         "unregistered",
         shorten(leaf.name or f"a tensor of shape {leaf.shape}" for leaf in leaves),
-        f"{len(leaves)} tensors that require a gradient take part in the forward pass and are neither the model's "
+        f"{len(leaves)} tensors of the forward pass that require a gradient are neither the model's "
         "nor in an optimizer",
         "keep layers in nn.ModuleList or nn.ModuleDict, and tensors as nn.Parameter",
         evidence={"tensors": len(leaves)},

@@ -9,9 +9,9 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, table, text
 from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
-from pytest_overfit.report.markdown.translations import words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import run_headline
+from pytest_overfit.text.translations import words
 
 MOST_BYTES = 1_000_000  # GitHub drops a summary of more than 1 MiB as a whole
 MOST_SECTIONS = 3  # of runs that passed; more of them are one table
@@ -80,7 +80,7 @@ def _body(document: Document) -> Iterator[str]:
         yield "\n".join(f"- {line(run_headline(run.record, run.findings))}" for run in result.runs or (result,))
         yield from _causes(document)
     if open_ := [finding for finding in document.findings if not finding.passed]:
-        yield from _criteria(open_, hints=result is None or not result.causes)
+        yield from _criteria(open_)
     if result is not None:
         if result.runs:
             yield seeds_table(result, WORDS)
@@ -104,8 +104,8 @@ def _body(document: Document) -> Iterator[str]:
         yield block(document.command, "bash")
 
 
-def _criteria(findings: Sequence[Finding], *, hints: bool = True) -> Iterator[str]:
-    """The table, and where to look for what was missed, which has no room in it; what to do, where no cause says it."""
+def _criteria(findings: Sequence[Finding]) -> Iterator[str]:
+    """The table, and where to look for what was missed, which has no room in it; what to do, where that says it."""
     shown = (
         sorted(findings, key=lambda finding: (not finding.missed, finding.passed))[:MOST_ROWS]
         if len(findings) > MOST_ROWS
@@ -116,9 +116,9 @@ def _criteria(findings: Sequence[Finding], *, hints: bool = True) -> Iterator[st
         yield f"{len(findings) - len(shown)} more criteria are in the report."
     told = []
     for finding in shown:
-        if finding.missed and (finding.where or (finding.hint and hints)):
+        if finding.missed and (finding.where or finding.hint):
             where = f" where: {text(finding.where)};" if finding.where else ""
-            hint = f" next: {text(finding.hint)}" if finding.hint and (hints or finding.hint_stands) else ""
+            hint = f" next: {text(finding.hint)}" if finding.hint else ""
             told.append(f"- **{text(finding.name)}**:{where}{hint}".rstrip(";"))
     if told:
         yield "\n".join(told)

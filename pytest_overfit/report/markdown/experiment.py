@@ -18,9 +18,10 @@ from pytest_overfit.report.markdown.tables import (
     steps_per_epoch,
     steps_text,
 )
-from pytest_overfit.report.markdown.translations import Words, words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.cause_titles import title
+from pytest_overfit.text.translations import Words, words
 
 THIN = 0.05  # of the steps of a budget: less of them left is within what another seed or machine changes
 
@@ -47,7 +48,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         sections.append(_losses(document, document.result.record, said))
     sections.append(_observations(document, said, in_chinese if lang == "zh" else str))
     if document.result is not None and (document.result.causes or document.verdict == "failed"):
-        sections.append(_causes(document, said))
+        sections.append(_causes(document, said, lang))
     if document.result is not None and document.result.answers:
         heads = [said["question"], said["measured"], said["answer"]]
         rows = [[each.question, text(each.measured), text(each.answer)] for each in document.result.answers]
@@ -160,7 +161,7 @@ def _problem(finding: Finding, said: Words) -> str:
     return "\n  - ".join(told)
 
 
-def _causes(document: Document, said: Words) -> str:
+def _causes(document: Document, said: Words, lang: str) -> str:
     assert document.result is not None
     causes = document.result.causes
     if not causes:
@@ -170,7 +171,8 @@ def _causes(document: Document, said: Words) -> str:
         strength = said["observed_strength" if cause.strength == "observed" else cause.strength]
         indent = "\n" + " " * len(f"{place}. ") + "- "
         lines = [
-            f"{place}. " + said["cause"].format(id=text(cause.id), strength=strength, observed=text(cause.observed)),
+            f"{place}. "
+            + said["cause"].format(id=text(title(cause.id, lang)), strength=strength, observed=text(cause.observed)),
             said["cause_where"].format(where=text(cause.where)),
             said["change"].format(advice=text(cause.advice)),
         ]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.judge.finding import number
 from pytest_overfit.report.markdown.escape import code, text
 from pytest_overfit.report.markdown.tables import steps_per_epoch
-from pytest_overfit.report.markdown.translations import Words
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.translations import Words
 
 # Of a config; a run without one has no names for these.
 _NAMED = (("model", "model._target_"), ("loss_function", "loss._target_"), ("optimizer", "optim.optimizer._target_"))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.markdown.escape import table, text
-from pytest_overfit.report.markdown.translations import Words
 from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.text.translations import Words
 
 NOTHING = "–"
 STEPS_PER_EPOCH = "overfit.steps_per_epoch"
@@ -32,7 +32,7 @@ def criteria_table(findings: Sequence[Finding], words: Words) -> str:
     """One row per criterion; those that were missed are marked.
 
     Example:
-        >>> from pytest_overfit.report.markdown.translations import words
+        >>> from pytest_overfit.text.translations import words
         >>> print(criteria_table([Finding("camera", True, "loss_camera 0.0005", "< 0.001", margin=2.0)], words("en")))
         | Verdict | Criterion | Observed | Allowed | Margin | Since step |
         | --- | --- | --- | --- | ---: | ---: |

@@ -19,7 +19,8 @@ CAPTIONS = {
     "confidence": "Confidence",
 }
 _FRAME = re.compile(r"frame_(\d{1,6})_(\w+)\.png")
-_PLAIN = re.compile(r"[\w.-]+\.png")
+_PLAIN = re.compile(r"[\w.-]+\.(png|svg)")
+_SVG = re.compile(rb'<svg xmlns="http://www\.w3\.org/2000/svg" width="(\d{1,5})" height="(\d{1,5})" ')
 _SCALE = re.compile(rb"(-?[\d.e+-]{1,12}) (-?[\d.e+-]{1,12})(?: (\w{1,20}))?")
 _CHUNK = b"tEXtscale\0"
 _MOST = 1024  # bytes of the head, in which the text stands before the pixels
@@ -28,7 +29,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG file beside the page; ``scale`` is what its first and last colour stand for, and their unit."""
+    """One PNG or SVG file beside the page; ``scale`` is what its first and last colour stand for, and their unit."""
 
     file: str
     caption: str
@@ -58,7 +59,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is shown of a run; ``missing`` are files that the document names and that are no PNG, or are not there."""
+    """What is shown of a run; ``missing`` are files that the document names and that are no pictures, or not there."""
 
     frames: tuple[Frame, ...] = ()
     others: tuple[Picture, ...] = ()
@@ -77,21 +78,24 @@ def pictures_of(folder: Path, names: Sequence[str]) -> Pictures:
             frame = frames.setdefault(int(match[1]), Frame(int(match[1])))
             frame.panels[match[2]] = Picture(name, CAPTIONS[match[2]], *known)
         else:
-            caption = name.removesuffix(".png").replace("_", " ").capitalize()
+            caption = name.rpartition(".")[0].replace("_", " ").capitalize()
             others.append(Picture(name, caption, *known))
     return Pictures(tuple(frames[number] for number in sorted(frames)), tuple(others), tuple(missing))
 
 
 def _head(path: Path) -> tuple[int, int, tuple[str, str, str] | None] | None:
-    """Width, height and scale out of the head of a PNG file; None where it is none."""
+    """Width, height and scale out of the head of a picture; None where it is none. What an SVG has in it never runs."""
     try:
         with open_regular(path) as file:
             head = file.read(_MOST)
     except (OSError, OverfitError):
         return None
-    if len(head) < 24 or not head.startswith(_SIGNATURE):
+    if vector := _SVG.match(head):
+        width, height = int(vector[1]), int(vector[2])
+    elif len(head) >= 24 and head.startswith(_SIGNATURE):
+        width, height = struct.unpack(">II", head[16:24])
+    else:
         return None
-    width, height = struct.unpack(">II", head[16:24])
     if not (0 < width < 65536 and 0 < height < 65536):
         return None
     at = head.find(_CHUNK)

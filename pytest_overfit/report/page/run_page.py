@@ -24,7 +24,7 @@ from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
-CAMERAS = "cameras.png"
+CAMERAS = "cameras.svg"
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,10 @@ class RunView:
     def missed(self) -> tuple[Finding, ...]:
         return words.missed(self.document)
 
+    def place(self, name: str) -> str:
+        """``file:line`` of what failed: of the key of a config, or of the call; empty where nobody knows."""
+        return self.document.places.get(name) or self.document.places.get("", "")
+
     @property
     def diagnosed(self) -> bool:
         return self.document.result is not None and self.document.result.evidence is not None
@@ -122,8 +126,9 @@ class RunView:
         facts = [
             Fact("Steps" if passed is None else "Steps to pass", counted, f"of {words.count(record.planned_steps)}"),
             Fact("Final objective", words.final_objective(self.document), limit),
-            Fact("Tightest margin", margin, name),
-            Fact("Time", words.duration(words.seconds_of(self.document)), f"{record.step_ms:.3g} ms a step"),
+            Fact("Tightest margin", "" if self.badge == "passed" else margin, name),
+            Fact("Training", words.duration(words.seconds_of(self.document)), f"{record.step_ms:.3g} ms a step"),
+            Fact("Diagnosis", *words.diagnosis(self.document)),
             Fact("Device", record.device, f"seed{'s'[: len(self.document.records) > 1]} {self.seeds}"),
         ]
         return tuple(fact for fact in facts if fact.value)

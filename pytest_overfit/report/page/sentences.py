@@ -15,6 +15,7 @@ from pytest_overfit.text.table import margin_text, stop_text, tightest
 Badge = Literal["passed", "failed", "running"]
 NOTHING = "–"
 MOST_NAMED = 4
+TRAINED = ("warm-up", "training")  # phases; the others look for causes
 STATES = {
     "running": "still running",
     "finished": "finished",
@@ -104,6 +105,12 @@ def seeds_text(document: Document) -> str:
 def seconds_of(document: Document) -> float:
     """Of all seeds together."""
     return sum(record.seconds for record in document.records)
+
+
+def diagnosis(document: Document) -> tuple[str, str]:
+    """The time that the search for causes took, and in which phases; two empty texts where there was none."""
+    spent = {phase: seconds for phase, seconds in document.times.items() if phase not in TRAINED}
+    return duration(sum(spent.values())) if spent else "", ", ".join(f"{k} {duration(v)}" for k, v in spent.items())
 
 
 def duration(seconds: float) -> str:

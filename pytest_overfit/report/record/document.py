@@ -112,9 +112,10 @@ class Document:
         result: findings, causes, evidence and curves; while the run goes, its curves so far and no findings.
         checks: findings about what comes before a run: the config, the pair, the loader.
         limits: term of the curves -> what it has to reach.
-        pictures: PNG files beside the record.
+        pictures: PNG and SVG files beside the record.
         command: repeats the run.
         places: criterion -> ``file:line`` of what failed: of the key of a config; the call of a test under no name.
+        times: phase -> seconds, of all seeds together.
         error: what kept a run from being one, or ended it.
     """
 
@@ -135,6 +136,7 @@ class Document:
     command: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     version: int = VERSION
 

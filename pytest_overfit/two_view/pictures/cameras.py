@@ -5,7 +5,7 @@ World axes are those of the cameras (OpenCV: x right, y down, z forward); the vi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -13,13 +13,15 @@ import numpy as np
 
 from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
 from pytest_overfit.two_view.pair.reprojection import unproject
-from pytest_overfit.two_view.pictures.drawing import FAINT, INK, Colour, Panel, Pen, blank, draw_lines
+from pytest_overfit.two_view.pictures.drawing import FAINT, INK, PAPER, Colour, Panel, Pen, blank, draw_lines
 from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 
 TRUE: Colour = (22, 130, 72)
 PREDICTED: Colour = (226, 88, 12)
 WIDTH, HEIGHT, BORDER = 800, 600, 84
 LEGEND = 74  # pixels at the top that nothing is drawn in
+SIZE = 18  # pixels of the text
+EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (1, 5), (5, 2))
 POINTS = 60_000  # of the scene per frame
 
 
@@ -37,12 +39,45 @@ class View:
         return np.asarray(flat * self.scale + [WIDTH / 2, (HEIGHT + LEGEND) / 2], dtype=np.float64)
 
 
-def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
-    """(600, 800, 3) uint8 RGB; None where the frames have no cameras.
+@dataclass(frozen=True)
+class Frustum:
+    """One camera on the picture: `corners` (6, 2) as columns and rows, the colour, and the width of its lines."""
 
-    Example:
-        >>> cameras_panel(pictures).shape
-        (600, 800, 3)
+    corners: FloatArray
+    colour: Colour
+    width: int
+
+    @property
+    def lines(self) -> list[FloatArray]:
+        """Each edge as two points (2, 2)."""
+        return [self.corners[list(edge)] for edge in EDGES]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A line of text whose anchor is Pillow's: `l` or `r` of it and `m`iddle stand at (x, y)."""
+
+    at: tuple[float, float]
+    text: str
+    anchor: str = "lm"
+    colour: Colour = INK
+
+
+@dataclass(frozen=True)
+class CamerasDrawing:
+    """What a picture of cameras shows, in pixels of (HEIGHT, WIDTH): the scene, the frusta over it, and the text.
+
+    `swatches` are the upper left corners of the squares of the legend, and their colours.
+    """
+
+    scene: Panel
+    frusta: tuple[Frustum, ...]
+    labels: tuple[Label, ...]
+    swatches: tuple[tuple[tuple[int, int], Colour], ...]
+
+
+def draw_cameras(pictures: Sequence[FramePicture]) -> CamerasDrawing | None:
+    """The scene with both kinds of cameras; None where the frames have no cameras.
 
     The true cameras are drawn broad and green, the predicted ones thin and orange over them. How far each predicted
     camera is off stands beside the legend: degrees, and normalised units.
@@ -63,12 +98,35 @@ def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
     view = _choose_view([camera for _, camera in known], points, np.concatenate([*truth, *near]))
     canvas = blank(WIDTH, HEIGHT)
     _draw_points(canvas, view, points, colours)
-    for corners in truth:
-        _draw_frustum(canvas, view, corners, TRUE, thickness=4)
-    for predicted in guess:
-        if predicted is not None:
-            _draw_frustum(canvas, view, predicted, PREDICTED, thickness=2)
-    return _with_text(canvas, view, known, (truth, guess))
+    drawn = [*((each, TRUE, 4) for each in truth), *((each, PREDICTED, 2) for each in guess if each is not None)]
+    room = 4 * WIDTH  # around the picture: lines to a camera far away end somewhere
+    return CamerasDrawing(
+        canvas,
+        tuple(Frustum(np.clip(view.pixels(each), -room, room), colour, wide) for each, colour, wide in drawn),
+        (*_legend(view, known, guess), *_frame_labels(view, [picture.frame for picture, _ in known], truth)),
+        tuple(((20, 16 + 27 * line), colour) for line, colour in enumerate((TRUE, PREDICTED))),
+    )
+
+
+def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
+    """The drawing as (600, 800, 3) uint8 RGB; None where the frames have no cameras.
+
+    Example:
+        >>> cameras_panel(pictures).shape
+        (600, 800, 3)
+    """
+    drawing = draw_cameras(pictures)
+    if drawing is None:
+        return None
+    for each in drawing.frusta:
+        draw_lines(drawing.scene, each.lines, each.corners[0], each.colour, width=each.width)
+    drawing.scene[:LEGEND] = 255
+    pen = Pen(drawing.scene)
+    for at, colour in drawing.swatches:
+        pen.swatch(at, colour, "", size=SIZE)
+    for label in drawing.labels:
+        pen.text(label.at, label.text, size=SIZE, anchor=label.anchor, halo=PAPER, colour=label.colour)
+    return pen.panel
 
 
 def frustum(camera: Camera, size: tuple[int, int], length: float) -> FloatArray:
@@ -185,44 +243,30 @@ def _draw_points(canvas: Panel, view: View, points: FloatArray, colours: ByteArr
         canvas[rows[inside], columns[inside]] = faded[inside]
 
 
-def _draw_frustum(canvas: Panel, view: View, corners: FloatArray, colour: Colour, *, thickness: int) -> None:
-    flat = np.clip(view.pixels(corners), -4 * WIDTH, 4 * WIDTH)
-    edges = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (1, 5), (5, 2)]
-    draw_lines(canvas, [flat[[a, b]] for a, b in edges], flat[0], colour, width=thickness)
-
-
-def _with_text(
-    canvas: Panel,
-    view: View,
-    known: Sequence[tuple[FramePicture, Camera]],
-    frusta: tuple[Sequence[FloatArray], Sequence[FloatArray | None]],
-) -> Panel:
-    canvas[:LEGEND] = 255
-    pen = Pen(canvas)
-    for line, (colour, name) in enumerate(((TRUE, "ground truth"), (PREDICTED, "prediction"))):
-        pen.swatch((20, 16 + 27 * line), colour, name, size=18)
-    for line, ((picture, camera), corners) in enumerate(zip(known[:2], frusta[1], strict=False)):
-        if picture.predicted_camera is None or corners is None:
-            text = f"frame {picture.frame}: no camera predicted"
-        else:
+def _legend(
+    view: View, known: Sequence[tuple[FramePicture, Camera]], guess: Sequence[FloatArray | None]
+) -> Iterator[Label]:
+    for line, name in enumerate(("ground truth", "prediction")):
+        yield Label((43, 24 + 27 * line), name)
+    for line, ((picture, camera), corners) in enumerate(zip(known[:2], guess, strict=False)):
+        text = f"frame {picture.frame}: no camera predicted"
+        if picture.predicted_camera is not None and corners is not None:
             degrees, distance = camera_errors(camera, picture.predicted_camera)
-            text = f"frame {picture.frame}: {degrees:.3g} degrees off, {distance:.3g} of the scene's scale off"
+            text = f"frame {picture.frame}: {degrees:.3g} degrees and {distance:.3g} of the scene's scale off"
             x, y = view.pixels(corners[:1])[0]
-            text += "" if 0 <= x < WIDTH and LEGEND <= y < HEIGHT else ", not in the picture"
-        pen.text((220, 15 + 27 * line), text, size=18, colour=FAINT)
-    _label_frames(pen, view, [picture.frame for picture, _ in known], frusta[0])
-    return pen.panel
+            text += "" if 0 <= x < WIDTH and LEGEND <= y < HEIGHT else ", out of view"
+        yield Label((190, 24 + 27 * line), text, colour=FAINT)
 
 
-def _label_frames(pen: Pen, view: View, frames: Sequence[int], truth: Sequence[FloatArray]) -> None:
+def _frame_labels(view: View, frames: Sequence[int], truth: Sequence[FloatArray]) -> Iterator[Label]:
     """Beside each centre, on the side that the camera looks away from; one below the other where they would meet."""
     taken: list[tuple[float, float]] = []
     for frame, corners in zip(frames, truth, strict=True):
-        x, y = view.pixels(corners[:1])[0]
+        x, y = map(float, view.pixels(corners[:1])[0])
         away = view.pixels(corners[1:5]).mean(0)[0] > x
         for other_x, other_y in sorted(taken, key=lambda at: at[1]):
             if abs(x - other_x) < 90 and abs(y - other_y) < 22:
                 y = other_y + 22
         taken.append((x, y))
         anchor, shift = ("rm", -12) if away else ("lm", 12)
-        pen.text((x + shift, y), f"frame {frame}", size=18, anchor=anchor, halo=(255, 255, 255), colour=INK)
+        yield Label((x + shift, y), f"frame {frame}", anchor)

@@ -5,6 +5,7 @@ A panel is (H, W, 3) uint8 RGB.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -185,12 +186,23 @@ def save_png(path: Path, panel: Panel, scale: str = "") -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    fresh, said = path.parent / f".{uuid4().hex}.part", PngInfo()
+    said, pixels = PngInfo(), io.BytesIO()
     if scale:
         said.add_text("scale", scale)
+    Image.fromarray(panel).save(pixels, format="PNG", pnginfo=said)
+    save_bytes(path, pixels.getvalue())
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Writes a file; one that is there is replaced at once, never half written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    fresh = path.parent / f".{uuid4().hex}.part"
     try:
         with fresh.open("xb") as file:
-            Image.fromarray(panel).save(file, format="PNG", pnginfo=said)
+            file.write(content)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

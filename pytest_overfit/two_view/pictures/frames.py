@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pytest_overfit.two_view.pictures.cameras import cameras_panel
-from pytest_overfit.two_view.pictures.drawing import INVALID, Panel, coloured, save_png
+from pytest_overfit.two_view.pictures.cameras import cameras_panel, draw_cameras
+from pytest_overfit.two_view.pictures.cameras_svg import cameras_svg
+from pytest_overfit.two_view.pictures.drawing import INVALID, Panel, coloured, save_bytes, save_png
 from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 
 __all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels", "write_pictures"]
 
+CAMERAS = "cameras"
 ERROR_SCALE = 0.1  # normalised units: an error of a tenth of the scene's scale, or more, is the last colour
 
 
@@ -26,11 +28,11 @@ def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
     """
     drawn = {f"frame_{picture.frame}/{name}": panel for picture in pictures for name, panel in panels(picture).items()}
     cameras = cameras_panel(pictures)
-    return drawn if cameras is None else {**drawn, "cameras": cameras}
+    return drawn if cameras is None else {**drawn, CAMERAS: cameras}
 
 
 def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str, ...]:
-    """Writes every panel as a PNG file below `folder`, which is made where it is not there; returns the file names.
+    """Writes every panel as a PNG file below `folder`, the cameras as SVG; returns the file names. The folder is made.
 
     Example:
         >>> write_pictures(Path("report"), pictures)[0]
@@ -45,8 +47,12 @@ def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str,
     names = []
     meant = {f"frame_{picture.frame}/{name}": text for picture in pictures for name, text in _scales(picture).items()}
     for name, panel in picture_panels(pictures).items():
-        names.append(f"{name.replace('/', '_')}.png")
-        save_png(folder / names[-1], panel, meant.get(name, ""))
+        if name != CAMERAS:
+            names.append(f"{name.replace('/', '_')}.png")
+            save_png(folder / names[-1], panel, meant.get(name, ""))
+    if (cameras := draw_cameras(pictures)) is not None:
+        names.append(f"{CAMERAS}.svg")
+        save_bytes(folder / names[-1], cameras_svg(cameras).encode())
     return tuple(names)
 
 

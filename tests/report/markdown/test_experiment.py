@@ -158,7 +158,7 @@ def test_a_cause_keeps_its_own_words_in_chinese() -> None:
     source = experiment_record(document, "zh")
     assert_well_formed(source)
     cause = document.result.causes[0]
-    assert f"no-step（由探测显示）：{cause.observed}" in items(source)
+    assert f"no-step 未调用 optimizer.step()（由探测显示）：{cause.observed}" in items(source)
     assert f"修改建议：{cause.advice}" in items(source)
     assert f"下一步：{cause.advice}（no-step），然后重新运行。" in source
 

@@ -20,7 +20,7 @@ from pytest_overfit.report.record.document import Document, PairView, SettingRow
 from pytest_overfit.report.record.folder import folder_of, write_document
 from pytest_overfit.settings.criteria import Limit
 from tests.report.page.pages import page_of, plain, text_of, write_pictures
-from tests.support.documents import broken, frozen_trunk, mended, two_view, two_view_pictured
+from tests.support.documents import broken, frozen_trunk, healthy, mended, two_view, two_view_pictured
 from tests.support.records import parameter
 
 HOSTILE = "tests/test_a.py::test_b[<script>alert(1)</script>]"
@@ -76,6 +76,29 @@ def test_numbers_are_those_of_the_document(tmp_path: Path, make: Callable[[], Do
         assert view.total is not None
         assert f"{100 * view.valid / view.total:.1f} %" in text
     assert document.command in text
+
+
+def test_training_and_diagnosis_are_timed_apart(tmp_path: Path) -> None:
+    """Steps against the budget, and no margin where nothing is missed."""
+    times = {"warm-up": 0.5, "training": 3.0, "probes": 1.5, "trials": 61.0}
+    passed = replace(healthy(), times=times)
+    facts = text_of(page_of(tmp_path, passed)).partition("Criteria Verdict")[0]
+    assert f"Steps to pass {steps_to_pass(passed)} of 1 000" in facts
+    assert "Diagnosis 1 min 2 s probes 1.5 s, trials 1 min 1 s" in facts
+    assert "Training " in facts
+    assert "margin" not in facts
+    assert "Tightest margin" in text_of(page_of(tmp_path, broken("missing_step")))
+
+
+def test_a_page_says_at_which_line_it_failed(tmp_path: Path) -> None:
+    """That of the criterion's key, else that of the call; beside the cause that of what was missed first."""
+    document = broken("missing_step")
+    missed = next(finding.name for finding in document.findings if finding.missed)
+    for places, place in (({missed: "a.yaml:12", "": "test.py:7"}, "a.yaml:12"), ({"": "test.py:7"}, "test.py:7")):
+        why, _, rows = text_of(page_of(tmp_path, replace(document, places=places))).partition("Criteria Verdict")
+        assert f"At {place}" in why
+        assert f"at {place}" in rows
+    assert "At " not in text_of(page_of(tmp_path, document)).partition("Criteria Verdict")[0]
 
 
 def test_the_overview_shows_what_failed_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 import torch
 
 from pytest_overfit.two_view.pair.pair_files import Camera
-from pytest_overfit.two_view.pictures.cameras import PREDICTED, TRUE, camera_errors, cameras_panel, frustum
+from pytest_overfit.two_view.pictures.cameras import (
+    PREDICTED,
+    TRUE,
+    camera_errors,
+    cameras_panel,
+    draw_cameras,
+    frustum,
+)
+from pytest_overfit.two_view.pictures.cameras_svg import cameras_svg
 from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.reference.pose import encode_pose
 from pytest_overfit.two_view.sample_pictures import take_pictures
@@ -114,3 +123,18 @@ def test_cameras_that_look_straight_down_are_drawn() -> None:
     panel = cameras_panel(pictures)
     assert panel is not None
     assert count(panel, TRUE) > 100
+
+
+def test_the_page_has_them_as_vectors_with_text() -> None:
+    """Frusta as paths of both colours, every label as text; a reader of screens gets the numbers."""
+    drawing = draw_cameras(pictures_of(shift=0.3))
+    assert drawing is not None
+    root = ElementTree.fromstring(cameras_svg(drawing))
+    name = "{http://www.w3.org/2000/svg}"
+    texts = [str(each.text) for each in root.iter(f"{name}text")]
+    assert {"ground truth", "prediction", "frame 0", "frame 1"} <= set(texts)
+    assert any("degrees and 0.3 of the scene's scale off" in text for text in texts)
+    assert all(text in str(root.findtext(f"{name}title")) for text in texts)
+    strokes = [each.get("stroke") for each in root.iter(f"{name}path")]
+    assert strokes == ["#168248"] * 2 + ["#e2580c"] * 2
+    assert draw_cameras([]) is None

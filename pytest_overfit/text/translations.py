@@ -1,12 +1,15 @@
-"""Every fixed text of the experiment record, in each language; what a run says itself stays as it is."""
+"""Every fixed text of the experiment record and of the terminal, in each language; numbers and names stay."""
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
-from pytest_overfit.report import LANGUAGES
+from pytest_overfit.text import LANGUAGES
+from pytest_overfit.text.cause_titles import TITLES, title
 
 Words = Mapping[str, str]
 
@@ -134,6 +137,9 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     "observed": ("Observed", "实测"),
     "allowed": ("Allowed", "要求"),
     "margin": ("Margin", "裕度"),
+    "ok": ("ok", "通过"),
+    "FAILED": ("FAILED", "未通过"),
+    "skipped": ("skipped", "未判定"),
     "below_zero": ("below 0", "低于 0"),
     "since": ("Since step", "自该步起"),
     "term": ("Term", "损失项"),
@@ -223,3 +229,100 @@ def words(lang: str) -> Words:
         )
     column = LANGUAGES.index(lang)
     return {key: texts[column] for key, texts in _TABLE.items()}
+
+
+def translated(line: str, lang: str) -> str:
+    """Lines of the terminal in a language: what is fixed in it, part by part; what is not known stays as it is.
+
+    Example:
+        >>> translated("  where: loss_camera, step 60 of 60", "zh")
+        '  位置：loss_camera, step 60 of 60'
+        >>> translated("objective 0.79, allowed < 0.01: frozen, see ::camera", "zh")
+        'objective 0.79，要求 < 0.01：frozen 参数被冻结，见 ::camera'
+    """
+    if lang == "en" or not line.strip():
+        return line
+    if "\n" in line:
+        return "\n".join(translated(each, lang) for each in line.split("\n"))
+    mark, said = re.match(r"((?:E\b)?\s*(?:AssertionError: |Failed: )?)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    known = _PHRASES.get(said.casefold()) or (said in TITLES and title(said, lang))
+    if known:
+        return mark + known
+    old = said.split("; ")
+    for pattern, now in _patterns(_LINES if len(old) > 1 else (*_LINES, *_PARTS)):
+        if found := pattern.fullmatch(said):
+            fields = found.groupdict().items()
+            return mark + now.format(**{n: part if n in RAW else translated(part, lang) for n, part in fields})
+    new = [translated(part, lang) for part in old] if len(old) > 1 else old
+    return mark + ("; " if new == old else "；").join(new)
+
+
+@functools.cache
+def _patterns(table: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Patterns of the English, with the Chinese."""
+    return tuple((re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(first))), now) for first, now in table)
+
+
+_PHRASES = {texts[0].casefold(): texts[1] for key, texts in _TABLE.items() if key.startswith("stop_")} | {
+    "proven": _TABLE["proven"][1],
+    "shown": _TABLE["shown"][1],
+    "observed": _TABLE["observed_strength"][1],
+    "none found": "未发现",
+}
+RAW = ("advice", "name")  # what is to be pasted
+# Lines of the terminal; the first that fits is taken, and what stands in its fields is looked up in turn.
+_LINES = (
+    ("change: give it more steps: {advice}", "修改：增加步数：{advice}"),
+    ("change: {advice}", "修改：{advice}"),
+    ("why: {id} ({strength}): {observed}; pytest-overfit explain {name}",
+     "原因：{id}（{strength}）：{observed}；pytest-overfit explain {name}"),
+    ("why: {id} ({strength}); pytest-overfit explain {name}",
+     "原因：{id}（{strength}）；pytest-overfit explain {name}"),
+    ("why: no cause is proven, shown or observed; {rest}", "原因：没有证实、显示或观察到任何原因；{rest}"),
+    ("{steps} of {planned} steps in {seconds} s ({step_ms} ms a step), {stop}; {place}",
+     "{steps} / {planned} 步，{seconds} 秒（每步 {step_ms} 毫秒），{stop}；{place}"),
+)  # fmt: skip
+# What has no "; " in it.
+_PARTS = (
+    ("{what}: {id}, see ::{teller}", "{what}：{id}，见 ::{teller}"),
+    ("why: {id} ({strength}): {observed}", "原因：{id}（{strength}）：{observed}"),
+    ("less likely: {ids}", "可能性较小：{ids}"),
+    _TABLE["where"],
+    _TABLE["next"],
+    ("note: {note}", "备注：{note}"),
+    ("time: {times}", "耗时：{times}"),
+    ("report: {place}", "报告：{place}"),
+    ("overfit: {passed} of {count} memorised", "overfit：{count} 次调用中 {passed} 次记住样本"),
+    ("{missed} of {count} criteria missed", "{count} 项判据中有 {missed} 项未达到"),
+    ("{missed} of {count} criteria missed: {names}", "{count} 项判据中有 {missed} 项未达到：{names}"),
+    ("{held} of {count} criteria", "{count} 项判据中的 {held} 项"),
+    ("{held} more", "另有 {held} 项"),
+    ("{observed}, allowed {allowed}: {why}", "{observed}，要求 {allowed}：{why}"),
+    ("{observed}, allowed {allowed}", "{observed}，要求 {allowed}"),
+    ("{limit} for {steps} steps in a row", "{limit}（连续 {steps} 步）"),
+    ("{value} (start {first}, best {best})", "{value}（初始 {first}，最好 {best}）"),
+    ("{steps} of {planned} steps in {seconds} s ({step_ms} ms a step), {stop}",
+     "{steps} / {planned} 步，{seconds} 秒（每步 {step_ms} 毫秒），{stop}"),
+    ("{steps} of {planned} steps in {seconds} s", "{steps} / {planned} 步，{seconds} 秒"),
+    ("missed {names}", "未达到：{names}"),
+    ("not judged: {why}", "未判定：{why}"),
+    ("not asked: {what}", "未提问：{what}"),
+    ("no GPU used ({why})", "未使用 GPU（{why}）"),
+    ("{steps} steps, all finite", "{steps} 步，数值均有限"),
+    ("{tensors} tensors learn, {frozen} frozen as declared", "{tensors} 个张量在学习，{frozen} 个按声明冻结"),
+    ("{terms} falling, largest climb {climb}", "{terms} 项下降，最大回升 {climb}"),
+    ("{first} in evaluation, {last} in training", "评估模式 {first}，训练模式 {last}"),
+    ("valid depth {shares}", "有效深度 {shares}"),
+    ("{digest}, drawn {times} times", "{digest}，取样 {times} 次"),
+    ("{pair}: valid {first} and {last}, geometry contradicts in {share}",
+     "{pair}：有效像素 {first} 和 {last}，几何矛盾 {share}"),
+    ("passes in {steps} steps with a learning rate of {now} instead of {was}",
+     "学习率取 {now}（而非 {was}）时，{steps} 步即可通过"),
+    ("the objective went from {first} to {last} in {steps} steps", "总损失在 {steps} 步内由 {first} 变为 {last}"),
+    ("{count} of {tensors} parameter tensors are frozen by {pattern}",
+     "{tensors} 个参数张量中有 {count} 个被 {pattern} 冻结"),
+    ("{term} falls, and would reach its limit at step {step}", "{term} 仍在下降，预计在第 {step} 步达到阈值"),
+    ("it falls, and would reach its limit at step {step}: give it more steps, or look at the learning rate",
+     "仍在下降，预计在第 {step} 步达到阈值：增加步数，或检查学习率"),
+    ("it did not fall: look at the learning rate, {rest}", "没有下降：检查学习率、冻结模块和 ::gradients"),
+)  # fmt: skip

@@ -7,10 +7,12 @@ import string
 
 import pytest
 
+from pytest_overfit.diagnose.cause import IDS
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.report import LANGUAGES
 from pytest_overfit.report.markdown.note_translations import in_chinese
-from pytest_overfit.report.markdown.translations import words
+from pytest_overfit.text import LANGUAGES
+from pytest_overfit.text.cause_titles import title
+from pytest_overfit.text.translations import translated, words
 from pytest_overfit.trainer.trainer_section import FROZEN_FRESH
 
 
@@ -91,3 +93,31 @@ def test_a_note_is_in_chinese_with_its_names_and_numbers(note: str) -> None:
 def test_a_note_of_another_form_is_quoted() -> None:
     """As a class of the user's may write one."""
     assert in_chinese("the moon is full") == "the moon is full"
+
+
+def test_every_cause_has_a_title() -> None:
+    """In Chinese; of a rule of the user's own its id."""
+    assert all(re.fullmatch(rf"{cause} .*[\u4e00-\u9fff].*", title(cause, "zh")) for cause in IDS)
+    assert title("shop.rare-class", "zh") == "shop.rare-class"
+    assert {title(cause, "en") for cause in IDS} == set(IDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "chinese"),
+    [
+        ("E         change: test_model.py:8: a, allowed b", "E         修改：test_model.py:8: a, allowed b"),
+        ("E       AssertionError: a 1, allowed < 2: b", "E       AssertionError: a 1，要求 < 2：b"),
+        ("why: lr-low (proven): a: b", "原因：lr-low 学习率过小（经对照试验证实）：a: b"),
+        ("x 1 (start 2, best 1), allowed < 0.1 for 5 steps in a row", "x 1（初始 2，最好 1），要求 < 0.1（连续 5 步）"),
+        (
+            "9 of 9 steps in 1.0 s (3 ms a step), CUT SHORT by max_seconds; cpu",
+            "9 / 9 步，1.0 秒（每步 3 毫秒），达到 max_seconds 时限，被提前截断；cpu",
+        ),
+        ("    return model(x)", "    return model(x)"),
+        ("a; b", "a; b"),
+    ],
+)
+def test_a_line_of_the_terminal(line: str, chinese: str) -> None:
+    """What is fixed in it, with its indentation; what a user wrote stays, and English is as it was."""
+    assert translated(line, "zh") == chinese
+    assert translated(line, "en") == line
