@@ -10,6 +10,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.text import LANGUAGES
 from pytest_overfit.text.cause_titles import TITLES, title
+from pytest_overfit.text.note_translations import in_chinese
 
 Words = Mapping[str, str]
 
@@ -245,7 +246,7 @@ def translated(line: str, lang: str) -> str:
     if "\n" in line:
         return "\n".join(translated(each, lang) for each in line.split("\n"))
     mark, said = re.match(r"((?:E\b)?\s*(?:AssertionError: |Failed: )?)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-    known = _PHRASES.get(said.casefold()) or (said in TITLES and title(said, lang))
+    known = _PHRASES.get(said.casefold()) or (said in TITLES and title(said, lang)) or in_chinese(said)
     if known:
         return mark + known
     old = said.split("; ")

@@ -9,7 +9,6 @@ import pytest
 
 from pytest_overfit.diagnose.cause import IDS
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.report.markdown.note_translations import in_chinese
 from pytest_overfit.text import LANGUAGES
 from pytest_overfit.text.cause_titles import title
 from pytest_overfit.text.translations import translated, words
@@ -81,7 +80,7 @@ NOTES = (
 @pytest.mark.parametrize("note", NOTES)
 def test_a_note_is_in_chinese_with_its_names_and_numbers(note: str) -> None:
     """Whatever is a key, a file or a number stays; no English sentence does."""
-    said = in_chinese(note)
+    said = translated(note, "zh")
     assert re.search("[\u4e00-\u9fff]", said)
     assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", note))
     assert set(re.findall(r"\w+[._]\w+", note)) <= set(re.findall(r"[a-zA-Z0-9_.]+", said)) | set(
@@ -92,7 +91,7 @@ def test_a_note_is_in_chinese_with_its_names_and_numbers(note: str) -> None:
 
 def test_a_note_of_another_form_is_quoted() -> None:
     """As a class of the user's may write one."""
-    assert in_chinese("the moon is full") == "the moon is full"
+    assert translated("the moon is full", "zh") == "the moon is full"
 
 
 def test_every_cause_has_a_title() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.markdown.escape import block, code, line, table, text
-from pytest_overfit.report.markdown.note_translations import in_chinese
 from pytest_overfit.report.markdown.setup import setup_rows
 from pytest_overfit.report.markdown.tables import (
     comparison_table,
@@ -21,7 +20,7 @@ from pytest_overfit.report.markdown.tables import (
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.text.cause_titles import title
-from pytest_overfit.text.translations import Words, words
+from pytest_overfit.text.translations import Words, translated, words
 
 THIN = 0.05  # of the steps of a budget: less of them left is within what another seed or machine changes
 
@@ -46,7 +45,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
     sections.append(_section(said["settings"], table([said["item"], said["value"]], setup_rows(document, said))))
     if document.result is not None:
         sections.append(_losses(document, document.result.record, said))
-    sections.append(_observations(document, said, in_chinese if lang == "zh" else str))
+    sections.append(_observations(document, said, lang))
     if document.result is not None and (document.result.causes or document.verdict == "failed"):
         sections.append(_causes(document, said, lang))
     if document.result is not None and document.result.answers:
@@ -105,7 +104,7 @@ def _losses(document: Document, record: RunRecord, said: Words) -> str:
     return _section(said["loss"], *parts)
 
 
-def _observations(document: Document, said: Words, noted: Callable[[str], str]) -> str:
+def _observations(document: Document, said: Words, lang: str) -> str:
     result, parts = document.result, ["\n".join(f"- {fact}" for fact in _facts(document, said))]
     if result is not None:
         finals = final_table(document, result, said)
@@ -117,7 +116,7 @@ def _observations(document: Document, said: Words, noted: Callable[[str], str]) 
     elif document.findings:
         parts.append(_section(said["problems"], said["no_problems"], level=3))
     if result is not None and result.notes:
-        notes = "\n".join(f"- {line(noted(note))}" for note in result.notes)
+        notes = "\n".join(f"- {line(translated(note, lang))}" for note in result.notes)
         parts.append(_section(said["notes"], notes, level=3))
     return _section(said["observations"], *parts)
 

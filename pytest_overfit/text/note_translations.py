@@ -1,7 +1,8 @@
-"""The notes of a run in Chinese: by the form that each is written in; another one is quoted as it is."""
+"""The notes of a run in Chinese, by the form that each is written in."""
 
 from __future__ import annotations
 
+import functools
 import re
 
 _FORMS = r"""
@@ -54,15 +55,20 @@ weights are frozen that no checkpoint has filled: (.+) trains them
 (\d+) of its (\d+) not in the model: (.+)
     其 \2 个张量中有 \1 个不在模型中：\3
 """
-_SAID = [(form, said.strip()) for form, said in zip(*[iter(_FORMS.strip().splitlines())] * 2, strict=True)]
 
 
-def in_chinese(note: str) -> str:
-    """A note in Chinese, with its names and numbers.
+def in_chinese(note: str) -> str | None:
+    """A note in Chinese, with its names and numbers; None where it has another form.
 
     Example:
         >>> in_chinese("not asked: 3 of 9 trials: out of time: diagnose_seconds")
         '未进行：9 次试验中的 3 次，诊断时间已用完（diagnose_seconds）'
     """
-    found = ((re.fullmatch(form, note), said) for form, said in _SAID)
-    return next((match.expand(said) for match, said in found if match), note)
+    found = ((form.fullmatch(note), said) for form, said in _forms())
+    return next((match.expand(said) for match, said in found if match), None)
+
+
+@functools.cache
+def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+    lines = _FORMS.strip().splitlines()
+    return tuple((re.compile(form), said.strip()) for form, said in zip(lines[::2], lines[1::2], strict=True))
