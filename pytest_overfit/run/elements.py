@@ -61,6 +61,16 @@ def is_wrapper(tensor: Tensor) -> bool:
     return _computes(tensor) and tensor.device.type != torch._C._get_privateuse1_backend_name()
 
 
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor stands for others inside of a transform of ``torch.func``, as in ``vmap``: it ends with that."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_transforming() -> bool:
+    """Whether what runs now is inside of such a transform: nothing that a module is given there can be given again."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def numbers_of(tensor: Tensor) -> Tensor | None:
     """The numbers of any tensor, dense and without a graph, of its shape where it is dense; None where it shows none.
 
@@ -125,7 +135,7 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
         return [] if tensor.is_meta else [part.detach() for part in tensor.unbind()]
     if tensor.is_quantized:
         return [tensor.detach().int_repr()]
-    if not is_wrapper(tensor) and tensor.layout is torch.strided and not tensor.is_meta:
+    if not is_wrapper(tensor) and tensor.layout is torch.strided and not (tensor.is_meta or is_transformed(tensor)):
         with torch._C.DisableTorchFunctionSubclass():
             return [_undressed(tensor.detach())]
     numbers = numbers_of(tensor)
@@ -137,7 +147,8 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_strided(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+    hidden = tensor.is_nested or tensor.is_quantized or tensor.is_meta or is_transformed(tensor)
+    return tensor.layout is torch.strided and not hidden
 
 
 def _is_narrow(tensor: Tensor) -> bool:
@@ -145,9 +156,9 @@ def _is_narrow(tensor: Tensor) -> bool:
 
 
 def _plain_numbers(tensor: Tensor) -> Tensor | None:
-    tensor = tensor.detach()
-    if tensor.is_meta:
+    if tensor.is_meta or is_transformed(tensor):
         return None
+    tensor = tensor.detach()
     if tensor.is_nested:
         parts = [part.reshape(-1) for part in tensor.unbind()]
         return torch.cat(parts) if parts else tensor.new_zeros(0)

@@ -87,7 +87,7 @@ class _Trained:
             self.end.add(optimizer)
         initial = [(p, context.initial(p)) for p in context.task.model.parameters()]
         known = {id(p): (p, value) for p, value in (*context.start.parameters(), *initial) if value is not None}
-        self.initial: list[tuple[nn.Parameter, Tensor]] = list(known.values())
+        self.initial: list[tuple[nn.Parameter, Tensor]] = [known[i] for i in known if not known[i][1].is_meta]
 
     def __enter__(self) -> _Trained:
         self.process = restored_process()

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.diagnose.questions.tensors import is_real, shows_all, tensors_in
 from pytest_overfit.errors.asking import users_code
-from pytest_overfit.run.elements import copy_of, dressed, is_dense, numbers_of
+from pytest_overfit.run.elements import copy_of, dressed, is_dense, is_transforming, numbers_of
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.untrusted.objects import contents, is_a
 
@@ -168,7 +168,7 @@ def model_calls(named: list[tuple[str, nn.Module]], found: list[ModelCall]) -> I
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not any(call.module is module for call in found):
+            if not is_transforming() and not any(call.module is module for call in found):
                 classes: dict[int, Tensor] = {}
                 copy = partial(_copy, classes)
                 found.append(ModelCall(name, module, exchanged_in(copy, args), exchanged_in(copy, kwargs), classes))

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import exchanged_in
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
-from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.elements import is_dense, is_transforming
 from pytest_overfit.run.isolation import generators_of_devices
 
 MOST_ELEMENTS = 50_000_000  # of all that is recorded
@@ -59,6 +59,8 @@ class _Recorder:
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Before a module runs: it gets what it was given when it was recorded."""
+        if is_transforming():
+            return None
         self._chance()
         key = id(module), self.counts.get(id(module), 0)
         self.counts[id(module)] = key[1] + 1
@@ -77,6 +79,8 @@ class _Recorder:
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After it: what was recorded is handed on."""
+        if is_transforming():
+            return None
         self._chance()
         answer, before, buffers = self.stack.pop()
         answer.wrote = not all(map(torch.equal, buffers.values(), own_buffers(module).values()))

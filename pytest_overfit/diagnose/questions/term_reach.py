@@ -182,7 +182,7 @@ def measure_unfelt(
         held = Held(forward, free, batch)
         outputs, terms = held(batch)
         objective, names = terms["objective"], {id(leaf): name for name, leaf in outputs}
-        if not objective.requires_grad:
+        if not objective.requires_grad or not free.leaves:
             return ()
         with users_code():
             slopes = torch.autograd.grad(objective, list(free.leaves.values()), allow_unused=True)
