@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
@@ -315,21 +316,35 @@ def _as_a_whole(before: Tensor, after: Tensor) -> bool:
 def _by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
     """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
 
-    Empty where none does, and where a tensor of the model has a row for every place.
+    Empty where none does, where axis 0 may be that of a sequence or of points, where a tensor of the model has a row
+    for every place, and where something of the call cannot be turned around: a list of lengths, a sparse tensor.
     """
-    held = (*call.module.parameters(), *call.module.buffers())
-    if any(t.dim() and t.shape[0] == samples for t in held) or _equivariant(call, batched, samples):
+    known, held = {id(t) for _, t in batched}, (*call.module.parameters(), *call.module.buffers())
+    given = tree_leaves((call.args, call.kwargs))
+    if not all(id(leaf) in known or leaf is None or type(leaf) is bool for leaf in given):
+        return ""
+    if not any(t.dim() > 2 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched):
+        return ""
+    if any(not t.is_nested and t.dim() and t.shape[0] == samples for t in held):
         return ""
     turned = {id(t): t.detach().flip(0) for _, t in batched}
+    first = {id(t): _first_exchanged(t) for _, t in batched}
+    base, other, changed = (call.again(lambda t, new=new: new.get(id(t), t)) for new in ({}, turned, first))
+    rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
+    moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
+    if all(_as_turned(base[i], other[i]) for i in moved):
+        return ""
 
-    def moved(before: Tensor, after: Tensor) -> bool:
+    def unlike(before: Tensor, after: Tensor) -> bool:
         return before.dim() > 0 and before.shape[0] == samples and not _as_turned(before, after)
 
-    return where_it_arises(call, lambda t: turned.get(id(t), t), moved) or type(call.module).__name__
+    return where_it_arises(call, lambda t: turned.get(id(t), t), unlike) or type(call.module).__name__
 
 
 def _as_turned(before: Tensor, after: Tensor) -> bool:
-    return torch.allclose(before.flip(0), after, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+    rounding = max(1e-3, 8 * torch.finfo(before.dtype).eps)
+    size = float(before.abs().max()) if before.numel() else 0.0
+    return torch.allclose(before.flip(0), after, rtol=rounding, atol=0.1 * rounding * size)
 
 
 def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
