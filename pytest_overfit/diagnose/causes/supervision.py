@@ -325,7 +325,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   which every report shows). There is none in these samples, whose labels are all of one value that counts nowhere. A
   mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
   missing by chance.
-  Of a class the labels themselves: with another one its places count, and where that stood none does.
+  Of a class the labels themselves: with another one its places count, and where that stood none does. Of a decoder the
+  ends of its rows, by a mask of the batch: no place before the last token counts in any of them.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output
