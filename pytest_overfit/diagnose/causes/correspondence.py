@@ -181,10 +181,11 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 ```
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
-- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input of
-  the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along the
-  outputs of other samples change. Of tokens: labels under an `attention_mask` of 0 to which the loss answers, or a
-  decoder that has met its limit and predicts the token after the next, or the one that it reads.
+- **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input
+  of the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along
+  the outputs of other samples change. Of tokens: labels under an `attention_mask` of 0 to which the loss answers,
+  targets behind the end that a mask or lengths tell of, or a decoder that has met its limit and predicts the token
+  after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,

@@ -109,7 +109,8 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
 def padding_told(evidence: Evidence) -> Iterator[Cause]:
     """What the batch says is padding moves the objective, through outputs of the rest or as a target."""
     moves = evidence.probed.padding
-    if moves is None or moves.objective is None or next(masks(evidence), None) is not None:
+    seen = evidence.record.supervision
+    if moves is None or moves.objective is None or (seen and seen.padding) or next(masks(evidence), None) is not None:
         return
     read, (before, after) = moves.moved > MOVED, moves.objective
     yield Cause(
@@ -208,7 +209,8 @@ result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, opti
 - **Evidence**: shown, certain: the input, one view of it or some of its columns are exchanged, and the output stays bit
   for bit the same. Or attention reads exactly what the batch's masks or lengths mark as padding, and nothing else; or
   places with content read padding through a mask, and a row moves once it is asked without its padding; or a causal
-  mask starts at the first of more keys than there are queries, so that the last ones are read by nobody.
+  mask starts at the first of more keys than there are queries, so that the last ones are read by nobody. Or the batch
+  tells by a mask or by lengths what is padding, and other content there, as well as none, moves objective and outputs.
 - **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
 
 ### batch-mixing
@@ -231,8 +233,9 @@ result = run_overfit(Forecast, (torch.randn(12, 6, 4), values[:, :1]), F.mse_los
 
 - **Symptom**: none on one batch; with another batch size or order the answers change.
 - **Evidence**: shown, certain: one sample is exchanged in evaluation mode, and outputs of others move, or the entries
-  of a table of pairs that it has no part in. Or the samples are turned around, and the outputs stay where they are. Or
-  a row has several documents by its `position_ids`, `cu_seqlens` or `document_ids`, and one moves the next.
+  of a table of pairs that it has no part in. Or the samples are turned around, and the outputs are not what they
+  were, turned around. Or a row has several documents by its `position_ids`, `cu_seqlens` or `document_ids`, and one
+  moves the next.
 - **Fix**: keep axis 0 for the samples: look at `batch_first`, `dim=0`, `reshape` and `permute`.
 """,
 )

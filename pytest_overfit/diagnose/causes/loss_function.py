@@ -177,7 +177,8 @@ result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
-- **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12).
+- **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12), in the loss, be the output detached or not, or
+  in a model with a weight for every sample.
 - **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
 
 ### loss-clamped

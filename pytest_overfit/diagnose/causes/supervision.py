@@ -338,7 +338,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
   missing by chance.
   Of a class the labels themselves: with another one its places count, and where that stood none does. Of a target of
-  numbers: the places that count have one and the same, and no other place has it.
+  numbers: the places that count have one and the same, and no other place has it. Of a decoder the ends of its rows, by
+  a mask of the batch: no place before the last token counts in any of them.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output

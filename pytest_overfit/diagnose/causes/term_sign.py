@@ -148,8 +148,9 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 ```
 
 - **Symptom**: the objective falls below zero and goes on; or one term climbs while the objective falls.
-- **Evidence**: shown, certain: an `nll_loss` of what is no log-probability. Shown are gradients of term and objective
-  that oppose each other, and an objective that one output alone, a free number, brings down without end.
+- **Evidence**: shown, certain: an `nll_loss` or `kl_div` of what is no log-probability. Shown are gradients of term
+  and objective that oppose each other, and an objective that one output alone, a free number, brings down without
+  end.
 - **Fix**: minimise the negative of a likelihood; add the term; declare what has no floor by design: `unbounded=True`.
 """,
 )

@@ -243,7 +243,8 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss is the same at every step, though gradients are there.
-- **Evidence**: shown, certain: steps of optimizers are counted. Too few, but not none, are not certain.
+- **Evidence**: shown, certain: steps of optimizers are counted, of several each by what it holds. Too few, but not
+  none, are not certain.
 - **Fix**: call `optimizer.step()`; accumulate over fewer batches than the run has; look at what skips a step.
 
 ### grad-accumulation

@@ -103,7 +103,7 @@ def average_stays(evidence: Evidence) -> Iterator[Cause]:
             f"{average.stayed} of {average.tensors} tensors of {average.name} are bit for bit the initial weights "
             f"after {evidence.record.steps} steps, and the weights have moved: the average does not follow them",
             "look at the names by which the update finds its weights (torch.compile and DDP put a prefix before them), "
-            "and whether it is called",
+            "whether it is called, and whether it copies the buffers: parameters() has no running statistics",
             evidence={"stayed": average.stayed, "tensors": average.tensors},
             certain=True,
             weight=0.94,
@@ -144,7 +144,8 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 
 - **Symptom**: none: what was to be kept is trained.
 - **Evidence**: shown, certain: parameters that `frozen=[...]`, a flag of the model (`frozen_stages=1`) or
-  `requires_grad` says are frozen, and how far they moved; the method that would freeze them and was not called.
+  `requires_grad` says are frozen, and how far they moved; the method that would freeze them and was not called; an
+  attribute such as `module.requires_grad = False`, which torch does not read.
 - **Fix**: freeze them before the optimizer is built.
 
 ### drift
@@ -200,7 +201,8 @@ result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_
 ```
 
 - **Symptom**: none in training; what is evaluated and saved is the model of the start.
-- **Evidence**: shown, certain: copies under the name of an average are bit for bit the initial weights at the end.
+- **Evidence**: shown, certain: copies under the name of an average are bit for bit the initial weights, or running
+  means, at the end.
 - **Fix**: find the weights by the names that they have; call the update after every step.
 
 ### not-loaded
