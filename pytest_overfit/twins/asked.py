@@ -120,7 +120,9 @@ class AskedTwins:
         if self.ranks > 1:
             names = tuple(name for name in names if name == "ranks")
             if others := ", ".join(name for name in self.names if name != "ranks"):
-                results.append(TwinResult(others, "not asked", why=f"{self.ranks} ranks train together: ask one process"))
+                results.append(
+                    TwinResult(others, "not asked", why=f"{self.ranks} ranks train together: ask one process")
+                )
         side = Side(context, self.subject, recorder.course, curves, self.questions, self.steps, self.at_save)
         now = Snapshot()
         for thing in (context.task.model, *context.optimizers):
