@@ -182,9 +182,9 @@ def run_subject(
         place: of this process among those that share its machine, or its run.
         asked: what a config has to be changed by.
     """
-    from pytest_overfit.twins.asked import asked_twins, with_port
+    from pytest_overfit.twins.asked import asked_twins, with_parts
 
-    settings = with_port(subject, settings)
+    settings = with_parts(subject, settings)
     seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
@@ -196,7 +196,7 @@ def run_subject(
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
         inspector = inspect(settings, questions, place, own)
-        twins = asked_twins(subject, settings, questions)
+        twins = asked_twins(settings, questions)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":

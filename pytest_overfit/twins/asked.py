@@ -35,20 +35,21 @@ HOMES = {
 GRACE = 10.0  # seconds beyond the limit of a run
 
 
-def with_port(subject: Subject, settings: OverfitSettings) -> OverfitSettings:
-    """The settings of a run whose model is a port: that is asked wherever the original is given."""
-    if subject.twins.port_of is None or settings.criteria.twins:
+def with_parts(subject: Subject, settings: OverfitSettings) -> OverfitSettings:
+    """The settings of a run: what some twins need asks them wherever it is given."""
+    asked, parts = settings.criteria.twins or Twins(names=()), subject.twins
+    needed = ("resume", parts.save), ("accumulation", parts.accumulate), (PORT, parts.port_of)
+    names = (*asked.names, *(name for name, part in needed if part is not None and name not in asked.names))
+    if names == asked.names:
         return settings
-    given = {**settings.criteria.given, "twins": Twins(names=())}
+    given = {**settings.criteria.given, "twins": replace(asked, names=names)}
     return replace(settings, criteria=replace(settings.criteria, given=given))
 
 
-def asked_twins(subject: Subject, settings: OverfitSettings, questions: Questions) -> AskedTwins | None:
+def asked_twins(settings: OverfitSettings, questions: Questions) -> AskedTwins | None:
     """Who makes the twins of a run; None where none is asked for."""
     asked = settings.criteria.twins
-    if not asked:
-        return None
-    return AskedTwins((*asked.names, *([PORT] if subject.twins.port_of else [])), asked.steps, questions)
+    return AskedTwins(asked.names, asked.steps, questions) if asked else None
 
 
 class AskedTwins:

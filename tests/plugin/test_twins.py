@@ -83,6 +83,34 @@ def test_a_typo_is_one_clear_error(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_what_can_be_called_stands_in_the_call(pytester: pytest.Pytester) -> None:
+    """Not in the marker, which says so."""
+    pytester.makepyfile(TEST.replace('twins=["fused", "batch"]', 'twins=["resume"], save=print'))
+    result = pytester.runpytest_inprocess("-k", "marked")
+    result.stdout.re_match_lines([r".*@pytest.mark.overfit: save=, a .*", r".*overfit\(model, data, save=\.\.\.\)"])
+
+
+@pytest.mark.parametrize("given", ["twins: [resum]", "twins: {names: [gpu]}", "twins: {names: [resume], steps: 1}"])
+def test_a_config_with_no_twin_is_one_clear_error(pytester: pytest.Pytester, tiny: TinyConfig, given: str) -> None:
+    """With its key, and what there is."""
+    tiny(replace=(("  threads: 1\n", f"  threads: 1\n  criteria: {{{given}}}\n"),))
+    result = pytester.runpytest_inprocess("--overfit-config=tiny.yaml")
+    assert result.ret != 0
+    told = "\n".join([*result.outlines, *result.errlines])
+    assert "overfit.criteria.twins" in told
+    assert "resume | accumulation" in told or "a whole number from 2 to 100" in told
+
+
+def test_an_ini_file_with_no_twin_is_one_clear_error(pytester: pytest.Pytester) -> None:
+    """Before anything is trained."""
+    pytester.makepyfile(TEST)
+    pytester.makeini("[pytest]\noverfit_set = overfit.criteria.twins=[resum]")
+    result = pytester.runpytest_inprocess("-k", "other")
+    assert result.ret != 0
+    (line,) = [line for line in [*result.outlines, *result.errlines] if "did you mean resume" in line][:1]
+    assert "twins" in line
+
+
 @pytest.mark.parametrize("own", ["", "right", "forgets"])
 def test_a_config(own: str) -> None:
     """Under a config as anywhere: resumed by all state dicts, or by your own; its schedules at their place."""
