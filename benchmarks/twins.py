@@ -5,13 +5,15 @@
 Run it where the libraries are installed (see ``benchmarks.wild``). Programs are drawn by a seeded order out of those
 of ``benchmarks/wild``, which are healthy: a twin that disagrees there is a false alarm, printed with where it differs,
 until somebody finds that the program does what the twin says (a contrastive loss that does not add up over
-micro-batches). What was not asked is counted apart, with its reasons. For `workers` the batch is put into a DataLoader;
-`--simulated` registers the device of tests/support, where there is no accelerator.
+micro-batches). What was not asked is counted apart, with its reasons. For `workers` the batch is put into a DataLoader,
+`port` holds a model against its copy; `--simulated` registers the device of tests/support, where there is no
+accelerator.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import time
@@ -28,7 +30,7 @@ from benchmarks.wild.measure import healthy_call
 from benchmarks.wild.registry import collect
 from benchmarks.wild.split import part_of_library
 from pytest_overfit import run_overfit
-from pytest_overfit.run.twin_record import TWINS, TwinResult
+from pytest_overfit.run.twin_record import PORT, TWINS, TwinResult
 from tests.support import simulated
 
 STEPS = 12  # of a run: a twin compares ten
@@ -39,7 +41,10 @@ def results_of(program: Program, twins: Sequence[str]) -> Iterator[TwinResult]:
     call: dict[str, Any] = {**healthy_call(program, 0), "max_steps": STEPS, "objective": 1e9, "hold_steps": STEPS}
     if "workers" in twins:
         call["data"] = DataLoader([call["data"]], batch_size=None)
-    result = run_overfit(**call, twins=list(twins), diagnose=False, supervised=False)
+    if PORT in twins:
+        call["port_of"] = copy.deepcopy(call["model"]), {}
+    asked = [name for name in twins if name != PORT]
+    result = run_overfit(**call, twins=asked or None, diagnose=False, supervised=False)
     yield from result.record.twins
 
 
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line per program and twin, then a table; exits 1 on a false alarm."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--twins", nargs="*", default=TWINS, choices=TWINS)
+    parser.add_argument("--twins", nargs="*", default=TWINS, choices=(*TWINS, PORT))
     parser.add_argument("--sample", type=int, default=5, help="programs of each library")
     parser.add_argument("--seed", default="", help="draws others")
     parser.add_argument("--simulated", action="store_true", help="register the simulated device of the tests")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,13 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, advised, of_seeds
+from pytest_overfit.run import subject as subjects
 from pytest_overfit.run.make_record import Outcome, record_of
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
 from pytest_overfit.run.sample import Sample
-from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory, schedules_of, twin_parts
+from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory
 from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.settings import Budget, OverfitSettings
@@ -99,7 +101,7 @@ def run_overfit(
         OverfitError: what was given cannot be used, a limit is on a term that the loss does not give, or memory ran
             out. Whatever the model, the loss or the step raise comes through as it is.
     """
-    parts, schedules = twin_parts(settings), schedules_of(schedule)
+    parts, schedules = subjects.twin_parts(settings), subjects.schedules_of(schedule)
     subject = Subject(model, data, loss, optimizer, step, val_data=val_data, schedules=schedules, twins=parts)
     return run_subject(subject, settings_of_call(criteria, budget, settings), rules=rules)
 
@@ -115,6 +117,7 @@ def run_config(
     rules: Any = (),
     observers: Callable[[int], Sequence[Observer]] = lambda seed: (),
     place: Place = ALONE,
+    twins: subjects.TwinParts = subjects.NO_PARTS,
 ) -> OverfitResult:
     """Trains what a config names on its one sample, once per seed, and judges it by the config's criteria.
 
@@ -132,6 +135,7 @@ def run_config(
         rules: of the user's own, asked for causes beside ours.
         observers: who follows the run of a seed.
         place: of this process among those that share its machine, or its run.
+        twins: what some twins need, such as your own ``save`` and ``load``.
 
     Raises:
         ConfigError: what the config names cannot be built.
@@ -151,7 +155,7 @@ def run_config(
         if given is not None and not callable(given):
             raise OverfitError(f"a {type(given).__name__}", where=name, allowed="something that can be called")
     drawn = sample_of(config) if sample is None else sample
-    subject = subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step)
+    subject = replace(subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step), twins=twins)
     decay = "" if config.weight_decay_schedule else "--overfit-set optim.optimizer.weight_decay=0"
     asked = Asked(rate=partial(rate_overrides, config), decay=decay)
     adapter, settings = adapter_of(config, adapt, TWO_VIEW), settings_of(config)
@@ -178,9 +182,9 @@ def run_subject(
         place: of this process among those that share its machine, or its run.
         asked: what a config has to be changed by.
     """
-    from pytest_overfit.twins.asked import asked_twins, with_port
+    from pytest_overfit.twins.asked import asked_twins, with_parts
 
-    settings = with_port(subject, settings)
+    settings = with_parts(subject, settings)
     seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
         raise OverfitError(
@@ -192,7 +196,7 @@ def run_subject(
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
         inspector = inspect(settings, questions, place, own)
-        twins = asked_twins(subject, settings, questions)
+        twins = asked_twins(settings, questions)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":

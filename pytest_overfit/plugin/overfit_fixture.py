@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PIECES = ("model", "batch", "loss", "optimizer", "step")  # each has a fixture
 PASSED = ("val_data", "schedule")  # by the call alone; a config has its own
-BESIDE = ("save", "load", "accumulate", "port_of")  # what some twins need, by the call alone
+BESIDE = ("save", "load", "accumulate", "port_of")  # what some twins need: by the call, under a config too
 
 
 class OverfitCall:
@@ -123,7 +123,7 @@ def _run(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str,
         )
     alone = passed["batch"] is None and not _brings_data(passed["model"])
     if alone and config_or_none(requester) is not None:
-        if beside := [*settings, *passed.get("twins", ()), *(name for name in PASSED if passed[name] is not None)]:
+        if beside := [*settings, *(name for name in PASSED if passed[name] is not None)]:
             raise ConfigError(
                 f"settings beside a config: {', '.join(beside)}",
                 where=where,
@@ -186,6 +186,7 @@ def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[s
     from pytest_overfit.api import run_config
     from pytest_overfit.integrations.adapt import home_of
     from pytest_overfit.run.sample import Sample
+    from pytest_overfit.run.subject import TwinParts
     from pytest_overfit.trainer.explain_config import explain_config
     from pytest_overfit.two_view.inspections import not_none
 
@@ -222,6 +223,7 @@ def _train_config(requester: Requester, config: OverfitConfig, passed: Mapping[s
             observers=lambda seed: [*observers.of_seed(seed), *in_file],
             rules=requester.fixture("overfit_causes"),
             place=place,
+            twins=TwinParts(**passed.get("twins", {})),
         )
 
     return _observed(requester, observers, place, train)

@@ -122,8 +122,10 @@ class Beside(Protocol):
     def beside(self) -> contextlib.AbstractContextManager[None]:
         """Around the whole run."""
 
-    def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
-        """The update that the loop is to call, in place of the one it would; nothing has been trained yet."""
+    def watch(self, context: RunContext, subject: Subject, update: Update, *, ranks: int = 1) -> Update:
+        """The update that the loop is to call, in place of the one it would, which so many ranks make together;
+        nothing has been trained yet.
+        """
 
     def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
         """The model is as it was trained, and has to be left so."""

@@ -245,10 +245,14 @@ class _Course:
 
     def twins(self, curves: Curves) -> tuple[TwinResult, ...]:
         """The same run, executed otherwise, where that is asked for."""
-        twins = self.runner.callbacks.twins
+        twins = self._twins
         if twins is None or self.context is None or curves.stop == "interrupted":
             return ()
         return twins.compared(self.context, curves)
+
+    @property
+    def _twins(self) -> Beside | None:
+        return self.runner.callbacks.twins
 
     def _accepted(self, curves: Curves) -> bool:
         self.training.accepted = self.training.look(curves)
@@ -259,15 +263,17 @@ class _Course:
         training, inspector, ranks = self.training, self.runner.callbacks.inspector, self.runner.place.ranks
         watch = inspector.watch if inspector is not None else _as_it_is
         if ranks is None:
-            update, twins = context.update(training.task, training.watch), self.runner.callbacks.twins
+            update, twins = context.update(training.task, training.watch), self._twins
             beside = update if twins is None else twins.watch(context, training.subject, update)
             return update, watch(beside), plan
         from pytest_overfit.run.ranks.engine import SharedUpdate, shared_plan, shared_task
 
         shared = shared_task(ranks, context, unused=bool(self.runner.settings.criteria.unused))
         self.notes = (shared.note,)
-        update = training.update(shared.task, training.watch, context.start, shared.given)
-        return update, SharedUpdate(watch(update), shared), shared_plan(ranks, plan)
+        update, twins = training.update(shared.task, training.watch, context.start, shared.given), self._twins
+        together: Update = SharedUpdate(watch(update), shared)
+        together = together if twins is None else twins.watch(context, training.subject, together, ranks=ranks.size)
+        return update, together, shared_plan(ranks, plan)
 
 
 def _as_it_is(update: Any) -> Any:

@@ -83,6 +83,9 @@ class TwinParts:
             raise OverfitError(f"{given} without {lacking}", where=given, allowed="both of them, or neither")
 
 
+NO_PARTS = TwinParts()
+
+
 def twin_parts(keywords: dict[str, Any]) -> TwinParts:
     """What some twins need, taken out of the keywords of a call."""
     return TwinParts(**{each.name: keywords.pop(each.name, None) for each in fields(TwinParts)})
@@ -143,7 +146,7 @@ class Subject:
     discarded: tuple[str, ...] = ()
     generated: Callable[[Any, bool], Generated | None] | None = None
     loads: tuple[Load, ...] = ()
-    twins: TwinParts = TwinParts()
+    twins: TwinParts = NO_PARTS
 
     @property
     def callables(self) -> tuple[Any, ...]:

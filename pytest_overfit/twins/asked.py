@@ -35,20 +35,21 @@ HOMES = {
 GRACE = 10.0  # seconds beyond the limit of a run
 
 
-def with_port(subject: Subject, settings: OverfitSettings) -> OverfitSettings:
-    """The settings of a run whose model is a port: that is asked wherever the original is given."""
-    if subject.twins.port_of is None or settings.criteria.twins:
+def with_parts(subject: Subject, settings: OverfitSettings) -> OverfitSettings:
+    """The settings of a run: what some twins need asks them wherever it is given."""
+    asked, parts = settings.criteria.twins or Twins(names=()), subject.twins
+    needed = ("resume", parts.save), ("accumulation", parts.accumulate), (PORT, parts.port_of)
+    names = (*asked.names, *(name for name, part in needed if part is not None and name not in asked.names))
+    if names == asked.names:
         return settings
-    given = {**settings.criteria.given, "twins": Twins(names=())}
+    given = {**settings.criteria.given, "twins": replace(asked, names=names)}
     return replace(settings, criteria=replace(settings.criteria, given=given))
 
 
-def asked_twins(subject: Subject, settings: OverfitSettings, questions: Questions) -> AskedTwins | None:
+def asked_twins(settings: OverfitSettings, questions: Questions) -> AskedTwins | None:
     """Who makes the twins of a run; None where none is asked for."""
     asked = settings.criteria.twins
-    if not asked:
-        return None
-    return AskedTwins((*asked.names, *([PORT] if subject.twins.port_of else [])), asked.steps, questions)
+    return AskedTwins(asked.names, asked.steps, questions) if asked else None
 
 
 class AskedTwins:
@@ -65,6 +66,7 @@ class AskedTwins:
         self.there: list[Elsewhere] = []
         self.at_save: State = {}
         self.refused = self.nowhere = ""
+        self.ranks = 1
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
@@ -80,8 +82,9 @@ class AskedTwins:
                 for there in self.there:
                     there.close()
 
-    def watch(self, context: RunContext, subject: Subject, update: Update) -> Update:
+    def watch(self, context: RunContext, subject: Subject, update: Update, *, ranks: int = 1) -> Update:
         """The update that the loop is to call; nothing has been trained yet."""
+        self.ranks = ranks
         self.steps = max(1, min(self.steps, context.plan.max_steps))
         earliest = max(1, context.plan.hold_steps - 1)  # that a run can end after
         self.subject, self.done = subject, min(earliest, max(1, self.steps // 2))
@@ -90,6 +93,9 @@ class AskedTwins:
             from pytest_overfit.twins.port import original_of
 
             original_of(context, subject)  # names that do not fit are an error at once
+        if ranks > 1:
+            self.recorder = Recorder(update, context, self.steps)
+            return self.recorder
         if "resume" in self.names:
             self.there += [Elsewhere(partial(resumed, context, subject)) for _ in range(2)]
         if "ranks" in self.names:
@@ -109,12 +115,15 @@ class AskedTwins:
 
     def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
         """Every twin; the state is afterwards what it is now. Ctrl-C, and a limit of the run, leave the others out."""
-        recorder, results = self.recorder, []
-        if recorder is None:
-            why = "several ranks train together: twins are run in one process, and ranks starts them itself"
-            return tuple(TwinResult(name, "not asked", why=why) for name in self.names)
-        if not recorder.course.losses:
+        recorder, names, results = self.recorder, self.names, list[TwinResult]()
+        if recorder is None or not recorder.course.losses:
             return ()
+        if self.ranks > 1:
+            names = tuple(name for name in names if name == "ranks")
+            if others := ", ".join(name for name in self.names if name != "ranks"):
+                results.append(
+                    TwinResult(others, "not asked", why=f"{self.ranks} ranks train together: ask one process")
+                )
         side = Side(context, self.subject, recorder.course, curves, self.questions, self.steps, self.at_save)
         now = Snapshot()
         for thing in (context.task.model, *context.optimizers):
@@ -124,7 +133,7 @@ class AskedTwins:
         with restored_process(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                for name in self.names:
+                for name in names:
                     if cut:
                         results.append(TwinResult(name, "not asked", why=cut))
                         continue
@@ -173,5 +182,8 @@ class AskedTwins:
             yield from resume(side, self.there[:2], self.folder, self.done)
             return
         home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
+        if name == "ranks" and self.ranks > 1:
+            yield partial(home.alone, side, self.ranks)
+            return
         more = (self.there[-4:], self.folder) if name == "ranks" else ()
         yield from getattr(home, name)(side, *more)

@@ -27,7 +27,7 @@ from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import into_training
 from pytest_overfit.settings.launch import Launch
 from pytest_overfit.settings.settings import Distributed
-from pytest_overfit.twins.course import Course, Exchange, go_on
+from pytest_overfit.twins.course import Course, Exchange, go_on, replay
 from pytest_overfit.twins.elsewhere import Elsewhere
 from pytest_overfit.twins.places import called_itself
 from pytest_overfit.twins.side import Side
@@ -56,6 +56,22 @@ def _together(side: Side, there: Sequence[Elsewhere], folder: Path, strategy: st
     told = [process.result() for process in there]
     course: Course = told[0]["course"]
     return side.compared(f"ranks ({strategy})", side.reference, course, told[0]["note"], cut=True)
+
+
+def alone(side: Side, size: int) -> TwinResult:
+    """One process against the ranks of this launch: each makes the run again by itself, on the whole batch.
+
+    Raises:
+        Unanswerable: they train together whatever they do: sharded, or by a step of the user's.
+    """
+    context = side.context
+    if context.step is not None:
+        raise Unanswerable("a step of its own may train together wherever it is called: ask one process")
+    if any(hasattr(p, "device_mesh") for p in context.task.model.parameters()):
+        raise Unanswerable("the model is sharded, and no rank has the whole of it: ask one process")
+    course = replay(context, min(side.steps, len(side.reference.losses)))
+    how = f"{size} ranks in place of one process"
+    return replace(side, reference=course, noise_of={}).compared("ranks", course, side.reference, how, cut=True)
 
 
 def rank_of(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,3 +180,68 @@ assert "overfit-guard" not in {t.name for t in threading.enumerate()}
 assert not any(name.startswith("pytest_overfit.run.ranks") for name in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+TWINS = (
+    SMALL
+    + """
+STRATEGY = (HERE / "strategy").read_text()
+
+
+class Ranked(Net):
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x):
+        return super().forward(x) * (1 + int(RANK) * self.wrong)
+
+
+def step(model, batch, optimizer):
+    optimizer.zero_grad()
+    loss = F.mse_loss(model(batch[0]), batch[1])
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@pytest.mark.parametrize("case", ["right", "wrong", "step"])
+def test_twins(overfit, case):
+    torch.manual_seed(0)
+    model, batch = Ranked(case == "wrong"), made()[1]
+    given = {"step": step} if case == "step" else {"loss": F.mse_loss}
+    def run():
+        return overfit(
+            model, batch, **given, optimizer=adam, max_steps=20, hold_steps=20, objective=1e9,
+            twins=["ranks", "resume"], diagnose=False, supervised=False,
+        )
+
+    if case == "wrong" and STRATEGY == "ddp":
+        with pytest.raises(AssertionError) as missed:
+            run()
+        told = str(missed.value)
+    else:
+        told = "\\n".join(twin.text() for twin in run().record.twins)
+    if RANK == "0":
+        (HERE / f"{case}.txt").write_text(told)
+"""
+)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_twins_of_a_launch(strategy: str, tmp_path: Path) -> None:
+    """Its ranks against one process, where that can be told; the others are not asked, in one line."""
+    (tmp_path / "test_it.py").write_text(TWINS)
+    (tmp_path / "strategy").write_text(strategy)
+    given = f"--overfit-set=overfit.distributed.strategy={strategy}"
+    with torchrun(tmp_path, "test_it.py", given) as launch:
+        _, output = launch.finish()
+    told = {case: (tmp_path / f"{case}.txt").read_text() for case in ("right", "wrong", "step")}
+    assert told["right"].splitlines()[0] == "resume: not asked: 2 ranks train together: ask one process", output
+    if strategy == "fsdp":
+        assert "no rank has the whole" in told["right"]
+        return
+    assert told["right"].splitlines()[1] == "ranks: agrees over 10 steps (2 ranks in place of one process)"
+    assert re.search(r"^twins: ranks: the (loss|gradient of \S+) differs", told["wrong"], re.MULTILINE)
+    assert re.search(r"^ +where: step 1; gradients first differ in", told["wrong"], re.MULTILINE)
+    assert "a step of its own" in told["step"]

@@ -94,3 +94,53 @@ def test_a_trainer(tmp_path: Any) -> None:
     ]
     assert found["resume"].outcome == "agreed", found["resume"].text()
     assert found["accumulation (2 parts)"].outcome == "agreed", found["accumulation (2 parts)"].text()
+
+
+class Reading(Plain):
+    """Reads in its hook what Lightning's Trainer writes for it."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.read = 0
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert checkpoint["hyper_parameters"] == {"width": 3}
+        assert len(checkpoint["optimizer_states"]) == 1
+
+
+def test_a_hook_reads_what_the_trainer_of_lightning_writes() -> None:
+    """Hyper-parameters, and the states of optimizers."""
+    found = twins(Reading(), batch(), twins="resume")["resume"]
+    assert found.outcome == "agreed", found.text()
+
+
+@pytest.mark.parametrize(
+    ("forgets", "named"), [("", ""), ("optimizer", "exp_avg of AdamW"), ("schedule", "the state of the schedule")]
+)
+def test_a_trainer_by_ones_own_save_and_load(tmp_path: Any, forgets: str, named: str) -> None:
+    """They get the model and the optimizer that the Trainer made, which has its schedule; what they forget is named."""
+    from transformers import Trainer, TrainingArguments
+
+    def save(path: Any, model: Any, optimizer: Any) -> None:
+        schedule = trainer.lr_scheduler.state_dict(), trainer.state.global_step
+        torch.save((model.state_dict(), optimizer.state_dict(), schedule, torch.get_rng_state()), path)
+
+    def load(path: Any, model: Any, optimizer: Any) -> None:
+        parameters, state, schedule, random = torch.load(path)
+        model.load_state_dict(parameters)
+        torch.set_rng_state(random)
+        if forgets != "optimizer":
+            optimizer.load_state_dict(state)
+        if forgets != "schedule":
+            trainer.lr_scheduler.load_state_dict(schedule[0])
+        trainer.state.global_step = schedule[1]
+
+    torch.manual_seed(0)
+    args = TrainingArguments(
+        output_dir=str(tmp_path), learning_rate=1e-3, lr_scheduler_type="constant", report_to=[], use_cpu=True
+    )
+    trainer: Any = Trainer(gpt2(), args)
+    found = twins(trainer, padded(), twins=["resume"], save=save, load=load)["resume"]
+    assert found.outcome == ("disagreed" if forgets else "agreed"), found.text()
+    assert not forgets or any(named in each for each in found.missing), found.missing

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from pytest_overfit import run_config
 from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.subject import TwinParts
 from pytest_overfit.run.twin_record import Twins
 from pytest_overfit.settings.criteria import Criteria, Limit
 from pytest_overfit.settings.settings import Budget, OverfitSettings
 from pytest_overfit.trainer.config import OverfitConfig
+from tests.plugin.conftest import TinyConfig
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser
 
@@ -79,8 +83,47 @@ def test_a_typo_is_one_clear_error(pytester: pytest.Pytester) -> None:
     )
 
 
-def test_a_config() -> None:
-    """Under a config as anywhere: resumed by all state dicts, its schedules at their place."""
+def test_what_can_be_called_stands_in_the_call(pytester: pytest.Pytester) -> None:
+    """Not in the marker, which says so."""
+    pytester.makepyfile(TEST.replace('twins=["fused", "batch"]', 'twins=["resume"], save=print'))
+    result = pytester.runpytest_inprocess("-k", "marked")
+    result.stdout.re_match_lines([r".*@pytest.mark.overfit: save=, a .*", r".*overfit\(model, data, save=\.\.\.\)"])
+
+
+@pytest.mark.parametrize("given", ["twins: [resum]", "twins: {names: [gpu]}", "twins: {names: [resume], steps: 1}"])
+def test_a_config_with_no_twin_is_one_clear_error(pytester: pytest.Pytester, tiny: TinyConfig, given: str) -> None:
+    """With its key, and what there is."""
+    tiny(replace=(("  threads: 1\n", f"  threads: 1\n  criteria: {{{given}}}\n"),))
+    result = pytester.runpytest_inprocess("--overfit-config=tiny.yaml")
+    assert result.ret != 0
+    told = "\n".join([*result.outlines, *result.errlines])
+    assert "overfit.criteria.twins" in told
+    assert "resume | accumulation" in told or "a whole number from 2 to 100" in told
+
+
+def test_an_ini_file_with_no_twin_is_one_clear_error(pytester: pytest.Pytester) -> None:
+    """Before anything is trained."""
+    pytester.makepyfile(TEST)
+    pytester.makeini("[pytest]\noverfit_set = overfit.criteria.twins=[resum]")
+    result = pytester.runpytest_inprocess("-k", "other")
+    assert result.ret != 0
+    (line,) = [line for line in [*result.outlines, *result.errlines] if "did you mean resume" in line][:1]
+    assert "twins" in line
+
+
+@pytest.mark.parametrize("own", ["", "right", "forgets"])
+def test_a_config(own: str) -> None:
+    """Under a config as anywhere: resumed by all state dicts, or by your own; its schedules at their place."""
+
+    def save(path: Path, model: Any, optimizer: Any) -> None:
+        torch.save((model.state_dict(), optimizer.state_dict()), path)
+
+    def load(path: Path, model: Any, optimizer: Any) -> None:
+        parameters, state = torch.load(path)
+        model.load_state_dict(parameters)
+        if own == "right":
+            optimizer.load_state_dict(state)
+
     criteria = Criteria(
         in_config=True,
         objective=Limit(1e9),
@@ -101,6 +144,31 @@ def test_a_config() -> None:
         optimizer={"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9},
         overfit=settings,
     )
-    result = run_config(config, Memoriser(), Sample(two_view_batch()))
-    assert [twin.name for twin in result.record.twins if twin.outcome == "disagreed"] == [], result.record.twins
-    assert result.record.twins[0].outcome == "agreed"
+    parts = TwinParts(save, load) if own else TwinParts()
+    resumed, *others = run_config(config, Memoriser(), Sample(two_view_batch()), twins=parts).record.twins
+    assert [twin.text() for twin in others if twin.outcome == "disagreed"] == []
+    assert resumed.outcome == ("disagreed" if own == "forgets" else "agreed"), resumed.text()
+    assert own != "forgets" or any("momentum_buffer of SGD" in each for each in resumed.missing), resumed.missing
+
+
+def test_under_a_config_the_call_saves_and_loads(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Your own ``save`` and ``load`` are no settings: they stand in the call."""
+    tiny()
+    pytester.makepyfile(
+        """
+        import pytest, torch
+
+        def save(path, model, optimizer):
+            torch.save((model.state_dict(), optimizer.state_dict()), path)
+
+        def load(path, model, optimizer):
+            parameters, state = torch.load(path)
+            model.load_state_dict(parameters), optimizer.load_state_dict(state)
+
+        @pytest.mark.overfit(config="tiny.yaml", twins=["resume"])
+        def test_resumes(overfit):
+            (twin,) = overfit(save=save, load=load).record.twins
+            assert twin.outcome == "agreed" and "save and load" in twin.exchanged, twin.text()
+        """
+    )
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)

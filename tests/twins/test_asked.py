@@ -243,3 +243,24 @@ def test_ctrl_c_in_a_twin_ends_the_run_as_it_was_trained(monkeypatch: pytest.Mon
     assert result.record.stop == "interrupted"
     assert [twin.why for twin in result.record.twins] == ["interrupted", "interrupted"]
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_what_a_twin_needs_asks_it() -> None:
+    """Nobody saves and loads, or accumulates, for nothing; what is asked beside it stays asked."""
+
+    def accumulate(model: nn.Module, batches: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        losses = [F.mse_loss(model(x), y) * len(x) / 6 for x, y in batches]
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return torch.stack(losses).sum()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    for twins, names in ((None, {"accumulation"}), ("fused", {"fused", "accumulation"})):
+        result = run_overfit(
+            model, batch(), F.mse_loss, twins=twins, accumulate=accumulate, max_steps=12, diagnose=False
+        )
+        assert {twin.name.partition(" (")[0] for twin in result.record.twins} == names
+        assert {twin.outcome for twin in result.record.twins} == {"agreed"}, result.record.twins
