@@ -172,7 +172,7 @@ class RunInspector:
             steps=() if self.traced is None else tuple(self.traced.steps),
             groups=self.groups,
             updates=self.updates,
-            counts=Counts() if self.traced is None else self.traced.counts,
+            counts=Counts() if self.traced is None else Counts(**self.traced.tally),
             alike=self.alike,
             leaves=self.leaves,
             probed=self.probed,

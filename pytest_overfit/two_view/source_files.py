@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
@@ -16,6 +16,10 @@ from pytest_overfit.run.sample import Sample
 from pytest_overfit.two_view.diagnose.source_causes import RULES
 from pytest_overfit.two_view.diagnose.source_views import SourceSeen
 
+if TYPE_CHECKING:
+    from pytest_overfit.two_view.pair.index import PairIndex
+
+ROWS = 2**18  # of an index that are looked through at a time
 ASKED = "whether the batch is what its files say"
 
 
@@ -37,7 +41,7 @@ def look_at_source(section: Mapping[str, Any], batch: Mapping[str, Any]) -> Sour
     root, masks = Path(str(named["ROOT"])), named.get("segmentation_root")
     try:
         index = read_index(root / str(named["split_file"]))
-        number = _pair_number(batch, index.pairs[:, 1:3].tolist())
+        number = _pair_number(batch, index)
         pair = locate_pair(root, root / str(named["split_file"]), masks, number, index=index, follow_links=True)
         raw = [read_view(view) for view in pair.views]
     except PairError:  # another layout, or files that ::pair and the loader speak of
@@ -83,13 +87,15 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
             yield from _mappings(each)
 
 
-def _pair_number(batch: Mapping[str, Any], pairs: Sequence[Sequence[int]]) -> int:
+def _pair_number(batch: Mapping[str, Any], index: PairIndex) -> int:
     """Which pair of the index it is: by its two ids, else by the number in its name, else the first."""
     ids = batch.get("ids")
     if getattr(ids, "ndim", 0) == 2:
         wanted = [int(one) for one in ids[0][:2]]  # type: ignore[index]
-        if wanted in pairs:
-            return list(pairs).index(wanted)
+        for start in range(0, len(index), ROWS):
+            hits = (index.pairs[start : start + ROWS][:, 1:3] == wanted).all(1).nonzero()[0]
+            if len(hits):
+                return start + int(hits[0])
     names = batch.get("seq_name")
     name = names[0] if isinstance(names, (list, tuple)) and names else names
     found = re.search(r"_(\d+)$", name) if isinstance(name, str) else None

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from pytest_overfit.diagnose.operation import Op
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
-from pytest_overfit.diagnose.step_trace import Counts, Group, GroupSettings, ParameterUpdate, Step
+from pytest_overfit.diagnose.step_trace import Group, GroupSettings, ParameterUpdate, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense, is_wrapper
@@ -82,11 +82,6 @@ class TracedUpdate(Around):
         self.huge: Op | None = None
         self.targets: list[Tensor] = []
 
-    @property
-    def counts(self) -> Counts:
-        """What has been counted so far."""
-        return Counts(**self.tally)
-
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         with self.inner.running(), optimizers_heard(self._before, self._after):
@@ -128,12 +123,12 @@ class TracedUpdate(Around):
             return
         self.stepping.add(id(optimizer))
         with self.questions.asking("what the optimizers do"):
-            self._count(steps=1)
+            self.tally["steps"] += 1
             self._gradients(optimizer, any(callable(each) for each in (*args, *kwargs.values())))
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
-                self._count(optimizers=1)
+                self.tally["optimizers"] += 1
             elif not self._is_due():
                 return
             held = self._held_by(optimizer)
@@ -157,7 +152,7 @@ class TracedUpdate(Around):
         if now and last:
             pairs = zip(now, last, strict=False)
             again = len(now) == len(last) and all(ref() is g and g._version == version for g, (ref, version) in pairs)
-            self._count(renewed=int(not again), again=int(again))
+            self.tally["again" if again else "renewed"] += 1
         self.applied[id(optimizer)] = [(weakref.ref(g), g._version) for g in now]
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -201,7 +196,7 @@ class TracedUpdate(Around):
         kept = self.versions.pop(id(optimizer), None)
         if kept is None or len(kept) != len(held) or self.looked != self.number - 1:
             return
-        self._count(between=1)
+        self.tally["between"] += 1
         versions = [p._version for p in held]
         if versions == kept:
             return
@@ -216,10 +211,8 @@ class TracedUpdate(Around):
     def _states(self, optimizer: Optimizer) -> None:
         if (kept := self.seen_states.get(id(optimizer))) is not None:
             tensors, step = _state(optimizer)
-            self._count(states=1, states_lost=int(tensors < kept[0] or step < kept[1]))
-
-    def _count(self, **more: int) -> None:
-        self.tally.update(more)
+            self.tally["states"] += 1
+            self.tally["states_lost"] += tensors < kept[0] or step < kept[1]
 
     def _group(self, optimizer: Optimizer, index: int) -> Group:
         """A group at its first step."""

@@ -63,7 +63,7 @@ def create_pair(
         raise PairError(f"cannot be created ({error.strerror})", where=target) from error
     try:
         fresh = aside / "pair"
-        _write(source, float(index.scores[source.pair_index]), fresh)
+        _write(source, float(index.scores[source.pair_index : source.pair_index + 1][0]), fresh)
         if not _holds(target, fresh):
             _check_replaceable(target, overwrite=overwrite)
             _swap(fresh, target, aside / "old")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.npz import read_npz
+from pytest_overfit.two_view.pair.npz import Rows, read_large_npz
 from pytest_overfit.two_view.pair.pair_files import (
     RENDERED_TAGS,
     FloatArray,
@@ -45,7 +45,7 @@ class Names(Sequence[str | None]):
     A hole, None or the empty string in the file, is None.
     """
 
-    array: npt.NDArray[Any]
+    array: npt.NDArray[Any] | Rows
 
     def __len__(self) -> int:
         return len(self.array)
@@ -57,19 +57,36 @@ class Names(Sequence[str | None]):
     def __getitem__(self, at: int | slice) -> str | Names | None:
         if isinstance(at, slice):
             return Names(self.array[at])
-        if self.array.dtype.kind == "U":  # whose elements may be no characters: numpy raises a SystemError
-            words = "utf-32-be" if self.array.dtype.str[0] == ">" else "utf-32-le"
-            value: Any = self.array[[at]].tobytes().decode(words, "replace").rstrip("\0")
+        at = range(len(self))[at]
+        one = self.array[at : at + 1]
+        if one.dtype.kind == "U":  # whose elements may be no characters: numpy raises a SystemError
+            words = "utf-32-be" if one.dtype.str[0] == ">" else "utf-32-le"
+            value: Any = one.tobytes().decode(words, "replace").rstrip("\0")
         else:
-            value = self.array[at]
+            value = one[0]
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         return str(value) if isinstance(value, str) and value else None
 
 
+@dataclass(frozen=True, eq=False)
+class LargePairs:
+    """The ids (N, 3) of the pairs of a large index, or their scores (N,), read range by range."""
+
+    rows: Rows
+    scores: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: slice) -> npt.NDArray[Any]:
+        start, _, _ = at.indices(len(self))
+        return _pairs(self.rows[at], self.rows.path, first=start)[self.scores]
+
+
 @dataclass(frozen=True)
 class PairIndex:
-    """A pair index in memory, in arrays: millions of names would be gigabytes of Python strings.
+    """A pair index in arrays, since millions of names would be gigabytes of Python strings; large ones stay on disk.
 
     `pairs` (N, 3) int64 has scene_id, im1_id, im2_id; `scores` (N,) float64 is NaN where the file has none; `images`
     has None where the file has a hole; `images_scene_name[im]` is the scene that image `im` lies in.
@@ -77,8 +94,8 @@ class PairIndex:
 
     scenes: Names
     images: Names
-    pairs: IntArray
-    scores: FloatArray
+    pairs: IntArray | LargePairs
+    scores: FloatArray | LargePairs
     images_scene_name: Names
 
     def __len__(self) -> int:
@@ -97,8 +114,9 @@ def read_index(path: Path | str) -> PairIndex:
             pairs are not judged here: published files hold a few wrong ones (see `locate_pair`).
     """
     where = Path(path)
-    arrays = read_npz(where, KEYS, objects=True)
-    pairs, scores = _pairs(arrays["pairs"], where)
+    arrays = read_large_npz(where, KEYS)
+    large = isinstance(rows := arrays["pairs"], Rows)
+    pairs, scores = _pairs(rows[:1] if large else rows, where)
     names = {key: _names(arrays[key], where, key) for key in ("scenes", "images", "images_scene_name")}
     if len(names["images_scene_name"]) != len(names["images"]):
         raise PairError(
@@ -106,7 +124,8 @@ def read_index(path: Path | str) -> PairIndex:
             where=where,
             allowed="one scene name per image",
         )
-    return PairIndex(names["scenes"], names["images"], pairs, scores, names["images_scene_name"])
+    read = (LargePairs(rows, scores=False), LargePairs(rows, scores=True)) if large else (pairs, scores)
+    return PairIndex(names["scenes"], names["images"], *read, names["images_scene_name"])
 
 
 def write_index(
@@ -170,7 +189,8 @@ def locate_pair(
         raise PairError(f"pair_index {pair_index!r:.60}", where=where, allowed="a whole number")
     if not 0 <= pair_index < len(table):
         raise PairError(f"pair_index {pair_index} of {len(table)} pairs", where=where, allowed=_range(len(table)))
-    (scene1, tag1), (scene2, tag2) = (_view_name(table, where, pair_index, field) for field in (1, 2))
+    ids = table.pairs[pair_index : pair_index + 1][0]
+    (scene1, tag1), (scene2, tag2) = (_view_name(table, where, pair_index, field, int(ids[field])) for field in (1, 2))
     if scene1 != scene2:
         raise PairError(
             f"pairs[{pair_index}] joins an image of scene {scene1!r} and one of scene {scene2!r} (images_scene_name)",
@@ -185,9 +205,9 @@ def _range(count: int) -> str:
     return f"0 to {count - 1}" if count else "nothing: the index holds no pair"
 
 
-def _view_name(table: PairIndex, where: Path, pair_index: int, field: int) -> tuple[str, str]:
+def _view_name(table: PairIndex, where: Path, pair_index: int, field: int, image: int) -> tuple[str, str]:
     """Scene and tag of one image of a pair; `images_scene_name` is right where `scene_id` disagrees."""
-    image, key = int(table.pairs[pair_index, field]), f"pairs[{pair_index}].{_ID_FIELDS[field]}"
+    key = f"pairs[{pair_index}].{_ID_FIELDS[field]}"
     if not 0 <= image < len(table.images):
         raise PairError(f"{key} is {image}", where=where, allowed=f"{_range(len(table.images))} (the images)")
     tag = table.images[image]
@@ -261,19 +281,19 @@ def _way_out(path: Path, root: Path) -> Path:
     return path.resolve().parent
 
 
-def _names(array: npt.NDArray[Any], where: Path, key: str) -> Names:
+def _names(array: npt.NDArray[Any] | Rows, where: Path, key: str) -> Names:
     """The strings of a 1-D array, none of them looked at but where the array may hold other things."""
     if array.ndim != 1 or array.dtype.kind not in "USO":
         raise PairError(f"{key} is {array.ndim}-D {array.dtype!s:.80}", where=where, allowed="a 1-D array of names")
-    if array.dtype == object:
+    if not isinstance(array, Rows) and array.dtype == object:
         for at, value in enumerate(array.flat):
             if value is not None and not isinstance(value, (str, bytes)):
                 raise PairError(f"{key}[{at}] is {kind_of(value)}", where=where, allowed="a name or None")
     return Names(array)
 
 
-def _pairs(array: npt.NDArray[Any], where: Path) -> tuple[IntArray, FloatArray]:
-    """`pairs` of any dialect as (N, 3) int64 ids and (N,) float64 scores."""
+def _pairs(array: npt.NDArray[Any], where: Path, first: int = 0) -> tuple[IntArray, FloatArray]:
+    """`pairs` of any dialect, from the first of these on, as (N, 3) int64 ids and (N,) float64 scores."""
     if array.ndim and len(array) > MAX_PAIRS:
         raise PairError(f"holds {len(array)} pairs", where=where, allowed=f"at most {MAX_PAIRS}")
     if array.dtype.names is not None:
@@ -289,7 +309,7 @@ def _pairs(array: npt.NDArray[Any], where: Path) -> tuple[IntArray, FloatArray]:
             raise PairError(f"pairs has shape {array.shape} of {array.dtype!s:.80}", where=where, allowed=_PAIRS)
         columns = [array[:, at] for at in range(3)]
         scores = array[:, 3] if array.shape[1] == 4 else np.full(len(array), np.nan)
-    ids = [_whole(column, where, name) for column, name in zip(columns, _ID_FIELDS, strict=True)]
+    ids = [_whole(column, where, name, first) for column, name in zip(columns, _ID_FIELDS, strict=True)]
     return np.stack(ids, axis=1), _numbers(scores, where, "score")
 
 
@@ -314,12 +334,14 @@ def _numbers(column: npt.NDArray[Any], where: Path, name: str) -> FloatArray:
     return column.astype(np.float64)
 
 
-def _whole(column: npt.NDArray[Any], where: Path, name: str) -> IntArray:
+def _whole(column: npt.NDArray[Any], where: Path, name: str, first: int) -> IntArray:
     """A column of ids; floats are taken where they are whole numbers."""
     if column.dtype.kind in "iu":
         return column.astype(np.int64)
     numbers = _numbers(column, where, name)
     wrong = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers)))
     if len(wrong):
-        raise PairError(f"pairs[{wrong[0]}].{name} is {numbers[wrong[0]]}", where=where, allowed="a whole number")
+        raise PairError(
+            f"pairs[{first + wrong[0]}].{name} is {numbers[wrong[0]]}", where=where, allowed="a whole number"
+        )
     return numbers.astype(np.int64)

@@ -7,12 +7,16 @@ and object arrays go through `unpickle.load_array`.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
+import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,13 +30,50 @@ from pytest_overfit.untrusted.files import open_regular
 
 MAX_FILE_BYTES = 2**30  # with arrays that nobody asks for
 # The largest index that is known of has 132,000 images: as names and scenes of 64 characters 2 x 32 MiB. 2 million
-# pairs of 32 bytes are 64 MiB. All arrays of one file together may take twice what one may.
+# pairs of 32 bytes are 64 MiB. All arrays of one file together may take twice what one may. What is larger is read row
+# by row, where it can be.
 MAX_ARRAY_BYTES = 2**26
 _READ_BYTES = 2**20
 _MAX_READ = 2**23  # the largest single read of a zip directory
 _MAX_MEMBERS = 256
 _MAX_HEADER = 4096
 _DAMAGED = "an intact .npz file"
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a large array of numbers or words in a .npz file, read from there when they are asked for.
+
+    Example:
+        >>> Rows(Path("train.npz"), "images", (1_000_000,), np.dtype("<U40"))[5:7]         # doctest: +SKIP
+        array(['0001_083.jpeg', '0001_084.jpeg'], dtype='<U40')
+
+    Raises:
+        PairError: the file is not what it was, or damaged there: no checksum is of single rows.
+    """
+
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Array:
+        start, stop, _ = rows.indices(len(self))
+        width = self.dtype.itemsize * math.prod(self.shape[1:])
+        with _opened(self.path, MAX_FILE_BYTES) as (archive, members):
+            found = _rows_of(archive, members.get(self.key), self.path, self.key)
+            if found is None or (found[0].shape, found[0].dtype) != (self.shape, self.dtype):
+                raise PairError(f"is not what it was: {self.key} is another array", allowed=_DAMAGED)
+            data = _bytes_at(archive, members[self.key], found[1] + width * start, width * max(0, stop - start))
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
 
 
 def read_npz(
@@ -42,7 +83,7 @@ def read_npz(
     objects: bool = False,
     max_bytes: int = MAX_ARRAY_BYTES,
     max_file: int = MAX_FILE_BYTES,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, Array]:
     """The arrays `keys` of the .npz file `path`; further keys of the file are never decoded.
 
     Example:
@@ -60,21 +101,94 @@ def read_npz(
         PairError: the file is missing, damaged or too large, a key is missing, or an array is of another kind.
     """
     where = Path(path)
+    with _opened(where, max_file) as (archive, members):
+        return _read(archive, members, where, keys, objects=objects, max_bytes=max_bytes)
+
+
+def read_large_npz(path: Path | str, keys: Sequence[str]) -> dict[str, Array | Rows]:
+    """As ``read_npz`` with objects, but that plain arrays too large for it are ``Rows``.
+
+    Example:
+        >>> type(read_large_npz("train.npz", ("pairs",))["pairs"])                              # doctest: +SKIP
+        <class 'pytest_overfit.two_view.pair.npz.Rows'>
+    """
+    where = Path(path)
+    with _opened(where, MAX_FILE_BYTES) as (archive, members):
+        sizes = {key: members[key].file_size for key in keys if key in members}
+        few = sum(sizes.values()) <= 2 * MAX_ARRAY_BYTES and max(sizes.values(), default=0) <= MAX_ARRAY_BYTES
+        large = {} if few else {key: _rows_of(archive, members.get(key), where, key) for key in keys}
+        rows = {key: found[0] for key, found in large.items() if found is not None}
+        others = [key for key in keys if key not in rows]
+        kept = _read(archive, members, where, others, objects=True, max_bytes=MAX_ARRAY_BYTES)
+        return {key: rows[key] if key in rows else kept[key] for key in keys}
+
+
+def _read(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    where: Path,
+    keys: Sequence[str],
+    *,
+    objects: bool,
+    max_bytes: int,
+) -> dict[str, Array]:
+    """Whole arrays, once their claims are seen to be possible."""
+    missing = [key for key in keys if key not in members]
+    if missing:
+        raise PairError(
+            f"has no key {missing[0]!r}, only {sorted(members)[:12]}", where=where, allowed=f"{', '.join(keys)}"
+        )
+    _check_claims(members, keys, where, max_bytes)
+    budget = Budget()
+    return {key: _read_member(archive, members[key], where, key, budget if objects else None) for key in keys}
+
+
+def _rows_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None, where: Path, key: str) -> tuple[Rows, int] | None:
+    """A plain array in the order of its rows, and where they begin in its member; None of any other one."""
+    if entry is None:
+        return None
+    _check_claims({key: entry}, [key], where, MAX_FILE_BYTES)
+    with archive.open(entry) as stream:
+        shape, fortran, dtype = _read_header(stream)
+        begins = stream.tell()
+    if dtype.hasobject or not shape or (fortran and len(shape) > 1):
+        return None
+    _check_plain(dtype)
+    _check_size(shape, dtype, entry.file_size - begins)
+    return Rows(where, key, shape, dtype), begins
+
+
+def _bytes_at(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, offset: int, size: int) -> bytes:
+    """A part of a member: where it is stored as it is, nothing else of the file is read."""
+    if entry.compress_type == zipfile.ZIP_STORED and archive.fp is not None:
+        archive.fp.seek(entry.header_offset)
+        name, extra = struct.unpack("<26x2H", archive.fp.read(30))
+        archive.fp.seek(entry.header_offset + 30 + name + extra + offset)
+        data = _read_up_to(archive.fp, size)
+    else:
+        with archive.open(entry) as stream:
+            while offset and (passed := stream.read(min(_READ_BYTES, offset))):
+                offset -= len(passed)
+            data = _read_up_to(stream, size)
+    if len(data) != size:
+        raise PairError(f"has {len(data)} bytes where {size} are declared", allowed=_DAMAGED)
+    return data
+
+
+def _read_up_to(stream: IO[bytes], size: int) -> bytes:
+    return b"".join(stream.read(min(_READ_BYTES, size - at)) for at in range(0, size, _READ_BYTES))
+
+
+@contextlib.contextmanager
+def _opened(where: Path, most: int) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, zipfile.ZipInfo]]]:
+    """The archive and its entries by array name; whatever a damaged one raises is a PairError that says where."""
     try:
         with (
-            open_regular(where, most=max_file, error=PairError) as opened,
+            open_regular(where, most=most, error=PairError) as opened,
             _CappedFile(opened.fileno(), closefd=False) as file,
             zipfile.ZipFile(file) as archive,
         ):
-            members = _members(archive, where)
-            missing = [key for key in keys if key not in members]
-            if missing:
-                raise PairError(
-                    f"has no key {missing[0]!r}, only {sorted(members)[:12]}", where=where, allowed=f"{', '.join(keys)}"
-                )
-            _check_claims(members, keys, where, max_bytes)
-            budget = Budget()
-            return {key: _read_member(archive, members[key], where, key, budget if objects else None) for key in keys}
+            yield archive, _members(archive, where)
     except PairError as error:
         raise error if error.where else PairError(error.found, where=where, allowed=error.allowed) from None
     except OSError as error:
@@ -164,11 +278,7 @@ def _read_array(stream: IO[bytes], size: int, budget: Budget | None) -> npt.NDAr
             raise PairError(f"holds a pickle of shape {array.shape}, its header says {shape!r:.60}", allowed=_DAMAGED)
         return array
     _check_plain(dtype)
-    count = 1
-    for length in shape:
-        count *= length
-    if len(shape) > 4 or any(length < 0 for length in shape) or count * dtype.itemsize != left:
-        raise PairError(f"claims shape {shape!r:.60} of {dtype} in {left} bytes", allowed=_DAMAGED)
+    _check_size(shape, dtype, left)
     array = np.frombuffer(_read_all(stream, left), dtype=dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
@@ -196,6 +306,12 @@ def _check_plain(dtype: np.dtype[Any]) -> None:
     parts = [dtype] if dtype.names is None else [dtype[name] for name in dtype.names]
     if len(parts) > 32 or not all(part.kind in "biufSU" and part.itemsize and part.subdtype is None for part in parts):
         raise PairError(f"holds {dtype!s:.120}", allowed="numbers, fixed-width strings, or records of them")
+
+
+def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None:
+    """As many bytes as the shape takes."""
+    if len(shape) > 4 or any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != left:
+        raise PairError(f"claims shape {shape!r:.60} of {dtype} in {left} bytes", allowed=_DAMAGED)
 
 
 def _read_all(stream: IO[bytes], size: int) -> bytearray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.two_view.pair import npz
 from pytest_overfit.two_view.pair.index import MAX_PAIRS, PAIR_DTYPE, locate_pair, read_index, write_index
 from pytest_overfit.two_view.pair.pair_files import FollowLinks
 from pytest_overfit.two_view.pair.synthetic import RenderedSource
@@ -364,3 +367,57 @@ def test_too_many_pairs(tmp_path: Path) -> None:
     with pytest.raises(PairError) as error:
         read_index(_write(tmp_path / "train.npz", pairs=np.zeros((MAX_PAIRS + 1, 3), dtype=np.int8)))
     assert error.value.found == f"holds {MAX_PAIRS + 1} pairs"
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("records", [True, False])
+def test_a_large_index_is_read_row_by_row(
+    town: RenderedSource, monkeypatch: pytest.MonkeyPatch, write: Callable[..., None], records: bool
+) -> None:
+    """Its last pair is the one of the small index; what it holds is never in memory as a whole."""
+    count, small = 2**16, read_index(town.source_npz)
+    names = np.full(count, "a.jpg", dtype="<U40")
+    names[-2:] = tuple(small.images)
+    rows = np.zeros(count, dtype=PAIR_DTYPE)
+    rows[-1] = (0, count - 2, count - 1, 0.25)
+    pairs = rows if records else np.array([list(row) for row in rows.tolist()])
+    scenes = np.full(count, small.images_scene_name[0])
+    write(town.source_npz, scenes=scenes[:1], images=names, pairs=pairs, images_scene_name=scenes)
+    monkeypatch.setattr(npz, "MAX_ARRAY_BYTES", 2**20)
+    tracemalloc.start()
+    try:
+        index = read_index(town.source_npz)
+        pair = locate_pair(town.source_root, town.source_npz, None, count - 1, index=index)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [view.tag for view in pair.views] == list(small.images)
+    assert (len(index), index.scores[count - 1 : count].tolist()) == (count, [0.25])
+    assert index.pairs[count - 2 :].tolist() == [[0, 0, 0], [0, count - 2, count - 1]]
+    assert (index.images[0], index.images[-1]) == ("a.jpg", small.images[-1])
+    assert peak < 2**22  # of 2**24
+
+
+def test_a_large_index_that_changes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks it may become another, or lose its end; an id that is no number says which pair."""
+    monkeypatch.setattr(npz, "MAX_ARRAY_BYTES", 2**10)
+    rows = np.zeros((500, 3))
+    rows[333, 1] = 0.5
+    path = _write(tmp_path / "train.npz", pairs=rows)
+    index = read_index(path)
+    with pytest.raises(PairError, match=re.escape("pairs[333].im1_id is 0.5")):
+        index.pairs[300:400]
+    _write(path, pairs=np.zeros((400, 3)))
+    with pytest.raises(PairError, match="is not what it was"):
+        index.pairs[0:1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PairError):
+        index.pairs[0:1]
+
+
+def test_a_large_index_makes_no_claim_that_it_cannot_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large array in another order is no rows, and is refused as before; pickles are too."""
+    monkeypatch.setattr(npz, "MAX_ARRAY_BYTES", 2**10)
+    for pairs in (np.asfortranarray(np.zeros((500, 3))), np.array([[0, 0, 1]] * 500, dtype=object)):
+        with pytest.raises(PairError, match=r"claims \d+ bytes"):
+            read_index(_write(tmp_path / "train.npz", pairs=pairs))
