@@ -17,6 +17,7 @@ from pytest_overfit.diagnose.causes import (
     loss_function,
     optimizer,
     output_range,
+    supervision,
     symmetry,
     term_sign,
     terms,
@@ -300,3 +301,12 @@ def test_what_falls_below_zero_is_held_up_by_no_range() -> None:
     assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == []
     record = replace(RECORD, curves={"objective": (1.7, 1.1)})
     assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == ["output-range"]
+
+
+@pytest.mark.parametrize(("curve", "found"), [((0.0,) * 10, ["vacuous"]), ((0.0,) * 9 + (1e-9,), [])])
+def test_a_limited_term_that_is_nothing_in_all_steps(curve: tuple[float, ...], found: list[str]) -> None:
+    """Its mask is empty; the other terms fall as they should."""
+    evidence = replace(FAILED, record=replace(RECORD, curves={**CURVES, "depth": curve}), limits={"depth": Limit(0.1)})
+    causes = list(supervision.vacuous(evidence))
+    assert ids(causes) == found
+    assert [(cause.where, cause.certain) for cause in causes] == [("term depth", True)] * len(found)
