@@ -192,8 +192,10 @@ def test_a_target_that_is_detached_on_purpose_is_no_finding() -> None:
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         found = model(batch[0])
-        first, second = found["guess"], found["doubt"]
-        return (first - second.detach()).square().mean() + (first - batch[1]).square().mean()
+        first: Tensor = found["guess"]
+        second: Tensor = found["doubt"]
+        gap: Tensor = (first - second.detach()).square() + (first - batch[1]).square()
+        return gap.mean()
 
     torch.manual_seed(0)
     slow = lambda p: torch.optim.Adam(p, lr=1e-5)  # noqa: E731
