@@ -11,6 +11,7 @@ import pytest
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes import (
     activations,
+    batch_content,
     correspondence,
     data_scale,
     leak,
@@ -28,7 +29,7 @@ from pytest_overfit.diagnose.operation import LOSS, Attention, Clamped, Comparis
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.record import BatchRecord, RunRecord
 from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.settings.criteria import Limit
 
@@ -310,3 +311,16 @@ def test_a_limited_term_that_is_nothing_in_all_steps(curve: tuple[float, ...], f
     causes = list(supervision.vacuous(evidence))
     assert ids(causes) == found
     assert [(cause.where, cause.certain) for cause in causes] == [("term depth", True)] * len(found)
+
+
+def test_what_holds_the_sample_of_a_trainer_is_the_change() -> None:
+    """As options to paste; what makes it change is told beside."""
+    why = (
+        "a.fix_img_num is -1: drawn",
+        "all at once: --overfit-set a.fix_img_num=2",
+        "all at once: --overfit-set b=false",
+    )
+    batch = BatchRecord("1", "1", ("x: shape (2,) against (3,)",), why)
+    (cause,) = batch_content.changes(replace(FAILED, record=replace(RECORD, batch=batch)))
+    assert cause.advice == "--overfit-set a.fix_img_num=2 --overfit-set b=false"
+    assert cause.observed.endswith("against (3,); a.fix_img_num is -1: drawn")
