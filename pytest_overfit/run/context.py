@@ -102,6 +102,11 @@ class RunContext:
         self.task.heard.clear()
         return heard, terms
 
+    def seeded(self, batch: Any = None) -> tuple[Heard, Terms]:
+        """The same under the run's seed: the same numbers in every call."""
+        seed_everything(self.seed)
+        return self.forward(batch)
+
     def again(self, update: Update, *, plan: Plan, watch: GradientWatch) -> Curves:
         """A run like the first, from whatever state there is now."""
         seed_everything(self.seed)

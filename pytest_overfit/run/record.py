@@ -14,6 +14,8 @@ from pytest_overfit.run.names import resolved_terms
 from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.twin_record import TwinResult
 
+ALL_AT_ONCE = "all at once: "  # before the options that hold a sample, among what makes it change
+
 StopReason = Literal[
     "passed", "max_steps", "max_seconds", "hung", "non_finite", "interrupted", "no_trainable_parameters", "detached"
 ]

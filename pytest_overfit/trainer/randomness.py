@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_overfit.run.record import ALL_AT_ONCE
 from pytest_overfit.settings.problems import shown
 from pytest_overfit.settings.section import Section, as_switch
 from pytest_overfit.trainer.config import DEFAULT_ASPECT
@@ -103,7 +104,7 @@ def all_at_once(common: Section) -> str:
         'all at once: --overfit-set data.train.common_config.fix_img_num=2'
     """
     pasted = " ".join(f"--overfit-set {common.path(name)}={value}" for name, value in held_still(common).items())
-    return f"all at once: {pasted}" if pasted else ""
+    return f"{ALL_AT_ONCE}{pasted}" if pasted else ""
 
 
 def held_still(common: Section) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from pytest_overfit.judge.finding import Finding, number
@@ -34,11 +34,11 @@ class Prediction:
     fov_deg: float | None = bounded(2.0, above=0, at_most=180, optional=True)
 
 
-def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
+def judge_prediction(record: RunRecord, settings: Prediction, limits: Mapping[str, Limit] | None = None) -> Finding:
     """Do predicted depth and camera match the ground truth, frame by frame?"""
-    limits = _limits(settings)
-    judged = [row for row in limits if any(getattr(frame, row[-1]) is not None for frame in record.predictions)]
-    allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or limits)
+    asked = _limits(settings)
+    judged = [row for row in asked if any(getattr(frame, row[-1]) is not None for frame in record.predictions)]
+    allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or asked)
     if not record.predictions or all(_empty(frame) for frame in record.predictions):
         keys = ", ".join(record.prediction_keys) or "none"
         return Finding(
@@ -49,7 +49,7 @@ def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
             where=f"keys of the prediction: {keys}",
             hint="switch it off with overfit.criteria.prediction: false",
         )
-    misses = [miss for frame in record.predictions for miss in _misses(frame, limits)]
+    misses = [miss for frame in record.predictions for miss in _misses(frame, asked)]
     if misses:
         return Finding(
             "prediction",
@@ -57,14 +57,14 @@ def judge_prediction(record: RunRecord, settings: Prediction) -> Finding:
             "; ".join(misses),
             allowed,
             where=f"step {record.steps}, {record.device}, seed {record.seed}",
-            hint=_what_next(record, settings),
+            hint=_what_next(record, settings, limits or {}),
         )
     if record.stop in UNFINISHED:
         return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
     return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
 
 
-def _what_next(record: RunRecord, settings: Prediction) -> str:
+def _what_next(record: RunRecord, settings: Prediction, limits: Mapping[str, Limit]) -> str:
     """A camera far off although the limit of its loss is met is another encoding, not a run that was too short."""
     camera = resolve_term("camera", record.curves)
     # Of the run's own limits only its stop tells: it ends so once all of them hold, or the best of its camera is small.
@@ -77,7 +77,15 @@ def _what_next(record: RunRecord, settings: Prediction) -> str:
         )
     if record.stop == "passed":
         return "the loss is low only where it looks: check its valid_range, masks and weights"
+    if limits and all(_holds(record, name, limit) for name, limit in limits.items()):
+        return "the losses hold their limits: give it more steps; else check their valid_range, masks and weights"
     return "see the loss criteria: the run did not reach its limits"
+
+
+def _holds(record: RunRecord, name: str, limit: Limit) -> bool:
+    """Whether a limit holds at the last step."""
+    curve = record.curves.get(record.terms.get(name) or name, ())
+    return bool(curve) and limit.holds(curve[-1] / curve[0] if limit.relative and curve[0] else curve[-1])
 
 
 def _camera_off(frame: FramePrediction, settings: Prediction) -> float:
@@ -160,7 +168,7 @@ PREDICTION = Criterion(
     "prediction",
     "the predictions themselves are near the truth",
     Prediction(),
-    lambda record, setting, criteria: judge_prediction(record, setting),
+    lambda record, setting, criteria: judge_prediction(record, setting, criteria.limits()),
     on=False,
     check=_asks_nothing,
     learning=True,

@@ -11,12 +11,14 @@ import pytest
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes import (
     activations,
+    batch_content,
     correspondence,
     data_scale,
     leak,
     loss_function,
     optimizer,
     output_range,
+    supervision,
     symmetry,
     term_sign,
     terms,
@@ -27,7 +29,7 @@ from pytest_overfit.diagnose.operation import LOSS, Attention, Clamped, Comparis
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.run.record import RunRecord
+from pytest_overfit.run.record import BatchRecord, RunRecord
 from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.settings.criteria import Limit
 
@@ -300,3 +302,25 @@ def test_what_falls_below_zero_is_held_up_by_no_range() -> None:
     assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == []
     record = replace(RECORD, curves={"objective": (1.7, 1.1)})
     assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == ["output-range"]
+
+
+@pytest.mark.parametrize(("curve", "found"), [((0.0,) * 10, ["vacuous"]), ((0.0,) * 9 + (1e-9,), [])])
+def test_a_limited_term_that_is_nothing_in_all_steps(curve: tuple[float, ...], found: list[str]) -> None:
+    """Its mask is empty; the other terms fall as they should."""
+    evidence = replace(FAILED, record=replace(RECORD, curves={**CURVES, "depth": curve}), limits={"depth": Limit(0.1)})
+    causes = list(supervision.vacuous(evidence))
+    assert ids(causes) == found
+    assert [(cause.where, cause.certain) for cause in causes] == [("term depth", True)] * len(found)
+
+
+def test_what_holds_the_sample_of_a_trainer_is_the_change() -> None:
+    """As options to paste; what makes it change is told beside."""
+    why = (
+        "a.fix_img_num is -1: drawn",
+        "all at once: --overfit-set a.fix_img_num=2",
+        "all at once: --overfit-set b=false",
+    )
+    batch = BatchRecord("1", "1", ("x: shape (2,) against (3,)",), why)
+    (cause,) = batch_content.changes(replace(FAILED, record=replace(RECORD, batch=batch)))
+    assert cause.advice == "--overfit-set a.fix_img_num=2 --overfit-set b=false"
+    assert cause.observed.endswith("against (3,); a.fix_img_num is -1: drawn")

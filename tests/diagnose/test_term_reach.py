@@ -185,3 +185,21 @@ def test_outputs_that_nothing_reads_are_no_finding(model: type[nn.Module]) -> No
     result = run_short(model, loss, unused=["weigh.*"] if model is Rounds else [])
     assert not result.passed
     assert not {"no-gradient", "term-missing"} & {cause.id for cause in result.causes}, result.causes
+
+
+def test_a_target_that_is_detached_on_purpose_is_no_finding() -> None:
+    """Of an only term: each of two outputs is held against the other one as it is, as in BYOL; the run is too short."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        found = model(batch[0])
+        first: Tensor = found["guess"]
+        second: Tensor = found["doubt"]
+        gap: Tensor = (first - second.detach()).square() + (first - batch[1]).square()
+        return gap.mean()
+
+    torch.manual_seed(0)
+    slow = lambda p: torch.optim.Adam(p, lr=1e-5)  # noqa: E731
+    batch = (torch.randn(5, 6), torch.randn(5, 2))
+    result = run_overfit(OneHead, batch, loss, optimizer=slow, max_steps=60, objective=0.01)
+    assert not result.passed
+    assert "no-gradient" not in [cause.id for cause in result.causes]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.run.record import FramePrediction
+from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.two_view.frame_criteria import Prediction, judge_prediction
 from tests.support.records import record
 
@@ -62,6 +63,10 @@ def test_a_camera_far_off_under_a_low_loss_is_another_encoding() -> None:
     assert "the encoding of its targets" in (judge_prediction(cut, Prediction()).hint or "")
     early = record(predictions=turned, stop="max_steps", curves={**curves, "loss_camera": (1.0, 0.3)})
     assert "did not reach its limits" in (judge_prediction(early, Prediction()).hint or "")
+    limits = {"camera": Limit(0.4), "objective": Limit(0.6, relative=True)}
+    assert "the losses hold their limits" in (judge_prediction(early, Prediction(), limits).hint or "")
+    limits["camera"] = Limit(0.2)
+    assert "did not reach its limits" in (judge_prediction(early, Prediction(), limits).hint or "")
 
 
 def test_what_no_limit_was_held_against_is_no_pass() -> None:

@@ -10,6 +10,7 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Drawn, InPlace
 from pytest_overfit.judge.finding import number
+from pytest_overfit.run.record import ALL_AT_ONCE
 
 
 def not_finite(evidence: Evidence) -> Iterator[Cause]:
@@ -42,24 +43,21 @@ def changes(evidence: Evidence) -> Iterator[Cause]:
             certain=True,
             weight=0.97,
         )
-    elif batch is not None and batch.redraw_differences and not evidence.stochastic:
+    elif batch is not None and (batch.randomness or (batch.redraw_differences and not evidence.stochastic)):
+        differ = () if evidence.stochastic else batch.redraw_differences
+        why = [text for text in batch.randomness if not text.startswith(ALL_AT_ONCE)]
+        options = [text.removeprefix(ALL_AT_ONCE) for text in batch.randomness if text.startswith(ALL_AT_ONCE)]
         yield Cause(
             "batch-changes",
-            "; ".join(batch.redraw_differences[:3]),
-            "; ".join([_differing(batch.redraw_differences), *batch.randomness]),
-            "switch that off for this test: the run trained on one frozen draw"
-            if batch.randomness
-            else "switch off augmentation, shuffling and sampling for this test, or pass one batch",
-            evidence={"tensors": len(batch.redraw_differences)},
-            certain=True,
-            weight=0.97,
-        )
-    elif batch is not None and batch.randomness:
-        yield Cause(
-            "batch-changes",
-            "config",
-            "; ".join(batch.randomness),
-            "switch it off for this test",
+            "; ".join(differ[:3]) or "config",
+            "; ".join([*([_differing(differ)] if differ else []), *why]),
+            " ".join(options)
+            or (
+                "switch that off for this test: the run trained on one frozen draw"
+                if why
+                else "switch off augmentation, shuffling and sampling for this test, or pass one batch"
+            ),
+            evidence={"tensors": len(differ)} if differ else {},
             certain=True,
             weight=0.97,
         )

@@ -145,7 +145,7 @@ def unfelt_outputs(evidence: Evidence) -> Iterator[Cause]:
         return
     curves, limited = evidence.record.curves, [evidence.record.terms.get(name) for name in evidence.limits]
     for unfelt in evidence.probed.unfelt:
-        terms = [name for name in unfelt.moves if name != "objective" or len(curves) == 1]
+        terms = [name for name in unfelt.moves if name != "objective"]  # alone it may hold what is detached on purpose
         stuck = [name for name in terms if len(c := curves.get(name, ())) > 1 and c[-1] > STUCK * c[0] > 0]
         term = max(stuck, key=lambda name: name in limited, default=None)
         if term is None:

@@ -22,6 +22,8 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
     itself = next((op for op, compared in evidence.ops(Comparison) if compared.same), None)
     curve = evidence.objective
     zero = bool(curve) and max(map(abs, curve)) == 0
+    limited = filter(None, map(evidence.record.terms.get, evidence.limits))
+    silent = next((t for t in limited if len(c := evidence.record.curves.get(t, ())) > 1 and not any(c)), None)
     if empty is not None:
         yield Cause(
             "vacuous",
@@ -41,13 +43,14 @@ def vacuous(evidence: Evidence) -> Iterator[Cause]:
             certain=True,
             weight=0.96,
         )
-    elif zero and evidence.record.non_finite is None:
+    elif (zero or silent) and evidence.record.non_finite is None:
+        what = "the objective" if zero else silent
         yield Cause(
             "vacuous",
-            LOSS,
-            f"the objective is exactly 0 in all {len(curve)} steps: nothing is supervised, or nothing can be wrong",
+            LOSS if zero else f"term {silent}",
+            f"{what} is exactly 0 in all {len(curve)} steps: nothing is supervised, or nothing can be wrong",
             "look for an empty mask, a margin that every sample keeps, a target of zeros",
-            evidence={"objective": 0.0},
+            evidence={"objective" if zero else str(silent): 0.0},
             certain=True,
             weight=0.965,
         )
@@ -304,7 +307,7 @@ def loss(model, batch):
 result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=200)
 ```
 
-- **Symptom**: the loss is 0, or already below its limit, before any training.
+- **Symptom**: the loss, or a term that has a limit, is 0, or already below its limit, before any training.
 - **Evidence**: shown, certain: the objective, and how it answers when targets are changed.
 - **Fix**: mend the mask or the labels; let a batch without any supervision be an error.
 

@@ -19,7 +19,6 @@ from pytest_overfit.diagnose.reached_modules import Influence, Reach, Unfelt
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import into_training
 
@@ -33,14 +32,8 @@ def reach_of(context: RunContext) -> Influence | None:
     task = loss_of(context)
     if task is None or context.step is not None or len(context.optimizers) > 1:
         return None
-    on = context.on(task)
-
-    def forward() -> tuple[Heard, Terms]:
-        seed_everything(context.seed)
-        return on.forward()
-
     into_training(context.task.model)
-    return measure_reach(forward, context.task.model)
+    return measure_reach(context.on(task).seeded, context.task.model)
 
 
 def measure_reach(forward: Callable[[], tuple[Heard, Terms]], model: nn.Module) -> Influence | None:
@@ -153,21 +146,15 @@ def cuts_undone(context: RunContext, cuts: Sequence[Cut]) -> tuple[Cut, ...]:
     task = loss_of(context)
     if len(detached) < 2 or task is None or context.step is not None:
         return tuple(cuts)
-    on, named = context.on(task), dict(context.task.model.named_parameters())
+    named = dict(context.task.model.named_parameters())
     behind = {name: named[name] for cut in detached for name in cut.behind if name in named}
-
-    def forward() -> tuple[Heard, Terms]:
-        seed_everything(context.seed)
-        return on.forward()
-
     into_training(context.task.model)
     ids = {id(p): name for name, p in behind.items()}
-    freed = {line: [ids[id(p)] for p in found] for line, found in _lines(forward, [*behind.values()], "objective")}
-    best = max(freed, key=lambda line: len(freed[line]), default="")
-    chosen = next((cut for cut in detached if best and freed[best] and cut.where.endswith(f", {best}")), None)
-    if chosen is None:
-        return tuple(cuts)
-    return replace(chosen, behind=tuple(freed[best])), *(cut for cut in cuts if cut is not chosen)
+    lines = _lines(context.on(task).seeded, [*behind.values()], "objective")
+    reached = {line: tuple(ids[id(p)] for p in found) for line, found in lines if found}
+    best = max(reached, key=lambda line: len(reached[line]), default="")
+    chosen = [replace(cut, behind=reached[best]) for cut in detached if best and cut.where.endswith(f", {best}")][:1]
+    return *chosen, *(cut for cut in cuts if not chosen or (cut.by, cut.where) != (chosen[0].by, chosen[0].where))
 
 
 def measure_unfelt(

@@ -199,28 +199,20 @@ class TrainedModel:
             self._know(untaught=untaught_ends(on.task.batch, self.counted))
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
-        def forward(batch: Any) -> tuple[Heard, Terms]:
-            seed_everything(on.seed)
-            return on.forward(batch)
-
         def evaluated(batch: Any) -> tuple[Heard, Terms]:
             with evaluating_mode(on.task.model):
-                return forward(batch)
+                return on.seeded(batch)
 
         batch, mixed = on.task.batch, self.found.mixed
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other samples in each")
         into_training(on.task.model)
         in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
-        return measure_pairs(forward, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+        return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
-        def forward(batch: Any) -> tuple[Heard, Terms]:
-            seed_everything(on.seed)
-            return on.forward(batch)
-
         into_training(on.task.model)
-        return () if on.step is not None else measure_unfelt(forward, on.task.batch, self._named(calls))
+        return () if on.step is not None else measure_unfelt(on.seeded, on.task.batch, self._named(calls))
 
     def _named(self, calls: list[ModelCall]) -> list[tuple[str, nn.Module]]:
         """What the loss calls: the models, or the parts of one that is not called as a whole."""
@@ -232,11 +224,6 @@ class TrainedModel:
 
     def _blind(self, on: RunContext, *, failed: bool) -> None:
         """The innermost part that has another slope than its gradient says, and what it is that makes it so."""
-
-        def forward() -> tuple[Heard, Terms]:
-            seed_everything(on.seed)
-            return on.forward()
-
         if on.task.precision.enabled:
             raise Unanswerable("autocast rounds what is to be compared")
         if self._has_several_backwards(on):
@@ -246,12 +233,12 @@ class TrainedModel:
         def at_start(directions: int = 2) -> tuple[Slope, ...]:
             self.context.start.restore()
             into_training(on.task.model)
-            return measure_output_slopes(forward, on.task.model, directions=directions)
+            return measure_output_slopes(on.seeded, on.task.model, directions=directions)
 
-        slopes = outermost = measure_output_slopes(forward, on.task.model)
+        slopes = outermost = measure_output_slopes(on.seeded, on.task.model)
         if failed and not slopes:  # where training has led astray nothing is smooth
             slopes = outermost = at_start()
-        while inner := measure_output_slopes(forward, on.task.model, slopes[-1].where) if slopes else ():
+        while inner := measure_output_slopes(on.seeded, on.task.model, slopes[-1].where) if slopes else ():
             slopes = inner
         if slopes:  # at the start as well, or it is no way in which the model is built
             before = {slope.where for slope in at_start(directions=1)}
@@ -259,7 +246,7 @@ class TrainedModel:
         if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
             home = cut[1].removeprefix("module ").partition(",")[0]
             if home in dict(on.task.model.named_modules()):
-                slopes = measure_output_slopes(forward, on.task.model, home)[-1:] or slopes
+                slopes = measure_output_slopes(on.seeded, on.task.model, home)[-1:] or slopes
             self._know(cut=cut)
         self._know(blind=slopes)
 
