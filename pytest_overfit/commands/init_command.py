@@ -19,6 +19,7 @@ from pytest_overfit.commands.repository import (
     DATASET,
     LIGHTNING,
     PRETRAINED,
+    Call,
     Class,
     Repository,
     yaml_files,
@@ -176,6 +177,7 @@ class _Test:
         self.imports: set[str] = set()
         self.functions: dict[str, str] = {}
         self.found: list[str] = []
+        self.seen: dict[str, str] = {}  # an argument -> a comment on where it is from
         self.used: list[Class] = []
         self.output = output
 
@@ -203,7 +205,7 @@ class _Test:
             given = [built, self._batch(name), *self._loss(model, name), *self._optimizer(model)]
         line = f"overfit({', '.join(given)})"
         if len(line) > WIDEST:
-            line = "overfit(" + "".join(f"\n        {each}," for each in given) + "\n    )"
+            line = "overfit(" + "".join(f"\n        {each},{self.seen.get(each, '')}" for each in given) + "\n    )"
         return f"def test_{name}_memorises_one_batch(overfit):\n    {line}"
 
     def _built(self, each: Class, name: str) -> str:
@@ -266,7 +268,7 @@ class _Test:
                 return [self._built(own, "loss")]
             if own is None and call.literal and call.name.startswith(("nn.", "torch.nn.")):
                 self.imports.add("from torch import nn")
-                return [f"nn.{losses[0]}({call.arguments})"]
+                return [self._seen(f"nn.{losses[0]}({call.arguments})", call)]
         seen = f"; the repository calls {', '.join(losses[:4])}" if losses else ""
         what = f"return the loss of one batch: a scalar, or a mapping with `objective` and its terms{seen}"
         return [self._to_fill_in(self._named("loss", of), what, "model, batch")]
@@ -276,8 +278,14 @@ class _Test:
             call = next((each for each in self.repository.calls(name) if each.literal_keywords), None)
             if call is not None:
                 self.imports.add("import torch")
-                return [f"optimizer=lambda parameters: torch.optim.{name}(parameters, {call.literal_keywords})"]
+                text = f"optimizer=lambda parameters: torch.optim.{name}(parameters, {call.literal_keywords})"
+                return [self._seen(text, call)]
         return []
+
+    def _seen(self, text: str, call: Call) -> str:
+        """An argument that stands elsewhere in the repository, for another model maybe: the line says where."""
+        self.seen[text] = f"  # as in {call.at}"
+        return text
 
     def _place(self) -> tuple[Path, str]:
         """Where the file goes so that its imports work, and the command that runs it."""

@@ -66,6 +66,13 @@ def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     return line_to_change(asked.sources, keyword("weight_decay", was, "0.0"))
 
 
+def _steps(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    wanted = f"{cause.evidence['steps']:.0f}"
+    if asked.rate is not None:
+        return f"--overfit-max-steps {wanted}"
+    return line_to_change(asked.sources, keyword("max_steps", None, wanted)) or f"max_steps={wanted}"
+
+
 def _group(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     others = [max(group.rates) for group in evidence.groups if group.rates and group.index != cause.evidence["group"]]
     others = [rate for rate in others if rate > 0]
@@ -174,6 +181,7 @@ RULES: Mapping[str, Rule] = {
     "lr-low": _rate,
     "lr-high": _rate,
     "lr-group": _group,
+    "few-steps": _steps,
     "weight-decay": _decay,
     "optimizer-hyperparameter": _hyperparameter,
     "frozen": _frozen,

@@ -273,7 +273,6 @@ _PHRASES = {texts[0].casefold(): texts[1] for key, texts in _TABLE.items() if ke
 RAW = ("advice", "name")  # what is to be pasted
 # Lines of the terminal; the first that fits is taken, and what stands in its fields is looked up in turn.
 _LINES = (
-    ("change: give it more steps: {advice}", "修改：增加步数：{advice}"),
     ("change: {advice}", "修改：{advice}"),
     ("why: {id} ({strength}): {observed}; pytest-overfit explain {name}",
      "原因：{id}（{strength}）：{observed}；pytest-overfit explain {name}"),

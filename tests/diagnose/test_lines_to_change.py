@@ -30,7 +30,7 @@ from tests.support.examples import SECONDS, told
 
 # Of the examples of docs/causes.md, those whose advice is a line.
 PASTED = {
-    *("lr-high", "lr-low", "lr-group", "weight-decay", "optimizer-hyperparameter", "grad-clip", "no-step"),
+    *("lr-high", "lr-low", "few-steps", "lr-group", "weight-decay", "optimizer-hyperparameter", "grad-clip", "no-step"),
     *("grad-accumulation", "frozen", "unregistered", "no-gradient", "zero-gradient", "double-activation", "broadcast"),
     *("loss-clamped", "loss-floor", "loss-scale", "loss-sign", "output-range", "stochastic"),
 }

@@ -128,7 +128,7 @@ def too_short(evidence: Evidence) -> Iterator[Cause]:
         f"term {evidence.record.terms[last]}",
         f"{evidence.record.terms[last]} {found[last].text()}; "
         f"it went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps",
-        f"give it more steps: --overfit-max-steps {wanted}, max_steps={wanted} in a call",
+        f"give it more steps: max_steps={wanted}",
         "observed",
         {"steps": float(wanted)},
         weight=0.6,
