@@ -14,7 +14,8 @@ class Slope:
     """The slope along a direction: by a gradient, and by finite differences.
 
     ``blind``: the gradient is there, and as large, for a derivative of zero as well: a backward that ignores what it is
-    given. ``ratio``: of gradient over slope, where it is the same in every direction that was tried.
+    given. ``ratio``: of gradient over slope, where it is the same in every direction that was tried. ``elsewhere``:
+    some outputs have no gradient at all, as by a stop-gradient that is written, and the others have their whole one.
     """
 
     where: str
@@ -22,6 +23,7 @@ class Slope:
     measured: float
     blind: bool = False
     ratio: float | None = None
+    elsewhere: bool = False
 
     @property
     def agrees(self) -> bool:

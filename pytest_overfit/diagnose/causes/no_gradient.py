@@ -70,7 +70,8 @@ def not_followed(evidence: Evidence) -> Iterator[Cause]:
         (by, line), part = evidence.probed.cut or ("", ""), slope.where or "the model"
         if not math.isfinite(slope.gradient) or not math.isfinite(slope.measured):
             continue
-        turned = slope.ratio is not None and abs(slope.ratio) > NEARLY_NONE and not 0.8 < slope.ratio < 1.25
+        steady = slope.ratio is not None and abs(slope.ratio) > NEARLY_NONE and not 0.8 < slope.ratio < 1.25
+        turned = steady and (not by or (slope.ratio or 0.0) < 0)  # what is cut may leave as much of every direction
         where = f"module {slope.where}" if slope.where else part
         meant = 'where it is meant, allow=["{}"]'
         if turned:
@@ -87,8 +88,9 @@ def not_followed(evidence: Evidence) -> Iterator[Cause]:
             f"{change}; {meant.format('wrong-backward' if turned else 'no-gradient')}",
             evidence={"gradient": slope.gradient, "measured": slope.measured},
             # By chance that is declared, as a router's, outputs jump: a difference is no slope there.
-            certain=not evidence.stochastic or abs(slope.gradient) < NEARLY_NONE * abs(slope.measured),
-            weight=0.88,
+            certain=not slope.elsewhere
+            and (not evidence.stochastic or abs(slope.gradient) < NEARLY_NONE * abs(slope.measured)),
+            weight=0.6 if slope.elsewhere else 0.88,
         )
         return
 
@@ -133,7 +135,7 @@ def cut_from_term(evidence: Evidence) -> Iterator[Cause]:
             (f"leave out .detach() in {each.cut}" if each.cut else f"look between {each.module} and {each.term} for "
              ".detach(), no_grad() or numpy") + f'; where it is meant, allow=["no-gradient:*{each.term}*"]',
             evidence={"moved": each.moved or 0.0},
-            certain=each.term in limited,
+            certain=each.term in limited and not each.cut,  # a line that detaches is how a probe is written
             weight=0.93 if each.term in limited else 0.6,
         )  # fmt: skip
         return

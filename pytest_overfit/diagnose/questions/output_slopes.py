@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
-from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real
 from pytest_overfit.errors.asking import Unanswerable, users_code
 from pytest_overfit.run.task import Heard, Terms
 
@@ -30,7 +31,7 @@ def measure_output_slopes(
 ) -> tuple[Slope, ...]:
     """The parts along which outputs slope otherwise than their gradient says, in every direction that is tried.
 
-    The furthest apart comes last: around others leads a way that is right.
+    The furthest apart comes last: around others leads a way that is right. Before it what only some outputs lack.
 
     Args:
         forward: outputs and terms with their graphs, repeatable, as the run makes them.
@@ -41,22 +42,18 @@ def measure_output_slopes(
     objective = terms["objective"]
     if not outputs or not objective.requires_grad:
         return ()
-    with users_code():
-        gradients = torch.autograd.grad(objective, list(outputs.values()), retain_graph=True, allow_unused=True)
-    read = [name for name, g in zip(outputs, gradients, strict=True) if g is not None and bool((g != 0).any())]
-    if not read:
-        raise Unanswerable("the loss reads no output of the model as it is")
+    read = _read(outputs, objective)
     source = torch.Generator().manual_seed(0)
     along = {name: torch.randn(outputs[name].shape, generator=source).to(outputs[name]) for name in read}
-
     size = sum(float(outputs[name].detach().double().square().sum()) for name in read) ** 0.5
     plain = (p for p in model.parameters() if type(p) in (nn.Parameter, Tensor) and is_real(p))
     learning = [p for p in plain if p.requires_grad and p.numel()]
-    rounding = size * max(torch.finfo(t.dtype).eps for t in (*learning, *along.values()))
+    least = SEEN / ASIDE * size * max(torch.finfo(t.dtype).eps for t in (*learning, *along.values()))
 
-    def total(found: Mapping[str, Tensor]) -> Tensor:
-        return sum((found[name].double() * each).sum() for name, each in along.items())  # type: ignore[return-value]
+    def total(found: Mapping[str, Tensor], names: Sequence[str] = read) -> Tensor:
+        return sum((found[name].double() * along[name]).sum() for name in names)  # type: ignore[return-value]
 
+    reached = {name: {id(getattr(n, "variable", None)) for n in graph_nodes(outputs[name])} for name in read}
     given = _differentiated(total(outputs), learning)
     elsewhere: dict[int, Tensor] = {}
     if len(given) < len(learning):  # by a term of its own: a codebook
@@ -64,9 +61,9 @@ def measure_output_slopes(
     learning = [p for p in learning if id(p) not in elsewhere]
     del outputs, heard, terms, objective
 
-    def measured() -> float:
+    def measured(names: Sequence[str] = read) -> float:
         with torch.no_grad():
-            return float(total(dict(forward()[0])))
+            return float(total(dict(forward()[0]), names))
 
     held_still, here = padding_of(model), measured()
     found = []
@@ -74,15 +71,35 @@ def measure_output_slopes(
         name, slopes = f"{within}.{part}".strip("."), []
         for _ in range(directions):
             slope, near, bend = _slopes(name, held, given, held_still, measured, here, source)
-            gap = abs(slope.measured - slope.gradient)
-            known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), SEEN * rounding / ASIDE)
             curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
-            if slope.is_flat or not gap > max(known, curved, bend) or name == within != "":  # a NaN says nothing
+            if slope.is_flat or _is_known(slope, max(least, curved, bend)) or name == within != "":
                 break
             slopes.append(slope)
         else:
-            found.append(_as_one(slopes))
-    return tuple(slope for _, slope in sorted(found, key=itemgetter(0)))
+            whole = [name for name in read if any(id(p) in reached[name] for p in held)]
+            elsewhere = 0 < len(whole) < len(read)
+            if elsewhere:
+                ask = partial(measured, whole)
+                elsewhere = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
+            apart, one = _as_one(slopes)
+            found.append((not elsewhere, apart, replace(one, elsewhere=elsewhere)))
+    return tuple(slope for *_, slope in sorted(found, key=itemgetter(0, 1)))
+
+
+def _read(outputs: Mapping[str, Tensor], objective: Tensor) -> list[str]:
+    """The outputs that the objective has a gradient along."""
+    with users_code():
+        gradients = torch.autograd.grad(objective, list(outputs.values()), retain_graph=True, allow_unused=True)
+    read = [name for name, g in zip(outputs, gradients, strict=True) if g is not None and bool((g != 0).any())]
+    if not read:
+        raise Unanswerable("the loss reads no output of the model as it is")
+    return read
+
+
+def _is_known(slope: Slope, least: float) -> bool:
+    """Whether a gradient is that of a slope, but for so much; a NaN says nothing against it."""
+    known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), least)
+    return not abs(slope.measured - slope.gradient) > known
 
 
 def _as_one(slopes: Sequence[Slope]) -> tuple[float, Slope]:

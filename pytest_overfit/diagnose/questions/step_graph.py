@@ -104,6 +104,8 @@ class StepGraph:
             return
         if any(t.requires_grad for t in made):
             self.read.update(own)
+            # Run without gradients and then with them: only the last round of an equilibrium is differentiated.
+            self.estimates |= region != LOSS and not self.blind.keys().isdisjoint(own)
             if name in ("add", "__add__", "__radd__"):
                 self._passed_through(tensors, given)
         elif name in CUTTING and len(self.cuttings) < MOST_CUTS:

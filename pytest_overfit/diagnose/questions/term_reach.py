@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import graph_nodes
 from pytest_overfit.diagnose.reached_modules import Influence, Reach, Unfelt
 from pytest_overfit.diagnose.step_trace import Cut
-from pytest_overfit.errors.asking import users_code
+from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.task import Heard, Terms
 from pytest_overfit.run.update import into_training
@@ -129,7 +130,8 @@ def _lines(
     with seen:
         forward()
     for line in [line for line in seen.lines if line][:MOST_LINES]:
-        with _Detaching(held, undone=line), users_code():
+        found: Sequence[Tensor | None] = ()
+        with contextlib.suppress(Refused), _Detaching(held, undone=line), users_code():  # numpy wants it detached
             value = forward()[1].get(term)
             known = [value] if value is not None and value.requires_grad else []
             found = torch.autograd.grad(known, list(held), allow_unused=True) if known else ()
