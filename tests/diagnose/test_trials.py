@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_search_for_a_nan_too(monkeypatch: pytest.MonkeyPatch) -
     model = Breaks()
     with torch.no_grad():
         model.layer.bias.zero_()
-    fit = nonfinite.fit
+    fit = vars(nonfinite)["fit"]
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         model.broken = True

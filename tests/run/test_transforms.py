@@ -25,8 +25,9 @@ def per_sample(model: nn.Module, batch: Any) -> Tensor:
 
 def with_tangents(model: nn.Module, batch: Any) -> Tensor:
     """With a penalty on how fast the outputs turn."""
-    out, turned = jvp(model, (batch[0],), (torch.ones_like(batch[0]),))
-    return F.mse_loss(out, batch[1]) + 1e-6 * turned.square().mean()
+    out, turned = jvp(model, (batch[0],), (torch.ones_like(batch[0]),))[:2]
+    loss: Tensor = F.mse_loss(out, batch[1]) + 1e-6 * turned.square().mean()
+    return loss
 
 
 def adapted(model: nn.Module, batch: Any) -> Tensor:
@@ -44,7 +45,7 @@ class Ensemble(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         models = [net() for _ in range(3)]
-        stacked, _ = stack_module_state(models)  # type: ignore[arg-type]
+        stacked, _ = stack_module_state(models)
         self.base = [copy.deepcopy(models[0]).to("meta")]
         self.names = list(stacked)
         self.held = nn.ParameterList(nn.Parameter(value.detach().clone()) for value in stacked.values())

@@ -329,7 +329,7 @@ def _by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: i
         return ""
     turned = {id(t): t.detach().flip(0) for _, t in batched}
     first = {id(t): _first_exchanged(t) for _, t in batched}
-    base, other, changed = (call.again(lambda t, new=new: new.get(id(t), t)) for new in ({}, turned, first))
+    base, other, changed = (call.again(partial(_exchanged, new)) for new in ({}, turned, first))
     rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
     moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
     if all(_as_turned(base[i], other[i]) for i in moved):
@@ -339,6 +339,10 @@ def _by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: i
         return before.dim() > 0 and before.shape[0] == samples and not _as_turned(before, after)
 
     return where_it_arises(call, lambda t: turned.get(id(t), t), unlike) or type(call.module).__name__
+
+
+def _exchanged(news: dict[int, Tensor], tensor: Tensor) -> Tensor:
+    return news.get(id(tensor), tensor)
 
 
 def _as_turned(before: Tensor, after: Tensor) -> bool:
