@@ -44,7 +44,7 @@ def test_compiled_is_proven_by_eager() -> None:
     """By the run itself, whatever was compiled: here the graph that dynamo takes, without a compiler."""
     torch.manual_seed(0)
     model = torch.compile(Offset(), backend="eager")
-    result = run_overfit(model, batch(), F.mse_loss, lr=0.02, max_steps=200)
+    result = run_overfit(model, batch(), F.mse_loss, lr=0.02, max_steps=200, diagnose_seconds=600)
     (cause,) = [cause for cause in result.causes if cause.id == "backend"]
     assert (cause.strength, cause.where) == ("proven", "torch.compile")
 
