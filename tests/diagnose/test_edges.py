@@ -15,6 +15,7 @@ from pytest_overfit.diagnose.causes import (
     correspondence,
     data_scale,
     leak,
+    learning_rate,
     loss_function,
     optimizer,
     output_range,
@@ -324,3 +325,15 @@ def test_what_holds_the_sample_of_a_trainer_is_the_change() -> None:
     (cause,) = batch_content.changes(replace(FAILED, record=replace(RECORD, batch=batch)))
     assert cause.advice == "--overfit-set a.fix_img_num=2 --overfit-set b=false"
     assert cause.observed.endswith("against (3,); a.fix_img_num is -1: drawn")
+
+
+@pytest.mark.parametrize(("was", "lowest", "found"), [(5e-5, 0.05, ["lr-low"]), (5e-5, 0.2, []), (2e-4, 0.05, [])])
+def test_a_rate_ten_times_below_the_usual_one_is_too_low_where_that_reaches_the_limit(
+    was: float, lowest: float, found: list[str]
+) -> None:
+    """Another limit may still be missed; nearer to the usual one, or half of the way, it gets around what is wrong."""
+    attempt = Attempt(Trial("learning rate", was, 1e-3), (1.0, lowest), None, "max_steps")
+    record = replace(RECORD, curves={"objective": (1.0, 0.5), "task": (1.0, 0.5)})
+    group = Group(0, "Adam", 0, 2, ("w", "b"), (was, was), was)
+    evidence = replace(FAILED, record=record, groups=(group,), attempts=(attempt,), limits={"objective": Limit(0.1)})
+    assert ids(learning_rate.rates(evidence)) == found

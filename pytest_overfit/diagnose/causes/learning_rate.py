@@ -17,7 +17,7 @@ from pytest_overfit.judge.forecast import of_limit, round_steps
 
 TYPICAL_RATE = 1e-3
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
-UNUSUAL = 30.0  # times more or less
+UNUSUAL, LOW = 30.0, 10.0  # times more or less; times below the usual one, as under a model that is fine-tuned
 STILL, QUARTER = 0.02, 0.25  # shares of its start that a curve has lost
 SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
@@ -72,7 +72,9 @@ def _nearer(evidence: Evidence) -> Iterator[Cause]:
     best = min(helps, key=lambda each: min(filter(math.isfinite, each.curve)))
     was, value = best.trial.was or 0.0, best.trial.value or 0.0
     ran = min(filter(math.isfinite, evidence.objective), default=0.0)
-    if 1 / UNUSUAL < was / usual < UNUSUAL or not 1 / UNUSUAL < value / usual < UNUSUAL or ran <= limit:
+    odd = not 1 / UNUSUAL < was / usual < UNUSUAL
+    met = was * LOW <= usual and min(filter(math.isfinite, best.curve)) < limit  # as of a model that is fine-tuned
+    if not (odd or met) or not 1 / UNUSUAL < value / usual < UNUSUAL or ran <= limit:
         return
     bad = evidence.record.non_finite
     yield Cause(
@@ -83,7 +85,7 @@ def _nearer(evidence: Evidence) -> Iterator[Cause]:
         f"set lr={value:.3g}",
         "shown",
         {"lr": was, "works": value},
-        weight=0.95 if bad is None or bad.step <= 1 else SYMPTOMS,
+        weight=(0.95 if odd else 0.9) if bad is None or bad.step <= 1 else SYMPTOMS,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from pytest_overfit.diagnose.causes.learning_rate import TYPICAL_RATE, odd_schedule, usual_rate
+from pytest_overfit.diagnose.causes.learning_rate import LOW, TYPICAL_RATE, odd_schedule, usual_rate
 from pytest_overfit.diagnose.causes.output_scale import shrunk
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Drawn, Rectified, Squashed
@@ -30,7 +30,6 @@ from pytest_overfit.twins.places import moved
 from pytest_overfit.twins.switches import autocast, eager, is_compiled
 
 FAR = 200.0  # times the usual rate, or less than its part
-LOW = 10.0  # the same of one under which the loss falls steadily: as of a model that is fine-tuned
 LOST = 0.01  # of every weight in every step: half of it in 70
 Hopeless = Callable[[Sequence[float]], bool]
 
