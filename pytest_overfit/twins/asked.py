@@ -149,7 +149,7 @@ class AskedTwins:
             finally:
                 now.restore()
                 context.task.heard.clear()
-        return tuple(results)
+        return tuple(dict.fromkeys(results))  # parts that cannot be asked for one reason are one line
 
     def _asked(self, name: str, side: Side, now: Snapshot) -> Iterator[TwinResult]:
         """The results of one twin, one for each of its parts; each begins where the run has ended."""
