@@ -93,7 +93,9 @@ class AskedTwins:
             from pytest_overfit.twins.port import original_of
 
             original_of(context, subject)  # names that do not fit are an error at once
-        if ranks > 1:
+        if ranks > 1:  # of a model that is sharded nothing is gathered
+            if "ranks" not in self.names or any(hasattr(p, "device_mesh") for p in context.task.model.parameters()):
+                return update
             self.recorder = Recorder(update, context, self.steps)
             return self.recorder
         if "resume" in self.names:
@@ -116,14 +118,13 @@ class AskedTwins:
     def compared(self, context: RunContext, curves: Curves) -> tuple[TwinResult, ...]:
         """Every twin; the state is afterwards what it is now. Ctrl-C, and a limit of the run, leave the others out."""
         recorder, names, results = self.recorder, self.names, list[TwinResult]()
-        if recorder is None or not recorder.course.losses:
-            return ()
         if self.ranks > 1:
-            names = tuple(name for name in names if name == "ranks")
-            if others := ", ".join(name for name in self.names if name != "ranks"):
-                results.append(
-                    TwinResult(others, "not asked", why=f"{self.ranks} ranks train together: ask one process")
-                )
+            names = tuple(name for name in names if name == "ranks" and recorder is not None)
+            if others := ", ".join(name for name in self.names if name not in names):
+                why = f"{self.ranks} ranks train together: ask one process"
+                results.append(TwinResult(others, "not asked", why=why))
+        if recorder is None or not recorder.course.losses:
+            return tuple(results)
         side = Side(context, self.subject, recorder.course, curves, self.questions, self.steps, self.at_save)
         now = Snapshot()
         for thing in (context.task.model, *context.optimizers):
@@ -149,7 +150,7 @@ class AskedTwins:
             finally:
                 now.restore()
                 context.task.heard.clear()
-        return tuple(results)
+        return tuple(dict.fromkeys(results))  # parts that cannot be asked for one reason are one line
 
     def _asked(self, name: str, side: Side, now: Snapshot) -> Iterator[TwinResult]:
         """The results of one twin, one for each of its parts; each begins where the run has ended."""

@@ -262,9 +262,10 @@ def _alone(side: Side, *, training: bool) -> TwinResult:
 
 def _turns(context: RunContext, mode: Exchange, whole: Any, module: str, heard: Outputs, allowed: float) -> bool:
     """Whether a module gives the same in another order for a batch in another order, as it does for samples, and not
-    for points of time. The first and the last stay where they are: a batch may be broken so that all look at them.
+    for points of time. The first, and the last of many, stay where they are: a fault may let all look at them.
     """
-    order = [0, *range(samples_in(whole) - 2, 0, -1), samples_in(whole) - 1]
+    count = samples_in(whole)
+    order = [0, *range(count - 2, 0, -1), count - 1] if count > 3 else [0, *range(count - 1, 0, -1)]
     turned, refused = _heard(context, mode, rows_of(whole, order))
     pairs = zip(heard[module], turned.get(module, ()), strict=False)
     return not refused and all(gap_of(a[order], b) <= allowed for a, b in pairs if a.shape == b.shape and a.dim())

@@ -107,13 +107,15 @@ def _outputs(module: nn.Module, called: Any, seed: int) -> tuple[list[Tensor], b
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What torch logs and prints of a program that it cannot export stands in the reason that it raises."""
-    below = logging.root.manager.disable
+    below, trace = logging.root.manager.disable, logging.getLogger("torch.__trace")  # which no level disables
+    was, trace.disabled = trace.disabled, True
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(below)
+        trace.disabled = was
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

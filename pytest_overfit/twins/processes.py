@@ -62,13 +62,11 @@ def alone(side: Side, size: int) -> TwinResult:
     """One process against the ranks of this launch: each makes the run again by itself, on the whole batch.
 
     Raises:
-        Unanswerable: they train together whatever they do: sharded, or by a step of the user's.
+        Unanswerable: they train by a step of the user's, which may be together whatever they do.
     """
     context = side.context
     if context.step is not None:
         raise Unanswerable("a step of its own may train together wherever it is called: ask one process")
-    if any(hasattr(p, "device_mesh") for p in context.task.model.parameters()):
-        raise Unanswerable("the model is sharded, and no rank has the whole of it: ask one process")
     course = replay(context, min(side.steps, len(side.reference.losses)))
     how = f"{size} ranks in place of one process"
     return replace(side, reference=course, noise_of={}).compared("ranks", course, side.reference, how, cut=True)

@@ -143,7 +143,7 @@
     return drawn;
   }
 
-  // A line with steps of its own: of a saved run, or of validation, of which few points are dots alone.
+  // A line with steps of its own: of a saved run, or of validation, of which few points are dots alone, as is a single one.
   function drawOwn(plot, line, y) {
     const heights = line.values.map((value) => (value === null ? null : y.height(value)));
     const source = new Bokeh.ColumnDataSource({
@@ -154,7 +154,7 @@
     if (line.kind !== "validation" || line.steps.length > MOST_DOTS) {
       drawn.push(plot.line(column("step"), column("height"), { source, name, ...style(line) }));
     }
-    if (line.kind === "validation") {
+    if (line.kind === "validation" || line.steps.length === 1) {
       const size = line.steps.length > MOST_DOTS ? 3 : line.strong ? 7 : 5;
       drawn.push(plot.scatter(column("step"), column("height"), { source, name, size, color: line.color }));
     }
