@@ -79,7 +79,7 @@ class Refining(nn.Module):
         state = self.trunk(x)
         for _ in range(3):
             state = state + torch.tanh(self.round(state.detach()))
-        return self.head(x.new_ones(len(x), 8)) + self.last(state)
+        return self.head(x.new_ones(len(x), 8)) + self.last(state)  # type: ignore[no-any-return]
 
     def last(self, state: Tensor) -> Tensor:
         return state[:, :3].detach()
