@@ -168,7 +168,7 @@ def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) ->
     if requester.state.folded:
         return echo(finding, causes[0], file.told)
     head = headline([finding], causes)
-    return "\n".join([head, *told(head, causes, most=1), replace(finding, where=None).text()])
+    return "\n".join([head, *told(head, causes, most=1), finding.text()])
 
 
 def _skip(requester: Requester, name: str, teller: str, allowed: str) -> None:

@@ -19,7 +19,7 @@ from pytest_overfit.report.writing import Writing
 from pytest_overfit.text.table import criteria_table, padded
 from pytest_overfit.text.translations import translated, words
 
-MOST_FOLDED = 4  # rows of a quiet session for what missed its limit for a cause that stands above
+MOST_FOLDED = 3  # rows of a quiet session for what missed its limit for a cause that stands above
 
 
 def write(reporter: pytest.TerminalReporter) -> None:
