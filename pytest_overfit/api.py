@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.answers import answers
-from pytest_overfit.diagnose.call_site import Asked, asked_of, callers
+from pytest_overfit.diagnose.call_site import Asked, asked_of, callers, with_model
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
@@ -201,9 +201,11 @@ def run_subject(
         record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)
-        return judged(
-            record, settings, inspector, questions, place, asked=lambda model: asked or asked_of(subject, model, codes)
-        )
+
+        def changed(model: Any) -> Asked:
+            return asked_of(subject, model, codes) if asked is None else with_model(asked, subject, model)
+
+        return judged(record, settings, inspector, questions, place, asked=changed)
 
     return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -43,10 +43,20 @@ def asked_of(subject: Subject, model: Any, codes: Iterable[CodeType]) -> Asked:
     Args:
         model: as it was trained.
     """
-    kinds = dict.fromkeys(type(each) for each in model.modules()) if isinstance(model, nn.Module) else ()
-    given = (subject.loss, subject.step, subject.optimizer, subject.model, *kinds)
+    given = (subject.loss, subject.step, subject.optimizer, subject.model, *_kinds(model))
     default = subject.optimizer is None and subject.step is None and not subject.schedules
     return Asked(sources_of(codes, given), default=default)
+
+
+def with_model(asked: Asked, subject: Subject, model: Any) -> Asked:
+    """The same of a config, with the sources of the model and the loss that it names."""
+    return replace(asked, sources=sources_of((), (subject.loss, subject.step, *_kinds(model))))
+
+
+def _kinds(model: Any) -> Iterable[Any]:
+    """The classes of its modules, and their forward: of a module that a config imported, Python knows no class."""
+    kinds = dict.fromkeys(type(each) for each in model.modules()) if isinstance(model, nn.Module) else {}
+    return (*kinds, *(each.forward for each in kinds))
 
 
 def callers() -> tuple[CodeType, ...]:

@@ -42,7 +42,7 @@ def keep(session: SessionState, documents: Sequence[Document]) -> tuple[str, lis
     return f"report: {(folder / first_page()).as_uri()}", ids
 
 
-def publish(session: SessionState, ids: Iterable[str]) -> list[str]:
+def publish(session: SessionState, ids: Iterable[str]) -> Sequence[str]:
     """Makes one report of the records of a session, of all its workers, in the place of the report before.
 
     Returns:

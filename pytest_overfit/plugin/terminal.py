@@ -19,7 +19,7 @@ from pytest_overfit.report.writing import Writing
 from pytest_overfit.text.table import criteria_table, padded
 from pytest_overfit.text.translations import translated, words
 
-MOST_FOLDED = 4  # rows of a quiet session for what missed its limit for a cause that stands above
+MOST_FOLDED = 3  # rows of a quiet session for what missed its limit for a cause that stands above
 
 
 def write(reporter: pytest.TerminalReporter) -> None:
@@ -86,14 +86,15 @@ def _write_table(
 ) -> None:
     """The rows, and how far the run went; of a quiet session those that stand nowhere above, ``folded`` first."""
     verbose, lang = reporter.config.getoption("verbose"), session_state(reporter.config).options.lang
-    shown = [*folded[:MOST_FOLDED], *(finding for finding in findings if verbose >= 0 or not finding.judged)]
+    most = MOST_FOLDED + (len(folded) == MOST_FOLDED + 1)
+    shown = [*folded[:most], *(finding for finding in findings if verbose >= 0 or not finding.judged)]
     table = [printable(line) for line in criteria_table(shown, width=width, lang=lang)] if shown else []
     for line in table:
         _write_line(reporter, line)
-    if len(folded) > MOST_FOLDED:
+    if len(folded) > most:
         _write_line(
             reporter,
-            f"{padded(words(lang)['FAILED'], 7)}  {', '.join(finding.name for finding in folded[MOST_FOLDED:])}",
+            f"{padded(words(lang)['FAILED'], 7)}  {', '.join(finding.name for finding in folded[most:])}",
         )
     if len(shown) < len(findings) + len(folded):
         held, missed = (sum(map(each, (*findings, *folded))) for each in (attrgetter("passed"), attrgetter("missed")))

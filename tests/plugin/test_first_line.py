@@ -74,3 +74,22 @@ def test_junit_has_the_first_line_and_what_passed_is_passed(pytester: pytest.Pyt
             assert "change: " in str(failure.text)
             line = (pytester.path / "tiny.yaml").read_text().splitlines()[int(str(case.get("line")))]
             assert "optim" in line
+
+
+def test_a_config_is_told_the_line_of_its_own_model(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """The file that its model is in, with the line as it should read."""
+    pytester.makepyfile(
+        theirs="""
+        from tests.support.tiny import Memoriser
+
+        class Cut(Memoriser):
+            def forward(self, images):
+                told = super().forward(images)
+                told["pose_enc_list"] = [each.detach() for each in told["pose_enc_list"]]
+                return told
+        """
+    )
+    tiny(replace=(("tests.support.tiny.Memoriser", "theirs.Cut"),))
+    result = pytester.runpytest_inprocess("-q", "--overfit-config=tiny.yaml", "--overfit-max-steps=20")
+    line = next(line for line in result.outlines if line.startswith("  change: "))
+    assert line == '  change: theirs.py:6: told["pose_enc_list"] = [each for each in told["pose_enc_list"]]'

@@ -132,7 +132,7 @@ def _not_as_a_whole(missing: Sequence[str], evidence: Evidence) -> list[str]:
 def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) -> Cause:
     """Parameters that take part, and what stands between them and the loss."""
     globs = as_list(exact_globs(behind, [p.name for p in evidence.record.parameters]))
-    meant = f"; where they are to stay as they are, declare frozen={globs}"
+    meant, leads = f"; where they are to stay as they are, declare frozen={globs}", False
     if cut.straight_through:
         how = f"only the straight-through estimator in {cut.where} reads them, and its gradient goes past them"
         change = (
@@ -148,15 +148,15 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
         how = f"the numbers go through numpy in {cut.where}, which keeps no graph"
         change = f"compute that with torch, without detach() and numpy(){meant}"
     else:
-        how = f"{cut.by} cuts the graph in {cut.where}"
+        how, leads = f"{cut.by} cuts the graph in {cut.where}", True
         change = f"leave out {cut.by} in {cut.where}{meant}"
     wrongly = [name for name in behind if matches(name, evidence.unused)]
     told = f" ({len(wrongly)} of them declared unused)" if wrongly else ""
+    lost = f"{len(behind)} of {trainable} trainable tensors take part in the forward pass and get no gradient{told}"
     return Cause(
         "no-gradient",
         shorten(behind),
-        f"{len(behind)} of {trainable} trainable tensors take part in the forward pass and get no gradient{told}: "
-        f"{how}",
+        f"{how}: {lost}" if leads else f"{lost}: {how}",
         change,
         evidence={"tensors": len(behind)},
         certain=True,

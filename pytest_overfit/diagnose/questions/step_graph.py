@@ -182,7 +182,7 @@ class StepGraph:
         if not missing:
             return ()
         found = []
-        for cutting in self.cuttings:
+        for cutting in reversed(self.cuttings):  # of those that cut the same off the last one is in the way of all
             leaves = {id(getattr(node, "variable", None)) for node in graph_nodes(cutting.source)}
             held = missing & (leaves | {id(cutting.source)})
             if held:

@@ -52,7 +52,8 @@ def hostile() -> Document:
     document = broken("objective_negated")
     assert document.result is not None
     curves = {**document.result.record.curves, HOSTILE: (1.0, 0.5, 0.4)}
-    made = replace(document.result.record, curves=curves, grad_norms={HOSTILE: (1.0, 2.0), "b": (1.0, 2.0)})
+    norms = {HOSTILE: (1.0, 2.0), "b": (1.0, 2.0)}
+    made = replace(document.result.record, curves=curves, grad_norms=norms, notes=("a.key.of.a.trainer[0]" * 9,))
     limits = {HOSTILE: Limit(below=0.1)}
     return replace(document, id="hostile", title=HOSTILE, limits=limits, result=replace(document.result, record=made))
 
