@@ -35,6 +35,7 @@ from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.memory import bytes_of, fitting
 from pytest_overfit.run.phases import PROBES
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
@@ -217,6 +218,7 @@ class RunInspector:
         try:
             with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                fitting(_taken_aside(context, model=model, optimizers=optimizers))
                 now = Snapshot()
                 for thing in (*((context.task.model,) if model else ()), *(context.optimizers if optimizers else ())):
                     now.add(thing)
@@ -313,6 +315,14 @@ class RunInspector:
                 scales={math.prod(t.shape): min(max(1.0, abs(t.mean) + t.deviation), 1e6) for t in targets},
                 ran=min(curve, default=math.inf),
             )
+
+
+def _taken_aside(context: RunContext, *, model: bool, optimizers: bool) -> int:
+    """The bytes of the state that is put back after a look."""
+    trained = context.task.model
+    held = [*trained.parameters(), *trained.buffers()] if model else []
+    states = [state for each in context.optimizers for state in each.state.values()] if optimizers else []
+    return bytes_of([*held, *(value for state in states for value in state.values() if isinstance(value, Tensor))])
 
 
 def _roles(supervision: Supervision | None) -> tuple[set[str], set[str]]:

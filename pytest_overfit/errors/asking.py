@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ PACKAGE = Path(__file__).parents[1]
 REPORT = "this is a mistake of pytest-overfit's: please report it"
 SWITCH = "PYTEST_OVERFIT_RAISE"
 LONGEST = 160  # characters of what was raised
+NO_MEMORY = "can't allocate memory|not enough memory"  # torch's words of the CPU
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ class Questions:
         if isinstance(error, Unanswerable):
             self.leave_out(question, str(error))
             return
+        if is_out_of_memory(raised := error.error if isinstance(error, Refused) else error):
+            self.leave_out(question, f"memory: {spoken(raised)}")
+            return
         if isinstance(error, Refused):
             self.leave_out(question, f"the model, the loss or the step refuses it: {error}")
             return
@@ -148,6 +153,18 @@ class Questions:
     def _keep(self, each: NotAsked) -> None:
         for found in (self.found, *self.above):
             found[each] = None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, of Python, of torch's on the CPU, or of an accelerator's.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+        (True, False)
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    told = isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error), re.IGNORECASE)
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"} or told)
 
 
 def spoken(error: BaseException) -> str:

@@ -54,6 +54,7 @@ class Parts:
     optimizers: Sequence[Optimizer] = ()
     supervision: Supervision | None = None
     notes: tuple[str, ...] = ()
+    expected: str = ""  # memory, in words
 
 
 def read_every(device: torch.device) -> int:
@@ -116,6 +117,7 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
             "torch": torch.__version__,
             "threads": str(torch.get_num_threads()),
             "precision": str(task.precision.dtype).removeprefix("torch.") if task.precision.enabled else "float32",
+            **({"memory needed": parts.expected} if parts.expected else {}),
             **({} if task.device.type == "cpu" else {"losses read": f"every {READ_EVERY_ACCELERATOR} steps"}),
         },
         peak_mib=peak_mib(task.device),

@@ -20,7 +20,7 @@ from pytest_overfit.run.device import DeviceChoice, backend_of, choose_device_fo
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.make_record import Outcome, hung_record, make_record
-from pytest_overfit.run.memory import memory_errors_told
+from pytest_overfit.run.memory import LARGE_PEAK, expected_peak, memory_errors_told, told_bytes
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import PROBES, TRAINING, WARM_UP, tell_all
 from pytest_overfit.run.place import Place
@@ -218,6 +218,9 @@ class _Course:
         if training.has_nothing_to_train:
             return Curves(stop="no_trainable_parameters")
         plan = replace(training.plan(), accept=self._accepted)
+        if (peak := expected_peak(training.task.model, training.optimizers)) >= LARGE_PEAK:
+            training.parts.expected = f"at least {told_bytes(peak)}, and activations"
+            tell_all(runner.callbacks.observers)(WARM_UP, f"needs {training.parts.expected}", None)
         self.context = context = training.context(plan)
         context.tell = tell_all((*runner.callbacks.observers, runner.watchdog))
         if inspector is not None:

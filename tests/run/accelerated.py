@@ -42,11 +42,11 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.first(x).tanh()
-        return self.second(hidden.detach() if self.cut else hidden)
+        return self.second(hidden.detach() if self.cut else hidden)  # type: ignore[no-any-return]
 
 
 class Tokens(nn.Module):
-    """An embedding, attention, and dropout in evaluation mode alone."""
+    """An embedding and attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Tokens(nn.Module):
         self.layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(self.table(x))).transpose(1, 2)
+        return self.head(self.layer(self.table(x))).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class Normed(nn.Sequential):
@@ -103,13 +103,15 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Any, dict[str, Any]]] = {
 
 def told(result: OverfitResult) -> dict[str, Any]:
     """What a run says, but for the digits of another order of summing."""
+    supervision = result.record.supervision
+    assert supervision is not None
     return {
         "stop": result.record.stop,
         "findings": [(finding.name, finding.passed) for finding in result.findings],
         "causes": [cause.id for cause in result.causes],
         "not asked": [asked.question for asked in result.not_asked if asked.ours],
-        "answers": {key: list(told) for key, told in result.record.supervision.answers.items()},
-        "unread": result.record.supervision.unread,
+        "answers": {key: list(told) for key, told in supervision.answers.items()},
+        "unread": supervision.unread,
         "no number": result.record.non_finite,
         "moved": [(p.name, p.moved > 0, p.trainable, p.in_optimizer) for p in result.record.parameters],
     }
@@ -138,7 +140,7 @@ def trained(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any) -> No
     """Two steps, so that the optimizer remembers something."""
     for _ in range(2):
         optimizer.zero_grad()
-        F.mse_loss(model(data[0]), data[1]).backward()
+        F.mse_loss(model(data[0]), data[1]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
@@ -153,7 +155,7 @@ def test_what_is_there_already_comes_back_bit_for_bit() -> None:
     def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
         optimizer.zero_grad()
         loss = F.mse_loss(model(batch[0]), batch[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()
         average.update_parameters(model)
@@ -208,7 +210,7 @@ class Nested:
 def test_every_tensor_of_a_batch_is_there() -> None:
     """Nested ones too; what was given stays on the host."""
     inputs, target = batch()
-    given, seen = Nested({"x": inputs}, (target,)), set()
+    given, seen = Nested({"x": inputs}, (target,)), set[str]()
 
     def loss(model: nn.Module, batch: Nested) -> Tensor:
         seen.update(tensor.device.type for tensor in (batch.inputs["x"], *batch.targets, *model.parameters()))
@@ -261,11 +263,11 @@ def counted(steps: int) -> dict[str, list[int]]:
                 for _ in range(steps):
                     optimizer.zero_grad()
                     loss = F.cross_entropy(model(data[0]), data[1])
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     loss.item()
             else:
-                within = {"objective": 100.0, "hold_steps": steps, "max_steps": steps}
+                within: dict[str, Any] = {"objective": 100.0, "hold_steps": steps, "max_steps": steps}
                 assert run_overfit(model, data, F.cross_entropy, optimizer=adam(1e-3), **within).record.steps == steps
         found[name] = [count.operations, count.waits, count.copies]
     return found
@@ -285,3 +287,16 @@ def test_the_record_says_how_often_the_host_looks() -> None:
     """On the CPU it looks at every step, and says nothing."""
     runs = [run_overfit(mlp(), batch(), F.mse_loss, device=each, max_steps=3, diagnose=False) for each in ("cpu", SIM)]
     assert [run.record.environment.get("losses read") for run in runs] == [None, "every 25 steps"]
+
+
+def test_out_of_memory_there_is_one_clear_error() -> None:
+    """Of the run's own step; everything is back."""
+    model, data = mlp(), batch()
+    before = copy.deepcopy(model.state_dict())
+    simulated.device.memory = 4 * 8 * 15  # the hidden units take one column more
+    try:
+        with pytest.raises(OverfitError, match=f"out of memory on {SIM}, 512 bytes more were asked for"):
+            run_overfit(model, data, F.mse_loss, device=SIM)
+    finally:
+        simulated.device.memory = None
+    assert same(model.state_dict(), before)

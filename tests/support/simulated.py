@@ -128,6 +128,8 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor) or not on_device:
             return value
+        if device.memory is not None and (size := value.numel() * value.element_size()) > device.memory:
+            raise torch.OutOfMemoryError(f"{NAME} out of memory. Tried to allocate {size} bytes.")
         return known[id(value)] if id(value) in known else Simulated(value)
 
     return tree_map(wrapped, result)

@@ -94,7 +94,7 @@ class _Recorder:
     def _chance(self) -> None:
         """Whose code has drawn since the last look."""
         state = _generators()
-        if self.stack and not all(map(np.array_equal, state, self.state)):
+        if self.stack and state != self.state:
             self.stack[-1][0].drew = True
         self.state = state
 
@@ -212,5 +212,5 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
 def _generators() -> list[Any]:
     """The states of all random generators that a model may draw from."""
     legacy = np.random.get_state(legacy=True)[1]  # type: ignore[index]  # noqa: NPY002 - what models draw from
-    of_devices = [read() for read, _ in generators_of_devices()]
-    return [torch.get_rng_state().numpy(), legacy, random.getstate()[1], *(t.numpy() for t in tree_leaves(of_devices))]
+    states = tree_leaves([torch.get_rng_state(), *(read() for read, _ in generators_of_devices())])
+    return [legacy.tobytes(), random.getstate()[1], *(state.numpy().tobytes() for state in states)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -115,8 +115,8 @@ def read_index(path: Path | str) -> PairIndex:
     """
     where = Path(path)
     arrays = read_large_npz(where, KEYS)
-    large = isinstance(rows := arrays["pairs"], Rows)
-    pairs, scores = _pairs(rows[:1] if large else rows, where)
+    rows = arrays["pairs"]
+    pairs, scores = _pairs(rows[:1] if isinstance(rows, Rows) else rows, where)
     names = {key: _names(arrays[key], where, key) for key in ("scenes", "images", "images_scene_name")}
     if len(names["images_scene_name"]) != len(names["images"]):
         raise PairError(
@@ -124,8 +124,10 @@ def read_index(path: Path | str) -> PairIndex:
             where=where,
             allowed="one scene name per image",
         )
-    read = (LargePairs(rows, scores=False), LargePairs(rows, scores=True)) if large else (pairs, scores)
-    return PairIndex(names["scenes"], names["images"], *read, names["images_scene_name"])
+    index = PairIndex(names["scenes"], names["images"], pairs, scores, names["images_scene_name"])
+    if isinstance(rows, Rows):
+        return replace(index, pairs=LargePairs(rows, scores=False), scores=LargePairs(rows, scores=True))
+    return index
 
 
 def write_index(

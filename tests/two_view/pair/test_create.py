@@ -71,7 +71,7 @@ def test_tree_of_a_pair(two_pairs: RenderedSource, tmp_path: Path) -> None:
     assert tree["train.npz"] == tree["val.npz"]
     index = read_index(output / "train.npz")
     assert tuple(index.images) == ("ground.jpeg", "aerial.jpeg")
-    assert (index.pairs.tolist(), index.scores.tolist()) == ([[0, 0, 1]], [0.25])
+    assert (index.pairs[:].tolist(), index.scores[:].tolist()) == ([[0, 0, 1]], [0.25])
     assert pair.seq_name == "aerial_megadepth_0001_0"
     assert pair.root == output
     assert [read_view(view).depth.shape for view in pair.views] == [(120, 160)] * 2

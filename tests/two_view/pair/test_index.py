@@ -50,10 +50,10 @@ def test_real_data_in_both_dialects() -> None:
     """The two published dialects give the same pairs; a hole stays a hole."""
     structured = read_index(shared_data("real_rgbd", "cropped", "train.npz"))
     rows = read_index(shared_data("real_rgbd", "cropped", "val.npz"))
-    assert structured.pairs.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 4], [1, 5, 6], [1, 6, 7]]
-    assert structured.scores.tolist() == [0.71, 0.64, 0.42, 0.55, 0.31]
-    assert rows.pairs.tolist() == structured.pairs[3:].tolist()
-    assert rows.scores.tolist() == structured.scores[3:].tolist()
+    assert structured.pairs[:].tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 4], [1, 5, 6], [1, 6, 7]]
+    assert structured.scores[:].tolist() == [0.71, 0.64, 0.42, 0.55, 0.31]
+    assert rows.pairs[:].tolist() == structured.pairs[3:].tolist()
+    assert rows.scores[:].tolist() == structured.scores[3:].tolist()
     assert tuple(rows.images) == tuple(structured.images)
     assert tuple(structured.images[:2]) == (None, "frame-000000.jpeg")
     assert tuple(structured.scenes) == tuple(rows.scenes) == ("0001", "0002")
@@ -90,8 +90,8 @@ def test_dialects_of_pairs(pairs: Any, score: float | None, tmp_path: Path) -> N
         else:
             pairs = np.concatenate([pairs.astype(object), [[score]]], axis=1)
     index = read_index(_write(tmp_path / "train.npz", pairs=pairs))
-    assert index.pairs.dtype == np.int64
-    assert index.pairs.tolist() == [[7, 0, 1]]
+    assert index.pairs[:].dtype == np.int64
+    assert index.pairs[:].tolist() == [[7, 0, 1]]
     np.testing.assert_array_equal(index.scores, [np.nan if score is None else score])
 
 
@@ -112,9 +112,9 @@ def test_written_index_needs_no_pickle(tmp_path: Path) -> None:
     index = read_index(path)
     assert tuple(index.images) == ("x.jpg", None, "y.jpeg")
     assert tuple(index.images_scene_name) == ("a", None, "a")
-    assert index.pairs.tolist() == [[0, 0, 2], [1, 2, 0]]
-    assert index.scores[0] == 0.5
-    assert np.isnan(index.scores[1])
+    assert index.pairs[:].tolist() == [[0, 0, 2], [1, 2, 0]]
+    assert index.scores[:1] == 0.5
+    assert np.isnan(index.scores[1:])
     assert len(index) == 2
 
 
@@ -134,7 +134,7 @@ def test_millions_of_pairs(tmp_path: Path) -> None:
     pairs["im2_id"] = 1
     index = read_index(_write(tmp_path / "train.npz", pairs=pairs))
     assert len(index) == 2_000_000
-    assert index.pairs[-1].tolist() == [0, 0, 1]
+    assert index.pairs[-1:].tolist() == [[0, 0, 1]]
 
 
 ALLOWED = "\n  allowed: rows [scene_id, im1_id, im2_id] or [.., score], or records with these names"
