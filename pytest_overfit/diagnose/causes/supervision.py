@@ -132,7 +132,7 @@ def untaught_ends(evidence: Evidence) -> Iterator[Cause]:
     """The last tokens of every row of a decoder, that no place which counts is to predict."""
     key, tokens = evidence.probed.untaught
     if tokens:
-        last = "the last token" if tokens == 1 else f"the last {tokens} tokens"
+        last = f"the last {tokens} tokens" if tokens > 1 else "the last token"
         yield Cause(
             "unsupervised",
             f"{last} of every row of {key}",
@@ -324,9 +324,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
 - **Evidence**: shown, certain: the slope of the objective along every output, sample by sample (the supervision map,
   which every report shows). There is none in these samples, whose labels are all of one value that counts nowhere. A
   mask or a weight that is zero there declares it; labels that are strewn, as those of a masked language model, may be
-  missing by chance.
-  Of a class the labels themselves: with another one its places count, and where that stood none does. Of a decoder the
-  ends of its rows, by a mask of the batch: no place before the last token counts in any of them.
+  missing by chance. Of a class the labels themselves: with another one its places count, and where that stood none
+  does. Of a decoder the ends of rows: no place before a last token counts.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 
 ### loss-ignores-output
