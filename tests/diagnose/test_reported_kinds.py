@@ -241,3 +241,24 @@ def test_a_penalty_of_a_derivative_without_its_graph(graph: bool, found: list[st
         return F.mse_loss(out, batch[1]) + 1e-5 * slope.square().sum(1).mean()
 
     assert names(learn(mlp(5, 3), (torch.randn(6, 5), torch.randn(6, 3)), loss)) == found
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_gradients_that_are_clipped_while_they_are_scaled(scaled: bool) -> None:
+    """The limit is right for what unscale_ leaves of them."""
+    torch.manual_seed(0)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0 if scaled else 1e-4)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    sgd = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
+    result = learn(mlp(4, 2), (torch.randn(6, 4), 3 * torch.randn(6, 2)), step=step, optimizer=sgd, max_steps=150)
+    assert names(result)[:1] == ["grad-clip"]
+    assert ("scaler.unscale_(optimizer) before it" in result.causes[0].advice) == scaled
