@@ -84,7 +84,7 @@ class KeysRead:
     ``causal``: no query reads beyond its own place, and all read back to the first. ``unread``: so many keys at the
     end are read by nobody, since a causal mask starts at the first key though there are more keys than queries.
     ``padding_alone``: padding is read, and nothing else; ``padding``: content reads padding, ``masked``: although
-    something is left out that is not of the future.
+    something is left out that is not of the future. ``heeds``: padding is left out, and nobody reads it.
     """
 
     keys: int
@@ -93,6 +93,7 @@ class KeysRead:
     padding_alone: bool = False
     padding: bool = False
     masked: bool = False
+    heeds: bool = False
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class Step:
     parameters in the graph of what was differentiated, ``foreign`` counts leaves of it that are neither of the model,
     of the batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph. ``unread``
     are parameters that no operation has read, ``cuts`` what stands between others and the loss, ``replaced`` those in
-    whose place another tensor stands after the step. ``heard``: its calls could be watched.
+    whose place another tensor stands after the step. ``heard``: its calls could be watched. ``constants`` are summands
+    of a loss that have no gradient, by the call that gave them and the line that adds them.
     """
 
     number: int
@@ -128,6 +129,7 @@ class Step:
     unread: tuple[str, ...] = ()
     cuts: tuple[Cut, ...] = ()
     replaced: tuple[str, ...] = ()
+    constants: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

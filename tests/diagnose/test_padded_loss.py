@@ -117,3 +117,33 @@ def test_an_end_that_is_ignored_with_the_padding(by_token: bool, found: list[str
     assert [cause.id for cause in result.causes] == found
     if found:
         assert result.causes[0].where == "the last token of every row of attention_mask"
+
+
+class Translator(nn.Module):
+    """Its encoder leaves padding out, by the tokens; its decoder reads the memory with that mask or without."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.embed, self.places = way, nn.Embedding(60, 16, padding_idx=0), nn.Embedding(9, 16)
+        self.inner, self.across = (nn.MultiheadAttention(16, 2, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(16, 40)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        x, y = (self.embed(t) + self.places.weight[: t.shape[1]] for t in (source, target))
+        left_out = source == 0 if self.way != "nowhere" else None
+        memory = x + self.inner(x, x, x, key_padding_mask=left_out)[0]
+        y = y + self.across(y, memory, memory, key_padding_mask=left_out if self.way == "both" else None)[0]
+        return self.head(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("way", "found"), [("encoder", ["input-ignored"]), ("both", []), ("nowhere", [])])
+def test_one_attention_of_several_reads_the_padding(way: str, found: list[str]) -> None:
+    """What one of them leaves out is padding by the model's own word."""
+    torch.manual_seed(0)
+    source, target = torch.randint(1, 60, (4, 9)).masked_fill(PADDING, 0), torch.randint(1, 40, (4, 6))
+    result = learn(
+        Translator(way),
+        {"source": source, "target": target},
+        lambda model, b: F.cross_entropy(model(b["source"], b["target"]).mT, b["target"].roll(-1, 1)),
+    )
+    assert [cause.id for cause in result.causes] == found

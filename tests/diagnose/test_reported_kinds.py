@@ -209,3 +209,56 @@ def test_a_sample_whose_outputs_depend_on_its_place_in_the_batch(all_of_them: bo
     torch.manual_seed(0)
     result = learn(Alone(all_of_them), (torch.randn(4, 5, 3), torch.randn(4, 5, 2)), nn.MSELoss(), objective=0.3)
     assert names(result) == found
+
+
+@pytest.mark.parametrize(("of", "found"), [("student", []), ("teacher", ["term-missing"]), ("logged", [])])
+def test_a_summand_that_has_no_gradient(of: str, found: list[str]) -> None:
+    """What is only reported needs none."""
+    torch.manual_seed(0)
+    teacher = mlp(5, 3)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            soft = teacher(batch[0])
+        out = model(batch[0])
+        term = F.mse_loss((out if of == "student" else soft) / 4, soft / 4)
+        hard = F.cross_entropy(out, batch[1])
+        return {"objective": hard + (0.0 if of == "logged" else 0.01 * term), "soft": term, "hard": hard}
+
+    batch = torch.randn(6, 5), torch.arange(6) % 3
+    assert names(learn(mlp(5, 3), batch, loss, objective=False, hard=0.1)) == found
+
+
+@pytest.mark.parametrize(("graph", "found"), [(True, []), (False, ["term-missing"])])
+def test_a_penalty_of_a_derivative_without_its_graph(graph: bool, found: list[str]) -> None:
+    """It is a number like any other then."""
+    torch.manual_seed(0)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        out = model(x)
+        (slope,) = torch.autograd.grad(out.sum(), x, create_graph=graph, retain_graph=True)
+        return F.mse_loss(out, batch[1]) + 1e-5 * slope.square().sum(1).mean()
+
+    assert names(learn(mlp(5, 3), (torch.randn(6, 5), torch.randn(6, 3)), loss)) == found
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_gradients_that_are_clipped_while_they_are_scaled(scaled: bool) -> None:
+    """The limit is right for what unscale_ leaves of them."""
+    torch.manual_seed(0)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0 if scaled else 1e-4)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    sgd = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
+    result = learn(mlp(4, 2), (torch.randn(6, 4), 3 * torch.randn(6, 2)), step=step, optimizer=sgd, max_steps=150)
+    assert names(result)[:1] == ["grad-clip"]
+    assert ("scaler.unscale_(optimizer) before it" in result.causes[0].advice) == scaled

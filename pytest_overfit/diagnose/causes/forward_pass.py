@@ -76,6 +76,7 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
         )
         return
     attentions = list(keys_read((*evidence.noted, *evidence.probed.ops)))
+    heeded = any(reads.heeds for _, reads in attentions)  # elsewhere: it is padding by the model's own word
     for op, reads in attentions:
         numbers: dict[str, float] = {}
         padding = reads.padding and moves is not None and moves.moved > MOVED
@@ -93,7 +94,7 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
                 f"torch.ones({queries}, {reads.keys}, dtype=torch.bool).tril({reads.unread})"
             )
             numbers = {"unread": reads.unread, "keys": reads.keys}
-        elif padding and moves is not None and (reads.masked or moves.told):
+        elif padding and moves is not None and (reads.masked or moves.told or heeded):
             seen = (
                 f"places with content read the padding beside them: without it the outputs of row {moves.row} move by "
                 f"{number(moves.moved)} of their size"

@@ -123,12 +123,16 @@ def clipped_away(evidence: Evidence) -> Iterator[Cause]:
     proven = evidence.proof("our step", "no clipping")
     if not proven and clip.most >= FAR_ABOVE_EPSILON and _scale_free(evidence):
         return
+    scales = (s.differentiated[0] / s.reported for s in evidence.steps if len(s.differentiated) == 1 and s.reported)
+    scale = max((each for each in scales if math.isfinite(each)), default=1.0)
     yield Cause(
         "grad-clip",
         event.line or "the train step",
         f"gradients of {number(clip.norm)} are clipped to {number(clip.most)}: {ratio:.3g} "
         "times less" + ("; the run passes without clipping" if proven else ""),
-        f"clip at {number(10 ** math.ceil(math.log10(clip.norm)))}, above the usual norm, or not at all",
+        f"call scaler.unscale_(optimizer) before it: what is differentiated is the loss times {scale:.3g}"
+        if scale > FAR_CLIPPED
+        else f"clip at {number(10 ** math.ceil(math.log10(clip.norm)))}, above the usual norm, or not at all",
         "proven" if proven else "shown",
         {"norm": clip.norm, "most": clip.most},
         weight=0.95,

@@ -136,7 +136,7 @@ def untaught_ends(evidence: Evidence) -> Iterator[Cause]:
     """The last tokens of every row of a decoder, that no place which counts is to predict."""
     key, tokens = evidence.probed.untaught
     if tokens:
-        last = "the last token" if tokens == 1 else f"the last {tokens} tokens"
+        last = f"the last {tokens} tokens" if tokens > 1 else "the last token"
         yield Cause(
             "unsupervised",
             f"{last} of every row of {key}",

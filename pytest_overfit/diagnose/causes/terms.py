@@ -109,6 +109,25 @@ def unfollowed(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
+def without_gradient(evidence: Evidence) -> Iterator[Cause]:
+    """A summand of the loss that is computed anew in every step, and has no gradient in any."""
+    first = {each for step in evidence.steps[:1] for each in step.constants}
+    for by, line in first.intersection(*(step.constants for step in evidence.steps)):
+        if by != "grad()" and (len(evidence.groups) != 1 or not all(p.trainable for p in evidence.record.parameters)):
+            continue  # of several that learn in turn, or of what is frozen, a term may stand still
+        yield Cause(
+            "term-missing",
+            line or LOSS,
+            f"what {by} gives is added to the loss in {line or 'a step'}, and has no gradient: it moves nothing",
+            "pass create_graph=True to torch.autograd.grad"
+            if by == "grad()"
+            else f"give {by} the output of the model that is trained, in the graph; else leave the term out",
+            certain=True,
+            weight=0.94,
+        )
+        return
+
+
 def gated(evidence: Evidence) -> Iterator[Cause]:
     """Weights whose only way to the targets leads through an argmax: a regulariser alone trains them."""
     chosen = next(
@@ -240,7 +259,7 @@ def stuck(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=131,
-    rules=(constant_terms, missing_terms, unfollowed, gated, drowned, outweighed, stuck),
+    rules=(constant_terms, missing_terms, unfollowed, without_gradient, gated, drowned, outweighed, stuck),
     docs="""
 ### term-missing
 
@@ -259,8 +278,9 @@ result = run_overfit(net, (features, values), loss, optimizer=adam, max_steps=30
 ```
 
 - **Symptom**: the objective falls, and a term that is only reported does not.
-- **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at will;
-  of a step with several optimizers, a summand whose gradient is zeroed before anything is stepped by it.
+- **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at
+  will; of a step with several optimizers, a summand whose gradient is zeroed before anything is stepped by it. Or a
+  loss of numbers without a gradient, or a derivative without a graph, is added to the objective.
 - **Fix**: add the term; `+=` in place of `=` over samples.
 
 ### term-weight

@@ -76,9 +76,7 @@ def not_loaded(evidence: Evidence) -> Iterator[Cause]:
         if load.renamed:
             name, key = load.renamed[0]
             prefix = (key.removesuffix(name), "") if len(key) > len(name) else ("", name.removesuffix(key))
-            change = (
-                f"its keys begin with {prefix[0]!r} where the model's begin with {prefix[1]!r}: rename them, and load "
-            )
+            change = f"its keys begin with {prefix[0]!r} where the model's begin with {prefix[1]!r}: rename them, and "
             change += "load with strict=True"
         yield Cause(
             "not-loaded",

@@ -20,8 +20,10 @@ def by_weights(weights: Tensor, logits: Tensor | None, padding: Tensor | None) -
     return _looked(open_, weights.detach() > NOTHING, padding)
 
 
-def by_mask(mask: Tensor | None, padding: Tensor | None) -> KeysRead | None:
+def by_mask(mask: Tensor | None, padding: Tensor | None, queries: int, keys: int) -> KeysRead | None:
     """Of a kernel whose weights stay inside, by what its mask lets through: (..., queries, keys)."""
+    if mask is None and padding is not None:
+        mask = torch.ones(len(padding), queries, keys, dtype=torch.bool, device=padding.device)
     if mask is None or mask.dim() < 2 or mask.shape[-1] < 2 or mask.numel() > MOST_ELEMENTS:
         return None
     return _looked(mask, mask, padding)
@@ -62,12 +64,13 @@ def _looked(open_: Tensor, read: Tensor, padding: Tensor | None) -> KeysRead:
     shut = bool((~open_).any())
     backward = shut and queries > 1 and not bool((open_ & future).any())
     whole = backward and bool((open_ | future).reshape(-1, queries * keys).all(1).any())
-    alone = inside = False
+    alone = inside = heeds = False
     if padding is not None and (apart := _by_sample(read, padding)) is not None:
         padded = padding.to(apart.device)
         rows = padded.any(1)
         alone = bool(rows.any()) and bool((apart.flatten(1, 2).any(1) == padded)[rows].all())
         apart = apart & padded[:, None, None, :]
+        heeds = shut and bool(rows.any()) and not bool(apart.any())
         inside = bool((apart & ~padded[:, None, :, None] if queries == keys else apart).any())
     return KeysRead(
         keys,
@@ -75,6 +78,7 @@ def _looked(open_: Tensor, read: Tensor, padding: Tensor | None) -> KeysRead:
         unread=keys - queries if whole and keys > queries else 0,
         padding_alone=alone,
         padding=inside,
+        heeds=heeds,
         masked=bool((~open_ & ~future).any()) if backward else shut,
     )
 

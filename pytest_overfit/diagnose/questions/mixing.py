@@ -165,7 +165,7 @@ def odd_one_out(
             moving.setdefault(kind, []).append(answer.module)
             if never(answer.module, given):
                 return _name_of(call, answer.module)
-        elif any(map(asked, given)):
+        elif any(map(asked, given)) and any(map(asked, plain[key].output)):  # else it would not be seen
             still[kind] += 1
     found = (modules[0] for kind, modules in moving.items() if len(modules) < still[kind] + (not most))
     return next((_name_of(call, module) for module in found), "")

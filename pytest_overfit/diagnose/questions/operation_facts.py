@@ -331,7 +331,7 @@ def _attention(step: Traced, call: Called) -> Op | None:
         mask = mask_of_heads(args[0], args[1], kwargs.get("attn_mask"), kwargs.get("key_padding_mask"))
         training = kwargs.get("training", args[13] if len(args) > 13 else True)
         drops = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0) if training else 0.0
-        reads = by_mask(mask, step.padding)
+        reads = by_mask(mask, step.padding, len(args[0]), len(args[1]))
         return call.op(HeadMask(reads, float(drops)), name="heads") if reads is not None or drops else None
     query, key = args[0].detach().double(), args[1].detach().double()
     if query.shape[-2] * key.shape[-2] * max(1, query[..., 0, 0].numel()) > 500_000:
@@ -344,7 +344,7 @@ def _attention(step: Traced, call: Called) -> Op | None:
         bound=float((logits.softmax(-1).amax(-1) > 0.999).double().mean()) if key.shape[-2] > 1 else 0.0,
         deviation=float(logits.std()) if logits.numel() > 1 else 0.0,
         keys=key.shape[-2],
-        reads=by_mask(open_, step.padding),
+        reads=by_mask(open_, step.padding, query.shape[-2], key.shape[-2]),
         dropout=float(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)),
     )
     return call.op(fact, name="attention")

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.operation import LOSS
+from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, tensors_in
 from pytest_overfit.diagnose.step_trace import Cut, Leaf
@@ -75,6 +76,8 @@ class StepGraph:
         self.reached: set[int] = set()
         self.foreign: set[int] = set()
         self.foreign_held = 0
+        self.constants: dict[int, tuple[Tensor, str]] = {}  # what a loss, or a derivative, gave without a gradient
+        self.summands: dict[tuple[str, str], None] = {}  # those that were added to what has one, with the line
 
     def entered(self, module: nn.Module, *, within: bool) -> None:
         """A module that is no part of the model runs: beside it, or within one of its modules."""
@@ -87,6 +90,8 @@ class StepGraph:
         if name in LEAVING_TORCH:
             self._left_torch(given)
         tensors = [t for t in tensors_in(list(given), depth=2) if t.requires_grad]
+        if kept and region == LOSS and (self.constants or name in (*LOSSES, "grad")):
+            self._constant(name, frame, list(given), out)
         if not tensors:
             return
         self.estimates |= name in ("argmax", "argmin") and region != LOSS
@@ -116,6 +121,16 @@ class StepGraph:
             again = any((each.by, each.where) == (CUTTING[name], where) for each in self.cuttings)
             self.estimates |= again and region != LOSS
             self.cuttings += [_Cutting(CUTTING[name], where, t, out) for t in tensors]
+
+    def _constant(self, name: str, frame: FrameType, given: list[Any], out: Any) -> None:
+        """A loss of what needs no gradient, or a derivative without a graph, and what is made of it."""
+        made = [t for t in tensors_in([out], depth=2) if t.is_floating_point()]
+        known = [self.constants[id(t)][1] for t in tensors_in(given, depth=2) if id(t) in self.constants]
+        if not any(t.requires_grad for t in made):
+            if known or name in LOSSES or len(given) > 1:  # else it is the attribute of a tensor
+                self.constants.update({id(t): (t, known[0] if known else f"{name}()") for t in made})
+        elif known and made[0].dim() == 0 and "add" in name:
+            self.summands.setdefault((known[0], users_line(frame)))
 
     def _left_torch(self, given: Iterable[Any]) -> None:
         """``x.detach().numpy()``: without the first one the second raises."""

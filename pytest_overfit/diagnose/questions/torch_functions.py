@@ -46,7 +46,7 @@ class TorchFunctions(TorchFunctionMode):
             name = getattr(getattr(func, "__self__", None), "__name__", "")
         in_place = name.endswith("_") and not name.endswith("__") and args and id(args[0]) in self.batch
         out = func(*args, **(kwargs or {}))
-        if name in _CHEAP:
+        if name in _CHEAP and func is not torch.autograd.grad:
             return out
         on = torch.is_grad_enabled()
         asking = self.questions.asking("the operations of a step")
