@@ -90,6 +90,7 @@ class TrainedModel:
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
                 context.start.restore()
+                into_training(context.task.model)
                 read = [name for call in calls for name in read_by(call, several=len(calls) > 1)]
                 self._know(ignored=tuple(name for name in self.found.ignored if name not in read))
 
