@@ -16,7 +16,6 @@ from pytest_overfit.judge.finding import number
 
 MOVED = 1e-2  # of the outputs' size: less is no effect of noise or of a mode
 DROPPED = 1e-3  # the same of dropout, and of statistics that stand still, which nobody means to be there
-LOST = 0.1  # of the fall of the objective: what another mode has to cost
 IN_EVALUATION = "random_in_evaluation"
 DROPS = "pass training=self.training, or an nn.Dropout that __init__ builds"
 
@@ -121,7 +120,6 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
     )
     fall = curve[0] - probed.training if curve and probed.training is not None else 0.0
     if unlike is not None and probed.training is not None and probed.evaluation is not None:
-        worse = probed.evaluation > probed.training + LOST * max(fall, 0.0)
         kept = " and ".join(unlike.kept)
         why = f"by no chance, and {kept} stand still" if kept else "by no chance and no statistics"
         yield Cause(
@@ -133,9 +131,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             (f"let {kept} follow, with a momentum above 0; or " if kept else "")
             + f"look at what {unlike.module} does if self.training",
             evidence={"gap": unlike.gap, "moved": unlike.moved, "evaluation": probed.evaluation},
-            # What is decoded on the way out, for evaluation alone, is no input of a loss that is made for training.
-            # Nor is a choice that is soft in training and hard in evaluation a mistake that costs nothing.
-            certain=not unlike.decodes and (worse or not unlike.chooses),
+            certain=not unlike.meant,
             weight=0.92,
         )
         return
@@ -180,7 +176,7 @@ def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
     missed = any(finding.name == "train_val" and not finding.passed for finding in evidence.findings)
     if not missed or not probed.moded or probed.evaluation is None or probed.training is None:
         return
-    if fall <= 0 or probed.evaluation < probed.training + LOST * fall:
+    if fall <= 0 or probed.evaluation < probed.training + 0.1 * fall:
         return
     yield Cause(
         "mode-gap",

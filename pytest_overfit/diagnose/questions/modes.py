@@ -61,7 +61,9 @@ def look(
     if unlike:
         question = "what is random in evaluation mode, or chosen"
         drawn, chooses = ask(question, lambda: _drawn(context, task, questions), otherwise=((), False))
-        unlike = tuple(replace(each, chooses=chooses) for each in unlike)
+        if chooses and evaluation is not None and training is not None:
+            costs = not evaluation <= training + SUSPICIOUS * max(start - training, 0.0)
+            unlike = tuple(replace(each, meant=each.meant or not costs) for each in unlike)
     question = "an input whose order is random"
     permuted = random_training > 0 and ask(question, lambda: _turns_inputs(context, task, plain), otherwise=False)
     return replace(
@@ -110,8 +112,7 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
     def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
         kept, name = () if chance else still(answer.module), names[id(answer.module)]
         decodes = answer.root and answer.handed is not None and answer.handed <= SAME
-        kind = type(answer.module).__name__
-        return Unlike(name, kind, answer.gap, moved, chance, kept, decodes=decodes)
+        return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, meant=decodes)
 
     into_training(model)
     held = [
