@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -267,3 +268,51 @@ def test_a_flag_is_about_what_it_names(flags: dict[str, Any], found: list[str]) 
             return self.head(self.trunk(x).tanh())  # type: ignore[no-any-return]
 
     assert certain(learn(Flagged, data())) == found
+
+
+class Routed(nn.Module):
+    """Six experts, of which each sample takes the one that it likes best; or all, and of one nothing."""
+
+    def __init__(self, skips: bool) -> None:
+        super().__init__()
+        self.skips, self.router = skips, nn.Linear(8, 6)
+        self.experts = nn.ModuleList(net() for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        best, chosen = self.router(x).softmax(-1).max(-1)
+        out = x.new_zeros(len(x), 3)
+        for place, expert in enumerate(self.experts):
+            if self.skips:
+                out = out + (place != 1) * expert(x)
+            else:
+                rows = chosen == place
+                out[rows] = best[rows, None] * expert(x[rows])
+        return out + 0 * best[:, None] if self.skips else out
+
+
+@pytest.mark.parametrize(("skips", "found"), [(False, []), (True, ["zero-gradient"])])
+def test_an_expert_that_no_sample_chooses(skips: bool, found: list[str]) -> None:
+    """Another batch of the same numbers chooses it."""
+    result = learn(lambda: Routed(skips), data(4), unused=["router.*"] if skips else [])
+    assert (result.passed, certain(result)) == (not skips, found)
+
+
+def test_a_term_of_what_the_model_keeps_is_no_penalty_on_weights() -> None:
+    class Balanced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.kept = net(), torch.zeros(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.net[:2](x)
+            self.kept = 10 * (hidden.mean(0).square().sum() + 1)
+            return self.net[2](hidden)  # type: ignore[no-any-return]
+
+    def loss(model: Any, batch: Any, *, own: bool) -> dict[str, Tensor]:
+        classes = F.cross_entropy(model(batch[0]), batch[1])
+        other = 10 * (model.net[0].weight.square().sum() + 1) if own else model.kept
+        return {"objective": classes + other, "classes": classes, "other": other}
+
+    for own in (True, False):
+        result = learn(Balanced, data(), partial(loss, own=own), max_steps=60)
+        assert ("weight-decay" in [cause.id for cause in result.causes]) == own
