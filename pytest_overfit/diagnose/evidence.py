@@ -171,8 +171,8 @@ class Unlike:
 
     In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
     mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
-    relative to their size and of the trained model. ``kept``: buffers of its own that stand still in training.
-    ``turns``: chance brings into another order what it makes.
+    relative to their size. ``kept``: buffers of its own that stand still in training. ``turns``: chance brings into
+    another order what it makes. ``meant``: evaluation decodes what parts hand out, or chooses at no cost.
     """
 
     module: str
@@ -182,6 +182,7 @@ class Unlike:
     chance: bool
     kept: tuple[str, ...] = ()
     turns: bool = False
+    meant: bool = False
 
 
 @dataclass(frozen=True)

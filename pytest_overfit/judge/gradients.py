@@ -48,7 +48,7 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
     ]
     shown = f"; declared: {', '.join(declared)}" if declared else ""
-    shown += f"; not asked: {shorten(waiting)}, what they multiply is zero in this batch" if waiting else ""
+    shown += f"; not asked: {shorten(waiting)}, which this batch does not use" if waiting else ""
     return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
 
 

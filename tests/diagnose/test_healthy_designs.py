@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -93,3 +95,224 @@ def test_a_probe_reads_features_that_it_does_not_teach(
 
     x, y = data()
     assert certain(learn(lambda: Probed(beside), (x, y, torch.randn(8, 2)), loss, **limits)) == found
+
+
+class Coded(nn.Module):
+    """Points that all samples share, and a code of their own for each; or none of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.net = nn.Embedding(4, 8), net(64, 2, 16)
+
+    def forward(self, sample: Tensor, points: Tensor) -> Tensor:
+        return self.net(torch.cat([self.codes(sample), points], -1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("rows", "found"), [((0, 1, 2, 3), []), ((0, 0, 0, 0), ["degenerate-batch"])])
+def test_samples_differ_by_a_number_alone(rows: tuple[int, ...], found: list[str]) -> None:
+    x, _ = data(4)
+    batch = {"sample": torch.tensor(rows), "points": x[:1].repeat(4, 1), "y": x[:, :2]}
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.mse_loss(model(batch["sample"], batch["points"]), batch["y"])
+
+    assert certain(learn(Coded, batch, loss)) == found
+
+
+@pytest.mark.parametrize(("samples", "found"), [(1, []), (4, ["degenerate-batch"])])
+def test_one_sample_may_have_a_constant_input(samples: int, found: list[str]) -> None:
+    """A deep image prior; more samples than one are told apart by their inputs."""
+    batch = torch.ones(samples, 8), data(1)[0].repeat(samples, 1)
+    assert certain(learn(lambda: net(out=8), batch, nn.MSELoss())) == found
+
+
+class Writer(nn.Module):
+    """Each token from the one before: in training that of the target, or never."""
+
+    def __init__(self, teach: bool) -> None:
+        super().__init__()
+        self.teach, self.words = teach, nn.Embedding(12, 32)
+        self.reader, self.writer, self.head = nn.GRU(32, 32, batch_first=True), nn.GRUCell(32, 32), nn.Linear(32, 12)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        state, token, written = self.reader(self.words(source))[1][0], source[:, 0] * 0 + 11, []
+        for place in range(target.shape[1]):
+            state = self.writer(self.words(token), state)
+            written.append(self.head(state))
+            token = target[:, place] if self.training and self.teach else written[-1].argmax(-1)
+        return torch.stack(written, 1)
+
+
+@pytest.mark.parametrize(("teach", "found"), [(True, []), (False, ["input-ignored"])])
+def test_a_target_is_read_in_training_alone(teach: bool, found: list[str]) -> None:
+    source = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 10, (4, 4), generator=source), torch.randint(0, 10, (4, 3), generator=source)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(*batch).flatten(0, 1), batch[1].flatten())
+
+    assert certain(learn(lambda: Writer(teach), batch, loss)) == found
+
+
+@pytest.mark.parametrize(("within", "found"), [(False, []), (True, ["constant-output"])])
+def test_a_mixture_of_one(within: bool, found: list[str]) -> None:
+    """Its weight is a softmax of one number, beside what is learnt."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        weight, mean, spread = model(batch[0]).chunk(3, -1)
+        likely = (0 if within else weight.log_softmax(-1)) - spread - 0.5 * ((batch[1] - mean) / spread.exp()).square()
+        return -likely.logsumexp(-1).mean()
+
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.gate = net(), nn.Linear(8, 1) if within else None
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) * (self.gate(x).softmax(-1) if self.gate else 1)  # type: ignore[no-any-return]
+
+    assert certain(learn(Weighed, (data()[0], data()[0][:, :1] * 3), loss, objective=-0.2))[:1] == found
+
+
+@pytest.mark.parametrize("copies", ["moved to", "by their gradients"])
+@pytest.mark.parametrize(("follows", "found"), [(True, []), (False, ["wrong-model"])])
+def test_an_inner_loop_trains_a_copy(copies: str, follows: bool, found: list[str]) -> None:
+    """The model follows the copy: a meta-learner. One that does not is never trained."""
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        fast = copy.deepcopy(model)
+        inner = torch.optim.SGD(fast.parameters(), lr=0.1)
+        for _ in range(2):
+            inner.zero_grad()
+            loss = F.cross_entropy(fast(batch[0]), batch[1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            inner.step()
+        optimizer.zero_grad()
+        for p, q in zip(model.parameters(), fast.parameters(), strict=True):
+            p.grad = p.data - q.data if copies == "moved to" else q.grad
+        if follows:
+            optimizer.step()
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    result = learn(net, data(), step=step, optimizer=lambda p: torch.optim.SGD(p, lr=1.0), max_steps=300)
+    assert (not result.passed, certain(result)[:1]) == (not follows, found)
+
+
+@pytest.mark.parametrize(("kept", "found"), [(0.9, []), (1.0, ["grad-accumulation"])])
+def test_a_gradient_that_is_kept_on_purpose(kept: float, found: list[str]) -> None:
+    """Momentum by hand: somebody writes to what is there."""
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        for p in model.parameters():
+            if p.grad is not None and kept < 1:
+                p.grad.mul_(kept)
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    rate = lambda p: torch.optim.SGD(p, lr=0.03)  # noqa: E731
+    assert certain(learn(net, data(), step=step, optimizer=rate, max_steps=300))[:1] == found
+
+
+class Decoded(nn.Module):
+    """Outputs that evaluation alone decodes, by a sigmoid; or inputs that training alone scales."""
+
+    def __init__(self, decoded: bool) -> None:
+        super().__init__()
+        self.net, self.decoded = net(out=2), decoded
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or self.decoded:
+            return self.net(x if self.decoded else 4 * x) if self.training else self.net(x).sigmoid()  # type: ignore[no-any-return]
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("decoded", "found"), [(True, []), (False, ["mode-gap"])])
+def test_outputs_are_decoded_in_evaluation(decoded: bool, found: list[str]) -> None:
+    assert certain(learn(lambda: Decoded(decoded), (data()[0], data(9)[0][1:, :2]), nn.MSELoss())) == found
+
+
+class Chosen(nn.Module):
+    """One feature for each sample: weighed in training, and the largest alone in evaluation; or the smallest."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__()
+        self.sign, self.gate, self.head = sign, nn.Linear(8, 16), net(64, given=16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = 2 * self.gate(x)
+        hard = F.one_hot((self.sign * scores).argmax(-1), 16).float()
+        return self.head(scores.softmax(-1) if self.training else hard)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("sign", "found"), [(1, []), (-1, ["mode-gap"])])
+def test_a_choice_is_soft_in_training(sign: int, found: list[str]) -> None:
+    """What costs the objective nothing is meant."""
+    assert certain(learn(lambda: Chosen(sign), data(6), max_steps=600)) == found
+
+
+@pytest.mark.parametrize(("flags", "found"), [({"freeze_norm": True, "freeze_epochs": 5}, []),
+                                              ({"freeze_trunk": True}, ["not-frozen"])])  # fmt: skip
+def test_a_flag_is_about_what_it_names(flags: dict[str, Any], found: list[str]) -> None:
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.head = nn.Linear(8, 32), nn.Linear(32, 3)
+            vars(self).update(flags)
+
+        def freeze_stem(self) -> None:
+            self.trunk.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.trunk(x).tanh())  # type: ignore[no-any-return]
+
+    assert certain(learn(Flagged, data())) == found
+
+
+class Routed(nn.Module):
+    """Six experts, of which each sample takes the one that it likes best; or all, and of one nothing."""
+
+    def __init__(self, skips: bool) -> None:
+        super().__init__()
+        self.skips, self.router = skips, nn.Linear(8, 6)
+        self.experts = nn.ModuleList(net() for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        best, chosen = self.router(x).softmax(-1).max(-1)
+        out = x.new_zeros(len(x), 3)
+        for place, expert in enumerate(self.experts):
+            if self.skips:
+                out = out + (place != 1) * expert(x)
+            else:
+                rows = chosen == place
+                out[rows] = best[rows, None] * expert(x[rows])
+        return out + 0 * best[:, None] if self.skips else out
+
+
+@pytest.mark.parametrize(("skips", "found"), [(False, []), (True, ["zero-gradient"])])
+def test_an_expert_that_no_sample_chooses(skips: bool, found: list[str]) -> None:
+    """Another batch of the same numbers chooses it."""
+    result = learn(lambda: Routed(skips), data(4), unused=["router.*"] if skips else [])
+    assert (result.passed, certain(result)) == (not skips, found)
+
+
+def test_a_term_of_what_the_model_keeps_is_no_penalty_on_weights() -> None:
+    class Balanced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.kept = net(), torch.zeros(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.net[:2](x)
+            self.kept = 10 * (hidden.mean(0).square().sum() + 1)
+            return self.net[2](hidden)  # type: ignore[no-any-return]
+
+    def loss(model: Any, batch: Any, *, own: bool) -> dict[str, Tensor]:
+        classes = F.cross_entropy(model(batch[0]), batch[1])
+        other = 10 * (model.net[0].weight.square().sum() + 1) if own else model.kept
+        return {"objective": classes + other, "classes": classes, "other": other}
+
+    for own in (True, False):
+        result = learn(Balanced, data(), partial(loss, own=own), max_steps=60)
+        assert ("weight-decay" in [cause.id for cause in result.causes]) == own

@@ -111,7 +111,10 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
         if flat and (real or labels or (tensor.is_input and len(tensor.shape) > 1 and not evidence.passed)):
             zero = tensor.low == 0 and tensor.is_target
             # A mask of ones, a state of zeros: beside an input that tells the samples apart it may be meant.
-            beside = tensor.is_input and any(t.is_input and t.deviation > 0 for t in tensors)
+            # So may the input of a sample that is alone.
+            beside = tensor.is_input and (
+                any(t.is_input and t.deviation > 0 for t in tensors) or (tensor.shape[0] == 1 and evidence.learned)
+            )
             yield Cause(
                 "degenerate-batch",
                 tensor.key,
@@ -123,14 +126,15 @@ def degenerate(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.4 if beside else 0.96,
             )
             return
-    inputs = [t for t in tensors if t.is_input and t.dtype.startswith("float") and math.prod(t.shape) >= 8]
+    given = [t for t in tensors if t.is_input and t.shape]  # a class or a number of each sample tells them apart
+    inputs = [t for t in given if t.dtype.startswith("float") and math.prod(t.shape) >= 8]
     answered = any(not t.is_input and t.shape[:1] == (samples,) for t in tensors)
     if (
         samples
         and samples > 2
         and inputs
         and answered
-        and all(t.distinct_rows == 1 and t.shape[0] == samples for t in inputs)
+        and all(t.distinct_rows == 1 and t.shape[0] == samples for t in given)
     ):
         conflict = bool(evidence.probed.repeated)
         yield Cause(

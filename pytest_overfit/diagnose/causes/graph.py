@@ -13,6 +13,7 @@ from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
 from pytest_overfit.judge.globs import is_declared as matches
+from pytest_overfit.judge.gradients import waiting_of
 
 
 def detached(evidence: Evidence) -> Iterator[Cause]:
@@ -68,7 +69,8 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
         return
     # What another hand moves, as that of an average or of a codebook, needs no gradient.
     missing = [p.name for p in trainable if p.max_grad is None and (not p.moved or p.name in first.replaced)]
-    missing = [name for name in missing if not is_teacher(name) and not matches(name, evidence.frozen)]
+    meant = waiting_of(evidence.record)
+    missing = [n for n in missing if not is_teacher(n) and not matches(n, evidence.frozen) and n not in meant]
     cut_by: dict[Cut, list[str]] = {}
     for name in _not_as_a_whole(missing, evidence):
         if (cut := next((cut for cut in first.cuts if name in cut.behind), None)) is not None:

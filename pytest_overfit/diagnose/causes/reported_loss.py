@@ -20,7 +20,8 @@ def another_model(evidence: Evidence) -> Iterator[Cause]:
         return
     step = evidence.steps[0]
     others = step.foreign + step.foreign_in_optimizer
-    if step.differentiated and others and not step.reached:
+    followed = evidence.learned and _trains(evidence)  # from afar: the inner loop of a meta-learner trains a copy
+    if step.differentiated and others and not step.reached and not followed:
         yield Cause(
             "wrong-model",
             "the train step",

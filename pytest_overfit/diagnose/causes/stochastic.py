@@ -131,7 +131,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
             (f"let {kept} follow, with a momentum above 0; or " if kept else "")
             + f"look at what {unlike.module} does if self.training",
             evidence={"gap": unlike.gap, "moved": unlike.moved, "evaluation": probed.evaluation},
-            certain=True,
+            certain=not unlike.meant,
             weight=0.92,
         )
         return

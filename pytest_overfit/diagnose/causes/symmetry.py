@@ -192,7 +192,10 @@ def one_logit(evidence: Evidence) -> Iterator[Cause]:
                 "all inputs",
                 "use a sigmoid for one logit, or two logits",
                 evidence={"length": 1.0},
-                certain=True,
+                # A mixture of one: its loss falls by what else it reads.
+                certain=not (
+                    op.region == LOSS and evidence.learned and min(evidence.objective) < evidence.objective[0]
+                ),
                 weight=0.97,
             )
             return

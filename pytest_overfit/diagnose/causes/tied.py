@@ -21,12 +21,8 @@ def tie_lost(evidence: Evidence) -> Iterator[Cause]:
         yield Cause(
             "tie-lost",
             f"{tie.first}, {tie.second}",
-            (
-                f"{tie.said_by} ties {tie.first} to {tie.second}: they are two tensors"
-                if tie.said_by
-                else f"{tie.first} and {tie.second} start as the same numbers: one is a copy of the other"
-            )
-            + f", and differ by up to {number(tie.apart)} at the end",
+            f"{tie.said_by} ties {tie.first} to {tie.second}: they are two tensors, and differ by up to "
+            f"{number(tie.apart)} at the end",
             f"call {tie.said_by} once the parts are in place"
             if tie.said_by.endswith("()")
             else f"assign the one to the other once both are in place: model.{tie.first} = model.{tie.second}",
@@ -70,7 +66,7 @@ result = run_overfit(model, (ids, ids.roll(1)), nn.CrossEntropyLoss(), optimizer
 
 - **Symptom**: none: more parameters are trained than the model is said to have, and a checkpoint of one loads wrong.
 - **Evidence**: shown, certain: the model's own `tie_weights()` makes one tensor of two that differ at the end; or a
-  switch of its config says so; or two kinds of modules began with the same numbers, which nothing but a copy gives.
+  switch of its config says so. Two that only begin as the same numbers may go apart on purpose.
 - **Fix**: tie them after heads are replaced, copies made and weights loaded.
 """,
 )

@@ -153,7 +153,11 @@ def not_zeroed(evidence: Evidence) -> Iterator[Cause]:
         return
     for step in evidence.steps:
         roots = [value for value in step.differentiated if math.isfinite(value)]
+        kinds = [event.kind for event in step.events]
+        between = kinds[kinds.index("backward") : -kinds[::-1].index("backward")] if "backward" in kinds else []
         if len(roots) < 3 or evidence.passed or not math.isfinite(step.reported) or step.reported == 0:
+            continue
+        if "zero_grad" in between:  # nothing is accumulated
             continue
         share = statistics.fmean(roots) / step.reported
         if 0.5 < share < 2 and sum(event.kind == "step" for event in step.events) <= 1:
@@ -189,6 +193,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
             inner
             and kinds.count("backward") > 2
             and kinds.count("step") == 1
+            and kinds[kinds.index("step") - 1] == "backward"  # else they are written by hand
             and not evidence.learned
             and len(inner) > 1
         ):

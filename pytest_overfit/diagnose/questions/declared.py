@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ TIED = re.compile(r"(^|_)(tied?|tying|share[d]?_.*embed)", re.IGNORECASE)
 FREEZES = re.compile(r"^_*freeze(?!r)", re.IGNORECASE)
 FLAG = re.compile(r"(^|_)(freeze|frozen)(_|$)", re.IGNORECASE)
 SLIP = re.compile(r"^_?requ?ires?_?grads?$", re.IGNORECASE)  # as an attribute of a module, or another one of a tensor
+UNSAID = {"", "freeze", "frozen", "i", "at", "the", "num", "n"}  # of the words of a flag; i: is
 LIBRARIES = ("torch", "lightning", "pytorch_lightning")
 
 
@@ -32,7 +33,7 @@ def compare_with_declared(context: RunContext, *, frozen: bool) -> Declared:
         frozen: somebody declares that parameters stay as they are; else a method is asked where a flag says so alone.
     """
     model, frozen = context.task.model, frozen or bool(context.frozen.matches)
-    freezers, ties = _freezers(context, asked=frozen), (*_lost_ties(model), *_copies(context))
+    freezers, ties = _freezers(context, asked=frozen), tuple(_lost_ties(model))
     return Declared(ties=ties, freezers=tuple(freezers), loads=context.loads)
 
 
@@ -80,38 +81,17 @@ def _untied_table(module: nn.Module, prefix: str, flag: str) -> Iterator[LostTie
         yield LostTie(*pairs[0][:2], flag, gap)
 
 
-def _copies(context: RunContext) -> Iterator[LostTie]:
-    """Tensors of two kinds of modules that started as the same numbers: no initialisation gives them, a copy does.
-
-    Layers of one kind may be clones of each other, which go apart on purpose.
-    """
-    model = context.task.model
-    if _flag(model, TIED, on=False):
-        return
-    seen: list[tuple[str, str, Tensor, Tensor]] = []
-    for place, module in model.named_modules():
-        for name, p in module._parameters.items():
-            if p is None or not is_real(p) or p.dim() < 2 or (start := context.initial(p)) is None:
-                continue
-            full = f"{place}.{name}" if place else name
-            for other, kind, q, began in seen:
-                alike = began.shape == start.shape == p.shape and torch.equal(began, start)
-                if (
-                    alike
-                    and kind != type(module).__name__
-                    and bool((start != start.reshape(-1)[0]).any())
-                    and (gap := _apart(p, q)) > 0
-                ):
-                    yield LostTie(full, other, "", gap)
-            seen.append((full, type(module).__name__, p, start))
-
-
 def _apart(a: Tensor, b: Tensor) -> float:
     return float((a.detach() - b.detach().to(a.device)).abs().max()) if is_real(a) and a.numel() else 0.0
 
 
 def _flag(module: nn.Module, wanted: re.Pattern[str], *, on: bool = True) -> str:
-    """A switch of a module, or of its config, that is on, or off: ``config.tie_embeddings=True``."""
+    """The first of ``_flags``, or nothing."""
+    return next(_flags(module, wanted, on=on), "")
+
+
+def _flags(module: nn.Module, wanted: re.Pattern[str], *, on: bool = True) -> Iterator[str]:
+    """Switches of a module, or of its config, that are on, or off: ``config.tie_embeddings=True``."""
     own: dict[str, Any] = {k: v for k, v in attributes(module).items() if not is_a(v, nn.Module)}
     configs = [(f"{name}.", own[name]) for name in CONFIGS if name in own]
     homes = [
@@ -122,8 +102,7 @@ def _flag(module: nn.Module, wanted: re.Pattern[str], *, on: bool = True) -> str
         for key, value in values.items():
             is_so = value is True or (type(value) is int and value > 0) if on else value is False
             if is_so and isinstance(key, str) and wanted.search(key):
-                return f"{home}{key}={value}"
-    return ""
+                yield f"{home}{key}={value}"
 
 
 def _freezers(context: RunContext, *, asked: bool) -> Iterator[Freezer]:
@@ -135,15 +114,25 @@ def _freezers(context: RunContext, *, asked: bool) -> Iterator[Freezer]:
     yield from _misspelt(model, moved)
     for place, module in model.named_modules():
         yield from _flagged_children(place, module, names, moved)
-        flag = _flag(module, FLAG)
-        if not (flag or asked):
+        flags = list(_flags(module, FLAG))
+        if not (flags or asked):
             continue
         for name in dict.fromkeys(n for kind in type(module).__mro__ if _is_users(kind) for n in vars(kind)):
             if not FREEZES.search(name) or not _takes_nothing(getattr(type(module), name, None)):
                 continue
             frozen = [names[i] for i in _frozen_by(model, module, name) if i in moved]
-            if frozen:
+            flag = next((flag for flag in flags if _is_about(flag, (name, *frozen))), "")
+            if frozen and (flag or asked):
                 yield Freezer(f"{place}.{name}()" if place else f"{name}()", tuple(frozen), flag)
+
+
+def _is_about(flag: str, names: Iterable[str]) -> bool:
+    """Whether a flag names what is frozen: ``is_encoder_frozen`` ``freeze_encoder()``; a number only how many of it."""
+    key, _, value = flag.rpartition(".")[2].partition("=")
+    asked = {word.rstrip("s") for word in key.lower().split("_")} - UNSAID
+    return asked <= {word.rstrip("s") for name in names for word in re.split(r"[._]", name.lower())} and bool(
+        asked or value == "True"
+    )
 
 
 def _misspelt(model: nn.Module, moved: set[int]) -> Iterator[Freezer]:

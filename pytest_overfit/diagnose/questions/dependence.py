@@ -89,12 +89,16 @@ def depend(
 
 
 def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:
-    """The arguments that the outputs of a model follow in evaluation mode, named as ``with_answers`` names them."""
-    with evaluating_mode(call.module):
-        base = call.again()
-        for name, tensor in call.arguments():
-            if tensor.numel() and not _is_ignored(call, tensor, base):
-                yield f"{_prefix(call, several)}{name}"
+    """The arguments that the outputs of a model follow in either mode, named as ``with_answers`` names them.
+
+    A decoder may read in training what it writes itself in evaluation.
+    """
+    for mode in (evaluating_mode, contextlib.nullcontext):
+        with mode(call.module):
+            base = call.again()
+            for name, tensor in call.arguments():
+                if tensor.numel() and not _is_ignored(call, tensor, base):
+                    yield f"{_prefix(call, several)}{name}"
 
 
 def _prefix(call: ModelCall, several: bool) -> str:

@@ -113,7 +113,7 @@ def reads_weights_alone(
 ) -> bool:
     """Whether models were asked, none of their outputs is in the objective, and its gradient is that of any batch."""
     found = []
-    for each in (batch, map_tensors(_another, batch)):
+    for each in (batch, map_tensors(another, batch)):
         heard, terms = forward(each)
         objective = terms["objective"]
         outputs = [tensor for _, tensor in heard if tensor.requires_grad]
@@ -129,6 +129,7 @@ def reads_weights_alone(
     )
 
 
-def _another(tensor: Tensor) -> Tensor:
+def another(tensor: Tensor) -> Tensor:
+    """Other numbers in place of those of a batch; classes and what cannot be exchanged stay."""
     changed = perturbed(tensor) if tensor.is_floating_point() else None
     return tensor if changed is None else changed

@@ -58,9 +58,12 @@ def look(
     question = "what modules compute otherwise in training mode"
     moded, unlike = ask(question, lambda: _compared(context, task, plain), otherwise=((), ()))
     drawn: tuple[Op, ...] = ()
-    if any(each.chance for each in unlike):
-        question = "what is random in evaluation mode"
-        drawn = ask(question, lambda: _drawn(context, task, questions), otherwise=())
+    if unlike:
+        question = "what is random in evaluation mode, or chosen"
+        drawn, chooses = ask(question, lambda: _drawn(context, task, questions), otherwise=((), False))
+        if chooses and evaluation is not None and training is not None:
+            costs = not evaluation <= training + SUSPICIOUS * max(start - training, 0.0)
+            unlike = tuple(replace(each, meant=each.meant or not costs) for each in unlike)
     question = "an input whose order is random"
     permuted = random_training > 0 and ask(question, lambda: _turns_inputs(context, task, plain), otherwise=False)
     return replace(
@@ -107,8 +110,9 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
         return tuple(name for name, b, start in buffers if start is not None and torch.equal(start.to(b.device), b))
 
     def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
-        kept = () if chance else still(answer.module)
-        return Unlike(names[id(answer.module)], type(answer.module).__name__, answer.gap, moved, chance, kept)
+        kept, name = () if chance else still(answer.module), names[id(answer.module)]
+        decodes = answer.root and answer.handed is not None and answer.handed <= SAME
+        return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, meant=decodes)
 
     into_training(model)
     held = [
@@ -216,8 +220,8 @@ def _randomness(calls: list[ModelCall]) -> float:
     return max((gap_between(a, b) for a, b in passes), default=0.0)
 
 
-def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[Op, ...]:
-    """What draws in evaluation mode and lets features through by chance, or adds to them, with its line."""
+def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[tuple[Op, ...], bool]:
+    """What draws in evaluation mode and lets features through by chance, or adds to them, with its line; a choice."""
     tracer = StepTracer(context.task.model, context.task.batch, None, questions)
     model = context.task.model
     with evaluating_mode(model), _held(model), tracer.tracing([], modules=False):
@@ -233,4 +237,4 @@ def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[Op, ..
             fact = Drawn("dropout of the attention", fact.dropout, of_input=False, gates=True)
         if isinstance(fact, Drawn) and op.region != LOSS:
             found.append(replace(op, name="random_in_evaluation", fact=fact))
-    return tuple(found)
+    return tuple(found), tracer.graph.estimates

@@ -31,7 +31,8 @@ class Answer:
     """One call of a module: what it was given, what it returned, and what its own code did beside.
 
     ``root``: no other module called it. ``gap``: how far what its own code makes lies from what was recorded, relative
-    to the size of that. ``drew``: it took random numbers; ``wrote``: it changed numbers of a buffer of its own, and not
+    to the size of that; ``handed`` that of what it hands to its parts, None where it has none. ``drew``: it took random
+    numbers; ``wrote``: it changed numbers of a buffer of its own, and not
     only a count of calls.
     """
 
@@ -40,6 +41,7 @@ class Answer:
     given: list[Tensor] = field(default_factory=list)
     output: list[Tensor] = field(default_factory=list)
     gap: float = 0.0
+    handed: float | None = None
     drew: bool = False
     wrote: bool = False
 
@@ -73,7 +75,8 @@ class _Recorder:
         instead = None if before is None else _replaced((args, kwargs), before.given, self.change)
         if before is not None and instead is not None and self.stack:
             caller = self.stack[-1][0]
-            caller.gap = max(caller.gap, self.apart(before.given, _tensors((args, kwargs))))
+            caller.handed = max(caller.handed or 0.0, self.apart(before.given, _tensors((args, kwargs))))
+            caller.gap = max(caller.gap, caller.handed)
         self.stack.append((answer, before, own_buffers(module)))
         return instead
 

@@ -128,7 +128,7 @@ class TracedUpdate(Around):
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
-                self.tally["optimizers"] += 1
+                self.tally["optimizers"] += bool(self._held_by(optimizer))  # those of copies come and go
             elif not self._is_due():
                 return
             held = self._held_by(optimizer)

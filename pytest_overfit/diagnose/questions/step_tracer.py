@@ -55,7 +55,7 @@ class StepTracer:
         self._padding: list[Tensor | None] = []
         self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
         self.stack: list[str | None] = []  # None: a module that is a loss, called beside the model
-        self.consumed: set[int] = set()  # parameters whose gradient an optimizer has applied
+        self.consumed: dict[int, int] = {}  # parameters whose gradient an optimizer has applied, and its version
         self.polluted: set[int] = set()  # and that was added to since, without having been zeroed
         self.heard = True
         self.clear()
@@ -168,11 +168,11 @@ class StepTracer:
                 self.events.append(Event(kind, line))
 
     def _backward(self, tensors: Any, line: str) -> None:
-        dirty = {id(p) for p in self.model.parameters() if lives(p.grad)}
-        self.polluted = (self.polluted | self.consumed) & dirty
-        self.consumed &= dirty
+        dirty = {id(p): p.grad._version for p in self.model.parameters() if p.grad is not None and lives(p.grad)}
+        self.consumed = {i: version for i, version in self.consumed.items() if dirty.get(i) == version}
         roots = list(tensors_in(tensors if not isinstance(tensors, Tensor) else [tensors]))
         self.graph.differentiated(roots, {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys())
+        self.polluted = self.polluted & dirty.keys() | self.consumed.keys() & self.graph.reached
         self.differentiated.append(float(roots[0].detach().sum()) if roots else math.nan)
         self.events.append(Event("backward", line))
 
@@ -191,7 +191,7 @@ class StepTracer:
                 closure=any(callable(a) for a in (*args, *kwargs.values())),
             )
             self.polluted -= living
-            self.consumed |= living & set(self.parameters)
+            self.consumed |= {id(p): p.grad._version for p in held if id(p) in living and id(p) in self.parameters}
             self.events.append(Event("step", users_line(sys._getframe(2)), fact))
 
     def _clip(self, frame: FrameType) -> Clip:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
@@ -18,7 +19,7 @@ from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
-from pytest_overfit.diagnose.questions.loss_terms import measure_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
@@ -38,6 +39,7 @@ from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
@@ -90,6 +92,7 @@ class TrainedModel:
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
                 context.start.restore()
+                into_training(context.task.model)
                 read = [name for call in calls for name in read_by(call, several=len(calls) > 1)]
                 self._know(ignored=tuple(name for name in self.found.ignored if name not in read))
 
@@ -146,6 +149,10 @@ class TrainedModel:
         self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
         looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        if any(term.weights_only for term in looked):  # or it reads what the model keeps of a batch
+            other = on.forward(map_tensors(another, batch))[1]
+            same = {name for name, term in terms.items() if name in other and torch.equal(term, other[name])}
+            looked = tuple(replace(term, weights_only=term.weights_only and term.name in same) for term in looked)
         self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
