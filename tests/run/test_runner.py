@@ -341,3 +341,12 @@ def test_a_replay_is_the_same_run() -> None:
         return record.curves["objective"][:30]
 
     assert curve(0) == curve(0) != curve(1)
+
+
+@pytest.mark.parametrize("names", [("a.b", "a_b"), ("forward", "type"), ("", "model")])
+def test_models_of_any_names_are_all_trained(names: tuple[str, str]) -> None:
+    """Also of two that differ by a dot, and of one that is called as what every module has."""
+    nets = {name: net() for name in names}
+    result = run(nets, loss=lambda m, b: F.mse_loss(sum(m[name](b[0]) for name in names), b[1]), objective=0.05)
+    assert result.passed, result.summary()
+    assert len(result.record.parameters) == 8
