@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.batch import named_tensors
@@ -90,7 +90,9 @@ class _Trained:
             self.end.add(optimizer)
         initial = [(p, context.initial(p)) for p in context.task.model.parameters()]
         known = {id(p): (p, value) for p, value in (*context.start.parameters(), *initial) if value is not None}
-        self.initial: list[tuple[nn.Parameter, Tensor]] = [known[i] for i in known if not known[i][1].is_meta]
+        if any(id(p) not in known for p, _ in initial):
+            raise Unanswerable("a lazy module had no weights before the step that trained them")
+        self.initial: list[tuple[Tensor, Tensor]] = [known[i] for i in known if not known[i][1].is_meta]
 
     def __enter__(self) -> _Trained:
         self.process = restored_process()
@@ -159,7 +161,7 @@ class _Trained:
         flat = [slope.detach().to_dense().reshape(-1).double() for slope in slopes if slope is not None]
         return torch.cat(flat) if flat else None
 
-    def own_of_the_loss(self) -> Iterator[list[nn.Parameter]]:
+    def own_of_the_loss(self) -> Iterator[list[Tensor]]:
         """Trained parameters that may be the loss's own: those beside the model, and each that a model holds itself."""
         models = [module for _, module in listened_to(getattr(self.context.task, "given", self.context.task.model))]
         inside = {id(p) for module in models for p in module.parameters()}
@@ -234,7 +236,7 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
 
 
 def _without_them(
-    trained: _Trained, context: RunContext, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
+    trained: _Trained, context: RunContext, falls: Mapping[str, Fall], group: Sequence[Tensor]
 ) -> dict[str, Fall]:
     """What the trained model's terms are for other targets: of a loss that is switched off they stay low."""
     trained.end.restore()
