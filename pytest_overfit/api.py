@@ -25,6 +25,7 @@ from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, advised, of_seeds
 from pytest_overfit.run import subject as subjects
+from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.make_record import Outcome, record_of
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
@@ -198,7 +199,9 @@ def run_subject(
         inspector = inspect(settings, questions, place, own)
         twins = asked_twins(settings, questions)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
-        record = run(subject, settings, seed=seed, place=place, callbacks=callbacks, questions=questions)
+        # Each seed starts from the same weights: the last one leaves its own.
+        kept = replace(settings, keep_trained=settings.keep_trained and seed == seeds[-1])
+        record = run(subject, kept, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)
 
@@ -210,9 +213,9 @@ def run_subject(
     return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 
 
-def _accept(settings: OverfitSettings) -> Callable[[Outcome], bool]:
+def _accept(settings: OverfitSettings) -> Callable[[Outcome, Curves], bool]:
     """Whether a model whose limits have held agrees with its evaluation mode, and with the ground truth."""
-    return lambda outcome: accepts(record_of(outcome), settings.criteria)
+    return lambda outcome, curves: accepts(record_of(outcome, curves), settings.criteria)
 
 
 def _together(

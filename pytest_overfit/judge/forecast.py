@@ -70,9 +70,8 @@ def forecast(curve: Sequence[float], below: float) -> Forecast | None:
 
 def of_limit(curve: Sequence[float], limit: Limit) -> Forecast | None:
     """The forecast of a curve for its upper limit; None where it has none."""
-    if limit.below is None or not curve:
-        return None
-    return forecast(curve, limit.below * (curve[0] if limit.relative else 1.0))
+    ceiling = limit.ceiling(curve) if curve else None
+    return None if ceiling is None else forecast(curve, ceiling)
 
 
 def round_steps(step: int) -> int:

@@ -125,7 +125,7 @@ def fallen(curve: Sequence[float], end: float, limit: Limit) -> float | None:
         >>> fallen([0.02, 0.012], 0.012, Limit(0.015))
         0.4
     """
-    start = 1.0 if limit.relative else limit.measure(curve, min(limit.window, len(curve)))
+    start = 1.0 if limit.relative else limit.start(curve)
     if limit.below is None or not start > 0:
         return None
     return 1.0 - end / start

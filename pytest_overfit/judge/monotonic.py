@@ -84,7 +84,8 @@ def _trend(term: str, curve: Sequence[float], limit: Limit, settings: Monotonic,
     broken = next((i for i, value in enumerate(curve) if not math.isfinite(value)), None)
     if broken is not None:
         return math.inf, f"{term} is {number(curve[broken])} at step {broken + 1}"
-    below = (limit.below or 0.0) * (max(0.0, curve[0]) if limit.relative else 1.0)
+    ceiling = limit.ceiling(curve) or 0.0
+    below = max(0.0, ceiling) if limit.relative else ceiling
     window = 1 if settings.strict else min(settings.window, max(1, len(curve) // 2))  # a short run has two ends too
     medians = running_median(curve, window)
     climbs = [*climbs_of(medians, below, noisy=noisy, small=0.0 if settings.strict else settings.floor)]

@@ -102,7 +102,8 @@ def _starts_high(record: RunRecord, limits: Mapping[str, Limit]) -> list[tuple[s
     for name, limit in limits.items():
         term = record.terms.get(name)
         curve = record.curves.get(term or "", ())
-        if curve and limit.holds(1.0 if limit.relative else curve[0]):
+        starts = (1.0,) if limit.relative else (limit.start(curve), *curve[:1])  # a first value may be a lucky draw
+        if curve and all(map(limit.holds, starts)):
             shown = f"below its limit {number(limit.below)}" if limit.above is None and limit.below else limit.text()
             found.append(
                 (

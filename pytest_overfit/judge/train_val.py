@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import UNFINISHED
-from pytest_overfit.run.names import resolved_terms
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criterion import Criterion, bounded
@@ -39,13 +38,11 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
         )
     worst: tuple[float, str] | None = None
     shown = []
-    terms = record.terms or resolved_terms(evaluation.val)  # asked in the middle of a run, there are no curves yet
     for name, limit in limits.items():
-        term = terms.get(name)
-        if term is None or limit.below is None or term not in evaluation.train or term not in evaluation.val:
+        term = record.terms.get(name)
+        below = None if term is None else limit.ceiling(record.curves[term])
+        if term is None or below is None or term not in evaluation.train or term not in evaluation.val:
             continue
-        start = record.curves.get(term, (1.0,))[0] if limit.relative else 1.0
-        below = limit.below * start
         train, val = evaluation.train[term], evaluation.val[term]
         text = f"{term} {number(val)} in evaluation, {number(train)} in training"
         shown.append(text)

@@ -124,7 +124,13 @@ def as_one_module(given: Any, loss: Any = None) -> nn.Module:
         named = [(name or "model", module) for name, module in named] + [("loss", loss)]
     elif isinstance(given, nn.Module):
         return given
-    return Several({name.replace(".", "_"): module for name, module in named})
+    several = Several()
+    for name, module in named:
+        key = name.replace(".", "_") or "model"
+        while hasattr(several, key):  # it is taken, or what every module has: forward, type
+            key += "_"
+        several[key] = module
+    return several
 
 
 def _refuse_meta(named: list[tuple[str, nn.Module]]) -> None:

@@ -23,15 +23,16 @@ def columns_of(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ..
         {'objective': (2.0, 1.0), 'aux': (3.0, 3.0)}
     """
     names = dict.fromkeys(name for row in rows for name in row)
-    columns: dict[str, Any] = {}
-    for name in names:
-        last = next((row[name] for row in rows if name in row), math.nan)
-        curve = []
-        for row in rows:
-            last = row.get(name, last)
-            curve.append(last)
-        columns[name] = tuple(curve)
-    return columns
+    return {name: column_of(rows, name) for name in names}
+
+
+def column_of(rows: Sequence[Mapping[str, float]], name: str) -> tuple[float, ...]:
+    """One of the curves; before the first step that gives the term, its value there."""
+    last, curve = next((row[name] for row in rows if name in row), math.nan), []
+    for row in rows:
+        last = row.get(name, last)
+        curve.append(last)
+    return tuple(curve)
 
 
 def curves_of(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -183,3 +183,30 @@ def _undressed(tensor: Tensor) -> Tensor:
 def _coalesced(tensor: Tensor) -> Tensor:
     coo = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse_coo()  # type: ignore[no-untyped-call]
     return coo.coalesce()
+
+
+def write(tensor: Tensor, value: Tensor) -> None:
+    """Gives a tensor its value back, in place where that is possible: views and flattened weights stay connected."""
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        alike = tensor.dtype == value.dtype and tensor.is_meta == value.is_meta and tensor.layout == value.layout
+        same_kind = alike and (tensor.is_nested or value.is_nested or tensor.shape == value.shape)
+        if same_kind and _same_bits(tensor, value):
+            return
+        try:
+            if not same_kind:
+                raise RuntimeError("another kind of tensor")
+            tensor.detach().copy_(value)
+        except (RuntimeError, TypeError):  # a sparse tensor of other places, a class that knows no copy_
+            tensor.data = copy_of(value, tensor.device)
+
+
+def _same_bits(tensor: Tensor, value: Tensor) -> bool:
+    if not (is_dense(tensor) and is_dense(value)) or tensor.device != value.device:
+        return False
+    plain = tensor.detach()
+    if not torch.equal(plain, value):
+        return False
+    if not (value.is_floating_point() or value.is_complex()) or not bool((value == 0).any()):
+        return True
+    # A zero may have changed its sign.
+    return value.is_floating_point() and value.itemsize > 1 and torch.equal(plain.signbit(), value.signbit())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
-from pytest_overfit.run.columns import HYPER, is_extra
+from pytest_overfit.run.columns import HYPER, column_of, is_extra
 from pytest_overfit.run.gradient_watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.observer import Observer
@@ -174,20 +174,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit], most: int = 10**9) -> int:
     """For how many of the latest steps in a row, at most so many, every limited term has been within its limit."""
-    if not rows:
-        return 0
-    named = [(resolve_term(criterion, rows[-1]), limit) for criterion, limit in limits.items()]
-    if any(name is None for name, _ in named):
-        return 0
     held = min(most, len(rows))
-    for name, limit in named:
-        curve = [row.get(str(name), math.nan) for row in rows] if limit.relative or limit.window > 1 else None
-        for back in range(held):
-            end = len(rows) - back
-            value = rows[end - 1].get(str(name), math.nan) if curve is None else limit.measure(curve, end)
-            if not limit.holds(value):
-                held = back
-                break
+    for criterion, limit in limits.items():
+        name = next((name for row in reversed(rows) if (name := resolve_term(criterion, row))), None)
+        if name is None:
+            return 0
+        asked = rows if limit.relative else rows[-(held + limit.window) :]
+        curve = column_of(asked if name in asked[0] else rows, name)
+        within = (limit.holds(limit.measure(curve, len(curve) - back)) for back in range(held))
+        held = next((back for back, holds in enumerate(within) if not holds), held)
     return held
 
 

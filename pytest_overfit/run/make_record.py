@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,14 +125,13 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
     )
 
 
-def record_of(outcome: Outcome) -> RunRecord:
-    """A record that holds nothing but an outcome: enough to judge agreement in the middle of a run."""
-    blank: dict[str, Any] = {"name": "", "seed": 0, "device": "", "planned_steps": 0, "steps": 0, "seconds": 0.0}
-    curves: Mapping[str, tuple[float, ...]] = {}
+def record_of(outcome: Outcome, curves: Curves) -> RunRecord:
+    """A record of an outcome and the curves so far: enough to judge agreement in the middle of a run."""
+    blank: dict[str, Any] = {"name": "", "seed": 0, "device": "", "planned_steps": 0, "seconds": 0.0}
     return RunRecord(
         **blank,
+        **curves_of(curves.steps),
         stop="passed",
-        curves=curves,
         evaluation=outcome.evaluation,
         predictions=outcome.frames,
         prediction_keys=outcome.keys,

@@ -43,19 +43,19 @@ def reachable(*roots: Any) -> Iterator[Any]:
 
 
 def counters(*roots: Any) -> Iterator[tuple[Callable[[Any], Any], Any]]:
-    """(write, value) of every number, flag and text that user code may count with: in closures, globals, attributes."""
+    """(write, value) of every number, flag, text and tensor that stands by a name: in closures, globals, attributes."""
     for _, thing in named(*roots):
         if is_a(thing, types.FunctionType):
             for cell in thing.__closure__ or ():
                 with contextlib.suppress(ValueError):  # a name that is not bound yet
-                    if is_a(cell.cell_contents, *PLAIN):
+                    if is_a(cell.cell_contents, *PLAIN, Tensor):
                         yield functools.partial(setattr, cell, "cell_contents"), cell.cell_contents
-            names = [name for name in thing.__code__.co_names if is_a(thing.__globals__.get(name, ()), *PLAIN)]
+            names = [name for name in thing.__code__.co_names if is_a(thing.__globals__.get(name, ()), *PLAIN, Tensor)]
             yield from ((functools.partial(_put, thing.__globals__, name), thing.__globals__[name]) for name in names)
         elif not _is_stateful(thing):
             held: dict[Any, Any] = thing if type(thing) is dict else attributes(thing)
             for name, value in held.items():
-                if is_a(value, *PLAIN):
+                if is_a(value, *PLAIN, Tensor):
                     yield functools.partial(_put, held, name), value
 
 
@@ -71,11 +71,23 @@ def named(*roots: Any) -> Iterator[tuple[str, Any]]:
         >>> ("shadow", shadow) in named(lambda: shadow)
         True
     """
+    return ((name, thing) for name, thing in _walked(*roots) if not is_a(thing, Tensor))
+
+
+def tensors(*roots: Any) -> Iterator[Tensor]:
+    """Every tensor that roots hold outside of stateful objects; nearest first, one may come twice."""
+    return (thing for _, thing in _walked(*roots) if is_a(thing, Tensor))
+
+
+def _walked(*roots: Any) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     queue: deque[tuple[str, Any, int]] = deque(("", root, 0) for root in roots)
     while queue and len(seen) < MOST_OBJECTS:
         name, thing, depth = queue.popleft()
-        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType, Tensor):
+        if is_a(thing, Tensor):
+            yield name, thing
+            continue
+        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType):
             continue
         seen.add(id(thing))
         yield name, thing

@@ -13,17 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import heard_in, listened_to
+from pytest_overfit.run.columns import columns_of
 from pytest_overfit.run.constant import Constant, Writes
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import dressed, numbers_of
 from pytest_overfit.run.influence import perturbed, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
-from pytest_overfit.run.loop import Curves
+from pytest_overfit.run.loop import Curves, count_held
 from pytest_overfit.run.loss_call import Answer, exchanged, plain_outputs
 from pytest_overfit.run.make_record import Parts
 from pytest_overfit.run.names import resolve_term
@@ -55,7 +56,9 @@ def verify(
     parts.changed_at = constant.changed_at
     if parts.supervision is None:
         return
-    if curves.stop != "passed" or not curves.steps:
+    limits, hold = context.plan.limits, context.plan.hold_steps
+    held = limits and count_held(curves.steps, limits, hold) == hold
+    if not held or curves.stop not in ("passed", "max_steps"):
         parts.supervision = replace(parts.supervision, not_asked=questions.not_asked)
         return
     found = parts.supervision
@@ -87,7 +90,9 @@ class _Trained:
             self.end.add(optimizer)
         initial = [(p, context.initial(p)) for p in context.task.model.parameters()]
         known = {id(p): (p, value) for p, value in (*context.start.parameters(), *initial) if value is not None}
-        self.initial: list[tuple[nn.Parameter, Tensor]] = [known[i] for i in known if not known[i][1].is_meta]
+        if any(id(p) not in known for p, _ in initial):
+            raise Unanswerable("a lazy module had no weights before the step that trained them")
+        self.initial: list[tuple[Tensor, Tensor]] = [known[i] for i in known if not known[i][1].is_meta]
 
     def __enter__(self) -> _Trained:
         self.process = restored_process()
@@ -156,7 +161,7 @@ class _Trained:
         flat = [slope.detach().to_dense().reshape(-1).double() for slope in slopes if slope is not None]
         return torch.cat(flat) if flat else None
 
-    def own_of_the_loss(self) -> Iterator[list[nn.Parameter]]:
+    def own_of_the_loss(self) -> Iterator[list[Tensor]]:
         """Trained parameters that may be the loss's own: those beside the model, and each that a model holds itself."""
         models = [module for _, module in listened_to(getattr(self.context.task, "given", self.context.task.model))]
         inside = {id(p) for module in models for p in module.parameters()}
@@ -169,13 +174,16 @@ class _Trained:
 
 
 def _falls(context: RunContext, curves: Curves, supervision: Supervision, sharded: bool) -> dict[str, Fall]:
-    first, last = curves.steps[0], curves.steps[-1]
-    named = [name for criterion in context.plan.limits if (name := resolve_term(criterion, first)) and name in last]
-    falls = {name: Fall(first[name], last[name], first[name]) for name in named if first[name] != last[name]}
+    columns = columns_of(curves.steps)
+    named = [(name, columns[name]) for criterion in context.plan.limits if (name := resolve_term(criterion, columns))]
+    falls = {name: Fall(curve[0], curve[-1], curve[0]) for name, curve in named if curve[0] != curve[-1]}
     with _Trained(context, sharded) as trained:
         groups = list(trained.own_of_the_loss())
         trained.back()
         outputs, terms = trained.ask()
+        for _ in range(AGAIN if falls.keys() - terms.keys() else 0):  # a step may give a term now and then
+            trained.back()
+            terms = {**trained.ask()[1], **terms}
         falls = {name: replace(fall, returned=terms.get(name, fall.start)) for name, fall in falls.items()}
         if suspected := [name for name, fall in falls.items() if is_kept(fall, fall.returned)]:
             return {**falls, **_asked_again(trained, {name: falls[name] for name in suspected})}
@@ -216,8 +224,8 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
     for other in (*[seed] * AGAIN, *range(seed + 1, seed + 1 + ELSEWHERE)):
         trained.back()
         _, terms = trained.ask(seed=other % 2**32)
-        for name, seen in values.items():
-            seen.append(terms.get(name, falls[name].start))
+        for name in values.keys() & terms.keys():
+            values[name].append(terms[name])
     found = {}
     for name, fall in falls.items():
         kept = [fall.kept(value) for value in values[name] if math.isfinite(value)] or [0.0]
@@ -228,7 +236,7 @@ def _asked_again(trained: _Trained, falls: Mapping[str, Fall]) -> dict[str, Fall
 
 
 def _without_them(
-    trained: _Trained, context: RunContext, falls: Mapping[str, Fall], group: Sequence[nn.Parameter]
+    trained: _Trained, context: RunContext, falls: Mapping[str, Fall], group: Sequence[Tensor]
 ) -> dict[str, Fall]:
     """What the trained model's terms are for other targets: of a loss that is switched off they stay low."""
     trained.end.restore()

@@ -39,7 +39,7 @@ from pytest_overfit.settings.settings import OverfitSettings
 ALONE = Place()
 
 
-def _always(outcome: Outcome) -> bool:
+def _always(outcome: Outcome, curves: Curves) -> bool:
     return True
 
 
@@ -51,14 +51,14 @@ class Callbacks:
         observers: told of every step.
         inspector: looks into the run before, while and after it is trained.
         twins: runs its first steps otherwise.
-        accept: asked when the limits have held, with the model's outcome; False lets the run go on.
+        accept: asked when the limits have held, with the model's outcome and the curves; False lets the run go on.
         adapter: makes a subject that can be run out of what was given, and takes back what it did for that.
     """
 
     observers: Sequence[Observer] = ()
     inspector: Inspector | None = None
     twins: Beside | None = None
-    accept: Callable[[Outcome], bool] = _always
+    accept: Callable[[Outcome, Curves], bool] = _always
     adapter: Adapter = as_given
 
 
@@ -259,7 +259,7 @@ class _Course:
 
     def _accepted(self, curves: Curves) -> bool:
         self.training.accepted = self.training.look(curves)
-        return self.runner.callbacks.accept(self.training.accepted)
+        return self.runner.callbacks.accept(self.training.accepted, curves)
 
     def _updates(self, context: RunContext, plan: Plan) -> tuple[Update, Update, Plan]:
         """The update of this process, the same as it is watched, and how far it may go."""

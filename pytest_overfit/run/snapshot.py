@@ -23,11 +23,13 @@ from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
-from pytest_overfit.run.elements import copy_of, is_dense, is_wrapper
+from pytest_overfit.run.elements import copy_of, is_wrapper, write
 from pytest_overfit.run.optim import follow_device
-from pytest_overfit.run.reachable import counters, reachable
+from pytest_overfit.run.reachable import PLAIN, counters, reachable, tensors
 from pytest_overfit.untrusted.objects import attributes, contents, is_a
 
+BARE = frozenset(vars(nn.Module()))  # what every module has
+MOST_BYTES = 2**26  # of tensors that stand beside the model
 CONTAINERS = (dict, OrderedDict, list, set, deque)
 HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 
@@ -45,6 +47,7 @@ class Snapshot:
         self._known: dict[int, Any] = {}  # keeps the objects alive: ids must stay theirs
         self._restorers: list[Callable[[bool], None]] = []
         self._values: dict[int, Tensor] = {}
+        self._room = MOST_BYTES
 
     def add(self, thing: Any) -> None:
         """Takes the state of a module (with all below it), an optimizer, a generator or anything with a state dict."""
@@ -56,6 +59,10 @@ class Snapshot:
         self._known[id(thing)] = thing
         if is_a(thing, Optimizer):
             self._restorers.append(_optimizer_state(thing))
+            beside = {name: value for name, value in vars(thing).items() if name not in ("state", "param_groups")}
+            self.add_reachable(*beside.values())  # one that wraps another
+            plain = {name: value for name, value in beside.items() if is_a(value, *PLAIN)}
+            self._restorers.append(lambda keep_trained: None if keep_trained else vars(thing).update(plain))
         elif is_a(thing, torch.Generator):
             self._restorers.append(_later(thing.set_state, thing.get_state()))
         elif is_a(thing, np.random.Generator):
@@ -69,9 +76,21 @@ class Snapshot:
                 self._restorers.append(_loaded(thing))
 
     def add_reachable(self, *roots: Any) -> None:
-        """Takes the state of everything that callables and iterables hold: see ``reachable``; their counters too."""
+        """Takes the state of everything that callables and iterables hold: see ``reachable``; their counters too.
+
+        Tensors without a gradient are taken up to ``MOST_BYTES`` in all, nearest first: beyond that they are data.
+        """
         for thing in reachable(*roots):
             self.add(thing)
+        for tensor in tensors(*roots):
+            with torch._C.DisableTorchFunctionSubclass():
+                if id(tensor) in self._known or not tensor.is_leaf or tensor.is_inference():
+                    continue
+                size = 0 if tensor.requires_grad else tensor.numel() * tensor.element_size()
+            if size <= self._room:
+                self._room -= size
+                self._known[id(tensor)] = tensor
+                self._restorers.append(self._tensor_state(tensor))
         self._restorers += [_later(write, value) for write, value in counters(*roots)]
 
     def value(self, tensor: Tensor) -> Tensor | None:
@@ -82,10 +101,10 @@ class Snapshot:
         """The same of the tensor with this id."""
         return self._values.get(identity)
 
-    def parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Every parameter that was added, with its value then."""
+    def parameters(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every parameter that was added, with its value then; those that are no ``nn.Parameter`` too."""
         known = (self._known[key] for key in self._values)
-        return ((thing, self._values[id(thing)]) for thing in known if isinstance(thing, nn.Parameter))
+        return ((t, self._values[id(t)]) for t in known if is_a(t, nn.Parameter) or (t.requires_grad and t.is_leaf))
 
     def restore(self, *, keep_trained: bool = False) -> None:
         """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""
@@ -93,15 +112,18 @@ class Snapshot:
             restore(keep_trained)
 
     def _add_module(self, root: nn.Module) -> None:
+        beside: list[Any] = []
         for module in _all_modules(root):
             if id(module) in self._known:
                 continue
+            beside += [value for name, value in attributes(module).items() if name not in BARE]
             self._known[id(module)] = module
             tensors = [tensor for tensor in _own_tensors(module) if id(tensor) not in self._known]
             for tensor in tensors:
                 self._known[id(tensor)] = tensor
                 self._restorers.append(self._tensor_state(tensor))
             self._restorers.append(_module_state(module))
+        self.add_reachable(*beside)
 
     def _tensor_state(self, tensor: Tensor) -> Callable[[bool], None]:
         if is_lazy(tensor):
@@ -128,11 +150,11 @@ class Snapshot:
             if is_lazy(tensor):  # it has become lazy again since
                 tensor.materialize(value.shape, device, value.dtype)
             if not keep_trained:
-                _write(tensor, value)
+                write(tensor, value)
             if is_leaf:
                 tensor.requires_grad_(requires_grad)
                 if grad is not None and grad_value is not None:
-                    _write(grad, grad_value)
+                    write(grad, grad_value)
                 tensor.grad = grad
 
         return restore
@@ -317,24 +339,3 @@ def _value_of(tensor: Tensor) -> Tensor | None:
             allowed="parameters that can be put back after the run: detach() and clone() have to work",
             hint="freeze it and keep it as an attribute, or add both to its __torch_dispatch__",
         ) from refused
-
-
-def _write(tensor: Tensor, value: Tensor) -> None:
-    """Gives a tensor its value back, in place where that is possible: views and flattened weights stay connected."""
-    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        alike = tensor.dtype == value.dtype and tensor.is_meta == value.is_meta and tensor.layout == value.layout
-        same_kind = alike and (tensor.is_nested or value.is_nested or tensor.shape == value.shape)
-        if same_kind and _same_bits(tensor, value):
-            return
-        try:
-            if not same_kind:
-                raise RuntimeError("another kind of tensor")
-            tensor.detach().copy_(value)
-        except (RuntimeError, TypeError):  # a sparse tensor of other places, a class that knows no copy_
-            tensor.data = copy_of(value, tensor.device)
-
-
-def _same_bits(tensor: Tensor, value: Tensor) -> bool:
-    if not (is_dense(tensor) and is_dense(value)) or tensor.device != value.device:
-        return False
-    return torch.equal(tensor.detach(), value) and not bool((value == 0).any())  # a zero may have changed its sign

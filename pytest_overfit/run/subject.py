@@ -152,7 +152,8 @@ class Subject:
     def callables(self) -> tuple[Any, ...]:
         """What may hold state of the user's besides the model."""
         parts = self.twins.save, self.twins.load, self.twins.accumulate
-        return (*self.held, self.step, self.loss, self.optimizer, self.data, *self.schedules.values(), *parts)
+        data = self.data, self.val_data
+        return (*self.held, self.step, self.loss, self.optimizer, *data, *self.schedules.values(), *parts)
 
     def key(self, setting: str) -> str:
         """How messages call a setting."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pytest_overfit.errors.asking import Questions
+from pytest_overfit.errors.asking import Questions, Refused, users_code
 from pytest_overfit.run.copied import copied_target
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.influence import probe_influence
@@ -67,18 +68,22 @@ def nudged(
 ) -> Supervision:
     """What a probe finds with the weights nudged; with those of the start where the nudged ones give no number.
 
+    Nudged weights may be none that the user's code takes, as those of a covariance: it is asked without then, too.
+
     Behind a head that starts at zero nothing would answer to anything. The weights are put back bit for bit.
     """
     parameters = list(model.parameters())
     _nudge(parameters)
+    found = None
     try:
-        found = probe()
+        with contextlib.suppress(Refused), users_code():
+            found = probe()
     finally:
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             for parameter in parameters:
                 if is_dense(parameter) and (value := initial(parameter)) is not None:
                     parameter.copy_(value)
-    return found if found.finite else probe()
+    return found if found is not None and found.finite else probe()
 
 
 def _nudge(parameters: Sequence[nn.Parameter]) -> None:

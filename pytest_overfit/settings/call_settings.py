@@ -34,11 +34,21 @@ def settings_of_call(
         if twice := sorted(flat.keys() & given.keys()):
             raise ConfigError(f"{twice[0]} is given twice", where=name, allowed="once, here or as a keyword")
         flat.update(given)
-    settings = resolve_settings([layer_of_keywords("run_overfit", flat)], where="run_overfit").settings
+    layer = layer_of_keywords("run_overfit", flat)
+    for name, given, kind in (("criteria", criteria, Criteria), ("budget", budget, Budget)):
+        if isinstance(given, kind) and (beside := [layer.spoken(key) for key in layer.keywords if _is_in(key, name)]):
+            raise ConfigError(
+                f"{beside[0]} beside a {kind.__name__} record", where=name, allowed=f"{beside[0]} in the record"
+            )
+    settings = resolve_settings([layer], where="run_overfit").settings
     if isinstance(criteria, Criteria):
         settings = replace(settings, criteria=criteria)
     if isinstance(budget, Budget):
-        settings = replace(settings, budget=budget)
+        settings = replace(settings, budget=budget.fitting())
     if not settings.criteria.asks_for_learning():
         raise ConfigError(NOTHING_ASKED, where="criteria", allowed=LEARNING)
     return settings
+
+
+def _is_in(key: str, section: str) -> bool:
+    return key.startswith(f"{section}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from pytest_overfit.errors.suggest import nearest
@@ -44,8 +45,16 @@ class Limit:
         value = _mean(curve[max(0, end - self.window) : end])
         if not self.relative:
             return value
-        start = _mean(curve[: self.window])
+        start = self.start(curve)
         return value / start if start > 0 else math.nan
+
+    def start(self, curve: Sequence[float]) -> float:
+        """Where a curve starts, as this limit measures it: its first value, or the mean over the first window."""
+        return _mean(curve[: self.window])
+
+    def ceiling(self, curve: Sequence[float]) -> float | None:
+        """The upper limit as a value of the curve; None where there is none."""
+        return self.below * self.start(curve) if self.relative and self.below is not None else self.below
 
     def holds(self, measured: float) -> bool:
         """Whether a measured value is within the bounds; a NaN never is."""
@@ -54,6 +63,17 @@ class Limit:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
+
+
+def _limit_of(name: str, value: Any) -> Limit | bool | None:
+    """A limit, a number (below it), a mapping of a limit's fields, or a switch."""
+    if value is None or isinstance(value, (bool, Limit)):
+        return value
+    if isinstance(value, Mapping):
+        return Limit(**value)
+    if isinstance(value, Real):
+        return Limit(float(value))
+    raise TypeError(f"{name}: a {type(value).__name__} is no limit: a number, a mapping, a Limit, or False")
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -103,9 +123,14 @@ class Criteria:
             if name not in entries():
                 guess = nearest(name, entries())
                 raise TypeError(f"no criterion is named {name!r}" + (f"; did you mean {guess!r}?" if guess else ""))
+        limits = {name for name, entry in entries().items() if entry.limit}
+        read = {n: _limit_of(n, v) if n in limits else v for n, v in {**(given or {}), **settings}.items()}
+        further = {name: _limit_of(name, value) for name, value in (terms or {}).items()}
+        if odd := next((name for name, limit in further.items() if limit is True), None):
+            raise TypeError(f"{odd}: True is no limit, and a further term has no default")
         values = {
-            "given": {**(given or {}), **settings},
-            "terms": dict(terms or {}),
+            "given": read,
+            "terms": {name: limit for name, limit in further.items() if limit},
             "unused": unused,
             "frozen": frozen,
             "infinite": infinite,

@@ -35,9 +35,8 @@ def read_overfit(
     if settings.require_gpu and settings.device == "cpu":
         section.problem("require_gpu", "true beside device: cpu", "false, or another device")
     budget = settings.budget
-    if budget.max_steps is not None and not section.section("budget").given("hold_steps"):
-        # In a run of three steps: all three.
-        budget = replace(budget, hold_steps=min(budget.hold_steps, budget.max_steps))
+    if not section.section("budget").given("hold_steps"):
+        budget = budget.fitting()
     pair = _of_one_source(section.section("pair"), settings.pair)
     return replace(settings, criteria=criteria, budget=budget, pair=pair)
 

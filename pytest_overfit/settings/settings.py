@@ -6,7 +6,7 @@ keywords, ``pytest --markers``, docs/settings.md and the errors come from that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,6 +109,18 @@ class Budget:
         "for how many steps in a row the criteria have to hold",
         keyword="hold_steps",
     )
+
+    def fitting(self, steps: int | None = None) -> Budget:
+        """The same, its default ``hold_steps`` those of a run of so many steps, the first of which cannot hold.
+
+        Example:
+            >>> Budget(max_steps=3).fitting().hold_steps, Budget().fitting(4).hold_steps
+            (2, 3)
+        """
+        most = self.max_steps or steps
+        if most is None or self.hold_steps != Budget.hold_steps:
+            return self
+        return replace(self, hold_steps=min(self.hold_steps, max(1, most - 1)))
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         secrets=tuple(sorted(tree.secrets_beside(top.reads.paths))),
     )
     expect_one_source(config, top, notes)
-    _expect_hold(config, problems)
+    config = _with_hold(config, top, problems)
     left = unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=trainer_section.names_a_class(data))
     if problems or left.problems:
         told = dict.fromkeys((*left.problems, *problems))
@@ -302,8 +302,11 @@ def _read_logging(section: Section, folder: Path) -> LoggingConfig:
     )
 
 
-def _expect_hold(config: OverfitConfig, problems: list[Problem]) -> None:
-    hold, planned = config.overfit.budget.hold_steps, config.planned_steps
-    if hold > planned:
+def _with_hold(config: OverfitConfig, top: Section, problems: list[Problem]) -> OverfitConfig:
+    budget, planned = config.overfit.budget, config.planned_steps
+    if not top.section("overfit").section("budget").given("hold_steps"):
+        return replace(config, overfit=replace(config.overfit, budget=budget.fitting(planned)))
+    if (hold := budget.hold_steps) > planned:
         found = f"{hold}, more than the {planned} steps of the run"
         problems.append(Problem("overfit.budget.hold_steps", found, f"at most {planned}"))
+    return config

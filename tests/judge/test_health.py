@@ -276,3 +276,11 @@ def test_a_change_that_was_undone_is_found(batch: dict[str, Any], says: str) -> 
     finding = judge_constant_batch(record(batch=BatchRecord(same, same, (), (), **batch)))
     assert not finding.passed
     assert finding.observed == says
+
+
+def test_a_lucky_first_value_of_a_noisy_loss_is_no_start_below_its_limit() -> None:
+    """A limit on a mean starts with a mean; one value and the mean below it are a start that proves nothing."""
+    noisy, low = (0.001, *[0.8] * 24, *[0.004] * 40), (*[0.004] * 65,)
+    for curve, passes in ((noisy, True), (low, False)):
+        run = record(curves={"objective": curve}, steps=65)
+        assert judge_supervised(run, Supervised(), {"objective": Limit(0.01, window=25)}).passed is passes

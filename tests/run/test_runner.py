@@ -341,3 +341,81 @@ def test_a_replay_is_the_same_run() -> None:
         return record.curves["objective"][:30]
 
     assert curve(0) == curve(0) != curve(1)
+
+
+@pytest.mark.parametrize("names", [("a.b", "a_b"), ("forward", "type"), ("", "model")])
+def test_models_of_any_names_are_all_trained(names: tuple[str, str]) -> None:
+    """Also of two that differ by a dot, and of one that is called as what every module has."""
+    nets = {name: net() for name in names}
+    result = run(nets, loss=lambda m, b: F.mse_loss(sum(m[name](b[0]) for name in names), b[1]), objective=0.05)
+    assert result.passed, result.summary()
+    assert len(result.record.parameters) == 8
+
+
+def test_a_parameter_beside_the_model_is_trained_and_comes_back() -> None:
+    """One that the loss and the optimizer hold, and no module."""
+    model, latent = net(), nn.Parameter(torch.zeros(6, 2))
+    optimizer = torch.optim.Adam([*model.parameters(), latent], lr=0.05)
+    loss = lambda m, b: F.mse_loss(0.01 * m(b[0]) + latent, b[1])  # noqa: E731
+    result = run(model, loss=loss, optimizer=optimizer, objective=0.05)
+    assert result.passed, result.summary()
+    assert not latent.any()
+
+
+def test_a_lazy_model_under_a_step_of_its_own_passes() -> None:
+    """There are no initial weights to put back: whether it falls by them is not asked."""
+    model = nn.Sequential(nn.LazyLinear(32), nn.Tanh(), nn.LazyLinear(2))
+
+    def step(m: Any, b: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(m(b[0]), b[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    result = run(model, loss=None, step=step, objective=0.05, max_steps=300)
+    assert result.passed, result.summary()
+    assert any("lazy module" in each.why for each in result.not_asked)
+
+
+def test_weights_that_may_not_be_nudged_are_probed_as_they_are() -> None:
+    """A covariance stays one under training, and hardly under noise."""
+    model = net()
+    model.covariance = nn.Parameter(torch.eye(2))
+
+    def loss(m: Any, b: Batch) -> Tensor:
+        normal = torch.distributions.MultivariateNormal(torch.zeros(2), covariance_matrix=m.covariance)
+        return F.mse_loss(m(b[0]), b[1]) - 0.01 * normal.log_prob(b[1] * 0).mean()
+
+    result = run(model, loss=loss, objective=0.1, max_steps=300)
+    assert result.passed, result.summary()
+
+
+def test_every_seed_starts_from_the_same_weights_though_the_trained_ones_are_kept() -> None:
+    """Those of the last seed stay."""
+    model = net()
+    before = model[0].weight.detach().clone()  # type: ignore[index]
+    result = run(model, seeds=[0, 1], keep_trained=True, objective=0.05)
+    assert result.passed, result.summary()
+    assert len({each.record.curves["objective"][0] for each in result.runs}) == 1
+    assert not torch.equal(model[0].weight, before)  # type: ignore[index]
+
+
+def test_a_share_of_the_start_is_one_while_the_run_goes_too() -> None:
+    """Evaluation agrees once it is below that share, and not below that share of one."""
+    torch.manual_seed(0)
+    inputs, targets = batch()[0], 0.3 * batch()[1]
+    model = nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32, momentum=0.02), nn.Tanh(), nn.Linear(32, 2))
+    limit = {"below": 0.1, "relative": True}
+    given = {"train_val": True, "val_data": (inputs, targets), "max_steps": 400}
+    result = run(model, (inputs, targets), objective=limit, **given)
+    assert result.passed, result.summary()
+
+
+def test_the_generator_of_validation_data_comes_back() -> None:
+    """As that of the data."""
+    generator = torch.Generator().manual_seed(3)
+    before = generator.get_state()
+    loader = DataLoader(TensorDataset(*batch()), batch_size=6, shuffle=True, generator=generator)
+    assert run(val_data=loader, objective=0.05).passed
+    assert torch.equal(generator.get_state(), before)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from pytest_overfit.run.reachable import reachable
-from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.run.snapshot import Snapshot, preserved
 
 
 def bits(tensor: Tensor) -> bytes:
@@ -208,3 +208,60 @@ def test_schedulers_and_generators_come_back() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert scheduler.last_epoch == 0
     assert draws() == first
+
+
+class Holder:
+    """Holds what no module knows of."""
+
+    def __init__(self) -> None:
+        self.inner, self.centre, self.seen = nn.Linear(3, 4), torch.zeros(1), 0
+
+
+def test_what_a_plain_object_on_a_model_holds_comes_back() -> None:
+    """Layers, tensors and counters."""
+    net, held = nn.Linear(3, 4), Holder()
+    net.held = held  # type: ignore[assignment]
+    weight = bits(held.inner.weight)
+    with preserved(net):
+        train(held.inner, torch.optim.SGD(held.inner.parameters(), lr=0.1))
+        held.centre.add_(1.0)
+        held.seen += 1
+    assert (bits(held.inner.weight), float(held.centre), held.seen) == (weight, 0.0, 0)
+
+
+def test_tensors_beside_the_model_come_back() -> None:
+    """Changed in place or exchanged, of a closure or of an attribute; with a gradient they are parameters."""
+    held, offset, latent = Holder(), torch.zeros(2), torch.zeros(2, requires_grad=True)
+    mine = held.centre
+
+    def loss() -> Tensor:
+        return (latent + offset).sum() + held.centre
+
+    snapshot = Snapshot()
+    snapshot.add_reachable(loss)
+    assert [tensor for tensor, _ in snapshot.parameters() if tensor is latent]
+    offset.add_(1.0)
+    held.centre = held.centre + 1.0
+    latent.data.add_(1.0)
+    snapshot.restore()
+    assert (held.centre is mine, loss().item()) == (True, 0.0)
+
+
+def test_the_inside_of_an_optimizer_around_another_comes_back() -> None:
+    """Its state, and what the outer one counts with."""
+    net = nn.Linear(3, 4)
+
+    class Around(torch.optim.SGD):
+        def __init__(self) -> None:
+            super().__init__(net.parameters(), lr=0.1)
+            self.inner, self.count = torch.optim.Adam(self.param_groups), 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.count += 1
+            return self.inner.step(closure)
+
+    optimizer = Around()
+    with preserved(optimizer):
+        train(net, optimizer)
+        assert (len(optimizer.inner.state), optimizer.count) == (2, 3)
+    assert (len(optimizer.inner.state), optimizer.count) == (0, 0)

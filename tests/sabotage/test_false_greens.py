@@ -815,3 +815,18 @@ def test_a_small_fall_below_a_stated_limit_is_told_in_the_first_line() -> None:
     result = verdict(just_above_its_limit, objective=0.01)
     assert result.passed
     assert "objective fell by only " in result.summary().splitlines()[0]
+
+
+def test_a_term_that_comes_now_and_then_falls_by_the_weights_too() -> None:
+    """Between the steps that give it stands its last value, while it is trained as in the record."""
+    calls = 0
+
+    def step(model: Any, batch: Any, optimizer: Any) -> dict[str, Tensor]:
+        nonlocal calls
+        value, calls = _step(model, batch, optimizer), calls + 1
+        return {"objective": value, **({"aux": value / calls} if calls % 2 else {})}
+
+    given = {"model": net, "data": labelled(), "step": step, "optimizer": lambda p: torch.optim.SGD(p, lr=1e-5)}
+    result = verdict(lambda: given, objective=False, aux=0.1)
+    assert result.record.stop == "passed"
+    assert "aux falls without the weights" in result.finding("supervised").observed

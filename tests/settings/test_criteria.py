@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pytest_overfit.errors import ConfigError
 from pytest_overfit.judge.train_val import TrainVal
+from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria, Limit
+from pytest_overfit.settings.settings import Budget
 
 
 def test_names_of_criteria() -> None:
@@ -24,3 +29,29 @@ def test_limits() -> None:
     below = [(name, limit.below) for name, limit in criteria.limits().items()]
     assert below == [("objective", 0.01), ("depth", 0.5), ("loss_T", 0.002), ("a", -1.5)]
     assert Criteria(in_config=True, objective=None, camera=None, depth=None).limits() == {}
+
+
+def test_a_limit_of_a_record_may_be_a_number() -> None:
+    """As in every other form; what is no limit is refused, and never left unjudged."""
+    criteria = Criteria(objective=0.5, terms={"aux": 1, "acc": {"above": 0.9}, "off": False})
+    assert criteria.limits() == {"objective": Limit(0.5), "aux": Limit(1.0), "acc": Limit(above=0.9)}
+    for wrong in ("0.5", True):
+        with pytest.raises(TypeError, match=r"aux: .* is no limit"):
+            Criteria(terms={"aux": wrong})
+
+
+@pytest.mark.parametrize(
+    ("criteria", "budget", "keywords"),
+    [
+        (Criteria(objective=0.05), None, {"accuracy": {"above": 0.99}}),
+        (Criteria(objective=0.05), None, {"stochastic": True}),
+        (None, Budget(max_seconds=60), {"max_steps": 20}),
+    ],
+)
+def test_a_keyword_beside_a_record_of_its_section_is_refused(
+    criteria: Criteria | None, budget: Budget | None, keywords: dict[str, object]
+) -> None:
+    """The record would silently stand in its place."""
+    with pytest.raises(ConfigError, match=f"{next(iter(keywords))} beside a"):
+        settings_of_call(criteria, budget, keywords)
+    assert settings_of_call(criteria, budget, {"seeds": [1]}).seeds == (1,)

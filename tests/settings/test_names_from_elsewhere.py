@@ -13,4 +13,4 @@ from pytest_overfit.settings.ladder import OTHER_NAMES, layer_of_keywords
 def test_a_name_from_elsewhere_gets_the_keyword(name: str, keyword: str) -> None:
     with pytest.raises(ConfigError) as caught:
         layer_of_keywords(MARKER, {name: 3})
-    assert str(caught.value).endswith(f"next: did you mean {keyword!r}?")
+    assert str(caught.value).endswith(f"next: did you mean {keyword!r}? pytest-overfit explain {keyword}")

@@ -13,10 +13,11 @@ import pytest
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.judge.monotonic import Monotonic
 from pytest_overfit.judge.train_val import TrainVal
+from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria, Limit
 from pytest_overfit.settings.keywords import MARKER, table_of_settings
 from pytest_overfit.settings.ladder import Layer, Resolved, layer_of_keywords, layer_of_overrides, resolve_settings
-from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, ClipGroup, OverfitSettings
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, Budget, ClipGroup, OverfitSettings
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import write
@@ -281,8 +282,9 @@ def test_problems_of_keywords(keywords: Mapping[str, Any], line: str) -> None:
 
 
 def test_a_short_run_holds_as_long_as_it_can() -> None:
-    """The default of hold_steps is no problem of a run with fewer steps."""
-    assert of_call(max_steps=3).budget.hold_steps == 3
+    """The default of hold_steps is no problem of a run with fewer steps, the first of which cannot hold."""
+    assert of_call(max_steps=3).budget.hold_steps == 2
+    assert settings_of_call(None, Budget(max_steps=3), {}).budget.hold_steps == 2
     line = "overfit.budget.hold_steps: found 9, more than the 4 steps of the run, allowed: at most 4"
     ini = layer_of_overrides("ini", ["overfit.budget.hold_steps=9"])
     assert problems_of(ini, layer_of_keywords(CALL, {"max_steps": 4})) == [f"ini: {line}"]
