@@ -252,7 +252,7 @@ def test_gradients_that_are_clipped_while_they_are_scaled(scaled: bool) -> None:
     def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Any) -> Tensor:
         optimizer.zero_grad()
         loss = F.mse_loss(model(batch[0]), batch[1])
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0 if scaled else 1e-4)
         scaler.step(optimizer)
         scaler.update()

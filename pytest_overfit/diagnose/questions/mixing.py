@@ -92,7 +92,8 @@ def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], s
         made.append(out)
         given = [t for t in tensors_in([args, kwargs]) if is_real(t)]
         whole = all(t.dim() and t.shape[0] == samples for t in given[:1])
-        said = f"{name}() in {users_line(frame)} makes {tuple(out.shape)} of {[tuple(t.shape) for t in given]}"
+        called = " in ".join(filter(None, (f"{name}()", users_line(frame))))
+        said = f"{called} makes {tuple(out.shape)} of {[tuple(t.shape) for t in given]}"
         if whole and out.dim() and out.shape[0] != samples:
             away.append(said)
         if len(made) <= len(plain) and _others(plain[len(made) - 1], out, samples) > MOVED:
