@@ -204,11 +204,8 @@ def run_subject(
         record = run(subject, kept, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)
-
-        def changed(model: Any) -> Asked:
-            return asked_of(subject, model, codes) if asked is None else with_model(asked, subject, model)
-
-        return judged(record, settings, inspector, questions, place, asked=changed)
+        changed = partial(asked_of, codes=codes) if asked is None else partial(with_model, asked)
+        return judged(record, settings, inspector, questions, place, asked=lambda model: changed(subject, model))
 
     return _over_seeds(seeds, _together(run_seed, place, settings, subject.name), settings.pass_at_least)
 

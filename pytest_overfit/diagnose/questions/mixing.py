@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
+from pytest_overfit.diagnose.questions.sample_order import by_its_place, equivariant, first_exchanged
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
@@ -44,12 +44,12 @@ def measure_mixing(
     outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
     if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
         return None, False, "", ""
-    others, where = _moved(call, {id(t): _first_exchanged(t) for _, t in batched}, base, samples)
+    others, where = _moved(call, {id(t): first_exchanged(t) for _, t in batched}, base, samples)
     if others > MOVED and (unlike := _unlike_its_kind(call, samples)):
         return others, True, unlike, _mend(call, unlike, batched, base, samples)
     if not outputs:
         return None, False, "", ""
-    if others <= MOVED and len(batched) == len(arguments) and (placed := _by_its_place(call, batched, samples)):
+    if others <= MOVED and len(batched) == len(arguments) and (placed := by_its_place(call, batched, samples)):
         return others, True, placed, "let indices into flattened samples begin at b * n for sample b of n places each"
     certain = (
         others > MOVED
@@ -64,13 +64,13 @@ def measure_mixing(
 
 def _mend(call: ModelCall, where: str, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int) -> str:
     """What to change: the argument that is in another order, how a layer was built, or an operation with its line."""
-    alone = [name for name, t in batched if _moved(call, {id(t): _first_exchanged(t)}, base, samples)[0] > MOVED]
+    alone = [name for name, t in batched if _moved(call, {id(t): first_exchanged(t)}, base, samples)[0] > MOVED]
     if len(alone) == 1 < len(batched):
         return f"{alone[0]} alone moves other samples: take every sample's own row of it"
     module = dict(call.module.named_modules()).get(where, call.module)
     if isinstance(first := getattr(module, "batch_first", None), bool):
         return f"build {where} with batch_first={not first}, or exchange the first two axes of what it is given"
-    return _operation(call, module, {id(t): _first_exchanged(t) for _, t in batched}, samples)
+    return _operation(call, module, {id(t): first_exchanged(t) for _, t in batched}, samples)
 
 
 def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], samples: int) -> str:
@@ -120,7 +120,7 @@ def _unlike_its_kind(call: ModelCall, samples: int) -> str:
     """A module that mixes all samples it is given, by its own code, though its kind keeps them apart."""
 
     def exchanged(tensor: Tensor) -> Tensor:
-        return _first_exchanged(tensor) if tensor.dim() and tensor.shape[0] == samples else tensor
+        return first_exchanged(tensor) if tensor.dim() and tensor.shape[0] == samples else tensor
 
     def least_moved(before: Tensor, after: Tensor) -> float:
         if before.dim() < 2 or before.shape[0] != samples or not before.numel():
@@ -208,14 +208,6 @@ def _others(before: Tensor, after: Tensor, samples: int) -> float:
     return float(gap.max()) / size if gap.numel() else 0.0
 
 
-def _first_exchanged(tensor: Tensor) -> Tensor:
-    changed = tensor.detach().clone()
-    changed[0] = tensor[tensor.shape[0] // 2] if tensor.shape[0] > 1 else tensor[0]
-    if tensor.is_floating_point():
-        changed[0] = changed[0] * 0.7 + 0.1
-    return changed
-
-
 def _is_a_mistake(
     call: ModelCall, batched: list[tuple[str, Tensor]], outputs: list[Tensor], samples: int, targets: list[Tensor]
 ) -> bool:
@@ -244,7 +236,7 @@ def _is_a_mistake(
     if dropped and (relational or widest <= 3):
         return True  # an answer per row of axis 0 and none per row of axis 1: axis 0 holds the samples
     if widest >= 4:
-        return dropped and not _equivariant(call, batched, samples)
+        return dropped and not equivariant(call, batched, samples)
     return any(_along_both(call, each, outputs) for each in sequences)
 
 
@@ -294,7 +286,7 @@ def _mixed_in_pairs(
     if not images or not whole or related:
         return None
     for _, tensor in batched:
-        changed = _first_exchanged(tensor)
+        changed = first_exchanged(tensor)
         (other,) = call.again(partial(one_exchanged, tensor, changed))
         before, after = base[0][1:, 1:].double(), other[1:, 1:].double()
         moved = float((after - before).abs().max()) / (float(base[0].abs().max()) or 1.0)
@@ -312,48 +304,3 @@ def _as_a_whole(before: Tensor, after: Tensor) -> bool:
         for axis in (0, 1)
     )
     return any(bool(span < 1e-3) for span in spans)
-
-
-def _by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
-    """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
-
-    Empty where none does, where axis 0 may be that of a sequence or of points, where a tensor of the model has a row
-    for every place, and where something of the call cannot be turned around: a list of lengths, a sparse tensor.
-    """
-    known, held = {id(t) for _, t in batched}, (*call.module.parameters(), *call.module.buffers())
-    given = tree_leaves((call.args, call.kwargs))
-    if not all(id(leaf) in known or leaf is None or type(leaf) is bool for leaf in given):
-        return ""
-    if not any(t.dim() > 2 or (t.dim() == 2 and not t.is_floating_point()) for _, t in batched):
-        return ""
-    if any(not t.is_nested and t.dim() and t.shape[0] == samples for t in held):
-        return ""
-    turned = {id(t): t.detach().flip(0) for _, t in batched}
-    first = {id(t): _first_exchanged(t) for _, t in batched}
-    base, other, changed = (call.again(partial(_exchanged, new)) for new in ({}, turned, first))
-    rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
-    moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
-    if all(_as_turned(base[i], other[i]) for i in moved):
-        return ""
-
-    def unlike(before: Tensor, after: Tensor) -> bool:
-        return before.dim() > 0 and before.shape[0] == samples and not _as_turned(before, after)
-
-    return where_it_arises(call, lambda t: turned.get(id(t), t), unlike) or type(call.module).__name__
-
-
-def _exchanged(news: dict[int, Tensor], tensor: Tensor) -> Tensor:
-    return news.get(id(tensor), tensor)
-
-
-def _as_turned(before: Tensor, after: Tensor) -> bool:
-    rounding = max(1e-3, 8 * torch.finfo(before.dtype).eps)
-    size = float(before.abs().max()) if before.numel() else 0.0
-    return torch.allclose(before.flip(0), after, rtol=rounding, atol=0.1 * rounding * size)
-
-
-def _equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
-    """Whether turning the order of the samples only turns the order of the outputs."""
-    turned = {id(t): t.detach().flip(0) for _, t in batched}
-    base, other = call.again(), call.again(lambda t: turned.get(id(t), t))
-    return all(not (a.dim() and a.shape[0] == samples) or _as_turned(a, b) for a, b in zip(base, other, strict=False))
