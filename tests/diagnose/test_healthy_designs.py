@@ -316,3 +316,25 @@ def test_a_term_of_what_the_model_keeps_is_no_penalty_on_weights() -> None:
     for own in (True, False):
         result = learn(Balanced, data(), partial(loss, own=own), max_steps=60)
         assert ("weight-decay" in [cause.id for cause in result.causes]) == own
+
+
+@pytest.mark.parametrize(("begins", "found"), [(80, []), (10**6, ["ema"])])
+def test_an_average_that_begins_later(begins: int, found: list[str]) -> None:
+    """The run is over before; a few steps more, and it follows."""
+    model = net()
+    shadow, count = copy.deepcopy(model).requires_grad_(False), [0]
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        count[0] += 1
+        for own, theirs in zip(shadow.parameters(), model.parameters(), strict=True):
+            if count[0] >= begins:
+                own.lerp_(theirs.detach(), 0.1)
+        return loss
+
+    result = learn(model, data(), step=step, objective=0.1)
+    assert result.record.steps < 80
+    assert certain(result) == found
