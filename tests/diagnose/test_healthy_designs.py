@@ -338,3 +338,32 @@ def test_an_average_that_begins_later(begins: int, found: list[str]) -> None:
     result = learn(model, data(), step=step, objective=0.1)
     assert result.record.steps < 80
     assert certain(result) == found
+
+
+@pytest.mark.parametrize("counted", ["model", "loss"])
+@pytest.mark.parametrize(("slope", "found"), [(1e-3, []), (0.0, ["term-weight"])])
+def test_a_term_whose_weight_is_still_warming_up(slope: float, found: list[str], counted: str) -> None:
+    """It has none before step 2000, and the run is over then; or it never has any."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net(out=6)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.calls += 1
+            return self.net(x).split(3, -1)  # type: ignore[no-any-return]
+
+    calls = 0
+
+    def loss(model: Any, batch: Any) -> dict[str, Tensor]:
+        nonlocal calls
+        first, second = model(batch[0])
+        calls += 1
+        at = model.calls.item() if counted == "model" else calls
+        weight = slope * min(max(at - 2000, 0), 1000)
+        classes, code = F.cross_entropy(first, batch[1]), (second - 3).square().mean()
+        return {"objective": classes + weight * code, "classes": classes, "code": code}
+
+    assert certain(learn(Counting, data(), loss)) == found
