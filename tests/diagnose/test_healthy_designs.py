@@ -316,3 +316,54 @@ def test_a_term_of_what_the_model_keeps_is_no_penalty_on_weights() -> None:
     for own in (True, False):
         result = learn(Balanced, data(), partial(loss, own=own), max_steps=60)
         assert ("weight-decay" in [cause.id for cause in result.causes]) == own
+
+
+@pytest.mark.parametrize(("begins", "found"), [(80, []), (10**6, ["ema"])])
+def test_an_average_that_begins_later(begins: int, found: list[str]) -> None:
+    """The run is over before; a few steps more, and it follows."""
+    model = net()
+    shadow, count = copy.deepcopy(model).requires_grad_(False), [0]
+
+    def step(model: nn.Module, batch: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        count[0] += 1
+        for own, theirs in zip(shadow.parameters(), model.parameters(), strict=True):
+            if count[0] >= begins:
+                own.lerp_(theirs.detach(), 0.1)
+        return loss
+
+    result = learn(model, data(), step=step, objective=0.1)
+    assert result.record.steps < 80
+    assert certain(result) == found
+
+
+@pytest.mark.parametrize("counted", ["model", "loss"])
+@pytest.mark.parametrize(("slope", "found"), [(1e-3, []), (0.0, ["term-weight"])])
+def test_a_term_whose_weight_is_still_warming_up(slope: float, found: list[str], counted: str) -> None:
+    """It has none before step 2000, and the run is over then; or it never has any."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net(out=6)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.calls += 1
+            return self.net(x).split(3, -1)  # type: ignore[no-any-return]
+
+    calls = 0
+
+    def loss(model: Any, batch: Any) -> dict[str, Tensor]:
+        nonlocal calls
+        first, second = model(batch[0])
+        calls += 1
+        at = model.calls.item() if counted == "model" else calls
+        weight = slope * min(max(at - 2000, 0), 1000)
+        classes, code = F.cross_entropy(first, batch[1]), (second - 3).square().mean()
+        return {"objective": classes + weight * code, "classes": classes, "code": code}
+
+    assert certain(learn(Counting, data(), loss)) == found

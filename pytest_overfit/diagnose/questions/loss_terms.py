@@ -11,8 +11,13 @@ from torch import Tensor
 from pytest_overfit.diagnose.evidence import Term
 from pytest_overfit.diagnose.questions.tensors import graph_nodes
 from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.influence import perturbed
+from pytest_overfit.run.reachable import counters
+from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
+
+LATER = 100_000  # steps: more than any warm-up has
 
 
 def measure_terms(
@@ -106,6 +111,31 @@ def _unheard(own: tuple[Tensor | None, ...], total: tuple[Tensor | None, ...]) -
         (mine, all_) for mine, all_ in zip(own, total, strict=True) if mine is not None and bool((mine != 0).any())
     ]
     return bool(pairs) and all(both is None or not bool((both[mine != 0] != 0).any()) for mine, both in pairs)
+
+
+def weighed_later(on: RunContext, names: Sequence[str]) -> set[str]:
+    """Those terms of weight 0 that the objective follows once what its forward pass counts has gone on: a warm-up."""
+    model, state = on.task.model, Snapshot()
+    state.add(model)
+    counts = [(b, b.clone()) for b in model.buffers() if b.numel() == 1 and b.dtype is not torch.bool]
+    plain = [(write, value) for write, value in counters(*on.callables) if type(value) in (int, float)]
+    try:
+        on.forward()
+        now = [value for _, value in counters(*on.callables) if type(value) in (int, float)]
+        for (write, old), new in zip(plain, now, strict=True):
+            if new != old:
+                write(new + LATER)
+        for buffer, was in counts:
+            if not torch.equal(buffer, was):
+                buffer.detach().add_(LATER)
+        terms = on.forward()[1]
+        asked = [terms[name] for name in names]
+        weights = torch.autograd.grad(terms["objective"], asked, allow_unused=True)
+        return {name for name, weight in zip(names, weights, strict=True) if weight is not None and bool(weight)}
+    finally:
+        state.restore()
+        for write, value in plain:
+            write(value)
 
 
 def reads_weights_alone(

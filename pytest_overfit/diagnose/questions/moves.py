@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pytest_overfit.diagnose.movement import Average, Drifted, Moves
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import is_real
-from pytest_overfit.errors.asking import Refused
+from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.reachable import named
+from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.update import optimizers_heard
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 
 AVERAGE = re.compile(
@@ -26,6 +30,7 @@ AVERAGE = re.compile(
 )
 AVERAGING = re.compile(r"EMA|Ema(?![a-z])|Averag")  # of a class
 READ = 1e-4  # of an output: what exchanged statistics change at least where it reads them
+LATER, SECONDS = 300, 10.0  # steps in which an average may yet begin to follow, and the most time for them
 LEAST_STEPS = 20  # of a run: an average may begin to follow a little later than its weights
 
 
@@ -50,8 +55,41 @@ def _averages(context: RunContext) -> Iterator[Average]:
         seen |= {id(t) for t in tensors}
         starts = [(t, [s for s in (*weights, *means) if s.shape == t.shape]) for t in tensors]
         stayed = [t for t, own in starts if any(torch.equal(t.detach(), s.to(t)) for s in own)]
-        if stayed:
-            yield Average(name, len(stayed), sum(bool(own) for _, own in starts))
+        asked = sum(bool(own) for _, own in starts)
+        if stayed and not (len(stayed) == asked and _follows_later(context, stayed)):
+            yield Average(name, len(stayed), asked)
+
+
+def _follows_later(context: RunContext, held: Sequence[Tensor]) -> bool:
+    """Whether a copy moves as the run goes on: some averages begin once there is something to average.
+
+    The steps are those of the user's, and no optimizer is given a gradient in them.
+    """
+    if context.step is None:
+        return False
+    before, until = [t.clone() for t in held], time.perf_counter() + SECONDS
+    state = Snapshot()
+    state.add(context.task.model)
+
+    def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        optimizer.zero_grad()
+
+    def moved() -> bool:
+        return any(not torch.equal(t, old) for t, old in zip(held, before, strict=True))
+
+    try:
+        with restored_process(), optimizers_heard(hold), torch.enable_grad(), users_code():
+            for _ in range(LATER):
+                context.step(context.task.batch)
+                if moved() or time.perf_counter() > until:
+                    break
+        return moved()
+    except Refused:  # a step that cannot go on says nothing
+        return False
+    finally:
+        state.restore()
+        for tensor, old in zip(held, before, strict=True):
+            tensor.detach().copy_(old)
 
 
 def _moved(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:

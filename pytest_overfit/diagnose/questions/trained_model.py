@@ -19,7 +19,7 @@ from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
-from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone
+from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone, weighed_later
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
@@ -153,6 +153,9 @@ class TrainedModel:
             other = on.forward(map_tensors(another, batch))[1]
             same = {name for name, term in terms.items() if name in other and torch.equal(term, other[name])}
             looked = tuple(replace(term, weights_only=term.weights_only and term.name in same) for term in looked)
+        if idle := [term.name for term in looked if term.weight == 0]:
+            later = ask("which terms weigh something later", lambda: weighed_later(on, idle), otherwise=set())
+            looked = tuple(replace(t, weight=None, share=None) if t.name in later else t for t in looked)
         self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
