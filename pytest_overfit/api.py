@@ -30,7 +30,7 @@ from pytest_overfit.run.make_record import Outcome, record_of
 from pytest_overfit.run.place import Place
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import Callbacks, run
-from pytest_overfit.run.sample import Sample
+from pytest_overfit.run.sample import Sample, drawn_once
 from pytest_overfit.run.subject import NOT_GIVEN, Adapter, Schedule, Subject, is_factory
 from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.settings.criteria import Criteria
@@ -194,13 +194,15 @@ def run_subject(
             allowed="a factory called with the parameters: every seed builds a new model",
         )
 
+    if len(seeds) > 1:
+        subject = replace(subject, data=drawn_once(subject.data), val_data=drawn_once(subject.val_data))
+
     def run_seed(seed: int) -> OverfitResult:
         questions = Questions()
         inspector = inspect(settings, questions, place, own)
         twins = asked_twins(settings, questions)
         callbacks = Callbacks((*observers(seed), *place.observers), inspector, twins, _accept(settings), adapter)
-        # Each seed starts from the same weights: the last one leaves its own.
-        kept = replace(settings, keep_trained=settings.keep_trained and seed == seeds[-1])
+        kept = replace(settings, keep_trained=settings.keep_trained and seed == seeds[-1])  # all start alike
         record = run(subject, kept, seed=seed, place=place, callbacks=callbacks, questions=questions)
         if record.stop == "hung":
             return judged(record, settings, None, Questions(), place)

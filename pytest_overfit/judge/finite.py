@@ -33,7 +33,8 @@ def judge_finite(record: RunRecord, infinite: Sequence[str] = ()) -> Finding:
         where=f"first in module {bad.module}"
         if bad.module
         else f"step {bad.step}, {record.device}, seed {record.seed}",
-        hint="a loss that replaces NaN by 0 hides this: mend the module named here, then look at its inputs"
+        hint="a loss that replaces NaN by 0 hides this: "
+        + ("mend the module named here, then look at its inputs" if bad.module else "look at what makes this output")
         if bad.what.startswith("prediction")
         else "look at the learning rate, clip gradients, or guard the square root, logarithm or division that made it",
     )

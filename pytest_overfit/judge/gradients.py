@@ -59,21 +59,23 @@ def waiting_of(record: RunRecord) -> tuple[str, ...]:
 
 
 def _nothing_to_train(record: RunRecord, trainable: Sequence[ParameterRecord]) -> Problem | None:
-    if record.stop == "detached":
-        return (
-            "the objective is not connected to the model: it has no gradient",
-            "step 1",
-            "look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
-        )
-    if trainable:
-        return None
     if not record.parameters:
         return "the model has no parameters", record.name, "pass the module that is trained"
+    if trainable:
+        return (
+            None
+            if record.stop != "detached"
+            else (
+                "the objective is not connected to the model: it has no gradient",
+                "step 1",
+                "look for detach(), .item(), .data, torch.tensor(loss) or no_grad between the model and the loss",
+            )
+        )
     patterns = ", ".join(f"{m.pattern!r} ({m.tensors} tensors)" for m in record.freeze_matches)
     return (
         f"all {len(record.parameters)} parameter tensors are frozen",
         f"frozen by {patterns}" if patterns else "requires_grad is False everywhere",
-        "remove the patterns from optim.frozen_module_names, or freeze less",
+        "freeze less" if patterns else "set requires_grad where the model is built",
     )
 
 

@@ -61,7 +61,8 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
     if record.stop in UNFINISHED:
         return Finding("train_val", False, f"the run was cut short ({record.stop})", allowed)
     if not shown:
-        return Finding("train_val", False, "no limited term to compare", allowed)
+        hint = "state an upper limit on a term that the loss gives in evaluation too"
+        return Finding("train_val", False, "no limited term to compare", allowed, hint=hint)
     return Finding("train_val", True, shown[0], allowed)
 
 

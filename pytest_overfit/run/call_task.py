@@ -15,10 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.names import OBJECTIVE_NAMES
-from pytest_overfit.run.task import Heard, Precision, Terms, as_float32, scalar_terms
+from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 
 LABELS = ("labels", "label_ids", "next_sentence_label", "start_positions", "end_positions", "mc_labels")
@@ -74,7 +75,7 @@ class CallTask:
                 allowed="a mapping of predictions",
                 hint="return it at the end of forward",
             )
-        return as_float32(predictions) if self.precision.enabled else predictions
+        return map_tensors(_in_float32, predictions) if self.precision.enabled else predictions
 
     @property
     def repeatable(self) -> bool:
@@ -101,6 +102,10 @@ class CallTask:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def heard_in(predictions: Any) -> Heard:
@@ -178,37 +183,39 @@ def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
     """
     if loss is None:
         return _own_loss
-    if isinstance(loss, nn.Module) or getattr(loss, "__module__", "") in ("torch.nn.functional", "torch._C._nn"):
-        return lambda model, batch: _criterion(loss, model, batch)
+    kind = type(loss) if isinstance(loss, nn.Module) else loss
+    if str(getattr(kind, "__module__", "")).startswith(("torch.nn.", "torch._C._nn")):
+        return partial(_criterion, loss)
     if not callable(loss):
         raise OverfitError(
             f"a {type(loss).__name__} where a loss is wanted",
             where="loss",
             allowed="a callable loss(model, batch), a criterion such as nn.CrossEntropyLoss(), or None",
         )
-    return _as_written(loss)
+    ways = loss, partial(_criterion, loss)
+    return _as_written(*(reversed(ways) if isinstance(loss, nn.Module) else ways))
 
 
-def _as_written(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A function of (model, batch), or of (output, target): what its first call takes."""
+def _as_written(way: Callable[[Any, Any], Any], other: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A loss of (model, batch), or of (output, target): what its first call takes, the likelier way first."""
     settled: list[Callable[[Any, Any], Any]] = []
 
     def called(model: Any, batch: Any) -> Any:
         if settled:
             return settled[0](model, batch)
-        way = loss
+        taken = way
         try:
-            terms = loss(model, batch)
-        except (AttributeError, TypeError) as error:
+            terms = way(model, batch)
+        except (AttributeError, TypeError, ValueError) as error:
             if len(contents(batch) if is_a(batch, list, tuple) else ()) != 2:
                 raise
-            way = partial(_criterion, loss)
+            taken = other
             try:
                 with users_code():
-                    terms = way(model, batch)
+                    terms = other(model, batch)
             except Refused:
                 raise error from None
-        settled.append(way)
+        settled.append(taken)
         return terms
 
     return called

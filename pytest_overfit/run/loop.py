@@ -198,7 +198,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     for criterion, limit in plan.limits.items():
         if not limit.stated:  # a default that nobody has chosen for this loss
             continue
-        name = resolve_term(criterion, row)
+        name = resolve_term(criterion, terms)  # what has the name of a hyper-parameter is shown as one
         if name is None:
             guess = nearest(criterion, [*terms, *(key for key in keys() if key != criterion)])
             raise OverfitError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,10 +59,11 @@ def freeze(model: nn.Module, patterns: Sequence[str], *, where: str = "freeze") 
         if not names and not hit_modules:
             known = [name for name in modules if name]
             guess = nearest(pattern.strip("*"), known)
+            tops = [name for name in known if "." not in name]
             raise ConfigError(
                 f"pattern {pattern!r} matches no module and no parameter of {type(model).__name__}",
                 where=where,
-                allowed="a glob over module names such as " + ", ".join(name for name in known if "." not in name),
+                allowed=f"a glob over names such as {', '.join(tops or parameters)}",
                 hint=f"did you mean '*{guess}*'?" if guess else None,
             )
         for name in names:
@@ -236,7 +238,9 @@ def set_hyperparameter(optimizer: torch.optim.Optimizer, key: str, value: float)
     Raises:
         OverfitError: the value is no number.
     """
-    if not isinstance(value, (int, float)) and not (isinstance(value, torch.Tensor) and value.numel() == 1):
+    if isinstance(value, Real):
+        value = float(value)  # of NumPy's too
+    elif not (isinstance(value, torch.Tensor) and value.numel() == 1):
         raise OverfitError(
             f"a {type(value).__name__}", where=f"the schedule of {key}", allowed="a number at every step"
         )

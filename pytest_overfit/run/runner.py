@@ -121,6 +121,7 @@ class _Runner:
             try:
                 subject = with_data(adapted)
                 model = as_one_module(subject.model, subject.loss)
+                _expect_generator(subject, settings, model)
                 choice = self._device_of(model)
                 with memory_errors_told(choice.device, where=subject.name or type(model).__name__):
                     snapshot.add(model)
@@ -277,6 +278,16 @@ class _Course:
         together: Update = SharedUpdate(watch(update), shared)
         together = together if twins is None else twins.watch(context, training.subject, together, ranks=ranks.size)
         return update, together, shared_plan(ranks, plan)
+
+
+def _expect_generator(subject: Subject, settings: OverfitSettings, model: nn.Module) -> None:
+    if settings.criteria.generates and subject.generated is None:
+        raise OverfitError(
+            f"{type(model).__name__} cannot be asked to generate",
+            where="generates",
+            allowed="a transformers model with a language-model head and generate(), or its Trainer",
+            hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
+        )
 
 
 def _as_it_is(update: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.batch import freeze_batch, is_carrier
+from pytest_overfit.run.batch import freeze_batch, is_carrier, named_tensors
 from pytest_overfit.run.batch_differences import compare_batches
 from pytest_overfit.untrusted.objects import attributes, defines, is_a
 
@@ -75,6 +75,11 @@ def draw(data: Any) -> Sample:
     return Sample(first, differences=differences, draws=2 + again)
 
 
+def drawn_once(data: Any) -> Any:
+    """The first batch of an iterator, which gives it once, for all runs that begin with it; anything else as it is."""
+    return draw(data) if defines(data, "__next__") else data
+
+
 def one_batch(data: Any, *, where: str = "data") -> Any:
     """The first batch of a batch, a loader or other iterable of batches, or a callable that returns one.
 
@@ -95,7 +100,9 @@ def is_batch(data: Any) -> bool:
     """Whether this is a batch itself, rather than something that hands out batches."""
     if data is None or is_a(data, torch.Tensor, Mapping, list, tuple, PackedSequence):
         return True
-    return dataclasses.is_dataclass(type(data)) or is_carrier(data)
+    if not dataclasses.is_dataclass(type(data)) and not is_carrier(data):
+        return False
+    return not defines(data, "__iter__") or any(True for _ in named_tensors(data))  # a loader may look like one
 
 
 def _refuse_strangers(data: Any, where: str = "data") -> None:

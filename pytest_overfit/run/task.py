@@ -23,7 +23,7 @@ class Heard(list[tuple[str, Tensor]]):
 
 @dataclass(frozen=True)
 class Precision:
-    """Automatic mixed precision of the forward pass; the loss is always computed in float32."""
+    """Automatic mixed precision of the forward pass, and of all of a ``loss(model, batch)`` or a step around it."""
 
     enabled: bool = False
     dtype: torch.dtype = torch.bfloat16
@@ -129,14 +129,3 @@ def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def as_float32(predictions: Any) -> Any:
-    """A nest with its floating-point tensors in float32."""
-    if isinstance(predictions, Tensor):
-        return predictions.float() if predictions.is_floating_point() else predictions
-    if isinstance(predictions, Mapping):
-        return {key: as_float32(value) for key, value in predictions.items()}
-    if isinstance(predictions, (list, tuple)):
-        return [as_float32(value) for value in predictions]
-    return predictions

@@ -215,15 +215,8 @@ class Training:
     def generated(self, curves: Curves) -> Generated | None:
         """What the trained model generates, where that is asked for; else, of a decoder, what it predicts."""
         wanted, generated = self.settings.criteria.generates, self.subject.generated
-        if curves.stop == "interrupted" or (generated is None and not wanted):
+        if curves.stop == "interrupted" or generated is None:
             return None
-        if generated is None:
-            raise OverfitError(
-                f"{type(self.task.model).__name__} cannot be asked to generate",
-                where="generates",
-                allowed="a transformers model with a language-model head and generate(), or its Trainer",
-                hint="keep_trained=True leaves the trained model: generate, and compare, with code of your own",
-            )
         with restored_process(), evaluating(self.task.model):
             said = generated(self.task.batch, True) if wanted else None
             ahead = self.questions.ask("what it predicts", lambda: generated(self.task.batch, False), otherwise=None)
@@ -299,6 +292,7 @@ class Training:
         if subject.optimizer is None and own:
             return None, []
         trainable = [p for p in self.task.model.parameters() if p.requires_grad]
+        self.has_nothing_to_train = not trainable and subject.optimizer is None and subject.step is None
         if not trainable and subject.optimizer is None:
             return None, []
         try:
@@ -345,6 +339,8 @@ def _clip_groups(subject: Subject, settings: OverfitSettings) -> Sequence[ClipGr
             "gradients to be clipped beside a train step of its own",
             where="clip_grad_norm",
             allowed="clip_grad_norm beside a loss, whose step is ours",
-            hint="torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm) in the step, before optimizer.step()",
+            hint=f"set {key}"
+            if (key := subject.key("clip_grad_norm")) != "clip_grad_norm"
+            else "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm) in the step, before optimizer.step()",
         )
     return settings.clip_grad_norm or subject.clip

@@ -162,7 +162,8 @@ class PlainUpdate:
         if not terms["objective"].requires_grad:
             raise Detached
         objective = terms["objective"]
-        (self.scaler.scale(objective) if self.scaler.is_enabled() else objective).backward()  # type: ignore[no-untyped-call]
+        scaled = self.scaler.is_enabled() and not self.closed  # a closure is asked several times in one step
+        (self.scaler.scale(objective) if scaled else objective).backward()  # type: ignore[no-untyped-call]
 
     def _train_mode(self) -> None:
         if not self.task.model.training:

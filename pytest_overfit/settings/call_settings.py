@@ -9,7 +9,7 @@ from typing import Any
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_section import LEARNING, NOTHING_ASKED
-from pytest_overfit.settings.ladder import layer_of_keywords, resolve_settings
+from pytest_overfit.settings.ladder import layer_of_keywords, layer_of_terms, resolve_settings
 from pytest_overfit.settings.settings import Budget, OverfitSettings
 
 
@@ -34,13 +34,14 @@ def settings_of_call(
         if twice := sorted(flat.keys() & given.keys()):
             raise ConfigError(f"{twice[0]} is given twice", where=name, allowed="once, here or as a keyword")
         flat.update(given)
+    terms = flat.pop("terms", None) if isinstance(criteria, Mapping) and "terms" in criteria else None
     layer = layer_of_keywords("run_overfit", flat)
     for name, given, kind in (("criteria", criteria, Criteria), ("budget", budget, Budget)):
         if isinstance(given, kind) and (beside := [layer.spoken(key) for key in layer.keywords if _is_in(key, name)]):
             raise ConfigError(
                 f"{beside[0]} beside a {kind.__name__} record", where=name, allowed=f"{beside[0]} in the record"
             )
-    settings = resolve_settings([layer], where="run_overfit").settings
+    settings = resolve_settings([layer, layer_of_terms("run_overfit", terms)], where="run_overfit").settings
     if isinstance(criteria, Criteria):
         settings = replace(settings, criteria=criteria)
     if isinstance(budget, Budget):

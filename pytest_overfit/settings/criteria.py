@@ -128,6 +128,7 @@ class Criteria:
         further = {name: _limit_of(name, value) for name, value in (terms or {}).items()}
         if odd := next((name for name, limit in further.items() if limit is True), None):
             raise TypeError(f"{odd}: True is no limit, and a further term has no default")
+        read |= {name: further.pop(name) for name in limits & further.keys()}
         values = {
             "given": read,
             "terms": {name: limit for name, limit in further.items() if limit},

@@ -142,6 +142,11 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     return Layer(source, values, spoken, None if config is None else str(config))
 
 
+def layer_of_terms(source: str, terms: Any) -> Layer:
+    """The layer of ``criteria={"terms": ...}``: limits of terms of any name, ``clip`` and ``limit`` too."""
+    return Layer(source, {} if terms is None else {"criteria": {"terms": _plain(terms)}})
+
+
 def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
     """The layer of ``overfit.<key>=value`` texts, for a run without a config: other keys, and ``~key``, are a config's.
 
@@ -275,6 +280,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (Sequence, Set)) and not isinstance(value, bytes):
         return [_plain(item) for item in value]
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
     if type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device"):
         return str(value).removeprefix("torch.")
     return repr(value)  # nothing that a setting can be: the reader will say so

@@ -34,6 +34,8 @@ def read_overfit(
         section.problem("pass_at_least", found, f"a whole number from 1 to {runs}")
     if settings.require_gpu and settings.device == "cpu":
         section.problem("require_gpu", "true beside device: cpu", "false, or another device")
+    if in_config and settings.lr is not None:
+        section.problem("lr", f"{settings.lr:g}", "optim.optimizer.lr in its place: a config names its optimizer")
     budget = settings.budget
     if not section.section("budget").given("hold_steps"):
         budget = budget.fitting()

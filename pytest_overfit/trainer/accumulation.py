@@ -32,7 +32,8 @@ class Accumulated:
             return self.loss(predictions, batch)
         parts, targets = (split_samples(nest, samples, self.parts) for nest in (predictions, batch))
         losses = [scalar_terms(self.loss(part, target)) for part, target in zip(parts, targets, strict=True)]
-        return {name: sum(terms[name] for terms in losses) / self.parts for name in losses[0]}
+        names = dict.fromkeys(name for terms in losses for name in terms)  # a part may have nothing for one
+        return {name: sum(terms[name] for terms in losses if name in terms) / self.parts for name in names}
 
 
 def split_samples(nest: Any, samples: int, parts: int) -> list[Any]:
@@ -58,5 +59,6 @@ def _part(nest: Any, samples: int, start: int, end: int) -> Any:
     if isinstance(nest, (list, tuple)):
         if len(nest) == samples and not any(isinstance(item, Tensor) for item in nest):
             return nest[start:end]
-        return type(nest)(_part(item, samples, start, end) for item in nest)
+        made = [_part(item, samples, start, end) for item in nest]
+        return type(nest)(*made) if hasattr(nest, "_fields") else type(nest)(made)
     return nest

@@ -113,7 +113,8 @@ def _completed(config: OverfitConfig, given: Subject, adapted: Subject, applicat
         clip=config.gradient_clip if given.step is None else (),
         amp=config.amp,
     )
-    if given.loss is None and adapted.generated is not None and "images" not in adapted.data.train:
+    batch = adapted.data.train
+    if given.loss is None and adapted.generated is not None and not (isinstance(batch, Mapping) and "images" in batch):
         return _of_its_own(trained, "the loss")
     loss = build_loss(config) if given.loss is None else given.loss
     named = _Named(_accumulated(loss, config.trainer))

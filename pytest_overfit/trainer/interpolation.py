@@ -187,7 +187,10 @@ class Resolver:
             written = f"{self.node(path)}, but there is no key {name.strip()}"
             raise Unresolved(written, "the name of a key of this config")
         if target is None or (chosen and self.node(target) in (None, "???")):
-            return _scalar(parse_value(otherwise) if comma else None)
+            try:
+                return _scalar(parse_value(otherwise) if comma else None)
+            except ValueError as error:
+                raise Unresolved(f"{self.node(path)}, whose default cannot be read: {first_line(error)}") from error
         self.referred.add(dotted(target))
         value = self.value(target)
         if value.problem:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from pytest_overfit.run.memory import memory_errors_told
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.runner import run as run_subject
 from pytest_overfit.run.subject import Subject
-from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig
+from pytest_overfit.run.task import Precision
+from pytest_overfit.settings.settings import ANY_MODEL, AmpConfig, Budget
 
 Batch = tuple[Tensor, Tensor]
 
@@ -385,7 +387,8 @@ def test_weights_that_may_not_be_nudged_are_probed_as_they_are() -> None:
 
     def loss(m: Any, b: Batch) -> Tensor:
         normal = torch.distributions.MultivariateNormal(torch.zeros(2), covariance_matrix=m.covariance)
-        return F.mse_loss(m(b[0]), b[1]) - 0.01 * normal.log_prob(b[1] * 0).mean()
+        likely: Tensor = normal.log_prob(b[1] * 0).mean()  # type: ignore[no-untyped-call]
+        return F.mse_loss(m(b[0]), b[1]) - 0.01 * likely
 
     result = run(model, loss=loss, objective=0.1, max_steps=300)
     assert result.passed, result.summary()
@@ -419,3 +422,105 @@ def test_the_generator_of_validation_data_comes_back() -> None:
     loader = DataLoader(TensorDataset(*batch()), batch_size=6, shuffle=True, generator=generator)
     assert run(val_data=loader, objective=0.05).passed
     assert torch.equal(generator.get_state(), before)
+
+
+class Pair(NamedTuple):
+    depth: Tensor
+
+
+class Loader:
+    """Hands out batches, and moves to a device."""
+
+    def __init__(self) -> None:
+        self.device = "cpu"
+
+    def to(self, device: str) -> Loader:
+        self.device = device
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield batch()
+
+
+class OfAModel(nn.Module):
+    """A loss of the user's own that calls the model itself."""
+
+    def forward(self, model: Any, data: Batch) -> Tensor:
+        inputs, targets = data
+        return F.mse_loss(model(inputs), targets)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": Loader()},
+        {"data": iter([batch()]), "seeds": [0, 1]},
+        {"loss": OfAModel()},
+        {"schedule": lambda progress: np.float32(0.01)},
+        {"seeds": np.arange(2)},
+        {"criteria": {"objective": False, "terms": {"clip": 0.05}}, "loss": lambda m, b: {
+            "objective": F.mse_loss(m(b[0]), b[1]), "clip": F.mse_loss(m(b[0]), b[1])}},
+    ],
+    ids=["loader", "iterator", "loss", "schedule", "seeds", "term"],
+)  # fmt: skip
+def test_more_ways_to_say_the_same(given: dict[str, Any]) -> None:
+    """Each was refused, or taken for something else."""
+    limit = {} if "criteria" in given else {"objective": 0.05}
+    result = run(**given, **limit)
+    assert result.passed, result.summary()
+
+
+def test_predictions_in_mixed_precision_keep_their_class() -> None:
+    """With their numbers in float32."""
+    model = net()
+    seen: set[tuple[type, torch.dtype]] = set()
+
+    def loss(predictions: Any, data: Batch) -> Tensor:
+        seen.add((type(predictions), predictions.depth.dtype))
+        return F.mse_loss(predictions.depth, data[1])
+
+    subject = Subject(model, batch(), loss, adam, predict=lambda m, b: Pair(m(b[0])))
+    run_subject(subject, replace(ANY_MODEL, amp=AmpConfig(True, "bfloat16"), budget=Budget(max_steps=6)))
+    assert seen == {(Pair, torch.float32)}
+
+
+def test_what_cannot_come_to_an_end_is_refused_at_once() -> None:
+    """A generation that nobody can be asked for; a limit on what is a hyper-parameter's name."""
+    calls = 0
+
+    def loss(m: Any, b: Batch) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        return {"objective": F.mse_loss(m(b[0]), b[1]), "weight_decay": m[0].weight.square().sum()}
+
+    with pytest.raises(OverfitError, match="cannot be asked to generate"):
+        run(loss=loss, generates=True)
+    assert calls == 0
+    with pytest.raises(OverfitError, match="the loss gives no term 'weight_decay'"):
+        run(loss=loss, weight_decay=100.0)
+
+
+@pytest.mark.parametrize("optimizer", [None, adam])
+def test_a_model_that_is_frozen_as_a_whole_is_told(optimizer: Any) -> None:
+    """Whoever builds the optimizer."""
+    result = run_overfit(net(), batch(), F.mse_loss, optimizer=optimizer, freeze=["*"])
+    assert result.record.stop == "no_trainable_parameters"
+    assert "all 4 parameter tensors are frozen" in result.finding("gradients").observed
+
+
+def test_a_closure_gets_gradients_that_are_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LBFGS under a scaler that acts."""
+    seen: list[float] = []
+
+    class Listening(torch.optim.LBFGS):
+        def step(self, closure: Any) -> Any:
+            def heard() -> Any:
+                value = closure()
+                seen.append(max(float(p.grad.abs().max()) for group in self.param_groups for p in group["params"]))
+                return value
+
+            return super().step(heard)
+
+    monkeypatch.setattr(Precision, "scaler", lambda precision, device: torch.amp.GradScaler("cpu", enabled=True))
+    run(optimizer=lambda parameters: Listening(parameters, lr=0.1), amp="bfloat16", max_steps=3)
+    assert seen[0] < 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -51,3 +51,21 @@ def test_parts_cover_every_sample_once() -> None:
     assert [part["names"] for part in parts] == [["a", "b"], ["c", "d", "e"]]
     assert [len(part["stages"][1]) for part in parts] == [2, 3]
     assert all(part["scalar"] == 1 for part in parts)
+
+
+class Out(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+def test_a_part_may_give_nothing_for_a_term() -> None:
+    """The first one or a later one; named tuples are cut inside."""
+
+    def loss(predictions: Out, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        terms = {"objective": predictions.x.mean()}
+        return {**terms, "depth": predictions.y.sum()} if batch["valid"].any() else terms
+
+    for valid in ([True, False], [False, True]):
+        batch = {"images": torch.zeros(2), "valid": torch.tensor(valid)}
+        found = Accumulated(loss, 2)(Out(torch.ones(2), torch.ones(2)), batch)
+        assert {name: float(value) for name, value in found.items()} == {"objective": 1.0, "depth": 0.5}

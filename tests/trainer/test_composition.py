@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.errors import ConfigError
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, problems_in, write
@@ -187,3 +188,9 @@ def test_numbers_are_numbers(tmp_path: Path, number: str) -> None:
     overridden = load(tmp_path, "exp_name: x\n", [f"optim.optimizer.lr={number}", f"model.x={number}"])
     for config in (in_file, included, overridden):
         assert (config.optimizer["lr"], config.model["x"]) == (float(number), float(number))
+
+
+def test_a_default_that_cannot_be_read_is_a_problem_of_its_key(tmp_path: Path) -> None:
+    """Not an error of ours."""
+    with pytest.raises(ConfigError, match=r"exp_name: found .*whose default cannot be read"):
+        load(tmp_path, 'exp_name: \'${oc.select:missing,"a","b"}\'\n')

@@ -324,3 +324,11 @@ def test_dataset_without_root(tmp_path: Path) -> None:
         " for a pair from a dataset"
         for split in ("train", "val")
     ]
+
+
+def test_a_short_epoch_is_held_as_long_as_it_can(tmp_path: Path) -> None:
+    """As a short budget is; the learning rate of a config is its optimizer's."""
+    config = load(tmp_path, "max_epochs: 1\noverfit: {steps_per_epoch: 3}\n")
+    assert config.overfit.budget.hold_steps == 2
+    (line,) = problems_in(tmp_path, "overfit: {lr: 0.01}\n")
+    assert "overfit.lr: found 0.01, allowed: optim.optimizer.lr" in line

@@ -21,6 +21,8 @@ from pytest_overfit.run.subject import NOT_GIVEN, Subject
 from pytest_overfit.run.training import planned_steps
 from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
+KEYS = {"lr": "TrainingArguments(learning_rate=...)", "clip_grad_norm": "TrainingArguments(max_grad_norm=...)"}
+
 
 def module_of(trainer: Any) -> Any:
     """Its model."""
@@ -70,6 +72,7 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
             step=step.step,
             notes=(*subject.notes, *notes, *_notes(trainer, step, steps)),
             amp=_precision(trainer.args),
+            keys={**KEYS, **subject.keys},
             generated=partial(said_again, trainer.model),
         )
 
@@ -105,15 +108,22 @@ def _first_batch(trainer: Any) -> tuple[Any, tuple[str, ...]]:
     loader = trainer.get_train_dataloader()
     sampler = getattr(loader, "batch_sampler", None)
     if sampler is not None:
-        examples = [loader.dataset[index] for index in next(iter(sampler))]
+        if (first := next(iter(sampler), None)) is None:
+            raise OverfitError(
+                "the loader gives no batch",
+                where="train_dataset",
+                allowed="as many examples as fill one batch",
+                hint="lower per_device_train_batch_size, or switch dataloader_drop_last off",
+            )
+        examples = [loader.dataset[index] for index in first]
     else:
         examples = list(itertools.islice(loader.dataset, trainer.args.per_device_train_batch_size))
-    first, second = loader.collate_fn(list(examples)), loader.collate_fn(list(examples))
-    changed = [difference.key for difference in compare_batches(first, second)]
+    batch, second = loader.collate_fn(list(examples)), loader.collate_fn(list(examples))
+    changed = [difference.key for difference in compare_batches(batch, second)]
     notes = [f"trained on the first batch of train_dataset: {len(examples)} examples"]
     if changed:
         notes.append(f"the collator draws anew at every call ({', '.join(changed)}): its first draw is trained on")
-    return first, tuple(notes)
+    return batch, tuple(notes)
 
 
 def _overridden(trainer: Any, name: str) -> bool:

@@ -22,6 +22,7 @@ from pytest_overfit.run.subject import NOT_GIVEN, Subject
 from pytest_overfit.run.training import planned_steps
 from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 
+KEYS = {"lr": "it in configure_optimizers()", "clip_grad_norm": "Trainer(gradient_clip_val=...)"}
 PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
@@ -69,6 +70,7 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
             step=loop.step,
             notes=(*subject.notes, *notes, *_notes(module, trainer)),
             amp=_precision(trainer),
+            keys={**KEYS, **subject.keys},
             discarded=discarded(module.training_step),
             listened=lambda batch: _listened(module, loop, optimizers, batch),
         )

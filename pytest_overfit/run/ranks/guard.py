@@ -107,6 +107,8 @@ class Guard:
         """No more beats."""
         self.stopping.set()
         self.thread.join(timeout=5)
+        if self.previous is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.previous)
 
     def moved(self, doing: str, allowance: float = 0.0) -> None:
         """This rank makes progress; what it does now may take so many seconds longer than the timeout."""
