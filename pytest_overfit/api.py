@@ -187,7 +187,8 @@ def run_subject(
 
     settings = with_parts(subject, settings)
     seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
-    if len(seeds) > 1 and is_factory(subject.model) and _is_instance(subject.optimizer):
+    given = subject.optimizer is not None and not callable(subject.optimizer)
+    if len(seeds) > 1 and is_factory(subject.model) and given:
         raise OverfitError(
             "an optimizer beside a model factory",
             where="optimizer",
@@ -346,7 +347,3 @@ def _over_seeds(seeds: Sequence[int], run: Callable[[int], OverfitResult], neede
         if results[-1].interrupted or results[-1].record.stop == "hung":
             break
     return results[0] if len(seeds) == 1 else of_seeds(results, needed=needed or len(seeds))
-
-
-def _is_instance(optimizer: Any) -> bool:
-    return optimizer is not None and not callable(optimizer)

@@ -39,7 +39,7 @@ def test_a_new_head_grows_from_next_to_nothing(rate: float, found: list[str]) ->
     """At a hundred times the rate of its backbone and more: fine-tuning. What is wild moves any weight."""
     torch.manual_seed(0)
     model = net(64)
-    nn.init.normal_(model[2].weight, std=1e-3)
+    nn.init.normal_(model[2].weight, std=1e-3)  # type: ignore[arg-type]
     groups = [{"params": model[0].parameters(), "lr": 2e-5}, {"params": model[2].parameters(), "lr": rate}]
     assert certain(learn(model, data(), optimizer=torch.optim.Adam(groups))) == found
 
@@ -161,7 +161,7 @@ def test_a_mixture_of_one(within: bool, found: list[str]) -> None:
     def loss(model: nn.Module, batch: Any) -> Tensor:
         weight, mean, spread = model(batch[0]).chunk(3, -1)
         likely = (0 if within else weight.log_softmax(-1)) - spread - 0.5 * ((batch[1] - mean) / spread.exp()).square()
-        return -likely.logsumexp(-1).mean()
+        return -likely.logsumexp(-1).mean()  # type: ignore[no-any-return]
 
     class Weighed(nn.Module):
         def __init__(self) -> None:
@@ -352,7 +352,7 @@ def test_a_term_whose_weight_is_still_warming_up(slope: float, found: list[str],
             self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            self.calls += 1
+            self.calls += 1  # type: ignore[operator, assignment]
             return self.net(x).split(3, -1)  # type: ignore[no-any-return]
 
     calls = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_overfit.errors import ConfigError
@@ -33,8 +35,10 @@ def test_limits() -> None:
 
 def test_a_limit_of_a_record_may_be_a_number() -> None:
     """As in every other form; what is no limit is refused, and never left unjudged."""
-    criteria = Criteria(objective=0.5, terms={"aux": 1, "acc": {"above": 0.9}, "off": False})
+    given: Any = {"aux": 1, "acc": {"above": 0.9}, "off": False}
+    criteria = Criteria(objective=0.5, terms=given)
     assert criteria.limits() == {"objective": Limit(0.5), "aux": Limit(1.0), "acc": Limit(above=0.9)}
+    wrong: Any
     for wrong in ("0.5", True):
         with pytest.raises(TypeError, match=r"aux: .* is no limit"):
             Criteria(terms={"aux": wrong})

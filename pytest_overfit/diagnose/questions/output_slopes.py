@@ -77,12 +77,12 @@ def measure_output_slopes(
             slopes.append(slope)
         else:
             whole = [name for name in read if any(id(p) in reached[name] for p in held)]
-            elsewhere = 0 < len(whole) < len(read)
-            if elsewhere:
+            taught = 0 < len(whole) < len(read)
+            if taught:
                 ask = partial(measured, whole)
-                elsewhere = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
+                taught = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
             apart, one = _as_one(slopes)
-            found.append((not elsewhere, apart, replace(one, elsewhere=elsewhere)))
+            found.append((not taught, apart, replace(one, elsewhere=taught)))
     return tuple(slope for *_, slope in sorted(found, key=itemgetter(0, 1)))
 
 
