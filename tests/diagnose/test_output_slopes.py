@@ -156,3 +156,24 @@ def test_a_rectifier_at_its_kink_is_no_cut() -> None:
         adamw = lambda p: torch.optim.AdamW(p, lr=3e-3)  # noqa: E731
         result = run_overfit(net, batch, nn.CrossEntropyLoss(), optimizer=adamw, seeds=(seed,))
         assert result.passed, result.failure_text()
+
+
+class Guessing(nn.Module):
+    """A part of what is added has no gradient; beside it the model notes its guess, or takes features by it."""
+
+    def __init__(self, leads: bool) -> None:
+        super().__init__()
+        self.leads, self.embed, self.head = leads, nn.Linear(6, 16), nn.Linear(16, 3)
+        self.guess = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x)
+        self.guess = hidden.argmax(-1, keepdim=True)
+        if self.leads:
+            return self.head(hidden + hidden.gather(1, self.guess).detach())  # type: ignore[no-any-return]
+        return self.head(hidden + 3 * hidden.detach().tanh())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("leads", "found"), [(False, ["no-gradient"]), (True, [])])
+def test_a_choice_that_leads_nowhere_hides_no_cut(leads: bool, found: list[str]) -> None:
+    assert [cause.id for cause in learn(Guessing(leads)).causes] == found

@@ -237,4 +237,4 @@ def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[tuple[
             fact = Drawn("dropout of the attention", fact.dropout, of_input=False, gates=True)
         if isinstance(fact, Drawn) and op.region != LOSS:
             found.append(replace(op, name="random_in_evaluation", fact=fact))
-    return tuple(found), tracer.graph.estimates
+    return tuple(found), tracer.graph.chooses

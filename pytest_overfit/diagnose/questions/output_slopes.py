@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, is_real
-from pytest_overfit.errors.asking import Unanswerable, users_code
+from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
 from pytest_overfit.run.task import Heard, Terms
 
 MOST_PARTS = 8  # each costs two forward passes
@@ -100,6 +102,36 @@ def _is_known(slope: Slope, least: float) -> bool:
     """Whether a gradient is that of a slope, but for so much; a NaN says nothing against it."""
     known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), least)
     return not abs(slope.measured - slope.gradient) > known
+
+
+class _Otherwise(TorchFunctionMode):
+    """The next place in place of the largest or the smallest."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out, given = func(*args, **(kwargs or {})), dict(zip(("input", "dim"), args, strict=False)) | (kwargs or {})
+        if getattr(func, "__name__", "") not in ("argmax", "argmin"):
+            return out
+        source, dim = (
+            given.get("input", args[0] if args else None),
+            given.get("dim", args[1] if len(args) > 1 else None),
+        )
+        return (out + 1) % (source.numel() if dim is None else source.shape[dim])
+
+
+def follows_choice(forward: Callable[[], Heard]) -> bool:
+    """Whether the outputs are others where another place is chosen than that of the largest; so where it is refused.
+
+    Args:
+        forward: outputs, the same in every call.
+    """
+    try:
+        with torch.no_grad(), users_code():
+            plain = [t for _, t in forward() if is_real(t)]
+            with _Otherwise():
+                other = [t for _, t in forward() if is_real(t)]
+    except Refused:
+        return True
+    return len(plain) != len(other) or not all(map(torch.equal, plain, other))
 
 
 def _as_one(slopes: Sequence[Slope]) -> tuple[float, Slope]:

@@ -62,7 +62,8 @@ class StepGraph:
         self.found: dict[int, _Found] = {}
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them
-        self.estimates = False  # a straight-through estimator, a choice, or a cut between rounds, seen within the model
+        self.estimates = False  # a straight-through estimator, or a cut between rounds, seen within the model
+        self.chooses = False  # the place of the largest or the smallest, asked within the model
         self.passes_through = False  # a straight-through estimator, seen anywhere
         self.asked: set[int] = set()  # tensors that a derivative was taken by: inputs, whoever keeps them
         self.clear()
@@ -94,7 +95,7 @@ class StepGraph:
             self._constant(name, frame, list(given), out)
         if not tensors:
             return
-        self.estimates |= name in ("argmax", "argmin") and region != LOSS
+        self.chooses |= name in ("argmax", "argmin") and region != LOSS
         for t in tensors:
             if t.is_leaf and id(t) not in self.parameters:
                 self.read_within.setdefault(id(t), region != LOSS)

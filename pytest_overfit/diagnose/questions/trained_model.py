@@ -23,7 +23,7 @@ from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms,
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
-from pytest_overfit.diagnose.questions.output_slopes import measure_output_slopes
+from pytest_overfit.diagnose.questions.output_slopes import follows_choice, measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import (
     measure_padded_loss,
@@ -85,7 +85,8 @@ class TrainedModel:
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
-        meant = self.traced is not None and self.traced.tracer.graph.estimates
+        graph = None if self.traced is None else self.traced.tracer.graph
+        meant = graph is not None and (graph.estimates or (graph.chooses and self._chooses(context.on(task))))
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
             with self.questions.asking("whether gradients are those of the outputs"):
                 self._blind(context.on(task), failed=curves.stop != "passed")
@@ -231,6 +232,16 @@ class TrainedModel:
     def _has_several_backwards(self, on: RunContext) -> bool:
         steps = self.traced.steps if self.traced is not None else ()
         return on.step is not None and any(len(step.differentiated) > 1 for step in steps)
+
+    def _chooses(self, on: RunContext) -> bool:
+        """Whether a choice within the model leads to its outputs: they jump there, whatever their gradient."""
+
+        def forward() -> Heard:
+            seed_everything(on.seed)
+            return on.forward()[0]
+
+        into_training(on.task.model)
+        return self.questions.ask("whether a choice leads to outputs", lambda: follows_choice(forward), otherwise=True)
 
     def _blind(self, on: RunContext, *, failed: bool) -> None:
         """The innermost part that has another slope than its gradient says, and what it is that makes it so."""
