@@ -513,13 +513,13 @@ def test_a_closure_gets_gradients_that_are_not_scaled(monkeypatch: pytest.Monkey
     seen: list[float] = []
 
     class Listening(torch.optim.LBFGS):
-        def step(self, closure: Any) -> Any:
+        def step(self, closure: Any) -> Any:  # type: ignore[override]
             def heard() -> Any:
                 value = closure()
                 seen.append(max(float(p.grad.abs().max()) for group in self.param_groups for p in group["params"]))
                 return value
 
-            return super().step(heard)
+            return super().step(heard)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(Precision, "scaler", lambda precision, device: torch.amp.GradScaler("cpu", enabled=True))
     run(optimizer=lambda parameters: Listening(parameters, lr=0.1), amp="bfloat16", max_steps=3)
