@@ -53,7 +53,12 @@ class Limit:
         return _mean(curve[: self.window])
 
     def ceiling(self, curve: Sequence[float]) -> float | None:
-        """The upper limit as a value of the curve; None where there is none."""
+        """The upper limit as a value of the curve; None where there is none.
+
+        Example:
+            >>> Limit(0.05, relative=True).ceiling([4.0, 2.0])
+            0.2
+        """
         return self.below * self.start(curve) if self.relative and self.below is not None else self.below
 
     def holds(self, measured: float) -> bool:
@@ -82,6 +87,7 @@ class Criteria:
 
     Every registered criterion is a keyword and an attribute; what is not given has its default, that of a run under a
     config where ``in_config`` says so. ``terms`` has the limits of further terms of the loss.
+    A limit is a ``Limit``, a number (below it), a mapping of a limit's fields, or False.
 
     Six are declared exceptions, and show in the report: ``unused`` and ``frozen`` are globs over parameter names that
     get no gradient, or do not move, on purpose; ``infinite`` over outputs, terms, parameters and buffers that `finite`
@@ -91,8 +97,11 @@ class Criteria:
     of the places where they are.
 
     Example:
-        >>> Criteria(monotonic=False, terms={"loss_T": Limit(0.001)}).names()[3:]
+        >>> Criteria(monotonic=False, terms={"loss_T": 0.001}).names()[3:]
         ('gradients', 'objective', 'loss_T', 'defects')
+
+    Raises:
+        TypeError: no criterion has this name, or what stands for a limit is none.
     """
 
     given: Mapping[str, Any]
@@ -109,7 +118,7 @@ class Criteria:
         self,
         *,
         given: Mapping[str, Any] | None = None,
-        terms: Mapping[str, Limit] | None = None,
+        terms: Mapping[str, Any] | None = None,
         unused: tuple[str, ...] = (),
         frozen: tuple[str, ...] = (),
         infinite: tuple[str, ...] = (),

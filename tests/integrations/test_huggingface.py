@@ -113,6 +113,11 @@ def test_a_trainer_without_data_is_told(tmp_path: Path) -> None:
     """And how to give some."""
     given = trainer(tmp_path)
     given.train_dataset = None
+    short = trainer(tmp_path, per_device_train_batch_size=64, dataloader_drop_last=True)
+    with pytest.raises(OverfitError, match="the loader gives no batch"):
+        run_overfit(short)
+    with pytest.raises(OverfitError, match=r"set TrainingArguments\(max_grad_norm"):
+        run_overfit(trainer(tmp_path), clip_grad_norm=1.0)
     with pytest.raises(OverfitError, match="Trainer has no train_dataset"):
         run_overfit(given)
 
