@@ -101,10 +101,10 @@ class Snapshot:
         """The same of the tensor with this id."""
         return self._values.get(identity)
 
-    def parameters(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every parameter that was added, with its value then; those that are no ``nn.Parameter`` too."""
+    def parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Every parameter that was added, with its value then."""
         known = (self._known[key] for key in self._values)
-        return ((t, self._values[id(t)]) for t in known if is_a(t, nn.Parameter) or (t.requires_grad and t.is_leaf))
+        return ((thing, self._values[id(thing)]) for thing in known if isinstance(thing, nn.Parameter))
 
     def restore(self, *, keep_trained: bool = False) -> None:
         """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""

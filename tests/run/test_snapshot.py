@@ -230,8 +230,8 @@ def test_what_a_plain_object_on_a_model_holds_comes_back() -> None:
 
 
 def test_tensors_beside_the_model_come_back() -> None:
-    """Changed in place or exchanged, of a closure or of an attribute; with a gradient they are parameters."""
-    held, offset, latent = Holder(), torch.zeros(2), torch.zeros(2, requires_grad=True)
+    """Changed in place or exchanged, of a closure or of an attribute; a parameter is one here too."""
+    held, offset, latent = Holder(), torch.zeros(2), nn.Parameter(torch.zeros(2))
     mine = held.centre
 
     def loss() -> Tensor:
