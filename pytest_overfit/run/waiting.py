@@ -44,7 +44,7 @@ def _unchosen(call: LossCall, inputs: Sequence[str]) -> tuple[str, ...]:
     model, batch = call.task.model, call.task.batch
     kinds = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
     lists = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    parameters = dict(model.named_parameters())
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
     reached, found = partial(_reached, parameters), list[str]()
     if not lists:
         return ()
