@@ -79,12 +79,12 @@ def measure_output_slopes(
             slopes.append(slope)
         else:
             whole = [name for name in read if any(id(p) in reached[name] for p in held)]
-            taught = 0 < len(whole) < len(read)
-            if taught:
+            meant = 0 < len(whole) < len(read)
+            if meant:
                 ask = partial(measured, whole)
-                taught = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
+                meant = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
             apart, one = _as_one(slopes)
-            found.append((not taught, apart, replace(one, elsewhere=taught)))
+            found.append((not meant, apart, replace(one, elsewhere=meant)))
     return tuple(slope for *_, slope in sorted(found, key=itemgetter(0, 1)))
 
 
@@ -108,7 +108,8 @@ class _Otherwise(TorchFunctionMode):
     """The next place in place of the largest or the smallest."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out, given = func(*args, **(kwargs or {})), dict(zip(("input", "dim"), args, strict=False)) | (kwargs or {})
+        out = func(*args, **(kwargs or {}))
+        given: dict[str, Any] = {**dict(zip(("input", "dim"), args, strict=False)), **(kwargs or {})}
         if getattr(func, "__name__", "") not in ("argmax", "argmin"):
             return out
         source, dim = (
