@@ -191,7 +191,7 @@ def test_an_attached_trainer_is_asked(tmp_path: Path) -> None:
 def test_what_a_module_sets_itself_is_set_there(setting: str, place: str) -> None:
     """The hint names the place: there is no step to write a line into."""
     with pytest.raises(OverfitError, match=f"set .*{place}"):
-        run_overfit(Plain(), batch(), None, **{setting: 0.1})
+        run_overfit(Plain(), batch(), None, **{setting: 0.1})  # type: ignore[arg-type]
 
 
 def test_clipping_of_an_attached_trainer_is_used(tmp_path: Path) -> None:

@@ -109,13 +109,10 @@ class _Otherwise(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given: dict[str, Any] = {**dict(zip(("input", "dim"), args, strict=False)), **(kwargs or {})}
         if getattr(func, "__name__", "") not in ("argmax", "argmin"):
             return out
-        source, dim = (
-            given.get("input", args[0] if args else None),
-            given.get("dim", args[1] if len(args) > 1 else None),
-        )
+        given: dict[str, Any] = {**dict(zip(("input", "dim"), args, strict=False)), **(kwargs or {})}
+        source, dim = given["input"], given.get("dim")
         return (out + 1) % (source.numel() if dim is None else source.shape[dim])
 
 
