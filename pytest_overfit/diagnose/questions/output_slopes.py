@@ -112,10 +112,8 @@ class _Otherwise(TorchFunctionMode):
         given: dict[str, Any] = {**dict(zip(("input", "dim"), args, strict=False)), **(kwargs or {})}
         if getattr(func, "__name__", "") not in ("argmax", "argmin"):
             return out
-        source, dim = (
-            given.get("input", args[0] if args else None),
-            given.get("dim", args[1] if len(args) > 1 else None),
-        )
+        source: Any = given["input"]
+        dim: Any = given.get("dim")
         return (out + 1) % (source.numel() if dim is None else source.shape[dim])
 
 
