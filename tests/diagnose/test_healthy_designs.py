@@ -38,7 +38,7 @@ def test_a_new_head_grows_from_next_to_nothing(rate: float, found: list[str]) ->
     """At a hundred times the rate of its backbone and more: fine-tuning. What is wild moves any weight."""
     torch.manual_seed(0)
     model = net(64)
-    nn.init.normal_(model[2].weight, std=1e-3)  # type: ignore[arg-type]
+    nn.init.normal_(model[2].get_parameter("weight"), std=1e-3)
     groups = [{"params": model[0].parameters(), "lr": 2e-5}, {"params": model[2].parameters(), "lr": rate}]
     assert certain(learn(model, data(), optimizer=torch.optim.Adam(groups))) == found
 

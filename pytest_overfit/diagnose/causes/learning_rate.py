@@ -226,7 +226,7 @@ def group_rates(evidence: Evidence) -> Iterator[Cause]:
 
 def _wild(update: ParameterUpdate) -> bool:
     """Whether updates are of its own size, again and again, or have made it many times what a random one is."""
-    later, usual = update.ratios[2:], max(update.size, math.prod(update.shape[1:]) ** -0.5)
+    later, usual = update.ratios[2:], max(update.size, max(1, math.prod(update.shape[1:])) ** -0.5)
     return update.grown * update.size > 8 * usual or (len(later) >= 2 and statistics.median(later) > WHOLE_WEIGHT)
 
 
