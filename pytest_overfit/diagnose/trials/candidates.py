@@ -91,7 +91,11 @@ def _hopeless(evidence: Evidence, steps: int) -> Hopeless:
 
 
 def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
-    """The changes worth a trial, the likeliest first: a rate or a decay that nobody would take before all else."""
+    """The changes worth a trial, the likeliest first: a rate or a decay that nobody would take before all else.
+
+    Where a schedule is what makes the rate so, it is that which is changed.
+    """
+    yield from _held(evidence)
     rate = _rate(evidence)
     low = FAR if unsteady(evidence.objective) else LOW
     far = rate > 0 and not 1 / low < rate / usual_rate(evidence.groups) < FAR
@@ -139,8 +143,8 @@ def _executed(context: RunContext) -> Iterator[Change]:
         yield Change(Trial("on the CPU"), applied=there.applied, task=there.task)
 
 
-def _optimizer(evidence: Evidence) -> Iterator[Change]:
-    """Schedules, groups and settings that are far from what is usual."""
+def _held(evidence: Evidence) -> Iterator[Change]:
+    """The rate that a schedule starts from, or reaches, held in place of it."""
     groups = evidence.groups
     if scheduled := {g.index: max(g.initial_rate, *g.rates) for g in groups if odd_schedule(g)}:
         held = {
@@ -149,6 +153,11 @@ def _optimizer(evidence: Evidence) -> Iterator[Change]:
         }
         lowest = min(min(g.rates) for g in groups)
         yield Change(Trial("held rate", lowest, max(held.values())), applied=changes.fixed_rates(held))
+
+
+def _optimizer(evidence: Evidence) -> Iterator[Change]:
+    """Groups and settings that are far from what is usual."""
+    groups = evidence.groups
     rates = {g.index: g.rates[0] for g in groups if g.rates and g.optimizer == 0}
     if len(rates) > 1 and max(rates.values()) > 30 * max(min(rates.values()), 1e-30):
         best = min(rates.values(), key=lambda rate: abs(math.log(max(rate, 1e-30) / TYPICAL_RATE)))
