@@ -129,7 +129,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     for name, value in keywords.items():
         if name == "config" or value is None:  # None is what a helper hands on that was told nothing
             continue
-        if source == MARKER and callable(value):
+        if source == MARKER and callable(value) and name not in known:
             allowed = f"settings; what can be called stands in the call: overfit(model, data, {name}=...)"
             raise ConfigError(f"{name}=, a {type(value).__name__}", where=source, allowed=allowed)
         parts = _parts_of(name)
