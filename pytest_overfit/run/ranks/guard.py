@@ -104,11 +104,9 @@ class Guard:
         self.thread.start()
 
     def stop(self) -> None:
-        """No more beats."""
+        """No more beats. SIGTERM stays held: a launcher sends it to the ranks that end after a red first one."""
         self.stopping.set()
         self.thread.join(timeout=5)
-        if self.previous is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.previous)
 
     def moved(self, doing: str, allowance: float = 0.0) -> None:
         """This rank makes progress; what it does now may take so many seconds longer than the timeout."""
