@@ -1,8 +1,37 @@
+"""Every test starts from the same random numbers, in whatever order and process it runs."""
+
 from __future__ import annotations
 
 import os
+import random
+import sys
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on a busy machine: two threads are ten times slower
 os.environ.setdefault("PYTEST_OVERFIT_RAISE", "1")  # a mistake of ours ends the test, and is not one more note
 
 pytest_plugins = ["pytester"]
+
+SEED = int(os.environ.get("TESTS_SEED", "0"))  # another one finds tests that hold for this one alone
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Of fixtures too, which may be a module's."""
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Whichever fixtures were made before."""
+    _seed()
+
+
+def _seed() -> None:
+    """A test without torch stays one."""
+    random.seed(SEED)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(SEED)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(SEED)

@@ -76,3 +76,13 @@ def test_a_loss_that_falls_as_slowly_as_a_logarithm_has_no_floor_either(loss: An
     found = searched(loss, ran=-0.5)
     assert found is not None
     assert list(found.alone) == alone
+
+
+@pytest.mark.parametrize("seed", [5, 10, 28])
+def test_a_search_does_not_end_where_it_goes_through_zero(seed: int) -> None:
+    """What the run brought below zero has no floor there, from whichever predictions it starts."""
+    torch.manual_seed(seed)
+    found = searched(lambda outputs, target: -(outputs - target).square().mean().add(1e-6).log(), ran=-0.5)
+    assert found is not None
+    assert found.reached < 0
+    assert found.alone == ("output",)

@@ -31,8 +31,12 @@ class Search:
     A search that its clock ends is an ``Unanswerable``, or a slower machine would say something else.
     """
 
-    def __init__(self, task: Task, free: Free, scales: Mapping[int, float], limit: float | None, until: float) -> None:
+    def __init__(
+        self, task: Task, free: Free, scales: Mapping[int, float], limit: float | None, until: float, ran: float
+    ) -> None:
         self.task, self.free, self.limit, self.until = task, free, limit, until
+        # What the run brought below zero goes on through it: a value near zero ends no search then.
+        self.enough = 0.2 * limit if limit is not None and limit > 0 and ran >= 0 else 0.0
         self.first = self.objective()
         self.leaves, self.names = list(free.leaves.values()), [x[2].removeprefix("output.") for x in free.leaves]
         own = [max(1.0, float(leaf.detach().abs().mean())) for leaf in self.leaves]
@@ -80,7 +84,7 @@ class Search:
             if not curve or value < min(curve):
                 kept = [leaf.detach().clone() for leaf in self.leaves]
             curve.append(value)
-            if decays and self.limit is not None and self.limit > 0 and 0 <= value < 0.2 * self.limit:
+            if decays and 0 <= value < self.enough:
                 break
             if time.perf_counter() > self.until:
                 raise Unanswerable("a search over free predictions had no time to end")
@@ -140,7 +144,7 @@ def find_floor(
         ran: the lowest objective of the run; of one below zero it is asked too which output alone brings it there.
     """
     with freed(named) as free:
-        search = Search(task, free, scales, limit, time.perf_counter() + seconds)
+        search = Search(task, free, scales, limit, time.perf_counter() + seconds, ran)
         objective, leaves, names = search.first, search.leaves, search.names
         start = float(objective.detach())
         if not leaves or not objective.requires_grad or not math.isfinite(start):
