@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from datetime import date
 from pathlib import Path
 
 import nox
@@ -88,8 +89,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """What takes too long for every change: the whole gallery, its own check, and the suite under the lowest pytest."""
+    """What takes too long for every change: the whole gallery, its own check, and the suite as nobody has run it.
+
+    Under the lowest pytest, and from other random numbers than it was written with: those of the day.
+    """
     session.notify("tests(7.4)")
     install(session, ".[test]", overlays=[])
     session.run("python", "-m", "benchmarks.gallery", "--seeds", "3")
     session.run("python", "-m", "benchmarks.gallery", "--seeds", "3", "--verify")
+    session.run("pytest", "-q", "-n", "auto", env={"TESTS_SEED": str(date.today().toordinal())})
