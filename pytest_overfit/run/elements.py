@@ -115,6 +115,17 @@ def copy_of(tensor: Tensor, device: torch.device | str | None = None) -> Tensor:
     return twin.requires_grad_() if tensor.requires_grad else twin
 
 
+def is_leaf(tensor: Tensor) -> bool | None:
+    """Whether no operation made a tensor; None of a view that ``no_grad`` made and whose base was changed in place.
+
+    PyTorch forbids to ask that one for its graph, and to compute with it.
+    """
+    try:
+        return tensor.is_leaf
+    except RuntimeError:
+        return None
+
+
 def dressed(plain: Tensor, like: Tensor) -> Tensor:
     """A tensor as one of the class of another, with what that one has as attributes."""
     if type(like) in (Tensor, torch.nn.Parameter) or is_a(plain, type(like)) or _computes(like):

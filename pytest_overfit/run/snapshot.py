@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
-from pytest_overfit.run.elements import copy_of, is_wrapper, write
+from pytest_overfit.run.elements import copy_of, is_leaf, is_wrapper, write
 from pytest_overfit.run.optim import follow_device
 from pytest_overfit.run.reachable import PLAIN, counters, reachable, tensors
 from pytest_overfit.untrusted.objects import attributes, contents, is_a
@@ -84,7 +84,7 @@ class Snapshot:
             self.add(thing)
         for tensor in tensors(*roots):
             with torch._C.DisableTorchFunctionSubclass():
-                if id(tensor) in self._known or not tensor.is_leaf or tensor.is_inference():
+                if id(tensor) in self._known or not is_leaf(tensor) or tensor.is_inference():
                     continue
                 size = 0 if tensor.requires_grad else tensor.numel() * tensor.element_size()
             if size <= self._room:
@@ -136,12 +136,12 @@ class Snapshot:
                     tensor.__class__ = kind
 
             return make_lazy_again
-        device, requires_grad, is_leaf = tensor.device, tensor.requires_grad, tensor.is_leaf
+        device, requires_grad, leaf = tensor.device, tensor.requires_grad, is_leaf(tensor)
         value = _value_of(tensor)
         if value is None:
             return lambda keep_trained: None
         self._values[id(tensor)] = value
-        grad = tensor.grad if is_leaf else None
+        grad = tensor.grad if leaf else None
         grad_value = None if grad is None else grad.detach().clone()
 
         def restore(keep_trained: bool) -> None:
@@ -151,7 +151,7 @@ class Snapshot:
                 tensor.materialize(value.shape, device, value.dtype)
             if not keep_trained:
                 write(tensor, value)
-            if is_leaf:
+            if leaf:
                 tensor.requires_grad_(requires_grad)
                 if grad is not None and grad_value is not None:
                     write(grad, grad_value)
@@ -204,7 +204,8 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     while values:
         value = values.pop()
         if is_a(value, Tensor):
-            yield value
+            if is_leaf(value) is not None:
+                yield value
         elif (type(value) in CONTAINERS or is_a(value, tuple)) and id(value) not in seen:
             seen.add(id(value))
             values.extend(contents(value))

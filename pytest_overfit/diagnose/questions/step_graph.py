@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.operation import LOSS
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.step_calls import users_line
-from pytest_overfit.diagnose.questions.tensors import graph_nodes, tensors_in
+from pytest_overfit.diagnose.questions.tensors import graph_nodes, made_by, tensors_in
 from pytest_overfit.diagnose.step_trace import Cut, Leaf
 from pytest_overfit.run.elements import numbers_of
 
@@ -142,7 +142,7 @@ class StepGraph:
     def _passed_through(self, tensors: list[Tensor], given: Iterable[Any]) -> None:
         """``x + (f(x) - x).detach()``: the value of f(x) with the gradient of x."""
         for cutting in self.cuttings:
-            node = cutting.source.grad_fn
+            node = made_by(cutting.source)
             if not any(cutting.out is thing for thing in given) or node is None or "Sub" not in node.name():
                 continue
             taken = node.next_functions[-1][0]
@@ -230,9 +230,9 @@ class StepGraph:
 
 def _node_of(tensor: Tensor) -> Any:
     """The node that a gradient of a tensor goes to."""
-    if tensor.grad_fn is None and tensor.requires_grad:
-        return tensor.view_as(tensor).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
-    return tensor.grad_fn
+    node = made_by(tensor)
+    leaf = node is None and tensor.requires_grad and tensor._base is None
+    return made_by(tensor.view_as(tensor)).next_functions[0][0] if leaf else node
 
 
 def _sum(tensor: Tensor) -> float:

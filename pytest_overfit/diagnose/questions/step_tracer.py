@@ -21,7 +21,7 @@ from pytest_overfit.diagnose.questions.padding import padding_of, pads_of
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.step_graph import StepGraph
 from pytest_overfit.diagnose.questions.table_rows import TableRows
-from pytest_overfit.diagnose.questions.tensors import is_real, lives, size_of, spread, tensors_in
+from pytest_overfit.diagnose.questions.tensors import is_real, lives, made_by, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
@@ -121,8 +121,8 @@ class StepTracer:
         connected = None
         if source is not None:
             source = self.sources.get(id(source), source)
-            if source.grad_fn is not None and self.graph.nodes:
-                connected = source.grad_fn in self.graph.nodes
+            if (node := made_by(source)) is not None and self.graph.nodes:
+                connected = node in self.graph.nodes
         graph, seen = self.graph, self.plain
         cuts = self.questions.ask("what cuts gradients off", graph.cuts, otherwise=()) if seen else ()
         now = {name: id(p) for name, p in self.model.named_parameters()}

@@ -52,9 +52,24 @@ def spread(tensor: Tensor, samples: int | None) -> float | None:
     return deviation / size if size > 0 else 0.0
 
 
+def made_by(thing: Any) -> Any:
+    """The node of the graph that made a tensor; None of a leaf, and of what has none.
+
+    None too of a view that ``no_grad`` made and whose base was changed in place since: PyTorch forbids to ask.
+
+    Example:
+        >>> made_by(torch.ones(2, requires_grad=True) + 1).name()
+        'AddBackward0'
+    """
+    try:
+        return getattr(thing, "grad_fn", None)
+    except RuntimeError:
+        return None
+
+
 def final_operation(tensor: Any) -> str:
     """The autograd name of the operation that made a tensor, reshapes and the like looked through."""
-    node = getattr(tensor, "grad_fn", None)
+    node = made_by(tensor)
     for _ in range(12):
         if node is None:
             return ""
@@ -79,7 +94,7 @@ def summed(node: Any) -> int:
 def graph_nodes(root: Any, most: int = 50_000) -> Iterator[Any]:
     """Every node of an autograd graph, nearest the root first: a tensor, or a node itself."""
     seen: set[Any] = set()
-    queue = [getattr(root, "grad_fn", root)]
+    queue = [made_by(root) if is_a(root, Tensor) else root]
     for node in queue:
         if node is None or node in seen:
             continue
