@@ -120,8 +120,9 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     """Clearly another tensor whose elements are still allowed ones. None where there is none that is sure to be.
 
     Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean
-    over balanced labels as it is. Where they are all alike, numbers are shrunk by a tenth, or raised where they are
-    zero, and a third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
+    over balanced labels as it is. Of whole numbers it is the commonest one or the second: the largest may be the label
+    of what is left out. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a
+    third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
     plain = numbers_of(tensor) if is_strided(tensor) else None
     if plain is None or plain.numel() == 0:
@@ -132,7 +133,8 @@ def perturbed(tensor: Tensor) -> Tensor | None:
         changed[::3] ^= True
     elif not torch.equal(changed, flat):
         if not plain.is_complex():
-            changed[::3] = torch.where(changed[::3] == flat.max(), flat.min(), flat.max())
+            one, other = (flat.max(), flat.min()) if plain.is_floating_point() else _commonest(flat)
+            changed[::3] = torch.where(changed[::3] == one, other, one)
             if torch.equal(changed, flat):  # by chance, as [0, 1, 1] may: then another order alone
                 changed = flat.roll(1)
     elif plain.is_floating_point() or plain.is_complex():
@@ -141,6 +143,13 @@ def perturbed(tensor: Tensor) -> Tensor | None:
         return None
     changed = dressed(changed.reshape(plain.shape).to(tensor.dtype), tensor)
     return changed.requires_grad_() if tensor.requires_grad else changed
+
+
+def _commonest(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The two whole numbers that occur most often, of several the smaller ones; there are two."""
+    values, counts = flat.unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)
+    return values[order[0]], values[order[1]]
 
 
 def targets_of(batch: Any) -> Iterator[str]:
