@@ -104,10 +104,7 @@ class Budget:
         none="none",
     )
     hold_steps: int = setting(
-        5,
-        number(whole=True, at_least=1),
-        "for how many steps in a row the criteria have to hold",
-        keyword="hold_steps",
+        5, number(whole=True, at_least=1), "for how many steps in a row the criteria have to hold", keyword="hold_steps"
     )
 
     def fitting(self, steps: int | None = None) -> Budget:
@@ -175,11 +172,7 @@ class OverfitSettings:
         in_config="seed_value",
     )
     pass_at_least: int | None = setting(
-        None,
-        number(whole=True, at_least=1),
-        "how many of the seeds have to pass",
-        keyword="pass_at_least",
-        none="all",
+        None, number(whole=True, at_least=1), "how many of the seeds have to pass", keyword="pass_at_least", none="all"
     )
     device: str = setting(
         "auto",
@@ -243,10 +236,7 @@ class OverfitSettings:
     half_pixel_depth: bool = setting(False, SWITCH, "sample the depth at a resized pixel's centre, not its corner")
     probes: Probes = Probes()
     import_roots: tuple[Path, ...] = setting(
-        (),
-        kinds.FOLDERS,
-        "where _target_ classes are looked up",
-        none="the folders up to the repository's root",
+        (), kinds.FOLDERS, "where _target_ classes are looked up", none="the folders up to the repository's root"
     )
     prepare_batch: str | None = setting(
         None, kinds.DOTTED, "a function from the loader's batch to the model's", none="our normalisation"
@@ -257,9 +247,5 @@ class OverfitSettings:
 
 
 ANY_MODEL = OverfitSettings(
-    device="model",
-    threads="keep",
-    budget=Budget(max_steps=1000),
-    probes=Probes(gradient_every=10),
-    criteria=Criteria(),
+    device="model", threads="keep", budget=Budget(max_steps=1000), probes=Probes(gradient_every=10), criteria=Criteria()
 )

@@ -90,10 +90,7 @@ def adapter_of(config: OverfitConfig, adapt: Adapter, application: Application) 
         modules = made.model.modules() if isinstance(made.model, nn.Module) else ()
         # Where there is a process group, SyncBatchNorm refuses the CPU.
         group = not any(isinstance(module, nn.SyncBatchNorm) for module in modules)
-        with (
-            at_home(config, group=group),
-            adapt(replace(made, data=data), settings) as adapted,
-        ):
+        with at_home(config, group=group), adapt(replace(made, data=data), settings) as adapted:
             yield _completed(config, subject, adapted, application)
 
     return prepared

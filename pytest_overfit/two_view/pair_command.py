@@ -141,8 +141,7 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
 
 
 def _create_config(options: argparse.Namespace, pair: PairFiles) -> None:
-    from pytest_overfit.two_view.pair.create import CONFIG_NAME
-    from pytest_overfit.two_view.pair.template import write_config
+    from pytest_overfit.two_view.pair.create import CONFIG_NAME, write_config
 
     path = pair.root / CONFIG_NAME if options.create_config == Path() else options.create_config
     if write_config(pair, path, overwrite=options.overwrite, style=options.config_style):
@@ -206,7 +205,7 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:
     """What the loader hands to a model: the shape of every key, and the valid depth of every image in metres."""
-    from pytest_overfit.two_view.data import PairDataset, build_loader
+    from pytest_overfit.two_view.data.dataset import PairDataset, build_loader
 
     dataset = PairDataset(
         options.folder,

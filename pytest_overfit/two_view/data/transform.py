@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_overfit.errors import ConfigError, PairError
-from pytest_overfit.two_view.pair.pair_files import BoolArray, ByteArray, DepthArray, RawView
-from pytest_overfit.two_view.pair.trusted_depth import clean_depth
+from pytest_overfit.two_view.pair.pair_files import BoolArray, ByteArray, DepthArray, RawView, clean_depth
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 

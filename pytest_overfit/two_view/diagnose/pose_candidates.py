@@ -13,8 +13,8 @@ from torch import Tensor
 from pytest_overfit.run.loop import evaluating
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.task import scalar_terms
-from pytest_overfit.two_view.diagnose.pose_encoding import FAR, EncodingCompared
-from pytest_overfit.two_view.metrics import pose_of
+from pytest_overfit.two_view.application import pose_of
+from pytest_overfit.two_view.diagnose.predicted_depth import FAR, EncodingCompared
 from pytest_overfit.two_view.reference.pose import encode_pose
 
 Part = Mapping[str, Callable[[Tensor, Tensor], Tensor]]  # what it says: (part, rotation) -> part; the likelier first

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import Agreement, view_agreement
-from pytest_overfit.two_view.pair.trusted_depth import clean_depth
 from pytest_overfit.untrusted.files import odd_kind
 
 MIN_VALID = 100

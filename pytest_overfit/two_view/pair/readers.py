@@ -135,11 +135,7 @@ def _check_intrinsics(k: FloatArray, where: Path) -> None:
     if not (fx > 0 and fy > 0):
         raise PairError(f"focal lengths fx {fx:.6g}, fy {fy:.6g}", where=where, allowed="positive pixels")
     if max(abs(k[0, 1]), abs(k[1, 0])) > 1e-6 * max(fx, fy) or np.abs(k[2] - [0.0, 0.0, 1.0]).max() > 1e-6:
-        raise PairError(
-            f"intrinsics {k.tolist()}",
-            where=where,
-            allowed="[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
-        )
+        raise PairError(f"intrinsics {k.tolist()}", where=where, allowed="[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
 
 
 def _check_pose(pose: FloatArray, where: Path) -> None:

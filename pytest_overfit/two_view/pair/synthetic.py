@@ -22,16 +22,19 @@ from pytest_overfit.two_view.pair.pair_files import (
     RawView,
     view_files,
 )
-from pytest_overfit.two_view.pair.raycast import SKY, rays, shadowed, trace
 from pytest_overfit.two_view.pair.town import (
+    SKY,
     SUN,
     Town,
     build_town,
     cameras,
     labels_of,
+    rays,
+    shadowed,
     sky_colour,
     smooth_noise,
     surface_colour,
+    trace,
 )
 
 _SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))

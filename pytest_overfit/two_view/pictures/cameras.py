@@ -11,10 +11,18 @@ from itertools import combinations, product
 
 import numpy as np
 
-from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray, FramePicture
 from pytest_overfit.two_view.pair.reprojection import unproject
-from pytest_overfit.two_view.pictures.drawing import FAINT, INK, PAPER, Colour, Panel, Pen, blank, draw_lines
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
+from pytest_overfit.two_view.pictures.drawing import (
+    FAINT,
+    INK,
+    PAPER,
+    Colour,
+    Panel,
+    Pen,
+    blank,
+    draw_lines,
+)
 
 TRUE: Colour = (22, 130, 72)
 PREDICTED: Colour = (226, 88, 12)
