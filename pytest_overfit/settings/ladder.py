@@ -196,7 +196,7 @@ def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
     Raises:
         ConfigError: with every problem of the merged settings, each with the layer that it came from.
     """
-    from pytest_overfit.settings.overfit_section import read_overfit
+    from pytest_overfit.settings.criteria_section import read_overfit
     from pytest_overfit.settings.section import Section
 
     values: dict[str, Any] = {}

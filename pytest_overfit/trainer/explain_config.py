@@ -7,9 +7,8 @@ from typing import Any
 
 from pytest_overfit.settings.criteria_registry import limit_aliases
 from pytest_overfit.settings.explain_settings import Row, settings_values
-from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of
+from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of, lookup, spelt
 from pytest_overfit.settings.secret import HIDDEN, hide
-from pytest_overfit.settings.spelling import lookup, spelt
 from pytest_overfit.trainer.config import OverfitConfig
 
 _OVERRIDE = "override "

@@ -8,8 +8,8 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.trainer.build import LR_SCHEDULE, at_home, schedule_of
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.loading import load_config
-from pytest_overfit.trainer.not_in_force import leaves
 from pytest_overfit.trainer.schedules import NEARLY_DONE
+from pytest_overfit.trainer.unread import leaves
 
 POINTS = (0.0, 0.1, 0.25, 0.5, 0.75, NEARLY_DONE)  # of the progress of a run
 CLOSE = 0.02  # of a rate: three digits are written

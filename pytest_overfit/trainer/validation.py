@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_registry import entries
-from pytest_overfit.settings.overfit_section import read_overfit
+from pytest_overfit.settings.criteria_section import read_overfit
 from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
 from pytest_overfit.settings.section import Section
@@ -29,10 +29,9 @@ from pytest_overfit.trainer.config import (
     OverfitConfig,
     SplitConfig,
 )
-from pytest_overfit.trainer.import_roots import find_import_roots
-from pytest_overfit.trainer.not_in_force import overridden
-from pytest_overfit.trainer.pair_source import expect_one_source
-from pytest_overfit.trainer.unread import unread
+from pytest_overfit.trainer.imports import find_import_roots
+from pytest_overfit.trainer.trainer_section import expect_one_source
+from pytest_overfit.trainer.unread import overridden, unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
 _WORKERS: dict[str, Any] = {"at_least": 0, "at_most": 1024, "whole": True}

@@ -30,7 +30,7 @@ from pytest_overfit.twins.side import Side
 HOMES = {
     "accumulation": "parts", "batch": "parts", "bfloat16": "switches", "float16": "switches", "fused": "switches",
     "attention": "switches", "checkpointing": "checkpointing", "compile": "switches", "device": "places",
-    "workers": "workers", "export": "places", "ranks": "processes", PORT: "port",
+    "workers": "places", "export": "places", "ranks": "processes", PORT: "port",
 }  # fmt: skip
 GRACE = 10.0  # seconds beyond the limit of a run
 

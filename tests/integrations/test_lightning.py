@@ -18,7 +18,7 @@ pytest.importorskip("pytorch_lightning")
 import pytorch_lightning as pl
 
 from pytest_overfit import OverfitError, OverfitResult, run_overfit
-from pytest_overfit.integrations.lightning.optimizers import configured
+from pytest_overfit.integrations.lightning.module_parts import configured
 from tests.integrations.lightning_modules import HEALTHY, ByHand, Clipped, Plain, Shuffled, WarmUpByStep, batch
 
 UNREACHABLE: dict[str, Any] = {"objective": 1e-30, "diagnose": False, "keep_trained": True}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.integrations.lightning.optimizers import Scheduled
+from pytest_overfit.integrations.lightning.module_parts import Scheduled
 from pytest_overfit.run.update import wants_closure
 
 EPOCHS = 10  # of a run

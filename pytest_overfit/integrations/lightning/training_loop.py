@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.integrations.lightning.optimizers import Scheduled
+from pytest_overfit.integrations.lightning.module_parts import Scheduled
 from pytest_overfit.integrations.lightning.stand_in import Trainer, missing_told
 from pytest_overfit.run.call_task import count_positional
 from pytest_overfit.run.update import Detached

@@ -15,10 +15,10 @@ from pytest_overfit.errors import OverfitError, PairError
 from pytest_overfit.run.batch import freeze_batch
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.sample import Batch, Sample, differences_of
+from pytest_overfit.trainer.build import alone
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import find_target, instantiate
-from pytest_overfit.trainer.process_group import alone
 from pytest_overfit.two_view.data.normalize import prepare_batch
 from pytest_overfit.two_view.diagnose.views import SourceSeen
 
