@@ -189,11 +189,8 @@ def run_subject(
     seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     given = subject.optimizer is not None and not callable(subject.optimizer)
     if len(seeds) > 1 and is_factory(subject.model) and given:
-        raise OverfitError(
-            "an optimizer beside a model factory",
-            where="optimizer",
-            allowed="a factory called with the parameters: every seed builds a new model",
-        )
+        allowed = "a factory called with the parameters: every seed builds a new model"
+        raise OverfitError("an optimizer beside a model factory", where="optimizer", allowed=allowed)
 
     if len(seeds) > 1:
         subject = replace(subject, data=drawn_once(subject.data), val_data=drawn_once(subject.val_data))

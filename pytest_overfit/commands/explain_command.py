@@ -62,11 +62,9 @@ def explained(cause: str, families: Iterable[Family]) -> str:
     sections = {**settings_sections(), **sections_of(families)}
     if cause not in sections:
         near = nearest(cause, sections)
-        raise OverfitError(
-            f"there is no cause and no setting {cause!r}",
-            allowed="one that `pytest-overfit explain` lists, or a keyword of `overfit(...)`",
-            hint=f"did you mean {near}?" if near else "",
-        )
+        found = f"there is no cause and no setting {cause!r}"
+        allowed = "one that `pytest-overfit explain` lists, or a keyword of `overfit(...)`"
+        raise OverfitError(found, allowed=allowed, hint=f"did you mean {near}?" if near else "")
     return sections[cause]
 
 

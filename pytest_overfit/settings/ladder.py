@@ -118,12 +118,9 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
         near = list(dict.fromkeys(filter(None, matches)))
         listed = ", ".join(f"{name}=" for name in known)
         meant = f"did you mean {' and '.join(map(repr, near))}? pytest-overfit explain {' '.join(near)}"
-        raise ConfigError(
-            f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}",
-            where=source,
-            allowed=f"{'a keyword' if len(near) == len(wrong) else listed}, or the name of a term with its limit",
-            hint=meant if near else None,
-        )
+        found = f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}"
+        allowed = f"{'a keyword' if len(near) == len(wrong) else listed}, or the name of a term with its limit"
+        raise ConfigError(found, where=source, allowed=allowed, hint=meant if near else None)
     values: dict[str, Any] = {}
     spoken: dict[str, str] = {}
     for name, value in keywords.items():

@@ -80,28 +80,20 @@ def load_checkpoint(model: nn.Module, checkpoint: CheckpointConfig) -> tuple[str
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
     if len(missing) == len(own):
-        raise ConfigError(
-            f"{path.name} has none of the {len(own)} tensors of {type(model).__name__}, only {shorten(unexpected)}",
-            where=checkpoint.key,
-            allowed=f"weights of this model, such as {shorten(list(own))}",
-            hint="is it a checkpoint of another model, or one with a prefix such as module. before every name?",
-        )
+        found = f"{path.name} has none of the {len(own)} tensors of {type(model).__name__}, only {shorten(unexpected)}"
+        where = checkpoint.key
+        hint = "is it a checkpoint of another model, or one with a prefix such as module. before every name?"
+        raise ConfigError(found, where=where, allowed=f"weights of this model, such as {shorten(list(own))}", hint=hint)
     notes = [f"{len(missing)} of {len(own)} tensors of the model not in it: {shorten(missing)}"] if missing else []
     notes += [f"{len(unexpected)} of its {len(weights)} not in the model: {shorten(unexpected)}"] if unexpected else []
     if checkpoint.strict and notes:
-        raise ConfigError(
-            f"{path.name}: {'; '.join(notes)}",
-            where=checkpoint.key,
-            allowed="every tensor of the model and no other, since checkpoint.strict is on",
-        )
+        allowed = "every tensor of the model and no other, since checkpoint.strict is on"
+        raise ConfigError(f"{path.name}: {'; '.join(notes)}", where=checkpoint.key, allowed=allowed)
     try:
         model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ConfigError(
-            f"{path.name} does not fit {type(model).__name__}: {' '.join(str(error).split())}",
-            where=checkpoint.key,
-            allowed="tensors of the model's own shapes",
-        ) from error
+        found = f"{path.name} does not fit {type(model).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(found, where=checkpoint.key, allowed="tensors of the model's own shapes") from error
     return tuple(f"{path.name}: {note}" for note in notes)
 
 
@@ -118,12 +110,10 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
         raise ConfigError(f"{path}: {error.found}", where=key, allowed=error.allowed) from None
     except Exception as error:  # a third-party reader on an arbitrary file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"{path.name} cannot be read as tensors alone: {first}",
-            where=key,
-            allowed="a file of torch.save that weights_only=True reads, or a .safetensors file",
-            hint="save model.state_dict() on its own; overfit.checkpoint=none trains from scratch",
-        ) from error
+        found = f"{path.name} cannot be read as tensors alone: {first}"
+        allowed = "a file of torch.save that weights_only=True reads, or a .safetensors file"
+        hint = "save model.state_dict() on its own; overfit.checkpoint=none trains from scratch"
+        raise ConfigError(found, where=key, allowed=allowed, hint=hint) from error
     weights = next((loaded[name] for name in WEIGHTS if _is_weights(loaded, name)), loaded)
     if not isinstance(weights, Mapping):
         raise ConfigError(
@@ -200,17 +190,11 @@ def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter])
     try:
         optimizer = factory(list(parameters))
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{node.get('_target_')} refuses its settings: {error}",
-            where="optim.optimizer",
-            allowed="the keyword arguments of that optimizer",
-        ) from error
+        found = f"{node.get('_target_')} refuses its settings: {error}"
+        raise ConfigError(found, where="optim.optimizer", allowed="the keyword arguments of that optimizer") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}",
-            where="optim.optimizer",
-            allowed="a torch.optim.Optimizer",
-        )
+        found = f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}"
+        raise ConfigError(found, where="optim.optimizer", allowed="a torch.optim.Optimizer")
     return optimizer
 
 
@@ -244,12 +228,10 @@ def _expect_clip_groups(config: OverfitConfig, clip: GradientClipper) -> None:
         ConfigError: with the parameters.
     """
     if config.trainer is not None and config.trainer.own_clipper and clip.unclaimed:
-        raise ConfigError(
-            f"no group clips {len(clip.unclaimed)} trainable parameter tensors: {shorten(clip.unclaimed)}",
-            where="optim.gradient_clip.configs",
-            allowed="a group for every trainable parameter: the trainer's own clipper stops without one",
-            hint="add their module to the module_name of a group, or freeze them",
-        )
+        found = f"no group clips {len(clip.unclaimed)} trainable parameter tensors: {shorten(clip.unclaimed)}"
+        allowed = "a group for every trainable parameter: the trainer's own clipper stops without one"
+        hint = "add their module to the module_name of a group, or freeze them"
+        raise ConfigError(found, where="optim.gradient_clip.configs", allowed=allowed, hint=hint)
 
 
 def schedule_of(node: Mapping[str, Any] | None, where: str) -> Schedule | None:

@@ -90,12 +90,9 @@ def settings_of(config: OverfitConfig) -> OverfitSettings:
         (42,)
     """
     overfit = config.overfit
-    return replace(
-        overfit,
-        seeds=overfit.seeds or (config.seed,),
-        budget=replace(overfit.budget, max_steps=config.planned_steps),
-        freeze=(*config.frozen_module_names, *overfit.freeze),
-    )
+    seeds = overfit.seeds or (config.seed,)
+    budget = replace(overfit.budget, max_steps=config.planned_steps)
+    return replace(overfit, seeds=seeds, budget=budget, freeze=(*config.frozen_module_names, *overfit.freeze))
 
 
 def subject_of(
@@ -169,14 +166,8 @@ def _completed(config: OverfitConfig, given: Subject, adapted: Subject, applicat
         return _of_its_own(trained, "the loss")
     loss = build_loss(config) if given.loss is None else given.loss
     named = _Named(_accumulated(loss, config.trainer))
-    return replace(
-        trained,
-        loss=named,
-        held=(loss,),
-        predict=predict,
-        application=application,
-        remarks=lambda: _unlogged(config.trainer, named.names),
-    )
+    trained = replace(trained, remarks=lambda: _unlogged(config.trainer, named.names))
+    return replace(trained, loss=named, held=(loss,), predict=predict, application=application)
 
 
 def predict(model: Any, batch: Mapping[str, Any]) -> Any:

@@ -41,13 +41,10 @@ def judge_prediction(record: RunRecord, settings: Prediction, limits: Mapping[st
     allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or asked)
     if not record.predictions or all(_empty(frame) for frame in record.predictions):
         keys = ", ".join(record.prediction_keys) or "none"
+        where = f"keys of the prediction: {keys}"
+        hint = "switch it off with overfit.criteria.prediction: false"
         return Finding(
-            "prediction",
-            False,
-            "the model predicts neither depth nor pose_enc",
-            allowed,
-            where=f"keys of the prediction: {keys}",
-            hint="switch it off with overfit.criteria.prediction: false",
+            "prediction", False, "the model predicts neither depth nor pose_enc", allowed, where=where, hint=hint
         )
     misses = [miss for frame in record.predictions for miss in _misses(frame, asked)]
     if misses:

@@ -123,12 +123,9 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
     root = options.source_root or Path(_DEFAULT_SOURCE)
     index = options.source_npz or Path("train.npz")
     if not root.is_dir():
-        raise PairError(
-            "no such folder",
-            where=root,
-            allowed="the scenes of AerialMegaDepth: --source-root DIR",
-            hint="pytest-overfit pair create --render --create-config renders a pair, and needs no data",
-        )
+        found = "no such folder"
+        hint = "pytest-overfit pair create --render --create-config renders a pair, and needs no data"
+        raise PairError(found, where=root, allowed="the scenes of AerialMegaDepth: --source-root DIR", hint=hint)
     return create_pair(
         root,
         options.source_seg_root or root.with_name(f"{root.name}_seg"),

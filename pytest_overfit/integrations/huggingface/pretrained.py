@@ -86,11 +86,8 @@ def generate_again(model: Any, batch: Any) -> Generated:
     """
     able = getattr(model, "can_generate", None)
     if not callable(able) or not able():
-        raise OverfitError(
-            f"{type(model).__name__} does not generate",
-            where="generates",
-            allowed="a model of transformers with a language-model head",
-        )
+        allowed = "a model of transformers with a language-model head"
+        raise OverfitError(f"{type(model).__name__} does not generate", where="generates", allowed=allowed)
     wanted = "labels" if model.config.is_encoder_decoder else "input_ids"
     if not isinstance(batch, Mapping) or not isinstance(batch.get(wanted), Tensor):
         raise OverfitError(

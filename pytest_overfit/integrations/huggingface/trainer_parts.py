@@ -132,12 +132,10 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """
     trainer = subject.model
     if subject.loss is not None or subject.step is not None:
-        raise OverfitError(
-            f"a {'loss' if subject.step is None else 'step'} beside a {type(trainer).__name__}",
-            where="step" if subject.loss is None else "loss",
-            allowed="a Trainer, whose compute_loss is the loss, or its model with a loss or step of your own",
-            hint="override compute_loss or training_step in a subclass, or pass trainer.model",
-        )
+        found = f"a {'loss' if subject.step is None else 'step'} beside a {type(trainer).__name__}"
+        allowed = "a Trainer, whose compute_loss is the loss, or its model with a loss or step of your own"
+        hint = "override compute_loss or training_step in a subclass, or pass trainer.model"
+        raise OverfitError(found, where="step" if subject.loss is None else "loss", allowed=allowed, hint=hint)
     if not isinstance(trainer.model, nn.Module):
         raise OverfitError(f"{type(trainer).__name__} has no model", where="model", allowed="Trainer(model=...)")
     steps = planned_steps(settings)
@@ -189,21 +187,15 @@ def _first_batch(trainer: Any) -> tuple[Any, tuple[str, ...]]:
     The loader's sampler and collator are used without its workers.
     """
     if trainer.train_dataset is None and not _overridden(trainer, "get_train_dataloader"):
-        raise OverfitError(
-            f"{type(trainer).__name__} has no train_dataset",
-            where="data",
-            allowed="Trainer(train_dataset=...), or a batch beside the Trainer: overfit(trainer, batch)",
-        )
+        allowed = "Trainer(train_dataset=...), or a batch beside the Trainer: overfit(trainer, batch)"
+        raise OverfitError(f"{type(trainer).__name__} has no train_dataset", where="data", allowed=allowed)
     loader = trainer.get_train_dataloader()
     sampler = getattr(loader, "batch_sampler", None)
     if sampler is not None:
         if (first := next(iter(sampler), None)) is None:
-            raise OverfitError(
-                "the loader gives no batch",
-                where="train_dataset",
-                allowed="as many examples as fill one batch",
-                hint="lower per_device_train_batch_size, or switch dataloader_drop_last off",
-            )
+            found = "the loader gives no batch"
+            hint = "lower per_device_train_batch_size, or switch dataloader_drop_last off"
+            raise OverfitError(found, where="train_dataset", allowed="as many examples as fill one batch", hint=hint)
         examples = [loader.dataset[index] for index in first]
     else:
         examples = list(itertools.islice(loader.dataset, trainer.args.per_device_train_batch_size))

@@ -52,26 +52,18 @@ def configured(returned: Any, *, automatic: bool) -> tuple[list[Optimizer], list
         if not isinstance(thing, Optimizer):
             raise OverfitError(f"a {type(thing).__name__} where an optimizer is wanted", where=WHERE, allowed=FORMS)
     if automatic and len(optimizers) > 1:
-        raise OverfitError(
-            f"{len(optimizers)} optimizers under automatic optimisation",
-            where=WHERE,
-            allowed="one optimizer, or self.automatic_optimization = False",
-            hint="several optimizers are stepped in training_step: first, second = self.optimizers()",
-        )
+        found = f"{len(optimizers)} optimizers under automatic optimisation"
+        allowed = "one optimizer, or self.automatic_optimization = False"
+        hint = "several optimizers are stepped in training_step: first, second = self.optimizers()"
+        raise OverfitError(found, where=WHERE, allowed=allowed, hint=hint)
     scheduled = [_scheduled(given, monitor) for given in schedulers]
     for each in scheduled:
         if automatic and each.reduce_on_plateau and each.monitor is None:
-            raise OverfitError(
-                "ReduceLROnPlateau without a monitor",
-                where=WHERE,
-                allowed='{"scheduler": scheduler, "monitor": "train_loss"}',
-            )
+            found = "ReduceLROnPlateau without a monitor"
+            raise OverfitError(found, where=WHERE, allowed='{"scheduler": scheduler, "monitor": "train_loss"}')
         if not any(getattr(each.scheduler, "optimizer", optimizers[0]) is optimizer for optimizer in optimizers):
-            raise OverfitError(
-                f"{type(each.scheduler).__name__} schedules an optimizer that is not returned beside it",
-                where=WHERE,
-                allowed="schedulers of the optimizers that are returned",
-            )
+            found = f"{type(each.scheduler).__name__} schedules an optimizer that is not returned beside it"
+            raise OverfitError(found, where=WHERE, allowed="schedulers of the optimizers that are returned")
     return optimizers, scheduled
 
 
@@ -145,11 +137,8 @@ def first_of(source: Any) -> Any:
     """
     loaders = source.train_dataloader()
     if loaders is None:
-        raise OverfitError(
-            f"{type(source).__name__}.train_dataloader() returned nothing",
-            where="data",
-            allowed="a DataLoader, or a list or mapping of them",
-        )
+        found = f"{type(source).__name__}.train_dataloader() returned nothing"
+        raise OverfitError(found, where="data", allowed="a DataLoader, or a list or mapping of them")
     return _first(loaders)
 
 

@@ -190,11 +190,8 @@ def _loss_of(result: Any, steps: int) -> Tensor:
         )
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise OverfitError(
-            f"training_step returned {found}",
-            where="training_step",
-            allowed="a scalar tensor, or a mapping with one under loss",
-        )
+        allowed = "a scalar tensor, or a mapping with one under loss"
+        raise OverfitError(f"training_step returned {found}", where="training_step", allowed=allowed)
     return loss.reshape(()) if loss.dim() else loss
 
 

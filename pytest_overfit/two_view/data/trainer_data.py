@@ -127,12 +127,9 @@ class TrainerData:
                 batches = itertools.islice(iter(self._loader(epoch)), PER_EPOCH)
                 self._drawn[epoch] = [self._checked(batch) for batch in batches]
         if not self._drawn[epoch]:
-            raise OverfitError(
-                "the loader gives no batch",
-                where=f"{self.where}, epoch {epoch}",
-                allowed="at least one batch",
-                hint="does drop_last, a limit or an empty split leave nothing?",
-            )
+            found = "the loader gives no batch"
+            hint = "does drop_last, a limit or an empty split leave nothing?"
+            raise OverfitError(found, where=f"{self.where}, epoch {epoch}", allowed="at least one batch", hint=hint)
         return [freeze_batch(batch, torch.device("cpu")) for batch in self._drawn[epoch]]
 
     def compared(self) -> SourceSeen | None:
@@ -157,11 +154,9 @@ class TrainerData:
             result = find_target(dotted, where="overfit.prepare_batch")(batch)
         result = batch if result is None else result  # it has changed the batch in place
         if not isinstance(result, Mapping):
-            raise OverfitError(
-                f"{dotted} returned a {type(result).__name__}",
-                where="overfit.prepare_batch",
-                allowed="the batch, or None where it changes it in place",
-            )
+            found = f"{dotted} returned a {type(result).__name__}"
+            where = "overfit.prepare_batch"
+            raise OverfitError(found, where=where, allowed="the batch, or None where it changes it in place")
         return result
 
     @contextlib.contextmanager
@@ -180,11 +175,8 @@ class TrainerData:
             return self._source.get_loader(epoch)
         if hasattr(self._source, "__iter__"):
             return self._source
-        raise OverfitError(
-            f"a {type(self._source).__name__} without get_loader",
-            where=self.where,
-            allowed="an object with get_loader(epoch), or an iterable of batches",
-        )
+        allowed = "an object with get_loader(epoch), or an iterable of batches"
+        raise OverfitError(f"a {type(self._source).__name__} without get_loader", where=self.where, allowed=allowed)
 
     def _checked(self, batch: Any) -> Batch:
         if isinstance(batch, Mapping):

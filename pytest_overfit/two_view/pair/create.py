@@ -122,34 +122,25 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
     if not present:
         return
     if not overwrite:
-        raise PairError(
-            f"already holds {len(present)} files, {present[0]} among them",
-            where=folder,
-            allowed="a new folder, or one that holds this very pair",
-            hint="choose another folder, or overwrite the pair in it (--overwrite)",
-        )
+        found = f"already holds {len(present)} files, {present[0]} among them"
+        hint = "choose another folder, or overwrite the pair in it (--overwrite)"
+        raise PairError(found, where=folder, allowed="a new folder, or one that holds this very pair", hint=hint)
     ours = {Path(CONFIG_NAME)}
     for split in SPLITS:
         if (folder / split).is_file():
             ours |= {Path(split), *_named_files(folder / split)}
     foreign = [name for name in present if name not in ours]
     if foreign:
-        raise PairError(
-            f"holds {foreign[0]}, which is not part of a pair ({len(foreign)} such files)",
-            where=folder,
-            allowed="only the files of a pair, which --overwrite may replace",
-        )
+        found = f"holds {foreign[0]}, which is not part of a pair ({len(foreign)} such files)"
+        raise PairError(found, where=folder, allowed="only the files of a pair, which --overwrite may replace")
 
 
 def _named_files(split_file: Path) -> set[Path]:
     """The files, relative to its folder, that the index of ONE pair names: a whole data set is nothing to replace."""
     index = read_index(split_file)
     if len(index) != 1 or len(index.images) > 2:
-        raise PairError(
-            f"holds {len(index)} pairs of {len(index.images)} images",
-            where=split_file,
-            allowed="one pair of two images, which --overwrite may replace",
-        )
+        found = f"holds {len(index)} pairs of {len(index.images)} images"
+        raise PairError(found, where=split_file, allowed="one pair of two images, which --overwrite may replace")
     named: set[Path] = set()
     for tag, scene in zip(index.images, index.images_scene_name, strict=True):
         if tag is not None:

@@ -235,11 +235,8 @@ def _check_claims(members: Mapping[str, zipfile.ZipInfo], keys: Sequence[str], w
             )
         # Deflate cannot expand by more than 1032: a directory that claims more is lying.
         if entry.file_size > max_bytes or entry.file_size > 1040 * entry.compress_size + 64:
-            raise PairError(
-                f"claims {entry.file_size} bytes in {entry.compress_size} packed ones",
-                where=place,
-                allowed=f"at most {max_bytes} bytes, and no more than deflate can pack",
-            )
+            found = f"claims {entry.file_size} bytes in {entry.compress_size} packed ones"
+            raise PairError(found, where=place, allowed=f"at most {max_bytes} bytes, and no more than deflate can pack")
     together = sum(members[key].file_size for key in keys)
     if together > 2 * max_bytes:
         raise PairError(

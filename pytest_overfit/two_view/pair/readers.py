@@ -44,11 +44,8 @@ def read_view(files: ViewFiles) -> RawView:
     height, width = image.shape[:2]
     for array, path in ((depth, files.depth), (labels, files.mask)):
         if array is not None and array.shape != (height, width):
-            raise PairError(
-                f"{array.shape[1]} x {array.shape[0]} pixels",
-                where=path,
-                allowed=f"{width} x {height} as {files.image.name}",
-            )
+            found = f"{array.shape[1]} x {array.shape[0]} pixels"
+            raise PairError(found, where=path, allowed=f"{width} x {height} as {files.image.name}")
     cx, cy = camera.intrinsics[0, 2], camera.intrinsics[1, 2]
     if not (0 < cx < width - 1 and 0 < cy < height - 1):
         raise PairError(
@@ -98,11 +95,8 @@ def read_depth(path: Path | str) -> DepthArray:
         count = int(wrong.sum())
         if count:
             v, u = np.argwhere(wrong)[0]
-            raise PairError(
-                f"{count} of {depth.size} depths are {kind}, the first at column {u}, row {v}",
-                where=where,
-                allowed="finite metres, 0 = invalid",
-            )
+            found = f"{count} of {depth.size} depths are {kind}, the first at column {u}, row {v}"
+            raise PairError(found, where=where, allowed="finite metres, 0 = invalid")
     return depth
 
 
@@ -146,11 +140,8 @@ def _check_pose(pose: FloatArray, where: Path) -> None:
     rotation = pose[:3, :3]
     error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
     if error > _RIGID_TOLERANCE:
-        raise PairError(
-            f"cam2world is not rigid: R^T R is off the identity by {error:.3g}",
-            where=where,
-            allowed=f"a rotation, to {_RIGID_TOLERANCE:g} (no scale, no shear)",
-        )
+        found = f"cam2world is not rigid: R^T R is off the identity by {error:.3g}"
+        raise PairError(found, where=where, allowed=f"a rotation, to {_RIGID_TOLERANCE:g} (no scale, no shear)")
     if np.linalg.det(rotation) < 0:
         raise PairError("cam2world mirrors: its determinant is -1", where=where, allowed="a rotation, determinant +1")
 

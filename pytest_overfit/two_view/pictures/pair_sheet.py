@@ -90,11 +90,8 @@ def save_sheet(path: Path, sheet: Sheet) -> None:
     try:
         save_png(path, sheet.panel)
     except OSError as error:
-        raise PairError(
-            f"cannot be written: {error.strerror or error}",
-            where=path,
-            allowed="a file in a folder that can be written",
-        ) from error
+        found = f"cannot be written: {error.strerror or error}"
+        raise PairError(found, where=path, allowed="a file in a folder that can be written") from error
 
 
 Cell = tuple[Panel, float, tuple[str, str]]
