@@ -174,6 +174,18 @@ def test_counters_of_such_objects_come_back() -> None:
     assert (thing.__dict__["seen"], thing.__dict__["inner"]["count"]) == (1, 1)
 
 
+def test_what_a_namespace_holds_is_found_and_comes_back() -> None:
+    """Arguments and the state of a loop are kept in one, whose ``__dict__`` is of another kind than that of a class."""
+    kept = SimpleNamespace(model=nn.Linear(1, 1), steps=1)
+    assert attributes(kept) == {"model": kept.model, "steps": 1}
+    assert kept.model in list(reachable(lambda: kept))
+    snapshot = Snapshot()
+    snapshot.add_reachable(lambda: kept)
+    kept.steps = 5
+    snapshot.restore()
+    assert kept.steps == 1
+
+
 # A heterogeneous graph, as torch_geometric makes them.
 
 
