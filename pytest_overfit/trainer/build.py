@@ -34,10 +34,6 @@ LAUNCH = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 def alone(wanted: bool = True) -> Iterator[None]:
     """A process group of this one process on a private store, and the variables of a launcher, for the block.
 
-    Example:
-        >>> with alone():
-        ...     DistributedSampler(dataset)                                   # doctest: +SKIP
-
     Where a group is there already (torchrun), or none can be had, nothing is changed.
     """
     if not wanted or not dist.is_available() or dist.is_initialized():
@@ -62,10 +58,6 @@ WEIGHTS = ("model", "state_dict")  # keys under which a trainer's checkpoint kee
 
 def load_checkpoint(model: nn.Module, checkpoint: CheckpointConfig) -> tuple[str, ...]:
     """Loads the weights into a model in place, and returns what there is to say: keys that do not fit.
-
-    Example:
-        >>> load_checkpoint(model, CheckpointConfig(Path("checkpoint.pt")))                  # doctest: +SKIP
-        ('checkpoint.pt: 1 of 240 tensors of the model is not in it: head.bias',)
 
     A ``.safetensors`` file, or one of ``torch.save`` with the state dict itself or under ``model`` or ``state_dict``.
 

@@ -192,10 +192,6 @@ class Tree:
 def compose_tree(path: Path, texts: Sequence[str], ini: Sequence[str] = (), settings: Sequence[Layer] = ()) -> Tree:
     """Reads, composes, overrides and resolves one config file: ``ini`` under it, ``texts`` and ``settings`` over it.
 
-    Example:
-        >>> compose_tree(Path("a.yaml"), ["optim.optimizer.lr=1e-3"]).values["optim"]   # doctest: +SKIP
-        {'optimizer': {'lr': 0.001}}
-
     Raises:
         Unusable: the file cannot be read or composed, or an override is malformed. Values that cannot be
             resolved are no reason to stop: they are `BROKEN` in the tree, each with its problem.

@@ -124,11 +124,6 @@ class TrainerConfig:
 class OverfitConfig:
     """One config file, composed, resolved and checked.
 
-    Example:
-        >>> config = load_config("example_configs/single_pair_test.yaml")           # doctest: +SKIP
-        >>> config.train.width, config.overfit.criteria.camera.below, config.planned_steps   # doctest: +SKIP
-        (224, 0.001, 1000)
-
     Args:
         path: absolute path of the file that was given; relative paths in it are relative to its folder.
         seed: ``seed_value``.

@@ -83,12 +83,7 @@ def _part(nest: Any, samples: int, start: int, end: int) -> Any:
 
 
 def settings_of(config: OverfitConfig) -> OverfitSettings:
-    """What a run under a config may do and must reach.
-
-    Example:
-        >>> settings_of(load_config("quick.yaml")).seeds                             # doctest: +SKIP
-        (42,)
-    """
+    """What a run under a config may do and must reach."""
     overfit = config.overfit
     seeds = overfit.seeds or (config.seed,)
     budget = replace(overfit.budget, max_steps=config.planned_steps)

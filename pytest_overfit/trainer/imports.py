@@ -157,12 +157,7 @@ PATH_KEY = re.compile(r"(root|dir|file|path|folder)s?$", re.IGNORECASE)
 
 
 def folders_above(folder: Path) -> tuple[tuple[Path, ...], bool]:
-    """The candidates, and whether the last one is the root of a repository.
-
-    Example:
-        >>> folders_above(Path("/repos/vggt/training/config"))              # doctest: +SKIP
-        ((PosixPath('/repos/vggt/training/config'), PosixPath('/repos/vggt/training'), PosixPath('/repos/vggt')), True)
-    """
+    """The candidates, and whether the last one is the root of a repository."""
     candidates = [folder, *folder.parents][: FARTHEST + 1]
     for count, candidate in enumerate(candidates, 1):
         if any((candidate / mark).exists() for mark in REPOSITORY):
@@ -212,12 +207,7 @@ def find_path(text: str, folder: Path) -> Path | None:
 
 
 def with_found_paths(node: Any, folder: Path, key: str = "") -> Any:
-    """A section with its relative paths made absolute where they exist: texts with a slash, or under a path's key.
-
-    Example:
-        >>> with_found_paths({"ROOT": "pair", "split": "train"}, Path("/repo/config"))    # doctest: +SKIP
-        {'ROOT': '/repo/pair', 'split': 'train'}
-    """
+    """A section with its relative paths made absolute where they exist: texts with a slash, or under a path's key."""
     if isinstance(node, Mapping):
         return {name: with_found_paths(value, folder, str(name)) for name, value in node.items()}
     if isinstance(node, list):

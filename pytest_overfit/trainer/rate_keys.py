@@ -17,12 +17,7 @@ OWN = "optim.optimizer.lr"
 
 
 def rate_overrides(config: OverfitConfig, was: float, works: float) -> str:
-    """The options that change the learning rate of a config by a factor, all of its schedule; empty where none do.
-
-    Example:
-        >>> rate_overrides(config, 1e-9, 0.01)                                         # doctest: +SKIP
-        '--overfit-set optim.optimizer.lr=0.01'
-    """
+    """The options that change the learning rate of a config by a factor, all of its schedule; empty where none do."""
     factor = works / was if was else 0.0
     now = rates_of(config)
     for changes in _candidates(config, factor, works):

@@ -109,10 +109,6 @@ def _in_place(config: OverfitConfig, split: SplitConfig) -> PairFiles:
 def sample_of(config: OverfitConfig) -> Sample:
     """The batches that a config names, as the model gets them; a pair that is cut or rendered is so for this call.
 
-    Example:
-        >>> sample_of(load_config("quick.yaml")).train["images"].shape                # doctest: +SKIP
-        torch.Size([1, 2, 3, 98, 112])
-
     Raises:
         OverfitError: a path is missing, a file cannot be read, or there is no batch.
     """

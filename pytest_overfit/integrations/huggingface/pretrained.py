@@ -26,12 +26,7 @@ TOKENS = ("input_ids", "attention_mask", "labels", "position_ids", "token_type_i
 
 
 def said_again(model: Any, batch: Any, generates: bool) -> Generated | None:
-    """What a trained model generates, or, where it is not to, which tokens a decoder predicts from the true ones.
-
-    Example:
-        >>> said_again(trained_gpt2, batch, generates=False)                    # doctest: +SKIP
-        Generated(right=0, total=0, prompt=1, first_wrong='', ahead=(0.0, 1.0, 0.04))
-    """
+    """What a trained model generates, or, where it is not to, which tokens a decoder predicts from the true ones."""
     if generates:
         return generate_again(model, batch)
     ahead = predicted_ahead(model, batch)
@@ -73,10 +68,6 @@ def _share(said: Tensor, ids: Tensor, counts: Tensor, step: int) -> float:
 
 def generate_again(model: Any, batch: Any) -> Generated:
     """Generates every sequence of a batch greedily from its prompt, and counts the tokens that come out right.
-
-    Example:
-        >>> generate_again(trained_gpt2, {"input_ids": ids, "labels": ids})     # doctest: +SKIP
-        Generated(right=15, total=15, prompt=1)
 
     The prompt of a decoder is what comes before the first label, at least one token; that of an encoder-decoder is its
     start token. Tokens count up to the first end of a sequence, where generation stops.

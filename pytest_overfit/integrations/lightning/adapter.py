@@ -34,10 +34,6 @@ from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
 def called_modules(model: nn.Module, step: Callable[[], Any]) -> Any:
     """The model where the step calls it, else the outermost submodules that it calls: one, or name -> module.
 
-    Example:
-        >>> called_modules(module, lambda: module.training_step(batch, 0))      # doctest: +SKIP
-        {'encoder': Encoder(...), 'head': Linear(...)}
-
     A module without parameters, or that returns nothing but scalars, is a loss or a metric and does not count. Where
     the step fails, or calls none, it is the model: whoever runs it next reports the error.
     """

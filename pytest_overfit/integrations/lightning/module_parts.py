@@ -37,10 +37,6 @@ class Scheduled:
 def configured(returned: Any, *, automatic: bool) -> tuple[list[Optimizer], list[Scheduled]]:
     """Optimizers and schedules out of what a module's ``configure_optimizers`` returned.
 
-    Example:
-        >>> configured({"optimizer": sgd, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}, automatic=True)
-        ([SGD (...)], [Scheduled(scheduler=..., interval='step', ...)])
-
     Args:
         automatic: the module leaves stepping to the loop, which then takes one optimizer.
 
@@ -119,12 +115,7 @@ def is_datamodule(data: Any) -> bool:
 
 
 def overrides(module: Any, name: str) -> bool:
-    """Whether a method is the user's: not inherited from Lightning's own classes.
-
-    Example:
-        >>> overrides(module, "train_dataloader")       # doctest: +SKIP
-        True
-    """
+    """Whether a method is the user's: not inherited from Lightning's own classes."""
     home = next((kind for kind in type(module).__mro__ if name in vars(kind)), object)
     return home.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning", "builtins")
 

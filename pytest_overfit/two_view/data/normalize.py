@@ -87,10 +87,6 @@ VIEWS = ("images", "depths", "extrinsics", "intrinsics", "cam_points", "world_po
 def prepare_batch(batch: Mapping[str, Any], *, repeat: bool = False) -> dict[str, Any]:
     """The batch as the model gets it: doubled where ``repeat_batch`` asks for it, then normalised.
 
-    Example:
-        >>> prepare_batch(next(iter(loader)), repeat=True)["images"].shape          # doctest: +SKIP
-        torch.Size([2, 2, 3, 476, 518])
-
     Raises:
         OverfitError: a key that the normalisation needs is missing.
     """

@@ -27,10 +27,6 @@ from pytest_overfit.two_view.diagnose.views import SourceSeen
 def exr_heard() -> Iterator[None]:
     """Raises at the end of the block where ``cv2.imread`` gave no pixels for an .exr file.
 
-    Example:
-        >>> with exr_heard():
-        ...     batch = next(iter(loader))                                       # doctest: +SKIP
-
     Raises:
         PairError: naming the file, OpenCV's version and what that version needs. It replaces whatever the loader made
             of it.
@@ -187,12 +183,7 @@ class TrainerData:
 
 
 def draw_sample(data: TrainerData) -> Sample:
-    """One frozen draw, prepared, and how the next ones differ from it: in the same epoch, and in the next.
-
-    Example:
-        >>> draw_sample(TrainerData(config)).differences                                   # doctest: +SKIP
-        ('images: 150 of 150 elements differ, by up to 0.3',)
-    """
+    """One frozen draw, prepared, and how the next ones differ from it: in the same epoch, and in the next."""
     first, *later = data.draw(0)
     changed: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()

@@ -182,11 +182,6 @@ def compare_with_files(
 ) -> SourceSeen | None:
     """The first sample of a batch, as a loader hands it out, beside the two files of its pair.
 
-    Example:
-        >>> seen = compare_with_files(batch, pair.seq_name, [read_view(view) for view in pair.views])
-        >>> seen.pose.turned < 0.01
-        True
-
     Args:
         batch: `images` (B, S, 3, H, W), `depths` (B, S, H, W), `intrinsics`, `extrinsics`, and `point_masks`, if any.
         raw: the views as they lie on disk.

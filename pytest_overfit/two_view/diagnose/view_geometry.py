@@ -128,10 +128,6 @@ MOST_FRAMES, MOST_PAIRS, MOST_SEARCHED = 8, 4, 2
 def measure_views(batch: Any) -> ViewsSeen | None:
     """What the batch itself shows of its views; None where it is no batch of two or more views.
 
-    Example:
-        >>> measure_views(batch).pairs[0].given.agree
-        (0.93, 0.97, 1.0)
-
     Args:
         batch: `depths` (B, S, H, W), `extrinsics` (B, S, 3, 4) or (B, S, 4, 4) world2cam, `intrinsics` (B, S, 3, 3)
             pixels; where there are any, `images` (B, S, C, H, W), `point_masks` (B, S, H, W), and `world_points` and

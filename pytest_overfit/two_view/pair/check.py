@@ -96,10 +96,6 @@ def check_pair(
 ) -> PairReport:
     """Read the pair and judge it as the training would see it: without sky, far depths and outliers.
 
-    Example:
-        >>> check_pair(locate_pair("pair", "pair/train.npz", "pair/seg", 0)).problems
-        ()
-
     Args:
         files: the pair.
         remove_sky: whether sky pixels lose their depth; then a view without a mask is a problem.
@@ -131,11 +127,6 @@ def check_views(
     views: Sequence[CheckedView], *, without_mask: Mapping[str, Path | None] = MappingProxyType({})
 ) -> PairReport:
     """Judge frames as arrays.
-
-    Example:
-        >>> report = check_views([CheckedView("a", image, depth, k, pose), CheckedView("b", image2, depth2, k, pose2)])
-        >>> report.problems
-        ()
 
     Args:
         views: two or more frames; each one is judged against the first.

@@ -185,10 +185,6 @@ def config_text(pair: PairFiles, folder: Path, *, style: str = "own") -> str:
     `style` is `own` (this plugin's data path, model and loss) or `vggt`: the form of a VGGT-style trainer, for its
     classes and its launcher too. Its paths are absolute, and it starts from `default_dataset.yaml` where `folder` has
     one.
-
-    Example:
-        >>> "ROOT: ." in config_text(create_pair(..., "single_pair_data"), Path("single_pair_data"))
-        True
     """
     name = CONFIG_NAME if style == "own" else CONFIG_NAME.replace(".", f"_{style}.")
     template = resources.files("pytest_overfit.two_view.pair").joinpath(f"{name}.in").read_text(encoding="utf-8")

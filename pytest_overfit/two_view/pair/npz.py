@@ -45,10 +45,6 @@ Array = npt.NDArray[Any]
 class Rows:
     """The rows of a large array of numbers or words in a .npz file, read from there when they are asked for.
 
-    Example:
-        >>> Rows(Path("train.npz"), "images", (1_000_000,), np.dtype("<U40"))[5:7]         # doctest: +SKIP
-        array(['0001_083.jpeg', '0001_084.jpeg'], dtype='<U40')
-
     Raises:
         PairError: the file is not what it was, or damaged there: no checksum is of single rows.
     """
@@ -86,10 +82,6 @@ def read_npz(
 ) -> dict[str, Array]:
     """The arrays `keys` of the .npz file `path`; further keys of the file are never decoded.
 
-    Example:
-        >>> read_npz("0001_083.jpeg.npz", ("intrinsics", "cam2world"))["intrinsics"].shape
-        (3, 3)
-
     Args:
         path: the file.
         keys: all must be there.
@@ -106,12 +98,7 @@ def read_npz(
 
 
 def read_large_npz(path: Path | str, keys: Sequence[str]) -> dict[str, Array | Rows]:
-    """As ``read_npz`` with objects, but that plain arrays too large for it are ``Rows``.
-
-    Example:
-        >>> type(read_large_npz("train.npz", ("pairs",))["pairs"])                              # doctest: +SKIP
-        <class 'pytest_overfit.two_view.pair.npz.Rows'>
-    """
+    """As ``read_npz`` with objects, but that plain arrays too large for it are ``Rows``."""
     where = Path(path)
     with _opened(where, MAX_FILE_BYTES) as (archive, members):
         sizes = {key: members[key].file_size for key in keys if key in members}

@@ -50,12 +50,7 @@ class Agreement:
 
 
 def view_agreement(a: View, b: View) -> Agreement:
-    """Look the valid pixels of view a up in view b.
-
-    Example:
-        >>> view_agreement(view, view).agree
-        1.0
-    """
+    """Look the valid pixels of view a up in view b."""
     found = look_up(a, b)
     excess = found.excess[np.isfinite(found.excess)]
     if len(excess) == 0:
@@ -89,13 +84,7 @@ class Lookup:
 
 
 def look_up(a: View, b: View) -> Lookup:
-    """Where the valid pixels of view a lie in view b, and how far behind its surface.
-
-    Example:
-        >>> found = look_up(view, view)
-        >>> float(abs(found.u - found.columns).max()), float(abs(found.excess).max())
-        (0.0, 0.0)
-    """
+    """Where the valid pixels of view a lie in view b, and how far behind its surface."""
     rows, columns = np.nonzero(a.depth > 0)
     valid = len(rows)
     world = unproject(a.depth, a.intrinsics, a.world2cam, rows, columns)

@@ -117,12 +117,7 @@ def draw_cameras(pictures: Sequence[FramePicture]) -> CamerasDrawing | None:
 
 
 def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
-    """The drawing as (600, 800, 3) uint8 RGB; None where the frames have no cameras.
-
-    Example:
-        >>> cameras_panel(pictures).shape
-        (600, 800, 3)
-    """
+    """The drawing as (600, 800, 3) uint8 RGB; None where the frames have no cameras."""
     drawing = draw_cameras(pictures)
     if drawing is None:
         return None
@@ -155,12 +150,7 @@ def frustum(camera: Camera, size: tuple[int, int], length: float) -> FloatArray:
 
 
 def camera_errors(true: Camera, predicted: Camera) -> tuple[float, float]:
-    """Degrees between two orientations, and the distance of the two positions.
-
-    Example:
-        >>> camera_errors(camera, camera)
-        (0.0, 0.0)
-    """
+    """Degrees between two orientations, and the distance of the two positions."""
     turn = predicted.cam2world[:3, :3].T @ true.cam2world[:3, :3]
     sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
     degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))

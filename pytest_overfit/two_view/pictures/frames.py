@@ -39,12 +39,7 @@ FONT = 16  # pixels: the fonts of browsers are wider than Pillow's
 
 
 def cameras_svg(drawing: CamerasDrawing) -> str:
-    """The drawing as SVG: the scene as pixels, everything else as vectors.
-
-    Example:
-        >>> cameras_svg(draw_cameras(pictures))[:65]
-        '<svg xmlns="http://www.w3.org/2000/svg" width="800" height="600" '
-    """
+    """The drawing as SVG: the scene as pixels, everything else as vectors."""
     pixels = io.BytesIO()
     Image.fromarray(drawing.scene).save(pixels, format="PNG")
     told = ". ".join(label.text for label in drawing.labels)
@@ -95,12 +90,7 @@ ERROR_SCALE = 0.1  # normalised units: an error of a tenth of the scene's scale,
 
 
 def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
-    """Name -> (H, W, 3) uint8 RGB of every frame, and ``cameras`` where the frames have them.
-
-    Example:
-        >>> list(picture_panels(pictures))[:2], list(picture_panels(pictures))[-1]
-        (['frame_0/image', 'frame_0/depth_true'], 'cameras')
-    """
+    """Name -> (H, W, 3) uint8 RGB of every frame, and ``cameras`` where the frames have them."""
     drawn = {f"frame_{picture.frame}/{name}": panel for picture in pictures for name, panel in panels(picture).items()}
     cameras = cameras_panel(pictures)
     return drawn if cameras is None else {**drawn, CAMERAS: cameras}
@@ -108,10 +98,6 @@ def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
 
 def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str, ...]:
     """Writes every panel as a PNG file below `folder`, the cameras as SVG; returns the file names. The folder is made.
-
-    Example:
-        >>> write_pictures(Path("report"), pictures)[0]
-        'frame_0_image.png'
 
     A file of that name is replaced at once, never half written.
 
@@ -133,10 +119,6 @@ def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str,
 
 def panels(picture: FramePicture) -> dict[str, Panel]:
     """Name -> (H, W, 3) uint8 RGB; what the model does not predict is left out.
-
-    Example:
-        >>> sorted(panels(picture))
-        ['confidence', 'depth_error', 'depth_predicted', 'depth_true', 'image']
 
     Both depths share one colour scale, the 1st to 99th percentile of the true one. Pixels without true depth are grey,
     except in the predicted depth, which has a value everywhere.

@@ -42,11 +42,6 @@ class ShownView:
 def views_on_disk(files: PairFiles, *, remove_sky: bool = True) -> tuple[ShownView, ShownView]:
     """The views as they lie on disk, with the depth cleaned as training does.
 
-    Example:
-        >>> views = views_on_disk(locate_pair("pair", "pair/train.npz", "pair/seg", 0))
-        >>> views[0].arrays.depth.shape
-        (480, 640)
-
     Raises:
         PairError: a file cannot be read.
     """
@@ -61,10 +56,6 @@ def views_of_batch(
     files: PairFiles, *, img_size: int, aspect_ratio: float, patch_size: int, remove_sky: bool = True
 ) -> tuple[ShownView, ShownView]:
     """The views as the loader hands them to a model: cropped around the principal point and resized.
-
-    Example:
-        >>> views_of_batch(pair, img_size=518, aspect_ratio=0.92, patch_size=14)[0].arrays.depth.shape
-        (476, 518)
 
     Raises:
         ConfigError: the sizes do not fit together.

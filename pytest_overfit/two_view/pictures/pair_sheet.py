@@ -57,10 +57,6 @@ class Sheet:
 def contact_sheet(views: tuple[ShownView, ShownView], *, title: str, subtitle: str = "") -> Sheet:
     """Images, depths on one scale, masks, the points of each view in the other, and the geometry error.
 
-    Example:
-        >>> sheet = contact_sheet(views_on_disk(pair), title=pair.seq_name)
-        >>> save_sheet(Path("pair.png"), sheet)
-
     Raises:
         PairError: no view has a valid depth.
     """
