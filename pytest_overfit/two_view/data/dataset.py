@@ -23,8 +23,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     """Every pair of a split file, each one sample of two views, without augmentation.
 
     Example:
-        >>> dataset = PairDataset("single_pair_data", "single_pair_data/train.npz", "single_pair_data/seg")
-        >>> dataset[0]["images"].shape
+        >>> dataset = PairDataset("pair", "pair/train.npz", "pair/seg")  # doctest: +SKIP
+        >>> dataset[0]["images"].shape  # doctest: +SKIP
         torch.Size([2, 3, 476, 518])
 
     Args:
@@ -119,8 +119,8 @@ def build_loader(dataset: Dataset[Any], *, pair_index: int = 0, num_workers: int
     """A loader of exactly one batch: the sample `pair_index`, with a leading axis B = 1.
 
     Example:
-        >>> (batch,) = build_loader(PairDataset("single_pair_data", "single_pair_data/train.npz"))
-        >>> batch["images"].shape, batch["seq_name"]
+        >>> (batch,) = build_loader(PairDataset("single_pair_data", "single_pair_data/train.npz"))  # doctest: +SKIP
+        >>> batch["images"].shape, batch["seq_name"]  # doctest: +SKIP
         (torch.Size([1, 2, 3, 476, 518]), ['aerial_megadepth_0001_0'])
 
     Args:

@@ -17,10 +17,6 @@ EPSILON = 1e-3  # in the number of points
 def normalize_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch in axes of its first camera and in units of its mean distance, as a new dict.
 
-    Example:
-        >>> normalized = normalize_batch(batch)
-        >>> normalized["depths"] * normalized["avg_scale"][0]            # metres again
-
     Args:
         batch: `extrinsics` (B, S, 3, 4) world2cam, OpenCV axes, rotations orthonormal; `world_points` (B, S, H, W, 3),
             `depths` (B, S, H, W) and, where there are any, `cam_points` (B, S, H, W, 3), all in one unit (metres);

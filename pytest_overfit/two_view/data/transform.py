@@ -80,11 +80,6 @@ def process_view(
 ) -> ViewArrays:
     """Clean the depth, crop around the principal point, resize, crop to `shape`, and unproject.
 
-    Example:
-        >>> arrays = process_view(read_view(pair.views[0]), shape=target_shape(518, 0.92))
-        >>> arrays.depth.shape
-        (476, 518)
-
     Args:
         view: image (h, w, 3) uint8, depth (h, w) metres, camera, labels (h, w) or None.
         shape: (H, W) pixels.

@@ -36,7 +36,7 @@ def create_pair(
     """Copy pair `pair_index` of a source to `output_root`, with an index of its own.
 
     Example:
-        >>> create_pair("cropped", "cropped_seg", "cropped/train.npz", "single_pair_data").seq_name
+        >>> create_pair("cropped", "cropped_seg", "cropped/train.npz", "single_pair_data").seq_name  # doctest: +SKIP
         'aerial_megadepth_0001_0'
 
     Writes `train.npz` and `val.npz` (the same one pair, images 0 and 1, no pickle), `<scene>/<tag>.{jpg,exr,npz}` and

@@ -54,13 +54,7 @@ class ViewFiles:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """The files of one pair, and where in its split it stands.
-
-    Example:
-        >>> pair = locate_pair("single_pair_data", "train.npz", "single_pair_data/seg", 0)
-        >>> pair.seq_name, pair.views[0].image.name
-        ('aerial_megadepth_0001_0', '0001_083.jpeg.jpg')
-    """
+    """The files of one pair, and where in its split it stands."""
 
     root: Path
     split_file: Path

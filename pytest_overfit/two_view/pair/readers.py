@@ -32,8 +32,8 @@ def read_view(files: ViewFiles) -> RawView:
     """All files of one view; image, depth and mask must be of one size, with the principal point inside.
 
     Example:
-        >>> view = read_view(locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[0])
-        >>> view.image.shape, view.depth.shape
+        >>> view = read_view(locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[0])  # doctest: +SKIP
+        >>> view.image.shape, view.depth.shape  # doctest: +SKIP
         ((480, 640, 3), (480, 640))
 
     Raises:

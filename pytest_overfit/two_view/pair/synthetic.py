@@ -53,8 +53,8 @@ def render_source(output_root: Path | str, *, seed: int = 0, width: int = 640, h
     """Write a synthetic source of one pair below `output_root`.
 
     Example:
-        >>> source = render_source("town", seed=3)
-        >>> create_pair(source.source_root, source.source_seg_root, source.source_npz, "single_pair_data")
+        >>> source = render_source("town", seed=3)  # doctest: +SKIP
+        >>> create_pair(source.source_root, source.source_seg_root, source.source_npz, "pair")  # doctest: +SKIP
 
     Writes `cropped/<scene>/<tag>.{jpg,exr,npz}`, `cropped_seg/<scene>/<tag>.png` and `cropped/{train,val}.npz`.
     View 0 is aerial, view 1 stands on the ground and sees the sky. Depth is exact z in metres at the pixel centres
