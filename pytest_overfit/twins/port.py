@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,12 +96,8 @@ def _there(name: str, mapped: Any) -> tuple[str, Turn]:
     return (found, _as_it_is) if isinstance(found, str) else (str(found[0]), found[1])
 
 
-def port(side: Side) -> Iterator[Callable[[], TwinResult]]:
+def port(side: Side) -> TwinResult:
     """Trains the original in place of the port, from the port's own weights."""
-    yield lambda: _ported(side)
-
-
-def _ported(side: Side) -> TwinResult:
     context = side.context
     if context.step is not None or context.task.given is not context.task.model:
         raise Unanswerable("the step is its own, or there are several models: a loss(model, batch) is wanted")

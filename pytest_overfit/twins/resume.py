@@ -235,12 +235,8 @@ def resumed(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> di
     return {"course": course, "state": state}
 
 
-def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
+def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     """Saves after some steps, loads in a process where nothing has been trained, and goes on."""
-    yield lambda: _resumed(side, there, folder, done)
-
-
-def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     if not side.at_save:
         raise Unanswerable(f"the run ended before step {done}, after which it was to be saved")
     steps, own = min(side.steps, len(side.reference.losses)), side.subject.twins.save is not None
