@@ -7,7 +7,6 @@ with one), and the strict reader of the ``overfit:`` section reads what comes ou
 from __future__ import annotations
 
 import copy
-import difflib
 import numbers
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.criteria_registry import limit_aliases
 from pytest_overfit.settings.keywords import DEFAULT, MARKER, TERMS, keys, keyword_of, no_terms
 from pytest_overfit.settings.problems import Problem, Unusable, shown
@@ -114,7 +114,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     known = [*(["config"] if source == MARKER else []), *keys()]
     misnamed = [name for name in keywords if _is_wrong(name, known)]
     if wrong := [*map(repr, args), *misnamed]:
-        matches = (OTHER_NAMES.get(name) or _nearest(name, known, cutoff=0.5) for name in misnamed)
+        matches = (OTHER_NAMES.get(name) or nearest(name.casefold(), known) for name in misnamed)
         near = list(dict.fromkeys(filter(None, matches)))
         listed = ", ".join(f"{name}=" for name in known)
         meant = f"did you mean {' and '.join(map(repr, near))}? pytest-overfit explain {' '.join(near)}"
@@ -166,9 +166,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
             continue
         if override.parts[0] != "overfit" or override.of_hydra or override.is_group:
             continue
-        node: Any = override.value
-        for part in reversed(override.parts[1:]):
-            node = {part: node}
+        node: Any = _nested(override.parts[1:], override.value)
         if isinstance(node, dict):
             values = _merged(values, _canonical(node))
         else:
@@ -257,12 +255,7 @@ def _is_wrong(name: str, known: Sequence[str]) -> bool:
     if name in OTHER_NAMES:
         return True
     made_of_one = any(part in known for part in name.split("_")) or name in limit_aliases()
-    return name in no_terms() or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
-
-
-def _nearest(name: str, known: Sequence[str], cutoff: float) -> str | None:
-    matches = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
-    return matches[0] if matches else None
+    return name in no_terms() or (not made_of_one and nearest(name.casefold(), known, cutoff=_TYPO_RATIO) is not None)
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.settings.secret import hide
 from pytest_overfit.trainer.config import CheckpointConfig, OverfitConfig
 from pytest_overfit.trainer.imports import imported
@@ -101,8 +102,7 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
     except OverfitError as error:
         raise ConfigError(f"{path}: {error.found}", where=key, allowed=error.allowed) from None
     except Exception as error:  # a third-party reader on an arbitrary file
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        found = f"{path.name} cannot be read as tensors alone: {first}"
+        found = f"{path.name} cannot be read as tensors alone: {first_line(error)}"
         allowed = "a file of torch.save that weights_only=True reads, or a .safetensors file"
         hint = "save model.state_dict() on its own; overfit.checkpoint=none trains from scratch"
         raise ConfigError(found, where=key, allowed=allowed, hint=hint) from error

@@ -12,20 +12,6 @@ from pytest_overfit.settings.secret import HIDDEN, hide
 from pytest_overfit.trainer.config import OverfitConfig
 
 _OVERRIDE = "override "
-# What matters to a run besides its ``overfit:`` section.
-_TRAINER = (
-    "exp_name",
-    "seed_value",
-    "img_size",
-    "patch_size",
-    "max_epochs",
-    "model._target_",
-    "loss._target_",
-    "optim.optimizer._target_",
-    "optim.optimizer.lr",
-    "optim.optimizer.weight_decay",
-    "optim.frozen_module_names",
-)
 _PAIR = ("pair.source", "pair.pair_index", "steps_per_epoch", "half_pixel_depth")
 _PROBES = ("probes.sensitivity", "probes.gradient_every")
 
@@ -68,21 +54,13 @@ def _told(row: Row, config: OverfitConfig, borrowed: Mapping[str, tuple[Any, str
 
 
 def _trainer_values(config: OverfitConfig) -> Iterator[tuple[str, str]]:
-    known = {
-        "exp_name": config.exp_name,
-        "seed_value": config.seed,
-        "img_size": config.img_size,
-        "patch_size": config.patch_size,
-        "max_epochs": config.max_epochs,
-        "optim.frozen_module_names": config.frozen_module_names,
-    }
-    sections = {"model": config.model, "loss": config.loss, "optim.optimizer": config.optimizer}
-    for key in _TRAINER:
-        section, _, name = key.rpartition(".")
-        if key in known:
-            yield key, spelt(known[key])
-        elif name in sections[section]:
-            yield key, spelt(sections[section][name])
+    """What matters to a run besides its ``overfit:`` section."""
+    yield from (("exp_name", spelt(config.exp_name)), ("seed_value", spelt(config.seed)))
+    yield from ((name, spelt(getattr(config, name))) for name in ("img_size", "patch_size", "max_epochs"))
+    for section, node in (("model", config.model), ("loss", config.loss), ("optim.optimizer", config.optimizer)):
+        shown = ("_target_", "lr", "weight_decay") if section == "optim.optimizer" else ("_target_",)
+        yield from ((f"{section}.{name}", spelt(node[name])) for name in shown if name in node)
+    yield "optim.frozen_module_names", spelt(config.frozen_module_names)
     for name, schedule in (("lr", config.lr_schedule), ("weight_decay", config.weight_decay_schedule)):
         if schedule is not None:
             yield f"optim.options.{name}", str(schedule.get("_target_"))

@@ -112,7 +112,7 @@ def expect_one_source(config: OverfitConfig, top: Section, notes: list[str]) -> 
     pair, data = top.silent().section("overfit").section("pair"), top.silent().section("data")
     stated: list[str] = []
     for split in ("train", "val") if config.val else ("train",):
-        dataset = _dataset(data, split)
+        dataset = dataset_of(data, split)
         if source == "dataset" and not dataset.given("ROOT"):
             where = dataset.path("ROOT")
             top.problems.append(Problem(where, "nothing", "the dataset's folder, for a pair from a dataset"))
@@ -143,7 +143,8 @@ def _two_sources(keys: Sequence[str], config: OverfitConfig, top: Section, *, in
     top.problems.append(Problem(keys[0], found, _ONE, hint))
 
 
-def _dataset(data: Section, split: str) -> Section:
+def dataset_of(data: Section, split: str) -> Section:
+    """``data.<split>.dataset.dataset_configs[0]``."""
     dataset = data.section(split).section("dataset")
     entries = dataset.sections("dataset_configs")
     return entries[0] if entries else replace(data, values={}, key=f"{dataset.path('dataset_configs')}[0]")

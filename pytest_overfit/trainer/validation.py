@@ -30,7 +30,7 @@ from pytest_overfit.trainer.config import (
     SplitConfig,
 )
 from pytest_overfit.trainer.imports import find_import_roots
-from pytest_overfit.trainer.trainer_section import expect_one_source
+from pytest_overfit.trainer.trainer_section import dataset_of, expect_one_source
 from pytest_overfit.trainer.unread import overridden, unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
@@ -111,7 +111,8 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
 def _read_overfit(top: Section, criteria: Criteria, folder: Path, notes: list[str]) -> OverfitSettings:
     """The section of ours, whose defaults the rest of the config decides."""
     data, defaults = top.section("data"), OverfitSettings(criteria=criteria)
-    source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
+    source = "dataset" if dataset_of(data.silent(), "train").given("ROOT") else "render"
+    source = "trainer" if trainer_section.names_a_class(data) else source
     overfit = read_overfit(top.section("overfit"), defaults, folder, in_config=True, data=source)
     return replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
 
@@ -130,20 +131,9 @@ def _default_criteria(loss: Mapping[str, Any], *, has_val: bool) -> Criteria:
     return Criteria(in_config=True, given={**off, "train_val": has_val})
 
 
-def _dataset(data: Section, split: str) -> Section:
-    """``data.<split>.dataset.dataset_configs[0]``."""
-    dataset = data.section(split).section("dataset")
-    entries = dataset.sections("dataset_configs")
-    return entries[0] if entries else replace(data, values={}, key=f"{dataset.path('dataset_configs')}[0]")
-
-
-def _has_root(data: Section) -> bool:
-    return _dataset(data.silent(), "train").given("ROOT")
-
-
 def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path, notes: list[str]) -> SplitConfig:
     section = data.section(split)
-    common, dataset = section.section("common_config"), _dataset(data, split)
+    common, dataset = section.section("common_config"), dataset_of(data, split)
     entries = section.section("dataset").sections("dataset_configs")
     if section.section("dataset").get("dataset_configs") == []:
         section.problem("dataset.dataset_configs", "[]", "a list of one dataset, or nothing")

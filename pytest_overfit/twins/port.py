@@ -156,14 +156,11 @@ def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunCo
         there = [p for each in held if isinstance(p := known.get(id(each)), nn.Parameter)]
         clip.groups.append((there, most, kind))
     task = replace(context.task, model=original, given=original)
-    return replace(
-        context,
-        task=task,
-        start=start,
-        optimizers=optimizers,
-        clip=clip,
-        update=lambda task, watch: PlainUpdate(task, optimizers, watch, clip=clip, frozen=Freezing()),
-    )
+
+    def update(task: Any, watch: Any) -> PlainUpdate:
+        return PlainUpdate(task, optimizers, watch, clip=clip, frozen=Freezing())
+
+    return replace(context, task=task, start=start, optimizers=optimizers, clip=clip, update=update)
 
 
 def _like(optimizer: Optimizer, known: Mapping[int, Tensor | None], turns: Mapping[int, Turn]) -> Optimizer:

@@ -36,14 +36,9 @@ def pair_of(config: OverfitConfig, new_folder: Callable[[], Path]) -> PairFiles:
         return create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair")
     assert wanted.source_root is not None
     with hinted(f"look at that file; the source is {wanted.source_root}"):
-        return create_pair(
-            wanted.source_root,
-            wanted.source_seg_root,
-            wanted.source_npz or wanted.source_root / "train.npz",
-            folder / "pair",
-            pair_index=wanted.pair_index,
-            follow_links=wanted.follow_links,
-        )
+        index, which = wanted.source_npz or wanted.source_root / "train.npz", wanted.pair_index
+        place = wanted.source_root, wanted.source_seg_root, index, folder / "pair"
+        return create_pair(*place, pair_index=which, follow_links=wanted.follow_links)
 
 
 def dataset_of(config: OverfitConfig, split: SplitConfig, files: Any, *, split_file: Path | None = None) -> Any:

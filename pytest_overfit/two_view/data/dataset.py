@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,15 +61,13 @@ class PairDataset(Dataset[dict[str, Any]]):
         half_pixel_depth: bool = False,
         follow_links: FollowLinks = False,
     ) -> None:
-        self.root, self.split_file = root, split_file
-        self.segmentation_root = segmentation_root
-        self.shape = target_shape(img_size, aspect_ratio, patch_size)
-        self.remove_sky = remove_sky
-        self.max_depth = max_depth
-        self.depth_percentile = depth_percentile
-        self.half_pixel_depth = half_pixel_depth
-        self.follow_links = follow_links
         self._index = read_index(split_file)
+        place = root, split_file, segmentation_root
+        self._locate = partial(locate_pair, *place, index=self._index, follow_links=follow_links)
+        depths = {"max_depth": max_depth, "depth_percentile": depth_percentile}
+        shape = target_shape(img_size, aspect_ratio, patch_size)
+        sizes = partial(process_view, shape=shape, half_pixel_depth=half_pixel_depth)
+        self._process = partial(sizes, remove_sky=remove_sky, **depths)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -78,25 +77,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, pair_index: int) -> dict[str, Any]:
-        pair = locate_pair(
-            self.root,
-            self.split_file,
-            self.segmentation_root,
-            pair_index,
-            index=self._index,
-            follow_links=self.follow_links,
-        )
-        views = [
-            process_view(
-                read_view(files),
-                shape=self.shape,
-                remove_sky=self.remove_sky,
-                max_depth=self.max_depth,
-                depth_percentile=self.depth_percentile,
-                half_pixel_depth=self.half_pixel_depth,
-            )
-            for files in pair.views
-        ]
+        pair = self._locate(pair_index)
+        views = [self._process(read_view(files)) for files in pair.views]
         images = np.stack([view.image.transpose(2, 0, 1) for view in views])
         return {
             "images": torch.from_numpy(images).float() / 255,

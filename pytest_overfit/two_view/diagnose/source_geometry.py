@@ -12,9 +12,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_overfit.two_view.diagnose.view_changes import POSES
-from pytest_overfit.two_view.diagnose.view_lookup import FORMS, TURNS, Array, Flags, is_two_view, to_numpy
+from pytest_overfit.two_view.diagnose.view_lookup import (
+    FORMS,
+    TURNS,
+    Array,
+    Flags,
+    colours_at,
+    is_two_view,
+    to_numpy,
+)
 from pytest_overfit.two_view.diagnose.views import Placed, SourcePose, SourceSeen, SourceView
 from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, RawView
+from pytest_overfit.two_view.pair.reprojection import degrees_between
 
 FITTING = 0.97  # correlation of one picture with itself, resized by two methods; healthy pairs: 0.990 and more
 FOUND = 0.95  # least of a picture whose colours were changed
@@ -119,7 +128,7 @@ def _picture_score(view: Array, file: Array, guess: Placed) -> Score:
         inside = (x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)
         if inside.sum() < 0.5 * len(u):
             return -1.0
-        a, b = at[inside], _between(small, x[inside], y[inside])
+        a, b = at[inside], colours_at(small[None], x[inside], y[inside])[0]
         a, b = a - a.mean(), b - b.mean()
         spread = float(np.sqrt((a * a).mean() * (b * b).mean()))
         return float((a * b).mean()) / spread if spread > 1e-6 else -1.0
@@ -160,15 +169,6 @@ def _grid(view: Array, pixels: int) -> tuple[Array, Array, Array]:
     step = max(1, int(np.sqrt(height * width / pixels)))
     v, u = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     return u.ravel().astype(np.float64), v.ravel().astype(np.float64), view[v.ravel(), u.ravel()]
-
-
-def _between(picture: Array, x: Array, y: Array) -> Array:
-    height, width = picture.shape
-    i, j = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
-    dx, dy = x - i, y - j
-    upper = (1 - dx) * picture[j, i] + dx * picture[j, i + 1]
-    lower = (1 - dx) * picture[j + 1, i] + dx * picture[j + 1, i + 1]
-    return np.asarray((1 - dy) * upper + dy * lower, dtype=np.float64)
 
 
 Map = npt.NDArray[np.floating[Any]]
@@ -314,9 +314,7 @@ def _relative(poses: Sequence[Array]) -> Array:
 
 def _apart(pose: Array, other: Array) -> tuple[float, float, float]:
     """Degrees between the rotations, relative difference of the directions of the translations, and their factor."""
-    turn = pose[:3, :3] @ other[:3, :3].T
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    degrees = degrees_between(pose[:3, :3], other[:3, :3])
     lengths = np.linalg.norm(pose[:3, 3]), np.linalg.norm(other[:3, 3])
     if min(lengths) <= 0:
         return degrees, 1.0, 0.0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
-from pytest_overfit.two_view.pair.reprojection import Agreement, view_agreement
+from pytest_overfit.two_view.pair.reprojection import Agreement, degrees_between, view_agreement
 from pytest_overfit.untrusted.files import odd_kind
 
 MIN_VALID = 100
@@ -207,10 +207,7 @@ def _check_images(a: CheckedView, b: CheckedView) -> PairCheck:
 
 def _check_poses(a: CheckedView, b: CheckedView) -> PairCheck:
     (rotation_a, shift_a), (rotation_b, shift_b) = ((view.world2cam[:3, :3], view.world2cam[:3, 3]) for view in (a, b))
-    turn = np.asarray(rotation_b @ rotation_a.T, dtype=np.float64)
-    # atan2 of both parts: arccos alone cannot resolve less than 0.03 degrees in float32
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    degrees = degrees_between(rotation_b, rotation_a)
     metres = float(np.linalg.norm(rotation_b.T @ shift_b - rotation_a.T @ shift_a))
     observed = f"{degrees:.3g} degrees and {metres:.3g} apart"
     scale = float(np.median(a.depth[a.depth > 0])) if (a.depth > 0).any() else 1.0

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.pair_files import DepthArray
 from pytest_overfit.untrusted.files import native_output, read_regular
 
@@ -180,7 +181,7 @@ def _without_path(line: str, path: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    line = first_line(error)[:200]
     # What the binding says when a chunk does not unpack (3.4 and 3.3); it prints the real reason to stderr.
     damaged = "Invalid part index" in line or "Unable to run decoder" in line
     return "its compressed pixels are damaged" if damaged else line

@@ -25,6 +25,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.unpickle import Budget, load_array
 from pytest_overfit.untrusted.files import open_regular
 
@@ -181,7 +182,7 @@ def _opened(where: Path, most: int) -> Iterator[tuple[zipfile.ZipFile, Mapping[s
     except OSError as error:
         raise PairError(f"cannot be read ({error.strerror or error})", where=where) from error
     except Exception as error:  # zipfile raises half a dozen kinds on damaged bytes
-        raise PairError(f"is damaged ({_first_line(error)})", where=where, allowed=_DAMAGED) from error
+        raise PairError(f"is damaged ({first_line(error)[:200]})", where=where, allowed=_DAMAGED) from error
 
 
 class _CappedFile(io.FileIO):
@@ -242,7 +243,7 @@ def _read_member(
         raise PairError(error.found, where=f"{where}, key {key!r}", allowed=error.allowed, hint=error.hint) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise PairError(
-            f"is damaged ({_first_line(error)})", where=f"{where}, key {key!r}", allowed=_DAMAGED
+            f"is damaged ({first_line(error)[:200]})", where=f"{where}, key {key!r}", allowed=_DAMAGED
         ) from error
 
 
@@ -308,7 +309,3 @@ def _read_all(stream: IO[bytes], size: int) -> bytearray:
     if len(data) != size:
         raise PairError(f"has {len(data)} bytes or more where {size} are declared", allowed=_DAMAGED)
     return data
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__

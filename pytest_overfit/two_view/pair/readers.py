@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.exr_depth import MAX_PIXELS, read_exr
 from pytest_overfit.two_view.pair.npz import read_npz
 from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, DepthArray, FloatArray, RawView, ViewFiles
@@ -170,8 +171,8 @@ def _decode(path: Path, *, modes: tuple[str, ...], convert: str | None) -> ByteA
     except PairError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError ...
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact JPEG or PNG file") from error
+        found = f"cannot be decoded ({first_line(error)[:200]})"
+        raise PairError(found, where=path, allowed="an intact JPEG or PNG file") from error
 
 
 def _check_size(image: Image.Image, path: Path, modes: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from itertools import combinations, product
 import numpy as np
 
 from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray, FramePicture
-from pytest_overfit.two_view.pair.reprojection import unproject
+from pytest_overfit.two_view.pair.reprojection import degrees_between, unproject
 from pytest_overfit.two_view.pictures.drawing import (
     FAINT,
     INK,
@@ -151,9 +151,7 @@ def frustum(camera: Camera, size: tuple[int, int], length: float) -> FloatArray:
 
 def camera_errors(true: Camera, predicted: Camera) -> tuple[float, float]:
     """Degrees between two orientations, and the distance of the two positions."""
-    turn = predicted.cam2world[:3, :3].T @ true.cam2world[:3, :3]
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    degrees = degrees_between(predicted.cam2world[:3, :3].T, true.cam2world[:3, :3].T)
     return degrees, float(np.linalg.norm(predicted.cam2world[:3, 3] - true.cam2world[:3, 3]))
 
 
