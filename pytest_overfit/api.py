@@ -142,8 +142,7 @@ def run_config(
         ConfigError: what the config names cannot be built.
         OverfitError: as ``run_overfit``.
     """
-    from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
-    from pytest_overfit.trainer.rate_keys import rate_overrides
+    from pytest_overfit.trainer.config_subject import adapter_of, rate_overrides, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
     from pytest_overfit.two_view.from_config import sample_of
     from pytest_overfit.two_view.source_files import source_family

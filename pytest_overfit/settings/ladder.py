@@ -20,6 +20,7 @@ from pytest_overfit.settings.keywords import DEFAULT, MARKER, TERMS, keys, keywo
 from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 
+STRICT, STRICT_KEY = "--overfit-strict", "require_gpu"
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
 
@@ -318,3 +319,21 @@ def _merged(
 def _error(problems: Sequence[tuple[str, Problem]], what: str) -> ConfigError:
     head = f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {what}"
     return ConfigError("\n".join([head, *(f"  {problem.line(source)}" for source, problem in problems)]))
+
+
+def strict_settings(resolved: Resolved) -> Resolved:
+    """The settings of a run without a config as a strict session runs it.
+
+    Where nobody names a device, the one that the model is on was chosen by nobody either.
+
+    Example:
+        >>> given = [{}, {"device": "cpu"}, {"device": "auto"}]
+        >>> all_resolved = [resolve_settings([layer_of_keywords("call", keywords)], where="") for keywords in given]
+        >>> [strict_settings(resolved).settings.require_gpu for resolved in all_resolved]
+        [True, False, True]
+    """
+    settings, sources = resolved.settings, resolved.sources
+    named = settings.device != "auto" and sources.get("device", DEFAULT) != DEFAULT
+    if named or settings.require_gpu:
+        return resolved
+    return Resolved(replace(settings, require_gpu=True), {**sources, STRICT_KEY: STRICT})

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.settings.ladder import STRICT, STRICT_KEY
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
-from pytest_overfit.settings.strictness import KEY, STRICT
 
 DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.two_view.reference.MultitaskLoss"
@@ -210,5 +210,5 @@ def strict_config(config: OverfitConfig) -> OverfitConfig:
     """
     if config.overfit.device != "auto" or config.overfit.require_gpu:
         return config
-    origins = {**config.origins, f"overfit.{KEY}": STRICT}
+    origins = {**config.origins, f"overfit.{STRICT_KEY}": STRICT}
     return replace(config, overfit=replace(config.overfit, require_gpu=True), origins=origins)

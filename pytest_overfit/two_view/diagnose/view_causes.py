@@ -39,7 +39,7 @@ def views_predicted(context: RunContext, outputs: Mapping[str, Tensor]) -> Views
 
 def encoding(context: RunContext, outputs: Mapping[str, Tensor]) -> EncodingCompared | None:
     """What the loss says of the true cameras."""
-    from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
+    from pytest_overfit.two_view.diagnose.predicted_views import encoding_compared
 
     return encoding_compared(context.task)
 
