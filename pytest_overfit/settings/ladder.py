@@ -135,7 +135,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
         if key in spoken:
             raise ConfigError(f"{name} beside {spoken[key]}", where=source, allowed="one of them: they are the same")
         spoken[key] = name
-        _put(values, parts, _plain(value))
+        values = _merged(values, _nested(parts, _plain(value)))
     config = keywords.get("config")
     return Layer(source, values, spoken, None if config is None else str(config))
 
@@ -295,12 +295,6 @@ def _nested(parts: Sequence[Any], value: Any) -> dict[Any, Any]:
     for part in reversed(parts):
         value = {part: value}
     return value  # type: ignore[no-any-return]
-
-
-def _put(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[parts[-1]] = value
 
 
 def _merged(

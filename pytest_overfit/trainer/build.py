@@ -106,16 +106,13 @@ def _read(path: Path, key: str) -> dict[str, Tensor]:
         allowed = "a file of torch.save that weights_only=True reads, or a .safetensors file"
         hint = "save model.state_dict() on its own; overfit.checkpoint=none trains from scratch"
         raise ConfigError(found, where=key, allowed=allowed, hint=hint) from error
-    weights = next((loaded[name] for name in WEIGHTS if _is_weights(loaded, name)), loaded)
+    held = loaded if isinstance(loaded, Mapping) else {}
+    weights = next((held[name] for name in WEIGHTS if isinstance(held.get(name), Mapping)), loaded)
     if not isinstance(weights, Mapping):
         raise ConfigError(
             f"{path.name} holds a {type(weights).__name__}", where=key, allowed="a mapping of names to tensors"
         )
     return {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
-
-
-def _is_weights(loaded: Any, name: str) -> bool:
-    return isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping)
 
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]

@@ -67,12 +67,8 @@ def split_samples(nest: Any, samples: int, parts: int) -> list[Any]:
         >>> split_samples({"x": torch.arange(4), "names": ["a", "b", "c", "d"], "stages": 3}, 4, 2)[1]
         {'x': tensor([2, 3]), 'names': ['c', 'd'], 'stages': 3}
     """
-    return [_part(nest, samples, start, end) for start, end in _bounds(samples, parts)]
-
-
-def _bounds(samples: int, parts: int) -> list[tuple[int, int]]:
     edges = [round(samples * index / parts) for index in range(parts + 1)]
-    return list(itertools.pairwise(edges))
+    return [_part(nest, samples, start, end) for start, end in itertools.pairwise(edges)]
 
 
 def _part(nest: Any, samples: int, start: int, end: int) -> Any:
@@ -166,7 +162,8 @@ def _completed(config: OverfitConfig, given: Subject, adapted: Subject, applicat
     if given.loss is None and adapted.generated is not None and not (isinstance(batch, Mapping) and "images" in batch):
         return _of_its_own(trained, "the loss")
     loss = build_loss(config) if given.loss is None else given.loss
-    named = _Named(_accumulated(loss, config.trainer))
+    parts = 1 if config.trainer is None else config.trainer.accum_steps
+    named = _Named(loss if parts < 2 else Accumulated(loss, parts))
     trained = replace(trained, remarks=lambda: _unlogged(config.trainer, named.names))
     return replace(trained, loss=named, held=(loss,), predict=predict, application=application)
 
@@ -193,10 +190,6 @@ def _of_its_own(subject: Subject, parts: str) -> Subject:
     if subject.step is not None and subject.loss is None:
         data = replace(data, val=None)
     return replace(subject, data=data, notes=(*subject.notes, note))
-
-
-def _accumulated(loss: Any, trainer: TrainerConfig | None) -> Any:
-    return loss if trainer is None or trainer.accum_steps < 2 else Accumulated(loss, trainer.accum_steps)
 
 
 class _Named:

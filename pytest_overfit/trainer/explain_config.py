@@ -70,12 +70,9 @@ def _source(config: OverfitConfig, key: str) -> str:
     """Where a setting comes from; of a mapping, where something in it was changed last."""
     within = [text for name in _names_of(key) for part, text in config.origins.items() if part.startswith(f"{name}.")]
     exact = [source for name in _names_of(key) if (source := config.origin(name)) not in ("default", config.path.name)]
-    source = (exact or within or [_first_given(config, key)])[-1]
+    given = [source for name in _names_of(key) if (source := config.origin(name)) != "default"]
+    source = (exact or within or given[:1] or ["default"])[-1]
     return COMMAND_LINE if source.startswith(_OVERRIDE) else source
-
-
-def _first_given(config: OverfitConfig, key: str) -> str:
-    return next((text for name in _names_of(key) if (text := config.origin(name)) != "default"), "default")
 
 
 def _names_of(key: str) -> tuple[str, ...]:

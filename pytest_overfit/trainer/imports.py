@@ -83,7 +83,8 @@ class _Room:
             self.modules, self.stamps = {}, {}  # an old module beside a new one would not fit it
         importlib.invalidate_caches()
         hidden = {}
-        shadowed = {name for name in _regular(self.roots) if self._comes_from_elsewhere(name)}
+        given = [name for name in _regular(self.roots) if name in sys.modules and name not in NEVER_HIDDEN]
+        shadowed = {name for name in given if not self._is_mine(name)}
         shadowed |= {name.partition(".")[0] for name in self.modules}
         for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
             hidden[name] = sys.modules.pop(name)
@@ -100,9 +101,6 @@ class _Room:
             module = sys.modules.pop(name)
             self.modules[name] = module
             self.stamps.setdefault(name, _stamp(module))
-
-    def _comes_from_elsewhere(self, name: str) -> bool:
-        return name in sys.modules and name not in NEVER_HIDDEN and not self._is_mine(name)
 
     def _is_mine(self, name: str) -> bool:
         """Whether the loaded module of a top-level name is the one that these folders give."""

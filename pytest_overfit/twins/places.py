@@ -176,10 +176,6 @@ def workers(side: Side) -> Iterator[Callable[[], TwinResult]]:
     yield lambda: _seeds(data)
 
 
-def _parts(data: DataLoader[Any]) -> dict[str, Any]:
-    return {"collate_fn": data.collate_fn, "worker_init_fn": data.worker_init_fn}
-
-
 def _batches(seed: int, data: DataLoader[Any], count: int, *, workers: int, **order: Any) -> list[Any]:
     """The first batches of a loader like this one."""
     seed_everything(seed)
@@ -188,7 +184,8 @@ def _batches(seed: int, data: DataLoader[Any], count: int, *, workers: int, **or
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,
         generator=torch.Generator().manual_seed(seed),
-        **_parts(data),
+        collate_fn=data.collate_fn,
+        worker_init_fn=data.worker_init_fn,
         **order,
     )
     with users_code():

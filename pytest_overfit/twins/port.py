@@ -23,7 +23,7 @@ from pytest_overfit.run.subject import Subject, is_factory
 from pytest_overfit.run.twin_record import PORT, TwinResult
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.twins.course import UNCHANGED, Course, replay
-from pytest_overfit.twins.side import Outputs, Side, first_apart, outputs_at, stilled
+from pytest_overfit.twins.side import Side, first_apart, outputs_at, stilled
 
 SAME = 2e-6, 5e-5  # of losses and gradients: the same operations in the same order; rounding beyond that is measured
 Turn = Callable[[Tensor], Tensor]
@@ -119,13 +119,9 @@ def port(side: Side) -> TwinResult:
         modules = {name.rpartition(".")[0]: there.rpartition(".")[0] for name, (there, _) in names.items()}
         ours = outputs_at(context, exchange, 1)
         theirs = outputs_at(other, exchange, 1)
-        told = [_of_modules(each, modules) for each in theirs]
+        told = [{here: each[there] for here, there in modules.items() if there in each} for each in theirs]
         return replace(result, outputs=first_apart(ours, (told[0], told[1]), tolerance))
     return result
-
-
-def _of_modules(heard: Outputs, modules: dict[str, str]) -> Outputs:
-    return {ours: heard[theirs] for ours, theirs in modules.items() if theirs in heard}
 
 
 def _turned(course: Course, names: Names) -> Course:

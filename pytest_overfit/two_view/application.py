@@ -53,6 +53,7 @@ def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> FramePictures:
     """The frames of the first sample, with what the model says of them."""
     given = predictions if isinstance(predictions, Mapping) else {}
     depth, confidence, pose = depth_of(given), given.get("depth_conf"), pose_of(given)
+    size = tuple(batch["images"].shape[-2:])
     frames = (
         FramePicture(
             frame=frame,
@@ -62,15 +63,11 @@ def take_pictures(predictions: Any, batch: Mapping[str, Any]) -> FramePictures:
             predicted=None if depth is None else depth[0, frame].detach().float().cpu().numpy(),
             confidence=None if confidence is None else confidence[0, frame].detach().float().cpu().numpy(),
             camera=_camera(batch["extrinsics"][0, frame], batch["intrinsics"][0, frame]),
-            predicted_camera=None if pose is None else _predicted_camera(pose[0, frame], image.shape[-2:]),
+            predicted_camera=None if pose is None else _camera(*decode_pose(pose[0, frame].detach().double(), size)),
         )
         for frame, image in enumerate(batch["images"][0])
     )
     return FramePictures(tuple(frames))
-
-
-def _predicted_camera(pose: Tensor, size: tuple[int, int]) -> Camera | None:
-    return _camera(*decode_pose(pose.detach().double(), size))
 
 
 def _camera(extrinsics: Tensor, intrinsics: Tensor) -> Camera | None:

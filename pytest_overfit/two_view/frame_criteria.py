@@ -43,7 +43,7 @@ def judge_prediction(record: RunRecord, settings: Prediction, limits: Mapping[st
     asked = _limits(settings)
     judged = [row for row in asked if any(getattr(frame, row[-1]) is not None for frame in record.predictions)]
     allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or asked)
-    if not record.predictions or all(_empty(frame) for frame in record.predictions):
+    if all(frame.abs_rel is None and frame.rotation_deg is None for frame in record.predictions):
         keys = ", ".join(record.prediction_keys) or "none"
         where = f"keys of the prediction: {keys}"
         hint = "switch it off with overfit.criteria.prediction: false"
@@ -101,10 +101,6 @@ def describe_frame(frame: FramePrediction) -> str:
     given = ((what, getattr(frame, name), unit) for what, _, unit, name in rows)
     told = [f"{what} {number(value)}{unit}".strip() for what, value, unit in given if value is not None]
     return f"frame {frame.frame}: {', '.join(told)}"
-
-
-def _empty(frame: FramePrediction) -> bool:
-    return frame.abs_rel is None and frame.rotation_deg is None
 
 
 def _misses(frame: FramePrediction, limits: Sequence[tuple[str, str, float, str, str]]) -> Iterator[str]:

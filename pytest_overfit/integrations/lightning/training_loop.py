@@ -76,7 +76,8 @@ class Loop:
         """``self.log``: the last value of a name, as a number or a tensor without a graph."""
         if defines(value, "compute", "reset"):
             self.metrics[id(value)] = value
-            value = _of_metric(value)
+            latest = getattr(value, "_forward_cache", None)  # of this batch; else so far, where it was only updated
+            value = value.compute() if latest is None else latest
         if isinstance(value, Tensor):
             value = value.detach()
         if isinstance(value, (int, float, Tensor)):
@@ -208,9 +209,3 @@ def _as_outputs(result: Any) -> Any:
     """What ``on_train_batch_end`` gets: a mapping with the loss, without its graph."""
     given = {} if result is None else result if isinstance(result, Mapping) else {"loss": result}
     return {name: value.detach() if isinstance(value, Tensor) else value for name, value in given.items()}
-
-
-def _of_metric(metric: Any) -> Any:
-    """The value of a torchmetrics metric for this batch, or so far where it was only updated."""
-    latest = getattr(metric, "_forward_cache", None)
-    return metric.compute() if latest is None else latest

@@ -290,7 +290,7 @@ def _with_sky(seen: SourceView, counts: Flags, raw: RawView, max_depth: float) -
 
 
 def _pose(batch: Mapping[str, Any], raw: Sequence[RawView]) -> SourcePose:
-    given = [_square(to_numpy(batch["extrinsics"][0, k])) for k in range(2)]
+    given = [np.vstack((to_numpy(batch["extrinsics"][0, k])[:3], np.eye(4)[3:])) for k in range(2)]
     right = [np.asarray(view.camera.world2cam, dtype=np.float64) for view in raw[:2]]
     turned, moved, factor = _apart(_relative(given), _relative(right))
     same = bool(np.abs(given[0] - given[1]).max() < 1e-6) and bool(np.abs(right[0] - right[1]).max() > EXACT)
@@ -300,12 +300,6 @@ def _pose(batch: Mapping[str, Any], raw: Sequence[RawView]) -> SourcePose:
         equal = (name for name, poses in mended.items() if _is_one(_relative(poses), _relative(right)))
         change = "" if same else next(equal, "")
     return SourcePose(turned, moved, factor, same, change)
-
-
-def _square(pose: Array) -> Array:
-    full = np.eye(4)
-    full[:3] = pose[:3]
-    return full
 
 
 def _relative(poses: Sequence[Array]) -> Array:

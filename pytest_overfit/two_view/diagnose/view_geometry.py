@@ -140,7 +140,8 @@ def measure_views(batch: Any) -> ViewsSeen | None:
     places = [(b, s) for b in range(samples) for s in range(count)]
     frames = [_frame(batch, *place, masked) for place in places[:MOST_FRAMES]]
     pairs, plateaus, searched = [], [], 0
-    for b, s in _thinned([(b, s) for b in range(samples) for s in range(count - 1)], MOST_PAIRS):
+    neighbours = [(b, s) for b in range(samples) for s in range(count - 1)]
+    for b, s in neighbours[:: max(1, math.ceil(len(neighbours) / MOST_PAIRS))]:
         views = view_of(batch, b, s, masked), view_of(batch, b, s + 1, masked)
         if not comparable(views):
             continue
@@ -155,11 +156,6 @@ def measure_views(batch: Any) -> ViewsSeen | None:
         samples, count, height, width, tuple(frames), tuple(pairs), tuple(plateaus),
         points=tuple(_points(batch, masked)), masked=masked,
     )  # fmt: skip
-
-
-def _thinned(places: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    step = max(1, math.ceil(len(places) / most))
-    return places[::step]
 
 
 def _frame(batch: Mapping[str, Any], b: int, s: int, masked: bool) -> Frame:

@@ -56,7 +56,7 @@ def read_exr(path: Path) -> DepthArray:
             name = "Y" if "Y" in channels else min(channels)
             pixels = np.array(channels[name].pixels, dtype=np.float32)
     except Exception as error:  # the binding raises RuntimeError, ValueError, TypeError and its own kinds
-        reason = "; ".join([_first_line(error), *(_without_path(line, path) for line in said[:1])])
+        reason = "; ".join([_first_line(error), *(line.replace(str(path), path.name)[:200] for line in said[:1])])
         raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact EXR file") from error
     if pixels.shape != (header.height, header.width):
         raise PairError(f"decodes to {pixels.shape}, its header says {(header.height, header.width)}", where=path)
@@ -173,11 +173,6 @@ def _check_chunks(data: bytes, at: int, top: int, height: int, line_bytes: int, 
         if not 0 < size <= full or offset + 8 + size > len(data) or (compression == 0 and size != full):
             raise PairError(f"chunk {index} claims {size} bytes for {full} bytes of pixels", allowed="a complete file")
         seen.add(line)
-
-
-def _without_path(line: str, path: Path) -> str:
-    """What the library wrote to the standard error; the file is named beside it."""
-    return line.replace(str(path), path.name)[:200]
 
 
 def _first_line(error: Exception) -> str:
