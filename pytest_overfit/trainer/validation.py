@@ -66,7 +66,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     val = _read_split(data, "val", sizes, path.parent, notes) if data.get("val") is not None else None
     loss = _read_loss(top)
     overfit = _read_overfit(top, _default_criteria(loss, has_val=val is not None), path.parent, notes)
-    optim = top.section("optim")
+    optim, amp = top.section("optim"), top.section("optim").section("amp")
     config = OverfitConfig(
         path=path,
         exp_name=_name(top, tree, path.stem),
@@ -82,7 +82,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         loss=loss,
         optimizer=_read_optimizer(optim),
         frozen_module_names=optim.texts("frozen_module_names"),
-        amp=_read_amp(optim.section("amp")),
+        amp=AmpConfig(amp.switch("enabled", False), amp.choice("amp_dtype", "bfloat16", ("bfloat16", "float16"))),
         gradient_clip=_read_clip(optim.section("gradient_clip")),
         lr_schedule=_read_schedule(optim.section("options"), "lr", notes),
         weight_decay_schedule=_read_schedule(optim.section("options"), "weight_decay", notes),
@@ -238,11 +238,6 @@ def _read_optimizer(optim: Section) -> dict[str, Any]:
         section.number(name, None, at_least=0)
     section.numbers("betas", at_least=0, under=1)
     return optim.target("optimizer", DEFAULT_OPTIMIZER)
-
-
-def _read_amp(section: Section) -> AmpConfig:
-    enabled = section.switch("enabled", False)
-    return AmpConfig(enabled, section.choice("amp_dtype", "bfloat16", ("bfloat16", "float16")))
 
 
 def _read_clip(section: Section) -> tuple[ClipGroup, ...]:

@@ -109,7 +109,8 @@ def port(side: Side) -> TwinResult:
     one = replay(context, steps, exchange) if still else side.reference
     two = replay(other, min(steps, len(one.losses)), exchange)
     how = f"{type(original).__name__} in place of {type(context.task.model).__name__}"
-    here, there = _turned(one, names), _renamed(two, names)
+    here = _mapped(one, lambda held: {name: names[name][1](each) for name, each in held.items() if name in names})
+    there = _mapped(two, lambda held: {name: held[other] for name, (other, _) in names.items() if other in held})
     how += "; both in evaluation mode" * still
     tolerance = replace(side.tolerance, loss=SAME[0], gradient=SAME[1])
     result = side.compared(PORT, here, there, how, tolerance, still=still)
@@ -124,18 +125,8 @@ def port(side: Side) -> TwinResult:
     return result
 
 
-def _turned(course: Course, names: Names) -> Course:
-    def turned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: names[name][1](tensor) for name, tensor in tensors.items() if name in names}
-
-    return replace(course, gradients=[turned(each) for each in course.gradients], end=turned(course.end))
-
-
-def _renamed(course: Course, names: Names) -> Course:
-    def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensors[there] for name, (there, _) in names.items() if there in tensors}
-
-    return replace(course, gradients=[renamed(each) for each in course.gradients], end=renamed(course.end))
+def _mapped(course: Course, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Course:
+    return replace(course, gradients=[change(each) for each in course.gradients], end=change(course.end))
 
 
 def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunContext:

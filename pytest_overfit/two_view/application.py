@@ -112,7 +112,7 @@ def probe_targets(call: LossCall, questions: Questions) -> Supervision:
     several = images.shape[0] > 1
     return Supervision(
         answers=answers,
-        frames=_frames(batch),
+        frames=tuple(FrameRecord(i, int(mask.sum()), mask.numel()) for i, mask in enumerate(batch["point_masks"][0])),
         shares=shares,
         image_difference=float((images[1:] - images[:1]).abs().mean()) if several else None,
         pose_difference=float((poses[1:] - poses[:1]).abs().amax()) if several else None,
@@ -180,11 +180,6 @@ def perturbed(target: str, value: Tensor) -> Tensor:
         scale[0, 0] = scale[1, 1] = 1.1
         return value * scale
     return value * 1.1
-
-
-def _frames(batch: Mapping[str, Any]) -> tuple[FrameRecord, ...]:
-    masks = batch["point_masks"][0]
-    return tuple(FrameRecord(i, int(mask.sum()), mask.numel()) for i, mask in enumerate(masks))
 
 
 # In units of the mean distance to the scene. The first camera is the origin up to rounding; a shift that small has no

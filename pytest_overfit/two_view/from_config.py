@@ -33,7 +33,7 @@ def pair_of(config: OverfitConfig, new_folder: Callable[[], Path]) -> PairFiles:
         from pytest_overfit.two_view.pair.synthetic import render_source
 
         source = render_source(folder / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
-        return create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair")
+        return create_pair(*source, folder / "pair")
     assert wanted.source_root is not None
     with hinted(f"look at that file; the source is {wanted.source_root}"):
         index, which = wanted.source_npz or wanted.source_root / "train.npz", wanted.pair_index

@@ -106,14 +106,8 @@ def _rendered_pair(options: argparse.Namespace) -> PairFiles:
 
     with tempfile.TemporaryDirectory(prefix="pytest-overfit-") as folder:
         source = render_source(folder, seed=options.seed or 0)
-        return create_pair(
-            source.source_root,
-            source.source_seg_root,
-            source.source_npz,
-            options.output_root,
-            pair_index=options.pair_index,
-            overwrite=options.overwrite,
-        )
+        index, overwrite = options.pair_index, options.overwrite
+        return create_pair(*source, options.output_root, pair_index=index, overwrite=overwrite)
 
 
 def _cut_pair(options: argparse.Namespace) -> PairFiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,14 +145,11 @@ def _first(loaders: Any) -> Any:
 
 def transfers(module: Any, datamodule: Any) -> list[Transfer]:
     """The hooks before and after the transfer of a batch; a DataModule's own comes before the module's."""
-    return list(_transfers(module, datamodule))
-
-
-def _transfers(module: Any, datamodule: Any) -> Iterator[Transfer]:
+    found = []
     for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
-        home = next((thing for thing in (datamodule, module) if thing is not None and overrides(thing, name)), None)
-        if home is not None:
-            yield getattr(home, name)
+        homes = [thing for thing in (datamodule, module) if thing is not None and overrides(thing, name)]
+        found += [getattr(home, name) for home in homes[:1]]
+    return found
 
 
 def discarded(training_step: Callable[..., Any]) -> tuple[str, ...]:

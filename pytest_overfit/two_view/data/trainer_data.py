@@ -221,13 +221,8 @@ def _explained(first: Batch, other: Batch, data: TrainerData) -> tuple[str, ...]
 
 def _accumulation(batch: Batch, config: OverfitConfig) -> Iterator[str]:
     assert config.trainer is not None
-    samples, parts = sample_count(batch) * (1 + config.trainer.repeat_batch), config.trainer.accum_steps
-    if parts > samples:
-        yield f"accum_steps is {parts} and has no effect: the batch has {samples} sample{'s'[: samples > 1]}"
-
-
-def sample_count(batch: Batch) -> int:
-    """B: the leading size of the images, else of the first tensor."""
     tensors = [batch["images"]] if "images" in batch else list(batch.values())
     sizes: Sequence[int] = [len(value) for value in tensors if isinstance(value, Tensor) and value.dim()]
-    return sizes[0] if sizes else 1
+    samples, parts = (*sizes, 1)[0] * (1 + config.trainer.repeat_batch), config.trainer.accum_steps
+    if parts > samples:
+        yield f"accum_steps is {parts} and has no effect: the batch has {samples} sample{'s'[: samples > 1]}"

@@ -6,8 +6,8 @@ exact cameras, a sky whose depth is bogus) and is free to use anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,9 +40,8 @@ from pytest_overfit.two_view.pair.town import (
 _SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 
-@dataclass(frozen=True)
-class RenderedSource:
-    """Where a rendered source lies; its fields are the arguments of `create_pair`."""
+class RenderedSource(NamedTuple):
+    """Where a rendered source lies: the first three arguments of `create_pair`."""
 
     source_root: Path
     source_seg_root: Path
@@ -54,7 +53,7 @@ def render_source(output_root: Path | str, *, seed: int = 0, width: int = 640, h
 
     Example:
         >>> source = render_source("town", seed=3)  # doctest: +SKIP
-        >>> create_pair(source.source_root, source.source_seg_root, source.source_npz, "pair")  # doctest: +SKIP
+        >>> create_pair(*source, "pair")  # doctest: +SKIP
 
     Writes `cropped/<scene>/<tag>.{jpg,exr,npz}`, `cropped_seg/<scene>/<tag>.png` and `cropped/{train,val}.npz`.
     View 0 is aerial, view 1 stands on the ground and sees the sky. Depth is exact z in metres at the pixel centres
