@@ -21,8 +21,8 @@ from pytest_overfit.trainer.interpolation import KeyPath, Resolver, child
 Tree = dict[Any, Any]
 
 
-def merge(tree: Tree, values: Mapping[Any, Any]) -> None:
-    """Writes values over those of a tree: mappings key by key, everything else as a whole; ``???`` says nothing.
+def merge(tree: Tree, values: Mapping[Any, Any], path: KeyPath = ()) -> None:
+    """Writes values over those at a path: mappings key by key, everything else as a whole; ``???`` says nothing.
 
     Example:
         >>> tree = {"a": {"b": 1, "c": 2}}
@@ -30,15 +30,11 @@ def merge(tree: Tree, values: Mapping[Any, Any]) -> None:
         >>> tree
         {'a': {'b': 3, 'c': 2}}
     """
-    _merge(tree, (), values)
-
-
-def _merge(tree: Tree, path: KeyPath, values: Mapping[Any, Any]) -> None:
     node = Resolver(tree).node(path)
     for key, value in values.items():
         old = _opened(tree, (*path, key)) if isinstance(value, dict) and key in node else None
         if isinstance(value, dict) and isinstance(old, dict):
-            _merge(tree, (*path, key), value)
+            merge(tree, value, (*path, key))
         elif value != "???" or key not in node:
             node[key] = _copied(value)
 
@@ -86,7 +82,7 @@ def _write(tree: Tree, override: Override) -> None:
     path = _slot(tree, path, override.parts[-1], override)
     old = _opened(tree, path) if isinstance(override.value, dict) and not override.whole else None
     if isinstance(old, dict):
-        _merge(tree, path, override.value)
+        merge(tree, override.value, path)
     else:
         Resolver(tree).node(path[:-1])[path[-1]] = _copied(override.value)
 

@@ -22,8 +22,15 @@ def add_arguments(topic: argparse.ArgumentParser) -> None:
     """The verbs of ``pytest-overfit pair``."""
     verbs = topic.add_subparsers(required=True, metavar="VERB")
     _add_create(verbs)
-    _add_check(verbs)
-    _add_show(verbs)
+    check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
+    check.add_argument("--img-size", type=int, default=518, help="width of the batch (default: %(default)s)")
+    check.set_defaults(run=_check)
+    show = verbs.add_parser("show", help="draw a pair: depths, masks, geometry", allow_abbrev=False)
+    show.add_argument("--output", type=Path, metavar="FILE.png", help=f"default: DIR/{_SHEET_NAME}")
+    show.add_argument("--img-size", type=int, help="show the batch of this width (default: the files as they are)")
+    show.set_defaults(run=_show)
+    for verb in (check, show):
+        _add_options(verb)
 
 
 def _add_create(verbs: Any) -> None:
@@ -48,23 +55,6 @@ def _add_create(verbs: Any) -> None:
     create.set_defaults(run=_create)
 
 
-def _add_check(verbs: Any) -> None:
-    check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
-    check.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
-    check.add_argument("--img-size", type=int, default=518, help="width of the batch (default: %(default)s)")
-    _add_batch_options(check)
-    check.set_defaults(run=_check)
-
-
-def _add_show(verbs: Any) -> None:
-    show = verbs.add_parser("show", help="draw a pair: depths, masks, geometry", allow_abbrev=False)
-    show.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
-    show.add_argument("--output", type=Path, metavar="FILE.png", help=f"default: DIR/{_SHEET_NAME}")
-    show.add_argument("--img-size", type=int, help="show the batch of this width (default: the files as they are)")
-    _add_batch_options(show)
-    show.set_defaults(run=_show)
-
-
 def _add_follow_links(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--follow-links", nargs="*", action="extend", type=Path, metavar="FOLDER",
@@ -76,7 +66,8 @@ def _followed(options: argparse.Namespace) -> FollowLinks:
     return False if options.follow_links is None else options.follow_links or True
 
 
-def _add_batch_options(verb: argparse.ArgumentParser) -> None:
+def _add_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
     _add_follow_links(verb)
     verb.add_argument("--aspect-ratio", type=float, default=0.92, help="height / width (default: %(default)s)")
     verb.add_argument("--patch-size", type=int, default=14, help="height is a multiple of it (default: %(default)s)")

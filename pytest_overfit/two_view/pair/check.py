@@ -228,16 +228,15 @@ def _check_geometry(name_a: str, name_b: str, both: Sequence[Agreement]) -> Pair
     overlap = min(one.projected for one in both)
     worst = max(contradiction(one) for one in both)
     cause = "is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth?"
+    problem = None
     if overlap < MIN_OVERLAP:
         problem = (
             f"only {100 * overlap:.1f} % of the valid depth of one view meets valid depth of the other, at least "
             f"{100 * MIN_OVERLAP:.0f} % needed to confirm the cameras: {cause}"
         )
-        return PairCheck(name, observed, problem)
-    if worst > MAX_CONTRADICTION:
+    elif worst > MAX_CONTRADICTION:
         problem = (
             f"depth and cameras contradict: {100 * worst:.1f} % of the points that both views should see do not agree, "
             f"at most {100 * MAX_CONTRADICTION:.0f} % allowed: {cause}"
         )
-        return PairCheck(name, observed, problem)
-    return PairCheck(name, observed)
+    return PairCheck(name, observed, problem)

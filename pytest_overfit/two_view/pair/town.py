@@ -332,7 +332,3 @@ def cameras(rng: np.random.Generator, width: int, height: int) -> tuple[Camera, 
     foot = np.array([rng.uniform(-3, 3), rng.uniform(-19.0, -17.0), rng.uniform(2.6, 3.2)])
     ground = look_at(foot, np.array([rng.uniform(-2, 2), 8.0, rng.uniform(4.0, 5.0)]), 1.05 * width, width, height)
     return aerial, ground
-
-
-__all__ = ["SUN", "Town", "build_town", "cameras", "labels_of", "look_at", "sky_colour", "smooth_noise"]
-__all__ += ["surface_colour", "trace"]

@@ -25,7 +25,6 @@ from pytest_overfit.two_view.pictures.cameras import (
     draw_cameras,
 )
 from pytest_overfit.two_view.pictures.drawing import (
-    INVALID,
     PAPER,
     Colour,
     Panel,
@@ -82,8 +81,6 @@ def _label(label: Label) -> str:
 def _colour(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
-
-__all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels", "write_pictures"]
 
 CAMERAS = "cameras"
 ERROR_SCALE = 0.1  # normalised units: an error of a tenth of the scene's scale, or more, is the last colour

@@ -18,7 +18,7 @@ from pytest_overfit.two_view.pair.check import CheckedView, checked_view
 from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, ByteArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import TOLERANCE, Lookup, look_up
-from pytest_overfit.two_view.pictures.drawing import INVALID, Colour, Panel, coloured
+from pytest_overfit.two_view.pictures.drawing import Colour, Panel, coloured
 
 SKY: Colour = (168, 206, 240)
 OCCLUDED: Colour = (196, 200, 206)
@@ -173,7 +173,3 @@ def _palette() -> ByteArray:
     palette: ByteArray = (255 * np.array(colours)).round().astype(np.uint8)
     palette[SKY_LABEL] = SKY
     return palette
-
-
-__all__ = ["INVALID", "OCCLUDED", "SKY", "ShownView", "class_shares", "depth_panel", "depth_range", "error_panel"]
-__all__ += ["mask_panel", "median_error", "points_panel", "seen_from", "views_of_batch", "views_on_disk"]
