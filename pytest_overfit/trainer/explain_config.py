@@ -19,13 +19,8 @@ _PROBES = ("probes.sensitivity", "probes.gradient_every")
 def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
     """What matters to a config's run: model, loss, optimizer, seed and sizes, then its whole ``overfit:`` section."""
     rows = [Row(key, value, _source(config, key)) for key, value in _trainer_values(config)]
-    pinned = {name: lookup(config.overfit, name) for name in _PAIR}
-    probes = {name: lookup(config.overfit, name) for name in _PROBES}
-    values = {
-        **{name: spelt(value) for name, value in pinned.items()},
-        **dict(settings_values(config.overfit)),
-        **{name: spelt(value) for name, value in probes.items()},
-    }
+    pair, probes = ({name: spelt(lookup(config.overfit, name)) for name in names} for names in (_PAIR, _PROBES))
+    values = {**pair, **dict(settings_values(config.overfit)), **probes}
     overfit = config.overfit
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),

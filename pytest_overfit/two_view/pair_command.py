@@ -62,6 +62,10 @@ def _add_follow_links(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _batch_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("img_size", "aspect_ratio", "patch_size", "remove_sky")}
+
+
 def _followed(options: argparse.Namespace) -> FollowLinks:
     return False if options.follow_links is None else options.follow_links or True
 
@@ -167,13 +171,7 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.img_size is None:
         views = views_on_disk(pair, remove_sky=options.remove_sky)
     else:
-        views = views_of_batch(
-            pair,
-            img_size=options.img_size,
-            aspect_ratio=options.aspect_ratio,
-            patch_size=options.patch_size,
-            remove_sky=options.remove_sky,
-        )
+        views = views_of_batch(pair, **_batch_options(options))
     shown = "the files as they are" if options.img_size is None else "as the loader hands it out"
     sheet = contact_sheet(views, title=pair.seq_name, subtitle=f"{options.folder.resolve()}, {shown}")
     save_sheet(output, sheet)
@@ -189,16 +187,8 @@ def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:
     """What the loader hands to a model: the shape of every key, and the valid depth of every image in metres."""
     from pytest_overfit.two_view.data.dataset import PairDataset, build_loader
 
-    dataset = PairDataset(
-        options.folder,
-        split,
-        masks,
-        img_size=options.img_size,
-        patch_size=options.patch_size,
-        aspect_ratio=options.aspect_ratio,
-        remove_sky=options.remove_sky,
-        follow_links=_followed(options),
-    )
+    links = _followed(options)
+    dataset = PairDataset(options.folder, split, masks, follow_links=links, **_batch_options(options))
     loader = build_loader(dataset)
     batch: dict[str, Any] = next(iter(loader))
     print(f"pairs: {len(dataset)}")
