@@ -28,7 +28,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.settings.problems import Unusable
 from pytest_overfit.settings.section import Section
 from pytest_overfit.trainer.compose import compose_tree
-from pytest_overfit.trainer.randomness import held_still
+from pytest_overfit.trainer.trainer_section import held_still
 
 MOST_MODELS = 3
 WIDEST = 100  # a call

@@ -18,7 +18,7 @@ from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
-from pytest_overfit.trainer import randomness, trainer_section
+from pytest_overfit.trainer import trainer_section
 from pytest_overfit.trainer.compose import Tree
 from pytest_overfit.trainer.config import (
     DEFAULT_ASPECT,
@@ -174,8 +174,8 @@ def _read_frames(common: Section, data: Section) -> int:
 
 def _read_augs(section: Section) -> dict[str, Any]:
     """As they are. One that we do not know is read all the same where it is on: it is told of as random."""
-    for name, value in {**dict.fromkeys(randomness.AUGMENTATIONS), **section.values}.items():
-        if name in randomness.AUGMENTATIONS or randomness.is_on(str(name), value):
+    for name, value in {**dict.fromkeys(trainer_section.AUGMENTATIONS), **section.values}.items():
+        if name in trainer_section.AUGMENTATIONS or trainer_section.is_on(str(name), value):
             section.get(name)
     return section.values
 
@@ -198,10 +198,10 @@ def _read_randomness(data: Section, notes: list[str], *, own: bool) -> list[str]
     silent = data.silent()
     commons = [silent.section(name).section("common_config") for name in ("train", "val") if silent.given(name)]
     if own:
-        notes += [note for common in commons for note in randomness.trainer_notes(common)]
-    read = randomness.trainer_sentences if own else randomness.sentences
+        notes += [note for common in commons for note in trainer_section.trainer_notes(common)]
+    read = trainer_section.trainer_sentences if own else trainer_section.sentences
     told = [text for common in commons for text in read(common)]
-    return told + [text for common in commons if own and (text := randomness.all_at_once(common))]
+    return told + [text for common in commons if own and (text := trainer_section.all_at_once(common))]
 
 
 def _read_workers(top: Section, data: Section) -> int:
