@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.errors import OverfitError, PairError
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.batch import freeze_batch
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.sample import Batch, Sample, differences_of
@@ -21,59 +20,7 @@ from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import find_target, instantiate
 from pytest_overfit.two_view.data.normalize import prepare_batch
 from pytest_overfit.two_view.diagnose.views import SourceSeen
-
-
-@contextlib.contextmanager
-def exr_heard() -> Iterator[None]:
-    """Raises at the end of the block where ``cv2.imread`` gave no pixels for an .exr file.
-
-    Raises:
-        PairError: naming the file, OpenCV's version and what that version needs. It replaces whatever the loader made
-            of it.
-    """
-    try:
-        import cv2
-    except ImportError:  # whoever needs it will say so
-        yield
-        return
-    unread: list[str] = []
-    original = cv2.imread
-
-    def imread(filename: Any, *args: Any, **kwargs: Any) -> Any:
-        is_exr = str(filename).lower().endswith(".exr") and Path(str(filename)).is_file()
-        try:
-            pixels = original(filename, *args, **kwargs)
-        except cv2.error:
-            unread.extend([str(filename)] * is_exr)
-            raise
-        if pixels is None and is_exr:
-            unread.append(str(filename))
-        return pixels
-
-    cv2.imread = imread
-    try:
-        yield
-    except Exception as error:
-        if unread:
-            raise _unreadable(unread, cv2.__version__) from error
-        raise
-    finally:
-        cv2.imread = original
-    if unread:
-        raise _unreadable(unread, cv2.__version__)
-
-
-def _unreadable(unread: list[str], version: str) -> PairError:
-    old = int(version.partition(".")[0]) < 5
-    return PairError(
-        f"cv2.imread of OpenCV {version} gives no pixels for {len(set(unread))} .exr file(s)",
-        where=unread[0],
-        allowed="depth that the loader can read",
-        hint="set OPENCV_IO_ENABLE_OPENEXR=1 before cv2 is imported"
-        if old
-        else "OpenCV 5 has no OpenEXR: pip install 'opencv-python<5', or read .exr with the OpenEXR package",
-    )
-
+from pytest_overfit.two_view.pair.exr_depth import exr_heard
 
 EPOCH_SEEDS = 100  # between the seeds of two epochs, as in the trainers of this family
 PER_EPOCH = 2  # batches that are looked at

@@ -1,14 +1,18 @@
 """OpenEXR depth files: the header and the chunk table are checked here, before the C++ library sees the file.
 
 The format: https://openexr.com/en/latest/OpenEXRFileLayout.html. Accepted is what depth writers produce: one part of
-scan lines, a handful of float or half channels, every chunk inside the file.
+scan lines, a handful of float or half channels, every chunk inside the file. A loader of the user's that reads one with
+OpenCV is listened to: an image that it cannot read is None to it, and a zero batch to a loader that goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -180,3 +184,55 @@ def _first_line(error: Exception) -> str:
     # What the binding says when a chunk does not unpack (3.4 and 3.3); it prints the real reason to stderr.
     damaged = "Invalid part index" in line or "Unable to run decoder" in line
     return "its compressed pixels are damaged" if damaged else line
+
+
+@contextlib.contextmanager
+def exr_heard() -> Iterator[None]:
+    """Raises at the end of the block where ``cv2.imread`` gave no pixels for an .exr file.
+
+    Raises:
+        PairError: naming the file, OpenCV's version and what that version needs. It replaces whatever the loader made
+            of it.
+    """
+    try:
+        import cv2
+    except ImportError:  # whoever needs it will say so
+        yield
+        return
+    unread: list[str] = []
+    original = cv2.imread
+
+    def imread(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        is_exr = str(filename).lower().endswith(".exr") and Path(str(filename)).is_file()
+        try:
+            pixels = original(filename, *args, **kwargs)
+        except cv2.error:
+            unread.extend([str(filename)] * is_exr)
+            raise
+        if pixels is None and is_exr:
+            unread.append(str(filename))
+        return pixels
+
+    cv2.imread = imread
+    try:
+        yield
+    except Exception as error:
+        if unread:
+            raise _unreadable(unread, cv2.__version__) from error
+        raise
+    finally:
+        cv2.imread = original
+    if unread:
+        raise _unreadable(unread, cv2.__version__)
+
+
+def _unreadable(unread: list[str], version: str) -> PairError:
+    old = int(version.partition(".")[0]) < 5
+    return PairError(
+        f"cv2.imread of OpenCV {version} gives no pixels for {len(set(unread))} .exr file(s)",
+        where=unread[0],
+        allowed="depth that the loader can read",
+        hint="set OPENCV_IO_ENABLE_OPENEXR=1 before cv2 is imported"
+        if old
+        else "OpenCV 5 has no OpenEXR: pip install 'opencv-python<5', or read .exr with the OpenEXR package",
+    )

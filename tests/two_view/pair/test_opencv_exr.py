@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.data.trainer_data import exr_heard
+from pytest_overfit.two_view.pair.exr_depth import exr_heard
 
 
 @pytest.fixture
