@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.diagnose.answers import answers
 from pytest_overfit.diagnose.call_site import Asked, asked_of, callers, with_model
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.family import Family
@@ -142,10 +143,9 @@ def run_config(
         ConfigError: what the config names cannot be built.
         OverfitError: as ``run_overfit``.
     """
-    from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
-    from pytest_overfit.trainer.rate_keys import rate_overrides
+    from pytest_overfit.trainer.config_subject import adapter_of, rate_overrides, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
-    from pytest_overfit.two_view.config_sample import sample_of
+    from pytest_overfit.two_view.from_config import sample_of
     from pytest_overfit.two_view.source_files import source_family
 
     if isinstance(config, (str, Path)):
@@ -189,11 +189,8 @@ def run_subject(
     seeds, own, codes = settings.seeds or (0,), custom_family(rules), callers()
     given = subject.optimizer is not None and not callable(subject.optimizer)
     if len(seeds) > 1 and is_factory(subject.model) and given:
-        raise OverfitError(
-            "an optimizer beside a model factory",
-            where="optimizer",
-            allowed="a factory called with the parameters: every seed builds a new model",
-        )
+        allowed = "a factory called with the parameters: every seed builds a new model"
+        raise OverfitError("an optimizer beside a model factory", where="optimizer", allowed=allowed)
 
     if len(seeds) > 1:
         subject = replace(subject, data=drawn_once(subject.data), val_data=drawn_once(subject.val_data))
@@ -288,22 +285,13 @@ def judged(
     evidence = None if inspected is None else inspected.evidence
     doubtful = any(each.ours for each in questions.not_asked)
     findings = findings_of(record, settings) if evidence is None else evidence.findings
-    causes = (
-        ()
-        if inspected is None or evidence is None
-        else find_causes(
-            evidence,
-            families=inspected.applications,
-            rules=[rule for family in inspected.custom for rule in family.rules],
-            allowed=criteria.allow,
-            questions=questions,
-        )
-    )
-    if inspected is not None and evidence is not None and causes:
-        model, named = inspected.context.task.model, causes
-        causes = questions.ask(
-            "the lines to change", lambda: with_lines(named, evidence, asked(model)), otherwise=named
-        )
+    causes: tuple[Cause, ...] = ()
+    if inspected is not None and evidence is not None:
+        given, rules = inspected.applications, [rule for family in inspected.custom for rule in family.rules]
+        causes = named = find_causes(evidence, families=given, rules=rules, allowed=criteria.allow, questions=questions)
+        model, what = inspected.context.task.model, "the lines to change"
+        if named:
+            causes = questions.ask(what, lambda: with_lines(named, evidence, asked(model)), otherwise=named)
     told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
     if criteria.defects and settings.diagnose:
         found = judge_defects(

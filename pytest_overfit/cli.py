@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's own arguments).
 
     Example:
-        >>> main(["pair", "create", "--render", "--output-root", "single_pair_data"])
+        >>> main(["pair", "create", "--render", "--output-root", "single_pair_data"])  # doctest: +SKIP
         0
 
     Returns:

@@ -14,8 +14,8 @@ from pytest_overfit.diagnose.catalogue import FAMILIES, by_group
 from pytest_overfit.diagnose.custom_rules import GROUP
 from pytest_overfit.diagnose.family import HEADING, Family
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.keywords import keys_of_a_config, table_of_settings
+from pytest_overfit.settings.problems import did_you_mean
 from pytest_overfit.text.failure import clipped
 
 WIDEST = 100
@@ -61,12 +61,9 @@ def explained(cause: str, families: Iterable[Family]) -> str:
     """
     sections = {**settings_sections(), **sections_of(families)}
     if cause not in sections:
-        near = nearest(cause, sections)
-        raise OverfitError(
-            f"there is no cause and no setting {cause!r}",
-            allowed="one that `pytest-overfit explain` lists, or a keyword of `overfit(...)`",
-            hint=f"did you mean {near}?" if near else "",
-        )
+        found = f"there is no cause and no setting {cause!r}"
+        allowed = "one that `pytest-overfit explain` lists, or a keyword of `overfit(...)`"
+        raise OverfitError(found, allowed=allowed, hint=did_you_mean(cause, sections))
     return sections[cause]
 
 

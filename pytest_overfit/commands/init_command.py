@@ -28,7 +28,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.settings.problems import Unusable
 from pytest_overfit.settings.section import Section
 from pytest_overfit.trainer.compose import compose_tree
-from pytest_overfit.trainer.randomness import held_still
+from pytest_overfit.trainer.trainer_section import held_still
 
 MOST_MODELS = 3
 WIDEST = 100  # a call
@@ -237,12 +237,7 @@ class _Test:
     def _batch(self, of: str) -> str:
         name = self._named("batch", of)
         if name not in self.functions:
-            datasets = self.repository.of_kind(DATASET)
-            ready = [
-                each
-                for each in datasets
-                if not each.required or any(c.literal for c in self.repository.calls(each.name))
-            ]
+            ready = [each for each in self.repository.of_kind(DATASET) if self._can_be_built(each)]
             if ready:
                 self.imports.add("from torch.utils.data import DataLoader")
                 loader = f"DataLoader({self._built(ready[0], 'dataset')}, batch_size=2)"

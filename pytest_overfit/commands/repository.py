@@ -62,12 +62,7 @@ class Class:
 
 @dataclass
 class Repository:
-    """The sources below a folder.
-
-    Example:
-        >>> [each.name for each in Repository(Path("examples/hydra_trainer")).models]      # doctest: +SKIP
-        ['PairNet']
-    """
+    """The sources below a folder."""
 
     root: Path
     _calls: dict[str, list[Call]] = field(default_factory=dict)

@@ -33,10 +33,6 @@ def adapters() -> Mapping[str, str]:
 def adapt(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
     """A subject that a run takes; what was done to the given objects for that is undone after the block.
 
-    Example:
-        >>> with adapt(Subject(lightning_module, batch), settings) as adapted:     # doctest: +SKIP
-        ...     adapted.step(batch)
-
     Whatever belongs to no library known here is taken as it is.
     """
     subject = subject.built()

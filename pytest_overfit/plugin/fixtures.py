@@ -58,7 +58,7 @@ def batch(requester: Requester) -> Any:
     What a second draw differs in is kept for the verdict.
     """
     from pytest_overfit.run.sample import LOADER_DRAWS, Sample
-    from pytest_overfit.two_view.data.loader import draw_batch
+    from pytest_overfit.two_view.data.dataset import draw_batch
     from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 
     config = told(lambda: config_or_none(requester))

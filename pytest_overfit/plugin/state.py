@@ -198,8 +198,7 @@ class SessionState:
         Raises:
             ConfigError: the layers do not fit together.
         """
-        from pytest_overfit.settings.ladder import resolve_settings
-        from pytest_overfit.settings.strictness import strict_settings
+        from pytest_overfit.settings.ladder import resolve_settings, strict_settings
 
         resolved = resolve_settings(layers, where=nodeid)
         return strict_settings(resolved) if self.options.strict else resolved

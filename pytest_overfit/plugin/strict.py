@@ -13,7 +13,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.plugin.options import LOOKING
 from pytest_overfit.plugin.state import ItemState, is_overfit_test, item_state
 from pytest_overfit.plugin.unchecked import fail_report, glanced_miss
-from pytest_overfit.settings.strictness import STRICT
+from pytest_overfit.settings.ladder import STRICT
 
 PASSING = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.TESTS_FAILED)
 

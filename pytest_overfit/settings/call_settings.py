@@ -37,10 +37,10 @@ def settings_of_call(
     terms = flat.pop("terms", None) if isinstance(criteria, Mapping) and "terms" in criteria else None
     layer = layer_of_keywords("run_overfit", flat)
     for name, given, kind in (("criteria", criteria, Criteria), ("budget", budget, Budget)):
-        if isinstance(given, kind) and (beside := [layer.spoken(key) for key in layer.keywords if _is_in(key, name)]):
-            raise ConfigError(
-                f"{beside[0]} beside a {kind.__name__} record", where=name, allowed=f"{beside[0]} in the record"
-            )
+        beside = [layer.spoken(key) for key in layer.keywords if key.startswith(f"{name}.")]
+        if isinstance(given, kind) and beside:
+            found = f"{beside[0]} beside a {kind.__name__} record"
+            raise ConfigError(found, where=name, allowed=f"{beside[0]} in the record")
     settings = resolve_settings([layer, layer_of_terms("run_overfit", terms)], where="run_overfit").settings
     if isinstance(criteria, Criteria):
         settings = replace(settings, criteria=criteria)
@@ -49,7 +49,3 @@ def settings_of_call(
     if not settings.criteria.asks_for_learning():
         raise ConfigError(NOTHING_ASKED, where="criteria", allowed=LEARNING)
     return settings
-
-
-def _is_in(key: str, section: str) -> bool:
-    return key.startswith(f"{section}.")

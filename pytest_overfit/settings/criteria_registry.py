@@ -76,11 +76,9 @@ def entries() -> Mapping[str, Entry]:
     found = {entry.name: entry for entry in BUILT_IN}
     for point in entry_points(group=GROUP):
         if point.name in (*found, LAST.name, *BESIDE) or not point.name.isidentifier():
-            raise OverfitError(
-                f"a criterion named {point.name!r}, from {point.value}",
-                where=f"entry point group {GROUP}",
-                allowed="a Python name that no other criterion has",
-            )
+            where = f"entry point group {GROUP}"
+            allowed = "a Python name that no other criterion has"
+            raise OverfitError(f"a criterion named {point.name!r}, from {point.value}", where=where, allowed=allowed)
         found[point.name] = Entry(point.name, point.value)
     return {**found, LAST.name: LAST}
 
@@ -104,11 +102,8 @@ def _load(entry: Entry) -> Criterion:
     try:
         criterion = EntryPoint(entry.name, entry.home, GROUP).load()
     except Exception as error:
-        raise OverfitError(
-            f"the criterion {entry.name} cannot be imported, {type(error).__name__}: {error}",
-            where=entry.home,
-            hint="mend or remove its package",
-        ) from error
+        found = f"the criterion {entry.name} cannot be imported, {type(error).__name__}: {error}"
+        raise OverfitError(found, where=entry.home, hint="mend or remove its package") from error
     if not isinstance(criterion, Criterion) or criterion.name != entry.name:
         raise OverfitError(
             f"a {type(criterion).__name__}", where=entry.home, allowed=f"a Criterion named {entry.name!r}"

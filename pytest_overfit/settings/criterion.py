@@ -24,8 +24,10 @@ class Criterion:
 
     Example:
         >>> def judge_speed(record, setting, criteria):
-        ...     return Finding("speed", record.seconds < setting.seconds, f"{record.seconds:.0f} s", "a quick run")
-        >>> SPEED = Criterion("speed", "the run is quick", Speed(seconds=60.0), judge=judge_speed)
+        ...     return Finding("speed", record.seconds < 60, f"{record.seconds:.0f} s", "a quick run")
+        >>> SPEED = Criterion("speed", "the run is quick", judge=judge_speed, on_in_config=False)
+        >>> SPEED.default(in_config=False), SPEED.default(in_config=True)
+        (True, False)
 
     Its module is named in ``criteria_registry.BUILT_IN``, or by an entry point ``pytest_overfit.criteria`` of any
     package. Then it has a key ``overfit.criteria.<name>``, a keyword, an item of every config, and a row in the tables

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pytest_overfit.errors.suggest import printable
-from pytest_overfit.settings.keywords import table_of_settings
+from pytest_overfit.settings.keywords import lookup, spelt, table_of_settings
 from pytest_overfit.settings.ladder import Resolved
 from pytest_overfit.settings.settings import OverfitSettings
-from pytest_overfit.settings.spelling import lookup, spelt
 
 _SHORTEST = 12  # signs of a value that are always shown
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_overfit.settings.bounds import number_words
+from pytest_overfit.settings.section import number_words
 
 if TYPE_CHECKING:
     from pytest_overfit.settings.section import Section

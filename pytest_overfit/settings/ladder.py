@@ -7,7 +7,6 @@ with one), and the strict reader of the ``overfit:`` section reads what comes ou
 from __future__ import annotations
 
 import copy
-import difflib
 import numbers
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.criteria_registry import limit_aliases
 from pytest_overfit.settings.keywords import DEFAULT, MARKER, TERMS, keys, keyword_of, no_terms
 from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 
+STRICT, STRICT_KEY = "--overfit-strict", "require_gpu"
 _TYPO_RATIO = 0.85  # speed is no misspelling of seeds; what is let through here is met at the first step
 
 
@@ -114,16 +115,13 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
     known = [*(["config"] if source == MARKER else []), *keys()]
     misnamed = [name for name in keywords if _is_wrong(name, known)]
     if wrong := [*map(repr, args), *misnamed]:
-        matches = (OTHER_NAMES.get(name) or _nearest(name, known, cutoff=0.5) for name in misnamed)
+        matches = (OTHER_NAMES.get(name) or nearest(name.casefold(), known) for name in misnamed)
         near = list(dict.fromkeys(filter(None, matches)))
         listed = ", ".join(f"{name}=" for name in known)
         meant = f"did you mean {' and '.join(map(repr, near))}? pytest-overfit explain {' '.join(near)}"
-        raise ConfigError(
-            f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}",
-            where=source,
-            allowed=f"{'a keyword' if len(near) == len(wrong) else listed}, or the name of a term with its limit",
-            hint=meant if near else None,
-        )
+        found = f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}"
+        allowed = f"{'a keyword' if len(near) == len(wrong) else listed}, or the name of a term with its limit"
+        raise ConfigError(found, where=source, allowed=allowed, hint=meant if near else None)
     values: dict[str, Any] = {}
     spoken: dict[str, str] = {}
     for name, value in keywords.items():
@@ -137,7 +135,7 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
         if key in spoken:
             raise ConfigError(f"{name} beside {spoken[key]}", where=source, allowed="one of them: they are the same")
         spoken[key] = name
-        _put(values, parts, _plain(value))
+        values = _merged(values, _nested(parts, _plain(value)))
     config = keywords.get("config")
     return Layer(source, values, spoken, None if config is None else str(config))
 
@@ -169,9 +167,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
             continue
         if override.parts[0] != "overfit" or override.of_hydra or override.is_group:
             continue
-        node: Any = override.value
-        for part in reversed(override.parts[1:]):
-            node = {part: node}
+        node: Any = _nested(override.parts[1:], override.value)
         if isinstance(node, dict):
             values = _merged(values, _canonical(node))
         else:
@@ -196,7 +192,7 @@ def resolve_settings(layers: Sequence[Layer], *, where: str) -> Resolved:
     Raises:
         ConfigError: with every problem of the merged settings, each with the layer that it came from.
     """
-    from pytest_overfit.settings.overfit_section import read_overfit
+    from pytest_overfit.settings.criteria_section import read_overfit
     from pytest_overfit.settings.section import Section
 
     values: dict[str, Any] = {}
@@ -260,12 +256,7 @@ def _is_wrong(name: str, known: Sequence[str]) -> bool:
     if name in OTHER_NAMES:
         return True
     made_of_one = any(part in known for part in name.split("_")) or name in limit_aliases()
-    return name in no_terms() or (not made_of_one and _nearest(name, known, cutoff=_TYPO_RATIO) is not None)
-
-
-def _nearest(name: str, known: Sequence[str], cutoff: float) -> str | None:
-    matches = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
-    return matches[0] if matches else None
+    return name in no_terms() or (not made_of_one and nearest(name.casefold(), known, cutoff=_TYPO_RATIO) is not None)
 
 
 def _plain(value: Any) -> Any:
@@ -306,12 +297,6 @@ def _nested(parts: Sequence[Any], value: Any) -> dict[Any, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _put(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[parts[-1]] = value
-
-
 def _merged(
     weaker: Mapping[Any, Any], stronger: Mapping[Any, Any], whole: Mapping[str, str] | None = None, above: str = ""
 ) -> dict[Any, Any]:
@@ -328,3 +313,21 @@ def _merged(
 def _error(problems: Sequence[tuple[str, Problem]], what: str) -> ConfigError:
     head = f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {what}"
     return ConfigError("\n".join([head, *(f"  {problem.line(source)}" for source, problem in problems)]))
+
+
+def strict_settings(resolved: Resolved) -> Resolved:
+    """The settings of a run without a config as a strict session runs it.
+
+    Where nobody names a device, the one that the model is on was chosen by nobody either.
+
+    Example:
+        >>> given = [{}, {"device": "cpu"}, {"device": "auto"}]
+        >>> all_resolved = [resolve_settings([layer_of_keywords("call", keywords)], where="") for keywords in given]
+        >>> [strict_settings(resolved).settings.require_gpu for resolved in all_resolved]
+        [True, False, True]
+    """
+    settings, sources = resolved.settings, resolved.sources
+    named = settings.device != "auto" and sources.get("device", DEFAULT) != DEFAULT
+    if named or settings.require_gpu:
+        return resolved
+    return Resolved(replace(settings, require_gpu=True), {**sources, STRICT_KEY: STRICT})

@@ -56,10 +56,7 @@ def launched(environ: Mapping[str, str]) -> Launch | None:
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name]
     if not text.isdecimal() or len(text) > _MOST_DIGITS:
-        raise ConfigError(
-            f"found {text!r:.120}",
-            where=f"environment variable {name}",
-            allowed="a whole number",
-            hint="start the ranks with torchrun, or unset it",
-        )
+        found = f"found {text!r:.120}"
+        hint = "start the ranks with torchrun, or unset it"
+        raise ConfigError(found, where=f"environment variable {name}", allowed="a whole number", hint=hint)
     return int(text)

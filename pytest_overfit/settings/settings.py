@@ -65,11 +65,10 @@ class PairSource:
     """``overfit.pair``: where the one pair comes from."""
 
     source: Literal["dataset", "render", "cut", "trainer"] = setting(
-        "render",
-        choice("dataset", "render", "cut", "trainer"),
-        "data.train's files, a synthetic scene, one pair out of a source in the AerialMegaDepth layout, or the "
+        "render", choice("dataset", "render", "cut", "trainer"),
+        help="data.train's files, a synthetic scene, one pair out of a source in the AerialMegaDepth layout, or the "
         "batches of the class that data.train names",
-    )
+    )  # fmt: skip
     pair_index: int = setting(0, number(whole=True, at_least=0), "which pair of a dataset or a cut")
     seed: int = setting(0, number(whole=True, at_least=0, at_most=kinds.LAST_SEED), "of the scene that is rendered")
     width: int = setting(640, number(whole=True, at_least=16, at_most=8192), "of a rendered image, in pixels")
@@ -87,27 +86,15 @@ class Budget:
     """``overfit.budget``: how long a run may take, and for how many steps in a row the criteria must hold."""
 
     max_steps: int | None = setting(
-        None,
-        number(whole=True, at_least=1),
-        "the most steps of a run",
-        keyword="max_steps",
-        option="--overfit-max-steps",
-        none="none",
-        in_config="max_epochs x steps_per_epoch",
-    )
+        None, number(whole=True, at_least=1), keyword="max_steps", option="--overfit-max-steps", none="none",
+        in_config="max_epochs x steps_per_epoch", help="the most steps of a run",
+    )  # fmt: skip
     max_seconds: float | None = setting(
-        None,
-        number(above=0),
-        "the most seconds of a run; code that does not come back is stopped, and its line named (see below)",
-        keyword="max_seconds",
-        option="--overfit-max-seconds",
-        none="none",
-    )
+        None, number(above=0), keyword="max_seconds", option="--overfit-max-seconds", none="none",
+        help="the most seconds of a run; code that does not come back is stopped, and its line named (see below)",
+    )  # fmt: skip
     hold_steps: int = setting(
-        5,
-        number(whole=True, at_least=1),
-        "for how many steps in a row the criteria have to hold",
-        keyword="hold_steps",
+        5, number(whole=True, at_least=1), "for how many steps in a row the criteria have to hold", keyword="hold_steps"
     )
 
     def fitting(self, steps: int | None = None) -> Budget:
@@ -138,23 +125,17 @@ class Distributed:
     """``overfit.distributed``: how the ranks of a launcher such as torchrun train together; not read without one."""
 
     strategy: Literal["ddp", "fsdp"] = setting(
-        "ddp",
-        choice("ddp", "fsdp"),
-        "under torchrun: DDP, or FSDP2 for a model that does not fit (docs/distributed.md)",
-        keyword="strategy",
-    )
+        "ddp", choice("ddp", "fsdp"), keyword="strategy",
+        help="under torchrun: DDP, or FSDP2 for a model that does not fit (docs/distributed.md)",
+    )  # fmt: skip
     timeout: float = setting(
-        120.0,
-        number(above=0, at_most=86400),
-        "under torchrun: the most seconds that a rank keeps the others waiting",
-        keyword="rank_timeout",
-    )
+        120.0, number(above=0, at_most=86400), keyword="rank_timeout",
+        help="under torchrun: the most seconds that a rank keeps the others waiting",
+    )  # fmt: skip
     modules: tuple[str, ...] = setting(
-        (),
-        kinds.TEXTS,
-        "under torchrun: globs over the modules that FSDP2 shards each on its own; none: the model's blocks",
-        keyword="fsdp_modules",
-    )
+        (), kinds.TEXTS, keyword="fsdp_modules",
+        help="under torchrun: globs over the modules that FSDP2 shards each on its own; none: the model's blocks",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,87 +147,57 @@ class OverfitSettings:
 
     budget: Budget = Budget()
     seeds: tuple[int, ...] = setting(
-        (),
-        kinds.SEEDS,
-        "one run for each of these seeds",
-        keyword="seeds",
-        option="--overfit-seeds",
-        none="0",
-        in_config="seed_value",
-    )
+        (), kinds.SEEDS, keyword="seeds", option="--overfit-seeds", none="0", in_config="seed_value",
+        help="one run for each of these seeds",
+    )  # fmt: skip
     pass_at_least: int | None = setting(
-        None,
-        number(whole=True, at_least=1),
-        "how many of the seeds have to pass",
-        keyword="pass_at_least",
-        none="all",
+        None, number(whole=True, at_least=1), "how many of the seeds have to pass", keyword="pass_at_least", none="all"
     )
     device: str = setting(
-        "auto",
-        kinds.DEVICE,
-        "where to train: auto takes a GPU where there is one, model leaves the model where it is",
-        keyword="device",
-        option="--overfit-device",
-    )
+        "auto", kinds.DEVICE, keyword="device", option="--overfit-device",
+        help="where to train: auto takes a GPU where there is one, model leaves the model where it is",
+    )  # fmt: skip
     require_gpu: bool = setting(
         False, SWITCH, "fail where no GPU is found", keyword="require_gpu", option="--overfit-require-gpu"
     )
     amp: AmpConfig | None = setting(None, AMP, "automatic mixed precision", keyword="amp", in_config="optim.amp")
     threads: int | Literal["auto", "keep"] = setting(
-        "auto",
-        number(whole=True, words=("auto", "keep"), at_least=1, at_most=4096),
-        "CPU threads: auto takes the idle cores, keep leaves the process as it is",
-        keyword="threads",
-    )
+        "auto", number(whole=True, words=("auto", "keep"), at_least=1, at_most=4096), keyword="threads",
+        help="CPU threads: auto takes the idle cores, keep leaves the process as it is",
+    )  # fmt: skip
     deterministic: bool = setting(True, SWITCH, "deterministic kernels where torch has them", keyword="deterministic")
     keep_trained: bool = setting(
         False, SWITCH, "leave the trained parameters in the model after the run", keyword="keep_trained"
     )
     lr: float | None = setting(
-        None,
-        number(above=0),
-        "the learning rate of the default optimizer, AdamW without weight decay; one that is given has its own",
-        keyword="lr",
-        none="0.001",
-        in_config="optim.optimizer.lr",
-    )
+        None, number(above=0), keyword="lr", none="0.001", in_config="optim.optimizer.lr",
+        help="the learning rate of the default optimizer, AdamW without weight decay; one that is given has its own",
+    )  # fmt: skip
     freeze: tuple[str, ...] = setting(
-        (),
-        kinds.TEXTS,
-        "globs over modules and parameters that are frozen for the run, modules in evaluation mode; in a config beside "
-        "optim.frozen_module_names",
-        keyword="freeze",
-        none="none",
-    )
+        (), kinds.TEXTS, keyword="freeze", none="none",
+        help="globs over modules and parameters that are frozen for the run, modules in evaluation mode; in a config "
+        "beside optim.frozen_module_names",
+    )  # fmt: skip
     clip_grad_norm: tuple[ClipGroup, ...] = setting(
-        (),
-        CLIP,
-        "clip the norm of all gradients together, or of each of these modules, before every step; in a config in place "
-        "of optim.gradient_clip",
-        keyword="clip_grad_norm",
-        none="none",
-    )
+        (), CLIP, keyword="clip_grad_norm", none="none",
+        help="clip the norm of all gradients together, or of each of these modules, before every step; in a config in "
+        "place of optim.gradient_clip",
+    )  # fmt: skip
     criteria: Criteria = field(default_factory=lambda: Criteria(in_config=True))
     diagnose: bool = setting(
         True, SWITCH, "probe every run, and look for the cause of one that fails", keyword="diagnose"
     )
     diagnose_seconds: float | None = setting(
-        None,
-        number(above=0),
-        "the most seconds that the diagnosis of a failed run may take",
-        keyword="diagnose_seconds",
-        none="three times all steps, at least 2",
-    )
+        None, number(above=0), keyword="diagnose_seconds", none="three times all steps, at least 2",
+        help="the most seconds that the diagnosis of a failed run may take",
+    )  # fmt: skip
     distributed: Distributed = Distributed()
     pair: PairSource = PairSource()
     steps_per_epoch: int = setting(10, number(whole=True, at_least=1), "how often an epoch repeats the one batch")
     half_pixel_depth: bool = setting(False, SWITCH, "sample the depth at a resized pixel's centre, not its corner")
     probes: Probes = Probes()
     import_roots: tuple[Path, ...] = setting(
-        (),
-        kinds.FOLDERS,
-        "where _target_ classes are looked up",
-        none="the folders up to the repository's root",
+        (), kinds.FOLDERS, "where _target_ classes are looked up", none="the folders up to the repository's root"
     )
     prepare_batch: str | None = setting(
         None, kinds.DOTTED, "a function from the loader's batch to the model's", none="our normalisation"
@@ -257,9 +208,5 @@ class OverfitSettings:
 
 
 ANY_MODEL = OverfitSettings(
-    device="model",
-    threads="keep",
-    budget=Budget(max_steps=1000),
-    probes=Probes(gradient_every=10),
-    criteria=Criteria(),
+    device="model", threads="keep", budget=Budget(max_steps=1000), probes=Probes(gradient_every=10), criteria=Criteria()
 )

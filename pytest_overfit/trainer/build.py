@@ -1,28 +1,119 @@
-"""What a config names, built: model, loss, and everything once without training."""
+"""What a config names, built: model and weights, loss, optimizer, schedules; and everything once without training."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.run.device import choose_device_for
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.snapshot import preserved
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.settings.secret import hide
-from pytest_overfit.trainer.checkpoint import load_checkpoint
-from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.trainer.config import CheckpointConfig, OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import instantiate
-from pytest_overfit.trainer.process_group import alone
 from pytest_overfit.trainer.schedules import Schedule, build_schedule
+from pytest_overfit.untrusted.files import open_regular
+
+# Read by data classes and samplers; MASTER_ADDR and MASTER_PORT are not: the group meets on no port.
+LAUNCH = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
+@contextlib.contextmanager
+def alone(wanted: bool = True) -> Iterator[None]:
+    """A process group of this one process on a private store, and the variables of a launcher, for the block.
+
+    Where a group is there already (torchrun), or none can be had, nothing is changed.
+    """
+    if not wanted or not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    before = {name: os.environ.get(name) for name in LAUNCH}
+    os.environ.update({name: value for name, value in LAUNCH.items() if before[name] is None})
+    try:
+        with contextlib.suppress(RuntimeError):  # no network interface at all: whoever needs the group will say so
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+WEIGHTS = ("model", "state_dict")  # keys under which a trainer's checkpoint keeps the model's
+
+
+def load_checkpoint(model: nn.Module, checkpoint: CheckpointConfig) -> tuple[str, ...]:
+    """Loads the weights into a model in place, and returns what there is to say: keys that do not fit.
+
+    A ``.safetensors`` file, or one of ``torch.save`` with the state dict itself or under ``model`` or ``state_dict``.
+
+    Raises:
+        ConfigError: it cannot be read, fits nowhere, or does not fit and ``strict`` is set.
+    """
+    path = checkpoint.path
+    if path is None:
+        return ()
+    weights = _read(path, checkpoint.key)
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    if len(missing) == len(own):
+        found = f"{path.name} has none of the {len(own)} tensors of {type(model).__name__}, only {shorten(unexpected)}"
+        where = checkpoint.key
+        hint = "is it a checkpoint of another model, or one with a prefix such as module. before every name?"
+        raise ConfigError(found, where=where, allowed=f"weights of this model, such as {shorten(list(own))}", hint=hint)
+    notes = [f"{len(missing)} of {len(own)} tensors of the model not in it: {shorten(missing)}"] if missing else []
+    notes += [f"{len(unexpected)} of its {len(weights)} not in the model: {shorten(unexpected)}"] if unexpected else []
+    if checkpoint.strict and notes:
+        allowed = "every tensor of the model and no other, since checkpoint.strict is on"
+        raise ConfigError(f"{path.name}: {'; '.join(notes)}", where=checkpoint.key, allowed=allowed)
+    try:
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        found = f"{path.name} does not fit {type(model).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(found, where=checkpoint.key, allowed="tensors of the model's own shapes") from error
+    return tuple(f"{path.name}: {note}" for note in notes)
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor]:
+    try:
+        with open_regular(path) as file:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                loaded: Any = load_file(path)
+            else:
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except OverfitError as error:
+        raise ConfigError(f"{path}: {error.found}", where=key, allowed=error.allowed) from None
+    except Exception as error:  # a third-party reader on an arbitrary file
+        found = f"{path.name} cannot be read as tensors alone: {first_line(error)}"
+        allowed = "a file of torch.save that weights_only=True reads, or a .safetensors file"
+        hint = "save model.state_dict() on its own; overfit.checkpoint=none trains from scratch"
+        raise ConfigError(found, where=key, allowed=allowed, hint=hint) from error
+    held = loaded if isinstance(loaded, Mapping) else {}
+    weights = next((held[name] for name in WEIGHTS if isinstance(held.get(name), Mapping)), loaded)
+    if not isinstance(weights, Mapping):
+        raise ConfigError(
+            f"{path.name} holds a {type(weights).__name__}", where=key, allowed="a mapping of names to tensors"
+        )
+    return {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+
 
 Loss = Callable[[Any, Batch], Mapping[str, Any]]
 # Of a config, by setting.
@@ -88,17 +179,11 @@ def build_optimizer(node: Mapping[str, Any], parameters: Iterable[nn.Parameter])
     try:
         optimizer = factory(list(parameters))
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{node.get('_target_')} refuses its settings: {error}",
-            where="optim.optimizer",
-            allowed="the keyword arguments of that optimizer",
-        ) from error
+        found = f"{node.get('_target_')} refuses its settings: {error}"
+        raise ConfigError(found, where="optim.optimizer", allowed="the keyword arguments of that optimizer") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}",
-            where="optim.optimizer",
-            allowed="a torch.optim.Optimizer",
-        )
+        found = f"_target_ {node.get('_target_')!r} gave a {type(optimizer).__name__}"
+        raise ConfigError(found, where="optim.optimizer", allowed="a torch.optim.Optimizer")
     return optimizer
 
 
@@ -132,12 +217,10 @@ def _expect_clip_groups(config: OverfitConfig, clip: GradientClipper) -> None:
         ConfigError: with the parameters.
     """
     if config.trainer is not None and config.trainer.own_clipper and clip.unclaimed:
-        raise ConfigError(
-            f"no group clips {len(clip.unclaimed)} trainable parameter tensors: {shorten(clip.unclaimed)}",
-            where="optim.gradient_clip.configs",
-            allowed="a group for every trainable parameter: the trainer's own clipper stops without one",
-            hint="add their module to the module_name of a group, or freeze them",
-        )
+        found = f"no group clips {len(clip.unclaimed)} trainable parameter tensors: {shorten(clip.unclaimed)}"
+        allowed = "a group for every trainable parameter: the trainer's own clipper stops without one"
+        hint = "add their module to the module_name of a group, or freeze them"
+        raise ConfigError(found, where="optim.gradient_clip.configs", allowed=allowed, hint=hint)
 
 
 def schedule_of(node: Mapping[str, Any] | None, where: str) -> Schedule | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.settings.ladder import STRICT, STRICT_KEY
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
-from pytest_overfit.settings.strictness import KEY, STRICT
 
 DEFAULT_MODEL = "pytest_overfit.two_view.reference.TwoViewTransformer"
 DEFAULT_LOSS = "pytest_overfit.two_view.reference.MultitaskLoss"
@@ -124,11 +124,6 @@ class TrainerConfig:
 class OverfitConfig:
     """One config file, composed, resolved and checked.
 
-    Example:
-        >>> config = load_config("example_configs/single_pair_test.yaml")           # doctest: +SKIP
-        >>> config.train.width, config.overfit.criteria.camera.below, config.planned_steps   # doctest: +SKIP
-        (224, 0.001, 1000)
-
     Args:
         path: absolute path of the file that was given; relative paths in it are relative to its folder.
         seed: ``seed_value``.
@@ -215,5 +210,5 @@ def strict_config(config: OverfitConfig) -> OverfitConfig:
     """
     if config.overfit.device != "auto" or config.overfit.require_gpu:
         return config
-    origins = {**config.origins, f"overfit.{KEY}": STRICT}
+    origins = {**config.origins, f"overfit.{STRICT_KEY}": STRICT}
     return replace(config, overfit=replace(config.overfit, require_gpu=True), origins=origins)

@@ -25,6 +25,7 @@ from pytest_overfit.untrusted.files import read_regular
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # 3 seconds; the largest example has 232
 _BASE_60 = re.compile(r"(?:\d[\d_]?:){100}")
+_EVENTS = {"SequenceStartEvent": "list", "ScalarEvent": "single value"}
 INSTALL_HYDRA = 'next: pip install "pytest-overfit[hydra]"'
 
 
@@ -134,14 +135,10 @@ def _is_empty(text: str) -> bool:
         if isinstance(event, yaml.NodeEvent):
             if isinstance(event, yaml.ScalarEvent) and event.value == "":
                 return True
-            found = f"a {_kind(event)} at the top level"
+            name = type(event).__name__
+            found = f"a {_EVENTS.get(name, name)} at the top level"
             raise Unusable(Problem("", found, "a mapping of settings, such as `img_size: 224`"))
     return True
-
-
-def _kind(event: object) -> str:
-    name = type(event).__name__
-    return {"SequenceStartEvent": "list", "ScalarEvent": "single value"}.get(name, name)
 
 
 def _plain(node: Any, key: str, inside: tuple[int, ...] = ()) -> Any:

@@ -1,20 +1,24 @@
-"""A config as what is trained and what it has to reach: a ``Subject`` and its settings."""
+"""A config as what is trained and what it has to reach: a ``Subject`` and its settings.
+
+Which keys set its learning rate is found by setting them, and looking what the rate then is.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.subject import Adapter, Application, Subject
+from pytest_overfit.run.task import scalar_terms
 from pytest_overfit.settings.settings import OverfitSettings
-from pytest_overfit.trainer.accumulation import Accumulated
 from pytest_overfit.trainer.build import (
     KEYS,
     LR_SCHEDULE,
@@ -26,22 +30,66 @@ from pytest_overfit.trainer.build import (
     schedule_of,
 )
 from pytest_overfit.trainer.config import OverfitConfig, TrainerConfig
+from pytest_overfit.trainer.loading import load_config
+from pytest_overfit.trainer.schedules import NEARLY_DONE
+from pytest_overfit.trainer.unread import leaves
+
+
+class Accumulated:
+    """``loss(predictions, batch)`` over the parts of a batch.
+
+    Gradients of parts that are divided by their number and added up are those of the parts' mean loss. A model whose
+    samples see each other (batch statistics) still sees the whole batch here, which a trainer's would not.
+
+    Example:
+        >>> loss = Accumulated(lambda predictions, batch: {"objective": predictions["x"].mean()}, parts=2)
+        >>> loss({"x": torch.tensor([1.0, 3.0])}, {"images": torch.zeros(2)})["objective"]
+        tensor(2.)
+    """
+
+    def __init__(self, loss: Callable[[Any, Mapping[str, Any]], Any], parts: int) -> None:
+        self.loss, self.parts = loss, parts
+
+    def __call__(self, predictions: Any, batch: Mapping[str, Any]) -> Any:
+        samples = len(batch["images"])
+        if samples < self.parts:
+            return self.loss(predictions, batch)
+        parts, targets = (split_samples(nest, samples, self.parts) for nest in (predictions, batch))
+        losses = [scalar_terms(self.loss(part, target)) for part, target in zip(parts, targets, strict=True)]
+        names = dict.fromkeys(name for terms in losses for name in terms)  # a part may have nothing for one
+        return {name: sum(terms[name] for terms in losses if name in terms) / self.parts for name in names}
+
+
+def split_samples(nest: Any, samples: int, parts: int) -> list[Any]:
+    """A nest of tensors cut along its leading axis of ``samples`` into ``parts``; other leaves go into every part.
+
+    Example:
+        >>> split_samples({"x": torch.arange(4), "names": ["a", "b", "c", "d"], "stages": 3}, 4, 2)[1]
+        {'x': tensor([2, 3]), 'names': ['c', 'd'], 'stages': 3}
+    """
+    edges = [round(samples * index / parts) for index in range(parts + 1)]
+    return [_part(nest, samples, start, end) for start, end in itertools.pairwise(edges)]
+
+
+def _part(nest: Any, samples: int, start: int, end: int) -> Any:
+    if isinstance(nest, Tensor):
+        return nest[start:end] if nest.dim() and nest.shape[0] == samples else nest
+    if isinstance(nest, Mapping):
+        return {key: _part(value, samples, start, end) for key, value in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        if len(nest) == samples and not any(isinstance(item, Tensor) for item in nest):
+            return nest[start:end]
+        made = [_part(item, samples, start, end) for item in nest]
+        return type(nest)(*made) if hasattr(nest, "_fields") else type(nest)(made)
+    return nest
 
 
 def settings_of(config: OverfitConfig) -> OverfitSettings:
-    """What a run under a config may do and must reach.
-
-    Example:
-        >>> settings_of(load_config("quick.yaml")).seeds                             # doctest: +SKIP
-        (42,)
-    """
+    """What a run under a config may do and must reach."""
     overfit = config.overfit
-    return replace(
-        overfit,
-        seeds=overfit.seeds or (config.seed,),
-        budget=replace(overfit.budget, max_steps=config.planned_steps),
-        freeze=(*config.frozen_module_names, *overfit.freeze),
-    )
+    seeds = overfit.seeds or (config.seed,)
+    budget = replace(overfit.budget, max_steps=config.planned_steps)
+    return replace(overfit, seeds=seeds, budget=budget, freeze=(*config.frozen_module_names, *overfit.freeze))
 
 
 def subject_of(
@@ -90,10 +138,7 @@ def adapter_of(config: OverfitConfig, adapt: Adapter, application: Application) 
         modules = made.model.modules() if isinstance(made.model, nn.Module) else ()
         # Where there is a process group, SyncBatchNorm refuses the CPU.
         group = not any(isinstance(module, nn.SyncBatchNorm) for module in modules)
-        with (
-            at_home(config, group=group),
-            adapt(replace(made, data=data), settings) as adapted,
-        ):
+        with at_home(config, group=group), adapt(replace(made, data=data), settings) as adapted:
             yield _completed(config, subject, adapted, application)
 
     return prepared
@@ -117,15 +162,10 @@ def _completed(config: OverfitConfig, given: Subject, adapted: Subject, applicat
     if given.loss is None and adapted.generated is not None and not (isinstance(batch, Mapping) and "images" in batch):
         return _of_its_own(trained, "the loss")
     loss = build_loss(config) if given.loss is None else given.loss
-    named = _Named(_accumulated(loss, config.trainer))
-    return replace(
-        trained,
-        loss=named,
-        held=(loss,),
-        predict=predict,
-        application=application,
-        remarks=lambda: _unlogged(config.trainer, named.names),
-    )
+    parts = 1 if config.trainer is None else config.trainer.accum_steps
+    named = _Named(loss if parts < 2 else Accumulated(loss, parts))
+    trained = replace(trained, remarks=lambda: _unlogged(config.trainer, named.names))
+    return replace(trained, loss=named, held=(loss,), predict=predict, application=application)
 
 
 def predict(model: Any, batch: Mapping[str, Any]) -> Any:
@@ -152,10 +192,6 @@ def _of_its_own(subject: Subject, parts: str) -> Subject:
     return replace(subject, data=data, notes=(*subject.notes, note))
 
 
-def _accumulated(loss: Any, trainer: TrainerConfig | None) -> Any:
-    return loss if trainer is None or trainer.accum_steps < 2 else Accumulated(loss, trainer.accum_steps)
-
-
 class _Named:
     """A loss, and the names of what it has given first."""
 
@@ -179,3 +215,50 @@ def _unlogged(trainer: TrainerConfig | None, names: tuple[str, ...]) -> Iterator
         yield f"logging.scalar_keys_to_log.train: the loss gives no {', '.join(absent)}{named}"
     if "objective" not in names:
         yield f"the loss gives no objective, which trainers minimise: {', '.join(names)}"
+
+
+POINTS = (0.0, 0.1, 0.25, 0.5, 0.75, NEARLY_DONE)  # of the progress of a run
+CLOSE = 0.02  # of a rate: three digits are written
+OWN = "optim.optimizer.lr"
+
+
+def rate_overrides(config: OverfitConfig, was: float, works: float) -> str:
+    """The options that change the learning rate of a config by a factor, all of its schedule; empty where none do."""
+    factor = works / was if was else 0.0
+    now = rates_of(config)
+    for changes in _candidates(config, factor, works):
+        overrides = [f"{key}={value:.3g}" for key, value in changes]
+        try:
+            changed = load_config(config.path, [*config.overrides, *overrides], ini=config.ini)
+            after = rates_of(changed)
+        except OverfitError:
+            continue
+        wanted = [rate * factor if was else works for rate in now]
+        if all(abs(rate - goal) <= CLOSE * abs(goal) for rate, goal in zip(after, wanted, strict=True)):
+            return " ".join(f"--overfit-set {text}" for text in overrides)
+    return ""
+
+
+def rates_of(config: OverfitConfig) -> tuple[float, ...]:
+    """The learning rate over a run: the schedule's, where there is one."""
+    with at_home(config, group=False):
+        schedule = schedule_of(config.lr_schedule, LR_SCHEDULE)
+    own = float(config.optimizer.get("lr", 1e-3))
+    return tuple(own if schedule is None else float(schedule(point)) for point in POINTS)
+
+
+def _candidates(config: OverfitConfig, factor: float, works: float) -> Iterator[Sequence[tuple[str, float]]]:
+    own = float(config.optimizer.get("lr", 1e-3))
+    yield [(OWN, own * factor if factor else works)]
+    if config.lr_schedule is not None and factor:
+        scaled = [(key, value * factor) for key, value in leaves(config.lr_schedule, "lr", _key(config))]
+        yield scaled
+        yield [*scaled, (OWN, own * factor)]
+
+
+def _key(config: OverfitConfig) -> str:
+    """Where the schedule stands: in a list or alone, with the trainer's wrapping or without."""
+    node, key = config.resolved["optim"]["options"]["lr"], "optim.options.lr"
+    if isinstance(node, list):
+        node, key = node[0], f"{key}.0"
+    return key if "_target_" in node else f"{key}.scheduler"

@@ -7,26 +7,11 @@ from typing import Any
 
 from pytest_overfit.settings.criteria_registry import limit_aliases
 from pytest_overfit.settings.explain_settings import Row, settings_values
-from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of
+from pytest_overfit.settings.keywords import COMMAND_LINE, keys, keyword_of, lookup, spelt
 from pytest_overfit.settings.secret import HIDDEN, hide
-from pytest_overfit.settings.spelling import lookup, spelt
 from pytest_overfit.trainer.config import OverfitConfig
 
 _OVERRIDE = "override "
-# What matters to a run besides its ``overfit:`` section.
-_TRAINER = (
-    "exp_name",
-    "seed_value",
-    "img_size",
-    "patch_size",
-    "max_epochs",
-    "model._target_",
-    "loss._target_",
-    "optim.optimizer._target_",
-    "optim.optimizer.lr",
-    "optim.optimizer.weight_decay",
-    "optim.frozen_module_names",
-)
 _PAIR = ("pair.source", "pair.pair_index", "steps_per_epoch", "half_pixel_depth")
 _PROBES = ("probes.sensitivity", "probes.gradient_every")
 
@@ -34,13 +19,8 @@ _PROBES = ("probes.sensitivity", "probes.gradient_every")
 def explain_config(config: OverfitConfig) -> tuple[Row, ...]:
     """What matters to a config's run: model, loss, optimizer, seed and sizes, then its whole ``overfit:`` section."""
     rows = [Row(key, value, _source(config, key)) for key, value in _trainer_values(config)]
-    pinned = {name: lookup(config.overfit, name) for name in _PAIR}
-    probes = {name: lookup(config.overfit, name) for name in _PROBES}
-    values = {
-        **{name: spelt(value) for name, value in pinned.items()},
-        **dict(settings_values(config.overfit)),
-        **{name: spelt(value) for name, value in probes.items()},
-    }
+    pair, probes = ({name: spelt(lookup(config.overfit, name)) for name in names} for names in (_PAIR, _PROBES))
+    values = {**pair, **dict(settings_values(config.overfit)), **probes}
     overfit = config.overfit
     borrowed = {
         "max_steps": (overfit.budget.max_steps, f"{config.planned_steps} (max_epochs x steps_per_epoch)", "max_epochs"),
@@ -69,21 +49,13 @@ def _told(row: Row, config: OverfitConfig, borrowed: Mapping[str, tuple[Any, str
 
 
 def _trainer_values(config: OverfitConfig) -> Iterator[tuple[str, str]]:
-    known = {
-        "exp_name": config.exp_name,
-        "seed_value": config.seed,
-        "img_size": config.img_size,
-        "patch_size": config.patch_size,
-        "max_epochs": config.max_epochs,
-        "optim.frozen_module_names": config.frozen_module_names,
-    }
-    sections = {"model": config.model, "loss": config.loss, "optim.optimizer": config.optimizer}
-    for key in _TRAINER:
-        section, _, name = key.rpartition(".")
-        if key in known:
-            yield key, spelt(known[key])
-        elif name in sections[section]:
-            yield key, spelt(sections[section][name])
+    """What matters to a run besides its ``overfit:`` section."""
+    yield from (("exp_name", spelt(config.exp_name)), ("seed_value", spelt(config.seed)))
+    yield from ((name, spelt(getattr(config, name))) for name in ("img_size", "patch_size", "max_epochs"))
+    for section, node in (("model", config.model), ("loss", config.loss), ("optim.optimizer", config.optimizer)):
+        shown = ("_target_", "lr", "weight_decay") if section == "optim.optimizer" else ("_target_",)
+        yield from ((f"{section}.{name}", spelt(node[name])) for name in shown if name in node)
+    yield "optim.frozen_module_names", spelt(config.frozen_module_names)
     for name, schedule in (("lr", config.lr_schedule), ("weight_decay", config.weight_decay_schedule)):
         if schedule is not None:
             yield f"optim.options.{name}", str(schedule.get("_target_"))
@@ -93,12 +65,9 @@ def _source(config: OverfitConfig, key: str) -> str:
     """Where a setting comes from; of a mapping, where something in it was changed last."""
     within = [text for name in _names_of(key) for part, text in config.origins.items() if part.startswith(f"{name}.")]
     exact = [source for name in _names_of(key) if (source := config.origin(name)) not in ("default", config.path.name)]
-    source = (exact or within or [_first_given(config, key)])[-1]
+    given = [source for name in _names_of(key) if (source := config.origin(name)) != "default"]
+    source = (exact or within or given[:1] or ["default"])[-1]
     return COMMAND_LINE if source.startswith(_OVERRIDE) else source
-
-
-def _first_given(config: OverfitConfig, key: str) -> str:
-    return next((text for name in _names_of(key) if (text := config.origin(name)) != "default"), "default")
 
 
 def _names_of(key: str) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Modules of a checkout that were never installed: importable while a run needs them, out of sight afterwards.
+"""Modules of a checkout that were never installed: found, importable while a run needs them, out of sight afterwards.
+
+A trainer is started from a folder of its repository, which a config does not name. The folders from the config's own
+up to the root of its repository are that folder's candidates, the nearest first; paths are looked up there too.
 
 A trainer's repository calls its modules ``data``, ``loss`` or ``train_utils``. Two checkouts in one session, or an
 installed package of such a name, must not be taken for one another: what is imported from a checkout belongs to its
@@ -11,10 +14,12 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 Stamp = tuple[int, int]  # modification time in ns, bytes
 NEVER_HIDDEN = sys.stdlib_module_names | {"conftest", "pytest_overfit"}
@@ -78,7 +83,8 @@ class _Room:
             self.modules, self.stamps = {}, {}  # an old module beside a new one would not fit it
         importlib.invalidate_caches()
         hidden = {}
-        shadowed = {name for name in _regular(self.roots) if self._comes_from_elsewhere(name)}
+        given = [name for name in _regular(self.roots) if name in sys.modules and name not in NEVER_HIDDEN]
+        shadowed = {name for name in given if not self._is_mine(name)}
         shadowed |= {name.partition(".")[0] for name in self.modules}
         for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
             hidden[name] = sys.modules.pop(name)
@@ -95,9 +101,6 @@ class _Room:
             module = sys.modules.pop(name)
             self.modules[name] = module
             self.stamps.setdefault(name, _stamp(module))
-
-    def _comes_from_elsewhere(self, name: str) -> bool:
-        return name in sys.modules and name not in NEVER_HIDDEN and not self._is_mine(name)
 
     def _is_mine(self, name: str) -> bool:
         """Whether the loaded module of a top-level name is the one that these folders give."""
@@ -143,3 +146,82 @@ def _restore_environment(environment: dict[str, str]) -> None:
     for key, value in environment.items():
         if os.environ.get(key) != value:
             os.environ[key] = value
+
+
+REPOSITORY = (".git", "pyproject.toml", "setup.py", "setup.cfg")
+FARTHEST = 8  # folders above a config
+WITHOUT_REPOSITORY = 3  # folders above a config that lies in no repository
+PATH_KEY = re.compile(r"(root|dir|file|path|folder)s?$", re.IGNORECASE)
+
+
+def folders_above(folder: Path) -> tuple[tuple[Path, ...], bool]:
+    """The candidates, and whether the last one is the root of a repository."""
+    candidates = [folder, *folder.parents][: FARTHEST + 1]
+    for count, candidate in enumerate(candidates, 1):
+        if any((candidate / mark).exists() for mark in REPOSITORY):
+            return tuple(candidates[:count]), True
+    return tuple(candidates[: WITHOUT_REPOSITORY + 1]), False
+
+
+def find_import_roots(folder: Path, tree: Any) -> tuple[Path, ...]:
+    """The folders whose modules the ``_target_`` paths of a config mean, the nearest first.
+
+    In a repository all folders from the config's up to its root: what a target imports may lie beside it or above it.
+    Elsewhere the config's own folder, and those in which the first part of a target is the first to exist.
+
+    Args:
+        folder: that of the config.
+        tree: the composed config, plain containers.
+    """
+    candidates, in_repository = folders_above(folder)
+    if in_repository:
+        return candidates
+    roots = [folder]
+    for first in {target.partition(".")[0] for target in _targets(tree)}:
+        home = next((candidate for candidate in candidates if provides(candidate, first)), None)
+        if home is not None and home not in roots:
+            roots.append(home)
+    return tuple(sorted(roots, key=candidates.index))
+
+
+def provides(folder: Path, name: str) -> bool:
+    """Whether a folder has a module or a package of this name."""
+    files = (folder / f"{name}.py", folder / name / "__init__.py")
+    return any(os.path.isfile(file) for file in files)  # noqa: PTH113 - Path.is_file raises on names that are too long
+
+
+def find_path(text: str, folder: Path) -> Path | None:
+    """A relative path that exists below the working folder, the config's folder or a candidate above it; else None."""
+    try:
+        given = Path(text).expanduser()
+        if given.is_absolute():
+            return given if given.exists() else None
+        for base in (Path.cwd(), *folders_above(folder)[0]):
+            if (base / given).exists():
+                return base / given
+    except (OSError, ValueError, RuntimeError):  # a text that is no path at all
+        return None
+    return None
+
+
+def with_found_paths(node: Any, folder: Path, key: str = "") -> Any:
+    """A section with its relative paths made absolute where they exist: texts with a slash, or under a path's key."""
+    if isinstance(node, Mapping):
+        return {name: with_found_paths(value, folder, str(name)) for name, value in node.items()}
+    if isinstance(node, list):
+        return [with_found_paths(value, folder, key) for value in node]
+    if not isinstance(node, str) or not node or key.startswith("_") or not ("/" in node or PATH_KEY.search(key)):
+        return node
+    found = find_path(node, folder)
+    return node if found is None else str(found)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_overfit.errors import ConfigError, OverfitError
-from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.settings.problems import did_you_mean
 
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
@@ -95,15 +95,12 @@ def find_target(dotted: str, *, where: str) -> Any:
             raise _unimportable(dotted, where, f"importing {name} raises {type(error).__name__}: {error}") from error
         for part in parts[split:]:
             if not hasattr(found, part):
-                guess = nearest(part, _names_in(found))
-                hint = f"did you mean {guess}?" if guess else None
-                raise _unimportable(dotted, where, f"{name} has no {part!r}", hint)
+                raise _unimportable(dotted, where, f"{name} has no {part!r}", did_you_mean(part, _names_in(found)))
             found = getattr(found, part)
         if not callable(found):
             raise _unimportable(dotted, where, f"it is a {type(found).__name__}")
         return found
-    guess = nearest(parts[0], {module.name for module in pkgutil.iter_modules()})
-    hint = f"did you mean {guess}?" if guess else None
+    hint = did_you_mean(parts[0], {module.name for module in pkgutil.iter_modules()})
     raise _unimportable(dotted, where, f"there is no module {parts[0]!r}", hint)
 
 
@@ -147,7 +144,7 @@ def _nested(value: Any, *, where: str) -> Any:
     return value
 
 
-def _unimportable(dotted: str, where: str, reason: str, hint: str | None = None) -> ConfigError:
+def _unimportable(dotted: str, where: str, reason: str, hint: str = "") -> ConfigError:
     return ConfigError(
         f"_target_ {dotted!r} cannot be used: {reason}",
         where=f"{where}._target_",

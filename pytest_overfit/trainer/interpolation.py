@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.settings.overrides import parse_value
 from pytest_overfit.settings.problems import WITHIN_BITS, Problem, Unusable, first_line, is_wide, shown, wide
-from pytest_overfit.settings.values import parse_value
 from pytest_overfit.trainer.config_file import INSTALL_HYDRA, MAX_NODES
 
 MAX_TEXT = 1_000_000
@@ -24,7 +24,7 @@ _BOUNDS = f"at most {MAX_NODES} values and {MAX_TEXT} signs, {_DEEPEST} deep"
 _OURS = (None, "oc.env", "oc.select")
 _HARMLESS = ("oc.decode", "oc.create", "hydra", "now", "python_version")  # tell nothing of anybody's own
 _HYDRAS = re.compile(r"Unsupported interpolation type (hydra|now|python_version)\b|HydraConfig was not set")
-Path = tuple[Any, ...]
+KeyPath = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,11 @@ class Resolver:
     raw: Mapping[Any, Any]
     referred: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
-    known: dict[Path, Value] = field(default_factory=dict)
-    inside: list[Path] = field(default_factory=list)
+    known: dict[KeyPath, Value] = field(default_factory=dict)
+    inside: list[KeyPath] = field(default_factory=list)
     of_omegaconf: Any = None
 
-    def value(self, path: Path) -> Value:
+    def value(self, path: KeyPath) -> Value:
         """What the value at a path comes to.
 
         Raises:
@@ -151,7 +151,7 @@ class Resolver:
         self.known[path] = found
         return found
 
-    def _resolve(self, node: Any, path: Path) -> Value:
+    def _resolve(self, node: Any, path: KeyPath) -> Value:
         if isinstance(node, Mapping):
             return _container({key: self.value((*path, key)) for key in node}, path)
         if isinstance(node, list):
@@ -160,13 +160,13 @@ class Resolver:
             raise Unresolved("???, a value that has to be given", "a value here or as an override")
         return self._of_text(node, path) if isinstance(node, str) and "${" in node else _scalar(node)
 
-    def _of_text(self, text: str, path: Path) -> Value:
+    def _of_text(self, text: str, path: KeyPath) -> Value:
         parts = scan(text)
         if any(_is_foreign(part) for part in parts):
             return self._of_omegaconf(text, parts, path)
         return self._joined(parts, path)
 
-    def _joined(self, parts: Sequence[str | Interpolation], path: Path) -> Value:
+    def _joined(self, parts: Sequence[str | Interpolation], path: KeyPath) -> Value:
         """One value as it is; several as one text."""
         if len(parts) == 1 and isinstance(parts[0], Interpolation):
             return self._of_interpolation(parts[0], path)
@@ -176,7 +176,7 @@ class Resolver:
         _expect_bounded(1, sum(each.signs for each in found), path)
         return _scalar("".join(str(each.content) for each in found), secret=any(each.secret for each in found))
 
-    def _of_interpolation(self, found: Interpolation, path: Path) -> Value:
+    def _of_interpolation(self, found: Interpolation, path: KeyPath) -> Value:
         if found.resolver == "oc.env":
             return self._of_environment(found, path)
         chosen = found.resolver == "oc.select"
@@ -198,7 +198,7 @@ class Resolver:
             raise Unresolved(f"{self.node(path)}, which cannot be resolved: {why}")
         return value
 
-    def _of_environment(self, found: Interpolation, path: Path) -> Value:
+    def _of_environment(self, found: Interpolation, path: KeyPath) -> Value:
         name, comma, otherwise = str(self._joined(found.arguments, path).content).partition(",")
         name, otherwise = _unquoted(name), _unquoted(otherwise)
         value = os.environ.get(name, otherwise)
@@ -210,7 +210,7 @@ class Resolver:
         self.secrets.add(value)
         return _scalar(value, secret=True)
 
-    def _of_omegaconf(self, text: str, parts: Sequence[str | Interpolation], path: Path) -> Value:
+    def _of_omegaconf(self, text: str, parts: Sequence[str | Interpolation], path: KeyPath) -> Value:
         """With what is inside resolved first, since that is counted."""
         inner = list(self._inside(parts, path))
         _expect_bounded(sum(each.values for each in inner), sum(each.signs for each in inner), path)
@@ -235,7 +235,7 @@ class Resolver:
             self.secrets.add(value)
         return found
 
-    def _inside(self, parts: Sequence[str | Interpolation], path: Path) -> Iterator[Value]:
+    def _inside(self, parts: Sequence[str | Interpolation], path: KeyPath) -> Iterator[Value]:
         """What goes into the resolvers of a text."""
         for part in parts:
             if isinstance(part, Interpolation) and _is_foreign(part):
@@ -243,11 +243,11 @@ class Resolver:
             elif isinstance(part, Interpolation):
                 yield self._of_interpolation(part, path)
 
-    def locate(self, key: str, path: Path) -> Path | None:
+    def locate(self, key: str, path: KeyPath) -> KeyPath | None:
         """The path that a key means, ``.a`` beside the value at ``path``; None where there is nothing."""
         dots = len(key) - len(key.lstrip("."))
         names = [_unquoted(part) for part in re.split(r"[.\[\]]+", key[dots:]) if part]
-        found: Path = path[: max(0, len(path) - dots)] if dots else ()
+        found: KeyPath = path[: max(0, len(path) - dots)] if dots else ()
         for name in names:
             base = self.followed(found)
             near = None if base is None else child(self.node(base), name)
@@ -256,7 +256,7 @@ class Resolver:
             found = (*base, near)
         return found
 
-    def followed(self, path: Path) -> Path | None:
+    def followed(self, path: KeyPath) -> KeyPath | None:
         """Where a path leads through every reference that stands there; None where that is nowhere."""
         for _ in range(_DEEPEST):
             node = self.node(path)
@@ -267,7 +267,7 @@ class Resolver:
             path = onward
         return None
 
-    def _onward(self, path: Path) -> Path | None:
+    def _onward(self, path: KeyPath) -> KeyPath | None:
         """Where the one reference that stands at a path leads; None where there is anything else."""
         try:
             parts = scan(self.node(path))
@@ -281,7 +281,7 @@ class Resolver:
         except Unresolved:
             return None
 
-    def node(self, path: Path) -> Any:
+    def node(self, path: KeyPath) -> Any:
         """The raw value at a path that is there."""
         node: Any = self.raw
         for key in path:
@@ -289,7 +289,7 @@ class Resolver:
         return node
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """A path as problems spell a key.
 
     Example:
@@ -306,7 +306,7 @@ def child(node: Any, name: str) -> Any:
     return next((key for key in node if str(key) == name), None) if isinstance(node, Mapping) else None
 
 
-def _container(content: Any, path: Path) -> Value:
+def _container(content: Any, path: KeyPath) -> Value:
     each = list(content.values() if isinstance(content, dict) else content)
     values, signs = 1 + sum(value.values for value in each), sum(value.signs for value in each)
     _expect_bounded(values, signs, path)
@@ -317,7 +317,7 @@ def _scalar(value: Any, *, secret: bool = False) -> Value:
     return Value(value, secret, signs=len(value) if isinstance(value, str) else 8)
 
 
-def _foreign(value: Any, path: Path, *, secret: bool, texts: bool) -> Value:
+def _foreign(value: Any, path: KeyPath, *, secret: bool, texts: bool) -> Value:
     """What a resolver gives, whose texts are somebody's own."""
     if isinstance(value, dict):
         return _container({key: _foreign(each, path, secret=secret, texts=texts) for key, each in value.items()}, path)
@@ -328,7 +328,7 @@ def _foreign(value: Any, path: Path, *, secret: bool, texts: bool) -> Value:
     return _scalar(value, secret=secret or (texts and isinstance(value, str)))
 
 
-def _expect_bounded(values: int, signs: int, path: Path) -> None:
+def _expect_bounded(values: int, signs: int, path: KeyPath) -> None:
     if values > MAX_NODES or signs > MAX_TEXT:
         much = f"{values} values" if values > MAX_NODES else f"{signs} signs"
         raise Unusable(Problem(dotted(path), f"values that expand to {much}", _BOUNDS))

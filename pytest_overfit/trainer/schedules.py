@@ -86,12 +86,9 @@ def build_schedule(node: Mapping[str, Any], *, where: str) -> Schedule:
     """
 
     if str(node["_target_"]).startswith(FVCORE) and importlib.util.find_spec("fvcore") is None:
-        raise ConfigError(
-            f"{node['_target_']}, and fvcore is not installed",
-            where=where,
-            allowed="a schedule that can be imported, such as pytest_overfit.trainer.schedules.Cosine",
-            hint="pip install fvcore",
-        )
+        found = f"{node['_target_']}, and fvcore is not installed"
+        allowed = "a schedule that can be imported, such as pytest_overfit.trainer.schedules.Cosine"
+        raise ConfigError(found, where=where, allowed=allowed, hint="pip install fvcore")
     from pytest_overfit.trainer.instantiate import instantiate
 
     schedule: Schedule = instantiate(node, where=where, plain=True)

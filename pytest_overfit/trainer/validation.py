@@ -13,12 +13,12 @@ from typing import Any
 
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_registry import entries
-from pytest_overfit.settings.overfit_section import read_overfit
+from pytest_overfit.settings.criteria_section import read_overfit
 from pytest_overfit.settings.problems import Problem, Unusable, shown
 from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
-from pytest_overfit.trainer import randomness, trainer_section
+from pytest_overfit.trainer import trainer_section
 from pytest_overfit.trainer.compose import Tree
 from pytest_overfit.trainer.config import (
     DEFAULT_ASPECT,
@@ -29,10 +29,9 @@ from pytest_overfit.trainer.config import (
     OverfitConfig,
     SplitConfig,
 )
-from pytest_overfit.trainer.import_roots import find_import_roots
-from pytest_overfit.trainer.not_in_force import overridden
-from pytest_overfit.trainer.pair_source import expect_one_source
-from pytest_overfit.trainer.unread import unread
+from pytest_overfit.trainer.imports import find_import_roots
+from pytest_overfit.trainer.trainer_section import dataset_of, expect_one_source
+from pytest_overfit.trainer.unread import overridden, unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
 _WORKERS: dict[str, Any] = {"at_least": 0, "at_most": 1024, "whole": True}
@@ -67,7 +66,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     val = _read_split(data, "val", sizes, path.parent, notes) if data.get("val") is not None else None
     loss = _read_loss(top)
     overfit = _read_overfit(top, _default_criteria(loss, has_val=val is not None), path.parent, notes)
-    optim = top.section("optim")
+    optim, amp = top.section("optim"), top.section("optim").section("amp")
     config = OverfitConfig(
         path=path,
         exp_name=_name(top, tree, path.stem),
@@ -83,7 +82,7 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
         loss=loss,
         optimizer=_read_optimizer(optim),
         frozen_module_names=optim.texts("frozen_module_names"),
-        amp=_read_amp(optim.section("amp")),
+        amp=AmpConfig(amp.switch("enabled", False), amp.choice("amp_dtype", "bfloat16", ("bfloat16", "float16"))),
         gradient_clip=_read_clip(optim.section("gradient_clip")),
         lr_schedule=_read_schedule(optim.section("options"), "lr", notes),
         weight_decay_schedule=_read_schedule(optim.section("options"), "weight_decay", notes),
@@ -112,7 +111,8 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
 def _read_overfit(top: Section, criteria: Criteria, folder: Path, notes: list[str]) -> OverfitSettings:
     """The section of ours, whose defaults the rest of the config decides."""
     data, defaults = top.section("data"), OverfitSettings(criteria=criteria)
-    source = "trainer" if trainer_section.names_a_class(data) else "dataset" if _has_root(data) else "render"
+    source = "dataset" if dataset_of(data.silent(), "train").given("ROOT") else "render"
+    source = "trainer" if trainer_section.names_a_class(data) else source
     overfit = read_overfit(top.section("overfit"), defaults, folder, in_config=True, data=source)
     return replace(overfit, steps_per_epoch=trainer_section.steps_per_epoch(top, overfit, notes))
 
@@ -131,20 +131,9 @@ def _default_criteria(loss: Mapping[str, Any], *, has_val: bool) -> Criteria:
     return Criteria(in_config=True, given={**off, "train_val": has_val})
 
 
-def _dataset(data: Section, split: str) -> Section:
-    """``data.<split>.dataset.dataset_configs[0]``."""
-    dataset = data.section(split).section("dataset")
-    entries = dataset.sections("dataset_configs")
-    return entries[0] if entries else replace(data, values={}, key=f"{dataset.path('dataset_configs')}[0]")
-
-
-def _has_root(data: Section) -> bool:
-    return _dataset(data.silent(), "train").given("ROOT")
-
-
 def _read_split(data: Section, split: str, sizes: tuple[int, int], folder: Path, notes: list[str]) -> SplitConfig:
     section = data.section(split)
-    common, dataset = section.section("common_config"), _dataset(data, split)
+    common, dataset = section.section("common_config"), dataset_of(data, split)
     entries = section.section("dataset").sections("dataset_configs")
     if section.section("dataset").get("dataset_configs") == []:
         section.problem("dataset.dataset_configs", "[]", "a list of one dataset, or nothing")
@@ -185,8 +174,8 @@ def _read_frames(common: Section, data: Section) -> int:
 
 def _read_augs(section: Section) -> dict[str, Any]:
     """As they are. One that we do not know is read all the same where it is on: it is told of as random."""
-    for name, value in {**dict.fromkeys(randomness.AUGMENTATIONS), **section.values}.items():
-        if name in randomness.AUGMENTATIONS or randomness.is_on(str(name), value):
+    for name, value in {**dict.fromkeys(trainer_section.AUGMENTATIONS), **section.values}.items():
+        if name in trainer_section.AUGMENTATIONS or trainer_section.is_on(str(name), value):
             section.get(name)
     return section.values
 
@@ -209,10 +198,10 @@ def _read_randomness(data: Section, notes: list[str], *, own: bool) -> list[str]
     silent = data.silent()
     commons = [silent.section(name).section("common_config") for name in ("train", "val") if silent.given(name)]
     if own:
-        notes += [note for common in commons for note in randomness.trainer_notes(common)]
-    read = randomness.trainer_sentences if own else randomness.sentences
+        notes += [note for common in commons for note in trainer_section.trainer_notes(common)]
+    read = trainer_section.trainer_sentences if own else trainer_section.sentences
     told = [text for common in commons for text in read(common)]
-    return told + [text for common in commons if own and (text := randomness.all_at_once(common))]
+    return told + [text for common in commons if own and (text := trainer_section.all_at_once(common))]
 
 
 def _read_workers(top: Section, data: Section) -> int:
@@ -249,11 +238,6 @@ def _read_optimizer(optim: Section) -> dict[str, Any]:
         section.number(name, None, at_least=0)
     section.numbers("betas", at_least=0, under=1)
     return optim.target("optimizer", DEFAULT_OPTIMIZER)
-
-
-def _read_amp(section: Section) -> AmpConfig:
-    enabled = section.switch("enabled", False)
-    return AmpConfig(enabled, section.choice("amp_dtype", "bfloat16", ("bfloat16", "float16")))
 
 
 def _read_clip(section: Section) -> tuple[ClipGroup, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from pytest_overfit.twins.elsewhere import Elsewhere, folder
 from pytest_overfit.twins.resume import Checkpoint, State, resume, resumed
 from pytest_overfit.twins.side import Side
 
-# A twin -> the file of this room and the function in it that gives its parts, each a call that makes one comparison.
+# A twin -> the file of this room. The function of its name there makes one comparison, or yields a call for each.
 HOMES = {
     "accumulation": "parts", "batch": "parts", "bfloat16": "switches", "float16": "switches", "fused": "switches",
     "attention": "switches", "checkpointing": "checkpointing", "compile": "switches", "device": "places",
-    "workers": "workers", "export": "places", "ranks": "processes", PORT: "port",
+    "workers": "places", "export": "places", "ranks": "processes", PORT: "port",
 }  # fmt: skip
 GRACE = 10.0  # seconds beyond the limit of a run
 
@@ -180,11 +181,14 @@ class AskedTwins:
         if why := (name in ("resume", "ranks") and self.nowhere) or (name == "resume" and self.refused):
             raise Unanswerable(why)
         if name == "resume":
-            yield from resume(side, self.there[:2], self.folder, self.done)
+            yield partial(resume, side, self.there[:2], self.folder, self.done)
             return
         home = import_module(f"pytest_overfit.twins.{HOMES[name]}")
         if name == "ranks" and self.ranks > 1:
             yield partial(home.alone, side, self.ranks)
             return
-        more = (self.there[-4:], self.folder) if name == "ranks" else ()
-        yield from getattr(home, name)(side, *more)
+        twin = partial(getattr(home, name), side, *((self.there[-4:], self.folder) if name == "ranks" else ()))
+        if isgeneratorfunction(twin.func):
+            yield from twin()
+        else:
+            yield twin

@@ -22,12 +22,8 @@ from pytest_overfit.twins.side import Side
 NEW = {"use_reentrant": False}  # the form that torch advises
 
 
-def checkpointing(side: Side) -> Iterator[Callable[[], TwinResult]]:
+def checkpointing(side: Side) -> TwinResult:
     """Gradient checkpointing by the model's own switch, else around every block."""
-    yield lambda: _checkpointing(side)
-
-
-def _checkpointing(side: Side) -> TwinResult:
     again = _Again()
     exchange, how, off = _checkpointed(side, again)
     applied = exchange.applied or contextlib.nullcontext

@@ -107,13 +107,7 @@ class Recorder(Around):
     """An update whose first steps are written down; ``stops``: it makes no others."""
 
     def __init__(
-        self,
-        inner: Update,
-        context: RunContext,
-        steps: int,
-        *,
-        stops: bool = False,
-        exchange: Exchange = UNCHANGED,
+        self, inner: Update, context: RunContext, steps: int, *, stops: bool = False, exchange: Exchange = UNCHANGED
     ) -> None:
         super().__init__(inner)
         self.context, self.steps, self.stops, self.exchange = context, steps, stops, exchange

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from pytest_overfit.run.subject import Subject, is_factory
 from pytest_overfit.run.twin_record import PORT, TwinResult
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.twins.course import UNCHANGED, Course, replay
-from pytest_overfit.twins.side import Outputs, Side, first_apart, outputs_at, stilled
+from pytest_overfit.twins.side import Side, first_apart, outputs_at, stilled
 
 SAME = 2e-6, 5e-5  # of losses and gradients: the same operations in the same order; rounding beyond that is measured
 Turn = Callable[[Tensor], Tensor]
@@ -96,12 +96,8 @@ def _there(name: str, mapped: Any) -> tuple[str, Turn]:
     return (found, _as_it_is) if isinstance(found, str) else (str(found[0]), found[1])
 
 
-def port(side: Side) -> Iterator[Callable[[], TwinResult]]:
+def port(side: Side) -> TwinResult:
     """Trains the original in place of the port, from the port's own weights."""
-    yield lambda: _ported(side)
-
-
-def _ported(side: Side) -> TwinResult:
     context = side.context
     if context.step is not None or context.task.given is not context.task.model:
         raise Unanswerable("the step is its own, or there are several models: a loss(model, batch) is wanted")
@@ -113,7 +109,8 @@ def _ported(side: Side) -> TwinResult:
     one = replay(context, steps, exchange) if still else side.reference
     two = replay(other, min(steps, len(one.losses)), exchange)
     how = f"{type(original).__name__} in place of {type(context.task.model).__name__}"
-    here, there = _turned(one, names), _renamed(two, names)
+    here = _mapped(one, lambda held: {name: names[name][1](each) for name, each in held.items() if name in names})
+    there = _mapped(two, lambda held: {name: held[other] for name, (other, _) in names.items() if other in held})
     how += "; both in evaluation mode" * still
     tolerance = replace(side.tolerance, loss=SAME[0], gradient=SAME[1])
     result = side.compared(PORT, here, there, how, tolerance, still=still)
@@ -123,27 +120,13 @@ def _ported(side: Side) -> TwinResult:
         modules = {name.rpartition(".")[0]: there.rpartition(".")[0] for name, (there, _) in names.items()}
         ours = outputs_at(context, exchange, 1)
         theirs = outputs_at(other, exchange, 1)
-        told = [_of_modules(each, modules) for each in theirs]
+        told = [{here: each[there] for here, there in modules.items() if there in each} for each in theirs]
         return replace(result, outputs=first_apart(ours, (told[0], told[1]), tolerance))
     return result
 
 
-def _of_modules(heard: Outputs, modules: dict[str, str]) -> Outputs:
-    return {ours: heard[theirs] for ours, theirs in modules.items() if theirs in heard}
-
-
-def _turned(course: Course, names: Names) -> Course:
-    def turned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: names[name][1](tensor) for name, tensor in tensors.items() if name in names}
-
-    return replace(course, gradients=[turned(each) for each in course.gradients], end=turned(course.end))
-
-
-def _renamed(course: Course, names: Names) -> Course:
-    def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensors[there] for name, (there, _) in names.items() if there in tensors}
-
-    return replace(course, gradients=[renamed(each) for each in course.gradients], end=renamed(course.end))
+def _mapped(course: Course, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Course:
+    return replace(course, gradients=[change(each) for each in course.gradients], end=change(course.end))
 
 
 def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunContext:
@@ -160,14 +143,11 @@ def _context_of(context: RunContext, original: nn.Module, names: Names) -> RunCo
         there = [p for each in held if isinstance(p := known.get(id(each)), nn.Parameter)]
         clip.groups.append((there, most, kind))
     task = replace(context.task, model=original, given=original)
-    return replace(
-        context,
-        task=task,
-        start=start,
-        optimizers=optimizers,
-        clip=clip,
-        update=lambda task, watch: PlainUpdate(task, optimizers, watch, clip=clip, frozen=Freezing()),
-    )
+
+    def update(task: Any, watch: Any) -> PlainUpdate:
+        return PlainUpdate(task, optimizers, watch, clip=clip, frozen=Freezing())
+
+    return replace(context, task=task, start=start, optimizers=optimizers, clip=clip, update=update)
 
 
 def _like(optimizer: Optimizer, known: Mapping[int, Tensor | None], turns: Mapping[int, Turn]) -> Optimizer:

@@ -28,7 +28,7 @@ from pytest_overfit.run.update import into_training
 from pytest_overfit.twins.course import EXACT, Course, go_on
 from pytest_overfit.twins.elsewhere import Elsewhere
 from pytest_overfit.twins.side import Side
-from pytest_overfit.untrusted.objects import attributes
+from pytest_overfit.untrusted.objects import attributes, contents
 
 State = Mapping[str, str]  # what training goes on from, by name -> a digest of its value
 BESIDE = "the state of "  # an object of the user's beside the model and its optimizers
@@ -157,7 +157,7 @@ def state_now(context: RunContext, subject: Subject) -> State:
             found |= _of_optimizer(thing, names)
         elif isinstance(thing, (torch.Generator, np.random.Generator, random.Random)):
             found[label.replace(BESIDE, "the generator ")] = _digest(_state_dict(thing))
-        elif type(thing) in (dict, list) and any(isinstance(v, Tensor) for v in _values(thing)):
+        elif type(thing) in (dict, list) and any(isinstance(v, Tensor) for v in contents(thing)):
             found[f"{label} of {len(thing)}"] = _digest(thing)  # one that grows from step to step is a log
         elif hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
             state = _state_dict(thing)
@@ -169,17 +169,10 @@ def state_now(context: RunContext, subject: Subject) -> State:
         name = getattr(write, "args", ("", ""))[1]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             kind = COUNTER if isinstance(value, int) else "the number "
-            found.setdefault(f"{kind}{_counter(write, name)}", repr(value))
+            named_so = str(name) if name and name != "cell_contents" else "of the step"
+            found.setdefault(f"{kind}{named_so}", repr(value))
     found[GENERATORS] = _digest(_generators())
     return found
-
-
-def _counter(write: Any, name: Any) -> str:
-    return str(name) if name and name != "cell_contents" else "of the step"
-
-
-def _values(thing: Any) -> Any:
-    return thing.values() if isinstance(thing, dict) else thing
 
 
 def _of_optimizer(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, str]:
@@ -235,12 +228,8 @@ def resumed(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> di
     return {"course": course, "state": state}
 
 
-def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> Iterator[Callable[[], TwinResult]]:
+def resume(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     """Saves after some steps, loads in a process where nothing has been trained, and goes on."""
-    yield lambda: _resumed(side, there, folder, done)
-
-
-def _resumed(side: Side, there: Sequence[Elsewhere], folder: Path, done: int) -> TwinResult:
     if not side.at_save:
         raise Unanswerable(f"the run ended before step {done}, after which it was to be saved")
     steps, own = min(side.steps, len(side.reference.losses)), side.subject.twins.save is not None

@@ -127,10 +127,7 @@ class Side:
                 how = "repeated as it is" if again is not None else "with the last bit of every parameter changed"
                 raise Unanswerable(f"the run does not repeat itself: {how} {what}")
         told = replace(
-            TwinResult(name, "agreed", exchanged),
-            steps=len(twin.losses),
-            curve=twin.curve,
-            first=twin.first,
+            TwinResult(name, "agreed", exchanged), steps=len(twin.losses), curve=twin.curve, first=twin.first
         )
         if over is None:
             losses = [size for (kind, _, _), size in found.items() if kind == "loss"]

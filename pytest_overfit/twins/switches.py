@@ -35,14 +35,14 @@ BANDS = {  # of losses, as a share of the first (and as much more at each later 
 Parts = Iterator[Callable[[], TwinResult]]
 
 
-def bfloat16(side: Side) -> Parts:
+def bfloat16(side: Side) -> TwinResult:
     """Autocast to bfloat16 against full precision."""
-    yield lambda: _precision(side, torch.bfloat16)
+    return _precision(side, torch.bfloat16)
 
 
-def float16(side: Side) -> Parts:
+def float16(side: Side) -> TwinResult:
     """Autocast to float16, its loss scaled where the step is ours, against full precision."""
-    yield lambda: _precision(side, torch.float16)
+    return _precision(side, torch.float16)
 
 
 def _precision(side: Side, dtype: torch.dtype) -> TwinResult:
@@ -195,12 +195,8 @@ def _sdpa_calls(side: Side) -> int:
     return counting.calls
 
 
-def compile(side: Side) -> Parts:
+def compile(side: Side) -> TwinResult:
     """``torch.compile`` against eager; a run that is compiled already, eager against that."""
-    yield lambda: _compiled(side)
-
-
-def _compiled(side: Side) -> TwinResult:
     if is_compiled(side.context):
         exchange, how = Exchange(applied=eager, redraws=True), "eager in place of compiled"
         return side.against("compile", exchange, how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.judge.stopped import UNFINISHED
@@ -15,6 +15,10 @@ from pytest_overfit.settings.criterion import Criterion, bounded
 
 LEARNT = 0.01  # of a camera's loss: radians, and shares of the mean distance
 FAR_OFF = 10.0  # times the limit: what a loss that low does not leave
+COMPARED = (  # what, the sign of its limit, its unit, and the name of both
+    ("AbsRel", "<", "", "abs_rel"), ("delta<1.25", ">", "", "delta_1_25"), ("rotation", "<", " deg", "rotation_deg"),
+    ("translation", "<", " deg", "translation_deg"), ("field of view", "<", " deg", "fov_deg"),
+)  # fmt: skip
 NOTHING_PREDICTED = "every limit null", "at least one limit, or prediction: false"
 
 
@@ -39,26 +43,18 @@ def judge_prediction(record: RunRecord, settings: Prediction, limits: Mapping[st
     asked = _limits(settings)
     judged = [row for row in asked if any(getattr(frame, row[-1]) is not None for frame in record.predictions)]
     allowed = ", ".join(f"{what} {sign} {number(limit)}{unit}" for what, sign, limit, unit, _ in judged or asked)
-    if not record.predictions or all(_empty(frame) for frame in record.predictions):
+    if all(frame.abs_rel is None and frame.rotation_deg is None for frame in record.predictions):
         keys = ", ".join(record.prediction_keys) or "none"
+        where = f"keys of the prediction: {keys}"
+        hint = "switch it off with overfit.criteria.prediction: false"
         return Finding(
-            "prediction",
-            False,
-            "the model predicts neither depth nor pose_enc",
-            allowed,
-            where=f"keys of the prediction: {keys}",
-            hint="switch it off with overfit.criteria.prediction: false",
+            "prediction", False, "the model predicts neither depth nor pose_enc", allowed, where=where, hint=hint
         )
     misses = [miss for frame in record.predictions for miss in _misses(frame, asked)]
     if misses:
-        return Finding(
-            "prediction",
-            False,
-            "; ".join(misses),
-            allowed,
-            where=f"step {record.steps}, {record.device}, seed {record.seed}",
-            hint=_what_next(record, settings, limits or {}),
-        )
+        where = f"step {record.steps}, {record.device}, seed {record.seed}"
+        hint = _what_next(record, settings, limits or {})
+        return Finding("prediction", False, "; ".join(misses), allowed, where=where, hint=hint)
     if record.stop in UNFINISHED:
         return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
     return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
@@ -90,12 +86,8 @@ def _holds(record: RunRecord, name: str, limit: Limit) -> bool:
 
 def _camera_off(frame: FramePrediction, settings: Prediction) -> float:
     """Times its limit that the worst angle of a camera is off."""
-    angles = (
-        (frame.rotation_deg, settings.rotation_deg),
-        (frame.translation_deg, settings.translation_deg),
-        (frame.fov_deg, settings.fov_deg),
-    )
-    return max((angle / limit for angle, limit in angles if angle is not None and limit), default=0.0)
+    angles = [(getattr(frame, name), limit) for _, _, limit, _, name in _limits(settings) if name.endswith("_deg")]
+    return max((angle / limit for angle, limit in angles if angle is not None), default=0.0)
 
 
 def describe_frame(frame: FramePrediction) -> str:
@@ -105,24 +97,10 @@ def describe_frame(frame: FramePrediction) -> str:
         >>> describe_frame(FramePrediction(0, abs_rel=0.0123, delta_1_25=0.998, mae_metres=0.41))
         'frame 0: AbsRel 0.0123, delta<1.25 0.998, 0.41 m off'
     """
-    parts = []
-    if frame.abs_rel is not None:
-        parts.append(f"AbsRel {number(frame.abs_rel)}")
-    if frame.delta_1_25 is not None:
-        parts.append(f"delta<1.25 {number(frame.delta_1_25)}")
-    if frame.mae_metres is not None:
-        parts.append(f"{number(frame.mae_metres)} m off")
-    if frame.rotation_deg is not None:
-        parts.append(f"rotation {number(frame.rotation_deg)} deg")
-    if frame.translation_deg is not None:
-        parts.append(f"translation {number(frame.translation_deg)} deg")
-    if frame.fov_deg is not None:
-        parts.append(f"field of view {number(frame.fov_deg)} deg")
-    return f"frame {frame.frame}: " + ", ".join(parts)
-
-
-def _empty(frame: FramePrediction) -> bool:
-    return frame.abs_rel is None and frame.rotation_deg is None
+    rows = (*COMPARED[:2], ("", "", " m off", "mae_metres"), *COMPARED[2:])
+    given = ((what, getattr(frame, name), unit) for what, _, unit, name in rows)
+    told = [f"{what} {number(value)}{unit}".strip() for what, value, unit in given if value is not None]
+    return f"frame {frame.frame}: {', '.join(told)}"
 
 
 def _misses(frame: FramePrediction, limits: Sequence[tuple[str, str, float, str, str]]) -> Iterator[str]:
@@ -138,39 +116,23 @@ def _misses(frame: FramePrediction, limits: Sequence[tuple[str, str, float, str,
 
 def _limits(settings: Prediction) -> list[tuple[str, str, float, str, str]]:
     """(what, sign, limit, unit, field) of every limit that is set."""
-    rows = (
-        ("AbsRel", "<", settings.abs_rel, "", "abs_rel"),
-        ("delta<1.25", ">", settings.delta_1_25, "", "delta_1_25"),
-        ("rotation", "<", settings.rotation_deg, " deg", "rotation_deg"),
-        ("translation", "<", settings.translation_deg, " deg", "translation_deg"),
-        ("field of view", "<", settings.fov_deg, " deg", "fov_deg"),
-    )
-    return [(what, sign, limit, unit, key) for what, sign, limit, unit, key in rows if limit is not None]
+    rows = ((what, sign, getattr(settings, name), unit, name) for what, sign, unit, name in COMPARED)
+    return [row for row in rows if row[2] is not None]
 
 
 def _asks_nothing(settings: Prediction) -> tuple[str, str] | None:
-    limits = [getattr(settings, field.name) for field in fields(Prediction)]
-    return NOTHING_PREDICTED if all(limit is None for limit in limits) else None
+    return None if _limits(settings) else NOTHING_PREDICTED
 
 
 CAMERA = Criterion(
-    "camera",
-    "limit of the camera's loss",
-    Limit(0.001, stated=False),
-    on=False,
-    floor=0,
+    "camera", "limit of the camera's loss", Limit(0.001, stated=False), on=False, floor=0,
     targets=("extrinsics", "intrinsics"),
-)
+)  # fmt: skip
 DEPTH = Criterion(
     "depth", "limit of the depth's loss", Limit(0.01, stated=False), on=False, floor=0, targets=("depths",)
 )
 PREDICTION = Criterion(
-    "prediction",
-    "the predictions themselves are near the truth",
-    Prediction(),
+    "prediction", "the predictions themselves are near the truth", Prediction(),
     lambda record, setting, criteria: judge_prediction(record, setting, criteria.limits()),
-    on=False,
-    check=_asks_nothing,
-    learning=True,
-    awaited=True,
-)
+    on=False, check=_asks_nothing, learning=True, awaited=True,
+)  # fmt: skip

@@ -1,12 +1,17 @@
-"""The pair, the data set and the loader that a config describes."""
+"""The pair, the data set, the loader and the one sample that a config describes."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.run.sample import LOADER_DRAWS, Sample
 from pytest_overfit.trainer.config import OverfitConfig, SplitConfig
+from pytest_overfit.two_view.data.dataset import draw_batch
+from pytest_overfit.two_view.data.trainer_data import TrainerData, draw_sample
 from pytest_overfit.two_view.inspections import hinted, look_at, not_none, refuse_missing
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 
@@ -28,17 +33,12 @@ def pair_of(config: OverfitConfig, new_folder: Callable[[], Path]) -> PairFiles:
         from pytest_overfit.two_view.pair.synthetic import render_source
 
         source = render_source(folder / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
-        return create_pair(source.source_root, source.source_seg_root, source.source_npz, folder / "pair")
+        return create_pair(*source, folder / "pair")
     assert wanted.source_root is not None
     with hinted(f"look at that file; the source is {wanted.source_root}"):
-        return create_pair(
-            wanted.source_root,
-            wanted.source_seg_root,
-            wanted.source_npz or wanted.source_root / "train.npz",
-            folder / "pair",
-            pair_index=wanted.pair_index,
-            follow_links=wanted.follow_links,
-        )
+        index, which = wanted.source_npz or wanted.source_root / "train.npz", wanted.pair_index
+        place = wanted.source_root, wanted.source_seg_root, index, folder / "pair"
+        return create_pair(*place, pair_index=which, follow_links=wanted.follow_links)
 
 
 def dataset_of(config: OverfitConfig, split: SplitConfig, files: Any, *, split_file: Path | None = None) -> Any:
@@ -64,7 +64,7 @@ def dataset_of(config: OverfitConfig, split: SplitConfig, files: Any, *, split_f
 
 def loader_of(config: OverfitConfig, files: Any, data: Any) -> Any:
     """The DataLoader of the one pair, or what stands for it."""
-    from pytest_overfit.two_view.data.loader import build_loader
+    from pytest_overfit.two_view.data.dataset import build_loader
 
     if not isinstance(not_none(files, "overfit_pair"), PairFiles):
         return files
@@ -77,7 +77,7 @@ def val_batch_of(config: OverfitConfig, split: SplitConfig, cut_pair: Callable[[
     Raises:
         PairError: a file of it is missing, or cannot be read.
     """
-    from pytest_overfit.two_view.data.loader import draw_batch
+    from pytest_overfit.two_view.data.dataset import draw_batch
 
     refuse_missing(config, "val")
     if config.overfit.pair.source == "dataset":
@@ -99,3 +99,26 @@ def _in_place(config: OverfitConfig, split: SplitConfig) -> PairFiles:
         return locate_pair(
             split.root, split.split_file, split.segmentation_root, wanted.pair_index, follow_links=wanted.follow_links
         )
+
+
+def sample_of(config: OverfitConfig) -> Sample:
+    """The batches that a config names, as the model gets them; a pair that is cut or rendered is so for this call.
+
+    Raises:
+        OverfitError: a path is missing, a file cannot be read, or there is no batch.
+    """
+    if config.trainer is not None:
+        return replace(draw_sample(TrainerData(config)), val=val_of_trainer(config))
+    with tempfile.TemporaryDirectory(prefix="overfit_pair") as folder:
+        files = pair_of(config, lambda: Path(folder))
+        batch, differences = draw_batch(loader_of(config, files, dataset_of(config, config.train, files)))
+        val = None if config.val is None else val_batch_of(config, config.val, lambda: files)
+        return Sample(batch, val, differences, draws=LOADER_DRAWS)
+
+
+def val_of_trainer(config: OverfitConfig) -> dict[str, object] | None:
+    """The validation batch of a trainer's own data class, as the model gets it; None where the config has none."""
+    if config.val is None:
+        return None
+    theirs = TrainerData(config, "val")
+    return dict(theirs.prepared(theirs.draw(0)[0]))

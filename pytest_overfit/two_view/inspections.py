@@ -44,11 +44,8 @@ def checked_model(model: Any) -> nn.Module:
 
     built = model() if is_factory(model) else model
     if not isinstance(built, nn.Module):
-        raise OverfitError(
-            f"a {type(built).__name__} where a model is wanted",
-            where="overfit_model",
-            allowed="a torch.nn.Module, or a callable without arguments that returns one",
-        )
+        allowed = "a torch.nn.Module, or a callable without arguments that returns one"
+        raise OverfitError(f"a {type(built).__name__} where a model is wanted", where="overfit_model", allowed=allowed)
     return built
 
 
@@ -59,12 +56,8 @@ def not_none(value: Any, fixture: str) -> Any:
         OverfitError: nothing: most likely it does not return what it makes.
     """
     if value is None:
-        raise OverfitError(
-            "the fixture gives None",
-            where=fixture,
-            allowed=GIVEN[fixture],
-            hint=f"return it at the end of `def {fixture}(...)` in your conftest.py",
-        )
+        hint = f"return it at the end of `def {fixture}(...)` in your conftest.py"
+        raise OverfitError("the fixture gives None", where=fixture, allowed=GIVEN[fixture], hint=hint)
     return value
 
 
@@ -87,12 +80,9 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
     if all(hint.startswith(MEANT) for hint in hints):
         near = dict(zip(missing, (hint.removeprefix(MEANT).removesuffix("?") for hint in hints), strict=True))
         hints = [" ".join(f"--overfit-set {key}={shlex.quote(near[path])}" for key, path in keys.items())]
-    raise PairError(
-        "; ".join(f"no such {'folder' if is_folder else 'file'}: {path}" for path, is_folder in missing.items()),
-        where=f"{' and '.join(keys)} of {config.path}",
-        allowed="paths that exist",
-        hint="; ".join(dict.fromkeys(hints)),
-    )
+    found = "; ".join(f"no such {'folder' if is_folder else 'file'}: {path}" for path, is_folder in missing.items())
+    where = f"{' and '.join(keys)} of {config.path}"
+    raise PairError(found, where=where, allowed="paths that exist", hint="; ".join(dict.fromkeys(hints)))
 
 
 def _paths(config: OverfitConfig, split: str) -> dict[str, tuple[Path, bool]]:
@@ -197,12 +187,8 @@ def _inspect_views(data: TrainerData) -> str:
     batch = data.draw(0)[0]
     keys = ("images", "depths", "intrinsics", "extrinsics")
     if missing := [key for key in keys if key not in batch]:
-        raise OverfitError(
-            f"no key {', '.join(missing)} among {', '.join(map(str, batch))}",
-            where=data.where,
-            allowed="views with depth and cameras",
-            hint="see ::loader",
-        )
+        found = f"no key {', '.join(missing)} among {', '.join(map(str, batch))}"
+        raise OverfitError(found, where=data.where, allowed="views with depth and cameras", hint="see ::loader")
     if not batch["images"].any() and not batch["depths"].any():  # what two views look like in it is an echo
         raise PairError(DUMMY, where=f"{data.where}, the first batch", allowed="a pair that was loaded")
     arrays = [batch[key][0].float().cpu().numpy() for key in keys]
@@ -217,11 +203,8 @@ def _inspect_views(data: TrainerData) -> str:
             hint=first.advice,
         )
     if report.problems:
-        raise PairError(
-            "; ".join(report.problems),
-            where=f"{data.where}, the first batch",
-            hint="look at the files that the loader opens, and at its conventions: world2cam, OpenCV axes, z-depth",
-        )
+        hint = "look at the files that the loader opens, and at its conventions: world2cam, OpenCV axes, z-depth"
+        raise PairError("; ".join(report.problems), where=f"{data.where}, the first batch", hint=hint)
     return "; ".join([f"{len(report.frames)} views of a batch: {report.headline()}", *(n.text() for n in not_asked)])
 
 
@@ -238,11 +221,8 @@ def inspect_loader(config: OverfitConfig, train_loader: Any) -> str:
     height, width, frames = _expected_shape(config, drawn)
     problems = batch_problems(drawn, height=height, width=width, frames=frames)
     if problems:
-        raise OverfitError(
-            "; ".join(problems),
-            where=type(train_loader).__name__,
-            hint="pytest-overfit pair check prints the batch of the embedded loader to compare with",
-        )
+        hint = "pytest-overfit pair check prints the batch of the embedded loader to compare with"
+        raise OverfitError("; ".join(problems), where=type(train_loader).__name__, hint=hint)
     return f"images {tuple(drawn['images'].shape)}, {len(drawn)} keys"
 
 

@@ -22,8 +22,15 @@ def add_arguments(topic: argparse.ArgumentParser) -> None:
     """The verbs of ``pytest-overfit pair``."""
     verbs = topic.add_subparsers(required=True, metavar="VERB")
     _add_create(verbs)
-    _add_check(verbs)
-    _add_show(verbs)
+    check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
+    check.add_argument("--img-size", type=int, default=518, help="width of the batch (default: %(default)s)")
+    check.set_defaults(run=_check)
+    show = verbs.add_parser("show", help="draw a pair: depths, masks, geometry", allow_abbrev=False)
+    show.add_argument("--output", type=Path, metavar="FILE.png", help=f"default: DIR/{_SHEET_NAME}")
+    show.add_argument("--img-size", type=int, help="show the batch of this width (default: the files as they are)")
+    show.set_defaults(run=_show)
+    for verb in (check, show):
+        _add_options(verb)
 
 
 def _add_create(verbs: Any) -> None:
@@ -48,23 +55,6 @@ def _add_create(verbs: Any) -> None:
     create.set_defaults(run=_create)
 
 
-def _add_check(verbs: Any) -> None:
-    check = verbs.add_parser("check", help="print the numbers and the problems of a pair", allow_abbrev=False)
-    check.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
-    check.add_argument("--img-size", type=int, default=518, help="width of the batch (default: %(default)s)")
-    _add_batch_options(check)
-    check.set_defaults(run=_check)
-
-
-def _add_show(verbs: Any) -> None:
-    show = verbs.add_parser("show", help="draw a pair: depths, masks, geometry", allow_abbrev=False)
-    show.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
-    show.add_argument("--output", type=Path, metavar="FILE.png", help=f"default: DIR/{_SHEET_NAME}")
-    show.add_argument("--img-size", type=int, help="show the batch of this width (default: the files as they are)")
-    _add_batch_options(show)
-    show.set_defaults(run=_show)
-
-
 def _add_follow_links(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--follow-links", nargs="*", action="extend", type=Path, metavar="FOLDER",
@@ -72,11 +62,16 @@ def _add_follow_links(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _batch_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("img_size", "aspect_ratio", "patch_size", "remove_sky")}
+
+
 def _followed(options: argparse.Namespace) -> FollowLinks:
     return False if options.follow_links is None else options.follow_links or True
 
 
-def _add_batch_options(verb: argparse.ArgumentParser) -> None:
+def _add_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="DIR", help="what `pair create` made")
     _add_follow_links(verb)
     verb.add_argument("--aspect-ratio", type=float, default=0.92, help="height / width (default: %(default)s)")
     verb.add_argument("--patch-size", type=int, default=14, help="height is a multiple of it (default: %(default)s)")
@@ -106,14 +101,8 @@ def _rendered_pair(options: argparse.Namespace) -> PairFiles:
 
     with tempfile.TemporaryDirectory(prefix="pytest-overfit-") as folder:
         source = render_source(folder, seed=options.seed or 0)
-        return create_pair(
-            source.source_root,
-            source.source_seg_root,
-            source.source_npz,
-            options.output_root,
-            pair_index=options.pair_index,
-            overwrite=options.overwrite,
-        )
+        index, overwrite = options.pair_index, options.overwrite
+        return create_pair(*source, options.output_root, pair_index=index, overwrite=overwrite)
 
 
 def _cut_pair(options: argparse.Namespace) -> PairFiles:
@@ -123,12 +112,9 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
     root = options.source_root or Path(_DEFAULT_SOURCE)
     index = options.source_npz or Path("train.npz")
     if not root.is_dir():
-        raise PairError(
-            "no such folder",
-            where=root,
-            allowed="the scenes of AerialMegaDepth: --source-root DIR",
-            hint="pytest-overfit pair create --render --create-config renders a pair, and needs no data",
-        )
+        found = "no such folder"
+        hint = "pytest-overfit pair create --render --create-config renders a pair, and needs no data"
+        raise PairError(found, where=root, allowed="the scenes of AerialMegaDepth: --source-root DIR", hint=hint)
     return create_pair(
         root,
         options.source_seg_root or root.with_name(f"{root.name}_seg"),
@@ -141,8 +127,7 @@ def _cut_pair(options: argparse.Namespace) -> PairFiles:
 
 
 def _create_config(options: argparse.Namespace, pair: PairFiles) -> None:
-    from pytest_overfit.two_view.pair.create import CONFIG_NAME
-    from pytest_overfit.two_view.pair.template import write_config
+    from pytest_overfit.two_view.pair.create import CONFIG_NAME, write_config
 
     path = pair.root / CONFIG_NAME if options.create_config == Path() else options.create_config
     if write_config(pair, path, overwrite=options.overwrite, style=options.config_style):
@@ -186,13 +171,7 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.img_size is None:
         views = views_on_disk(pair, remove_sky=options.remove_sky)
     else:
-        views = views_of_batch(
-            pair,
-            img_size=options.img_size,
-            aspect_ratio=options.aspect_ratio,
-            patch_size=options.patch_size,
-            remove_sky=options.remove_sky,
-        )
+        views = views_of_batch(pair, **_batch_options(options))
     shown = "the files as they are" if options.img_size is None else "as the loader hands it out"
     sheet = contact_sheet(views, title=pair.seq_name, subtitle=f"{options.folder.resolve()}, {shown}")
     save_sheet(output, sheet)
@@ -206,18 +185,10 @@ def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _print_batch(options: argparse.Namespace, split: Path, masks: Path) -> None:
     """What the loader hands to a model: the shape of every key, and the valid depth of every image in metres."""
-    from pytest_overfit.two_view.data import PairDataset, build_loader
+    from pytest_overfit.two_view.data.dataset import PairDataset, build_loader
 
-    dataset = PairDataset(
-        options.folder,
-        split,
-        masks,
-        img_size=options.img_size,
-        patch_size=options.patch_size,
-        aspect_ratio=options.aspect_ratio,
-        remove_sky=options.remove_sky,
-        follow_links=_followed(options),
-    )
+    links = _followed(options)
+    dataset = PairDataset(options.folder, split, masks, follow_links=links, **_batch_options(options))
     loader = build_loader(dataset)
     batch: dict[str, Any] = next(iter(loader))
     print(f"pairs: {len(dataset)}")

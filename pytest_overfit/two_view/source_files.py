@@ -14,7 +14,7 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.errors.asking import NotAsked, Questions
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.two_view.diagnose.source_causes import RULES
-from pytest_overfit.two_view.diagnose.source_views import SourceSeen
+from pytest_overfit.two_view.diagnose.views import SourceSeen
 
 if TYPE_CHECKING:
     from pytest_overfit.two_view.pair.index import PairIndex

@@ -28,10 +28,6 @@ def open_regular(
 ) -> IO[bytes]:
     """A regular file, open for reading: never a pipe that nobody writes to, nor a device without an end.
 
-    Example:
-        >>> with open_regular("0001/a.npz", most=2**20) as file:                     # doctest: +SKIP
-        ...     magic = file.read(4)
-
     Args:
         most: bytes that it may have; None: any number.
         error: the kind to raise.

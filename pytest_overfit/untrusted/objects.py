@@ -49,7 +49,7 @@ def attributes(thing: Any) -> dict[str, Any]:
         ({'a': 1}, {})
     """
     found = _of_class(type(thing), "__dict__")
-    if not isinstance(found, types.GetSetDescriptorType):  # no ``__dict__``, or one that is computed
+    if not isinstance(found, (types.GetSetDescriptorType, types.MemberDescriptorType)):  # none, or a computed one
         return {}
     held = found.__get__(thing)
     return held if type(held) is dict else {}

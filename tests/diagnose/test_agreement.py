@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,54 +12,7 @@ from torch.nn import functional as F
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.text.numbers import debug_lines
-
-Step = Callable[..., Tensor]
-
-
-def regression(rows: int = 6) -> dict[str, Tensor]:
-    """Sequences of which the first ones count a few places, the others all."""
-    source = torch.Generator().manual_seed(0)
-    mask = torch.ones(rows, 5)
-    mask[: rows // 2, 1:] = 0
-    return {
-        "x": torch.randn(rows, 5, 4, generator=source),
-        "y": torch.randn(rows, 5, generator=source),
-        "counts": mask,
-    }
-
-
-def net(*more: nn.Module) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 64), *more, nn.Tanh(), nn.Linear(64, 1))
-
-
-def accumulating(part_loss: Callable[[Tensor, Tensor, Tensor], Tensor], parts: int = 3) -> Step:
-    """A step over micro-batches of two samples; ``part_loss`` has prediction, part and whole."""
-
-    def step(model: nn.Module, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
-        optimizer.zero_grad()
-        total = torch.zeros(())
-        for at in range(parts):
-            part = {key: value.chunk(parts)[at] for key, value in batch.items()}
-            error = (model(part["x"])[..., 0] - part["y"]).square() * part["counts"]
-            loss = part_loss(error, part["counts"], batch["counts"])
-            loss.backward()  # type: ignore[no-untyped-call]
-            total = total + loss.detach()
-        optimizer.step()
-        return total
-
-    return step
-
-
-def adam(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=1e-2)
-
-
-def found(result: OverfitResult) -> Agreement:
-    """What was measured of the trained model."""
-    assert result.evidence is not None
-    assert result.evidence.probed.agreement is not None
-    return result.evidence.probed.agreement
+from tests.diagnose.small_agreements import accumulating, adam, found, net, regression
 
 
 def test_means_of_unequal_micro_batches_weigh_samples_unequally() -> None:
@@ -117,83 +69,6 @@ def test_samples_that_see_each_other_are_not_asked() -> None:
     assert found(result).backwards == 2
     assert found(result).regrouped is None
     assert result.passed
-
-
-class Swish(torch.autograd.Function):
-    """x * sigmoid(x), whose backward may forget a factor, or what it is given."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, fault: str) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.fault = fault
-        return x * x.sigmoid()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        s = x.sigmoid()
-        slope = s * (1 + x * (1 - s))
-        wrong = {"sign": -slope, "blind": slope / grads[0].clamp(min=1e-30, max=1e-30) * 1e-30}
-        gradient = wrong.get(ctx.fault, slope)
-        return (gradient if ctx.fault == "blind" else gradient * grads[0]), None
-
-
-class Rounded(torch.autograd.Function):
-    """Straight through."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return (4 * x).round() / 4
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0]
-
-
-class Reversed(torch.autograd.Function):
-    """A gradient that is turned around on purpose."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return -grads[0]
-
-
-class Through(nn.Module):
-    """A layer of a function."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def few_steps(function: Callable[[Tensor], Tensor], **settings: Any) -> OverfitResult:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 32), Through(function), nn.Linear(32, 3))
-    batch = torch.randn(6, 4), torch.randn(6, 3)
-    return run_overfit(model, batch, F.mse_loss, optimizer=adam, **{"max_steps": 30, **settings})
-
-
-def test_a_backward_that_is_not_that_of_its_forward_is_named() -> None:
-    """A turned sign, in a run without a step of its own."""
-    result = few_steps(lambda x: Swish.apply(x, "sign"))  # type: ignore[no-untyped-call]
-    assert result.causes[0].id == "wrong-backward"
-    assert result.causes[0].where == "Swish"
-    assert "gradcheck" in result.causes[0].advice
-
-
-@pytest.mark.parametrize("function", [lambda x: Swish.apply(x, ""), Rounded.apply, Reversed.apply])  # type: ignore[no-untyped-call]
-def test_functions_that_are_right_or_meant_are_no_cause(function: Callable[[Tensor], Tensor]) -> None:
-    """Right, straight through, turned around: of a run that fails for want of steps none of them is the cause."""
-    result = few_steps(function)
-    assert not result.passed
-    assert "wrong-backward" not in [cause.id for cause in result.causes]
 
 
 def scaled(unscaled: bool, fault: str = "") -> OverfitResult:
@@ -325,44 +200,3 @@ def test_ratios_of_slopes() -> None:
     assert Agreement(slopes=(Slope("SGD", 6.0, 2.0), Slope("Adam", 1.0, 1.0))).agrees
     assert Agreement().agrees
     assert not Agreement(regrouped=1.05).depends_on_groups
-
-
-def twice(loss: Tensor, aside: Tensor) -> None:
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    loss.backward()  # type: ignore[no-untyped-call]
-
-
-def in_a_sum(loss: Tensor, aside: Tensor) -> None:
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    (loss + aside).backward()  # type: ignore[no-untyped-call]
-
-
-def each(loss: Tensor, aside: Tensor) -> None:
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    aside.backward()  # type: ignore[no-untyped-call]
-
-
-@pytest.mark.parametrize(("backwards", "right"), [(twice, False), (in_a_sum, False), (each, True)])
-@pytest.mark.parametrize("anew", [False, True])
-def test_a_loss_that_is_differentiated_twice(
-    backwards: Callable[[Tensor, Tensor], None], right: bool, anew: bool
-) -> None:
-    """Adam hides the factor; two losses of one graph are two, and gradients of zero in between count once."""
-
-    def step(model: nn.Module, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
-        output = model(batch["x"])[..., 0]
-        loss, aside = (output - batch["y"]).square().mean(), 0.1 * output.square().mean()
-        optimizer.zero_grad()
-        if anew:
-            loss.backward(retain_graph=True)
-            optimizer.zero_grad()
-            (loss + aside).backward()
-        else:
-            backwards(loss, aside)
-        optimizer.step()
-        reported: Tensor = loss if backwards is twice and not anew else loss + aside
-        return reported.detach()
-
-    result = run_overfit(net(), regression(), step=step, optimizer=adam, objective=0.3, max_steps=400)
-    assert [cause.id for cause in result.causes] == ([] if right or anew else ["wrong-backward"])
-    assert result.passed == (right or anew)

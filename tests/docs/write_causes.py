@@ -6,6 +6,7 @@ python -m tests.docs.write_causes
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from collections.abc import Mapping
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
 '''
-TAIL = """}
+TAIL = """}  # fmt: skip
 IDS: tuple[str, ...] = tuple(cause for ids in GROUPS.values() for cause in ids)
 """
 
@@ -46,7 +47,8 @@ def listed(groups: Mapping[str, tuple[str, ...]]) -> str:
     """The module of ids."""
     lines = []
     for group, ids in groups.items():
-        lines += [f'    "{group}": (', *(f'        "{cause}",' for cause in ids), "    ),"]
+        told = textwrap.wrap(", ".join(f'"{cause}"' for cause in ids), 111, break_on_hyphens=False)
+        lines += [f'    "{group}": (', *(f"        {line}" for line in told[:-1]), f"        {told[-1]},", "    ),"]
     return HEAD + "".join(f"{line}\n" for line in lines) + TAIL
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("accelerate")
 from transformers import BatchEncoding, GPT2LMHeadModel, Trainer
 
 from pytest_overfit import OverfitError, run_overfit
-from pytest_overfit.integrations.huggingface.generation import generate_again
+from pytest_overfit.integrations.huggingface.pretrained import generate_again
 from tests.integrations.huggingface_models import (
     MODELS,
     TRAINERS,

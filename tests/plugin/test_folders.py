@@ -16,7 +16,7 @@ import resource, signal
 import pytest, torch
 from torch import nn
 from torch.nn import functional as F
-from pytest_overfit.trainer import checkpoint
+from pytest_overfit.trainer import build
 
 FULL = {full}
 

@@ -18,7 +18,7 @@ from pytest_overfit.run.task import Precision, scalar_terms
 from pytest_overfit.run.update import PlainUpdate
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.trainer.config_subject import predict
-from pytest_overfit.two_view.metrics import confidence_of
+from pytest_overfit.two_view.application import confidence_of
 from pytest_overfit.two_view.reference.multitask_loss import MultitaskLoss
 from tests.support.batches import two_view_batch
 from tests.support.tiny import Memoriser, NanCamera

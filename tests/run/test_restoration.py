@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from tests.run.test_runner import Batch, adam, batch, net, run
+from tests.run.small_runs import Batch, adam, batch, net, run
 
 
 class World:

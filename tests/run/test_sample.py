@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.two_view.data.loader import draw_batch
+from pytest_overfit.two_view.data.dataset import draw_batch
 from tests.support.batches import two_view_batch
 
 

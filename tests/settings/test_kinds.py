@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_overfit.settings.criteria import Criteria
+from pytest_overfit.settings.criteria_section import read_record
 from pytest_overfit.settings.keywords import keys_of_a_config, table_of_settings
 from pytest_overfit.settings.kinds import DEVICE, SEEDS, SWITCH, Kind, choice, number
-from pytest_overfit.settings.overfit_section import read_record
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import ANY_MODEL, OverfitSettings
 

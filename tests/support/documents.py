@@ -26,12 +26,11 @@ from pytest_overfit.run.sample import Sample
 from pytest_overfit.settings.call_settings import settings_of_call
 from pytest_overfit.trainer.explain_config import explain_config
 from pytest_overfit.trainer.loading import load_config
-from pytest_overfit.two_view.data.loader import draw_batch
+from pytest_overfit.two_view.data.dataset import draw_batch
 from pytest_overfit.two_view.from_config import dataset_of, loader_of
 from pytest_overfit.two_view.pair.create import create_pair
-from pytest_overfit.two_view.pair.pair_files import PairFiles
+from pytest_overfit.two_view.pair.pair_files import FramePicture, PairFiles
 from pytest_overfit.two_view.pair.synthetic import render_source
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import panels
 from tests.support.configs import write_tiny
 

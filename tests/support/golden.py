@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_overfit.two_view.data.dataset import PairDataset
-from pytest_overfit.two_view.data.loader import build_loader
+from pytest_overfit.two_view.data.dataset import PairDataset, build_loader
 from tests.shared_data import golden
 
 

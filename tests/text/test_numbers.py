@@ -180,7 +180,7 @@ def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     from pytest_overfit.api import run_config
     from pytest_overfit.run.sample import Sample
     from pytest_overfit.trainer.loading import load_config
-    from pytest_overfit.two_view.data.loader import draw_batch
+    from pytest_overfit.two_view.data.dataset import draw_batch
     from pytest_overfit.two_view.from_config import dataset_of, loader_of
     from pytest_overfit.two_view.pair.create import create_pair
     from pytest_overfit.two_view.pair.synthetic import render_source

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_overfit.trainer.with_hydra import hydra_available
+from pytest_overfit.trainer.compose import hydra_available
 
 
 def block_hydra(monkeypatch: pytest.MonkeyPatch) -> None:

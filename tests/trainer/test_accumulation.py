@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_overfit.trainer.accumulation import Accumulated, split_samples
+from pytest_overfit.trainer.config_subject import Accumulated, split_samples
 
 
 def masked_mean(predictions: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.trainer.checkpoint import load_checkpoint
+from pytest_overfit.trainer.build import load_checkpoint
 from pytest_overfit.trainer.config import CheckpointConfig
 
 

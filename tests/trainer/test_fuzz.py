@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.settings.values import parse_value
+from pytest_overfit.settings.overrides import parse_value
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.loading import load_config
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.trainer.import_roots import find_import_roots, find_path, folders_above, with_found_paths
+from pytest_overfit.trainer.imports import find_import_roots, find_path, folders_above, with_found_paths
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DistributedSampler, TensorDataset
 
-from pytest_overfit.trainer.process_group import LAUNCH, alone
+from pytest_overfit.trainer.build import LAUNCH, alone
 
 
 def test_a_sampler_that_insists_on_a_group_gets_one() -> None:

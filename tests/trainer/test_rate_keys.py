@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.trainer.config_subject import rate_overrides
 from pytest_overfit.trainer.loading import load_config
-from pytest_overfit.trainer.rate_keys import rate_overrides
 from tests.support.configs import write_tiny
 
 OWN = "start_value: ${optim.optimizer.lr}"

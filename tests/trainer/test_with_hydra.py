@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.trainer import with_hydra
+from pytest_overfit.trainer import compose
 from pytest_overfit.trainer.loading import load_config
 
 from .helpers import load, problems, problems_in, write
@@ -125,4 +125,4 @@ def test_reading_of_files_is_put_back(tmp_path: Path) -> None:
 def test_which_hydra_counts(monkeypatch: pytest.MonkeyPatch, installed: str, expected: bool) -> None:
     """Hydra 1.3 or newer composes; an older one, which composes differently, is left alone."""
     monkeypatch.setattr("importlib.metadata.version", lambda name: installed)
-    assert with_hydra.hydra_available() is expected
+    assert compose.hydra_available() is expected

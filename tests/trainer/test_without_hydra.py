@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from pytest_overfit.settings.problems import Unusable, shown
 from pytest_overfit.trainer import compose
-from pytest_overfit.trainer.compose import compose_tree
+from pytest_overfit.trainer.compose import compose_tree, hydra_available
 from pytest_overfit.trainer.config_file import needs_hydra
-from pytest_overfit.trainer.with_hydra import hydra_available
 
 from .conftest import block_hydra
 from .helpers import EXAMPLES, SOURCE_ENV, problems_in, write

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from pytest_overfit import run_overfit
-from pytest_overfit.errors import OverfitError
-from pytest_overfit.run.twin_record import TwinResult
 from tests.support.outside import python
-
-Batch = tuple[Tensor, Tensor]
-
-
-def twins(model: Any, batch: Any, loss: Any = F.mse_loss, **more: Any) -> list[TwinResult]:
-    """The results of one twin."""
-    result = run_overfit(model, batch, loss, max_steps=10, diagnose=False, **more)
-    return list(result.record.twins)
-
-
-def net(layer: nn.Module | None = None) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), layer or nn.Tanh(), nn.LayerNorm(8), nn.Linear(8, 1))
-
-
-def batch() -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(6, 4, generator=generator), torch.randn(6, 1, generator=generator)
-
+from tests.twins.small_twins import Batch, batch, net, twins
 
 DEVICE = """
 import torch
@@ -183,194 +160,6 @@ def test_workers_of_a_stream(shared: bool, outcome: str) -> None:
     """Each row once."""
     (found,) = twins(net(), DataLoader(Stream(shared), batch_size=2), twins="workers")
     assert found.outcome == outcome, found.text()
-
-
-class Step:
-    """A step of the user's own, with a fault that shows on several ranks alone."""
-
-    def __init__(self, fault: str) -> None:
-        self.fault, self.model = fault, net()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-
-    def step(self, model: nn.Module, batch: Batch) -> Tensor:
-        rank = int(dist.get_rank()) if dist.is_initialized() else 0
-        x, y = batch
-        if self.fault == "seed":
-            x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(rank))
-        self.optimizer.zero_grad()
-        loss = F.mse_loss(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.fault == "summed" and dist.is_initialized():
-            for p in self.model.parameters():
-                if p.grad is not None:
-                    dist.all_reduce(p.grad)
-        if self.fault == "scaled" and dist.is_initialized():
-            for group in self.optimizer.param_groups:
-                group["lr"] = 0.1 * dist.get_world_size()
-        self.optimizer.step()
-        return loss.detach()
-
-
-@pytest.mark.parametrize("fault", ["", "seed", "summed", "scaled"])
-def test_two_ranks_of_a_step_of_ones_own(fault: str) -> None:
-    """Other numbers per rank, gradients that are added twice, a rate that grows with the ranks."""
-    made = Step(fault)
-    first, second = twins(made.model, batch(), None, step=made.step, twins="ranks")
-    assert first.name == "ranks (ddp)"
-    assert first.outcome == ("disagreed" if fault else "agreed"), first.text()
-    line = "optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"  # its optimizer has the model's own
-    assert second.why.endswith(f"write def step(model, batch, optimizer), and {line}"), second.text()
-
-
-def test_what_ranks_cannot_share_says_what_to_write() -> None:
-    """An optimizer that was built is none of a sharded model; a step that holds its model trains no wrapped one."""
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    _, sharded = twins(model, batch(), optimizer=optimizer, twins="ranks")
-    assert sharded.why.endswith("optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)"), sharded.text()
-
-    def step(batch: Batch) -> Tensor:
-        optimizer.zero_grad()
-        loss = F.mse_loss(model(batch[0]), batch[1])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.detach()
-
-    found = twins(model, batch(), None, step=step, twins="ranks")
-    assert all("what it holds itself" in each.why for each in found), [each.text() for each in found]
-
-
-class Held(nn.Module):
-    """Keeps its weight in a list as well: FSDP2 shards the parameter, and the list goes on with the old one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.held = [self.linear.weight]
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(x) + F.linear(x, self.held[0])
-        return out
-
-
-class Ranked(nn.Module):
-    """Does on each rank something else."""
-
-    def __init__(self, fault: str) -> None:
-        super().__init__()
-        self.linear, self.fault = nn.Linear(4, 1), fault
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(x)
-        if dist.is_initialized() and self.fault == "rank":
-            return out * (1 + dist.get_rank())
-        return out / 2 if dist.is_initialized() and self.fault == "size" else out
-
-
-@pytest.mark.parametrize(
-    ("model", "outcomes"),
-    [
-        (Held(), ["agreed", "disagreed"]),
-        (Ranked("rank"), ["disagreed", "disagreed"]),
-        (Ranked("size"), ["disagreed", "disagreed"]),
-        (Ranked(""), ["agreed", "agreed"]),
-    ],
-)
-def test_two_ranks_of_a_model_that_is_another_there(model: nn.Module, outcomes: Sequence[str]) -> None:
-    """A parameter that is held twice, an output that depends on the rank or on the number of ranks."""
-    found = twins(model, batch(), twins="ranks", optimizer=sgd)
-    assert [each.outcome for each in found] == outcomes, [each.text() for each in found]
-    assert all(each.step in (1, 2) and each.gradients for each in found if each.outcome == "disagreed")
-
-
-def sgd(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1)
-
-
-def test_two_ranks_share_a_batch() -> None:
-    """DDP and FSDP2, each started here; no process stays."""
-    before = children()
-    found = twins(net(), batch(), twins="ranks")
-    assert [(each.name, each.outcome) for each in found] == [("ranks (ddp)", "agreed"), ("ranks (fsdp)", "agreed")]
-    assert "the batch is sharded" in found[0].exchanged
-    assert children() <= before
-
-
-def children() -> set[str]:
-    """The processes that this one has started and that are there."""
-    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
-
-
-class Ported(nn.Module):
-    """The net under other names."""
-
-    def __init__(self, fault: str = "") -> None:
-        super().__init__()
-        self.fault = fault
-        self.inner, self.norm, self.head = (
-            nn.Linear(4, 8),
-            nn.LayerNorm(8, 1e-3 if fault == "eps" else 1e-5),
-            nn.Linear(8, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        made = torch.tanh(self.inner(x))
-        if self.fault == "cut":
-            made = made.detach() / 2 + made / 2
-        if self.fault == "act":
-            made = F.softsign(self.inner(x))
-        out: Tensor = self.head(self.norm(made))
-        return out
-
-
-NAMES = {"inner.*": "0.*", "norm.*": "2.*", "head.*": "3.*"}
-
-
-@pytest.mark.parametrize(
-    ("fault", "outputs", "gradients"), [("", "", ""), ("eps", "norm", ""), ("act", "norm", ""), ("cut", "", "inner")]
-)
-def test_a_port_against_its_original(fault: str, outputs: str, gradients: str) -> None:
-    """The first module whose outputs, or gradients, differ; the original stays as it was."""
-    torch.manual_seed(0)
-    original = net()
-    before = [p.detach().clone() for p in original.parameters()]
-    (found,) = twins(Ported(fault), batch(), port_of=(original, NAMES))
-    assert found.outcome == ("disagreed" if fault else "agreed"), found.text()
-    assert found.outputs == outputs or not outputs
-    assert found.gradients == gradients or not gradients
-    assert all(torch.equal(a, b) for a, b in zip(before, original.parameters(), strict=True))
-
-
-def test_tensors_that_are_turned_and_names_by_a_function() -> None:
-    """A convolution for a linear layer."""
-
-    class Turned(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight, self.bias = nn.Parameter(torch.zeros(4, 1)), nn.Parameter(torch.zeros(1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight + self.bias
-
-    (found,) = twins(nn.Linear(4, 1), batch(), port_of=(Turned, {"weight": ("weight", lambda w: w.T)}))
-    assert found.outcome == "agreed", found.text()
-    (found,) = twins(nn.Linear(4, 1), batch(), port_of=(lambda: nn.Linear(4, 1), lambda name: name))
-    assert found.outcome == "agreed", found.text()
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ((net, {"inner.*": "1.*", **NAMES, "head.*": "9.*"}), "has no such tensor"),
-        ((lambda: nn.Linear(4, 1), {"inner.*": "*", "norm.*": "*", "head.*": "*"}), "has the shape"),
-        ((lambda: 3, {}), "a int"),
-        (net, "no pair"),
-    ],
-)
-def test_a_map_that_does_not_fit_is_an_error_at_once(given: Any, told: str) -> None:
-    """Before anything is trained."""
-    with pytest.raises(OverfitError, match=told):
-        twins(Ported(), batch(), port_of=given)
 
 
 class Stale(nn.Module):

@@ -19,7 +19,7 @@ from pytest_overfit.report.page.write import _write_changed
 from pytest_overfit.report.record.folder import read_document, read_report
 from pytest_overfit.report.record.saved import read_saved
 from pytest_overfit.settings.problems import Unusable
-from pytest_overfit.trainer.checkpoint import load_checkpoint
+from pytest_overfit.trainer.build import load_checkpoint
 from pytest_overfit.trainer.config import CheckpointConfig
 from pytest_overfit.trainer.config_file import read_text
 from pytest_overfit.two_view.pair.index import read_index

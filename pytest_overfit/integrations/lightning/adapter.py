@@ -3,24 +3,75 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from pytest_overfit.integrations.called import called_modules
-from pytest_overfit.integrations.lightning.batches import discarded, first_of, is_datamodule, overrides, transfers
-from pytest_overfit.integrations.lightning.optimizers import Scheduled, configured
+from pytest_overfit.errors.asking import Refused, Unanswerable, users_code
+from pytest_overfit.integrations.lightning.module_parts import (
+    Scheduled,
+    configured,
+    discarded,
+    first_of,
+    is_datamodule,
+    overrides,
+    transfers,
+)
 from pytest_overfit.integrations.lightning.stand_in import EPOCHS, Trainer, missing_told
 from pytest_overfit.integrations.lightning.training_loop import Loop
+from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.isolation import restored_process
 from pytest_overfit.run.optim import collect_optimizers
 from pytest_overfit.run.snapshot import Snapshot, preserved
 from pytest_overfit.run.subject import NOT_GIVEN, Subject
 from pytest_overfit.run.training import planned_steps
 from pytest_overfit.settings.settings import AmpConfig, OverfitSettings
+
+
+def called_modules(model: nn.Module, step: Callable[[], Any]) -> Any:
+    """The model where the step calls it, else the outermost submodules that it calls: one, or name -> module.
+
+    A module without parameters, or that returns nothing but scalars, is a loss or a metric and does not count. Where
+    the step fails, or calls none, it is the model: whoever runs it next reports the error.
+    """
+    depth = 0
+    found: dict[str, nn.Module] = {}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            predicts = any(tensor.numel() > 1 for _, tensor in named_outputs(output))
+            if depth == 0 and predicts and any(True for _ in module.parameters()):
+                found.setdefault(name, module)
+
+        return hook
+
+    handles = []
+    for name, module in model.named_modules():
+        handles += [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave(name), always_call=True),
+        ]
+    try:
+        with users_code():
+            step()
+    except (Refused, Unanswerable):
+        return model
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found or "" in found:
+        return model
+    return next(iter(found.values())) if len(found) == 1 else found
+
 
 KEYS = {"lr": "it in configure_optimizers()", "clip_grad_norm": "Trainer(gradient_clip_val=...)"}
 PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}

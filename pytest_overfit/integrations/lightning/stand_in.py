@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.integrations.lightning.optimizers import Scheduled
+from pytest_overfit.integrations.lightning.module_parts import Scheduled
 from pytest_overfit.run.update import wants_closure
 
 EPOCHS = 10  # of a run
@@ -58,21 +58,16 @@ def _is_hidden(error: AttributeError) -> bool:
 
 
 def _missing(trainer: Trainer, name: str) -> TrainerAttributeError:
-    module = type(trainer.lightning_module).__name__
+    module, (home, dot, last) = type(trainer.lightning_module).__name__, name.rpartition(".")
     trainer.missed = TrainerAttributeError(
         f"{module} reads self.trainer.{name}, and no Trainer trains it here",
         where=f"self.trainer.{name}",
         allowed="what a module needs to train: state, optimizers, current_epoch, global_step, max_epochs, max_steps, "
         "estimated_stepping_batches, num_training_batches, datamodule, logger, callback_metrics, ...",
         hint="attach a Trainer that has it before the run, module.trainer = Trainer(logger=False), or read it "
-        f"as getattr(self.trainer{_parent(name)}, {name.rpartition('.')[2]!r}, default)",
+        f"as getattr(self.trainer{dot}{home}, {last!r}, default)",
     )
     return trainer.missed
-
-
-def _parent(name: str) -> str:
-    home = name.rpartition(".")[0]
-    return f".{home}" if home else ""
 
 
 class Trainer:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.integrations.lightning.optimizers import Scheduled
+from pytest_overfit.integrations.lightning.module_parts import Scheduled
 from pytest_overfit.integrations.lightning.stand_in import Trainer, missing_told
 from pytest_overfit.run.call_task import count_positional
 from pytest_overfit.run.update import Detached
@@ -76,7 +76,8 @@ class Loop:
         """``self.log``: the last value of a name, as a number or a tensor without a graph."""
         if defines(value, "compute", "reset"):
             self.metrics[id(value)] = value
-            value = _of_metric(value)
+            latest = getattr(value, "_forward_cache", None)  # of this batch; else so far, where it was only updated
+            value = value.compute() if latest is None else latest
         if isinstance(value, Tensor):
             value = value.detach()
         if isinstance(value, (int, float, Tensor)):
@@ -190,11 +191,8 @@ def _loss_of(result: Any, steps: int) -> Tensor:
         )
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise OverfitError(
-            f"training_step returned {found}",
-            where="training_step",
-            allowed="a scalar tensor, or a mapping with one under loss",
-        )
+        allowed = "a scalar tensor, or a mapping with one under loss"
+        raise OverfitError(f"training_step returned {found}", where="training_step", allowed=allowed)
     return loss.reshape(()) if loss.dim() else loss
 
 
@@ -211,9 +209,3 @@ def _as_outputs(result: Any) -> Any:
     """What ``on_train_batch_end`` gets: a mapping with the loss, without its graph."""
     given = {} if result is None else result if isinstance(result, Mapping) else {"loss": result}
     return {name: value.detach() if isinstance(value, Tensor) else value for name, value in given.items()}
-
-
-def _of_metric(metric: Any) -> Any:
-    """The value of a torchmetrics metric for this batch, or so far where it was only updated."""
-    latest = getattr(metric, "_forward_cache", None)
-    return metric.compute() if latest is None else latest

@@ -59,7 +59,8 @@ def _shape_problems(batch: Mapping[str, Any], *, height: int, width: int, frames
         "world_points": (height, width, 3),
         "point_masks": (height, width),
     }
-    samples = _samples(batch)
+    images = batch.get("images")
+    samples = images.shape[0] if isinstance(images, Tensor) and images.dim() == 5 and images.shape[0] else 1
     for key in (key for key in tails if key in batch):
         value, dtype = batch[key], torch.bool if key == "point_masks" else torch.float32
         shape = (samples, frames, *tails[key])
@@ -69,11 +70,6 @@ def _shape_problems(batch: Mapping[str, Any], *, height: int, width: int, frames
             yield f"{key}: shape {tuple(value.shape)}, expected {shape}"
         elif value.dtype != dtype:
             yield f"{key}: {value.dtype}, expected {dtype}"
-
-
-def _samples(batch: Mapping[str, Any]) -> int:
-    images = batch.get("images")
-    return images.shape[0] if isinstance(images, Tensor) and images.dim() == 5 and images.shape[0] else 1
 
 
 def _nonfinite_problems(batch: Mapping[str, Any]) -> Iterator[str]:

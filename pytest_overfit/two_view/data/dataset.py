@@ -1,15 +1,19 @@
-"""Pairs of a split as samples of a torch Dataset."""
+"""Pairs of a split as samples of a torch Dataset, and the DataLoader that hands out one of them, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from pytest_overfit.errors import PairError
+from pytest_overfit.run.sample import EMPTY, differences_of, first_batch
+from pytest_overfit.two_view.data.normalize import normalize_batch
 from pytest_overfit.two_view.data.transform import process_view, target_shape
 from pytest_overfit.two_view.pair.index import locate_pair, read_index
 from pytest_overfit.two_view.pair.pair_files import FollowLinks
@@ -20,8 +24,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     """Every pair of a split file, each one sample of two views, without augmentation.
 
     Example:
-        >>> dataset = PairDataset("single_pair_data", "single_pair_data/train.npz", "single_pair_data/seg")
-        >>> dataset[0]["images"].shape
+        >>> dataset = PairDataset("pair", "pair/train.npz", "pair/seg")  # doctest: +SKIP
+        >>> dataset[0]["images"].shape  # doctest: +SKIP
         torch.Size([2, 3, 476, 518])
 
     Args:
@@ -57,15 +61,13 @@ class PairDataset(Dataset[dict[str, Any]]):
         half_pixel_depth: bool = False,
         follow_links: FollowLinks = False,
     ) -> None:
-        self.root, self.split_file = root, split_file
-        self.segmentation_root = segmentation_root
-        self.shape = target_shape(img_size, aspect_ratio, patch_size)
-        self.remove_sky = remove_sky
-        self.max_depth = max_depth
-        self.depth_percentile = depth_percentile
-        self.half_pixel_depth = half_pixel_depth
-        self.follow_links = follow_links
         self._index = read_index(split_file)
+        place = root, split_file, segmentation_root
+        self._locate = partial(locate_pair, *place, index=self._index, follow_links=follow_links)
+        depths = {"max_depth": max_depth, "depth_percentile": depth_percentile}
+        shape = target_shape(img_size, aspect_ratio, patch_size)
+        sizes = partial(process_view, shape=shape, half_pixel_depth=half_pixel_depth)
+        self._process = partial(sizes, remove_sky=remove_sky, **depths)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -75,25 +77,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, pair_index: int) -> dict[str, Any]:
-        pair = locate_pair(
-            self.root,
-            self.split_file,
-            self.segmentation_root,
-            pair_index,
-            index=self._index,
-            follow_links=self.follow_links,
-        )
-        views = [
-            process_view(
-                read_view(files),
-                shape=self.shape,
-                remove_sky=self.remove_sky,
-                max_depth=self.max_depth,
-                depth_percentile=self.depth_percentile,
-                half_pixel_depth=self.half_pixel_depth,
-            )
-            for files in pair.views
-        ]
+        pair = self._locate(pair_index)
+        views = [self._process(read_view(files)) for files in pair.views]
         images = np.stack([view.image.transpose(2, 0, 1) for view in views])
         return {
             "images": torch.from_numpy(images).float() / 255,
@@ -110,3 +95,40 @@ class PairDataset(Dataset[dict[str, Any]]):
 
 def _stack(arrays: list[Any]) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays))
+
+
+def build_loader(dataset: Dataset[Any], *, pair_index: int = 0, num_workers: int = 0) -> DataLoader[Any]:
+    """A loader of exactly one batch: the sample `pair_index`, with a leading axis B = 1.
+
+    Example:
+        >>> (batch,) = build_loader(PairDataset("single_pair_data", "single_pair_data/train.npz"))  # doctest: +SKIP
+        >>> batch["images"].shape, batch["seq_name"]  # doctest: +SKIP
+        (torch.Size([1, 2, 3, 476, 518]), ['aerial_megadepth_0001_0'])
+
+    Args:
+        dataset: any map-style dataset with a length; `PairDataset` for the embedded data path.
+        pair_index: 0 .. len(dataset) - 1.
+        num_workers: 0 loads in this process. The bytes are the same whatever the number.
+
+    The loader draws no global random number: iterating over it leaves every generator as it was.
+
+    Raises:
+        PairError: no such pair; also what the dataset raises, whose text a worker process wraps in its traceback.
+    """
+    length = len(cast(Sized, dataset))
+    if not 0 <= pair_index < length:
+        raise PairError(f"pair_index {pair_index} of {length} pairs", allowed=f"0 .. {length - 1}")
+    # With its own generator: DataLoader seeds its workers, and would take that seed from the global one.
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(Subset(dataset, [pair_index]), batch_size=1, num_workers=num_workers, generator=generator)
+
+
+def draw_batch(loader: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Draws the first batch of a loader twice: the first draw normalised, and the differences between the two by key.
+
+    Raises:
+        OverfitError: the loader is empty.
+    """
+    first = first_batch(loader)
+    second = next((batch for batch in loader), None)
+    return normalize_batch(first), (EMPTY,) if second is None else differences_of(first, second)

@@ -1,4 +1,4 @@
-"""One unit of length per sample: the mean distance of its points to its first camera."""
+"""From a loader's batch to the model's: doubled where asked for, and in units of the mean distance of its points."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ EPSILON = 1e-3  # in the number of points
 
 def normalize_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch in axes of its first camera and in units of its mean distance, as a new dict.
-
-    Example:
-        >>> normalized = normalize_batch(batch)
-        >>> normalized["depths"] * normalized["avg_scale"][0]            # metres again
 
     Args:
         batch: `extrinsics` (B, S, 3, 4) world2cam, OpenCV axes, rotations orthonormal; `world_points` (B, S, H, W, 3),
@@ -79,3 +75,32 @@ def _compose(second: Tensor, first: Tensor) -> Tensor:
 
 def _like(scale: Tensor, tensor: Tensor) -> Tensor:
     return scale.view(-1, *[1] * (tensor.dim() - 1))
+
+
+VIEWS = ("images", "depths", "extrinsics", "intrinsics", "cam_points", "world_points", "point_masks", "ids")
+
+
+def prepare_batch(batch: Mapping[str, Any], *, repeat: bool = False) -> dict[str, Any]:
+    """The batch as the model gets it: doubled where ``repeat_batch`` asks for it, then normalised.
+
+    Raises:
+        OverfitError: a key that the normalisation needs is missing.
+    """
+    return normalize_batch(repeat_batch(batch) if repeat else batch)
+
+
+def repeat_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Every sample twice: as it is, and with its frames (axis 1) in reverse order. Names are repeated along.
+
+    Example:
+        >>> repeat_batch({"ids": torch.tensor([[0, 1]]), "seq_name": ["a"]})
+        {'ids': tensor([[0, 1],
+                [1, 0]]), 'seq_name': ['a', 'a']}
+    """
+    doubled = dict(batch)
+    for key, value in batch.items():
+        if key in VIEWS and isinstance(value, Tensor):
+            doubled[key] = torch.cat([value, value.flip(1)])
+        elif isinstance(value, list):
+            doubled[key] = value * 2
+    return doubled

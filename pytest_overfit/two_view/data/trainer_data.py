@@ -14,13 +14,13 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.batch import freeze_batch
 from pytest_overfit.run.isolation import isolated
 from pytest_overfit.run.sample import Batch, Sample, differences_of
+from pytest_overfit.trainer.build import alone
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import find_target, instantiate
-from pytest_overfit.trainer.process_group import alone
-from pytest_overfit.two_view.data.opencv_exr import exr_heard
-from pytest_overfit.two_view.data.prepare import prepare_batch
-from pytest_overfit.two_view.diagnose.source_views import SourceSeen
+from pytest_overfit.two_view.data.normalize import prepare_batch
+from pytest_overfit.two_view.diagnose.views import SourceSeen
+from pytest_overfit.two_view.pair.exr_depth import exr_heard
 
 EPOCH_SEEDS = 100  # between the seeds of two epochs, as in the trainers of this family
 PER_EPOCH = 2  # batches that are looked at
@@ -70,12 +70,9 @@ class TrainerData:
                 batches = itertools.islice(iter(self._loader(epoch)), PER_EPOCH)
                 self._drawn[epoch] = [self._checked(batch) for batch in batches]
         if not self._drawn[epoch]:
-            raise OverfitError(
-                "the loader gives no batch",
-                where=f"{self.where}, epoch {epoch}",
-                allowed="at least one batch",
-                hint="does drop_last, a limit or an empty split leave nothing?",
-            )
+            found = "the loader gives no batch"
+            hint = "does drop_last, a limit or an empty split leave nothing?"
+            raise OverfitError(found, where=f"{self.where}, epoch {epoch}", allowed="at least one batch", hint=hint)
         return [freeze_batch(batch, torch.device("cpu")) for batch in self._drawn[epoch]]
 
     def compared(self) -> SourceSeen | None:
@@ -100,11 +97,9 @@ class TrainerData:
             result = find_target(dotted, where="overfit.prepare_batch")(batch)
         result = batch if result is None else result  # it has changed the batch in place
         if not isinstance(result, Mapping):
-            raise OverfitError(
-                f"{dotted} returned a {type(result).__name__}",
-                where="overfit.prepare_batch",
-                allowed="the batch, or None where it changes it in place",
-            )
+            found = f"{dotted} returned a {type(result).__name__}"
+            where = "overfit.prepare_batch"
+            raise OverfitError(found, where=where, allowed="the batch, or None where it changes it in place")
         return result
 
     @contextlib.contextmanager
@@ -123,11 +118,8 @@ class TrainerData:
             return self._source.get_loader(epoch)
         if hasattr(self._source, "__iter__"):
             return self._source
-        raise OverfitError(
-            f"a {type(self._source).__name__} without get_loader",
-            where=self.where,
-            allowed="an object with get_loader(epoch), or an iterable of batches",
-        )
+        allowed = "an object with get_loader(epoch), or an iterable of batches"
+        raise OverfitError(f"a {type(self._source).__name__} without get_loader", where=self.where, allowed=allowed)
 
     def _checked(self, batch: Any) -> Batch:
         if isinstance(batch, Mapping):
@@ -138,12 +130,7 @@ class TrainerData:
 
 
 def draw_sample(data: TrainerData) -> Sample:
-    """One frozen draw, prepared, and how the next ones differ from it: in the same epoch, and in the next.
-
-    Example:
-        >>> draw_sample(TrainerData(config)).differences                                   # doctest: +SKIP
-        ('images: 150 of 150 elements differ, by up to 0.3',)
-    """
+    """One frozen draw, prepared, and how the next ones differ from it: in the same epoch, and in the next."""
     first, *later = data.draw(0)
     changed: tuple[str, ...] = ()
     randomness: tuple[str, ...] = ()
@@ -181,13 +168,8 @@ def _explained(first: Batch, other: Batch, data: TrainerData) -> tuple[str, ...]
 
 def _accumulation(batch: Batch, config: OverfitConfig) -> Iterator[str]:
     assert config.trainer is not None
-    samples, parts = sample_count(batch) * (1 + config.trainer.repeat_batch), config.trainer.accum_steps
-    if parts > samples:
-        yield f"accum_steps is {parts} and has no effect: the batch has {samples} sample{'s'[: samples > 1]}"
-
-
-def sample_count(batch: Batch) -> int:
-    """B: the leading size of the images, else of the first tensor."""
     tensors = [batch["images"]] if "images" in batch else list(batch.values())
     sizes: Sequence[int] = [len(value) for value in tensors if isinstance(value, Tensor) and value.dim()]
-    return sizes[0] if sizes else 1
+    samples, parts = (*sizes, 1)[0] * (1 + config.trainer.repeat_batch), config.trainer.accum_steps
+    if parts > samples:
+        yield f"accum_steps is {parts} and has no effect: the batch has {samples} sample{'s'[: samples > 1]}"

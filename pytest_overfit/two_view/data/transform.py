@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_overfit.errors import ConfigError, PairError
-from pytest_overfit.two_view.pair.pair_files import BoolArray, ByteArray, DepthArray, RawView
-from pytest_overfit.two_view.pair.trusted_depth import clean_depth
+from pytest_overfit.two_view.pair.pair_files import BoolArray, ByteArray, DepthArray, RawView, clean_depth
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -80,11 +79,6 @@ def process_view(
     half_pixel_depth: bool = False,
 ) -> ViewArrays:
     """Clean the depth, crop around the principal point, resize, crop to `shape`, and unproject.
-
-    Example:
-        >>> arrays = process_view(read_view(pair.views[0]), shape=target_shape(518, 0.92))
-        >>> arrays.depth.shape
-        (476, 518)
 
     Args:
         view: image (h, w, 3) uint8, depth (h, w) metres, camera, labels (h, w) or None.

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.two_view.diagnose.conventions import CONVENTIONS, TURNS
-from pytest_overfit.two_view.diagnose.source_views import Placed, SourceSeen, SourceView
-from pytest_overfit.two_view.diagnose.words import SURE, percent, plain_number
+from pytest_overfit.two_view.diagnose.views import SURE, Placed, SourceSeen, SourceView, percent, plain_number
 
 # Over real pairs of two scenes and the rendered town, 112 wide, cut to two shapes: depth by nearest neighbour lies 0.39
 # to 0.50 pixels to the right of and below its picture, or -0.04 to 0.00 where it is taken at the centre of a pixel;

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
-from pytest_overfit.two_view.diagnose import depth_maps, predicted_depth, view_agreement
-from pytest_overfit.two_view.diagnose.pose_encoding import EncodingCompared, another_encoding, one_pose_for_all
+from pytest_overfit.two_view.diagnose import predicted_depth, view_agreement
+from pytest_overfit.two_view.diagnose.predicted_depth import EncodingCompared, another_encoding, one_pose_for_all
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 RULES: tuple[Callable[[ViewsSeen, ViewsPredicted | None], Iterator[Cause]], ...] = (
     *view_agreement.RULES,
-    *depth_maps.RULES,
     *predicted_depth.RULES,
 )
 
@@ -40,7 +39,7 @@ def views_predicted(context: RunContext, outputs: Mapping[str, Tensor]) -> Views
 
 def encoding(context: RunContext, outputs: Mapping[str, Tensor]) -> EncodingCompared | None:
     """What the loss says of the true cameras."""
-    from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
+    from pytest_overfit.two_view.diagnose.predicted_views import encoding_compared
 
     return encoding_compared(context.task)
 

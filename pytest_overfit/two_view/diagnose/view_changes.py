@@ -36,21 +36,9 @@ def _inverted(pose: Array) -> Array:
     return np.asarray(np.linalg.inv(pose), dtype=np.float64)
 
 
-def _opposite(pose: Array) -> Array:
+def _with(pose: Array, turn: Array, shift: Array) -> Array:
     changed: Array = pose.copy()
-    changed[:3, 3] *= -1
-    return changed
-
-
-def _transposed(pose: Array) -> Array:
-    changed: Array = pose.copy()
-    changed[:3, :3] = pose[:3, :3].T
-    return changed
-
-
-def _from_centre(pose: Array) -> Array:
-    changed: Array = pose.copy()
-    changed[:3, 3] = -pose[:3, :3] @ pose[:3, 3]
+    changed[:3, :3], changed[:3, 3] = turn, shift
     return changed
 
 
@@ -61,10 +49,10 @@ POSES: Mapping[str, Remake] = {
     "inverted": _inverted,
     "OpenGL": lambda pose: GL @ pose,
     "inverted OpenGL": lambda pose: GL @ _inverted(pose),
-    "half inverted": lambda pose: _opposite(_transposed(pose)),
-    "rotation transposed": _transposed,
-    "translation negated": _opposite,
-    "translation is the centre": _from_centre,
+    "half inverted": lambda pose: _with(pose, pose[:3, :3].T, -pose[:3, 3]),
+    "rotation transposed": lambda pose: _with(pose, pose[:3, :3].T, pose[:3, 3]),
+    "translation negated": lambda pose: _with(pose, pose[:3, :3], -pose[:3, 3]),
+    "translation is the centre": lambda pose: _with(pose, pose[:3, :3], -pose[:3, :3] @ pose[:3, 3]),
     "PyTorch3D": lambda pose: UP_LEFT @ pose,
     "left-handed": lambda pose: LEFT_HANDED @ pose,
     "OpenGL world": lambda pose: pose @ GL,
@@ -117,8 +105,7 @@ def _off_centre(view: View) -> bool:
 
 
 def _scaled_baseline(given: Trial, factor: float) -> Trial:
-    relative = given.relative.copy()
-    relative[:3, 3] *= factor
+    relative = _with(given.relative, given.relative[:3, :3], factor * given.relative[:3, 3])
     return replace(given, name="baseline", factor=factor, relative=relative)
 
 

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView
+from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
-from pytest_overfit.two_view.pair.reprojection import Agreement, view_agreement
-from pytest_overfit.two_view.pair.trusted_depth import clean_depth
+from pytest_overfit.two_view.pair.reprojection import Agreement, degrees_between, view_agreement
 from pytest_overfit.untrusted.files import odd_kind
 
 MIN_VALID = 100
@@ -97,10 +96,6 @@ def check_pair(
 ) -> PairReport:
     """Read the pair and judge it as the training would see it: without sky, far depths and outliers.
 
-    Example:
-        >>> check_pair(locate_pair("pair", "pair/train.npz", "pair/seg", 0)).problems
-        ()
-
     Args:
         files: the pair.
         remove_sky: whether sky pixels lose their depth; then a view without a mask is a problem.
@@ -132,11 +127,6 @@ def check_views(
     views: Sequence[CheckedView], *, without_mask: Mapping[str, Path | None] = MappingProxyType({})
 ) -> PairReport:
     """Judge frames as arrays.
-
-    Example:
-        >>> report = check_views([CheckedView("a", image, depth, k, pose), CheckedView("b", image2, depth2, k, pose2)])
-        >>> report.problems
-        ()
 
     Args:
         views: two or more frames; each one is judged against the first.
@@ -217,10 +207,7 @@ def _check_images(a: CheckedView, b: CheckedView) -> PairCheck:
 
 def _check_poses(a: CheckedView, b: CheckedView) -> PairCheck:
     (rotation_a, shift_a), (rotation_b, shift_b) = ((view.world2cam[:3, :3], view.world2cam[:3, 3]) for view in (a, b))
-    turn = np.asarray(rotation_b @ rotation_a.T, dtype=np.float64)
-    # atan2 of both parts: arccos alone cannot resolve less than 0.03 degrees in float32
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    degrees = degrees_between(rotation_b, rotation_a)
     metres = float(np.linalg.norm(rotation_b.T @ shift_b - rotation_a.T @ shift_a))
     observed = f"{degrees:.3g} degrees and {metres:.3g} apart"
     scale = float(np.median(a.depth[a.depth > 0])) if (a.depth > 0).any() else 1.0
@@ -241,16 +228,15 @@ def _check_geometry(name_a: str, name_b: str, both: Sequence[Agreement]) -> Pair
     overlap = min(one.projected for one in both)
     worst = max(contradiction(one) for one in both)
     cause = "is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth?"
+    problem = None
     if overlap < MIN_OVERLAP:
         problem = (
             f"only {100 * overlap:.1f} % of the valid depth of one view meets valid depth of the other, at least "
             f"{100 * MIN_OVERLAP:.0f} % needed to confirm the cameras: {cause}"
         )
-        return PairCheck(name, observed, problem)
-    if worst > MAX_CONTRADICTION:
+    elif worst > MAX_CONTRADICTION:
         problem = (
             f"depth and cameras contradict: {100 * worst:.1f} % of the points that both views should see do not agree, "
             f"at most {100 * MAX_CONTRADICTION:.0f} % allowed: {cause}"
         )
-        return PairCheck(name, observed, problem)
-    return PairCheck(name, observed)
+    return PairCheck(name, observed, problem)

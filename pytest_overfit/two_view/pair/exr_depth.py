@@ -1,18 +1,23 @@
 """OpenEXR depth files: the header and the chunk table are checked here, before the C++ library sees the file.
 
 The format: https://openexr.com/en/latest/OpenEXRFileLayout.html. Accepted is what depth writers produce: one part of
-scan lines, a handful of float or half channels, every chunk inside the file.
+scan lines, a handful of float or half channels, every chunk inside the file. A loader of the user's that reads one with
+OpenCV is listened to: an image that it cannot read is None to it, and a zero batch to a loader that goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.pair_files import DepthArray
 from pytest_overfit.untrusted.files import native_output, read_regular
 
@@ -55,7 +60,7 @@ def read_exr(path: Path) -> DepthArray:
             name = "Y" if "Y" in channels else min(channels)
             pixels = np.array(channels[name].pixels, dtype=np.float32)
     except Exception as error:  # the binding raises RuntimeError, ValueError, TypeError and its own kinds
-        reason = "; ".join([_first_line(error), *(_without_path(line, path) for line in said[:1])])
+        reason = "; ".join([_first_line(error), *(line.replace(str(path), path.name)[:200] for line in said[:1])])
         raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact EXR file") from error
     if pixels.shape != (header.height, header.width):
         raise PairError(f"decodes to {pixels.shape}, its header says {(header.height, header.width)}", where=path)
@@ -174,13 +179,60 @@ def _check_chunks(data: bytes, at: int, top: int, height: int, line_bytes: int, 
         seen.add(line)
 
 
-def _without_path(line: str, path: Path) -> str:
-    """What the library wrote to the standard error; the file is named beside it."""
-    return line.replace(str(path), path.name)[:200]
-
-
 def _first_line(error: Exception) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    line = first_line(error)[:200]
     # What the binding says when a chunk does not unpack (3.4 and 3.3); it prints the real reason to stderr.
     damaged = "Invalid part index" in line or "Unable to run decoder" in line
     return "its compressed pixels are damaged" if damaged else line
+
+
+@contextlib.contextmanager
+def exr_heard() -> Iterator[None]:
+    """Raises at the end of the block where ``cv2.imread`` gave no pixels for an .exr file.
+
+    Raises:
+        PairError: naming the file, OpenCV's version and what that version needs. It replaces whatever the loader made
+            of it.
+    """
+    try:
+        import cv2
+    except ImportError:  # whoever needs it will say so
+        yield
+        return
+    unread: list[str] = []
+    original = cv2.imread
+
+    def imread(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        is_exr = str(filename).lower().endswith(".exr") and Path(str(filename)).is_file()
+        try:
+            pixels = original(filename, *args, **kwargs)
+        except cv2.error:
+            unread.extend([str(filename)] * is_exr)
+            raise
+        if pixels is None and is_exr:
+            unread.append(str(filename))
+        return pixels
+
+    cv2.imread = imread
+    try:
+        yield
+    except Exception as error:
+        if unread:
+            raise _unreadable(unread, cv2.__version__) from error
+        raise
+    finally:
+        cv2.imread = original
+    if unread:
+        raise _unreadable(unread, cv2.__version__)
+
+
+def _unreadable(unread: list[str], version: str) -> PairError:
+    old = int(version.partition(".")[0]) < 5
+    return PairError(
+        f"cv2.imread of OpenCV {version} gives no pixels for {len(set(unread))} .exr file(s)",
+        where=unread[0],
+        allowed="depth that the loader can read",
+        hint="set OPENCV_IO_ENABLE_OPENEXR=1 before cv2 is imported"
+        if old
+        else "OpenCV 5 has no OpenEXR: pip install 'opencv-python<5', or read .exr with the OpenEXR package",
+    )

@@ -106,7 +106,7 @@ def read_index(path: Path | str) -> PairIndex:
     """Read `path` in either dialect: structured `pairs`, or rows of numbers or objects.
 
     Example:
-        >>> len(read_index("cropped/train.npz"))
+        >>> len(read_index("cropped/train.npz"))  # doctest: +SKIP
         39948
 
     Raises:
@@ -119,11 +119,8 @@ def read_index(path: Path | str) -> PairIndex:
     pairs, scores = _pairs(rows[:1] if isinstance(rows, Rows) else rows, where)
     names = {key: _names(arrays[key], where, key) for key in ("scenes", "images", "images_scene_name")}
     if len(names["images_scene_name"]) != len(names["images"]):
-        raise PairError(
-            f"{len(names['images_scene_name'])} images_scene_name for {len(names['images'])} images",
-            where=where,
-            allowed="one scene name per image",
-        )
+        found = f"{len(names['images_scene_name'])} images_scene_name for {len(names['images'])} images"
+        raise PairError(found, where=where, allowed="one scene name per image")
     index = PairIndex(names["scenes"], names["images"], pairs, scores, names["images_scene_name"])
     if isinstance(rows, Rows):
         return replace(index, pairs=LargePairs(rows, scores=False), scores=LargePairs(rows, scores=True))
@@ -168,7 +165,7 @@ def locate_pair(
     """The files of pair number `pair_index` of `split_file`.
 
     Example:
-        >>> locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[1].tag
+        >>> locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[1].tag  # doctest: +SKIP
         '0001_083.jpeg'
 
     Args:
@@ -263,13 +260,11 @@ def _stay_inside(path: Path, root: Path, follow_links: FollowLinks) -> None:
         raise PairError(f"cannot be resolved ({error})", where=path) from error
     if not inside:
         also = f", or below {', '.join(map(str, named))}" if named else ""
-        raise PairError(
-            f"is a link to {real}",
-            where=path,
-            allowed=f"a file below {root}{also}",
-            hint=f"copy it, or allow links into that folder: overfit.pair.follow_links: [{leads}] in the config, "
-            f"--follow-links {leads} of pytest-overfit pair",
+        hint = (
+            f"copy it, or allow links into that folder: overfit.pair.follow_links: [{leads}] in the config, "
+            f"--follow-links {leads} of pytest-overfit pair"
         )
+        raise PairError(f"is a link to {real}", where=path, allowed=f"a file below {root}{also}", hint=hint)
 
 
 def _way_out(path: Path, root: Path) -> Path:

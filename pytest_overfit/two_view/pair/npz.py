@@ -25,6 +25,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.unpickle import Budget, load_array
 from pytest_overfit.untrusted.files import open_regular
 
@@ -44,10 +45,6 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The rows of a large array of numbers or words in a .npz file, read from there when they are asked for.
-
-    Example:
-        >>> Rows(Path("train.npz"), "images", (1_000_000,), np.dtype("<U40"))[5:7]         # doctest: +SKIP
-        array(['0001_083.jpeg', '0001_084.jpeg'], dtype='<U40')
 
     Raises:
         PairError: the file is not what it was, or damaged there: no checksum is of single rows.
@@ -86,10 +83,6 @@ def read_npz(
 ) -> dict[str, Array]:
     """The arrays `keys` of the .npz file `path`; further keys of the file are never decoded.
 
-    Example:
-        >>> read_npz("0001_083.jpeg.npz", ("intrinsics", "cam2world"))["intrinsics"].shape
-        (3, 3)
-
     Args:
         path: the file.
         keys: all must be there.
@@ -106,12 +99,7 @@ def read_npz(
 
 
 def read_large_npz(path: Path | str, keys: Sequence[str]) -> dict[str, Array | Rows]:
-    """As ``read_npz`` with objects, but that plain arrays too large for it are ``Rows``.
-
-    Example:
-        >>> type(read_large_npz("train.npz", ("pairs",))["pairs"])                              # doctest: +SKIP
-        <class 'pytest_overfit.two_view.pair.npz.Rows'>
-    """
+    """As ``read_npz`` with objects, but that plain arrays too large for it are ``Rows``."""
     where = Path(path)
     with _opened(where, MAX_FILE_BYTES) as (archive, members):
         sizes = {key: members[key].file_size for key in keys if key in members}
@@ -194,7 +182,7 @@ def _opened(where: Path, most: int) -> Iterator[tuple[zipfile.ZipFile, Mapping[s
     except OSError as error:
         raise PairError(f"cannot be read ({error.strerror or error})", where=where) from error
     except Exception as error:  # zipfile raises half a dozen kinds on damaged bytes
-        raise PairError(f"is damaged ({_first_line(error)})", where=where, allowed=_DAMAGED) from error
+        raise PairError(f"is damaged ({first_line(error)[:200]})", where=where, allowed=_DAMAGED) from error
 
 
 class _CappedFile(io.FileIO):
@@ -235,11 +223,8 @@ def _check_claims(members: Mapping[str, zipfile.ZipInfo], keys: Sequence[str], w
             )
         # Deflate cannot expand by more than 1032: a directory that claims more is lying.
         if entry.file_size > max_bytes or entry.file_size > 1040 * entry.compress_size + 64:
-            raise PairError(
-                f"claims {entry.file_size} bytes in {entry.compress_size} packed ones",
-                where=place,
-                allowed=f"at most {max_bytes} bytes, and no more than deflate can pack",
-            )
+            found = f"claims {entry.file_size} bytes in {entry.compress_size} packed ones"
+            raise PairError(found, where=place, allowed=f"at most {max_bytes} bytes, and no more than deflate can pack")
     together = sum(members[key].file_size for key in keys)
     if together > 2 * max_bytes:
         raise PairError(
@@ -258,7 +243,7 @@ def _read_member(
         raise PairError(error.found, where=f"{where}, key {key!r}", allowed=error.allowed, hint=error.hint) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise PairError(
-            f"is damaged ({_first_line(error)})", where=f"{where}, key {key!r}", allowed=_DAMAGED
+            f"is damaged ({first_line(error)[:200]})", where=f"{where}, key {key!r}", allowed=_DAMAGED
         ) from error
 
 
@@ -324,7 +309,3 @@ def _read_all(stream: IO[bytes], size: int) -> bytearray:
     if len(data) != size:
         raise PairError(f"has {len(data)} bytes or more where {size} are declared", allowed=_DAMAGED)
     return data
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200] or type(error).__name__

@@ -54,13 +54,7 @@ class ViewFiles:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """The files of one pair, and where in its split it stands.
-
-    Example:
-        >>> pair = locate_pair("single_pair_data", "train.npz", "single_pair_data/seg", 0)
-        >>> pair.seq_name, pair.views[0].image.name
-        ('aerial_megadepth_0001_0', '0001_083.jpeg.jpg')
-    """
+    """The files of one pair, and where in its split it stands."""
 
     root: Path
     split_file: Path
@@ -85,6 +79,24 @@ class RawView:
     labels: ByteArray | None
 
 
+@dataclass(frozen=True)
+class FramePicture:
+    """One frame: `image` (H, W, 3) uint8 RGB; depths (H, W) normalised, 0 = invalid; `confidence` (H, W).
+
+    `predicted` and `confidence` are None where the model does not give them, as is `predicted_camera`. Cameras are in
+    normalised units, with the first true one at the origin.
+    """
+
+    frame: int
+    image: ByteArray
+    truth: DepthArray
+    valid: BoolArray
+    predicted: DepthArray | None
+    confidence: DepthArray | None
+    camera: Camera | None = None
+    predicted_camera: Camera | None = None
+
+
 def sequence_name(scene: str, pair_index: int) -> str:
     """The name of a pair in a batch: `aerial_megadepth_<scene>_<pair index>`."""
     return f"aerial_megadepth_{scene}_{pair_index}"
@@ -100,3 +112,32 @@ def view_files(root: Path, segmentation_root: Path | None, scene: str, tag: str)
     return ViewFiles(
         scene, tag, folder / f"{tag}.jpg", folder / f"{tag}.exr", folder / f"{tag}.npz", mask
     )  # fmt: skip
+
+
+MIN_FOR_PERCENTILE = 100  # with fewer valid depths no outliers are cut off
+
+
+def clean_depth(
+    depth: DepthArray, labels: ByteArray | None, *, max_depth: float = 2000.0, depth_percentile: float = 98.0
+) -> DepthArray:
+    """A copy of the depth with 0 at sky pixels, beyond `max_depth`, and outside the percentiles of what is left.
+
+    Example:
+        >>> clean_depth(np.array([[1.0, 3000.0, 2.0]], np.float32), np.array([[0, 0, 2]], np.uint8)).tolist()
+        [[1.0, 0.0, 0.0]]
+
+    Args:
+        depth: (h, w) metres, 0 = invalid.
+        labels: (h, w) ADE20K-150 counted from 0, or None.
+        max_depth: metres.
+        depth_percentile: 50..100; both limits come from the same depths, and only if more than 100 are valid.
+    """
+    depth = depth.copy()
+    if labels is not None:
+        depth[labels == SKY_LABEL] = 0
+    depth[depth > max_depth] = 0
+    valid = depth[depth > 0]
+    if valid.size > MIN_FOR_PERCENTILE:
+        high, low = np.percentile(valid, [depth_percentile, 100 - depth_percentile])
+        depth[(depth > high) | (depth < low)] = 0
+    return depth

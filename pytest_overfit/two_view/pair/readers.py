@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.settings.problems import first_line
 from pytest_overfit.two_view.pair.exr_depth import MAX_PIXELS, read_exr
 from pytest_overfit.two_view.pair.npz import read_npz
 from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, DepthArray, FloatArray, RawView, ViewFiles
@@ -32,8 +33,8 @@ def read_view(files: ViewFiles) -> RawView:
     """All files of one view; image, depth and mask must be of one size, with the principal point inside.
 
     Example:
-        >>> view = read_view(locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[0])
-        >>> view.image.shape, view.depth.shape
+        >>> view = read_view(locate_pair("cropped", "cropped/train.npz", "cropped_seg", 0).views[0])  # doctest: +SKIP
+        >>> view.image.shape, view.depth.shape  # doctest: +SKIP
         ((480, 640, 3), (480, 640))
 
     Raises:
@@ -44,11 +45,8 @@ def read_view(files: ViewFiles) -> RawView:
     height, width = image.shape[:2]
     for array, path in ((depth, files.depth), (labels, files.mask)):
         if array is not None and array.shape != (height, width):
-            raise PairError(
-                f"{array.shape[1]} x {array.shape[0]} pixels",
-                where=path,
-                allowed=f"{width} x {height} as {files.image.name}",
-            )
+            found = f"{array.shape[1]} x {array.shape[0]} pixels"
+            raise PairError(found, where=path, allowed=f"{width} x {height} as {files.image.name}")
     cx, cy = camera.intrinsics[0, 2], camera.intrinsics[1, 2]
     if not (0 < cx < width - 1 and 0 < cy < height - 1):
         raise PairError(
@@ -98,11 +96,8 @@ def read_depth(path: Path | str) -> DepthArray:
         count = int(wrong.sum())
         if count:
             v, u = np.argwhere(wrong)[0]
-            raise PairError(
-                f"{count} of {depth.size} depths are {kind}, the first at column {u}, row {v}",
-                where=where,
-                allowed="finite metres, 0 = invalid",
-            )
+            found = f"{count} of {depth.size} depths are {kind}, the first at column {u}, row {v}"
+            raise PairError(found, where=where, allowed="finite metres, 0 = invalid")
     return depth
 
 
@@ -135,11 +130,7 @@ def _check_intrinsics(k: FloatArray, where: Path) -> None:
     if not (fx > 0 and fy > 0):
         raise PairError(f"focal lengths fx {fx:.6g}, fy {fy:.6g}", where=where, allowed="positive pixels")
     if max(abs(k[0, 1]), abs(k[1, 0])) > 1e-6 * max(fx, fy) or np.abs(k[2] - [0.0, 0.0, 1.0]).max() > 1e-6:
-        raise PairError(
-            f"intrinsics {k.tolist()}",
-            where=where,
-            allowed="[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
-        )
+        raise PairError(f"intrinsics {k.tolist()}", where=where, allowed="[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
 
 
 def _check_pose(pose: FloatArray, where: Path) -> None:
@@ -150,11 +141,8 @@ def _check_pose(pose: FloatArray, where: Path) -> None:
     rotation = pose[:3, :3]
     error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
     if error > _RIGID_TOLERANCE:
-        raise PairError(
-            f"cam2world is not rigid: R^T R is off the identity by {error:.3g}",
-            where=where,
-            allowed=f"a rotation, to {_RIGID_TOLERANCE:g} (no scale, no shear)",
-        )
+        found = f"cam2world is not rigid: R^T R is off the identity by {error:.3g}"
+        raise PairError(found, where=where, allowed=f"a rotation, to {_RIGID_TOLERANCE:g} (no scale, no shear)")
     if np.linalg.det(rotation) < 0:
         raise PairError("cam2world mirrors: its determinant is -1", where=where, allowed="a rotation, determinant +1")
 
@@ -183,8 +171,8 @@ def _decode(path: Path, *, modes: tuple[str, ...], convert: str | None) -> ByteA
     except PairError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError ...
-        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise PairError(f"cannot be decoded ({reason})", where=path, allowed="an intact JPEG or PNG file") from error
+        found = f"cannot be decoded ({first_line(error)[:200]})"
+        raise PairError(found, where=path, allowed="an intact JPEG or PNG file") from error
 
 
 def _check_size(image: Image.Image, path: Path, modes: tuple[str, ...]) -> None:

@@ -6,8 +6,8 @@ exact cameras, a sky whose depth is bogus) and is free to use anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,24 +22,26 @@ from pytest_overfit.two_view.pair.pair_files import (
     RawView,
     view_files,
 )
-from pytest_overfit.two_view.pair.raycast import SKY, rays, shadowed, trace
 from pytest_overfit.two_view.pair.town import (
+    SKY,
     SUN,
     Town,
     build_town,
     cameras,
     labels_of,
+    rays,
+    shadowed,
     sky_colour,
     smooth_noise,
     surface_colour,
+    trace,
 )
 
 _SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 
-@dataclass(frozen=True)
-class RenderedSource:
-    """Where a rendered source lies; its fields are the arguments of `create_pair`."""
+class RenderedSource(NamedTuple):
+    """Where a rendered source lies: the first three arguments of `create_pair`."""
 
     source_root: Path
     source_seg_root: Path
@@ -50,8 +52,8 @@ def render_source(output_root: Path | str, *, seed: int = 0, width: int = 640, h
     """Write a synthetic source of one pair below `output_root`.
 
     Example:
-        >>> source = render_source("town", seed=3)
-        >>> create_pair(source.source_root, source.source_seg_root, source.source_npz, "single_pair_data")
+        >>> source = render_source("town", seed=3)  # doctest: +SKIP
+        >>> create_pair(*source, "pair")  # doctest: +SKIP
 
     Writes `cropped/<scene>/<tag>.{jpg,exr,npz}`, `cropped_seg/<scene>/<tag>.png` and `cropped/{train,val}.npz`.
     View 0 is aerial, view 1 stands on the ground and sees the sky. Depth is exact z in metres at the pixel centres

@@ -24,17 +24,10 @@ from pytest_overfit.errors import PairError
 Value: TypeAlias = Any  # None, bool, int, float, str, bytes, list, tuple or one of the records below
 
 _GLOBALS = {
-    f"{module} {name}": word
-    for module, name, word in (
-        ("numpy.core.multiarray", "_reconstruct", "reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct", "reconstruct"),
-        ("numpy.core.multiarray", "scalar", "scalar"),
-        ("numpy._core.multiarray", "scalar", "scalar"),
-        ("numpy", "ndarray", "ndarray"),
-        ("numpy", "dtype", "dtype"),
-        ("_codecs", "encode", "encode"),
-    )
-}
+    "numpy.core.multiarray _reconstruct": "reconstruct", "numpy._core.multiarray _reconstruct": "reconstruct",
+    "numpy.core.multiarray scalar": "scalar", "numpy._core.multiarray scalar": "scalar",
+    "numpy ndarray": "ndarray", "numpy dtype": "dtype", "_codecs encode": "encode",
+}  # fmt: skip
 _ALLOWED = "None, strings, numbers, and lists, tuples or numpy arrays of them"
 _LITERALS = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
@@ -42,6 +35,10 @@ _LITERALS = frozenset({
     "BINBYTES8",
 })  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_CONTAINERS: dict[str, tuple[Callable[[list[Value]], Value], int | None]] = {  # of the top values, None: since MARK
+    "EMPTY_LIST": (list, 0), "LIST": (list, None), "EMPTY_TUPLE": (tuple, 0), "TUPLE": (tuple, None),
+    "TUPLE1": (tuple, 1), "TUPLE2": (tuple, 2), "TUPLE3": (tuple, 3),
+}  # fmt: skip
 _MARK = object()
 # 132,000 names and scenes take some 60 MiB, a pair as a row of four objects 280 bytes. A step takes half a microsecond.
 UNFOLDED_BYTES = 384 * 2**20
@@ -106,6 +103,14 @@ class _Machine:
                 return items
         raise PairError("the pickle is damaged (no MARK)", allowed=_ALLOWED)
 
+    def top(self, count: int) -> list[Value]:
+        start = len(self.stack) - count
+        if start < 0:
+            raise PairError("the pickle is damaged (too few values)", allowed=_ALLOWED)
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
 
 def load_array(data: bytes, budget: Budget | None = None) -> npt.NDArray[Any]:
     """The numpy array in the pickle `data`, at the cost of `budget`.
@@ -140,97 +145,63 @@ def kind_of(value: Value) -> str:
 
 
 def _step(machine: _Machine, name: str, argument: Value) -> None:
-    stack = machine.stack
+    """One opcode; MEMOIZE is a PUT under the next free number, APPEND one of the APPENDS without a MARK."""
+    stack, memo = machine.stack, machine.memo
     if name in _LITERALS:
         stack.append(argument)
     elif name in _CONSTANTS:
         stack.append(_CONSTANTS[name])
-    elif name in _ACTIONS:
-        _ACTIONS[name](machine, argument)
+    elif name in _CONTAINERS:
+        make, count = _CONTAINERS[name]
+        items = machine.since_mark() if count is None else machine.top(count)
+        machine.charge(_CONTAINER_BYTES + 8 * len(items))
+        stack.append(make(items))
+    elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+        machine.charge(_MEMO_BYTES)
+        memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
+    elif name in ("GET", "BINGET", "LONG_BINGET"):
+        stack.append(memo[argument])
+    elif name == "MARK":
+        stack.append(_MARK)
+    elif name in ("APPEND", "APPENDS"):
+        items = [stack.pop()] if name == "APPEND" else machine.since_mark()
+        _list(stack[-1]).extend(items)
+    elif name in ("GLOBAL", "STACK_GLOBAL"):
+        last = "" if name == "GLOBAL" else _text(stack.pop())
+        stack.append(_word(argument if name == "GLOBAL" else f"{_text(stack.pop())} {last}"))
+    elif name == "REDUCE":
+        arguments, function = stack.pop(), stack.pop()
+        stack.append(_called(machine, function, arguments))
+    elif name == "BUILD":
+        state = stack.pop()
+        _build(machine, stack[-1], state)
     elif name not in ("PROTO", "FRAME"):
         raise PairError(f"the pickle uses the opcode {name}", allowed=_ALLOWED)
 
 
-def _global(machine: _Machine, argument: Value) -> None:
-    if argument not in _GLOBALS:
-        dotted = str(argument).replace(" ", ".")[:120]
-        raise PairError(
-            f"the pickle asks for {dotted!r}", allowed=_ALLOWED, hint="this file may want to run code: do not load it"
-        )
-    machine.stack.append(Word(_GLOBALS[argument]))
+def _word(dotted: str) -> Word:
+    if dotted not in _GLOBALS:
+        found = f"the pickle asks for {dotted.replace(' ', '.')[:120]!r}"
+        raise PairError(found, allowed=_ALLOWED, hint="this file may want to run code: do not load it")
+    return Word(_GLOBALS[dotted])
 
 
-def _stack_global(machine: _Machine, _: Value) -> None:
-    name, module = machine.stack.pop(), machine.stack.pop()
-    _global(machine, f"{_text(module)} {_text(name)}")
-
-
-def _put(machine: _Machine, argument: Value) -> None:
-    machine.charge(_MEMO_BYTES)
-    machine.memo[argument] = machine.stack[-1]
-
-
-def _memoize(machine: _Machine, _: Value) -> None:
-    machine.charge(_MEMO_BYTES)
-    machine.memo[len(machine.memo)] = machine.stack[-1]
-
-
-def _get(machine: _Machine, argument: Value) -> None:
-    machine.stack.append(machine.memo[argument])
-
-
-def _mark(machine: _Machine, _: Value) -> None:
-    machine.stack.append(_MARK)
-
-
-def _new(make: Callable[[list[Value]], Value], count: int | None) -> Callable[[_Machine, Value], None]:
-    """An action that makes a tuple or list of the top `count` values, or (None) of all since the last MARK."""
-
-    def act(machine: _Machine, _: Value) -> None:
-        if count is None:
-            items = machine.since_mark()
-        else:
-            start = len(machine.stack) - count
-            if start < 0:
-                raise PairError("the pickle is damaged (too few values)", allowed=_ALLOWED)
-            items = machine.stack[start:]
-            del machine.stack[start:]
-        machine.charge(_CONTAINER_BYTES + 8 * len(items))
-        machine.stack.append(make(items))
-
-    return act
-
-
-def _append(machine: _Machine, _: Value) -> None:
-    item = machine.stack.pop()
-    _list(machine.stack[-1]).append(item)
-
-
-def _appends(machine: _Machine, _: Value) -> None:
-    items = machine.since_mark()
-    _list(machine.stack[-1]).extend(items)
-
-
-def _reduce(machine: _Machine, _: Value) -> None:
-    arguments, function = machine.stack.pop(), machine.stack.pop()
+def _called(machine: _Machine, function: Value, arguments: Value) -> Value:
     if not isinstance(function, Word) or not isinstance(arguments, tuple):
         raise PairError(f"the pickle calls {kind_of(function)}", allowed=_ALLOWED)
     if function.name == "reconstruct" and arguments[0] == Word("ndarray"):
-        result: Value = Array()
-    elif function.name == "dtype" and re.fullmatch(r"[|<>=]?(?:O8?|[biuf][1-8]|[SU][1-9][0-9]{0,3})", arguments[0]):
-        result = DType(arguments[0].lstrip("|<>="))
-    elif function.name == "scalar" and isinstance(arguments[0], DType):
-        result = _plain(machine, arguments[0], (), arguments[1]).item()
-    elif function.name == "encode" and arguments[1] == "latin1":
+        return Array()
+    if function.name == "dtype" and re.fullmatch(r"[|<>=]?(?:O8?|[biuf][1-8]|[SU][1-9][0-9]{0,3})", arguments[0]):
+        return DType(arguments[0].lstrip("|<>="))
+    if function.name == "scalar" and isinstance(arguments[0], DType):
+        return _plain(machine, arguments[0], (), arguments[1]).item()
+    if function.name == "encode" and arguments[1] == "latin1":
         machine.charge(len(_text(arguments[0])))
-        result = arguments[0].encode("latin-1")
-    else:
-        raise PairError(f"the pickle calls {function.name} on {kind_of(arguments[0])}", allowed=_ALLOWED)
-    machine.stack.append(result)
+        return arguments[0].encode("latin-1")
+    raise PairError(f"the pickle calls {function.name} on {kind_of(arguments[0])}", allowed=_ALLOWED)
 
 
-def _build(machine: _Machine, _: Value) -> None:
-    state, target = machine.stack.pop(), machine.stack[-1]
+def _build(machine: _Machine, target: Value, state: Value) -> None:
     if isinstance(target, DType):
         version, order, *rest = state
         if version not in (3, 4) or order not in ("<", ">", "|", "=") or any(rest[:3]) or len(rest) > 6:
@@ -293,12 +264,3 @@ def _list(value: Value) -> list[Value]:
     if not isinstance(value, list):
         raise PairError(f"the pickle has {kind_of(value)} in place of a list", allowed=_ALLOWED)
     return value
-
-
-_ACTIONS: dict[str, Callable[[_Machine, Value], None]] = {
-    "MARK": _mark, "GLOBAL": _global, "STACK_GLOBAL": _stack_global, "REDUCE": _reduce, "BUILD": _build,
-    "PUT": _put, "BINPUT": _put, "LONG_BINPUT": _put, "MEMOIZE": _memoize,
-    "GET": _get, "BINGET": _get, "LONG_BINGET": _get, "APPEND": _append, "APPENDS": _appends,
-    "EMPTY_LIST": _new(list, 0), "LIST": _new(list, None), "EMPTY_TUPLE": _new(tuple, 0), "TUPLE": _new(tuple, None),
-    "TUPLE1": _new(tuple, 1), "TUPLE2": _new(tuple, 2), "TUPLE3": _new(tuple, 3),
-}  # fmt: skip

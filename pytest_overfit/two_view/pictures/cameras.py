@@ -11,10 +11,18 @@ from itertools import combinations, product
 
 import numpy as np
 
-from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray
-from pytest_overfit.two_view.pair.reprojection import unproject
-from pytest_overfit.two_view.pictures.drawing import FAINT, INK, PAPER, Colour, Panel, Pen, blank, draw_lines
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
+from pytest_overfit.two_view.pair.pair_files import ByteArray, Camera, FloatArray, FramePicture
+from pytest_overfit.two_view.pair.reprojection import degrees_between, unproject
+from pytest_overfit.two_view.pictures.drawing import (
+    FAINT,
+    INK,
+    PAPER,
+    Colour,
+    Panel,
+    Pen,
+    blank,
+    draw_lines,
+)
 
 TRUE: Colour = (22, 130, 72)
 PREDICTED: Colour = (226, 88, 12)
@@ -109,12 +117,7 @@ def draw_cameras(pictures: Sequence[FramePicture]) -> CamerasDrawing | None:
 
 
 def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
-    """The drawing as (600, 800, 3) uint8 RGB; None where the frames have no cameras.
-
-    Example:
-        >>> cameras_panel(pictures).shape
-        (600, 800, 3)
-    """
+    """The drawing as (600, 800, 3) uint8 RGB; None where the frames have no cameras."""
     drawing = draw_cameras(pictures)
     if drawing is None:
         return None
@@ -147,15 +150,8 @@ def frustum(camera: Camera, size: tuple[int, int], length: float) -> FloatArray:
 
 
 def camera_errors(true: Camera, predicted: Camera) -> tuple[float, float]:
-    """Degrees between two orientations, and the distance of the two positions.
-
-    Example:
-        >>> camera_errors(camera, camera)
-        (0.0, 0.0)
-    """
-    turn = predicted.cam2world[:3, :3].T @ true.cam2world[:3, :3]
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    degrees = float(np.degrees(np.arctan2(sine, np.trace(turn) - 1)))
+    """Degrees between two orientations, and the distance of the two positions."""
+    degrees = degrees_between(predicted.cam2world[:3, :3].T, true.cam2world[:3, :3].T)
     return degrees, float(np.linalg.norm(predicted.cam2world[:3, 3] - true.cam2world[:3, 3]))
 
 

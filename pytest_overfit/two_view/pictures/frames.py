@@ -2,30 +2,92 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from pytest_overfit.two_view.pictures.cameras import cameras_panel, draw_cameras
-from pytest_overfit.two_view.pictures.cameras_svg import cameras_svg
-from pytest_overfit.two_view.pictures.drawing import INVALID, Panel, coloured, save_bytes, save_png
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
+from pytest_overfit.two_view.pair.pair_files import FramePicture
+from pytest_overfit.two_view.pictures.cameras import (
+    HEIGHT,
+    LEGEND,
+    SIZE,
+    WIDTH,
+    CamerasDrawing,
+    Frustum,
+    Label,
+    cameras_panel,
+    draw_cameras,
+)
+from pytest_overfit.two_view.pictures.drawing import (
+    PAPER,
+    Colour,
+    Panel,
+    coloured,
+    save_bytes,
+    save_png,
+)
 
-__all__ = ["ERROR_SCALE", "INVALID", "Panel", "panels", "picture_panels", "write_pictures"]
+ANCHORS = {"l": "start", "r": "end"}
+FONT = 16  # pixels: the fonts of browsers are wider than Pillow's
+
+
+def cameras_svg(drawing: CamerasDrawing) -> str:
+    """The drawing as SVG: the scene as pixels, everything else as vectors."""
+    pixels = io.BytesIO()
+    Image.fromarray(drawing.scene).save(pixels, format="PNG")
+    told = ". ".join(label.text for label in drawing.labels)
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        f' role="img" font-family="system-ui, sans-serif" font-size="{FONT}">',
+        f"<title>{escape(told)}</title>",
+        f'<image width="{WIDTH}" height="{HEIGHT}" '
+        f'href="data:image/png;base64,{base64.b64encode(pixels.getvalue()).decode()}"/>',
+        *map(_frustum, drawing.frusta),
+        f'<rect width="{WIDTH}" height="{LEGEND}" fill="{_colour(PAPER)}"/>',
+        *(
+            f'<rect x="{x}" y="{y}" width="{SIZE - 2}" height="{SIZE - 2}" fill="{_colour(colour)}"/>'
+            for (x, y), colour in drawing.swatches
+        ),
+        *map(_label, drawing.labels),
+        "</svg>\n",
+    ])  # fmt: skip
+
+
+def _frustum(frustum: Frustum) -> str:
+    lines = "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in frustum.lines)
+    x, y = frustum.corners[0]
+    colour = _colour(frustum.colour)
+    return (
+        f'<path d="{lines}" fill="none" stroke="{colour}" stroke-width="{frustum.width}" stroke-linecap="round"/>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{frustum.width + 1}" fill="{colour}"/>'
+    )
+
+
+def _label(label: Label) -> str:
+    x, y = label.at
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{ANCHORS[label.anchor[0]]}" dominant-baseline="central" '
+        f'fill="{_colour(label.colour)}" stroke="{_colour(PAPER)}" stroke-width="3" paint-order="stroke">'
+        f"{escape(label.text)}</text>"
+    )
+
+
+def _colour(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
 
 CAMERAS = "cameras"
 ERROR_SCALE = 0.1  # normalised units: an error of a tenth of the scene's scale, or more, is the last colour
 
 
 def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
-    """Name -> (H, W, 3) uint8 RGB of every frame, and ``cameras`` where the frames have them.
-
-    Example:
-        >>> list(picture_panels(pictures))[:2], list(picture_panels(pictures))[-1]
-        (['frame_0/image', 'frame_0/depth_true'], 'cameras')
-    """
+    """Name -> (H, W, 3) uint8 RGB of every frame, and ``cameras`` where the frames have them."""
     drawn = {f"frame_{picture.frame}/{name}": panel for picture in pictures for name, panel in panels(picture).items()}
     cameras = cameras_panel(pictures)
     return drawn if cameras is None else {**drawn, CAMERAS: cameras}
@@ -33,10 +95,6 @@ def picture_panels(pictures: Sequence[FramePicture]) -> dict[str, Panel]:
 
 def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str, ...]:
     """Writes every panel as a PNG file below `folder`, the cameras as SVG; returns the file names. The folder is made.
-
-    Example:
-        >>> write_pictures(Path("report"), pictures)[0]
-        'frame_0_image.png'
 
     A file of that name is replaced at once, never half written.
 
@@ -58,10 +116,6 @@ def write_pictures(folder: Path, pictures: Sequence[FramePicture]) -> tuple[str,
 
 def panels(picture: FramePicture) -> dict[str, Panel]:
     """Name -> (H, W, 3) uint8 RGB; what the model does not predict is left out.
-
-    Example:
-        >>> sorted(panels(picture))
-        ['confidence', 'depth_error', 'depth_predicted', 'depth_true', 'image']
 
     Both depths share one colour scale, the 1st to 99th percentile of the true one. Pixels without true depth are grey,
     except in the predicted depth, which has a value everywhere.

@@ -18,7 +18,7 @@ from pytest_overfit.two_view.pair.check import CheckedView, checked_view
 from pytest_overfit.two_view.pair.pair_files import SKY_LABEL, ByteArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import TOLERANCE, Lookup, look_up
-from pytest_overfit.two_view.pictures.drawing import INVALID, Colour, Panel, coloured
+from pytest_overfit.two_view.pictures.drawing import Colour, Panel, coloured
 
 SKY: Colour = (168, 206, 240)
 OCCLUDED: Colour = (196, 200, 206)
@@ -42,11 +42,6 @@ class ShownView:
 def views_on_disk(files: PairFiles, *, remove_sky: bool = True) -> tuple[ShownView, ShownView]:
     """The views as they lie on disk, with the depth cleaned as training does.
 
-    Example:
-        >>> views = views_on_disk(locate_pair("pair", "pair/train.npz", "pair/seg", 0))
-        >>> views[0].arrays.depth.shape
-        (480, 640)
-
     Raises:
         PairError: a file cannot be read.
     """
@@ -61,10 +56,6 @@ def views_of_batch(
     files: PairFiles, *, img_size: int, aspect_ratio: float, patch_size: int, remove_sky: bool = True
 ) -> tuple[ShownView, ShownView]:
     """The views as the loader hands them to a model: cropped around the principal point and resized.
-
-    Example:
-        >>> views_of_batch(pair, img_size=518, aspect_ratio=0.92, patch_size=14)[0].arrays.depth.shape
-        (476, 518)
 
     Raises:
         ConfigError: the sizes do not fit together.
@@ -182,7 +173,3 @@ def _palette() -> ByteArray:
     palette: ByteArray = (255 * np.array(colours)).round().astype(np.uint8)
     palette[SKY_LABEL] = SKY
     return palette
-
-
-__all__ = ["INVALID", "OCCLUDED", "SKY", "ShownView", "class_shares", "depth_panel", "depth_range", "error_panel"]
-__all__ += ["mask_panel", "median_error", "points_panel", "seen_from", "views_of_batch", "views_on_disk"]

@@ -57,10 +57,6 @@ class Sheet:
 def contact_sheet(views: tuple[ShownView, ShownView], *, title: str, subtitle: str = "") -> Sheet:
     """Images, depths on one scale, masks, the points of each view in the other, and the geometry error.
 
-    Example:
-        >>> sheet = contact_sheet(views_on_disk(pair), title=pair.seq_name)
-        >>> save_sheet(Path("pair.png"), sheet)
-
     Raises:
         PairError: no view has a valid depth.
     """
@@ -90,11 +86,8 @@ def save_sheet(path: Path, sheet: Sheet) -> None:
     try:
         save_png(path, sheet.panel)
     except OSError as error:
-        raise PairError(
-            f"cannot be written: {error.strerror or error}",
-            where=path,
-            allowed="a file in a folder that can be written",
-        ) from error
+        found = f"cannot be written: {error.strerror or error}"
+        raise PairError(found, where=path, allowed="a file in a folder that can be written") from error
 
 
 Cell = tuple[Panel, float, tuple[str, str]]

@@ -66,9 +66,9 @@ class MultitaskLoss(nn.Module):
     """Camera and depth loss of a two-view model, equal to the original on finite numbers.
 
     Example:
-        >>> loss = MultitaskLoss(camera={"weight": 5.0, "loss_type": "l1"}, depth={"weight": 1.0})
-        >>> terms = loss(predictions, batch)
-        >>> terms["objective"].backward()
+        >>> loss = MultitaskLoss(camera={"weight": 5.0, "loss_type": "l1"}, depth={"weight": 1.0})  # doctest: +SKIP
+        >>> terms = loss(predictions, batch)  # doctest: +SKIP
+        >>> terms["objective"].backward()  # doctest: +SKIP
 
     Args:
         camera: keys of `CameraTerm`; {} takes the defaults, None leaves the part out.
@@ -133,9 +133,6 @@ class MultitaskLoss(nn.Module):
 def camera_loss(predictions: Mapping[str, Any], batch: Mapping[str, Any], term: CameraTerm) -> dict[str, Tensor]:
     """Translation, rotation and field-of-view error of every stage, later stages weighted more.
 
-    Example:
-        >>> camera_loss({"pose_enc_list": [pose]}, batch, CameraTerm())["loss_R"]
-
     Stage k of n has weight gamma^(n-1-k); the weighted sum is divided by n. A quaternion and its negative are the
     same rotation, but -q is punished. Shapes, gate and errors as in `MultitaskLoss`.
     """
@@ -159,9 +156,6 @@ def camera_loss(predictions: Mapping[str, Any], batch: Mapping[str, Any], term: 
 
 def depth_loss(predictions: Mapping[str, Any], batch: Mapping[str, Any], term: DepthTerm) -> dict[str, Tensor]:
     """Absolute depth error, plain and weighted by confidence, and the error of its gradients at four scales.
-
-    Example:
-        >>> depth_loss({"depth": depth, "depth_conf": conf}, batch, DepthTerm())["loss_reg_depth"]
 
     With c the confidence: conf = gamma |gt - pred| c - alpha ln c. Shapes, gate and errors as in `MultitaskLoss`.
     """

@@ -112,10 +112,6 @@ class Tokens(NamedTuple):
 class Aggregator(nn.Module):
     """Images (B, S, 3, H, W), normalised, to `Tokens`.
 
-    Example:
-        >>> Aggregator(14, 128, 2, 2, 2.0)(images).patches.shape     # images (1, 2, 3, 98, 112)   # doctest: +SKIP
-        torch.Size([1, 2, 7, 8, 256])
-
     Source: VGGT, section 3.2 (alternating attention).
     """
 
@@ -214,9 +210,6 @@ class CameraHead(nn.Module):
 
 class DepthHead(nn.Module):
     """Patch tokens (B, S, h, w, C) and images to depth (B, S, H, W, 1) and confidence (B, S, H, W).
-
-    Example:
-        >>> depth, conf = DepthHead(14, 256, 384, 8)(patches, images)                        # doctest: +SKIP
 
     A token says all pixels of its patch at once; a convolutional path at half resolution adds what the image says
     about edges. The start is a depth of about 1 and a confidence of about 2.

@@ -15,8 +15,7 @@ import torch
 from pytest_overfit.errors import ConfigError, PairError
 from pytest_overfit.run.batch import fingerprint
 from pytest_overfit.two_view.data.contract import batch_problems
-from pytest_overfit.two_view.data.dataset import PairDataset
-from pytest_overfit.two_view.data.loader import build_loader
+from pytest_overfit.two_view.data.dataset import PairDataset, build_loader
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch, golden_dataset
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit.two_view.data.prepare import prepare_batch, repeat_batch
+from pytest_overfit.two_view.data.normalize import prepare_batch, repeat_batch
 from tests.shared_data import GOLDEN, golden
 from tests.support.golden import golden_batch
 

@@ -21,9 +21,8 @@ from pytest_overfit.two_view.data.transform import (
     unproject,
 )
 from pytest_overfit.two_view.pair.index import locate_pair
-from pytest_overfit.two_view.pair.pair_files import Camera, RawView, ViewFiles
+from pytest_overfit.two_view.pair.pair_files import Camera, RawView, ViewFiles, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
-from pytest_overfit.two_view.pair.trusted_depth import clean_depth
 from tests.shared_data import GOLDEN, golden
 
 POSE = np.eye(4)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.two_view.diagnose.pose_candidates import encoding_compared
-from pytest_overfit.two_view.diagnose.pose_encoding import another_encoding, one_pose_for_all
+from pytest_overfit.two_view.diagnose.predicted_depth import another_encoding, one_pose_for_all
+from pytest_overfit.two_view.diagnose.predicted_views import encoding_compared
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.two_view.diagnose.scenes import town
 

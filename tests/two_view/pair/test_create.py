@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.create import create_pair
+from pytest_overfit.two_view.pair.create import create_pair, write_config
 from pytest_overfit.two_view.pair.index import read_index, write_index
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.synthetic import RenderedSource
-from pytest_overfit.two_view.pair.template import write_config
 from tests.shared_data import shared_data
 from tests.two_view.pair.support import write_depth
 

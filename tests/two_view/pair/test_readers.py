@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair import exr_depth, readers
-from pytest_overfit.two_view.pair.pair_files import PairFiles
-from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
-from tests.shared_data import shared_data
-from tests.two_view.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_camera, write_depth
-
-DEPTH = np.linspace(0.5, 80, 30 * 40, dtype=np.float32).reshape(30, 40)
-COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-GREY = COLOUR[..., 0]
-
-
-def _error(read: Any, path: Path) -> str:
-    with pytest.raises(PairError) as error:
-        read(path)
-    return str(error.value).removeprefix(f"{path}: ")
-
-
-def _save(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
+from pytest_overfit.two_view.pair.readers import read_depth, read_image, read_labels
+from tests.two_view.pair.reader_files import COLOUR, DEPTH, GREY, error_of, saved
+from tests.two_view.pair.support import COMPRESSIONS, image_bytes, png_with_header, write_depth
 
 # --- images and labels
 
 
 def test_image_is_rgb(tmp_path: Path) -> None:
     """A PNG comes back exactly as RGB, a grey JPEG as three equal channels."""
-    path = _save(tmp_path / "a.jpg", image_bytes(COLOUR, "PNG"))
+    path = saved(tmp_path / "a.jpg", image_bytes(COLOUR, "PNG"))
     assert (read_image(path) == COLOUR).all()
-    grey = read_image(_save(tmp_path / "b.jpg", image_bytes(GREY, "JPEG")))
+    grey = read_image(saved(tmp_path / "b.jpg", image_bytes(GREY, "JPEG")))
     assert grey.shape == (30, 40, 3)
     assert (grey[..., 0] == grey[..., 2]).all()
 
@@ -50,73 +31,73 @@ def test_image_keeps_its_stored_orientation(tmp_path: Path) -> None:
     """EXIF rotation is not applied: depth and camera belong to the stored pixels."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = _save(tmp_path / "a.jpg", image_bytes(COLOUR, "JPEG", exif=exif))
+    path = saved(tmp_path / "a.jpg", image_bytes(COLOUR, "JPEG", exif=exif))
     assert read_image(path).shape == (30, 40, 3)
 
 
 def test_labels_grey_or_three_equal_channels(tmp_path: Path) -> None:
     """Grey labels and three equal channels read alike; unequal channels are named by the first pixel."""
-    assert (read_labels(_save(tmp_path / "a.png", image_bytes(GREY, "PNG"))) == GREY).all()
+    assert (read_labels(saved(tmp_path / "a.png", image_bytes(GREY, "PNG"))) == GREY).all()
     three = np.stack([GREY] * 3, axis=-1)
-    assert (read_labels(_save(tmp_path / "b.png", image_bytes(three, "PNG"))) == GREY).all()
+    assert (read_labels(saved(tmp_path / "b.png", image_bytes(three, "PNG"))) == GREY).all()
     three[7, 5] = (1, 2, 3)
-    path = _save(tmp_path / "c.png", image_bytes(three, "PNG"))
-    assert _error(read_labels, path) == "pixel (5, 7) is (1, 2, 3)\n  allowed: grey, or three equal channels"
+    path = saved(tmp_path / "c.png", image_bytes(three, "PNG"))
+    assert error_of(read_labels, path) == "pixel (5, 7) is (1, 2, 3)\n  allowed: grey, or three equal channels"
 
 
 @pytest.mark.parametrize("read", [read_image, read_labels])
 def test_huge_header_is_refused_before_decoding(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of 100 bytes that claims 100k x 100k pixels is refused by its header: nothing is decoded."""
-    path = _save(tmp_path / "a.png", png_with_header(100_000, 100_000))
+    path = saved(tmp_path / "a.png", png_with_header(100_000, 100_000))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    assert _error(read, path) == f"100000 x 100000 pixels\n  allowed: at most {64 * 2**20} pixels"
+    assert error_of(read, path) == f"100000 x 100000 pixels\n  allowed: at most {64 * 2**20} pixels"
 
 
 @pytest.mark.parametrize("read", [read_image, read_labels])
 def test_size_bound_is_ours_and_not_pillows(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's own global bound neither warns nor refuses: 64 megapixels are allowed here."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert read(_save(tmp_path / "a.png", image_bytes(GREY, "PNG"))).shape[:2] == (30, 40)
+    assert read(saved(tmp_path / "a.png", image_bytes(GREY, "PNG"))).shape[:2] == (30, 40)
 
 
 def test_damaged_images(tmp_path: Path) -> None:
     """Truncated, foreign and missing images are one error each."""
     jpeg = image_bytes(COLOUR, "JPEG")
-    cut = _error(read_image, _save(tmp_path / "cut.jpg", jpeg[:600]))
+    cut = error_of(read_image, saved(tmp_path / "cut.jpg", jpeg[:600]))
     assert cut.startswith("cannot be decoded (")
     assert cut.endswith(")\n  allowed: an intact JPEG or PNG file")
-    gif = _error(read_image, _save(tmp_path / "a.gif", image_bytes(GREY, "GIF")))
+    gif = error_of(read_image, saved(tmp_path / "a.gif", image_bytes(GREY, "GIF")))
     assert gif == "starts with b'GIF87a(\\x00'\n  allowed: a JPEG or PNG file"
-    assert _error(read_image, _save(tmp_path / "empty.jpg", b"")) == "starts with b''\n  allowed: a JPEG or PNG file"
-    assert _error(read_image, tmp_path / "none.jpg") == "no such file"
-    assert "a directory" in _error(read_image, tmp_path)
+    assert error_of(read_image, saved(tmp_path / "empty.jpg", b"")) == "starts with b''\n  allowed: a JPEG or PNG file"
+    assert error_of(read_image, tmp_path / "none.jpg") == "no such file"
+    assert "a directory" in error_of(read_image, tmp_path)
 
 
 def test_other_colour_modes(tmp_path: Path) -> None:
     """A palette or an alpha channel is refused by name."""
     alpha = np.dstack([COLOUR, GREY])
-    path = _save(tmp_path / "a.png", image_bytes(alpha, "PNG"))
-    assert _error(read_image, path) == "colour mode RGBA\n  allowed: RGB or L or CMYK"
-    assert _error(read_labels, path) == "colour mode RGBA\n  allowed: L or RGB"
+    path = saved(tmp_path / "a.png", image_bytes(alpha, "PNG"))
+    assert error_of(read_image, path) == "colour mode RGBA\n  allowed: RGB or L or CMYK"
+    assert error_of(read_labels, path) == "colour mode RGBA\n  allowed: L or RGB"
 
 
 def test_jpeg_of_endless_scans(tmp_path: Path) -> None:
     """A progressive JPEG that repeats one scan hundreds of times is refused before it is decoded."""
     jpeg = image_bytes(COLOUR, "JPEG", progressive=True)
     at = jpeg.rindex(b"\xff\xda")
-    path = _save(tmp_path / "a.jpg", jpeg[:at] + jpeg[at:-2] * 300 + jpeg[-2:])
-    assert _error(read_image, path).endswith(" JPEG scans\n  allowed: at most 64")
-    assert read_image(_save(tmp_path / "b.jpg", jpeg)).shape == (30, 40, 3)
+    path = saved(tmp_path / "a.jpg", jpeg[:at] + jpeg[at:-2] * 300 + jpeg[-2:])
+    assert error_of(read_image, path).endswith(" JPEG scans\n  allowed: at most 64")
+    assert read_image(saved(tmp_path / "b.jpg", jpeg)).shape == (30, 40, 3)
 
 
 def test_file_over_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file larger than the bound is not read."""
-    path = _save(tmp_path / "a.png", image_bytes(GREY, "PNG"))
+    path = saved(tmp_path / "a.png", image_bytes(GREY, "PNG"))
     monkeypatch.setattr(readers, "MAX_IMAGE_BYTES", 100)
-    assert _error(read_image, path) == f"{path.stat().st_size} bytes\n  allowed: at most 100 bytes"
+    assert error_of(read_image, path) == f"{path.stat().st_size} bytes\n  allowed: at most 100 bytes"
     depth = write_depth(tmp_path / "a.exr", DEPTH)
     monkeypatch.setattr(exr_depth, "MAX_FILE_BYTES", 100)
-    assert _error(read_depth, depth) == f"{depth.stat().st_size} bytes\n  allowed: at most 100 bytes"
+    assert error_of(read_depth, depth) == f"{depth.stat().st_size} bytes\n  allowed: at most 100 bytes"
 
 
 # --- depth
@@ -155,7 +136,7 @@ def test_impossible_depths(value: float, kind: str, tmp_path: Path) -> None:
     depth = DEPTH.copy()
     depth[3, 7] = depth[5, 1] = value
     path = write_depth(tmp_path / "a.exr", depth)
-    assert _error(read_depth, path) == (
+    assert error_of(read_depth, path) == (
         f"2 of 1200 depths are {kind}, the first at column 7, row 3\n  allowed: finite metres, 0 = invalid"
     )
 
@@ -163,7 +144,7 @@ def test_impossible_depths(value: float, kind: str, tmp_path: Path) -> None:
 def _patched(tmp_path: Path, old: bytes, new: bytes) -> Path:
     data = write_depth(tmp_path / "a.exr", DEPTH, compression="NO").read_bytes()
     assert data.count(old) == 1
-    return _save(tmp_path / "a.exr", data.replace(old, new))
+    return saved(tmp_path / "a.exr", data.replace(old, new))
 
 
 def _window(name: str, *values: int) -> bytes:
@@ -183,7 +164,7 @@ def _window(name: str, *values: int) -> bytes:
 def test_huge_data_window(values: tuple[int, ...], found: str, tmp_path: Path) -> None:
     """A data window beyond 64 megapixels, or of no pixels, is refused before OpenEXR sees the file."""
     path = _patched(tmp_path, _window("dataWindow", 0, 0, 39, 29), _window("dataWindow", *values))
-    assert _error(read_depth, path) == f"{found}\n  allowed: 1 to {64 * 2**20} pixels"
+    assert error_of(read_depth, path) == f"{found}\n  allowed: 1 to {64 * 2**20} pixels"
 
 
 def test_many_channels_of_a_large_window(tmp_path: Path) -> None:
@@ -196,161 +177,39 @@ def test_many_channels_of_a_large_window(tmp_path: Path) -> None:
         file.write(str(path))
     old, new = _window("dataWindow", 0, 0, 39, 29), _window("dataWindow", 0, 0, 9999, 4999)
     # the library groups B, G and R into one array; the header still lists three channels
-    _save(path, path.read_bytes().replace(old, new))
-    assert _error(read_depth, path) == "10000 x 5000 pixels of 3 channels\n  allowed: 268435456 bytes"
+    saved(path, path.read_bytes().replace(old, new))
+    assert error_of(read_depth, path) == "10000 x 5000 pixels of 3 channels\n  allowed: 268435456 bytes"
 
 
 def test_damaged_depth_headers(tmp_path: Path) -> None:
     """Foreign, tiled, truncated and subsampled files are refused by what their headers say."""
     whole = write_depth(tmp_path / "a.exr", DEPTH, compression="NO").read_bytes()
-    text = _error(read_depth, _save(tmp_path / "a.exr", image_bytes(GREY, "PNG")))
+    text = error_of(read_depth, saved(tmp_path / "a.exr", image_bytes(GREY, "PNG")))
     assert text == "starts with b'\\x89PNG'\n  allowed: an OpenEXR file"
-    assert "the header is damaged" in _error(read_depth, _save(tmp_path / "a.exr", b""))
-    assert _error(read_depth, tmp_path / "none.exr") == "no such file"
-    tiled = _save(tmp_path / "a.exr", whole[:5] + b"\x02" + whole[6:])
-    assert _error(read_depth, tiled) == "EXR version and flags 0x202\n  allowed: version 2, one part of scan lines"
-    cut = _save(tmp_path / "a.exr", whole[:-10])
-    assert _error(read_depth, cut) == "chunk 29 claims 160 bytes for 160 bytes of pixels\n  allowed: a complete file"
+    assert "the header is damaged" in error_of(read_depth, saved(tmp_path / "a.exr", b""))
+    assert error_of(read_depth, tmp_path / "none.exr") == "no such file"
+    tiled = saved(tmp_path / "a.exr", whole[:5] + b"\x02" + whole[6:])
+    assert error_of(read_depth, tiled) == "EXR version and flags 0x202\n  allowed: version 2, one part of scan lines"
+    cut = saved(tmp_path / "a.exr", whole[:-10])
+    assert error_of(read_depth, cut) == "chunk 29 claims 160 bytes for 160 bytes of pixels\n  allowed: a complete file"
     y = b"Y\0" + struct.pack("<iiii", 2, 0, 1, 1)
     path = _patched(tmp_path, y, b"Y\0" + struct.pack("<iiii", 2, 0, 2, 1))
-    assert "channel 'Y' has pixel type 2 and sampling 2 x 1" in _error(read_depth, path)
+    assert "channel 'Y' has pixel type 2 and sampling 2 x 1" in error_of(read_depth, path)
     path = _patched(tmp_path, y, b"Y\0" + struct.pack("<iiii", 0, 0, 1, 1))
-    assert "channel 'Y' has pixel type 0" in _error(read_depth, path)
+    assert "channel 'Y' has pixel type 0" in error_of(read_depth, path)
     path = _patched(tmp_path, b"compression\0compression\0\1\0\0\0\0", b"compression\0compression\0\1\0\0\0\x63")
-    assert _error(read_depth, path) == "compression 99\n  allowed: 0 to 9"
+    assert error_of(read_depth, path) == "compression 99\n  allowed: 0 to 9"
 
 
 def test_damaged_depth_pixels(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A chunk that does not unpack is one error, and what the library says of it is in it and nowhere else."""
     data = bytearray(write_depth(tmp_path / "a.exr", DEPTH, compression="ZIP").read_bytes())
     data[-60:-20] = b"\xaa" * 40
-    path = _save(tmp_path / "a.exr", bytes(data))
-    said = _error(read_depth, path)
+    path = saved(tmp_path / "a.exr", bytes(data))
+    said = error_of(read_depth, path)
     assert said.startswith("cannot be decoded (its compressed pixels are damaged; a.exr: ")
     assert said.endswith("\n  allowed: an intact EXR file")
     assert capfd.readouterr() == ("", "")
 
 
 # --- cameras
-
-TURN = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
-
-
-def test_camera_is_read_as_doubles(tmp_path: Path) -> None:
-    """Matrices of any number type come back as float64; world2cam is the inverse of cam2world."""
-    path = write_camera(tmp_path / "a.npz", np.array([[9, 0, 4], [0, 9, 3], [0, 0, 1]]), TURN.astype(np.float32))
-    camera = read_camera(path)
-    assert camera.intrinsics.dtype == camera.cam2world.dtype == np.float64
-    np.testing.assert_allclose(camera.world2cam @ camera.cam2world, np.eye(4), atol=1e-12)
-
-
-def _k(**entries: float) -> Any:
-    k = np.array([[100.0, 0, 20], [0, 100.0, 15], [0, 0, 1]])
-    for place, value in entries.items():
-        k[int(place[1]), int(place[2])] = value
-    return k
-
-
-@pytest.mark.parametrize(
-    ("intrinsics", "cam2world", "message"),
-    [
-        (np.eye(4), None, "intrinsics is (4, 4) of float64\n  allowed: (3, 3) numbers"),
-        (None, np.eye(4)[:3], "cam2world is (3, 4) of float64\n  allowed: (4, 4) numbers"),
-        (np.full((3, 3), "a"), None, "intrinsics is (3, 3) of <U1\n  allowed: (3, 3) numbers"),
-        (_k(_02=np.nan), None, "intrinsics holds NaN or infinity\n  allowed: finite numbers"),
-        (None, np.full((4, 4), np.inf), "cam2world holds NaN or infinity\n  allowed: finite numbers"),
-        (_k(_00=0.0), None, "focal lengths fx 0, fy 100\n  allowed: positive pixels"),
-        (_k(_11=-100.0), None, "focal lengths fx 100, fy -100\n  allowed: positive pixels"),
-        (
-            _k(_01=3.0),
-            None,
-            "intrinsics [[100.0, 3.0, 20.0], [0.0, 100.0, 15.0], [0.0, 0.0, 1.0]]\n"
-            "  allowed: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
-        ),
-        (
-            None,
-            np.diag([1.0, 1, 1, 2]),
-            "the last row of cam2world is [0.0, 0.0, 0.0, 2.0]\n  allowed: [0, 0, 0, 1]",
-        ),
-        (
-            None,
-            np.diag([1.01, 1.01, 1.01, 1]),
-            "cam2world is not rigid: R^T R is off the identity by 0.0201\n"
-            "  allowed: a rotation, to 0.001 (no scale, no shear)",
-        ),
-        (
-            None,
-            np.diag([1.0, 1, -1, 1]),
-            "cam2world mirrors: its determinant is -1\n  allowed: a rotation, determinant +1",
-        ),
-        (None, np.zeros((4, 4)), "the last row of cam2world is [0.0, 0.0, 0.0, 0.0]\n  allowed: [0, 0, 0, 1]"),
-    ],
-)
-def test_impossible_cameras(intrinsics: Any, cam2world: Any, message: str, tmp_path: Path) -> None:
-    """Each way in which a camera can be impossible is one error with the value found."""
-    assert _error(read_camera, write_camera(tmp_path / "a.npz", intrinsics, cam2world)) == message
-
-
-def test_camera_without_its_keys(tmp_path: Path) -> None:
-    """A camera file of other keys says which one is missing and which there are."""
-    path = tmp_path / "a.npz"
-    np.savez(path, intrinsics=np.eye(3), extrinsics=np.eye(4))
-    assert _error(read_camera, path) == (
-        "has no key 'cam2world', only ['extrinsics', 'intrinsics']\n  allowed: intrinsics, cam2world"
-    )
-
-
-def test_camera_file_of_megabytes(tmp_path: Path) -> None:
-    """A camera takes a few hundred bytes: a file of megabytes is refused unopened."""
-    path = write_camera(tmp_path / "a.npz", more=np.zeros(200_000))
-    assert _error(read_camera, path).endswith(" bytes\n  allowed: at most 1048576 bytes")
-
-
-# --- views
-
-
-def test_view_of_the_rendered_pair(town_pair: PairFiles) -> None:
-    """All files of a view come back together, at one size."""
-    view = read_view(town_pair.views[1])
-    assert view.image.shape == (120, 160, 3)
-    assert view.depth.shape == (120, 160)
-    assert view.labels is not None
-    assert set(np.unique(view.labels)) <= {0, 1, 2, 4, 6}
-    assert read_view(replace(town_pair.views[1], mask=None)).labels is None
-
-
-def test_sizes_that_disagree(town_pair: PairFiles) -> None:
-    """Depth or mask of another size than the image names the file and both sizes."""
-    files = town_pair.views[0]
-    write_depth(files.depth, DEPTH)
-    with pytest.raises(PairError) as error:
-        read_view(files)
-    assert str(error.value) == f"{files.depth}: 40 x 30 pixels\n  allowed: 160 x 120 as aerial.jpeg.jpg"
-    other = town_pair.views[1]
-    assert other.mask is not None
-    other.mask.write_bytes(image_bytes(GREY, "PNG"))
-    with pytest.raises(PairError) as error:
-        read_view(other)
-    assert str(error.value) == f"{other.mask}: 40 x 30 pixels\n  allowed: 160 x 120 as ground.jpeg.jpg"
-
-
-def test_principal_point_outside(town_pair: PairFiles) -> None:
-    """A principal point beside the image (the camera of another resolution, say) is refused."""
-    files = town_pair.views[0]
-    write_camera(files.camera, _k(_02=320.0))
-    with pytest.raises(PairError) as error:
-        read_view(files)
-    assert str(error.value) == f"{files.camera}: principal point (320, 15)\n  allowed: inside of 160 x 120 pixels"
-
-
-def test_real_views() -> None:
-    """The real frames read with the published sizes, ranges and labels."""
-    from pytest_overfit.two_view.pair.index import locate_pair
-
-    root, seg = shared_data("real_rgbd", "cropped"), shared_data("real_rgbd", "cropped_seg")
-    view = read_view(locate_pair(root, root / "train.npz", seg, 0).views[0])
-    assert view.image.shape == (480, 640, 3)
-    assert (view.depth.min(), view.depth.max()) == (0, np.float32(3.493))
-    assert view.camera.intrinsics.tolist() == [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
-    assert view.labels is not None
-    assert np.unique(view.labels).tolist() == [0, 3]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pytest_overfit.two_view.pair.pair_files import Camera
+from pytest_overfit.two_view.application import take_pictures
+from pytest_overfit.two_view.pair.pair_files import Camera, FramePicture
 from pytest_overfit.two_view.pictures.cameras import (
     PREDICTED,
     TRUE,
@@ -20,10 +21,8 @@ from pytest_overfit.two_view.pictures.cameras import (
     draw_cameras,
     frustum,
 )
-from pytest_overfit.two_view.pictures.cameras_svg import cameras_svg
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
+from pytest_overfit.two_view.pictures.frames import cameras_svg
 from pytest_overfit.two_view.reference.pose import encode_pose
-from pytest_overfit.two_view.sample_pictures import take_pictures
 from tests.support.batches import two_view_batch
 
 

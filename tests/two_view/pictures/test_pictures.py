@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
+from pytest_overfit.two_view.application import take_pictures
+from pytest_overfit.two_view.pair.pair_files import FramePicture
 from pytest_overfit.two_view.pictures.drawing import INVALID
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import panels, picture_panels, write_pictures
-from pytest_overfit.two_view.sample_pictures import take_pictures
 from tests.support.batches import two_view_batch
 from tests.support.boards import open_board
 from tests.support.tiny import Memoriser

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pytest_overfit.report.page.images import pictures_of
+from pytest_overfit.two_view.pair.pair_files import FramePicture
 from pytest_overfit.two_view.pictures.drawing import blank, save_png
-from pytest_overfit.two_view.pictures.frame_picture import FramePicture
 from pytest_overfit.two_view.pictures.frames import write_pictures
 
 

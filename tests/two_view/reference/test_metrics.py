@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.two_view.metrics import compare_predictions
+from pytest_overfit.two_view.application import compare_predictions
 from pytest_overfit.two_view.reference.pose import encode_pose
 from tests.support.batches import two_view_batch
 
