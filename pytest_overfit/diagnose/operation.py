@@ -207,9 +207,16 @@ class OutOfRange:
         return named if self.highest is None else {**named, "high": self.highest}
 
 
+@dataclass(frozen=True)
+class ThrownAway:
+    """A result that nobody takes: ``gap`` is how far it lies from what it was made of, relative to the size of that."""
+
+    gap: float
+
+
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange
+    | HeadMask | OutOfRange | ThrownAway
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 
