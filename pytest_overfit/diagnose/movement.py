@@ -42,6 +42,15 @@ class Average:
 
 
 @dataclass(frozen=True)
+class TaughtCopy:
+    """What is called a target or a teacher, begins as a copy of ``of``, and is moved by ``tensors`` gradients."""
+
+    name: str
+    of: str
+    tensors: int
+
+
+@dataclass(frozen=True)
 class Freezer:
     """A method that nobody has called and that would freeze ``parameters``; ``asked_by`` a flag of its module's."""
 
@@ -66,6 +75,7 @@ class Moves:
     rows: tuple[HeldRow, ...] = ()
     averages: tuple[Average, ...] = ()
     drifted: tuple[Drifted, ...] = ()
+    taught: tuple[TaughtCopy, ...] = ()
 
 
 @dataclass(frozen=True)

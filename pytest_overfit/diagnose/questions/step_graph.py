@@ -59,6 +59,7 @@ class StepGraph:
         self.parameters = {id(p): name for name, p in model.named_parameters()}
         self.buffers = {id(buffer) for buffer in model.buffers()}
         self.held: set[int] = set()  # by any optimizer that has stepped so far
+        self.taught: set[int] = set()  # what one was handed a gradient for that is not zero
         self.found: dict[int, _Found] = {}
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them

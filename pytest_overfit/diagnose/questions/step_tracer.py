@@ -182,6 +182,7 @@ class StepTracer:
             held = [p for group in optimizer.param_groups for p in group["params"]]
             self.graph.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}
+            self.graph.taught |= living
             for p in held:
                 if id(p) in self.tables.lookups:
                     self.tables.stepped(p, self.parameters[id(p)])
