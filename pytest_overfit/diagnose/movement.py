@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pytest_overfit.run.record import Load
+
+RATE = re.compile(r"(^|_)(lr|rate)(_|$)", re.IGNORECASE)  # of a key
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class TaughtCopy:
 
 
 @dataclass(frozen=True)
+class UnreadSetting:
+    """A ``key`` in which the parameter groups of an ``optimizer`` differ, and that nothing reads."""
+
+    optimizer: str
+    key: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Freezer:
     """A method that nobody has called and that would freeze ``parameters``; ``asked_by`` a flag of its module's."""
 
@@ -76,6 +88,7 @@ class Moves:
     averages: tuple[Average, ...] = ()
     drifted: tuple[Drifted, ...] = ()
     taught: tuple[TaughtCopy, ...] = ()
+    unread: tuple[UnreadSetting, ...] = ()
 
 
 @dataclass(frozen=True)

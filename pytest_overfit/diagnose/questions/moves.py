@@ -16,6 +16,7 @@ from pytest_overfit.diagnose.movement import Average, Drifted, Moves, TaughtCopy
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.unread_settings import unread_settings
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.gradient_watch import named_outputs
@@ -43,6 +44,7 @@ def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Move
         averages=tuple(_averages(context)) if steps >= LEAST_STEPS else (),
         drifted=tuple(_drifted(context)),
         taught=tuple(_taught_copies(context, traced.tracer.graph.taught)),
+        unread=tuple(setting for each in traced.stepped() for setting in unread_settings(*each)),
     )
 
 
