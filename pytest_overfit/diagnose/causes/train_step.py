@@ -314,8 +314,8 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss is the same at every step, though `backward` and `step` are called.
-- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps, or that
-  are clipped once it has; or the steps that apply the gradient of the step before, counted.
+- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps, or
+  that are clipped once it has; or the steps that apply the gradient of the step before, counted.
 - **Fix**: `zero_grad()`, `backward()`, clip, `step()`.
 """,
 )
