@@ -54,6 +54,18 @@ class TaughtCopy:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """A ``module`` of a ``kind`` that answers one input otherwise in its next call, in evaluation mode.
+
+    ``moved`` is how far the outputs of the model do, relative to their size.
+    """
+
+    module: str
+    kind: str
+    moved: float
+
+
+@dataclass(frozen=True)
 class UnreadSetting:
     """A ``key`` in which the parameter groups of an ``optimizer`` differ, and that nothing reads."""
 
