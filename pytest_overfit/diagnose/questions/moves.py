@@ -44,7 +44,7 @@ def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Move
         averages=tuple(_averages(context)) if steps >= LEAST_STEPS else (),
         drifted=tuple(_drifted(context)),
         taught=tuple(_taught_copies(context, traced.tracer.graph.taught)),
-        unread=tuple(setting for each in traced.stepped() for setting in unread_settings(*each)),
+        unread=tuple(unread_settings(traced)),
     )
 
 

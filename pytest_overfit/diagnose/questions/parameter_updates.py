@@ -240,12 +240,6 @@ class TracedUpdate(Around):
             found.append(replace(seen.group, optimizer=place, rates=(*seen.rates, float(last))))
         return tuple(found)
 
-    def stepped(self) -> Iterator[tuple[Optimizer, bool]]:
-        """Every optimizer that stepped, and whether all its groups had one learning rate whenever it was looked at."""
-        for optimizer in self.kept:
-            rates = {tuple(seen.rates) for seen in self.groups.values() if seen.optimizer is optimizer}
-            yield optimizer, len(rates) == 1
-
     def parameter_updates(self) -> tuple[ParameterUpdate, ...]:
         """The parameters, as they are now."""
         for held, moved, sizes in self.sampled:

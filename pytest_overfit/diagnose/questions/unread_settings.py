@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pytest_overfit.diagnose.movement import RATE, UnreadSetting
+from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.snapshot import preserved
@@ -16,16 +17,19 @@ from pytest_overfit.run.snapshot import preserved
 OURS = ("params", "initial_lr")  # of torch and of its schedules
 
 
-def unread_settings(optimizer: Optimizer, alike: bool) -> Iterator[UnreadSetting]:
+def unread_settings(traced: TracedUpdate) -> Iterator[UnreadSetting]:
     """Keys that no optimizer of the kind has, of numbers that differ from group to group.
 
-    Of one of a rate all groups have the same rate; of another one they have all else the same.
-
-    Whether the optimizer reads one all the same is tried: its step is made with the number, and with another one.
-
-    Args:
-        alike: the groups had the same learning rate in every step that was looked at.
+    Of one of a rate all groups have the same rate in every step that was looked at; of another one they have all else
+    the same. Whether the optimizer reads one all the same is tried: its step is made with the number, and another one.
     """
+    for optimizer in traced.kept:
+        rates = {tuple(seen.rates) for seen in traced.groups.values() if seen.optimizer is optimizer}
+        if len(rates) == 1:
+            yield from _of_one_rate(optimizer)
+
+
+def _of_one_rate(optimizer: Optimizer) -> Iterator[UnreadSetting]:
     groups = optimizer.param_groups
     keys = {key for group in groups for key in group if key not in (*OURS, *optimizer.defaults)}
     for key in sorted(key for key in keys if isinstance(key, str)):
@@ -36,7 +40,7 @@ def unread_settings(optimizer: Optimizer, alike: bool) -> Iterator[UnreadSetting
             continue  # an index, or a depth: the name of a group
         rest = [{k: v for k, v in group.items() if k not in (*OURS, *keys)} for group in groups]
         same = RATE.search(key) is not None or all(repr(each) == repr(rest[0]) for each in rest)
-        if alike and same and not _is_read(optimizer, key):
+        if same and not _is_read(optimizer, key):
             yield UnreadSetting(type(optimizer).__name__, key, tuple(map(float, values)))
 
 
