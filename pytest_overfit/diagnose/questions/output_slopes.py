@@ -30,13 +30,9 @@ SEEN = 100  # roundings of the outputs: a change that is none
 
 
 def measure_output_slopes(
-    forward: Callable[[], tuple[Heard, Terms]],
-    model: nn.Module,
-    within: str = "",
-    *,
-    directions: int = 2,
+    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, within: str = "", *, directions: int = 2,
     close: float = CLOSE,
-) -> tuple[Slope, ...]:
+) -> tuple[Slope, ...]:  # fmt: skip
     """The parts along which outputs slope otherwise than their gradient says, in every direction that is tried.
 
     The furthest apart comes last: around others leads a way that is right. Before it what only some outputs lack.
@@ -64,10 +60,9 @@ def measure_output_slopes(
 
     reached = {name: {id(getattr(n, "variable", None)) for n in graph_nodes(outputs[name])} for name in read}
     given = _differentiated(total(outputs), learning)
-    elsewhere: dict[int, Tensor] = {}
     if len(given) < len(learning):  # by a term of its own: a codebook
-        elsewhere = {place: g for place, g in _differentiated(objective, learning).items() if place not in given}
-    learning = [p for p in learning if id(p) not in elsewhere]
+        elsewhere = _differentiated(objective, learning).keys() - given.keys()
+        learning = [p for p in learning if id(p) not in elsewhere]
     del outputs, heard, terms, objective
 
     def measured(names: Sequence[str] = read) -> float:
