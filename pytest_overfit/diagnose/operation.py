@@ -214,9 +214,19 @@ class ThrownAway:
     gap: float
 
 
+@dataclass(frozen=True)
+class WeightedSum:
+    """A sum over one axis by a softmax over another: its weights add up to ``low`` to ``high``, and not to 1."""
+
+    axis: int
+    summed: int
+    low: float
+    high: float
+
+
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange | ThrownAway
+    | HeadMask | OutOfRange | ThrownAway | WeightedSum
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

@@ -24,6 +24,7 @@ from pytest_overfit.diagnose.questions.table_rows import TableRows
 from pytest_overfit.diagnose.questions.tensors import is_real, lives, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.thrown_away import changed_in_vain, is_statement, keeps_nothing
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.diagnose.questions.weighted_sums import WeightedSums
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
@@ -79,6 +80,7 @@ class StepTracer:
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
+        self.sums = WeightedSums()
         self.targets: list[Tensor] = []  # what predictions are compared with
         self.bad: Op | None = None
         self.constant: Op | None = None  # the first that gave an infinity without a gradient
@@ -283,6 +285,8 @@ class StepTracer:
             if not abs(total) < HUGE:
                 self._look_closer(name, region, frame, args, out)
         self._thrown_away(name, frame, args, kwargs, out)
+        if (summed := self.sums.called(name, args, kwargs, out)) is not None and region != LOSS:
+            self.ops.append(Op(name, region, users_line(frame), fact=summed))
         if len(self.ops) < MOST_OPS and is_noted(name):
             op = describe(self, Called(name, region, args, kwargs, out, lambda: users_line(frame)))
             if op is not None:
