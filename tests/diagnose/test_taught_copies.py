@@ -86,7 +86,7 @@ def test_a_target_beside_the_model(trained: bool, expected: list[tuple[str, str]
         wanted = batch["r"] + 0.5 * target_net(batch["y"]).amax(1)
         loss = F.mse_loss(model(batch["x"])[:, 0], wanted)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         with torch.no_grad():
             for held, p in zip(target_net.parameters(), values.parameters(), strict=True):

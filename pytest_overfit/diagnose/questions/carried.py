@@ -43,7 +43,7 @@ def measure_carried(context: RunContext) -> Carried | None:
         with mode_held(model):
             return own_answers(model, passed, recorded, _within_a_graph)
 
-    homes = [home for module in model.modules() for home in (module._parameters, module._buffers)]
+    homes: list[dict[str, Any]] = [home for module in model.modules() for home in (module._parameters, module._buffers)]
     kept = [(home, name, t, t.detach().clone()) for home in homes for name, t in home.items() if t is not None]
 
     def after_another(recorded: Answers | None = None) -> Answers:
