@@ -17,6 +17,7 @@ from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
+from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
 from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
@@ -137,11 +138,13 @@ class RunInspector:
                 lambda: compare_with_declared(context, frozen=bool(self.criteria.frozen)),
                 otherwise=None,
             )
+            carried = partial(measure_carried, context) if model.carries else lambda: None
             question = "which modules each term reaches"
             through = traced is not None and traced.tracer.graph.passes_through
             self.moves = (
                 *self.moves,
                 declared,
+                self.questions.ask("what the model keeps from call to call", carried, otherwise=None),
                 None if through else self.questions.ask(question, lambda: reach_of(context), otherwise=None),
             )
 

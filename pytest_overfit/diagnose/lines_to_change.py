@@ -74,6 +74,8 @@ def _steps(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 
 def _group(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    if "group" not in cause.evidence:
+        return ""
     others = [max(group.rates) for group in evidence.groups if group.rates and group.index != cause.evidence["group"]]
     others = [rate for rate in others if rate > 0]
     proven = evidence.proof("one rate")

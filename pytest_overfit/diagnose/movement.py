@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pytest_overfit.run.record import Load
+
+RATE = re.compile(r"(^|_)(lr|rate)(_|$)", re.IGNORECASE)  # of a key
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,36 @@ class Average:
 
 
 @dataclass(frozen=True)
+class TaughtCopy:
+    """What is called a target or a teacher, begins as a copy of ``of``, and is moved by ``tensors`` gradients."""
+
+    name: str
+    of: str
+    tensors: int
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A ``module`` of a ``kind`` that answers one input otherwise in its next call, in evaluation mode.
+
+    ``moved`` is how far the outputs of the model do, relative to their size.
+    """
+
+    module: str
+    kind: str
+    moved: float
+
+
+@dataclass(frozen=True)
+class UnreadSetting:
+    """A ``key`` in which the parameter groups of an ``optimizer`` differ, and that nothing reads."""
+
+    optimizer: str
+    key: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Freezer:
     """A method that nobody has called and that would freeze ``parameters``; ``asked_by`` a flag of its module's."""
 
@@ -66,6 +99,8 @@ class Moves:
     rows: tuple[HeldRow, ...] = ()
     averages: tuple[Average, ...] = ()
     drifted: tuple[Drifted, ...] = ()
+    taught: tuple[TaughtCopy, ...] = ()
+    unread: tuple[UnreadSetting, ...] = ()
 
 
 @dataclass(frozen=True)

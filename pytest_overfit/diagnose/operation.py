@@ -207,9 +207,26 @@ class OutOfRange:
         return named if self.highest is None else {**named, "high": self.highest}
 
 
+@dataclass(frozen=True)
+class ThrownAway:
+    """A result that nobody takes: ``gap`` is how far it lies from what it was made of, relative to the size of that."""
+
+    gap: float
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """A sum over one axis by a softmax over another: its weights add up to ``low`` to ``high``, and not to 1."""
+
+    axis: int
+    summed: int
+    low: float
+    high: float
+
+
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange
+    | HeadMask | OutOfRange | ThrownAway | WeightedSum
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

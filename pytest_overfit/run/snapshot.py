@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import operator
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.attributes import CONTAINERS, all_modules, attributes_of
 from pytest_overfit.run.elements import copy_of, is_leaf, is_wrapper, write
 from pytest_overfit.run.optim import follow_device
 from pytest_overfit.run.reachable import PLAIN, counters, reachable, tensors
@@ -30,8 +30,6 @@ from pytest_overfit.untrusted.objects import attributes, contents, is_a
 
 BARE = frozenset(vars(nn.Module()))  # what every module has
 MOST_BYTES = 2**26  # of tensors that stand beside the model
-CONTAINERS = (dict, OrderedDict, list, set, deque)
-HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 
 
 class Snapshot:
@@ -113,7 +111,7 @@ class Snapshot:
 
     def _add_module(self, root: nn.Module) -> None:
         beside: list[Any] = []
-        for module in _all_modules(root):
+        for module in all_modules(root):
             if id(module) in self._known:
                 continue
             beside += [value for name, value in attributes(module).items() if name not in BARE]
@@ -122,7 +120,7 @@ class Snapshot:
             for tensor in tensors:
                 self._known[id(tensor)] = tensor
                 self._restorers.append(self._tensor_state(tensor))
-            self._restorers.append(_module_state(module))
+            self._restorers.append(attributes_of(module))
         self.add_reachable(*beside)
 
     def _tensor_state(self, tensor: Tensor) -> Callable[[bool], None]:
@@ -152,6 +150,8 @@ class Snapshot:
             if not keep_trained:
                 write(tensor, value)
             if leaf:
+                if not tensor.is_leaf:  # a graph was written into it
+                    tensor.detach_()
                 tensor.requires_grad_(requires_grad)
                 if grad is not None and grad_value is not None:
                     write(grad, grad_value)
@@ -177,24 +177,6 @@ def preserved(*things: Any, keep_trained: bool = False) -> Iterator[Snapshot]:
         snapshot.restore(keep_trained=keep_trained)
 
 
-def _all_modules(root: nn.Module) -> Iterator[nn.Module]:
-    """A module and all below it, those that hide in plain lists and dicts included."""
-    seen: set[int] = set()
-    queue: list[Any] = [root]
-    while queue:
-        thing = queue.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if is_a(thing, nn.Module):
-            yield thing
-            queue.extend(attributes(thing).values())
-            if is_a(thing, torch.jit.ScriptModule):  # its modules and tensors are C++'s
-                queue.extend(thing.children())
-        else:
-            queue.extend(contents(thing))
-
-
 def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and tensors kept as plain attributes or in plain containers."""
     seen: set[int] = set()
@@ -209,52 +191,6 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
         elif (type(value) in CONTAINERS or is_a(value, tuple)) and id(value) not in seen:
             seen.add(id(value))
             values.extend(contents(value))
-
-
-def _module_state(module: nn.Module) -> Callable[[bool], None]:
-    if isinstance(module, torch.jit.ScriptModule):
-        training = module.training
-        return lambda keep_trained: setattr(module, "training", training)
-    kind, held, before = type(module), attributes(module), dict(attributes(module))
-    filled = {name for name, value in before.items() if type(value) in CONTAINERS}
-    kept = {name: before[name].copy() for name in filled if before[name]}  # most hold no hook at all
-
-    def restore(keep_trained: bool) -> None:
-        names = [n for n in before if n == "training" or n.endswith(HOOKS)] if keep_trained else list(before)
-        if not keep_trained:
-            module.__class__ = kind
-            for name in held.keys() - before.keys():
-                del held[name]
-        for name in names:
-            held[name] = before[name]
-            if name in filled and not _is_same(before[name], kept.get(name, ())):
-                _refill(before[name], kept.get(name, ()))
-
-    return restore
-
-
-def _is_same(container: Any, content: Any) -> bool:
-    """Whether a container holds the very objects that it held; none of them is asked whether it equals another."""
-    if len(container) != len(content):
-        return False
-    return not any(
-        any(map(operator.is_not, now, then))
-        for now, then in (
-            (container, content),
-            *([(container.values(), content.values())] if isinstance(container, dict) and content else ()),
-        )
-    )
-
-
-def _refill(container: Any, content: Any) -> None:
-    if type(container) is list:
-        container[:] = content
-        return
-    container.clear()
-    if type(container) is deque:
-        container.extend(content)
-    else:
-        container.update(content)
 
 
 def _optimizer_state(optimizer: Optimizer) -> Callable[[bool], None]:

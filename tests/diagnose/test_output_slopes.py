@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.diagnose.questions.output_slopes import CONFIRMED, measure_output_slopes
+from pytest_overfit.run.task import Heard
 
 X, Y = torch.randn(8, 6, generator=torch.Generator().manual_seed(2)), torch.arange(8) % 3
 Within = Callable[["Block", Tensor], Tensor]
@@ -57,6 +59,12 @@ def weights_without_gradient(block: Block, x: Tensor) -> Tensor:
     return block.down(hidden * weights)  # type: ignore[no-any-return]
 
 
+def statistics_without_gradient(block: Block, x: Tensor) -> Tensor:
+    """Two cuts in one line are no rounds of a refinement."""
+    mean, deviation = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+    return block.down(block.up((x - mean.detach()) / (deviation.detach() + 0.1)).relu())  # type: ignore[no-any-return]
+
+
 def gate_of_whole_numbers(block: Block, x: Tensor) -> Tensor:
     hidden = block.up(block.norm(x))
     return block.down(hidden * ((hidden * 4096).int() / 4096).sigmoid())  # type: ignore[no-any-return]
@@ -97,7 +105,10 @@ def learn(model: nn.Module, **more: Any) -> OverfitResult:
     return run_overfit(model, (X, Y), nn.CrossEntropyLoss(), **{**settings, **more})
 
 
-@pytest.mark.parametrize("within", [of_data, by_numpy, weights_without_gradient, gate_of_whole_numbers])
+@pytest.mark.parametrize(
+    "within",
+    [of_data, by_numpy, weights_without_gradient, gate_of_whole_numbers, statistics_without_gradient],
+)
 def test_a_part_whose_gradient_leaves_something_out(within: Within) -> None:
     torch.manual_seed(0)
     result = learn(Net(within))
@@ -177,3 +188,15 @@ class Guessing(nn.Module):
 @pytest.mark.parametrize(("leads", "found"), [(False, ["no-gradient"]), (True, [])])
 def test_a_choice_that_leads_nowhere_hides_no_cut(leads: bool, found: list[str]) -> None:
     assert [cause.id for cause in learn(Guessing(leads)).causes] == found
+
+
+@pytest.mark.parametrize(("share", "close", "found"), [(0.04, 0.05, []), (0.04, CONFIRMED, ["0"]), (0, CONFIRMED, [])])
+def test_what_is_seen_elsewhere_is_confirmed_by_less(share: float, close: float, found: list[str]) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.Linear(16, 3)).double()
+
+    def forward() -> tuple[Heard, dict[str, Tensor]]:
+        hidden = model[0](X.double())
+        output = model[1](hidden + share * hidden.data)
+        return Heard([("output", output)]), {"objective": output.square().mean()}
+
+    assert [slope.where for slope in measure_output_slopes(forward, model, close=close)] == found

@@ -132,3 +132,31 @@ def test_a_closure_makes_its_own_gradients() -> None:
     result = run(step, optimizer=lambda p: torch.optim.LBFGS(p, 0.5, max_iter=2), max_steps=100)
     assert result.passed, result.failure_text()
     assert ids(result) == []
+
+
+def clipping(where: str, most: float = 0.05) -> Callable[..., Tensor]:
+    """A step that clips before, between or after backward and update."""
+
+    def step(model: nn.Module, batch: Any, optimizer: Optimizer) -> Tensor:
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if where == "between":
+            nn.utils.clip_grad_norm_(model.parameters(), most)
+        optimizer.step()
+        if where == "after":
+            nn.utils.clip_grad_norm_(model.parameters(), most)
+        return loss
+
+    return step
+
+
+def test_gradients_that_are_clipped_once_they_are_applied() -> None:
+    result = run(clipping("after"))
+    assert ids(result) == ["step-order"]
+    assert "are clipped to 0.05 after the optimizer has applied them" in result.causes[0].observed
+
+
+@pytest.mark.parametrize("step", [clipping("between", 5.0), clipping("after", 1e3)], ids=["in time", "never reached"])
+def test_clipping_that_is_in_time_or_has_nothing_to_do(step: Callable[..., Tensor]) -> None:
+    assert ids(run(step)) == []

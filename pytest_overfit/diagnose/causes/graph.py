@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison, with_fact
+from pytest_overfit.diagnose.operation import LOSS, Comparison, ThrownAway, with_fact
 from pytest_overfit.diagnose.queries import line_of, never_stepped
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
 from pytest_overfit.judge.globs import is_declared as matches
 from pytest_overfit.judge.gradients import waiting_of
@@ -187,10 +188,26 @@ def _built_anew(evidence: Evidence, anew: Sequence[str], lost: Sequence[str]) ->
     )
 
 
+def thrown_away(evidence: Evidence) -> Iterator[Cause]:
+    """A call whose result would be another tensor, and that nobody assigns."""
+    for op, fact in evidence.ops(ThrownAway):
+        yield Cause(
+            "unused",
+            op.where,
+            f"what {op.name}() gives differs by {number(fact.gap)} of its size from what it is given, and nothing "
+            "takes it: the call is a statement of its own, and changes nothing in place",
+            f"assign what it returns{f' in {op.line}' if op.line else ''}, or leave the call out",
+            evidence={"gap": fact.gap},
+            certain=True,
+            weight=0.9,
+        )
+        return
+
+
 FAMILY = Family(
     group="graph",
     order=40,
-    rules=(detached, cut_off),
+    rules=(detached, cut_off, thrown_away),
     docs="""
 ### no-gradient
 
@@ -238,7 +255,7 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 
 ### unused
 
-Parameters are not used in the forward pass.
+Parameters are not used in the forward pass, or the result of a call is not.
 
 ```python
 class Net(nn.Module):
@@ -256,7 +273,8 @@ result = run_overfit(Net, (features, classes), nn.CrossEntropyLoss(), optimizer=
 ```
 
 - **Symptom**: none; `DistributedDataParallel` complains about such parameters.
-- **Evidence**: shown, certain: modules that did not run, and parameters without a gradient.
-- **Fix**: call the layer, remove it, or declare it: `unused=["smooth.*"]`.
+- **Evidence**: shown, certain: modules that did not run, and parameters without a gradient. Or a call that is a
+  statement of its own, as `x.masked_fill(mask, 0)`: what it returns differs from what it is given, and nobody takes it.
+- **Fix**: assign the result; call the layer, remove it, or declare it: `unused=["smooth.*"]`.
 """,
 )

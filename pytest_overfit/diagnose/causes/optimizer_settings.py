@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import RATE, Moves
 from pytest_overfit.diagnose.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
@@ -105,10 +106,31 @@ def _odd(group: Group) -> list[tuple[str, float, str]]:
     return [(key, value, usual) for key, value, usual, is_odd in found if is_odd]
 
 
+def unread(evidence: Evidence) -> Iterator[Cause]:
+    """A setting that parameter groups differ in, and that neither the optimizer nor a schedule reads."""
+    moves = evidence.fact(Moves)
+    for setting in () if moves is None else moves.unread:
+        values = ", ".join(map(number, setting.values[:4])) + (", ..." if len(setting.values) > 4 else "")
+        of_rate = RATE.search(setting.key) is not None
+        yield Cause(
+            "lr-group" if of_rate else "optimizer-hyperparameter",
+            f"({setting.optimizer}), {setting.key}",
+            f"{len(setting.values)} parameter groups differ in {setting.key} ({values}), which nothing reads: a step "
+            "is the same with another value there, and all groups have the same learning rate throughout",
+            f'multiply it in where groups are built: {{"params": ..., "lr": lr * {setting.key}}}'
+            if of_rate
+            else f"write the name that {setting.optimizer} has in place of {setting.key}",
+            evidence={"groups": len(setting.values)},
+            certain=True,
+            weight=0.93,
+        )
+        return
+
+
 FAMILY = Family(
     group="optimizer and update",
     order=81,
-    rules=(decay, hyperparameters),
+    rules=(decay, hyperparameters, unread),
     docs="""
 ### weight-decay
 
@@ -145,7 +167,8 @@ result = run_overfit(
 
 - **Symptom**: the loss climbs steadily (`maximize`), creeps (`eps`), or swings for hundreds of steps (momentum, betas).
 - **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize. Certain are betas of Adam
-  in the wrong order, with which the steps of a weight grow that gets no gradient any more.
+  in the wrong order, with which the steps of a weight grow that gets no gradient any more; and a number that parameter
+  groups differ in alone, under a key that changes no step (`lr-group` where it is one of a rate).
 - **Fix**: set the default that is named.
 """,
 )

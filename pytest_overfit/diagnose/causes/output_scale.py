@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison, Scaled
+from pytest_overfit.diagnose.operation import LOSS, Comparison, Scaled, WeightedSum
 from pytest_overfit.diagnose.queries import learning, proof
 from pytest_overfit.diagnose.step_trace import Module, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
@@ -62,6 +62,22 @@ def scaled_away(evidence: Evidence) -> Iterator[Cause]:
         yield cause
     else:
         yield from _faint_gradients(evidence)
+
+
+def weighted_otherwise(evidence: Evidence) -> Iterator[Cause]:
+    """An attention that sums over one axis by weights that add up to 1 along another."""
+    for op, fact in evidence.ops(WeightedSum):
+        yield Cause(
+            "output-scale",
+            op.where,
+            f"the softmax of an attention runs over axis {fact.axis}, and {op.name} sums over axis {fact.summed}: the "
+            f"weights of a query add up to {number(fact.low)} to {number(fact.high)}, and not to 1",
+            f"take the softmax over the keys, the axis that is summed over: dim={fact.summed}, or dim=-1",
+            evidence={"low": fact.low, "high": fact.high},
+            certain=True,
+            weight=0.9,
+        )
+        return
 
 
 def _behind_the_model(evidence: Evidence) -> Cause | None:
@@ -134,11 +150,11 @@ def _faint_gradients(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=160,
-    rules=(scaled_away,),
+    rules=(scaled_away, weighted_otherwise),
     docs="""
 ### output-scale
 
-The output, or a branch, is scaled to nothing.
+The output, or a branch, is scaled to nothing; or an attention by weights that add up to something else than 1.
 
 ```python
 class Scaled(nn.Module):
@@ -155,7 +171,8 @@ result = run_overfit(Scaled, (features, values), F.mse_loss, optimizer=adam, max
 
 - **Symptom**: the loss stays at the size of the targets.
 - **Evidence**: proven: it passes with the output of that module multiplied, or with that of the model where the loss
-  gets below its limit for outputs a hundred times as large alone.
-- **Fix**: remove the factor, or learn it.
+  gets below its limit for outputs a hundred times as large alone. Shown, certain: what the weights of an attention, a
+  softmax of a product of queries and keys, add up to along the axis that is summed over, where that is another one.
+- **Fix**: remove the factor, or learn it; take the softmax over the keys, `dim=-1`.
 """,
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Unlike
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import Carried
 from pytest_overfit.diagnose.operation import Drawn, Op, with_fact
 from pytest_overfit.diagnose.queries import proof
 from pytest_overfit.diagnose.step_trace import ModeChange
@@ -43,6 +44,23 @@ def noisy(evidence: Evidence) -> Iterator[Cause]:
         "proven" if proven else "shown" if spread > 0.3 else "observed",
         {"spread": spread},
         weight=0.85 if spread > 0.2 else 0.5,
+    )
+
+
+def carries(evidence: Evidence) -> Iterator[Cause]:
+    """The same batch gives something else in the next call, by no chance: the model keeps what is no buffer of it."""
+    carried = evidence.fact(Carried)
+    if carried is None or carried.moved <= MOVED:
+        return
+    yield Cause(
+        "stochastic",
+        f"module {carried.module} ({carried.kind})",
+        f"the same batch, evaluated again under the same seed after another one, gives outputs that differ by "
+        f"{number(carried.moved)} of their size: {carried.module} keeps something that is no buffer from call to call",
+        f"begin every call of {carried.module} anew: reset what it keeps where a batch begins, or keep nothing",
+        evidence={"moved": carried.moved},
+        certain=not evidence.stochastic,
+        weight=0.93,
     )
 
 
@@ -141,6 +159,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         or probed.evaluation_settled is None
         or probed.training is None
         or not curve
+        or next(carries(evidence), None) is not None
     ):
         return
     if fall <= 0 or probed.evaluation_settled < probed.training + 0.3 * fall:
@@ -193,7 +212,7 @@ def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=181,
-    rules=(noisy, modes_differ),
+    rules=(noisy, carries, modes_differ),
     docs="""
 ### stochastic
 
@@ -216,6 +235,8 @@ result = run_overfit(Net, (features, values), F.mse_loss, optimizer=adam, max_st
 - **Evidence**: proven, certain: two passes under different seeds differ, and the run passes with the same random
   numbers at every step. Certain is what goes on in evaluation mode and moves the outputs there: dropout as a function,
   in an attention or by hand, noise in a size that nothing learns, a layer that is built in `forward`.
+  Or what a model keeps from call to call beside its buffers, as a hidden state or a cache: a batch gives other outputs
+  once another one was evaluated, under the same seed.
 - **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`. That
   declares the training, and noise; torch's dropout in evaluation mode is declared with `allow=["stochastic"]`.
 

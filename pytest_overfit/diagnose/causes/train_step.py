@@ -92,6 +92,7 @@ def out_of_order(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.98,
             )
     yield from _clipped_too_early(evidence)
+    yield from _clipped_too_late(evidence)
 
 
 def applied_again(evidence: Evidence) -> Iterator[Cause]:
@@ -131,6 +132,29 @@ def _clipped_too_early(evidence: Evidence) -> Iterator[Cause]:
             "gradients are clipped before backward(), when there are none: clipping does nothing",
             "clip between backward() and step()",
             evidence={"clipped_gradients": 0},
+            certain=True,
+            weight=0.9,
+        )
+
+
+def _clipped_too_late(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients are clipped once they have been applied, and zeroed before there are others."""
+    late = []
+    for step in evidence.steps:
+        kinds = [event.kind for event in step.events]
+        if not {"clip", "step", "backward", "zero_grad"} <= set(kinds):
+            return
+        if kinds.index("clip") < len(kinds) - kinds[::-1].index("step"):
+            return
+        late += [event for event in step.events if isinstance(event.fact, Clip) and event.fact.norm > event.fact.most]
+    if late and isinstance(clip := late[0].fact, Clip):
+        yield Cause(
+            "step-order",
+            line_of(late) or "the train step",
+            f"gradients of norm {number(clip.norm)} are clipped to {number(clip.most)} after the optimizer has applied "
+            "them, and zeroed before the next ones: clipping does nothing",
+            "clip between backward() and step()",
+            evidence={"norm": clip.norm, "most": clip.most},
             certain=True,
             weight=0.9,
         )
@@ -290,8 +314,8 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss is the same at every step, though `backward` and `step` are called.
-- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps; or
-  the steps that apply the gradient of the step before, counted.
+- **Evidence**: shown, certain: the order of the calls, and the gradients that are there when the optimizer steps, or
+  that are clipped once it has; or the steps that apply the gradient of the step before, counted.
 - **Fix**: `zero_grad()`, `backward()`, clip, `step()`.
 """,
 )

@@ -46,6 +46,26 @@ def not_frozen(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def taught_copy(evidence: Evidence) -> Iterator[Cause]:
+    """A target or a teacher, which follows what it is a copy of, is moved by a gradient of its own."""
+    moves = evidence.fact(Moves)
+    for copy in () if moves is None else moves.taught:
+        if is_declared(f"{copy.name}.", evidence.unused):
+            continue
+        yield Cause(
+            "not-frozen",
+            copy.name,
+            f"{copy.name} begins as a copy of {copy.of}, bit for bit, and an optimizer moves {copy.tensors} of its "
+            "tensors by a gradient of their own: target and prediction come to meet each other",
+            f"call {copy.name} within torch.no_grad(), after {copy.name}.requires_grad_(False), and keep it out of the "
+            "optimizer",
+            evidence={"tensors": copy.tensors},
+            certain=True,
+            weight=0.95,
+        )
+        return
+
+
 def statistics_drift(evidence: Evidence) -> Iterator[Cause]:
     """Running statistics of a module that is frozen go on moving."""
     moves = evidence.fact(Moves)
@@ -112,7 +132,7 @@ def average_stays(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=72,
-    rules=(not_frozen, statistics_drift, average_stays, not_loaded),
+    rules=(not_frozen, taught_copy, statistics_drift, average_stays, not_loaded),
     docs="""
 ### not-frozen
 

@@ -20,7 +20,7 @@ from pytest_overfit.run.influence import perturbed
 
 @dataclass(frozen=True)
 class Dependence:
-    """See ``Probed``; ``random``: outputs in evaluation mode are."""
+    """See ``Probed``; ``random``: outputs in evaluation mode are; ``carried``: under one seed too."""
 
     ignored: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
@@ -31,6 +31,7 @@ class Dependence:
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
     random: bool = False
+    carried: bool = False
 
 
 def depend(
@@ -50,7 +51,8 @@ def depend(
     if not all(bool(torch.isfinite(t).all()) for t in base):
         raise Unanswerable("in evaluation mode they are not finite")
     if not _same(base, call.again()):
-        raise Unanswerable("in evaluation mode they are random")
+        questions.leave_out(f"what the outputs{of} depend on", "in evaluation mode the next call gives other ones")
+        return Dependence(random=True, carried=True)
     arguments = list(call.arguments())
     ignored: list[str] = []
     slices: list[str] = []
@@ -66,7 +68,7 @@ def depend(
     if not _same(base, call.again(seed=1)):
         question = f"what places, samples, padding and documents move the outputs{of}"
         questions.leave_out(question, "in evaluation mode they are random")
-        return Dependence(tuple(ignored), tuple(slices), random=True)
+        return Dependence(tuple(ignored), tuple(slices), random=True, carried=not _same(base, call.again()))
     known = {name for name, _ in arguments}
     within = [(name, t) for name, t in call.arguments(mapped=True) if name not in known and t.numel()]
     given = [*arguments, *((name, t) for name, t in within if not _is_ignored(call, t, base))]

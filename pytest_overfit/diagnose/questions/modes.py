@@ -27,6 +27,7 @@ from pytest_overfit.diagnose.questions.own_answers import (
 )
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.errors.asking import Questions, Unanswerable
+from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
@@ -45,7 +46,8 @@ def look(
     """Fills in ``evaluation``, ``evaluation_settled``, ``random_*``, ``permuted_input``, ``moded`` and ``unlike``."""
     ask = questions.ask
     start = curves.steps[0]["objective"] if curves.steps else math.nan
-    random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
+    with attributes_kept(context.task.model):
+        random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
     nothing: tuple[float | None, Answers] = None, {}
     evaluation, plain = ask("the loss in evaluation mode", lambda: _evaluated(context, task), otherwise=nothing)
     settled = evaluation
@@ -82,7 +84,7 @@ def look(
 def _evaluated(context: RunContext, task: Any) -> tuple[float | None, Answers]:
     """The objective in evaluation mode, None where it is no number there, and what every module answers."""
     model, terms = context.task.model, dict[str, Tensor]()
-    with evaluating_mode(model), _held(model):
+    with evaluating_mode(model), mode_held(model):
         seed_everything(context.seed)
         plain = own_answers(model, lambda: terms.update(context.on(task).forward()[1]))
     value = float(terms["objective"].detach())
@@ -102,7 +104,7 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
 
     def answers(recorded: Answers | None = None, seed: int = 0, apart: Apart | None = None) -> Answers:
         seed_everything(context.seed + seed)
-        with _held(model):
+        with mode_held(model):
             return own_answers(model, on.forward, recorded, apart=apart)
 
     def still(module: nn.Module) -> tuple[str, ...]:
@@ -163,7 +165,7 @@ def _turns_inputs(context: RunContext, task: Any, plain: Answers) -> bool:
     into_training(model)
     for seed in range(TRIED):
         seed_everything(context.seed + seed)
-        with _held(model):
+        with mode_held(model):
             answers = own_answers(model, context.on(task).forward, plain, apart=turned)
         if any(answer.gap for answer in answers.values()):
             return True
@@ -171,7 +173,7 @@ def _turns_inputs(context: RunContext, task: Any, plain: Answers) -> bool:
 
 
 @contextlib.contextmanager
-def _held(model: nn.Module) -> Iterator[None]:
+def mode_held(model: nn.Module) -> Iterator[None]:
     """Keeps the model in the mode in which it is, whatever a train step says."""
     own = vars(model).get("train")
     vars(model)["train"] = lambda mode=True: model
@@ -224,7 +226,7 @@ def _drawn(context: RunContext, task: Any, questions: Questions) -> tuple[tuple[
     """What draws in evaluation mode and lets features through by chance, or adds to them, with its line; a choice."""
     tracer = StepTracer(context.task.model, context.task.batch, None, questions)
     model = context.task.model
-    with evaluating_mode(model), _held(model), tracer.tracing([], modules=False):
+    with evaluating_mode(model), mode_held(model), tracer.tracing([], modules=False):
         context.on(task).forward()
     found = [
         Op("built", "", line, fact=Drawn(type(module).__name__, math.nan, of_input=False))

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_overfit.diagnose.movement import Average, Drifted, Moves
+from pytest_overfit.diagnose.movement import Average, Drifted, Moves, TaughtCopy
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.unread_settings import unread_settings
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.gradient_watch import named_outputs
@@ -28,6 +29,7 @@ from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
 AVERAGE = re.compile(
     r"(^|_)(ema|shadow|average[ds]?|averaging|avg|swa|momentum_(encoder|model|net))(_|$|s$)", re.IGNORECASE
 )
+FOLLOWING = re.compile(r"(^|_)(target|teacher|ema|shadow|momentum)(_|$)", re.IGNORECASE)  # of a module
 AVERAGING = re.compile(r"EMA|Ema(?![a-z])|Averag")  # of a class
 READ = 1e-4  # of an output: what exchanged statistics change at least where it reads them
 LATER, SECONDS = 300, 10.0  # steps in which an average may yet begin to follow, and the most time for them
@@ -41,7 +43,30 @@ def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Move
         rows=traced.tracer.tables.rows(dict(model.named_parameters())),
         averages=tuple(_averages(context)) if steps >= LEAST_STEPS else (),
         drifted=tuple(_drifted(context)),
+        taught=tuple(_taught_copies(context, traced.tracer.graph.taught)),
+        unread=tuple(unread_settings(traced)),
     )
+
+
+def _taught_copies(context: RunContext, taught: set[int]) -> Iterator[TaughtCopy]:
+    """Copies of something that learns, called a target or a teacher, that learn by gradients of their own.
+
+    Args:
+        taught: the ids of what an optimizer was handed a gradient for that is not zero.
+    """
+    model = context.task.model
+    learning = [(n, p, context.start.value(p)) for n, p in model.named_parameters() if is_real(p) and id(p) in taught]
+    beside = [(name, thing) for name, thing in named(*context.callables) if is_a(thing, nn.Module)]
+    for name, module in [*model.named_modules(), *beside]:
+        if not FOLLOWING.search(name.rpartition(".")[2]):
+            continue
+        inside = {id(p) for p in module.parameters()}
+        own = [p for p in module.parameters() if p.dim() > 1 and id(p) in taught]
+        starts = [start for p in own if (start := context.start.value(p)) is not None and float(start.std()) > 0]
+        others = [(n, start) for n, p, start in learning if start is not None and id(p) not in inside]
+        of = [next((n for n, start in others if start.equal(s)), "") for s in starts]
+        if of and all(of):
+            yield TaughtCopy(name, of[0].rpartition(".")[0], len(own))
 
 
 def _averages(context: RunContext) -> Iterator[Average]:

@@ -24,13 +24,15 @@ from pytest_overfit.run.task import Heard, Terms
 MOST_PARTS = 8  # each costs two forward passes
 STEADY = 0.1  # of a ratio: the same one in every direction
 CLOSE, BEYOND = 0.05, 5  # of a slope, and of what it changes over half the distance: what is another one
+CONFIRMED = 0.02  # of a slope: the same where it was another one elsewhere
 ASIDE, SMALL = 0.01, 0.01  # how far, of a parameter's size; the size of one that is zero
 SEEN = 100  # roundings of the outputs: a change that is none
 
 
 def measure_output_slopes(
-    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, within: str = "", *, directions: int = 2
-) -> tuple[Slope, ...]:
+    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, within: str = "", *, directions: int = 2,
+    close: float = CLOSE,
+) -> tuple[Slope, ...]:  # fmt: skip
     """The parts along which outputs slope otherwise than their gradient says, in every direction that is tried.
 
     The furthest apart comes last: around others leads a way that is right. Before it what only some outputs lack.
@@ -38,6 +40,7 @@ def measure_output_slopes(
     Args:
         forward: outputs and terms with their graphs, repeatable, as the run makes them.
         within: the module whose parts are asked.
+        close: the share of a slope from which on it is another one.
     """
     heard, terms = forward()
     outputs = {name: t for name, t in heard if is_real(t) and t.requires_grad and t.numel() > 1}
@@ -57,10 +60,9 @@ def measure_output_slopes(
 
     reached = {name: {id(getattr(n, "variable", None)) for n in graph_nodes(outputs[name])} for name in read}
     given = _differentiated(total(outputs), learning)
-    elsewhere: dict[int, Tensor] = {}
     if len(given) < len(learning):  # by a term of its own: a codebook
-        elsewhere = {place: g for place, g in _differentiated(objective, learning).items() if place not in given}
-    learning = [p for p in learning if id(p) not in elsewhere]
+        elsewhere = _differentiated(objective, learning).keys() - given.keys()
+        learning = [p for p in learning if id(p) not in elsewhere]
     del outputs, heard, terms, objective
 
     def measured(names: Sequence[str] = read) -> float:
@@ -74,7 +76,7 @@ def measure_output_slopes(
         for _ in range(directions):
             slope, near, bend = _slopes(name, held, given, held_still, measured, here, source)
             curved = BEYOND * abs(slope.measured - near.measured)  # or has steps
-            if slope.is_flat or _is_known(slope, max(least, curved, bend)) or name == within != "":
+            if slope.is_flat or _is_known(slope, max(least, curved, bend), close) or name == within != "":
                 break
             slopes.append(slope)
         else:
@@ -98,9 +100,9 @@ def _read(outputs: Mapping[str, Tensor], objective: Tensor) -> list[str]:
     return read
 
 
-def _is_known(slope: Slope, least: float) -> bool:
+def _is_known(slope: Slope, least: float, close: float = CLOSE) -> bool:
     """Whether a gradient is that of a slope, but for so much; a NaN says nothing against it."""
-    known = max(CLOSE * max(abs(slope.measured), abs(slope.gradient)), least)
+    known = max(close * max(abs(slope.measured), abs(slope.gradient)), least)
     return not abs(slope.measured - slope.gradient) > known
 
 
@@ -193,7 +195,7 @@ def _slopes(
             values.append(measured())
         found.append(Slope(name, gradient, (values[0] - values[1]) / (2 * width)))
         bend = abs(values[0] + values[1] - 2 * here) / width
-        if abs(found[0].measured - gradient) <= CLOSE * max(abs(gradient), abs(found[0].measured)):
+        if _is_known(found[0], 0.0, CONFIRMED):
             break
     with torch.no_grad():
         for p, old in zip(held, kept, strict=True):

@@ -35,6 +35,7 @@ class _Cutting:
     where: str
     source: Tensor
     out: Any
+    at: int = 0  # the instruction: a line may cut two things
     straight_through: bool = False
 
 
@@ -59,6 +60,7 @@ class StepGraph:
         self.parameters = {id(p): name for name, p in model.named_parameters()}
         self.buffers = {id(buffer) for buffer in model.buffers()}
         self.held: set[int] = set()  # by any optimizer that has stepped so far
+        self.taught: set[int] = set()  # what one was handed a gradient for that is not zero
         self.found: dict[int, _Found] = {}
         self.owners: dict[int, tuple[str, bool, bool]] = {}  # of others' parameters: name, within the model, training
         self.read_within: dict[int, bool] = {}  # leaves that are nobody's parameters: whether the model reads them
@@ -119,9 +121,10 @@ class StepGraph:
             place = region if region == LOSS else f"module {region}"
             where = f"{place}, {line}" if line else place
             # What one line cuts time and again lies between the rounds of a refinement.
-            again = any((each.by, each.where) == (CUTTING[name], where) for each in self.cuttings)
+            at = (CUTTING[name], where, frame.f_lasti)
+            again = any((each.by, each.where, each.at) == at for each in self.cuttings)
             self.estimates |= again and region != LOSS
-            self.cuttings += [_Cutting(CUTTING[name], where, t, out) for t in tensors]
+            self.cuttings += [_Cutting(CUTTING[name], where, t, out, frame.f_lasti) for t in tensors]
 
     def _constant(self, name: str, frame: FrameType, given: list[Any], out: Any) -> None:
         """A loss of what needs no gradient, or a derivative without a graph, and what is made of it."""

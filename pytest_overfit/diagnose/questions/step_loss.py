@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.errors.asking import Unanswerable
+from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.differentiated import differentiated
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
@@ -50,7 +51,8 @@ class StepTask:
 
     def forward(self, batch: Any) -> tuple[Any, Terms]:
         self.inner.heard.clear()
-        root = differentiated(self.step, batch)
+        with attributes_kept(self.model):
+            root = differentiated(self.step, batch)
         if root is None:
             raise Unanswerable("the step differentiates nothing")
         outputs = Heard(self.inner.heard)

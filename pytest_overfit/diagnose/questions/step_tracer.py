@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange
+from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange, ThrownAway
 from pytest_overfit.diagnose.questions.operation_facts import Called, describe, is_noted
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.padding import padding_of, pads_of
@@ -22,7 +22,9 @@ from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, cal
 from pytest_overfit.diagnose.questions.step_graph import StepGraph
 from pytest_overfit.diagnose.questions.table_rows import TableRows
 from pytest_overfit.diagnose.questions.tensors import is_real, lives, made_by, size_of, spread, tensors_in
+from pytest_overfit.diagnose.questions.thrown_away import changed_in_vain, is_statement, keeps_nothing
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.diagnose.questions.weighted_sums import WeightedSums
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
@@ -78,6 +80,7 @@ class StepTracer:
         self.sources: dict[int, Tensor] = {}  # what a detached or converted number was made of
         self.outputs: list[Tensor] = []  # of the last root call
         self.drawn: list[Tensor] = []  # random numbers
+        self.sums = WeightedSums()
         self.targets: list[Tensor] = []  # what predictions are compared with
         self.bad: Op | None = None
         self.constant: Op | None = None  # the first that gave an infinity without a gradient
@@ -97,7 +100,7 @@ class StepTracer:
         """
         self.clear()
         self.stack.clear()
-        self.measured, self.checked = modules, checked
+        self.measured, self.checked, self.operations = modules, checked, operations
         self.graph.held |= {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
         with contextlib.ExitStack() as stack:
             stack.enter_context(optimizers_heard(self._before_step))
@@ -181,6 +184,7 @@ class StepTracer:
             held = [p for group in optimizer.param_groups for p in group["params"]]
             self.graph.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}
+            self.graph.taught |= living
             for p in held:
                 if id(p) in self.tables.lookups:
                     self.tables.stepped(p, self.parameters[id(p)])
@@ -226,6 +230,9 @@ class StepTracer:
         if not self.stack and name is not None:
             with self.questions.asking("the outputs of the model"), torch._C.DisableTorchFunction():
                 self.outputs = [t.detach() for t in tensors_in(output) if is_real(t)]
+        if self.operations and keeps_nothing(module):
+            with self.questions.asking("results that nobody takes"), torch._C.DisableTorchFunction():
+                self._thrown_away(type(module).__name__, sys._getframe(1), args, {}, output)
         if not self.measured or name is None or len(self.modules) >= MOST_OPS:
             return
         asking = self.questions.asking("the size of the outputs of every module")
@@ -277,10 +284,18 @@ class StepTracer:
             total = float(out.detach().sum())
             if not abs(total) < HUGE:
                 self._look_closer(name, region, frame, args, out)
+        self._thrown_away(name, frame, args, kwargs, out)
+        if (summed := self.sums.called(name, args, kwargs, out)) is not None and region != LOSS:
+            self.ops.append(Op(name, region, users_line(frame), fact=summed))
         if len(self.ops) < MOST_OPS and is_noted(name):
             op = describe(self, Called(name, region, args, kwargs, out, lambda: users_line(frame)))
             if op is not None:
                 self.ops.append(op)
+
+    def _thrown_away(self, name: str, frame: FrameType, args: Any, kwargs: Any, out: Any) -> None:
+        if is_statement(frame, name) and (gap := changed_in_vain(name, args, kwargs, out)):
+            region = (self.stack[-1] if self.in_model else None) or LOSS
+            self.ops.append(Op(name, region, users_line(frame), fact=ThrownAway(gap)))
 
     def _is_weight(self, args: Any) -> bool:
         """Whether what is written to is a parameter of the model, or its numbers."""

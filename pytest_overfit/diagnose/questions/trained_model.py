@@ -23,7 +23,7 @@ from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms,
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
-from pytest_overfit.diagnose.questions.output_slopes import follows_choice, measure_output_slopes
+from pytest_overfit.diagnose.questions.output_slopes import CONFIRMED, follows_choice, measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import (
     measure_padded_loss,
@@ -39,6 +39,7 @@ from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
@@ -65,6 +66,7 @@ class TrainedModel:
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
+        self.carries = False  # the next call of a model gives something else
         self.counted: list[Tensor] = []  # the places (B, T) of outputs that have one
 
     def ask(self, curves: Curves) -> None:
@@ -74,7 +76,8 @@ class TrainedModel:
             self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
             return
         calls = self._forward(context, context.on(task), curves)
-        self._ask_models(context.task.model, calls)
+        with attributes_kept(context.task.model):
+            self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(context.on(task), calls))
         with self.questions.asking("whether padding moves the objective"):
@@ -185,6 +188,7 @@ class TrainedModel:
                     call, samples=self.samples, targets=self.targets, pairwise=pairwise, questions=self.questions
                 )
             answers.append(answer)
+            self.carries |= answer.carried
         self.found = with_answers(self.found, answers, calls)
         padding = self.questions.ask("what is padding", self._padding, otherwise=None)
         for call in (call for call, answer in zip(calls[:1], answers, strict=False) if not answer.random):
@@ -251,10 +255,10 @@ class TrainedModel:
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
 
-        def at_start(directions: int = 2) -> tuple[Slope, ...]:
+        def at_start(**how: Any) -> tuple[Slope, ...]:
             self.context.start.restore()
             into_training(on.task.model)
-            return measure_output_slopes(on.seeded, on.task.model, directions=directions)
+            return measure_output_slopes(on.seeded, on.task.model, **how)
 
         slopes = outermost = measure_output_slopes(on.seeded, on.task.model)
         if failed and not slopes:  # where training has led astray nothing is smooth
@@ -262,7 +266,7 @@ class TrainedModel:
         while inner := measure_output_slopes(on.seeded, on.task.model, slopes[-1].where) if slopes else ():
             slopes = inner
         if slopes:  # at the start as well, or it is no way in which the model is built
-            before = {slope.where for slope in at_start(directions=1)}
+            before = {slope.where for slope in at_start(directions=1, close=CONFIRMED)}
             slopes = slopes[-1:] if any(slope.where in before for slope in outermost) else ()
         if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
             home = cut[1].removeprefix("module ").partition(",")[0]
