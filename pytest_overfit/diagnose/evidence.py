@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
+from pytest_overfit.diagnose.padded import Packed, PaddingRead
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
@@ -137,42 +138,14 @@ class Unfollowed:
 
 
 @dataclass(frozen=True)
-class PaddingRead:
-    """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
-
-    ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
-    once it is ``mended``. ``where``: the one module of its kind that lets padding through. ``objective``: its value,
-    and that with other content under what ``key`` of the batch says is padding, where they differ.
-    """
-
-    row: int
-    moved: float
-    told: str = ""
-    mended: str = ""
-    left: float = 0.0
-    where: str = ""
-    objective: tuple[float, float] | None = None
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Packed:
-    """How far the first of several ``documents`` of a row, which ``told`` sets apart, moves the outputs of the rest."""
-
-    told: str
-    documents: int
-    moved: float
-    where: str = ""
-
-
-@dataclass(frozen=True)
 class Unlike:
     """A ``module`` that computes otherwise though its inputs and its parts are the same: its own code does.
 
     In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
     mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
     relative to their size. ``kept``: buffers of its own that stand still in training. ``turns``: chance brings into
-    another order what it makes. ``meant``: evaluation decodes what parts hand out, or chooses at no cost.
+    another order what it makes. ``meant``: evaluation decodes what parts hand out, or chooses at no cost. ``carried``:
+    it keeps something of the batch that was forwarded before.
     """
 
     module: str
@@ -183,6 +156,7 @@ class Unlike:
     kept: tuple[str, ...] = ()
     turns: bool = False
     meant: bool = False
+    carried: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +189,8 @@ class Probed:
     padding: PaddingRead | None = None
     packed: Packed | None = None
     untaught: tuple[str, int] = ("", 0)  # the mask behind whose ends, and so many last tokens of every row, unlearnt
+    counted: tuple[str, int, int] = ("", 0, 0)  # see ``counted_otherwise``
+    unlearnt: tuple[tuple[int, ...], float, float] = ((), 0.0, 0.0)  # samples without a slope, what they lose, the rest
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None

@@ -65,7 +65,8 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
             f"output {owned[0]}",
             f"elements of one row of {owned[0]} are held against {owned[1]} of different samples: other values there "
             "move the gradient of single elements in the rows of others, and of nothing else",
-            "exchange axes with permute or transpose, not with reshape or view, on the way into the loss",
+            "exchange axes with permute or transpose, not with reshape or view, on the way into the loss, and repeat "
+            "targets as the outputs are repeated",
             certain=True,
             weight=0.94,
         )
@@ -81,7 +82,8 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
         f"{pairs.output} is for sample {sample} answers to sample {other}'s",
         "compare every sample with its own target: target[:1], a broadcast or an index takes one for all"
         if one
-        else "bring both into one order: sort the targets as the inputs are, undo the sorting, or shuffle neither",
+        else "bring both into one order: sort or repeat the targets as the inputs are, undo the sorting, or shuffle "
+        "neither",
         evidence={"wrong": len(pairs.wrong), "samples": pairs.samples},
         certain=True,
         weight=0.95,

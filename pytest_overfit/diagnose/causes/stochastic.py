@@ -101,6 +101,22 @@ def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
     return None
 
 
+def carried(evidence: Evidence) -> Iterator[Cause]:
+    """What a module keeps of one batch reaches the outputs of the next."""
+    for each in (each for each in evidence.probed.unlike if each.carried and each.moved > MOVED):
+        yield Cause(
+            "stochastic",
+            f"module {each.module} ({each.kind})",
+            f"{each.module} keeps something of what was forwarded before: with another batch before it the outputs of "
+            f"this one move by {number(each.moved)} of their size, in evaluation mode with the same random numbers",
+            "begin every forward pass with a state of its own, or hand it in and return it; where batches are the "
+            "parts of one sequence, reset it in the train step",
+            evidence={"moved": each.moved},
+            certain=not evidence.stochastic,
+            weight=0.93,
+        )
+
+
 def modes_differ(evidence: Evidence) -> Iterator[Cause]:
     """What was learnt in training mode is not there in evaluation mode."""
     probed = evidence.probed
@@ -116,7 +132,12 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         )
         return
     unlike = next(
-        (each for each in probed.unlike if not each.chance and each.moved > (DROPPED if each.kept else MOVED)), None
+        (
+            each
+            for each in probed.unlike
+            if not (each.chance or each.carried) and each.moved > (DROPPED if each.kept else MOVED)
+        ),
+        None,
     )
     fall = curve[0] - probed.training if curve and probed.training is not None else 0.0
     if unlike is not None and probed.training is not None and probed.evaluation is not None:
@@ -193,7 +214,7 @@ def _lagging(evidence: Evidence, fall: float) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=181,
-    rules=(noisy, modes_differ),
+    rules=(noisy, carried, modes_differ),
     docs="""
 ### stochastic
 
@@ -215,7 +236,8 @@ result = run_overfit(Net, (features, values), F.mse_loss, optimizer=adam, max_st
 - **Symptom**: the loss falls and then jumps about on a plateau.
 - **Evidence**: proven, certain: two passes under different seeds differ, and the run passes with the same random
   numbers at every step. Certain is what goes on in evaluation mode and moves the outputs there: dropout as a function,
-  in an attention or by hand, noise in a size that nothing learns, a layer that is built in `forward`.
+  in an attention or by hand, noise in a size that nothing learns, a layer that is built in `forward`. Or what a module
+  keeps outside of its buffers: with another batch before this one it makes of it what differs, until that is past.
 - **Fix**: less dropout or noise in this test; `training=self.training`; if chance is meant, `stochastic=True`. That
   declares the training, and noise; torch's dropout in evaluation mode is declared with `allow=["stochastic"]`.
 

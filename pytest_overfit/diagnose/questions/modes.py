@@ -26,7 +26,8 @@ from pytest_overfit.diagnose.questions.own_answers import (
     reordered,
 )
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Unanswerable
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
+from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
@@ -35,6 +36,7 @@ from pytest_overfit.run.update import into_training
 SETTLE = 20  # forward passes over which running statistics are averaged where a pass is random
 SAME = 1e-3  # relative: kernels of training and of evaluation round differently
 TRIED = 3  # seeds, of which one is to turn an input
+FORGETS, FADED = 8, 0.8  # passes, after which less is left of another batch: what counts its calls goes on
 MOST = 3  # modules of which it is measured what comes of it: the others follow from the first
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
@@ -64,6 +66,8 @@ def look(
         if chooses and evaluation is not None and training is not None:
             costs = not evaluation <= training + SUSPICIOUS * max(start - training, 0.0)
             unlike = tuple(replace(each, meant=each.meant or not costs) for each in unlike)
+    question = "whether another batch before this one moves its outputs"
+    unlike += ask(question, lambda: _carried(context, task, plain), otherwise=())
     question = "an input whose order is random"
     permuted = random_training > 0 and ask(question, lambda: _turns_inputs(context, task, plain), otherwise=False)
     return replace(
@@ -148,6 +152,37 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
             ]
     moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
     return tuple(moded), tuple(found)
+
+
+def _carried(context: RunContext, task: Any, plain: Answers) -> tuple[Unlike, ...]:
+    """The module that keeps something of what it was given before, outside of its buffers, in evaluation mode too.
+
+    Other numbers are forwarded, and then the batch again: it answers otherwise, and as before once that is past.
+    """
+    model, on = context.task.model, context.on(task)
+
+    def answers(recorded: Answers | None = None) -> Answers:
+        seed_everything(context.seed)
+        return own_answers(model, on.forward, recorded)
+
+    def other(tensor: Tensor) -> Tensor:
+        rolled = tensor.roll(1, 0) if tensor.dim() else tensor
+        return rolled * 0.7 + 0.1 if tensor.is_floating_point() else rolled
+
+    with evaluating_mode(model), _held(model), contextlib.suppress(Refused):
+        on.forward(map_tensors(other, context.task.batch))
+        kept = max(answers(plain).values(), key=lambda each: each.gap, default=Answer(model, root=True))
+        if kept.gap <= SAME or kept.wrote:
+            return ()
+        for _ in range(FORGETS):  # what was asked before has left something of it, too
+            before = answers()
+        on.forward(map_tensors(other, context.task.batch))
+        moved, *left = (at_the_end(before, answers()) for _ in range(1 + FORGETS))
+        if min(left) < FADED * moved:
+            name = next(name for name, module in model.named_modules() if module is kept.module)
+            kind = type(kept.module).__name__
+            return (Unlike(name or kind, kind, kept.gap, moved, chance=False, carried=True),)
+    return ()
 
 
 def _turns_inputs(context: RunContext, task: Any, plain: Answers) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.evidence import PaddingRead
+from pytest_overfit.diagnose.padded import PaddingRead
 from pytest_overfit.diagnose.questions.mixing import odd_one_out
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
@@ -196,6 +196,20 @@ def untaught_ends(batch: Any, counted: Sequence[Tensor]) -> tuple[str, int]:
             if int(gaps.min()) == int(gaps.max()) > 1:
                 return key, int(gaps[0]) - 1
     return "", 0
+
+
+def counted_otherwise(padding: Tensor, counted: Sequence[Tensor]) -> tuple[str, int, int]:
+    """How the mask of a batch would have to be changed to be that of the places that teach; and of these places the
+    number of those that are padding, with the number of others that teach nothing.
+
+    Args:
+        counted: (B, T) places of outputs that teach.
+    """
+    for each in (each for each in counted if each.shape == padding.shape):
+        for how, mend in MENDS.items():
+            if not torch.equal(each, ~padding) and torch.equal(each, mend(~padding)):
+                return how, int((each & padding).sum()), int((~each & ~padding).sum())
+    return "", 0, 0
 
 
 def _cut(padding: Tensor, row: int, length: int, tensor: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.output_slopes import follows_choice, measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import (
+    counted_otherwise,
     measure_padded_loss,
     measure_padding,
     padding_of,
@@ -35,10 +36,10 @@ from pytest_overfit.diagnose.questions.padding import (
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
+from pytest_overfit.diagnose.questions.taught_rows import losses_of, measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
-from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.call_task import listened_to
 from pytest_overfit.run.context import RunContext
@@ -65,7 +66,9 @@ class TrainedModel:
         self.targets: list[Tensor] = []
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
-        self.counted: list[Tensor] = []  # the places (B, T) of outputs that have one
+        self.live = torch.ones(0, dtype=torch.bool)  # the samples that have one
+        self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have one
+        self.single: list[Tensor] = []  # those of outputs (B, T)
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -157,7 +160,13 @@ class TrainedModel:
         if idle := [term.name for term in looked if term.weight == 0]:
             later = ask("which terms weigh something later", lambda: weighed_later(on, idle), otherwise=set())
             looked = tuple(replace(t, weight=None, share=None) if t.name in later else t for t in looked)
-        self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
+        grids = [g != 0 for g in gradients.values()]
+        self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
+        self.single = [grid for grid in grids if grid.dim() == 2]
+        rows = [grid.flatten(1).any(1) for grid in grids if grid.dim() > 1 and len(grid) == self.samples]
+        self.live = (
+            torch.stack(rows).any(0).cpu() if rows and len(rows) == len(grids) else torch.ones(0, dtype=torch.bool)
+        )
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -206,6 +215,10 @@ class TrainedModel:
         padding = self._padding()
         if padding is not None:
             self._know(padding=measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
+            self._know(counted=counted_otherwise(padding, [*self.counted, *self.single]))
+        if self.live.any() and not self.live.all():
+            with contextlib.suppress(Refused):
+                self._know(unlearnt=losses_of(objective, on.task.batch, self.live))
         if self.found.causal:
             self._know(untaught=untaught_ends(on.task.batch, self.counted))
 
