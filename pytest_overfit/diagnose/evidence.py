@@ -190,6 +190,7 @@ class Probed:
     packed: Packed | None = None
     untaught: tuple[str, int] = ("", 0)  # the mask behind whose ends, and so many last tokens of every row, unlearnt
     counted: tuple[str, int, int] = ("", 0, 0)  # see ``counted_otherwise``
+    read: tuple[str, str, str] = ("", "", "")  # see ``read_otherwise``
     unlearnt: tuple[tuple[int, ...], float, float] = ((), 0.0, 0.0)  # samples without a slope, what they lose, the rest
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()

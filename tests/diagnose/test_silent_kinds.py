@@ -201,3 +201,70 @@ def test_a_mask_of_whole_numbers_is_no_class() -> None:
 
     for width, batch in ((4, {"x": X, "kind": KIND, "valid": valid}), (4, {"x": X, "valid": valid, "kind": KIND})):
         assert learn(net(6, width), batch, loss).passed
+
+
+class Words(nn.Module):
+    """Logits of the next token; sharp, so that most slopes are rounded to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell, self.head = nn.Embedding(24, 32), nn.GRU(32, 48, batch_first=True), nn.Linear(48, 24)
+
+    def forward(self, ids: Tensor) -> Any:
+        return 3 * self.head(self.cell(self.table(ids))[0])
+
+
+@pytest.mark.parametrize(("end", "found"), [(-1, ["unsupervised"]), (-5, ["unsupervised"]), (None, [])])
+def test_the_last_tokens_of_all(end: int | None, found: list[str]) -> None:
+    """Of rows with one more token than is given, flattened, the last ones are cut off."""
+    ids_ = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(row))[:9] for row in range(3)])
+
+    def loss(model: nn.Module, batch: Tensor) -> Any:
+        return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1)[:end], batch[:, 1:].flatten()[:end])
+
+    result = learn(Words, ids_, loss, objective=0.02)
+    assert ids(result) == found, result
+
+
+def test_a_text_whose_last_token_has_no_label() -> None:
+    """Rows are one text: the token behind the last one is that of the next row, and behind the last there is none."""
+    text = torch.randperm(24, generator=torch.Generator().manual_seed(4)).view(3, 8)
+    result = learn(
+        Words, text, lambda model, batch: F.cross_entropy(model(batch).flatten(0, 1)[:-1], batch.flatten()[1:])
+    )
+    assert "unsupervised" not in ids(result), result
+
+
+class Pooled(nn.Module):
+    """A mean, or an attention, over the places that a mask leaves."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor], attends: bool) -> None:
+        super().__init__()
+        self.change = change
+        self.body, self.head = net(5, 16), nn.Linear(16, 2)
+        self.score = nn.Linear(16, 1) if attends else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        features, real = self.body(x), self.change(mask)
+        score = torch.zeros_like(x[..., 0]) if self.score is None else self.score(features)[..., 0]
+        return self.head((score.masked_fill(~real, -1e9).softmax(1)[..., None] * features).sum(1))
+
+
+@pytest.mark.parametrize("attends", [True, False])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda mask: mask.flip(1), ["input-ignored"]),
+        (lambda mask: mask.roll(1, 0), ["input-ignored"]),
+        (lambda mask: mask, []),
+    ],
+    ids=["turned around", "another row", "its own"],
+)
+def test_a_mask_over_content(change: Callable[[Tensor], Tensor], attends: bool, found: list[str]) -> None:
+    """What the mask hides is no padding by its content: which of its sides is meant only the places say."""
+    source = torch.Generator().manual_seed(8)
+    mask = torch.arange(7)[None] < torch.tensor([7, 5, 3, 6])[:, None]
+    batch = {"x": torch.randn(4, 7, 5, generator=source), "mask": mask, "y": torch.randn(4, 2, generator=source)}
+    loss = lambda model, batch: F.mse_loss(model(batch["x"], batch["mask"]), batch["y"])  # noqa: E731
+    result = learn(partial(Pooled, change, attends), batch, loss)
+    assert [each for each in ids(result) if each != "batch-mixing"] == found, result

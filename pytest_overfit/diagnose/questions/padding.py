@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -196,6 +197,24 @@ def untaught_ends(batch: Any, counted: Sequence[Tensor]) -> tuple[str, int]:
             if int(gaps.min()) == int(gaps.max()) > 1:
                 return key, int(gaps[0]) - 1
     return "", 0
+
+
+def read_otherwise(call: ModelCall, batch: Any) -> tuple[str, str, str]:
+    """An argument, a mask of the batch, and how that would have to be changed to mark the places that outputs read.
+
+    Empty where they read what a mask marks, or leaves out, or something else.
+    """
+    masks = [(key, t.bool()) for key, t in dense_tensors(batch) if t.dim() == 2 and _is_mask(t)]
+    edges = [(key, mask) for key, mask in masks if _is_edge(mask) or _is_edge(~mask)]
+    for name, tensor in call.arguments() if edges else ():
+        if tensor.dim() != 3 or not tensor.is_floating_point() or (slopes := call.slopes(tensor)) is None:
+            continue
+        read = (slopes != 0).any(2)
+        own = any(torch.equal(read, each) for _, mask in masks for each in (mask, ~mask))
+        for (key, mask), (how, mend) in itertools.product(edges, MENDS.items()):
+            if not own and any(torch.equal(read, mend(each)) for each in (mask, ~mask)):
+                return name, key, how
+    return "", "", ""
 
 
 def counted_otherwise(padding: Tensor, counted: Sequence[Tensor]) -> tuple[str, int, int]:

@@ -51,7 +51,7 @@ class Pairing:
         self.shapes = {name: t.shape for name, t in self.heard.items() if name in self.base}
 
     def slopes(self, batch: Any) -> Rows:
-        """The slopes of the objective along the rows of every output; where it reads none as it is, of the batch."""
+        """The slopes of the objective along the rows of every output; where it reads none, of the batch."""
         found = {} if self.of_batch else self._slopes(batch)
         if not found and not self.base:
             self.of_batch = not isinstance(self.forward, Held)
@@ -161,22 +161,22 @@ class Pairing:
         """
         news = self._missed(targets)
         missed = self.slopes(map_tensors(lambda t: news.get(id(t), t), self.batch))
-        for name, shape in self.shapes.items():
-            still = _places((self.base[name] == 0) & (missed[name] == 0), shape) if name in missed else None
-            wanted = [key for key in targets if still is not None and self.held[key].numel() == still.numel()]
-            if still is None or not wanted:
+        for (name, shape), key in itertools.product(self.shapes.items(), targets):
+            dead = (self.base[name] == 0) & (missed.get(name, self.base[name] * 0 + 1) == 0)
+            if (still := _places(dead, shape, self.held[key])) is None:
                 continue
             flat, (count, length) = still.flatten(), (int(still.sum()), still.shape[1])
             whole = (~still).all(1).nonzero()[:1, 0]
             part = (still.any(1) & ~still.all(1)).nonzero()[:, 0]
             if len(part) != 1 or not len(whole) or not (flat[:count].all() or flat[-count:].all()):
                 continue
-            there = [_places(self._swapped(part, whole, each)[name] == 0, shape) for each in (news, {})]
-            if all(
-                each.shape == still.shape and each[part].equal(still[part]) and not each[whole].any() for each in there
-            ):
+            for swapped in (self._swapped(part, whole, each) for each in (news, {})):
+                there = _places(swapped[name] == 0, shape, self.held[key])  # a sure place is right in any row
+                if there is None or bool((still & ~there)[part].any()) or bool(there[whole].any()):
+                    break
+            else:
                 side = "first" if bool(flat[0]) else "last"
-                return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", wanted[0]
+                return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", key
         return None
 
     def _outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
@@ -199,10 +199,8 @@ class Pairing:
     def spelt(self, look: Callable[[Any], Rows], base: Rows, keys: Collection[str]) -> dict[str, list[int | None]]:
         """By output, the sample whose values at these keys each row answers to; None: nobody's, or more than one's.
 
-        Outputs that answer to nobody's at all are left out.
-
-        A row that answers to those with and without a digit answers to several. Costs one call for every digit, and as
-        many again where a row does not spell its own number.
+        Outputs that answer to nobody's are left out. A row that answers to those with and without a digit answers to
+        several. Costs one call for every digit, and as many again where a row does not spell its own number.
         """
         digits, numbers = range(self.samples.bit_length()), torch.arange(1, self.samples + 1)
         tensors = [self.held[key] for key in keys]
@@ -248,8 +246,7 @@ class Pairing:
     def owned(self) -> tuple[str, str] | None:
         """An output of which single elements of a row are held against the values of other samples, and of which.
 
-        A loss that compares samples moves an element with several of them, and a table of pairs has a sample for every
-        column.
+        A loss that compares samples moves an element with several, and a table of pairs has one for every column.
         """
         for key, tensor in list(self.held.items())[:MOST_TENSORS]:
             with contextlib.suppress(Refused):
@@ -294,13 +291,16 @@ def _dead(slopes: Rows, samples: int) -> Tensor:
     return torch.stack(rows).all(0) if rows else torch.zeros(samples, dtype=torch.bool)
 
 
-def _places(still: Tensor, shape: Sequence[int]) -> Tensor:
-    """(samples, places) of (samples, elements): an axis along which all are alike is one of classes."""
+def _places(still: Tensor, shape: Sequence[int], labels: Tensor) -> Tensor | None:
+    """(samples, places) of (samples, elements), each of which has a label, and in a row one more may: the next one's.
+
+    An axis that the labels do not have is one of classes.
+    """
     grid = still.cpu().reshape(shape)
-    for axis in range(grid.dim() - 1, 0, -1):
-        if bool((grid == grid.narrow(axis, 0, 1)).all()):
-            grid = grid.select(axis, 0)
-    return grid.flatten(1) if grid.dim() > 1 else grid[:, None]
+    for found in (grid.flatten(1), *(grid.all(axis).flatten(1) for axis in range(1, grid.dim()) if grid.dim() > 2)):
+        if labels.numel() == found.numel() or tuple(labels.shape) == (len(found), found.shape[1] + 1):
+            return found
+    return None
 
 
 def _numbers(digits: Sequence[Tensor]) -> Tensor:

@@ -134,7 +134,16 @@ def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked
 
 
 def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:
-    """Whether a tensor of the batch moves what the models make: a text whose next token is learnt does."""
+    """Whether a tensor of the batch moves what the models make, to its end: a text whose next token is learnt does.
+
+    Of one whose last token is a label alone every place has a label.
+    """
+    if tensor.dim() == 2 and not tensor.is_floating_point():
+        last = tensor.clone()
+        last[:, -1] = tensor.flip(0)[:, -1]
+        other = (evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, last))
+        if all(a.equal(b) for (_, a), (_, b) in zip(*other, strict=True) if a.numel() > 1):
+            return False
     heard, other = (
         evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, tensor.flip(0))
     )

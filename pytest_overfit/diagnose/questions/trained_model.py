@@ -31,6 +31,7 @@ from pytest_overfit.diagnose.questions.padding import (
     measure_padding,
     padding_of,
     pads_of,
+    read_otherwise,
     untaught_ends,
 )
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
@@ -199,6 +200,7 @@ class TrainedModel:
         for call in (call for call, answer in zip(calls[:1], answers, strict=False) if not answer.random):
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
                 self._know(padding=None if padding is None else measure_padding(call, padding))
+                self._know(read=read_otherwise(call, self.context.task.batch))
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
