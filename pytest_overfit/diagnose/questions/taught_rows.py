@@ -141,8 +141,8 @@ def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:
     if tensor.dim() == 2 and not tensor.is_floating_point():
         last = tensor.clone()
         last[:, -1] = tensor.flip(0)[:, -1]
-        other = (evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, last))
-        if all(a.equal(b) for (_, a), (_, b) in zip(*other, strict=True) if a.numel() > 1):
+        ends = [evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, last)]
+        if all(a.equal(b) for (_, a), (_, b) in zip(*ends, strict=True) if a.numel() > 1):
             return False
     heard, other = (
         evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, tensor.flip(0))

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
-from pytest_overfit.diagnose.pairs import Pairs
+from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
+from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone, weighed_later
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
@@ -35,6 +36,7 @@ from pytest_overfit.diagnose.questions.padding import (
     untaught_ends,
 )
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
+from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.taught_rows import losses_of, measure_pairs, passed_as_they_are
@@ -81,6 +83,8 @@ class TrainedModel:
         self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(context.on(task), calls))
+        with self.questions.asking("whether places meet their own targets"):
+            self._know(turned=self._turned(context.on(task), calls))
         with self.questions.asking("whether padding moves the objective"):
             self._ask_padded_loss(context.on(task))
         if curves.stop != "passed":
@@ -235,6 +239,22 @@ class TrainedModel:
         into_training(on.task.model)
         in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
         return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+
+    def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
+        def forward(seed: int, *, evaluating: bool = False) -> Forward:
+            def look(batch: Any) -> tuple[Heard, Terms]:
+                seed_everything(seed)
+                with evaluating_mode(on.task.model) if evaluating else contextlib.nullcontext():
+                    return on.forward(batch)
+
+            return look
+
+        if self._has_several_backwards(on):
+            raise Unanswerable("a step of several backward passes reads other places in each")
+        into_training(on.task.model)
+        batch, evaluated = on.task.batch, partial(forward, evaluating=True)
+        in_order = passed_as_they_are(batch, calls)
+        return measure_places(forward, evaluated, batch, self._named(calls), on.seed, in_order=in_order)
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
         into_training(on.task.model)
