@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
-from pytest_overfit.diagnose.pairs import Pairs
+from pytest_overfit.diagnose.padded import Packed, PaddingRead
+from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
@@ -137,35 +138,6 @@ class Unfollowed:
 
 
 @dataclass(frozen=True)
-class PaddingRead:
-    """How far the outputs of a padded ``row`` move, relative to their size, once it is asked without its padding.
-
-    ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
-    once it is ``mended``. ``where``: the one module of its kind that lets padding through. ``objective``: its value,
-    and that with other content under what ``key`` of the batch says is padding, where they differ.
-    """
-
-    row: int
-    moved: float
-    told: str = ""
-    mended: str = ""
-    left: float = 0.0
-    where: str = ""
-    objective: tuple[float, float] | None = None
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Packed:
-    """How far the first of several ``documents`` of a row, which ``told`` sets apart, moves the outputs of the rest."""
-
-    told: str
-    documents: int
-    moved: float
-    where: str = ""
-
-
-@dataclass(frozen=True)
 class Unlike:
     """A ``module`` that computes otherwise though its inputs and its parts are the same: its own code does.
 
@@ -215,6 +187,9 @@ class Probed:
     padding: PaddingRead | None = None
     packed: Packed | None = None
     untaught: tuple[str, int] = ("", 0)  # the mask behind whose ends, and so many last tokens of every row, unlearnt
+    counted: tuple[str, int, int] = ("", 0, 0)  # see ``counted_otherwise``
+    read: tuple[str, str, str] = ("", "", "")  # see ``read_otherwise``
+    unlearnt: tuple[tuple[int, ...], float, float] = ((), 0.0, 0.0)  # samples without a slope, what they lose, the rest
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None
@@ -236,6 +211,7 @@ class Probed:
     bad_gradient: Op | None = None
     huge: Op | None = None
     pairs: Pairs | None = None
+    turned: Turned | None = None
     blind: tuple[Slope, ...] = ()  # a part of the model along which outputs slope otherwise than its gradient says
     cut: tuple[str, str] | None = None  # what takes numbers of these out of the graph, and where
     agreement: Agreement | None = None  # of the gradients of the trained model

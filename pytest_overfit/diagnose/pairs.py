@@ -25,3 +25,19 @@ class Pairs:
     alone: bool = False
     cut: str = ""  # places at one end of an output, within a sample, that have a target and no slope
     owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A ``corner`` of ``given`` reaches an ``output`` at ``near`` alone, that of ``target`` is held against ``held``.
+
+    Corners are 0 or -1 along every axis of places. ``drawn``: that is so by chance, and otherwise at other times.
+    """
+
+    given: str
+    target: str
+    output: str
+    corner: tuple[int, ...]
+    near: tuple[int, ...]
+    held: tuple[int, ...]
+    drawn: bool = False

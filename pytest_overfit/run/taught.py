@@ -159,12 +159,15 @@ def _one_number(grid: Tensor, targets: Mapping[str, Tensor]) -> OneNumber | None
 def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:
     """The labels at the places of an output that explain best which of them count, and these places."""
     best: tuple[tuple[int, int, int], LabelsTaught, Tensor] | None = None
+    told = {key for key in seen.answers if key not in (*seen.inputs, *seen.unread)}
     for key, tensor in batch.items():
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or key in seen.unread:
             continue
         for places, labels in _aligned(grid, tensor.cpu()):
             if key in seen.inputs and (labels.shape == tensor.shape or 2 * int(places.sum()) < places.numel()):
                 continue  # an input is its own label along a sequence alone, and then for most of its places
+            if told - {key} and torch.equal(labels, places.to(labels.dtype)):
+                continue  # beside a target: 1 where that counts
             live, still = labels[places], labels[~places]
             left_out = still[~torch.isin(still, live)]
             rank = (len(left_out) - len(still), int(key in seen.targets), len(left_out))

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from pytest_overfit.diagnose.evidence import Evidence, Packed, Tensor
+from pytest_overfit.diagnose.evidence import Evidence, Tensor
+from pytest_overfit.diagnose.padded import Packed
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic

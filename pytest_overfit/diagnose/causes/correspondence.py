@@ -65,7 +65,8 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
             f"output {owned[0]}",
             f"elements of one row of {owned[0]} are held against {owned[1]} of different samples: other values there "
             "move the gradient of single elements in the rows of others, and of nothing else",
-            "exchange axes with permute or transpose, not with reshape or view, on the way into the loss",
+            "exchange axes with permute or transpose, not with reshape or view, on the way into the loss, and repeat "
+            "targets as the outputs are repeated",
             certain=True,
             weight=0.94,
         )
@@ -81,8 +82,26 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
         f"{pairs.output} is for sample {sample} answers to sample {other}'s",
         "compare every sample with its own target: target[:1], a broadcast or an index takes one for all"
         if one
-        else "bring both into one order: sort the targets as the inputs are, undo the sorting, or shuffle neither",
+        else "bring both into one order: sort or repeat the targets as the inputs are, undo the sorting, or shuffle "
+        "neither",
         evidence={"wrong": len(pairs.wrong), "samples": pairs.samples},
+        certain=True,
+        weight=0.95,
+    )
+
+
+def turned(evidence: Evidence) -> Iterator[Cause]:
+    """Inputs and targets of one end of a row, or of one corner of an image, meet at different ends of an output."""
+    if (found := evidence.probed.turned) is None:
+        return
+    corner, near, held = (f"[{', '.join(map(str, at))}]" for at in (found.corner, found.near, found.held))
+    yield Cause(
+        "target-mismatch",
+        f"output {found.output}",
+        f"what {found.given} has at place {corner} reaches {found.output} at {near} and not at {held}, which is held "
+        f"against what {found.target} has at {corner}" + (", where chance turns one of them" if found.drawn else ""),
+        "turn inputs and targets together, or the outputs back: a flip, a transpose or a crop of one alone teaches the "
+        "places of the other",
         certain=True,
         weight=0.95,
     )
@@ -165,7 +184,16 @@ def wrong_place(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=110,
-    rules=(mismatched, compared_with_input, mispaired, scrambled, impossible_targets, padding_counts, wrong_place),
+    rules=(
+        mismatched,
+        compared_with_input,
+        mispaired,
+        turned,
+        scrambled,
+        impossible_targets,
+        padding_counts,
+        wrong_place,
+    ),
     docs="""
 ### target-mismatch
 
@@ -183,9 +211,10 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
 - **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input
   of the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along
-  the outputs of other samples change. Of tokens: labels under an `attention_mask` of 0 to which the loss answers,
-  targets behind the end that a mask or lengths tell of, or a decoder that has met its limit and predicts the token
-  after the next, or the one that it reads.
+  the outputs of other samples change. Or one corner of an image, or end of a row, moves an output at another one than
+  the target's: where a model turns what it gets, or chance turns one of both. Of tokens: labels under an
+  `attention_mask` of 0 to which the loss answers, targets behind the end that a mask or lengths tell of, or a decoder
+  that has met its limit and predicts the token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,

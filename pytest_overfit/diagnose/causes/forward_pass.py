@@ -107,6 +107,21 @@ def masks(evidence: Evidence) -> Iterator[Cause]:
         return
 
 
+def masked_otherwise(evidence: Evidence) -> Iterator[Cause]:
+    """The outputs read the places of another row of a mask, or of its other end."""
+    name, mask, how = evidence.probed.read
+    if how:
+        yield Cause(
+            "input-ignored",
+            mask,
+            f"the outputs have a slope along {name} exactly where {mask} {how} says, and not where {mask} does: what "
+            "it hides is read, and content is hidden",
+            f"hand {mask} on as the batch has it, row by row, and in the order of {name}",
+            certain=True,
+            weight=0.94,
+        )
+
+
 def padding_told(evidence: Evidence) -> Iterator[Cause]:
     """What the batch says is padding moves the objective, through outputs of the rest or as a target."""
     moves = evidence.probed.padding
@@ -183,7 +198,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, masks, padding_told, mixed),
+    rules=(ignored, masks, masked_otherwise, padding_told, mixed),
     docs="""
 ### input-ignored
 

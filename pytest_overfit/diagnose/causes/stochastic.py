@@ -17,6 +17,7 @@ from pytest_overfit.judge.finding import number
 
 MOVED = 1e-2  # of the outputs' size: less is no effect of noise or of a mode
 DROPPED = 1e-3  # the same of dropout, and of statistics that stand still, which nobody means to be there
+TURNED = 1e-4  # the same of an order that is drawn in evaluation mode: more than rounding
 IN_EVALUATION = "random_in_evaluation"
 DROPS = "pass training=self.training, or an nn.Dropout that __init__ builds"
 
@@ -103,7 +104,7 @@ def _goes_on(evidence: Evidence, still: Unlike) -> Cause | None:
             certain=True,
             weight=0.97 if op.name == "built" else 0.95,
         )
-    if still.turns and not declared and still.moved > MOVED:
+    if still.turns and not declared and still.moved > TURNED:
         return Cause(
             "stochastic",
             f"module {still.module} ({still.kind})",
@@ -134,7 +135,8 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         )
         return
     unlike = next(
-        (each for each in probed.unlike if not each.chance and each.moved > (DROPPED if each.kept else MOVED)), None
+        (each for each in probed.unlike if not each.chance and each.moved > (DROPPED if each.kept else MOVED)),
+        None,
     )
     fall = curve[0] - probed.training if curve and probed.training is not None else 0.0
     if unlike is not None and probed.training is not None and probed.evaluation is not None:

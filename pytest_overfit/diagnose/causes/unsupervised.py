@@ -13,6 +13,7 @@ from pytest_overfit.judge.finding import number
 
 SATURATED = 50.0  # between two logits: the smaller one's probability and its slope may be rounded to nothing
 FEW = 4  # labels that are alike by chance
+FAR = 3.0  # times the limit, and what the others have
 ALONE = 1e-4  # of an output: samples that move each other more teach through each other
 
 
@@ -79,6 +80,38 @@ def untaught_ends(evidence: Evidence) -> Iterator[Cause]:
             evidence={"tokens": tokens},
             certain=True,
             weight=0.95,
+        )
+
+
+def masked_otherwise(evidence: Evidence) -> Iterator[Cause]:
+    """The loss goes by another row of the mask of padding, or by the other side of it."""
+    how, padding, untaught = evidence.probed.counted
+    if how:
+        yield Cause(
+            "unsupervised",
+            "the mask of the loss",
+            f"the places that count in the loss are those of the batch's mask {how}: {padding} of them are padding, "
+            f"and {untaught} places with content teach nothing",
+            "weigh every place by its own entry of the mask, 1 where there is content",
+            evidence={"padding": padding, "untaught": untaught},
+            certain=True,
+            weight=0.95,
+        )
+
+
+def unlearnt(evidence: Evidence) -> Iterator[Cause]:
+    """Samples that have no slope at the end, and have not been learnt."""
+    (rows, alone, others), limit = evidence.probed.unlearnt, evidence.limit_of_objective()
+    if evidence.learned and limit is not None and alone > FAR * max(limit, others):
+        yield Cause(
+            "unsupervised",
+            f"samples {shorten(map(str, rows))}",
+            f"{len(rows)} samples have no slope at the end, and by themselves an objective of {number(alone)}, the "
+            f"others of {number(others)}: they are left out, and not learnt",
+            "let the loss read all samples, or keep those of the largest loss, not of the smallest",
+            evidence={"alone": alone, "others": others},
+            certain=True,
+            weight=0.93,
         )
 
 
@@ -197,8 +230,8 @@ FAMILY = Family(
     group="loss",
     order=101,
     rules=(
-        *(silenced_class, unsupervised, untaught_ends, one_label_left),
-        *(one_number_left, silent_samples, unread_items),
+        *(silenced_class, unsupervised, untaught_ends, masked_otherwise, one_label_left),
+        *(one_number_left, silent_samples, unlearnt, unread_items),
     ),
     docs="""
 ### unsupervised
@@ -232,7 +265,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   missing by chance.
   Of a class the labels themselves: with another one its places count, and where that stood none does. Of a target of
   numbers: the places that count have one and the same, and no other place has it. Of a decoder the ends of its rows, by
-  a mask of the batch: no place before the last token counts in any of them.
+  a mask of the batch: no place before the last token counts in any of them; or the places that count are those of the
+  mask of another sample. Of samples that have no slope at the end the objective by themselves: far above the others'.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 """,
 )

@@ -19,6 +19,9 @@ from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.update import optimizers_heard
 
+SETTLED = 5  # passes of the same batch
+COUNTS = 2.0  # times what the same batch moves: what only counts its calls goes on with any batch
+
 
 def measure_carried(context: RunContext) -> Carried | None:
     """The first module that answers the same inputs otherwise after a pass of another batch, in evaluation mode.
@@ -46,19 +49,23 @@ def measure_carried(context: RunContext) -> Carried | None:
     homes: list[dict[str, Any]] = [home for module in model.modules() for home in (module._parameters, module._buffers)]
     kept = [(home, name, t, t.detach().clone()) for home in homes for name, t in home.items() if t is not None]
 
-    def after_another(recorded: Answers | None = None) -> Answers:
+    def after(batch: Any, recorded: Answers | None = None) -> Answers:
         with mode_held(model):
-            passed(map_tensors(another, context.task.batch))
+            passed(batch)
         for home, name, tensor, old in kept:  # a module may put another one in its place
             home[name] = tensor.copy_(old)
         return answers(recorded)
 
+    other = map_tensors(another, context.task.batch)
     with evaluating_mode(model), torch.no_grad():
+        for _ in range(SETTLED):  # what was asked before has left something of it, too
+            plain = answers()
+        counts = at_the_end(plain, after(None))
         plain = answers()
-        if (moved := at_the_end(plain, after_another())) <= SAME:
+        if (moved := at_the_end(plain, after(other))) <= max(SAME, COUNTS * counts):
             return None
-        other = [each.module for each in after_another(plain).values() if each.gap > SAME]
-    return Carried(names[id(other[0])], type(other[0]).__name__, moved) if other else None
+        heard = [each.module for each in after(other, plain).values() if each.gap > SAME]
+    return Carried(names[id(heard[0])], type(heard[0]).__name__, moved) if heard else None
 
 
 def _within_a_graph(tensor: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
-from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
+from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
-from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.influence import perturbed
 
 
@@ -140,14 +140,7 @@ def _unread_parts(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]
     if tensor.dim() < 2 or not tensor.is_floating_point() or (tensor.shape[0] < 2 and tensor.dim() < 4):
         return
     axis = tensor.dim() - 1 if tensor.dim() < 4 else 1
-    leaf = tensor.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        outputs = [t for t in tensors_in(call.output(lambda t: leaf if t is tensor else t)) if is_real(t)]
-        total = sum(t.double().flatten().dot(torch.linspace(0.5, 1.5, t.numel()).to(t).double()) for t in outputs)
-    if not isinstance(total, Tensor) or not total.requires_grad:
-        return
-    with users_code():
-        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    gradient = call.slopes(tensor)
     if gradient is None:
         return
     slopes, values = (t.movedim(axis, 0).flatten(1) for t in (gradient, tensor.detach()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.evidence import Packed
+from pytest_overfit.diagnose.padded import Packed
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 from pytest_overfit.errors.asking import Refused
 

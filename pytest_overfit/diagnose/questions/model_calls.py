@@ -97,6 +97,21 @@ class ModelCall:
         with users_code():
             return self.module(*args, **kwargs)
 
+    def slopes(self, tensor: Tensor) -> Tensor | None:
+        """The gradient of all outputs, each element weighed otherwise, along a tensor of the call; None: there is none.
+
+        Raises:
+            Refused: the model does not take it.
+        """
+        leaf = tensor.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            outputs = [t for t in tensors_in(self.output(lambda t: leaf if t is tensor else t)) if is_real(t)]
+            total = sum(t.double().flatten().dot(torch.linspace(0.5, 1.5, t.numel()).to(t).double()) for t in outputs)
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return None
+        with users_code():
+            return torch.autograd.grad(total, leaf, allow_unused=True)[0]
+
 
 Moved = Callable[[Tensor, Tensor], bool]  # of a tensor as it is, and with an exchange
 

@@ -57,7 +57,7 @@ class _Recorder:
         self.counts: dict[int, int] = {}
         self.stack: list[_Open] = []
         self.elements = 0
-        self.state = _generators()
+        self.state = generator_states()
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Before a module runs: it gets what it was given when it was recorded."""
@@ -96,7 +96,7 @@ class _Recorder:
 
     def _chance(self) -> None:
         """Whose code has drawn since the last look."""
-        state = _generators()
+        state = generator_states()
         if self.stack and state != self.state:
             self.stack[-1][0].drew = True
         self.state = state
@@ -212,7 +212,7 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {name: b.detach().clone() for name, b in own if is_real(b) and b.numel() <= LARGEST_BUFFER}
 
 
-def _generators() -> list[Any]:
+def generator_states() -> list[Any]:
     """The states of all random generators that a model may draw from."""
     legacy = np.random.get_state(legacy=True)[1]  # type: ignore[index]  # noqa: NPY002 - what models draw from
     states = tree_leaves([torch.get_rng_state(), *(read() for read, _ in generators_of_devices())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.evidence import PaddingRead
+from pytest_overfit.diagnose.padded import PaddingRead
 from pytest_overfit.diagnose.questions.mixing import odd_one_out
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
@@ -196,6 +197,38 @@ def untaught_ends(batch: Any, counted: Sequence[Tensor]) -> tuple[str, int]:
             if int(gaps.min()) == int(gaps.max()) > 1:
                 return key, int(gaps[0]) - 1
     return "", 0
+
+
+def read_otherwise(call: ModelCall, batch: Any) -> tuple[str, str, str]:
+    """An argument, a mask of the batch, and how that would have to be changed to mark the places that outputs read.
+
+    Empty where they read what a mask marks, or leaves out, or something else.
+    """
+    masks = [(key, t.bool()) for key, t in dense_tensors(batch) if t.dim() == 2 and _is_mask(t)]
+    edges = [(key, mask) for key, mask in masks if _is_edge(mask) or _is_edge(~mask)]
+    for name, tensor in call.arguments() if edges else ():
+        if tensor.dim() != 3 or not tensor.is_floating_point() or (slopes := call.slopes(tensor)) is None:
+            continue
+        read = (slopes != 0).any(2)
+        own = any(torch.equal(read, each) for _, mask in masks for each in (mask, ~mask))
+        for (key, mask), (how, mend) in itertools.product(edges, MENDS.items()):
+            if not own and any(torch.equal(read, mend(each)) for each in (mask, ~mask)):
+                return name, key, how
+    return "", "", ""
+
+
+def counted_otherwise(padding: Tensor, counted: Sequence[Tensor]) -> tuple[str, int, int]:
+    """How the mask of a batch would have to be changed to be that of the places that teach; and of these places the
+    number of those that are padding, with the number of others that teach nothing.
+
+    Args:
+        counted: (B, T) places of outputs that teach.
+    """
+    for each in (each for each in counted if each.shape == padding.shape):
+        for how, mend in MENDS.items():
+            if not torch.equal(each, ~padding) and torch.equal(each, mend(~padding)):
+                return how, int((each & padding).sum()), int((~each & ~padding).sum())
+    return "", 0, 0
 
 
 def _cut(padding: Tensor, row: int, length: int, tensor: Tensor) -> Tensor:

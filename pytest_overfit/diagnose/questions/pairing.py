@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_overfit.diagnose.questions.held_outputs import Change, Forward, Held, by_rows, rows_of
+from pytest_overfit.diagnose.questions.held_outputs import Change, Forward, Held, rows_of
 from pytest_overfit.diagnose.questions.model_calls import one_exchanged
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
@@ -26,7 +26,7 @@ from pytest_overfit.run.batch import map_tensors
 Rows = Mapping[str, Tensor]  # (samples, elements) of every output
 STILL = 1e-3  # of a row: one that changes less was only computed in another batch
 ALIKE = 1e-4  # of the largest slope: an element that changes less
-MOST_TENSORS, MOST_SWAPS, MOST_ROWS = 8, 8, 4
+MOST_TENSORS, MOST_SWAPS = 8, 8
 MANY = 6  # samples, of which one order tells
 
 
@@ -37,10 +37,11 @@ class Pairing:
         forward: outputs and terms of a batch, with their graphs; repeatable. Of ``Held`` ones whatever moves a slope is
             a target.
         samples: the length of the axis of samples.
+        several: outputs that have several rows for every sample are looked at, in place of those that have one.
     """
 
-    def __init__(self, forward: Forward, batch: Any, samples: int) -> None:
-        self.forward, self.batch, self.samples = forward, batch, samples
+    def __init__(self, forward: Forward, batch: Any, samples: int, *, several: bool = False) -> None:
+        self.forward, self.batch, self.samples, self.several = forward, batch, samples, several
         self.held = {key: t for key, t in dense_tensors(batch) if t.dim() and t.shape[0] == samples}
         self.heard: Rows = {}  # the outputs of the last call
         self.base: Rows = {}
@@ -50,7 +51,7 @@ class Pairing:
         self.shapes = {name: t.shape for name, t in self.heard.items() if name in self.base}
 
     def slopes(self, batch: Any) -> Rows:
-        """The slopes of the objective along the rows of every output; where it reads none as it is, of the batch."""
+        """The slopes of the objective along the rows of every output; where it reads none, of the batch."""
         found = {} if self.of_batch else self._slopes(batch)
         if not found and not self.base:
             self.of_batch = not isinstance(self.forward, Held)
@@ -69,15 +70,20 @@ class Pairing:
             batch = map_tensors(leaf, batch)
         heard, terms = self.forward(batch)
         objective = terms["objective"]
-        outputs = {name: t for name, t in heard if is_real(t) and rows_of(t, self.samples) is not None}
-        self.heard = by_rows(outputs, self.samples)
+        outputs = {name: t for name, t in heard if is_real(t) and self._rows(t) is not None}
+        self.heard = {name: r for name, t in outputs.items() if (r := self._rows(t.detach())) is not None}
         rows = leaves or {name: t for name, t in outputs.items() if t.requires_grad}
         if not rows or not objective.requires_grad:
             return {}
         with users_code():
             found = torch.autograd.grad(objective, list(rows.values()), allow_unused=True)
-        given = by_rows({name: g for name, g in zip(rows, found, strict=True) if g is not None}, self.samples)
-        return {name: g.reshape(self.samples, -1).double() for name, g in given.items()}
+        given = ((name, None if g is None else self._rows(g)) for name, g in zip(rows, found, strict=True))
+        return {name: g.reshape(len(g), -1).double() for name, g in given if g is not None}
+
+    def _rows(self, tensor: Tensor) -> Tensor | None:
+        if not self.several:
+            return rows_of(tensor, self.samples)
+        return tensor if tensor.dim() and len(tensor) > self.samples and len(tensor) % self.samples == 0 else None
 
     def targets(self) -> list[str]:
         """The tensors that move the slopes, and reach no output that is not held."""
@@ -155,22 +161,22 @@ class Pairing:
         """
         news = self._missed(targets)
         missed = self.slopes(map_tensors(lambda t: news.get(id(t), t), self.batch))
-        for name, shape in self.shapes.items():
-            still = _places((self.base[name] == 0) & (missed[name] == 0), shape) if name in missed else None
-            wanted = [key for key in targets if still is not None and self.held[key].numel() == still.numel()]
-            if still is None or not wanted:
+        for (name, shape), key in itertools.product(self.shapes.items(), targets):
+            dead = (self.base[name] == 0) & (missed.get(name, self.base[name] * 0 + 1) == 0)
+            if (still := _places(dead, shape, self.held[key])) is None:
                 continue
             flat, (count, length) = still.flatten(), (int(still.sum()), still.shape[1])
             whole = (~still).all(1).nonzero()[:1, 0]
             part = (still.any(1) & ~still.all(1)).nonzero()[:, 0]
             if len(part) != 1 or not len(whole) or not (flat[:count].all() or flat[-count:].all()):
                 continue
-            there = [_places(self._swapped(part, whole, each)[name] == 0, shape) for each in (news, {})]
-            if all(
-                each.shape == still.shape and each[part].equal(still[part]) and not each[whole].any() for each in there
-            ):
+            for swapped in (self._swapped(part, whole, each) for each in (news, {})):
+                there = _places(swapped[name] == 0, shape, self.held[key])  # a sure place is right in any row
+                if there is None or bool((still & ~there)[part].any()) or bool(there[whole].any()):
+                    break
+            else:
                 side = "first" if bool(flat[0]) else "last"
-                return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", wanted[0]
+                return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", key
         return None
 
     def _outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
@@ -193,10 +199,8 @@ class Pairing:
     def spelt(self, look: Callable[[Any], Rows], base: Rows, keys: Collection[str]) -> dict[str, list[int | None]]:
         """By output, the sample whose values at these keys each row answers to; None: nobody's, or more than one's.
 
-        Outputs that answer to nobody's at all are left out.
-
-        A row that answers to those with and without a digit answers to several. Costs one call for every digit, and as
-        many again where a row does not spell its own number.
+        Outputs that answer to nobody's are left out. A row that answers to those with and without a digit answers to
+        several. Costs one call for every digit, and as many again where a row does not spell its own number.
         """
         digits, numbers = range(self.samples.bit_length()), torch.arange(1, self.samples + 1)
         tensors = [self.held[key] for key in keys]
@@ -215,7 +219,7 @@ class Pairing:
             if not torch.stack([*with_digit, *without]).any():
                 continue
             own = spelling[name]
-            single = torch.ones(self.samples, dtype=torch.bool)
+            single = torch.ones(len(own), dtype=torch.bool)
             if without:
                 single = (torch.stack(with_digit) ^ torch.stack(without)).all(0)
             single &= (own > 0) & (own <= self.samples)
@@ -226,7 +230,7 @@ class Pairing:
         self, look: Callable[[Any], Rows], base: Rows, tensors: Sequence[Tensor], chosen: Tensor
     ) -> dict[str, Tensor]:
         """Which rows of every output move with the chosen samples: with any of several other values of theirs."""
-        moved = {name: torch.zeros(self.samples, dtype=torch.bool) for name in base}
+        moved = {name: torch.zeros(len(old), dtype=torch.bool) for name, old in base.items()}
         for variant in range(2):
             news = {id(t): other for t in tensors if (other := _others(t, chosen, variant)) is not None}
             if not news:
@@ -240,24 +244,35 @@ class Pairing:
         return moved
 
     def owned(self) -> tuple[str, str] | None:
-        """An output of which one row is held against the values of several samples, element by element, and of which.
+        """An output of which single elements of a row are held against the values of other samples, and of which.
 
-        Row after row of a tensor gets another value: the elements that move answer to that row, and to no other. A loss
-        that compares samples moves all with each of them.
+        A loss that compares samples moves an element with several, and a table of pairs has one for every column.
         """
         for key, tensor in list(self.held.items())[:MOST_TENSORS]:
-            now = []
             with contextlib.suppress(Refused):
-                for row in range(min(self.samples, MOST_ROWS)):
-                    others = (tensor != tensor[row]).reshape(self.samples, -1).any(1).nonzero()[:1, 0].tolist()
-                    changed = tensor.detach().clone()
-                    changed[row] = changed[others[0] if others else row]
-                    now.append(self.slopes(map_tensors(partial(one_exchanged, tensor, changed), self.batch)))
-            for name, old in self.base.items():
-                rows = [(each[name] - old).abs() > ALIKE * old.abs().max() for each in now if name in each]
-                if len(rows) == min(self.samples, MOST_ROWS) and _belong_to_several(rows):
-                    return name, key
+                for name, owners in self._elements(tensor).items():
+                    own = torch.arange(self.samples)[:, None]
+                    mixed = (owners != own).any(1) & (owners != owners[:, :1]).any(1)
+                    if bool((owners >= 0).all()) and bool(mixed.any()) and bool((owners != owners[:1]).any()):
+                        return name, key
         return None
+
+    def _elements(self, tensor: Tensor) -> dict[str, Tensor]:
+        """By output, the sample that each element of the slopes answers to alone; -1: nobody's, or more than one's."""
+        numbers, found = torch.arange(1, self.samples + 1), dict[str, Tensor]()
+        known = {name: torch.ones(old.shape, dtype=torch.bool) for name, old in self.base.items()}
+        for place in range(self.samples.bit_length()):
+            moved = {name: torch.zeros(2, *old.shape, dtype=torch.bool) for name, old in self.base.items()}
+            for other, variant in itertools.product(range(2), range(2)):
+                chosen = ((numbers >> place) & 1).bool() ^ bool(other)
+                if (new := _others(tensor, chosen, variant)) is not None:
+                    now = self.slopes(map_tensors(partial(one_exchanged, tensor, new), self.batch))
+                    for name, old in self.base.items():
+                        moved[name][other] |= ((now[name] - old).abs() > ALIKE * old.abs().max()).cpu()
+            for name, (digit, none) in moved.items():
+                known[name] &= digit ^ none
+                found[name] = found.get(name, 0) + (digit.long() << place)
+        return {name: torch.where(known[name], number - 1, -1) for name, number in found.items()}
 
     def in_any_order(self, keys: Collection[str]) -> bool:
         """Whether the objective is the same when the targets come in another order: that of a set is."""
@@ -276,13 +291,16 @@ def _dead(slopes: Rows, samples: int) -> Tensor:
     return torch.stack(rows).all(0) if rows else torch.zeros(samples, dtype=torch.bool)
 
 
-def _places(still: Tensor, shape: Sequence[int]) -> Tensor:
-    """(samples, places) of (samples, elements): an axis along which all are alike is one of classes."""
+def _places(still: Tensor, shape: Sequence[int], labels: Tensor) -> Tensor | None:
+    """(samples, places) of (samples, elements), each of which has a label, and in a row one more may: the next one's.
+
+    An axis that the labels do not have is one of classes.
+    """
     grid = still.cpu().reshape(shape)
-    for axis in range(grid.dim() - 1, 0, -1):
-        if bool((grid == grid.narrow(axis, 0, 1)).all()):
-            grid = grid.select(axis, 0)
-    return grid.flatten(1) if grid.dim() > 1 else grid[:, None]
+    for found in (grid.flatten(1), *(grid.all(axis).flatten(1) for axis in range(1, grid.dim()) if grid.dim() > 2)):
+        if labels.numel() == found.numel() or tuple(labels.shape) == (len(found), found.shape[1] + 1):
+            return found
+    return None
 
 
 def _numbers(digits: Sequence[Tensor]) -> Tensor:
@@ -298,7 +316,7 @@ def _rows_that_moved(old: Tensor, new: Tensor, chosen: Tensor) -> Tensor:
         return torch.gt(gap, STILL * size)
 
     rows = moved(1.0)
-    rest = ~chosen & (old != 0).any(1)
+    rest = ~chosen & (old != 0).any(1) if len(chosen) == len(rows) else torch.zeros(0)
     if not bool(rows.all()) or not bool(rest.any()):
         return rows
     factor = float(((old * new).sum(1)[rest] / old.square().sum(1)[rest]).median())
@@ -330,13 +348,3 @@ def _others(tensor: Tensor, chosen: Tensor, variant: int) -> Tensor | None:
         other[order] = plain[order.roll(len(order) // 2 or 1)]
     changed[chosen] = other[chosen]
     return None if torch.equal(changed, plain) else changed
-
-
-def _belong_to_several(moved: list[Tensor]) -> bool:
-    """Whether elements of one row answer to different samples each, and the columns of an axis of samples do not."""
-    if not moved or not all(bool(each.any()) for each in moved):
-        return False
-    counts = torch.stack(moved).sum(0)
-    rows = torch.stack([each.any(1) for each in moved]).sum(0)
-    columns = torch.stack([each.any(0) for each in moved]).sum(0)
-    return int(counts.max()) == 1 and int(rows.max()) > 1 and int(columns.max()) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,6 +51,8 @@ def measure_pairs(
     for each, rows in aside:  # graphs of many nodes, images of any size
         if bool(rows.any()) and _alone(evaluated, batch, rows):
             return Pairs(each.samples, tuple(rows.nonzero()[:, 0].tolist()), output=", ".join(each.base), alone=True)
+    if found is None and (mixed_up := _of_several(forward, evaluated, batch, samples, named)) is not None:
+        return mixed_up
     if found is None and (found := _asked(forward, batch, samples, in_order)) is None:
         return None
     if found.cut is not None and not _feeds(evaluated, batch, found.pairing.held[found.cut[1]]):
@@ -82,6 +84,29 @@ def measure_pairs(
     )
 
 
+def _of_several(
+    forward: Forward, evaluated: Forward, batch: Any, samples: int, named: list[tuple[str, nn.Module]]
+) -> Pairs | None:
+    """Rows that are held against the target of another sample, of outputs with several rows for each: views, draws."""
+    with contextlib.suppress(Refused), freed(named) as free:
+        asked = Pairing(Held(forward, free, batch), batch, samples, several=True)
+        keys = asked.targets() if asked.base else []
+        answers = asked.spelt(asked.slopes, asked.base, keys) if keys else {}
+        if not answers or any(None in rows for rows in answers.values()) or asked.in_any_order(keys):
+            return None
+
+        def outputs(each: Any) -> Rows:
+            with freed(named) as free:
+                evaluated(each)
+            heard = {called(place): t.detach() for place, t in free.leaves.items()}
+            return {name: heard[name].reshape(len(heard[name]), -1).double() for name in answers}
+
+        made = asked.spelt(outputs, outputs(batch), list(asked.held)[:MOST_TENSORS])
+        _, wrong, name = _compared(answers, made, set())
+        return Pairs(samples, (), False, tuple(dict(wrong).items()), name, ", ".join(keys)) if wrong else None
+    return None
+
+
 @dataclass(frozen=True)
 class _Asked:
     """Who asked, the silent samples, the targets, and by output the sample whose target each row is held against."""
@@ -109,11 +134,29 @@ def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked
 
 
 def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:
-    """Whether a tensor of the batch moves what the models make: a text whose next token is learnt does."""
+    """Whether a tensor of the batch moves what the models make, to its end: a text whose next token is learnt does.
+
+    Of one whose last token is a label alone every place has a label.
+    """
+    if tensor.dim() == 2 and not tensor.is_floating_point():
+        last = tensor.clone()
+        last[:, -1] = tensor.flip(0)[:, -1]
+        ends = [evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, last)]
+        if all(a.equal(b) for (_, a), (_, b) in zip(*ends, strict=True) if a.numel() > 1):
+            return False
     heard, other = (
         evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, tensor.flip(0))
     )
     return any(not a.equal(b) for (_, a), (_, b) in zip(heard, other, strict=True) if a.numel() > 1)
+
+
+def losses_of(objective: Callable[[Any], float], batch: Any, live: Tensor) -> tuple[tuple[int, ...], float, float]:
+    """The samples along whose outputs a trained model has no slope, their objective by themselves, and the others'."""
+
+    def of(rows: Tensor) -> float:
+        return objective(map_tensors(lambda t: t[rows.to(t.device)] if t.dim() and len(t) == len(rows) else t, batch))
+
+    return tuple((~live).nonzero()[:, 0].tolist()), of(~live), of(live)
 
 
 def _alone(evaluated: Forward, batch: Any, rows: Tensor) -> bool:

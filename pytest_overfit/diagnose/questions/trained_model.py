@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
-from pytest_overfit.diagnose.pairs import Pairs
+from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
+from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone, weighed_later
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
@@ -26,19 +27,22 @@ from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.output_slopes import CONFIRMED, follows_choice, measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.padding import (
+    counted_otherwise,
     measure_padded_loss,
     measure_padding,
     padding_of,
     pads_of,
+    read_otherwise,
     untaught_ends,
 )
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
+from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
+from pytest_overfit.diagnose.questions.taught_rows import losses_of, measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
-from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
 from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.call_task import listened_to
@@ -67,7 +71,9 @@ class TrainedModel:
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
         self.carries = False  # the next call of a model gives something else
-        self.counted: list[Tensor] = []  # the places (B, T) of outputs that have one
+        self.live = torch.ones(0, dtype=torch.bool)  # the samples that have one
+        self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have one
+        self.single: list[Tensor] = []  # those of outputs (B, T)
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -80,6 +86,8 @@ class TrainedModel:
             self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(context.on(task), calls))
+        with self.questions.asking("whether places meet their own targets"):
+            self._know(turned=self._turned(context.on(task), calls))
         with self.questions.asking("whether padding moves the objective"):
             self._ask_padded_loss(context.on(task))
         if curves.stop != "passed":
@@ -160,7 +168,13 @@ class TrainedModel:
         if idle := [term.name for term in looked if term.weight == 0]:
             later = ask("which terms weigh something later", lambda: weighed_later(on, idle), otherwise=set())
             looked = tuple(replace(t, weight=None, share=None) if t.name in later else t for t in looked)
-        self.counted = [(g != 0).flatten(2).any(2) for g in gradients.values() if g.dim() > 2]
+        grids = [g != 0 for g in gradients.values()]
+        self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
+        self.single = [grid for grid in grids if grid.dim() == 2]
+        rows = [grid.flatten(1).any(1) for grid in grids if grid.dim() > 1 and len(grid) == self.samples]
+        self.live = (
+            torch.stack(rows).any(0).cpu() if rows and len(rows) == len(grids) else torch.ones(0, dtype=torch.bool)
+        )
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed and looked:
@@ -194,6 +208,7 @@ class TrainedModel:
         for call in (call for call, answer in zip(calls[:1], answers, strict=False) if not answer.random):
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
                 self._know(padding=None if padding is None else measure_padding(call, padding))
+                self._know(read=read_otherwise(call, self.context.task.batch))
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
@@ -210,6 +225,10 @@ class TrainedModel:
         padding = self._padding()
         if padding is not None:
             self._know(padding=measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
+            self._know(counted=counted_otherwise(padding, [*self.counted, *self.single]))
+        if self.live.any() and not self.live.all():
+            with contextlib.suppress(Refused):
+                self._know(unlearnt=losses_of(objective, on.task.batch, self.live))
         if self.found.causal:
             self._know(untaught=untaught_ends(on.task.batch, self.counted))
 
@@ -224,6 +243,22 @@ class TrainedModel:
         into_training(on.task.model)
         in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
         return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+
+    def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
+        def forward(seed: int, *, evaluating: bool = False) -> Forward:
+            def look(batch: Any) -> tuple[Heard, Terms]:
+                seed_everything(seed)
+                with evaluating_mode(on.task.model) if evaluating else contextlib.nullcontext():
+                    return on.forward(batch)
+
+            return look
+
+        if self._has_several_backwards(on):
+            raise Unanswerable("a step of several backward passes reads other places in each")
+        into_training(on.task.model)
+        batch, evaluated = on.task.batch, partial(forward, evaluating=True)
+        in_order = passed_as_they_are(batch, calls)
+        return measure_places(forward, evaluated, batch, self._named(calls), on.seed, in_order=in_order)
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
         into_training(on.task.model)
