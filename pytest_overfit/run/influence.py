@@ -120,8 +120,8 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     """Clearly another tensor whose elements are still allowed ones. None where there is none that is sure to be.
 
     Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean
-    over balanced labels as it is. Of whole numbers it is the commonest one or the second: the largest may be the label
-    of what is left out. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a
+    over balanced labels as it is. Of whole numbers it is the commonest or the second: the largest may be the label of what
+    is left out. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a
     third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
     plain = numbers_of(tensor) if is_strided(tensor) else None
@@ -132,11 +132,15 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     if plain.dtype is torch.bool:
         changed[::3] ^= True
     elif not torch.equal(changed, flat):
-        if not plain.is_complex():
-            one, other = (flat.max(), flat.min()) if plain.is_floating_point() else _commonest(flat)
-            changed[::3] = torch.where(changed[::3] == one, other, one)
-            if torch.equal(changed, flat):  # by chance, as [0, 1, 1] may: then another order alone
-                changed = flat.roll(1)
+        if plain.is_floating_point():
+            changed[::3] = torch.where(changed[::3] == flat.max(), flat.min(), flat.max())
+        elif not plain.is_complex():
+            one, other = _commonest(flat)
+            changed[::3] = torch.where(flat[::3] == one, other, one)
+            if torch.equal(changed.long().sum(), flat.long().sum()):
+                changed[1] = other if changed[1] == one else one
+        if torch.equal(changed, flat):  # by chance, as [0, 1, 1] may: then another order alone
+            changed = flat.roll(1)
     elif plain.is_floating_point() or plain.is_complex():
         changed = torch.where(flat == 0, 0.1, flat * 0.9).to(flat.dtype)
     else:
@@ -147,9 +151,9 @@ def perturbed(tensor: Tensor) -> Tensor | None:
 
 def _commonest(flat: Tensor) -> tuple[Tensor, Tensor]:
     """The two whole numbers that occur most often, of several the smaller ones; there are two."""
-    values, counts = flat.unique(return_counts=True)
-    order = counts.argsort(descending=True, stable=True)
-    return values[order[0]], values[order[1]]
+    values, counts = flat.long().unique(return_counts=True)
+    values = values[counts.argsort(descending=True, stable=True)].to(flat.dtype)
+    return values[0], values[1]
 
 
 def targets_of(batch: Any) -> Iterator[str]:
