@@ -110,9 +110,13 @@ def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return ""
     first, second = (tuple(shape) for shape in op.shapes[:2])
     by = op.name if not isinstance(op.fact, Broadcast) else op.fact.by
-    if first == (*second, 1):
-        return line_to_change(asked.sources, squeezed(by, 0), at=place[0])
-    return line_to_change(asked.sources, squeezed(by, 1), at=place[0]) if second == (*first, 1) else ""
+    longer = int(len(second) > len(first))  # the operand that has an axis of one too many
+    more, less = ((first, second), (second, first))[longer]
+    extra = [axis for axis in range(len(more)) if more[axis] == 1 and more[:axis] + more[axis + 1 :] == less]
+    if len(extra) != 1:
+        return ""
+    axis = -1 if extra[0] == len(more) - 1 else extra[0]
+    return line_to_change(asked.sources, squeezed(by, longer, axis), at=place[0])
 
 
 def _accumulation(cause: Cause, evidence: Evidence, asked: Asked) -> str:

@@ -169,28 +169,29 @@ def undropped(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
     return (node, f"{source.segment(node)[:-1]}, dropout=0.0)") if name in DROPPING and node.args else None
 
 
-def squeezed(by: str, place: int) -> Edit:
-    """The first (0) or second (1) operand of a call, or of an operator, without its last axis of one."""
+def squeezed(by: str, place: int, axis: int = -1) -> Edit:
+    """The first (0) or second (1) operand of a call, or of an operator, without an axis of one."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if isinstance(node, ast.Call) and called(node) == by and len(node.args) > place:
-            return node.args[place], f"{source.operand(node.args[place])}.squeeze(-1)"
+            return node.args[place], f"{source.operand(node.args[place])}.squeeze({axis})"
         if isinstance(node, ast.BinOp) and OPERATORS.get(by.strip("_").removeprefix("r"), ast.Sub) is type(node.op):
             side = (node.left, node.right)[place]
-            return side, f"{source.operand(side)}.squeeze(-1)"
+            return side, f"{source.operand(side)}.squeeze({axis})"
         return None
 
     return edit
 
 
-def swapped(name: str) -> Edit:
-    """The first two arguments of a call, each in the place of the other."""
+def swapped(name: str, at: int = 0) -> Edit:
+    """Two arguments of a call that stand beside each other, the first of them ``at``, each in the other's place."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.Call) or called(node) != name or len(node.args) < 2:
+        if not isinstance(node, ast.Call) or called(node) != name or len(node.args) < at + 2:
             return None
-        first, second, *rest = [source.segment(each) for each in (*node.args, *node.keywords)]
-        return node, f"{source.segment(node.func)}({', '.join([second, first, *rest])})"
+        said = [source.segment(each) for each in (*node.args, *node.keywords)]
+        said[at : at + 2] = said[at + 1], said[at]
+        return node, f"{source.segment(node.func)}({', '.join(said)})"
 
     return edit
 

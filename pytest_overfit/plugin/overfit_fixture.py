@@ -105,7 +105,7 @@ def _with_call(error: OverfitError, passed: Mapping[str, Any]) -> str:
     """What an error says, and which call of the user's it is about; the call as it should read where that is clear."""
     from pytest_overfit.diagnose.refused_call import line_of_call
 
-    where, line = line_of_call(CALL, passed["model"], passed["batch"])
+    where, line = line_of_call(CALL, passed["model"], passed["batch"], passed["loss"])
     lines = str(error).splitlines()
     lines[1:1] = [f"  where: {where}"] if where else []
     return "\n".join([*lines, *([f"  change: {line}"] if line else ())])

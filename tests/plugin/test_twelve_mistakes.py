@@ -150,6 +150,24 @@ MISTAKES = {
     "swapped arguments of a loss": own_loss(
         LOSS, "(model(x), y)", "(y, model(x))", "cross_entropy of input (6,) int64, target (6, 3)"
     ),
+    "swapped loss and batch": own_loss(
+        LOSS, "net(), batch(), loss", "net(), loss, batch()", "a function of (model, batch)"
+    ),
+    "wrong shape, a product": Mistake(
+        OF_MODEL, "nn.Linear(64, 3)", "nn.Linear(8 * 4, 3)", "input (6, 64): mat1 and mat2"
+    ),
+    "wrong shape, broadcast over the middle": own_loss(
+        LOSS.replace("cross_entropy(model(x), y)", "mse_loss(model(x)[:, None], F.one_hot(y, 3)[:, None].float())"),
+        "F.one_hot(y, 3)[:, None].float()",
+        "F.one_hot(y, 3).float()",
+        "(6, 1, 3) meets (6, 3) in mse_loss",
+    ),
+    "class ids of a sequence into MSE": Mistake(
+        WORDS,
+        "lambda output, target: nn.CrossEntropyLoss()(output.movedim(-1, 1), target)",
+        "nn.MSELoss()",
+        "mse_loss of input (4, 5, 7), target (4, 5) int64",
+    ),
     "swapped arguments of a call": Mistake(NET + CRITERION, "net(), batch()", "batch(), net()", "model: a tuple where"),
 }
 
