@@ -108,6 +108,19 @@ def keyword(name: str, was: float | None, now: str, *, calls: Collection[str] = 
     return edit
 
 
+def extended(calls: Collection[str], name: str, value: str) -> Edit:
+    """A call of one of these functions with an argument of this name that it does not have yet."""
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        given = {each.arg for each in node.keywords} if isinstance(node, ast.Call) else set()
+        if called(node) not in calls or given & {name, None}:
+            return None
+        said = source.segment(node)[:-1].rstrip(", ")
+        return node, f"{said}{'' if said.endswith('(') else ', '}{name}={value})"
+
+    return edit
+
+
 def called(node: ast.AST) -> str:
     """The name that a call calls, without what stands before it; empty of anything else."""
     if not isinstance(node, ast.Call):

@@ -96,7 +96,8 @@ def test_what_the_weights_hold_up_is_theirs(factor: float, reads: bool) -> None:
 
     def loss(model: nn.Linear, batch: Any) -> Tensor:
         rest = 0.0 if reads else 0.2
-        return (model(batch[0]) - batch[1]).square().mean() + factor * model.weight.square().sum() + rest
+        error: Tensor = (model(batch[0]) - batch[1]).square().mean()
+        return error + factor * model.weight.square().sum() + rest
 
     task = CallTask(net, net, as_loss(loss), BATCH, torch.device("cpu"))
     found = find_floor(task, [("", net)], limit=0.01, seconds=600.0, scales={8: 0.5}, ran=9.0)

@@ -40,4 +40,4 @@ def _said(text: str, lang: str) -> str:
 @cache
 def _words() -> dict[str, str]:
     lines = files(__package__).joinpath("words.zh.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split(" = ", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split(" = ", 1) for line in lines)
