@@ -8,12 +8,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_overfit.diagnose.source_lines import Edit, Source, called, line_to_change, renamed, swapped
+from pytest_overfit.diagnose.source_lines import (
+    Edit,
+    Source,
+    called,
+    line_to_change,
+    renamed,
+    respelt,
+    swapped,
+)
 from pytest_overfit.run.stack_lines import is_library
 
 if TYPE_CHECKING:
@@ -67,11 +75,13 @@ def calling() -> tuple[FrameType, int] | None:
     return None if frame is None else (frame, frame.f_lineno)
 
 
-def line_of_call(name: str, model: object, data: object, loss: object = None) -> tuple[str, str]:
-    """Where the user calls ``name`` now, and that line with model, data and loss in their places; empty where they are.
+def line_of_call(
+    name: str, model: object, data: object, loss: object, renames: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, str]:
+    """Where the user calls ``name`` now, and that line with all in its place and rightly spelt; empty where it is so.
 
     Example:
-        >>> line_of_call("overfit", batch, net)                                        # doctest: +SKIP
+        >>> line_of_call("overfit", batch, net, None)                                        # doctest: +SKIP
         ('test_it.py:15', 'test_it.py:15: overfit(net, batch, nn.CrossEntropyLoss())')
     """
     caller = calling()
@@ -80,8 +90,8 @@ def line_of_call(name: str, model: object, data: object, loss: object = None) ->
     source, place = _source(caller[0]), f"{Path(caller[0].f_code.co_filename).name}:{caller[1]}"
     called_loss = loss is None or callable(loss)
     pairs = isinstance(data, torch.nn.Module) and not callable(model), callable(data) and not called_loss
-    line = next((line_to_change([source], swapped(name, at), at=place) for at, wrong in enumerate(pairs) if wrong), "")
-    return f"{source.path}:{caller[1]}", line
+    edits = [swapped(name, at) for at, wrong in enumerate(pairs) if wrong] or [respelt(renames)]
+    return f"{source.path}:{caller[1]}", line_to_change([source], edits[0], at=place)
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
@@ -160,8 +170,8 @@ def _features(module: torch.nn.Linear, given: int) -> Edit:
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if not isinstance(node, ast.Call) or not source.segment(node.func).endswith("Linear"):
             return None
-        named = {each.arg: each.value for each in node.keywords}
-        sizes = {**dict(zip(("in_features", "out_features"), node.args, strict=False)), **named}
+        sizes: dict[str | None, ast.expr] = dict(zip(("in_features", "out_features"), node.args, strict=False))
+        sizes |= {each.arg: each.value for each in node.keywords}
         width, made = sizes.get("in_features"), sizes.get("out_features")
         if width is None or _size(width) != module.in_features:
             return None

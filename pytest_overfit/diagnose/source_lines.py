@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: what is replaced, and by what
@@ -117,6 +117,17 @@ def extended(calls: Collection[str], name: str, value: str) -> Edit:
             return None
         said = source.segment(node)[:-1].rstrip(", ")
         return node, f"{said}{'' if said.endswith('(') else ', '}{name}={value})"
+
+    return edit
+
+
+def respelt(names: Mapping[str, str]) -> Edit:
+    """A keyword of a call under the name that is meant."""
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if not isinstance(node, ast.keyword) or node.arg not in names:
+            return None
+        return node, f"{names[node.arg]}={source.segment(node.value)}"
 
     return edit
 
