@@ -84,7 +84,7 @@ class Floor:
     low: Mapping[str, float] = field(default_factory=dict)
     high: Mapping[str, float] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
-    reads_weights: bool = False  # parameters, beside the outputs
+    reads_weights: bool = False  # parameters, beside the outputs, and half of what is left is theirs
     elsewhere: float | None = None
     stretch: float = 1.0
     alone: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Broadcast
 from pytest_overfit.diagnose.source_lines import (
     cut_free,
+    extended,
     followed,
     in_module_list,
     keyword,
@@ -26,6 +27,7 @@ from pytest_overfit.diagnose.source_lines import (
 
 Rule = Callable[[Cause, Evidence, Asked], str]
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
+RUNS = ("overfit", "run_overfit")
 PLACE = re.compile(r"[^\s:,]+\.py:\d+")
 
 
@@ -51,7 +53,7 @@ def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return line
     kinds = {group.kind for group in evidence.groups}
     if asked.default:
-        return f"lr={now}"
+        return line_to_change(asked.sources, extended(RUNS, "lr", now)) or f"lr={now}"
     kind = next(iter(kinds), "")
     known = len(kinds) == 1 and kind in OPTIMIZERS
     return f"optimizer=lambda p: torch.optim.{kind}(p, lr={now})" if known and not evidence.own_step else ""
@@ -70,7 +72,9 @@ def _steps(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     wanted = f"{cause.evidence['steps']:.0f}"
     if asked.rate is not None:
         return f"--overfit-max-steps {wanted}"
-    return line_to_change(asked.sources, keyword("max_steps", None, wanted)) or f"max_steps={wanted}"
+    said = keyword("max_steps", None, wanted), extended(RUNS, "max_steps", wanted)
+    lines = (line_to_change(asked.sources, edit) for edit in said)
+    return next(filter(None, lines), f"max_steps={wanted}")
 
 
 def _group(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -112,9 +116,13 @@ def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return ""
     first, second = (tuple(shape) for shape in op.shapes[:2])
     by = op.name if not isinstance(op.fact, Broadcast) else op.fact.by
-    if first == (*second, 1):
-        return line_to_change(asked.sources, squeezed(by, 0), at=place[0])
-    return line_to_change(asked.sources, squeezed(by, 1), at=place[0]) if second == (*first, 1) else ""
+    longer = int(len(second) > len(first))  # the operand that has an axis of one too many
+    more, less = ((first, second), (second, first))[longer]
+    extra = [axis for axis in range(len(more)) if more[axis] == 1 and more[:axis] + more[axis + 1 :] == less]
+    if len(extra) != 1:
+        return ""
+    axis = -1 if extra[0] == len(more) - 1 else extra[0]
+    return line_to_change(asked.sources, squeezed(by, longer, axis), at=place[0])
 
 
 def _accumulation(cause: Cause, evidence: Evidence, asked: Asked) -> str:

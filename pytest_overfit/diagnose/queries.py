@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from pytest_overfit.diagnose.evidence import Evidence, Output, Tensor
-from pytest_overfit.diagnose.step_trace import Event
+from pytest_overfit.diagnose.step_trace import Event, Group
 from pytest_overfit.diagnose.trial import Attempt
 from pytest_overfit.judge.globs import is_declared as matches
 from pytest_overfit.run.record import ParameterRecord
 
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
+TYPICAL_RATE = 1e-3
+USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 
 
 def predictions(evidence: Evidence) -> list[Output]:
@@ -89,3 +92,20 @@ def proof(attempt: Attempt | None, how: str) -> str:
 
 def line_of(events: Sequence[Event]) -> str:
     return next((event.line for event in events if event.line), "")
+
+
+def usual_rate(groups: Sequence[Group]) -> float:
+    """The learning rate that the optimizer mostly gets; that of Adam where there are several kinds."""
+    kinds = {group.kind for group in groups if group.rates}
+    return USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
+
+
+def odd_schedule(group: Group) -> bool:
+    """Whether the rate never gets near what it was set to, grows beyond it, or is gone before the run is."""
+    if len(group.rates) < 2 or max(group.initial_rate, *group.rates) <= 0:
+        return False
+    first, last, top = group.rates[0], group.rates[-1], max(group.initial_rate, *group.rates)
+    grows = last > 20 * first and last > 5 * group.initial_rate > 0 and group.scheduled
+    never = max(group.rates) < 0.05 * group.initial_rate
+    decays = last < 1e-3 * top and len(group.rates) > 3 and statistics.median(group.rates) < 0.05 * top
+    return grows or never or decays

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType, MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_overfit.diagnose.source_lines import Edit, Source, called, line_to_change, renamed, swapped
+from pytest_overfit.diagnose.source_lines import (
+    Edit,
+    Source,
+    called,
+    line_to_change,
+    renamed,
+    respelt,
+    swapped,
+)
 from pytest_overfit.run.stack_lines import is_library
+
+if TYPE_CHECKING:
+    import ast
 
 REFUSALS = (RuntimeError, IndexError, ValueError, TypeError)  # what torch raises for tensors that do not fit
 MOST = 4  # tensors of a call
@@ -63,19 +75,23 @@ def calling() -> tuple[FrameType, int] | None:
     return None if frame is None else (frame, frame.f_lineno)
 
 
-def line_of_call(name: str, model: object, data: object) -> tuple[str, str]:
-    """Where the user calls ``name`` now, and that line with model and data in their places; empty where they are.
+def line_of_call(
+    name: str, model: object, data: object, loss: object, renames: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, str]:
+    """Where the user calls ``name`` now, and that line with all in its place and rightly spelt; empty where it is so.
 
     Example:
-        >>> line_of_call("overfit", batch, net)                                        # doctest: +SKIP
+        >>> line_of_call("overfit", batch, net, None)                                        # doctest: +SKIP
         ('test_it.py:15', 'test_it.py:15: overfit(net, batch, nn.CrossEntropyLoss())')
     """
     caller = calling()
     if caller is None:
         return "", ""
     source, place = _source(caller[0]), f"{Path(caller[0].f_code.co_filename).name}:{caller[1]}"
-    wrong = isinstance(data, torch.nn.Module) and not callable(model)
-    return f"{source.path}:{caller[1]}", line_to_change([source], swapped(name), at=place) if wrong else ""
+    called_loss = loss is None or callable(loss)
+    pairs = isinstance(data, torch.nn.Module) and not callable(model), callable(data) and not called_loss
+    edits = [swapped(name, at) for at, wrong in enumerate(pairs) if wrong] or [respelt(renames)]
+    return f"{source.path}:{caller[1]}", line_to_change([source], edits[0], at=place)
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
@@ -117,25 +133,32 @@ def _edit(name: str, module: Any, tensors: list[torch.Tensor]) -> Edit | None:
     first, second = tensors[:2]
     if name in CLASSIFIERS and second.is_floating_point() and not first.is_floating_point():
         return swapped(name)
-    if name in CLASSIFIERS and first.dim() > 2 and first.shape[:-1] == second.shape:
-        return _classes_second(name)
-    ids = not second.is_floating_point() and second.shape == first.shape[:1] + first.shape[2:]
-    if name in REGRESSORS and ids and first.is_floating_point():
+    last = first.dim() > 2 and first.shape[:-1] == second.shape
+    if name in CLASSIFIERS and last:
+        return _classes_second(name, CLASSIFIERS[name], name, CLASSIFIERS[name])
+    ids = first.is_floating_point() and not second.is_floating_point()
+    if name in REGRESSORS and ids and last:
+        return _classes_second(name, REGRESSORS[name], "cross_entropy", "CrossEntropyLoss")
+    if name in REGRESSORS and ids and second.shape == first.shape[:1] + first.shape[2:]:
         function, criterion = renamed(name, "cross_entropy"), renamed(REGRESSORS[name], "CrossEntropyLoss")
         return lambda node, source: function(node, source) or criterion(node, source)
     return None
 
 
-def _classes_second(name: str) -> Edit:
-    """A classifier's call, or the criterion that makes it, with the classes on the axis that torch wants them on."""
+def _classes_second(name: str, criterion: str, function: str, builds: str) -> Edit:
+    """A call, or the criterion that makes it, as a classifier's, with the classes on the axis that torch wants."""
     import ast
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if called(node) == name and isinstance(node, ast.Call) and node.args:
-            return node.args[0], f"{source.operand(node.args[0])}.movedim(-1, 1)"
-        if called(node) != CLASSIFIERS[name]:
+            before = source.segment(node.func).removesuffix(name)
+            moved = [f"{source.operand(node.args[0])}.movedim(-1, 1)"]
+            rest = [source.segment(each) for each in (*node.args[1:], *node.keywords)]
+            return node, f"{before}{function}({', '.join(moved + rest)})"
+        if called(node) != criterion or not isinstance(node, ast.Call):
             return None
-        return node, f"lambda output, target: {source.segment(node)}(output.movedim(-1, 1), target)"
+        made = source.segment(node).replace(criterion, builds, 1)
+        return node, f"lambda output, target: {made}(output.movedim(-1, 1), target)"
 
     return edit
 
@@ -145,9 +168,23 @@ def _features(module: torch.nn.Linear, given: int) -> Edit:
     import ast
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.Call) or not source.segment(node.func).endswith("Linear") or len(node.args) < 2:
+        if not isinstance(node, ast.Call) or not source.segment(node.func).endswith("Linear"):
             return None
-        sizes = [each.value if isinstance(each, ast.Constant) else None for each in node.args[:2]]
-        return (node.args[0], str(given)) if sizes == [module.in_features, module.out_features] else None
+        sizes: dict[str | None, ast.expr] = dict(zip(("in_features", "out_features"), node.args, strict=False))
+        sizes |= {each.arg: each.value for each in node.keywords}
+        width, made = sizes.get("in_features"), sizes.get("out_features")
+        if width is None or _size(width) != module.in_features:
+            return None
+        return (width, str(given)) if made is not None and _size(made) in (None, module.out_features) else None
 
     return edit
+
+
+def _size(node: ast.expr) -> int | None:
+    """A whole number, or a product of such, as a size is written; None of what only a run knows."""
+    import ast
+
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        sides = _size(node.left), _size(node.right)
+        return None if None in sides else math.prod(side for side in sides if side is not None)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None

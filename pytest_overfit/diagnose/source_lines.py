@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: what is replaced, and by what
@@ -108,6 +108,30 @@ def keyword(name: str, was: float | None, now: str, *, calls: Collection[str] = 
     return edit
 
 
+def extended(calls: Collection[str], name: str, value: str) -> Edit:
+    """A call of one of these functions with an argument of this name that it does not have yet."""
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        given = {each.arg for each in node.keywords} if isinstance(node, ast.Call) else set()
+        if called(node) not in calls or given & {name, None}:
+            return None
+        said = source.segment(node)[:-1].rstrip(", ")
+        return node, f"{said}{'' if said.endswith('(') else ', '}{name}={value})"
+
+    return edit
+
+
+def respelt(names: Mapping[str, str]) -> Edit:
+    """A keyword of a call under the name that is meant."""
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if not isinstance(node, ast.keyword) or node.arg not in names:
+            return None
+        return node, f"{names[node.arg]}={source.segment(node.value)}"
+
+    return edit
+
+
 def called(node: ast.AST) -> str:
     """The name that a call calls, without what stands before it; empty of anything else."""
     if not isinstance(node, ast.Call):
@@ -169,28 +193,29 @@ def undropped(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
     return (node, f"{source.segment(node)[:-1]}, dropout=0.0)") if name in DROPPING and node.args else None
 
 
-def squeezed(by: str, place: int) -> Edit:
-    """The first (0) or second (1) operand of a call, or of an operator, without its last axis of one."""
+def squeezed(by: str, place: int, axis: int = -1) -> Edit:
+    """The first (0) or second (1) operand of a call, or of an operator, without an axis of one."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
         if isinstance(node, ast.Call) and called(node) == by and len(node.args) > place:
-            return node.args[place], f"{source.operand(node.args[place])}.squeeze(-1)"
+            return node.args[place], f"{source.operand(node.args[place])}.squeeze({axis})"
         if isinstance(node, ast.BinOp) and OPERATORS.get(by.strip("_").removeprefix("r"), ast.Sub) is type(node.op):
             side = (node.left, node.right)[place]
-            return side, f"{source.operand(side)}.squeeze(-1)"
+            return side, f"{source.operand(side)}.squeeze({axis})"
         return None
 
     return edit
 
 
-def swapped(name: str) -> Edit:
-    """The first two arguments of a call, each in the place of the other."""
+def swapped(name: str, at: int = 0) -> Edit:
+    """Two arguments of a call that stand beside each other, the first of them ``at``, each in the other's place."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.Call) or called(node) != name or len(node.args) < 2:
+        if not isinstance(node, ast.Call) or called(node) != name or len(node.args) < at + 2:
             return None
-        first, second, *rest = [source.segment(each) for each in (*node.args, *node.keywords)]
-        return node, f"{source.segment(node.func)}({', '.join([second, first, *rest])})"
+        said = [source.segment(each) for each in (*node.args, *node.keywords)]
+        said[at : at + 2] = said[at + 1], said[at]
+        return node, f"{source.segment(node.func)}({', '.join(said)})"
 
     return edit
 

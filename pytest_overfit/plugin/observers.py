@@ -90,7 +90,8 @@ class RunObservers:
         observers: list[Any] = [self.clock]
         self.line.callback(self.clock.close)
         if (screen := self.session.screen()) is not None:
-            observers.append(self.line.enter_context(contextlib.closing(Progress(screen, self.title, self.planned))))
+            shown = Progress(screen, self.title, self.planned, self.session.options.lang)
+            observers.append(self.line.enter_context(contextlib.closing(shown)))
         log_dir = self._log_dir()
         if log_dir is not None:
             files = f"TensorBoard files in {log_dir}"

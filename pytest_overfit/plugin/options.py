@@ -79,7 +79,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--overfit-report": {"metavar": "DIR", "help": "folder of the report: a page and a record of every run"},
     "--overfit-lang": {
         "choices": LANGUAGES,
-        "help": "language of terminal and experiment records (default: en)",
+        "help": "language of terminal, experiment records and pages (default: en)",
     },
     "--overfit-save": {"metavar": "NAME", "help": "save the numbers of every run under a name, to compare with later"},
     "--overfit-compare": {"metavar": "NAME", "help": "compare every run with what was saved under a name"},

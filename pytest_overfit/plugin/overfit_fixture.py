@@ -20,7 +20,7 @@ from pytest_overfit.plugin.unchecked import CALL, RESULT
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
-from pytest_overfit.settings.ladder import layer_of_keywords
+from pytest_overfit.settings.ladder import layer_of_keywords, misspelt
 
 if TYPE_CHECKING:
     from pytest_overfit.run.place import Place
@@ -91,7 +91,7 @@ def _told(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str
     try:
         return _run(requester, passed, settings)
     except OverfitError as error:
-        told = _with_call(error, passed)
+        told = _with_call(error, passed, settings)
     except SKIPS as error:
         if is_skip_of_fixture(error):
             raise
@@ -101,11 +101,12 @@ def _told(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str
     raise pytest.fail.Exception(told, pytrace=False)
 
 
-def _with_call(error: OverfitError, passed: Mapping[str, Any]) -> str:
+def _with_call(error: OverfitError, passed: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What an error says, and which call of the user's it is about; the call as it should read where that is clear."""
     from pytest_overfit.diagnose.refused_call import line_of_call
 
-    where, line = line_of_call(CALL, passed["model"], passed["batch"])
+    renames = {name: meant for name, meant in misspelt(settings).items() if meant}
+    where, line = line_of_call(CALL, passed["model"], passed["batch"], passed["loss"], renames)
     lines = str(error).splitlines()
     lines[1:1] = [f"  where: {where}"] if where else []
     return "\n".join([*lines, *([f"  change: {line}"] if line else ())])

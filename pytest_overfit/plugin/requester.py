@@ -215,7 +215,7 @@ def limited_stage(requester: Requester, config: OverfitConfig, name: str) -> Ite
     from pytest_overfit.run.watchdog import refused_after
 
     seconds = config.overfit.budget.max_seconds
-    with showing(requester.session.screen(), config.exp_name, name):
+    with showing(requester.session.screen(), config.exp_name, name, requester.session.options.lang):
         if seconds is None:
             yield
             return

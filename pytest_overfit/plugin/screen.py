@@ -15,6 +15,7 @@ import pytest
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.text.progress import phase_line, progress_line
+from pytest_overfit.text.table import columns, padded
 
 REFRESH_SECONDS = 0.2  # between two looks of a terminal's line
 LOG_SECONDS = 30.0  # between two lines of a log, and before the first
@@ -44,14 +45,15 @@ class TerminalLine:
         """Shows a text in place of the one before."""
         self.written = time.monotonic()
         with self.capture.global_and_fixture_disabled():  # the terminal's width is known only with its stdout in place
-            columns = shutil.get_terminal_size().columns
+            wide = shutil.get_terminal_size().columns
             if not self.width:
-                self._begin(columns)
-            self.room = max(20, columns - 1 - ROOM_FOR_CTRL_C)
-            text = text[: self.room]
-            sys.stdout.write(f"\r{text.ljust(self.width)}")
+                self._begin(wide)
+            self.room = max(20, wide - 1 - ROOM_FOR_CTRL_C)
+            while columns(text) > self.room:
+                text = text[: self.room - columns(text)]
+            sys.stdout.write(f"\r{padded(text, self.width)}")
             sys.stdout.flush()
-        self.width = max(self.width, len(text), len(self.before))
+        self.width = max(self.width, columns(text), len(self.before))
 
     def close(self) -> None:
         """Leaves everything as if nothing had been shown."""
@@ -62,10 +64,10 @@ class TerminalLine:
             sys.stdout.flush()
         self.width = 0
 
-    def _begin(self, columns: int) -> None:
+    def _begin(self, wide: int) -> None:
         """Keeps what pytest has written on its line; where that is not known, or wraps, begins a new one."""
         self.before = str(getattr(self.reporter._tw, "_current_line", ""))
-        if self.reporter._tw.width_of_current_line != len(self.before) or len(self.before) > columns - 3:
+        if self.reporter._tw.width_of_current_line != len(self.before) or len(self.before) > wide - 3:
             self.before = ""
             self.reporter.ensure_newline()
 
@@ -99,8 +101,8 @@ Screen = TerminalLine | LogLines
 class Progress(Observer):
     """An observer that shows the phase of a run, its numbers and the time left."""
 
-    def __init__(self, screen: Screen, title: str, planned: int) -> None:
-        self.screen, self.title, self.planned = screen, title, planned
+    def __init__(self, screen: Screen, title: str, planned: int, lang: str = "en") -> None:
+        self.screen, self.title, self.planned, self.lang = screen, title, planned, lang
         self.phase = ""
         self.until: float | None = None
         self.began = time.monotonic()
@@ -113,7 +115,8 @@ class Progress(Observer):
             self.until = None if seconds_left is None else now + seconds_left
             self.measured, self.began = None, now
         if self.screen.wants(now, begins=begins):
-            self.screen.write(phase_line(self.title, name, detail, seconds_left, width=self.screen.room))
+            line = phase_line(self.title, name, detail, seconds_left, width=self.screen.room, lang=self.lang)
+            self.screen.write(line)
 
     def on_steps(self, first: int, rows: Sequence[Mapping[str, float]]) -> None:
         now, step = time.monotonic(), first + len(rows)
@@ -151,12 +154,12 @@ def screen_of(config: pytest.Config) -> Screen | None:
 
 
 @contextlib.contextmanager
-def showing(screen: Screen | None, title: str, phase: str) -> Iterator[None]:
+def showing(screen: Screen | None, title: str, phase: str, lang: str) -> Iterator[None]:
     """Live progress of a phase that no observer is told of: the pair, the loader."""
     if screen is None:
         yield
         return
-    with contextlib.closing(Progress(screen, title, 0)) as progress:
+    with contextlib.closing(Progress(screen, title, 0, lang)) as progress:
         progress.on_phase(phase, "", None)
         yield
 

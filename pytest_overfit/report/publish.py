@@ -49,7 +49,7 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     if not missing:
         from pytest_overfit.report.page.write import write_pages
 
-        write_pages(report, documents)
+        write_pages(report, documents, lang=lang)
     for form in entry_points(group=GROUP):
         form.load()(report, documents, lang=lang)
     if missing:

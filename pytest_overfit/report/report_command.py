@@ -12,7 +12,7 @@ def add_arguments(report: argparse.ArgumentParser) -> None:
     """The arguments of ``pytest-overfit report``."""
     report.add_argument("record", type=Path, metavar="RECORD", help="a record.json, or the folder of a report")
     report.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: where the record is)")
-    report.add_argument("--lang", choices=LANGUAGES, default=LANGUAGES[0], help="of the experiment record")
+    report.add_argument("--lang", choices=LANGUAGES, default=LANGUAGES[0], help="of experiment records and pages")
     report.set_defaults(run=_report)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class Sample:
     look: Callable[[], Any] | None = None
 
 
+def _wanted(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function cannot be called without; none where that cannot be told."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in kinds]
+
+
 def draw(data: Any) -> Sample:
     """One batch out of a batch, a loader or other iterable of batches, or a callable that returns the next one.
 
@@ -58,6 +69,12 @@ def draw(data: Any) -> Sample:
     if is_batch(data):
         return Sample(data)
     if callable(data) and not defines(data, "__iter__"):
+        if wanted := _wanted(data):
+            raise OverfitError(
+                f"a function of ({', '.join(wanted)}) where a batch is wanted",
+                where="batch",
+                allowed="a batch, a loader or another iterable of batches, or a callable without arguments",
+            )
         first = freeze_batch(data(), torch.device("cpu"))
         differences = _first_differences(first, (data() for _ in range(DRAWS - 1)))
         return Sample(first, differences=differences, draws=DRAWS)
@@ -91,6 +108,12 @@ def one_batch(data: Any, *, where: str = "data") -> Any:
     if is_batch(data):
         return data
     if callable(data) and not defines(data, "__iter__"):
+        if wanted := _wanted(data):
+            raise OverfitError(
+                f"a function of ({', '.join(wanted)}) where a batch is wanted",
+                where="batch",
+                allowed="a batch, a loader or another iterable of batches, or a callable without arguments",
+            )
         return data()
     _refuse_strangers(data, where)
     return first_batch(data, where=where)

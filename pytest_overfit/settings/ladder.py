@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,18 @@ class Resolved:
     sources: Mapping[str, str]
 
 
+def misspelt(names: Iterable[str], known: Sequence[str] = ()) -> dict[str, str | None]:
+    """Names that are likely misspellings of keywords -> what is likely meant; ``known``: these, in place of a call's.
+
+    Example:
+        >>> misspelt(["max_step", "objective"])
+        {'max_step': 'max_steps'}
+    """
+    known = known or [*keys()]
+    wrong = (name for name in names if _is_wrong(name, known))
+    return {name: OTHER_NAMES.get(name) or nearest(name.casefold(), known) for name in wrong}
+
+
 def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[object] = ()) -> Layer:
     """The layer of a marker or a call: keywords of the table, and limits by the names of their terms.
 
@@ -113,10 +125,9 @@ def layer_of_keywords(source: str, keywords: Mapping[str, Any], args: Sequence[o
         ConfigError: a positional argument, a keyword of a config alone, or a likely misspelling of a keyword.
     """
     known = [*(["config"] if source == MARKER else []), *keys()]
-    misnamed = [name for name in keywords if _is_wrong(name, known)]
+    misnamed = misspelt(keywords, known)
     if wrong := [*map(repr, args), *misnamed]:
-        matches = (OTHER_NAMES.get(name) or nearest(name.casefold(), known) for name in misnamed)
-        near = list(dict.fromkeys(filter(None, matches)))
+        near = list(dict.fromkeys(filter(None, misnamed.values())))
         listed = ", ".join(f"{name}=" for name in known)
         meant = f"did you mean {' and '.join(map(repr, near))}? pytest-overfit explain {' '.join(near)}"
         found = f"argument{'s' if len(wrong) > 1 else ''} {', '.join(wrong)}"

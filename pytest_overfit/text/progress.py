@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
+from pytest_overfit.text.table import columns
+from pytest_overfit.text.translations import translated, words
 
 
 def progress_line(
@@ -42,7 +44,7 @@ def progress_line(
 
 
 def _first_that_fits(lines: Sequence[str], width: int | None) -> str:
-    return next((line for line in lines if width is None or len(line) <= width), lines[-1])
+    return next((line for line in lines if width is None or columns(line) <= width), lines[-1])
 
 
 def clocked(seconds: float) -> str:
@@ -57,7 +59,13 @@ def clocked(seconds: float) -> str:
 
 
 def phase_line(
-    name: str, phase: str, detail: str = "", seconds_left: float | None = None, *, width: int | None = None
+    name: str,
+    phase: str,
+    detail: str = "",
+    seconds_left: float | None = None,
+    *,
+    width: int | None = None,
+    lang: str = "en",
 ) -> str:
     """A phase in one line; on a narrow terminal the name goes first, then the words of the time left, then the detail.
 
@@ -66,10 +74,14 @@ def phase_line(
         'quick  trial 3/9: lr 0.0001, step 40/400, at most 1 min 15 s left'
         >>> phase_line("quick", "trial 3/9", "lr 0.0001, step 40/400", 75.2, width=40)
         'trial 3/9: lr 0.0001, step 40/400  <1:15'
+        >>> phase_line("quick", "trial 3/9", "no clipping, step 40/400", 75.2, lang="zh")
+        'quick  试验 3/9: 不裁剪，第 40/400 步，剩余至多 1 分 15 秒'
     """
-    shown = f"{phase}: {detail}" if detail else phase
+    kind, _, nth = phase.partition(" ")
+    phase = f"{words(lang).get(f'phase {kind}', kind)} {nth}".rstrip()
+    shown = f"{phase}: {translated(detail, lang)}" if detail else phase
     left, clock = ("", "") if seconds_left is None else (
-        f", at most {duration(seconds_left)} left", f"  <{clocked(seconds_left)}"
+        translated(f", at most {duration(seconds_left)} left", lang), f"  <{clocked(seconds_left)}"
     )  # fmt: skip
     lines = [f"{name}  {shown}{left}", f"{shown}{left}", f"{shown}{clock}", f"{phase}{clock}"]
     return _first_that_fits(lines, width)

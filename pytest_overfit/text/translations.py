@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.text import LANGUAGES
-from pytest_overfit.text.cause_titles import TITLES, title
+from pytest_overfit.text.cause_titles import meaning, seen_forms, title
 from pytest_overfit.text.note_translations import in_chinese
 
 Words = Mapping[str, str]
@@ -49,6 +49,13 @@ _TABLE: Mapping[str, tuple[str, str]] = {
     ),
     "state_not_run": ("Nothing was trained.", "未进行任何训练。"),
     "error": ("Error", "错误"),
+    "phase warm-up": ("warm-up", "预热"),
+    "phase training": ("training", "训练"),
+    "phase probes": ("probes", "探测"),
+    "phase trial": ("trial", "试验"),
+    "phase pair": ("pair", "读取图像对"),
+    "phase loader": ("loader", "读取数据"),
+    "phase model": ("model", "构建模型"),
     # the pair
     "pair": ("Pair", "图像对"),
     "sequence": ("Sequence: {name}", "序列：{name}"),
@@ -246,22 +253,30 @@ def translated(line: str, lang: str) -> str:
     if "\n" in line:
         return "\n".join(translated(each, lang) for each in line.split("\n"))
     mark, said = re.match(r"((?:E\b)?\s*(?:AssertionError: |Failed: )?)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-    known = _PHRASES.get(said.casefold()) or (said in TITLES and title(said, lang)) or in_chinese(said)
+    named = title(said, lang)
+    known = _PHRASES.get(said.casefold()) or (named if named != said else in_chinese(said))
     if known:
         return mark + known
     old = said.split("; ")
-    for pattern, now in _patterns(_LINES if len(old) > 1 else (*_LINES, *_PARTS)):
+    for pattern, now in _patterns(whole=len(old) > 1):
         if found := pattern.fullmatch(said):
-            fields = found.groupdict().items()
-            return mark + now.format(**{n: part if n in RAW else translated(part, lang) for n, part in fields})
+            fields = found.groupdict()
+            parts = {n: part if n in RAW else translated(part, lang) for n, part in fields.items()}
+            return mark + now.format(**parts, meaning=meaning(fields.get("id", ""), lang))
     new = [translated(part, lang) for part in old] if len(old) > 1 else old
     return mark + ("; " if new == old else "；").join(new)
 
 
 @functools.cache
-def _patterns(table: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Patterns of the English, with the Chinese."""
-    return tuple((re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(first))), now) for first, now in table)
+def _patterns(*, whole: bool) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Patterns of the English, with the Chinese: of a whole line, or of a part of one too."""
+    seen = sorted(seen_forms(), key=lambda form: -len(re.sub(r"{\w+}", "", form[0])))  # the one that says most first
+    table = _LINES if whole else (*_LINES, *_PARTS, *seen)
+    return tuple((re.compile(re.sub(r"\\{(\w+)\\}", _field, re.escape(first))), now) for first, now in table)
+
+
+def _field(found: re.Match[str]) -> str:
+    return f"(?P<{found[1]}>{_WORD if found[1].startswith('word') else '.+?'})"
 
 
 _PHRASES = {texts[0].casefold(): texts[1] for key, texts in _TABLE.items() if key.startswith("stop_")} | {
@@ -271,13 +286,14 @@ _PHRASES = {texts[0].casefold(): texts[1] for key, texts in _TABLE.items() if ke
     "none found": "未发现",
 }
 RAW = ("advice", "name")  # what is to be pasted
+_WORD = r"\S+"
 # Lines of the terminal; the first that fits is taken, and what stands in its fields is looked up in turn.
 _LINES = (
     ("change: {advice}", "修改：{advice}"),
     ("why: {id} ({strength}): {observed}; pytest-overfit explain {name}",
-     "原因：{id}（{strength}）：{observed}；pytest-overfit explain {name}"),
+     "原因：{id}（{strength}）：{observed}。{meaning}pytest-overfit explain {name}"),
     ("why: {id} ({strength}); pytest-overfit explain {name}",
-     "原因：{id}（{strength}）；pytest-overfit explain {name}"),
+     "原因：{id}（{strength}）：{meaning}pytest-overfit explain {name}"),
     ("why: no cause is proven, shown or observed; {rest}", "原因：没有证实、显示或观察到任何原因；{rest}"),
     ("{steps} of {planned} steps in {seconds} s ({step_ms} ms a step), {stop}; {place}",
      "{steps} / {planned} 步，{seconds} 秒（每步 {step_ms} 毫秒），{stop}；{place}"),
@@ -296,7 +312,8 @@ _PARTS = (
     ("{missed} of {count} criteria missed", "{count} 项判据中有 {missed} 项未达到"),
     ("{missed} of {count} criteria missed: {names}", "{count} 项判据中有 {missed} 项未达到：{names}"),
     ("{held} of {count} criteria", "{count} 项判据中的 {held} 项"),
-    ("{held} more", "另有 {held} 项"),
+    ("{word} more", "另有 {word} 项"),
+    ("{names} and {word} more", "{names} 等，另有 {word} 项"),
     ("{observed}, allowed {allowed}: {why}", "{observed}，要求 {allowed}：{why}"),
     ("{observed}, allowed {allowed}", "{observed}，要求 {allowed}"),
     ("{limit} for {steps} steps in a row", "{limit}（连续 {steps} 步）"),
@@ -316,13 +333,8 @@ _PARTS = (
     ("{digest}, drawn {times} times", "{digest}，取样 {times} 次"),
     ("{pair}: valid {first} and {last}, geometry contradicts in {share}",
      "{pair}：有效像素 {first} 和 {last}，几何矛盾 {share}"),
-    ("passes in {steps} steps with a learning rate of {now} instead of {was}",
-     "学习率取 {now}（而非 {was}）时，{steps} 步即可通过"),
-    ("the objective went from {first} to {last} in {steps} steps", "总损失在 {steps} 步内由 {first} 变为 {last}"),
-    ("{count} of {tensors} parameter tensors are frozen by {pattern}",
-     "{tensors} 个参数张量中有 {count} 个被 {pattern} 冻结"),
-    ("{term} falls, and would reach its limit at step {step}", "{term} 仍在下降，预计在第 {step} 步达到阈值"),
     ("it falls, and would reach its limit at step {step}: give it more steps, or look at the learning rate",
      "仍在下降，预计在第 {step} 步达到阈值：增加步数，或检查学习率"),
     ("it did not fall: look at the learning rate, {rest}", "没有下降：检查学习率、冻结模块和 ::gradients"),
+    ("{word}: {rest}", "{word}: {rest}"),
 )  # fmt: skip

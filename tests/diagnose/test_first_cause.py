@@ -201,3 +201,15 @@ def test_a_trial_that_learns_is_a_cause_where_no_rule_rests_on_one() -> None:
     sure = Cause("unused", "", "", "", certain=True)
     assert [c.strength for c in unclaimed(evidence, [sure])] == ["observed"]
     assert list(unclaimed(replace(FAILED, attempts=(tried("same random numbers", 0.2),)), ())) == []
+
+
+@pytest.mark.parametrize("seconds", [1e-3, 600.0])
+@pytest.mark.parametrize("lr", [1e-9, 1e-6])
+def test_a_rate_that_nobody_takes_is_named_with_time_for_a_trial_and_without(lr: float, seconds: float) -> None:
+    """The first cause is the same on a slow machine; how strong it is, is not."""
+    net = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 3))
+    batch = torch.randn(6, 4), torch.arange(6) % 3
+    result = run_overfit(net, batch, nn.CrossEntropyLoss(), lr=lr, max_steps=200, diagnose_seconds=seconds)
+    first = result.causes[0]
+    assert (first.id, first.strength) == ("lr-low", "proven" if seconds > 1 else "observed")
+    assert first.advice.startswith("lr=0.0")

@@ -86,3 +86,21 @@ def test_a_search_does_not_end_where_it_goes_through_zero(seed: int) -> None:
     assert found is not None
     assert found.reached < 0
     assert found.alone == ("output",)
+
+
+@pytest.mark.parametrize(("factor", "reads"), [(1.0, True), (1e-6, False)])
+def test_what_the_weights_hold_up_is_theirs(factor: float, reads: bool) -> None:
+    """A penalty on them, and none where the floor would be there without it; the weights are as they were."""
+    net = nn.Linear(3, 2)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+
+    def loss(model: nn.Linear, batch: Any) -> Tensor:
+        rest = 0.0 if reads else 0.2
+        error: Tensor = (model(batch[0]) - batch[1]).square().mean()
+        return error + factor * model.weight.square().sum() + rest
+
+    task = CallTask(net, net, as_loss(loss), BATCH, torch.device("cpu"))
+    found = find_floor(task, [("", net)], limit=0.01, seconds=600.0, scales={8: 0.5}, ran=9.0)
+    assert found is not None
+    assert found.reads_weights is reads
+    assert all(map(torch.equal, before, net.parameters()))

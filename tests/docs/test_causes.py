@@ -18,6 +18,7 @@ from pytest_overfit.diagnose.questions.loss_floor import STEPS
 from pytest_overfit.diagnose.questions.modes import SETTLE
 from pytest_overfit.diagnose.questions.parameter_updates import CLOSE
 from pytest_overfit.settings.cause_ids import GROUPS, IDS
+from pytest_overfit.text.translations import translated
 from tests.docs.write_causes import EVERY, PAGE, listed, page
 from tests.docs.write_causes import IDS as IDS_FILE
 from tests.support.examples import BLOCK, fixed, run_example, told
@@ -113,6 +114,16 @@ def test_the_page_says_how_strong_the_evidence_is(cause: str) -> None:
     assert match is not None
     found = next(found for found in broken(cause).causes if found.id == cause)
     assert (match["strength"], bool(match["certain"])) == (found.strength, found.certain), told(broken(cause))
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_an_example_is_told_in_chinese(cause: str) -> None:
+    """What was seen of each of its causes: no English sentence is left, and no number is lost."""
+    for found in broken(cause).causes:
+        said = translated(found.observed, "zh")
+        assert re.search("[\u4e00-\u9fff]", said), said
+        assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said), said
+        assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", found.observed))
 
 
 @pytest.mark.parametrize("cause", IDS)

@@ -150,6 +150,30 @@ MISTAKES = {
     "swapped arguments of a loss": own_loss(
         LOSS, "(model(x), y)", "(y, model(x))", "cross_entropy of input (6,) int64, target (6, 3)"
     ),
+    "a misspelt keyword": Mistake(
+        NET + CRITERION.replace("Loss())", "Loss(), max_steps=900)"), "max_steps=", "max_step=", "argument max_step"
+    ),
+    "a keyword of another name": Mistake(
+        NET + CRITERION.replace("Loss())", "Loss(), lr=0.01)"), "lr=", "learning_rate=", "argument learning_rate"
+    ),
+    "swapped loss and batch": own_loss(
+        LOSS, "net(), batch(), loss", "net(), loss, batch()", "a function of (model, batch)"
+    ),
+    "wrong shape, a product": Mistake(
+        OF_MODEL, "nn.Linear(64, 3)", "nn.Linear(8 * 4, 3)", "input (6, 64): mat1 and mat2"
+    ),
+    "wrong shape, broadcast over the middle": own_loss(
+        LOSS.replace("cross_entropy(model(x), y)", "mse_loss(model(x)[:, None], F.one_hot(y, 3)[:, None].float())"),
+        "F.one_hot(y, 3)[:, None].float()",
+        "F.one_hot(y, 3).float()",
+        "(6, 1, 3) meets (6, 3) in mse_loss",
+    ),
+    "class ids of a sequence into MSE": Mistake(
+        WORDS,
+        "lambda output, target: nn.CrossEntropyLoss()(output.movedim(-1, 1), target)",
+        "nn.MSELoss()",
+        "mse_loss of input (4, 5, 7), target (4, 5) int64",
+    ),
     "swapped arguments of a call": Mistake(NET + CRITERION, "net(), batch()", "batch(), net()", "model: a tuple where"),
 }
 
@@ -165,7 +189,8 @@ def shown(result: pytest.RunResult) -> tuple[str, str]:
     """The first line of what failed as pytest's short summary has it, or of an error of use; and what is advised."""
     text = "\n".join([*result.outlines, *result.errlines])
     first = re.search(r"^(?:FAILED \S+ - |ERROR: )(.*)", text, re.MULTILINE)
-    advice = LINE.search(text)
+    found = list(LINE.finditer(text))
+    advice = next((each for each in found if "change: " in each[0]), found[0] if found else None)
     assert first is not None, text
     assert advice is not None, text
     return first[1], advice["advice"]

@@ -10,7 +10,7 @@ import pytest
 from pytest_overfit.diagnose.cause import IDS
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.text import LANGUAGES
-from pytest_overfit.text.cause_titles import title
+from pytest_overfit.text.cause_titles import meaning, seen_forms, title
 from pytest_overfit.text.translations import translated, words
 from pytest_overfit.trainer.trainer_section import FROZEN_FRESH
 
@@ -92,6 +92,22 @@ def test_a_note_is_in_chinese_with_its_names_and_numbers(note: str) -> None:
 def test_a_note_of_another_form_is_quoted() -> None:
     """As a class of the user's may write one."""
     assert translated("the moon is full", "zh") == "the moon is full"
+
+
+def test_every_form_has_the_same_fields_in_chinese() -> None:
+    """No number is lost, and none is asked for that is not there; no form is there twice."""
+    assert [
+        first
+        for first, now in seen_forms()
+        if not {*fields_of(now)} <= {*fields_of(first)} <= {*fields_of(now), "whose"}
+    ] == []
+    assert len({first for first, _ in seen_forms()}) == len(seen_forms())
+
+
+def test_every_cause_says_what_it_means() -> None:
+    """And what to do, in one sentence; of a rule of the user's own nothing is known."""
+    assert [cause for cause in IDS if not re.fullmatch(r"[^\n]*[\u4e00-\u9fff][^\n]*。", meaning(cause, "zh"))] == []
+    assert meaning("shop.rare-class", "zh") == meaning("lr-low", "en") == ""
 
 
 def test_every_cause_has_a_title() -> None:

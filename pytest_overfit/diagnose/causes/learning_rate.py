@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import passes, proof
+from pytest_overfit.diagnose.queries import odd_schedule, passes, proof, usual_rate
 from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.forecast import of_limit, round_steps
 
-TYPICAL_RATE = 1e-3
-USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 UNUSUAL, LOW = 30.0, 10.0  # times more or less; times below the usual one, as under a model that is fine-tuned
 STILL, QUARTER = 0.02, 0.25  # shares of its start that a curve has lost
 SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
@@ -59,6 +57,25 @@ def rates(evidence: Evidence) -> Iterator[Cause]:
             weight=(0.95 if bad is None or bad.step <= 1 else SYMPTOMS) if found else 0.7,
         )
     yield from _nearer(evidence)
+    yield from _untried(evidence)
+
+
+def _untried(evidence: Evidence) -> Iterator[Cause]:
+    """No other rate was tried, as where there was no time, and this one is far below what anybody takes."""
+    rate, usual = max((max(g.rates) for g in evidence.groups if g.rates), default=0.0), usual_rate(evidence.groups)
+    tried = any(attempt.trial.kind in ("learning rate", "held rate") for attempt in evidence.attempts)
+    if tried or evidence.passed or evidence.learned or not 0 < rate * UNUSUAL < usual or evidence.record.non_finite:
+        return
+    yield Cause(
+        "lr-low",
+        evidence.groups[0].where,
+        f"the learning rate is {number(rate)}, where {evidence.groups[0].kind} mostly gets {number(usual)}; "
+        f"{_shape(evidence)}",
+        f"set lr={usual:.3g}",
+        "observed",
+        {"lr": rate, "works": usual},
+        weight=0.65,
+    )
 
 
 def _nearer(evidence: Evidence) -> Iterator[Cause]:
@@ -137,12 +154,6 @@ def too_short(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
-def usual_rate(groups: Sequence[Group]) -> float:
-    """The learning rate that the optimizer mostly gets; that of Adam where there are several kinds."""
-    kinds = {group.kind for group in groups if group.rates}
-    return USUAL_RATES.get(next(iter(kinds)), TYPICAL_RATE) if len(kinds) == 1 else TYPICAL_RATE
-
-
 def _shape(evidence: Evidence) -> str:
     curve = evidence.objective
     if not curve:
@@ -173,17 +184,6 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
             weight=0.9,
         )
         return
-
-
-def odd_schedule(group: Group) -> bool:
-    """Whether the rate never gets near what it was set to, grows beyond it, or is gone before the run is."""
-    if len(group.rates) < 2 or max(group.initial_rate, *group.rates) <= 0:
-        return False
-    first, last, top = group.rates[0], group.rates[-1], max(group.initial_rate, *group.rates)
-    grows = last > 20 * first and last > 5 * group.initial_rate > 0 and group.scheduled
-    never = max(group.rates) < 0.05 * group.initial_rate
-    decays = last < 1e-3 * top and len(group.rates) > 3 and statistics.median(group.rates) < 0.05 * top
-    return grows or never or decays
 
 
 def group_rates(evidence: Evidence) -> Iterator[Cause]:

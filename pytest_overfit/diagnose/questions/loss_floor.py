@@ -151,7 +151,6 @@ def find_floor(
             return None
         read = _read(objective, leaves)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
-        reads_weights = any(_read(objective, parameters)) if parameters else False
         curve = search.minimise()
         if not curve:
             return None
@@ -160,6 +159,7 @@ def find_floor(
         within = limit is not None and 0 <= reached < limit
         more = 0.0 if within else reached - min(search.minimise(STEPS // 10, decays=False), default=reached)
         missed = limit is not None and limit < reached
+        penalty = _penalty(search, parameters) if parameters and any(_read(objective, parameters)) else 0.0
         if limit is not None and missed:
             early = max(0.5 * (start - min(curve[: STEPS // 10])), 0.0) or math.inf
             falls = more > min(FALLS * (reached - limit), early)
@@ -179,10 +179,25 @@ def find_floor(
         low={name: float(t.min()) for name, t in zip(names, best, strict=True) if t.numel()},
         high={name: float(t.max()) for name, t in zip(names, best, strict=True) if t.numel()},
         unread=tuple(name for name, is_read in zip(names, read, strict=True) if not is_read),
-        reads_weights=reads_weights,
+        reads_weights=limit is not None and penalty > 0.5 * (reached - limit),
         elsewhere=elsewhere,
         stretch=stretch,
     )
+
+
+def _penalty(search: Search, parameters: Sequence[nn.Parameter]) -> float:
+    """By how much the objective falls once all weights are 0: what it reads of them, beside the outputs."""
+    kept, before = [p.detach().clone() for p in parameters], float(search.objective().detach())
+    try:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.zero_()
+        after = float(search.objective().detach())
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+    return before - after if math.isfinite(after) else 0.0
 
 
 def _read(objective: Tensor, tensors: Sequence[Tensor]) -> list[bool]:

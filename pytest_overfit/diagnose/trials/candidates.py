@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from pytest_overfit.diagnose.causes.learning_rate import LOW, TYPICAL_RATE, odd_schedule, usual_rate
+from pytest_overfit.diagnose.causes.learning_rate import LOW
 from pytest_overfit.diagnose.causes.output_scale import shrunk
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Drawn, Rectified, Squashed
-from pytest_overfit.diagnose.queries import is_given
+from pytest_overfit.diagnose.queries import TYPICAL_RATE, is_given, odd_schedule, usual_rate
 from pytest_overfit.diagnose.step_trace import GroupSettings
 from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.diagnose.trials import changes
@@ -229,8 +229,8 @@ def _rates(evidence: Evidence, *, far: bool) -> Iterator[Change]:
     order = (*down, *up[:1]) if unsteady(evidence.objective) else (*up, *down[:1])
     usual = usual_rate(evidence.groups) / rate
     factors = (usual, 10 * usual, 0.1 * usual, *order) if far else order
-    for factor in dict.fromkeys(float(f"{factor:.3g}") for factor in factors):
-        yield Change(Trial("learning rate", rate, rate * factor), applied=changes.rate(factor))
+    for value in dict.fromkeys(float(f"{rate * factor:.3g}") for factor in factors):
+        yield Change(Trial("learning rate", rate, value), applied=changes.rate(value / rate))
 
 
 def unsteady(curve: Sequence[float]) -> bool:

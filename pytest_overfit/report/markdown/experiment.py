@@ -19,7 +19,7 @@ from pytest_overfit.report.markdown.tables import (
 )
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.text.cause_titles import title
+from pytest_overfit.text.cause_titles import meaning, title
 from pytest_overfit.text.translations import Words, translated, words
 
 THIN = 0.05  # of the steps of a budget: less of them left is within what another seed or machine changes
@@ -33,7 +33,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         # 实验记录：configs/quick.yaml
 
     Args:
-        lang: ``en`` or ``zh``. What criteria and causes say is quoted as it is; notes are in it.
+        lang: ``en`` or ``zh``. Names, numbers, and what is to be pasted are the same in both.
 
     Raises:
         OverfitError: there are no texts in that language.
@@ -50,7 +50,10 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         sections.append(_causes(document, said, lang))
     if document.result is not None and document.result.answers:
         heads = [said["question"], said["measured"], said["answer"]]
-        rows = [[each.question, text(each.measured), text(each.answer)] for each in document.result.answers]
+        rows = [
+            [each.question, *(text(translated(told, lang)) for told in (each.measured, each.answer))]
+            for each in document.result.answers
+        ]
         sections.append(_section(said["asked"], table(heads, rows)))
     if document.result is not None and document.result.record.twins:
         heads = [said["twin"], said["outcome"], said["exchanged"], said["measured"]]
@@ -110,7 +113,7 @@ def _observations(document: Document, said: Words, lang: str) -> str:
         finals = final_table(document, result, said)
         parts += [finals] if finals else []
         parts += [seeds_table(result, said)] if result.runs else []
-    problems = [f"- {_problem(finding, said)}" for finding in document.findings if not finding.passed]
+    problems = [f"- {_problem(finding, said, lang)}" for finding in document.findings if not finding.passed]
     if problems:
         parts.append(_section(said["problems"], "\n".join(problems), level=3))
     elif document.findings:
@@ -150,13 +153,13 @@ def _facts(document: Document, said: Words) -> Iterator[str]:
         yield said["in_module"].format(text=found, module=code(module)) if module else found
 
 
-def _problem(finding: Finding, said: Words) -> str:
+def _problem(finding: Finding, said: Words, lang: str) -> str:
+    name, seen = f"**{text(finding.name)}**", text(translated(finding.observed, lang))
     if not finding.judged:
-        return f"**{text(finding.name)}** ({said['not_judged']}): {text(finding.observed)}"
-    name = f"**{text(finding.name)}**"
-    told = [said["problem"].format(name=name, observed=text(finding.observed), allowed=text(finding.allowed))]
-    told += [said["where"].format(where=text(finding.where))] if finding.where else []
-    told += [said["next"].format(hint=text(finding.hint))] if finding.hint else []
+        return f"{name} ({said['not_judged']}): {seen}"
+    told = [said["problem"].format(name=name, observed=seen, allowed=text(translated(finding.allowed, lang)))]
+    told += [said["where"].format(where=text(translated(finding.where, lang)))] if finding.where else []
+    told += [said["next"].format(hint=text(translated(finding.hint, lang)))] if finding.hint else []
     return "\n  - ".join(told)
 
 
@@ -169,10 +172,11 @@ def _causes(document: Document, said: Words, lang: str) -> str:
     for place, cause in enumerate(causes, 1):
         strength = said["observed_strength" if cause.strength == "observed" else cause.strength]
         indent = "\n" + " " * len(f"{place}. ") + "- "
+        seen = text(translated(cause.observed, lang))
         lines = [
-            f"{place}. "
-            + said["cause"].format(id=text(title(cause.id, lang)), strength=strength, observed=text(cause.observed)),
-            said["cause_where"].format(where=text(cause.where)),
+            f"{place}. " + said["cause"].format(id=text(title(cause.id, lang)), strength=strength, observed=seen),
+            *filter(None, [meaning(cause.id, lang)]),
+            said["cause_where"].format(where=text(translated(cause.where, lang))),
             said["change"].format(advice=text(cause.advice)),
         ]
         told.append(indent.join(lines))

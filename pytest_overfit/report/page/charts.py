@@ -86,11 +86,11 @@ class Chart:
     def switches(self) -> tuple[Switch, ...]:
         """Names in their colours, kinds and seeds, each where there is more than one of them."""
         names = dict.fromkeys((line.name, line.color) for line in self.lines)
-        strong = {line.name for line in self.lines if line.strong}
+        shown = {line.name for line in self.lines if line.strong or self.id != "losses"}
         kinds = dict.fromkeys([*(line.kind for line in self.lines), *(["limit"] if self.bounds else [])])
         seeds = dict.fromkeys(line.seed for line in self.lines if line.seed is not None)
         return (
-            *(Switch("name", name, name, color, on=name in strong) for name, color in names if len(names) > 1),
+            *(Switch("name", name, name, color, on=name in shown) for name, color in names if len(names) > 1),
             *(Switch("kind", kind, kind, look=kind.split()[0]) for kind in kinds if len(kinds) > 1),
             *(Switch("seed", str(seed), f"seed {seed}") for seed in seeds if len(seeds) > 1),
         )

@@ -15,10 +15,12 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import is_line, number
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.coverage import problems_of
+from pytest_overfit.report.page.language import in_language
 from pytest_overfit.report.page.overview import overview_of
 from pytest_overfit.report.page.run_page import RunView
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import RECORD, folder_of, write_text
+from pytest_overfit.text.cause_titles import meaning, title
 from pytest_overfit.text.table import margin_text
 from pytest_overfit.untrusted.files import read_regular
 
@@ -37,7 +39,7 @@ OWN = ("page.css", "page.js", "charts.js")
 BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
-def write_pages(report: Path, documents: Sequence[Document]) -> Path:
+def write_pages(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
     """Writes the overview, one page per run beside its record, and the scripts and styles that they share.
 
     Example:
@@ -47,6 +49,7 @@ def write_pages(report: Path, documents: Sequence[Document]) -> Path:
     Args:
         report: the folder that holds ``runs/``; made where it is not there.
         documents: the runs to show. A picture that one of them names and that is not there is told on its page.
+        lang: ``en`` or ``zh``; names, numbers and code are the same in both.
 
     Returns:
         The overview.
@@ -65,8 +68,9 @@ def write_pages(report: Path, documents: Sequence[Document]) -> Path:
         folder = folder_of(report, document)
         folder.mkdir(parents=True, exist_ok=True)
         view = RunView(document, folder)
-        _write_changed(folder / INDEX, _rendered(environment, "run.html", assets=f"../../{ASSETS}", run=view))
-    overview = _rendered(environment, "overview.html", assets=ASSETS, overview=overview_of(documents))
+        page = _rendered(environment, "run.html", lang, assets=f"../../{ASSETS}", run=view)
+        _write_changed(folder / INDEX, page)
+    overview = _rendered(environment, "overview.html", lang, assets=ASSETS, overview=overview_of(documents))
     return _write_changed(report / INDEX, overview)
 
 
@@ -81,9 +85,9 @@ def _refuse_strange(documents: Sequence[Document]) -> None:
             )
 
 
-def _rendered(environment: Environment, template: str, **context: Any) -> str:
+def _rendered(environment: Environment, template: str, lang: str, **context: Any) -> str:
     """A page in UTF-8, whatever a test was called."""
-    text = environment.get_template(template).render(**context)
+    text = in_language(environment.get_template(template).render(**context, lang=lang), lang)
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -131,5 +135,6 @@ def _environment() -> Environment:
         problems=problems_of,
     )
     environment.tests["pasteable"] = is_line
-    environment.globals.update(strengths=words.STRENGTHS, record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
+    environment.globals.update(strengths=words.STRENGTHS, meaning=meaning, named=title)
+    environment.globals.update(record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
     return environment

@@ -13,6 +13,7 @@ from pytest_overfit.report.record.document import Change, Comparison, Pair, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FreezeMatch
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.text.cause_titles import meaning
 from tests.support.documents import broken, finished, healthy, two_view, unstarted
 from tests.support.markdown import assert_well_formed, blocks, headings, items, tables, values_of
 from tests.support.records import record
@@ -151,15 +152,19 @@ def test_a_failed_run_names_problem_cause_and_next_step() -> None:
     assert f"First NaN or infinity: {found.what}, step {found.step}" in told
 
 
-def test_a_cause_keeps_its_own_words_in_chinese() -> None:
-    """Fixed texts are translated, findings and causes are quoted."""
+def test_a_cause_is_in_chinese_with_what_it_means() -> None:
+    """What was seen, with its numbers; its meaning; and what is to be pasted as it is."""
     document = broken("missing_step")
     assert document.result is not None
     source = experiment_record(document, "zh")
     assert_well_formed(source)
     cause = document.result.causes[0]
-    assert f"no-step 未调用 optimizer.step()（由探测显示）：{cause.observed}" in items(source)
-    assert f"修改建议：{cause.advice}" in items(source)
+    told = items(source)
+    seen = "250 个训练步中优化器只更新了 0 次，前 3 步有 3 次反向传播"
+    assert f"no-step 未调用 optimizer.step()（由探测显示）：{seen}" in told
+    assert meaning("no-step", "zh") in told
+    assert "objective：objective 1.621（初始 1.621，最好 1.621），要求 < 0.01（连续 5 步）" in told
+    assert f"修改建议：{cause.advice}" in told
     assert f"下一步：{cause.advice}（no-step），然后重新运行。" in source
 
 

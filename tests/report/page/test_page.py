@@ -19,9 +19,12 @@ from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document, PairView, SettingRow
 from pytest_overfit.report.record.folder import folder_of, write_document
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.text.cause_titles import meaning
 from tests.report.page.pages import page_of, plain, text_of, write_pictures
-from tests.support.documents import broken, frozen_trunk, healthy, mended, two_view, two_view_pictured
+from tests.support.documents import broken, frozen_trunk, healthy, mended, two_view, two_view_pictured, unstarted
 from tests.support.records import parameter
+
+CHINESE = "[\u4e00-\u9fff]"
 
 HOSTILE = "tests/test_a.py::test_b[<script>alert(1)</script>]"
 Change = Callable[[Document], Document]
@@ -41,14 +44,39 @@ def test_a_failing_run_names_its_cause_before_anything_else(tmp_path: Path) -> N
 
 def test_every_further_cause_is_there_with_its_numbers(tmp_path: Path) -> None:
     """Folded, with observed, where, change and evidence."""
-    document = frozen_trunk()
+    document, other = frozen_trunk(), broken("missing_step")
     assert document.result is not None
-    assert len(document.result.causes) > 1
-    text = text_of(page_of(tmp_path, document))
-    for cause in document.result.causes:
+    assert other.result is not None
+    causes = (*document.result.causes[:1], *other.result.causes)
+    text = text_of(page_of(tmp_path, replace(document, result=replace(document.result, causes=causes))))
+    for cause in causes:
         assert cause.observed in text
         for name, value in cause.evidence.items():
             assert f"{name} {number(value)}" in text
+
+
+@pytest.mark.parametrize("make", [two_view, frozen_trunk, lambda: broken("missing_step"), unstarted])
+def test_a_page_is_in_chinese(tmp_path: Path, make: Callable[[], Document]) -> None:
+    """Headings, heads of tables and labels; causes with what they mean; code and numbers as they are in English."""
+    document = make()
+    english = page_of(tmp_path, document)
+    write_pages(tmp_path, [document], lang="zh")
+    page = (folder_of(tmp_path, document) / "index.html").read_text(encoding="utf-8")
+    names = {"AbsRel", "MAE (m)", *(finding.name for finding in document.findings)}
+    labels = re.findall(r"<(h2|h3|th|dt|summary|a|small)\b[^>]*>([^<]*[a-z]{3}[^<]*)</\1>", page)
+    code = r"<code[^>]*>.*?</code>"
+    assert {said for tag, said in labels if tag in ("h2", "h3", "summary") and not re.search(CHINESE, said)} == set()
+    heads = set(re.findall(r'<th scope="col"[^>]*>([^<]*[a-z]{3}[^<]*)</th>', page))
+    assert {said for said in heads if not re.search(CHINESE, said)} <= names | set(by_name(document))
+    assert re.findall(code, page) == re.findall(code, english)
+    assert '<html lang="zh">' in page
+    for cause in document.result.causes if document.result else ():
+        assert meaning(cause.id, "zh") in page
+
+
+def by_name(document: Document) -> list[str]:
+    """The modules that a gradient reaches, which are heads of a table."""
+    return [reach.module for reach in document.result.influence] if document.result else []
 
 
 @pytest.mark.parametrize("make", [two_view, frozen_trunk])

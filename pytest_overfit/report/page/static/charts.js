@@ -207,7 +207,7 @@
     ends.sort((a, b) => up(a) - up(b));
     const heights = chart.lines.filter((line) => line.strong).flatMap((line) => line.values).filter((value) => value !== null)
       .map((value) => up({ height: y.height(value) }));
-    const room = (TALL - 70) / ((Math.max(...heights) - Math.min(...heights)) || 1);
+    const room = (plot.height - 70) / ((Math.max(...heights) - Math.min(...heights)) || 1);
     let last = -Infinity;
     return ends.map((end) => {
       const at = up(end) * room, shifted = Math.max(at, last + 13);

@@ -17,7 +17,7 @@
         row.hidden = (failedOnly.checked && row.dataset.run !== "failed") || !words.every((word) => said.includes(word));
         count += row.hidden ? 0 : 1;
       }
-      shown.textContent = `${count} of ${rows.length} runs`;
+      shown.textContent = shown.textContent.replace(/\d+/, count);
     };
     form.addEventListener("submit", (event) => event.preventDefault());
     text.addEventListener("input", apply);
