@@ -142,6 +142,7 @@ class RunInspector:
             self.moves = (
                 *self.moves,
                 declared,
+                model.withheld,
                 None if through else self.questions.ask(question, lambda: reach_of(context), otherwise=None),
             )
 

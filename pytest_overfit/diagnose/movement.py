@@ -51,6 +51,13 @@ class Freezer:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """The frozen ``parameters`` to which the objective of a failed run would have a gradient."""
+
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Drifted:
     """Running statistics of a module whose parameters are frozen: ``moved`` in deviations of what they describe."""
 

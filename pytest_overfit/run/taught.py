@@ -158,7 +158,7 @@ def _one_number(grid: Tensor, targets: Mapping[str, Tensor]) -> OneNumber | None
 
 def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:
     """The labels at the places of an output that explain best which of them count, and these places."""
-    best: tuple[tuple[int, int, int], LabelsTaught, Tensor] | None = None
+    best: tuple[tuple[bool, int, bool, int], LabelsTaught, Tensor] | None = None
     for key, tensor in batch.items():
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or key in seen.unread:
             continue
@@ -167,11 +167,13 @@ def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tup
                 continue  # an input is its own label along a sequence alone, and then for most of its places
             live, still = labels[places], labels[~places]
             left_out = still[~torch.isin(still, live)]
-            rank = (len(left_out) - len(still), int(key in seen.targets), len(left_out))
+            values, target = len(torch.unique(live)), key in seen.targets
+            # Beside targets of several values one of which a single value counts says what is looked at.
+            rank = (target and values > 1, len(left_out) - len(still), target, len(left_out))
             if live.numel() and (best is None or rank > best[0]):
                 found = LabelsTaught(
                     key,
-                    len(torch.unique(live)),
+                    values,
                     _counted(live),
                     _counted(left_out),
                     unexplained=len(still) - len(left_out),
