@@ -181,8 +181,8 @@ result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_st
 
 - **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
 - **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12), in the loss, be the output detached or not, or
-  in a model with a weight for every sample; and with those rows in reverse order the objective is the same, so that none
-  is held against its own. An axis of times, bins or members, along which they are, is meant.
+  in a model with a weight for every sample; and with those rows in reverse order the objective is the same, so that
+  none is held against its own. An axis of times, bins or members, along which they are, is meant.
 - **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
 
 ### loss-clamped
