@@ -119,6 +119,25 @@ def test_a_summand_without_a_gradient_is_a_mistake_where_training_moves_it(loss:
     assert [cause.id for cause in result.causes if cause.certain] == found
 
 
+class Experts(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.gate, self.experts = nn.Linear(8, count), nn.ModuleList(mlp(8, 3) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.gate(x).softmax(-1)
+        return torch.stack([weights[:, i : i + 1] * each(x) for i, each in enumerate(self.experts)]).sum(0)
+
+
+@pytest.mark.parametrize("unused", [["gate.*"], []])
+def test_a_mixture_of_one(unused: list[str]) -> None:
+    """What its softmax is made of gets no gradient, which is told as such."""
+    data = torch.randn(N, 8), torch.arange(N) % 3
+    result = learn(lambda: Experts(1), data, nn.CrossEntropyLoss(), unused=unused)
+    assert [cause.id for cause in result.causes if cause.certain] == ([] if unused else ["zero-gradient"])
+    assert result.passed == bool(unused)
+
+
 @pytest.mark.parametrize("decays", [False, True])
 def test_a_frozen_copy_that_follows_in_the_optimizer_of_all_parameters(decays: bool) -> None:
     """The average moves it, and no step of the optimizer; one that decays what has no gradient does."""

@@ -89,9 +89,22 @@ class Nearest(nn.Module):
         return self.head(self.edge(torch.cat([points[:, None].expand_as(near), near], -1)).relu().amax(1))  # type: ignore[no-any-return]
 
 
+class Bodies(nn.Module):
+    """Forces between all of one system."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.head = nn.Linear(5, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = x[:, None] - x
+        return self.head(self.near(apart).tanh().sum(1))  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
+        (Bodies, (6, 5)),
         (Numbered, (6, 1, 8, 8)),
         (Attending, (6, 1, 8, 8)),
         (Recurrent, (6, 4, 3)),

@@ -49,7 +49,8 @@ def is_a_sequence(call: ModelCall, batched: list[tuple[str, Tensor]], samples: i
         for made in [t for t in tree_leaves(out) if given and isinstance(t, Tensor)]:
             derived[id(made)] = made
             found.append(any(made.shape == (1, *t.shape) and samples in t.shape[:2] for t in given))
-            found.append(made.shape == (samples, samples) and not wide)
+            pairs = made.shape[:2] == (samples, samples) and (made.dim() == 2 or len(given) > 1) and not wide
+            found.append(pairs and not any(t.shape[:2] == made.shape[:2] for t in given))
             if any(t.shape[0] == samples and made.numel() * samples == t.numel() for t in given[:1] if t.dim() == 2):
                 rows.append(made)
 
