@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
@@ -161,13 +161,13 @@ class Unlike:
 class Leak:
     """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
 
-    ``same``: every output has to predict the very value that it reads.
+    ``own``: every output has to predict the very value that it reads (``same``), or the one ``before`` it.
     """
 
     where: str
     what: str
     module: str = ""
-    same: bool = False
+    own: Literal["", "same", "before"] = ""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
 from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
-from pytest_overfit.diagnose.questions.moves import measure_moves
+from pytest_overfit.diagnose.questions.moves import children_alike, measure_moves
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
-from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate, children_alike
+from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.term_reach import cuts_undone, reach_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
@@ -145,6 +145,8 @@ class RunInspector:
                 *self.moves,
                 declared,
                 self.questions.ask("what the model keeps from call to call", carried, otherwise=None),
+                model.withheld,
+                None if traced is None else traced.coasting,
                 None if through else self.questions.ask(question, lambda: reach_of(context), otherwise=None),
             )
 

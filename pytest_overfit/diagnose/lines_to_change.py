@@ -147,8 +147,13 @@ def _dropout(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 
 def _said(name: str, now: str) -> Rule:
-    """One keyword of the user's, whatever it is now."""
-    return lambda cause, evidence, asked: line_to_change(asked.sources, keyword(name, None, now))
+    """One keyword of the user's that the advice names, whatever it is now."""
+
+    def rule(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+        named = name in cause.advice.replace(" ", "_")
+        return line_to_change(asked.sources, keyword(name, None, now)) if named else ""
+
+    return rule
 
 
 def _log_softmax(cause: Cause, evidence: Evidence, asked: Asked) -> str:

@@ -84,6 +84,22 @@ class Freezer:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """The frozen ``parameters`` to which the objective of a failed run would have a gradient."""
+
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Coasting:
+    """How far 50 steps without a gradient move a weight at the end, relative to its size, and how much they grow."""
+
+    parameter: str
+    moved: float
+    grows: float
+
+
+@dataclass(frozen=True)
 class Drifted:
     """Running statistics of a module whose parameters are frozen: ``moved`` in deviations of what they describe."""
 

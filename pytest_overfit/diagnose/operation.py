@@ -55,7 +55,8 @@ class Comparison:
 class Broadcast:
     """Two shapes that meet in arithmetic and become a larger one; ``gradients`` of them are the model's, or need one.
 
-    ``same_count``: both have as many numbers, and other ones; ``of_samples``: one for every sample.
+    ``same_count``: both have as many numbers, and other ones; ``of_samples``: one for every sample. ``unpaired``: with
+    the rows of one of them in reverse order the objective of the trained model is the same.
     """
 
     by: str
@@ -63,6 +64,16 @@ class Broadcast:
     ranks_differ: bool
     gradients: int
     of_samples: bool = False
+    unpaired: bool | None = None
+
+
+@dataclass(frozen=True)
+class Summand:
+    """What ``by`` gives and a loss adds without a gradient: its value in the first step, and of the trained model."""
+
+    by: str
+    first: float
+    last: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,7 @@ class WeightedSum:
 
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange | ThrownAway | WeightedSum
+    | HeadMask | OutOfRange | Summand | ThrownAway | WeightedSum
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -112,7 +113,7 @@ class Step:
     of the batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph. ``unread``
     are parameters that no operation has read, ``cuts`` what stands between others and the loss, ``replaced`` those in
     whose place another tensor stands after the step. ``heard``: its calls could be watched. ``constants`` are summands
-    of a loss that have no gradient, by the call that gave them and the line that adds them.
+    of a loss that have no gradient, with their values, by the call that gave them and the line that adds them.
     """
 
     number: int
@@ -129,7 +130,7 @@ class Step:
     unread: tuple[str, ...] = ()
     cuts: tuple[Cut, ...] = ()
     replaced: tuple[str, ...] = ()
-    constants: tuple[tuple[str, str], ...] = ()
+    constants: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _not_learning(
         ),
         _problem(
             "frozen, yet moves",
-            # Without a gradient and outside of every optimizer it moves on purpose: the teacher of a moving average.
+            # What no gradient has reached no optimizer moves: it is the teacher of a moving average.
             [p for p in record.parameters if p.moved > 0.0 and (p in held or _frozen_in_vain(p))],
             "take frozen parameters out of the optimizer, or freeze before it is built",
         ),
@@ -120,7 +120,8 @@ def _not_learning(
 
 
 def _frozen_in_vain(parameter: ParameterRecord) -> bool:
-    return not parameter.trainable and (parameter.in_optimizer or parameter.frozen_by is not None)
+    stepped = parameter.in_optimizer and parameter.max_grad is not None
+    return not parameter.trainable and (stepped or parameter.frozen_by is not None)
 
 
 def _wrongly_declared(record: RunRecord, learn: Sequence[ParameterRecord], unused: Sequence[str]) -> Problem | None:

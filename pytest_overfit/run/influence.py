@@ -120,8 +120,8 @@ def perturbed(tensor: Tensor) -> Tensor | None:
     """Clearly another tensor whose elements are still allowed ones. None where there is none that is sure to be.
 
     Its own elements one place on, every third one the largest or the smallest: another order alone would leave a mean
-    over balanced labels as it is. Of whole numbers it is the commonest or the second: the largest may be the label of what
-    is left out. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a
+    over balanced labels as it is. Of whole numbers it is the commonest or the second: the largest may be the label of
+    what is left out. Where they are all alike, numbers are shrunk by a tenth, or raised where they are zero, and a
     third of a mask is flipped; whole numbers (labels, lengths) have no other value then.
     """
     plain = numbers_of(tensor) if is_strided(tensor) else None

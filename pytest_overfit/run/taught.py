@@ -158,8 +158,8 @@ def _one_number(grid: Tensor, targets: Mapping[str, Tensor]) -> OneNumber | None
 
 def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tuple[LabelsTaught | None, Tensor]:
     """The labels at the places of an output that explain best which of them count, and these places."""
-    best: tuple[tuple[int, int, int], LabelsTaught, Tensor] | None = None
     told = {key for key in seen.answers if key not in (*seen.inputs, *seen.unread)}
+    best: tuple[tuple[bool, int, bool, int], LabelsTaught, Tensor] | None = None
     for key, tensor in batch.items():
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or key in seen.unread:
             continue
@@ -170,11 +170,13 @@ def _labels(grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> tup
                 continue  # beside a target: 1 where that counts
             live, still = labels[places], labels[~places]
             left_out = still[~torch.isin(still, live)]
-            rank = (len(left_out) - len(still), int(key in seen.targets), len(left_out))
+            values, target = len(torch.unique(live)), key in seen.targets
+            # Beside targets of several values one of which a single value counts says what is looked at.
+            rank = (target and values > 1, len(left_out) - len(still), target, len(left_out))
             if live.numel() and (best is None or rank > best[0]):
                 found = LabelsTaught(
                     key,
-                    len(torch.unique(live)),
+                    values,
                     _counted(live),
                     _counted(left_out),
                     unexplained=len(still) - len(left_out),

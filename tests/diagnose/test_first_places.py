@@ -105,6 +105,7 @@ def test_betas_in_the_wrong_order(betas: tuple[float, float], found: bool) -> No
     """With them steps grow for a weight that gets no gradient any more; no run that passes takes that back."""
     result = learn(net(), nn.CrossEntropyLoss(), optimizer=lambda p: torch.optim.Adam(p, 1e-2, betas=betas))
     assert [cause.id for cause in result.causes] == ["optimizer-hyperparameter"] * found
+    assert all("50 steps without a gradient move 0.weight by" in cause.observed for cause in result.causes)
 
 
 class Denoiser(nn.Module):

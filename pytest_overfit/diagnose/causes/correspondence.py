@@ -74,7 +74,7 @@ def mispaired(evidence: Evidence) -> Iterator[Cause]:
     if pairs is None or not pairs.wrong:
         return
     sample, other = pairs.wrong[0]
-    one = len({target for _, target in pairs.wrong}) == 1 and len(pairs.wrong) > 1
+    one = len({target for _, target in pairs.wrong}) == 1 and (len(pairs.wrong) > 1 or pairs.samples == 2)
     yield Cause(
         "target-mismatch",
         f"output {pairs.output}",
@@ -128,12 +128,17 @@ def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
     for op, compared in evidence.ops(Comparison):
         low, high = compared.targets or (0.0, 0.0)
         if op.name.startswith("binary_cross_entropy") and (low < 0 or high > 1):
+            least, most = compared.predictions or (-1.0, 2.0)
+            # Labels stand in its place, and what stands in theirs is not the batch's.
+            turned = not compared.origin and least >= 0 and most <= 1
             yield Cause(
                 "target-mismatch",
                 op.where,
                 f"{op.name} takes targets from 0 to 1, and gets {number(low)} to {number(high)}: it has no lower "
                 "bound then",
-                "map the labels to 0 and 1",
+                f"exchange its arguments: what is predicted comes first, {op.name}(predicted, labels)"
+                if turned
+                else "map the labels to 0 and 1",
                 evidence={"low": low, "high": high},
                 certain=True,
                 weight=0.96,

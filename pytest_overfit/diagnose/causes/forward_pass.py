@@ -251,7 +251,8 @@ result = run_overfit(Forecast, (torch.randn(12, 6, 4), values[:, :1]), F.mse_los
 - **Evidence**: shown, certain: one sample is exchanged in evaluation mode, and outputs of others move, or the entries
   of a table of pairs that it has no part in. Or the samples are turned around, and the outputs are not what they
   were, turned around. Or a row has several documents by its `position_ids`, `cu_seqlens` or `document_ids`, and one
-  moves the next.
+  moves the next. A model that takes axis 0 for a sequence, a set or a graph that is alone mixes on purpose: it puts an
+  axis of one before it, compares all with all, takes row by row, or is given a sparse matrix.
 - **Fix**: keep axis 0 for the samples: look at `batch_first`, `dim=0`, `reshape` and `permute`.
 """,
 )

@@ -28,8 +28,10 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
     for leak in evidence.probed.leaks:
         where, what = leak.where, leak.what
         advice = "mask the future (is_causal=True), and keep the target out of the input"
-        if leak.same:  # either the targets were not shifted, or the mask lets the place itself through
+        if leak.own:  # either the targets were not shifted, or the mask lets the place itself through
             advice = "shift the targets by one place, or leave the place itself out of the mask"
+            if leak.own == "before":
+                advice = "shift the targets the other way: tokens[:, :-1] in, tokens[:, 1:] out"
         elif leak.module:
             where, what = f"module {leak.module}", f"{what} ({leak.where}): later places arrive in {leak.module}"
             advice = f"mask the future in {shorten(_open(evidence, leak.module) or [leak.module])} (is_causal=True)"
@@ -39,8 +41,9 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
                     "heads or places are joined, x.transpose(1, 2).reshape(batch, length, width)"
                 )
         yield Cause("leak", where, what, advice, certain=True, weight=0.9)
-        if leak.same:
-            advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
+        if leak.own:
+            if leak.own == "same":
+                advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
             yield Cause("target-mismatch", where, what, advice, "shown", {}, certain=True, weight=0.89)
         return
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import SAME_FLOOR, Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison
+from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison, with_fact
 from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
 
@@ -45,8 +45,11 @@ def _adds_up(compared: Comparison) -> bool:
 
 def broadcasts(evidence: Evidence) -> Iterator[Cause]:
     """A prediction and a target of different shapes meet as a table of all against all."""
+    asked = {op.where: fact.unpaired for op, fact in with_fact(evidence.probed.ops, Broadcast)}
     for op in evidence.noted:
         fact = op.fact
+        if asked.get(op.where) is False or (evidence.passed and not asked.get(op.where)):
+            continue  # a table that is meant: an axis of times, of bins, of members
         if (
             op.name in REGRESSORS
             and len(op.shapes) >= 2
@@ -178,7 +181,8 @@ result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_st
 
 - **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
 - **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12), in the loss, be the output detached or not, or
-  in a model with a weight for every sample.
+  in a model with a weight for every sample; and with those rows in reverse order the objective is the same, so that
+  none is held against its own. An axis of times, bins or members, along which they are, is meant.
 - **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
 
 ### loss-clamped

@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.movement import Moves
+from pytest_overfit.diagnose.movement import Moves, Withheld
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.diagnose.reached_modules import Influence
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
+from pytest_overfit.judge.globs import is_teacher
 from pytest_overfit.judge.gradients import shifts_nothing, waiting_of
 
 ADAPTER = re.compile(r"(^|[._])(lora|adapters?|prefix|prompts?|ia3|vera|dora|oft|boft|loha|lokr|adalora)(_|\.|$)")
 FLAT = ("round", "sign", "floor", "ceil", "trunc", "heaviside", "sgn", "bucketize")
-
-
 STUCK = 0.5  # of the start of a term: what it still has when others have fallen
 FURTHER = 2.0  # times as much of its start that a term has left beside one that has come down
 NEARLY_NONE = 0.05  # of a slope that is measured: a gradient that has lost it
@@ -42,15 +41,13 @@ def nothing_arrives(evidence: Evidence) -> Iterator[Cause]:
     proven = evidence.proof("fresh weights") if zeros else None
     why, change = "", "look for a factor of zero, a rounding or a saturated unit behind them"
     if flat is not None:
-        why, change = (
-            f": {flat.name}() in {flat.where} has a gradient of zero",
-            f"leave {flat.name}() out in {flat.where}, or pass it straight through: x + (x.{flat.name}() - x).detach()",
+        why = f": {flat.name}() in {flat.where} has a gradient of zero"
+        change = (
+            f"leave {flat.name}() out in {flat.where}, or pass it straight through: x + (x.{flat.name}() - x).detach()"
         )
     elif zeros:
-        why, change = (
-            f": {shorten(zeros)} start at zero{proof(proven, 'with fresh weights')}",
-            "initialise them at random; at most one factor of a product may start at zero",
-        )
+        why = f": {shorten(zeros)} start at zero{proof(proven, 'with fresh weights')}"
+        change = "initialise them at random; at most one factor of a product may start at zero"
     yield Cause(
         "zero-gradient",
         shorten(dead),
@@ -204,12 +201,13 @@ def held_rows(evidence: Evidence) -> Iterator[Cause]:
 def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     """It learns once everything may."""
     frozen = [p for p in evidence.record.parameters if not p.trainable]
-    attempt = evidence.attempt("unfrozen")
+    attempt, proven = evidence.attempt("unfrozen"), evidence.proof("unfrozen")
     nothing = evidence.record.stop == "no_trainable_parameters"
     if not frozen or evidence.learned:
         return
-    proven = evidence.proof("unfrozen")
-    if not (nothing or (attempt is not None and evidence.helps(attempt))):
+    helped = nothing or (attempt is not None and evidence.helps(attempt))
+    names = [p.name for p in frozen] if helped else _withheld(evidence)
+    if not names:
         return
     if _is_adapted(evidence):
         trained = [p for p in evidence.record.parameters if p.trainable]
@@ -225,17 +223,27 @@ def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.8,
             )
         return
-    home = "the model" if 2 * len(frozen) > len(evidence.record.parameters) else shorten(p.name for p in frozen)
+    home = "the model" if 2 * len(names) > len(evidence.record.parameters) else shorten(names)
     yield Cause(
         "frozen",
-        shorten(p.name for p in frozen),
-        _frozen(evidence, len(frozen)) + proof(proven, "with all of them trainable"),
+        shorten(names),
+        _frozen(evidence, len(names))
+        + ("" if helped else ", and the objective would have a gradient for them")
+        + proof(proven, "with all of them trainable"),
         _thawed(evidence, home),
-        "proven" if proven else "shown",
-        {"frozen": len(frozen)},
+        "proven" if proven else "shown" if helped else "observed",
+        {"frozen": len(names)},
         certain=nothing,
-        weight=0.9,
+        weight=0.9 if helped else 0.5,
     )
+
+
+def _withheld(evidence: Evidence) -> list[str]:
+    """What no trial shows to hold it up, nor not to: time may have run out before one."""
+    if evidence.refutes("unfrozen") or any(each.passed for each in evidence.attempts):
+        return []
+    withheld = evidence.fact(Withheld) or Withheld(())
+    return [name for name in withheld.parameters if not is_declared(name, evidence) and not is_teacher(name)]
 
 
 def frozen_terms(evidence: Evidence) -> Iterator[Cause]:
@@ -335,7 +343,8 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 ```
 
 - **Symptom**: the loss falls a little and stays on a plateau.
-- **Evidence**: proven: the run passes with all parameters trainable. All of them frozen is certain.
+- **Evidence**: proven: the run passes with all parameters trainable. All of them frozen is certain; observed is
+  a gradient that would arrive, where no trial had the time.
 - **Fix**: narrow the pattern that freezes, or set `requires_grad_(True)` for what has to learn.
 """,
 )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.movement import RATE, Moves
+from pytest_overfit.diagnose.movement import RATE, Coasting, Moves
 from pytest_overfit.diagnose.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
 
-IDLE, RUNS_AWAY = 50, 10.0  # steps without a gradient, and how much larger the last one of them is
+GROWS, FAR = 3.0, 0.1  # times larger that a step without a gradient gets, and of a weight's size all of them together
 
 
 def decay(evidence: Evidence) -> Iterator[Cause]:
@@ -70,27 +69,27 @@ def hyperparameters(evidence: Evidence) -> Iterator[Cause]:
     """Momentum, betas, eps or maximize are off."""
     proven = evidence.proof("default settings")
     for group in evidence.groups:
-        odd, grows = _odd(group), _growth(group)
-        if not odd or (evidence.learned and grows < RUNS_AWAY):
+        odd, coasts = _odd(group), evidence.fact(Coasting)
+        away = coasts is not None and coasts.parameter in group.names and coasts.grows > GROWS and coasts.moved > FAR
+        if not odd or (evidence.learned and not away):
             continue
-        away = f": steps without a gradient grow, by {grows:.0f} times in {IDLE}" if grows >= RUNS_AWAY else ""
+        seen = ""
+        if coasts is not None and away:
+            seen = (
+                f": 50 steps without a gradient move {coasts.parameter} by {number(coasts.moved)} times its size, and "
+            )
+            seen += f"grow by {coasts.grows:.0f} times"
         yield Cause(
             "optimizer-hyperparameter",
             group.where,
-            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + away + proof(proven, "with the defaults"),
+            ", ".join(f"{key} is {number(value)}" for key, value, _ in odd) + seen + proof(proven, "with the defaults"),
             ", ".join(f"set {key}={usual}" for key, _, usual in odd),
             "proven" if proven else "shown",
             {key: value for key, value, _ in odd},
-            certain=grows >= RUNS_AWAY,
+            certain=away,
             weight=0.93,
         )
         return
-
-
-def _growth(group: Group) -> float:
-    """By how much the steps of Adam for a weight grow that gets no gradient any more; they should shrink."""
-    has = group.settings
-    return (has.beta1 / math.sqrt(has.beta2)) ** IDLE if "Adam" in group.kind and has.beta2 else 0.0
 
 
 def _odd(group: Group) -> list[tuple[str, float, str]]:
@@ -167,8 +166,9 @@ result = run_overfit(
 
 - **Symptom**: the loss climbs steadily (`maximize`), creeps (`eps`), or swings for hundreds of steps (momentum, betas).
 - **Evidence**: proven: the run passes with the defaults of momentum, betas, eps and maximize. Certain are betas of Adam
-  in the wrong order, with which the steps of a weight grow that gets no gradient any more; and a number that parameter
-  groups differ in alone, under a key that changes no step (`lr-group` where it is one of a rate).
+  in the wrong order with which 50 steps without a gradient, at the end of the run, move a weight by a tenth of its size
+  or more, and grow; and a number that parameter groups differ in alone, under a key that changes no step (`lr-group`
+  where it is one of a rate).
 - **Fix**: set the default that is named.
 """,
 )

@@ -192,10 +192,8 @@ def one_logit(evidence: Evidence) -> Iterator[Cause]:
                 "all inputs",
                 "use a sigmoid for one logit, or two logits",
                 evidence={"length": 1.0},
-                # A mixture of one: its loss falls by what else it reads.
-                certain=not (
-                    op.region == LOSS and evidence.learned and min(evidence.objective) < evidence.objective[0]
-                ),
+                # A mixture of one, one expert or one slot: the loss falls by what else it reads.
+                certain=not evidence.learned or min(evidence.objective) >= evidence.objective[0],
                 weight=0.97,
             )
             return
@@ -234,8 +232,8 @@ result = run_overfit(
 ```
 
 - **Symptom**: the loss does not move, or falls to what one answer for all can reach.
-- **Evidence**: shown, certain: a softmax over an axis of one element. Shown is a module that makes inputs that differ
-  into outputs that do not.
+- **Evidence**: shown, certain: a softmax over an axis of one element, and a loss that does not fall. Shown is a module
+  that makes inputs that differ into outputs that do not.
 - **Fix**: two logits for softmax, or a sigmoid; no normalisation over one feature; no mean over the batch.
 """,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS
+from pytest_overfit.diagnose.operation import LOSS, Summand, with_fact
 from pytest_overfit.diagnose.queries import term_weights
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -111,8 +111,8 @@ def unfollowed(evidence: Evidence) -> Iterator[Cause]:
 
 def without_gradient(evidence: Evidence) -> Iterator[Cause]:
     """A summand of the loss that is computed anew in every step, and has no gradient in any."""
-    first = {each for step in evidence.steps[:1] for each in step.constants}
-    for by, line in first.intersection(*(step.constants for step in evidence.steps)):
+    for op, fact in with_fact(evidence.probed.ops, Summand):
+        by, line = fact.by, op.line
         if by != "grad()" and (len(evidence.groups) != 1 or not all(p.trainable for p in evidence.record.parameters)):
             continue  # of several that learn in turn, or of what is frozen, a term may stand still
         yield Cause(
@@ -122,7 +122,9 @@ def without_gradient(evidence: Evidence) -> Iterator[Cause]:
             "pass create_graph=True to torch.autograd.grad"
             if by == "grad()"
             else f"give {by} the output of the model that is trained, in the graph; else leave the term out",
-            certain=True,
+            evidence={"first": fact.first, "last": fact.last},
+            # What the weights move and what does not move them, or a comparison of two that are the same.
+            certain=fact.last != fact.first or fact.first == 0,
             weight=0.94,
         )
         return
@@ -280,7 +282,8 @@ result = run_overfit(net, (features, values), loss, optimizer=adam, max_steps=30
 - **Symptom**: the objective falls, and a term that is only reported does not.
 - **Evidence**: shown, certain: the objective's gradient where the term has one; samples that can be exchanged at
   will; of a step with several optimizers, a summand whose gradient is zeroed before anything is stepped by it. Or a
-  loss of numbers without a gradient, or a derivative without a graph, is added to the objective.
+  loss of numbers without a gradient, or a derivative without a graph, is added to the objective, and is another number
+  once the model is trained, or exactly 0.
 - **Fix**: add the term; `+=` in place of `=` over samples.
 
 ### term-weight

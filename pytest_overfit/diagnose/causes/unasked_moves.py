@@ -21,7 +21,8 @@ def not_frozen(evidence: Evidence) -> Iterator[Cause]:
     freezers = () if declared is None else declared.freezers
     parameters = evidence.record.parameters
     by_glob = [p.name for p in parameters if p.moved and is_declared(p.name, evidence.frozen)]
-    in_vain = [p.name for p in parameters if p.moved and not p.trainable and (p.in_optimizer or p.frozen_by)]
+    stepped = {m.name for m in evidence.updates if any(m.ratios)}  # what an average moves no step of an optimizer does
+    in_vain = [p.name for p in parameters if p.moved and not p.trainable and (p.name in stepped or p.frozen_by)]
     flagged = next((f for f in freezers if f.asked_by and not is_declared(f.parameters[0], evidence.unused)), None)
     names, why, change = by_glob, "declared frozen", "set requires_grad_(False) on them before the optimizer is built"
     if not names and in_vain:

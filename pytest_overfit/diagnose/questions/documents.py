@@ -22,9 +22,8 @@ def measure_documents(call: ModelCall) -> Packed | None:
         if numbers is None:
             continue
         first = numbers == numbers[:, :1]
-        changed = {
-            id(t): _exchanged(t, first) for _, t in arguments if t is not told and t.shape[:TABLE] == first.shape
-        }
+        rows = [t for _, t in arguments if t is not told and t.shape[:TABLE] == first.shape]
+        changed = {id(t): _exchanged(t, first) for t in rows if not _tells(t, numbers)}
 
         def behind(old: Tensor, new: Tensor, first: Tensor = first) -> float:
             if old.shape[:TABLE] != first.shape or old.shape != new.shape:
@@ -63,6 +62,14 @@ def _documents(name: str, told: Tensor, shapes: set[tuple[int, ...]]) -> Tensor 
     if numbers is None or tuple(numbers.shape) not in shapes or not bool((numbers != numbers[:, :1]).any()):
         return None
     return numbers
+
+
+def _tells(tensor: Tensor, numbers: Tensor) -> bool:
+    """Whether whole numbers are the same all through a document, or count its places: they are no content."""
+    if tensor.is_floating_point() or tensor.dim() != TABLE:
+        return False
+    steps = tensor.long().diff(dim=1)[numbers.diff(dim=1) == 0]
+    return bool((steps == 0).all()) or bool((steps == 1).all())
 
 
 def _exchanged(tensor: Tensor, first: Tensor) -> Tensor:

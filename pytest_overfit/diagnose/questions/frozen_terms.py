@@ -23,8 +23,6 @@ def frozen_by_term(on: RunContext) -> Mapping[str, tuple[str, ...]]:
             p.requires_grad_(False)
     ids = {id(p) for p in frozen}
     reached = {
-        name: ids & {id(getattr(node, "variable", None)) for node in graph_nodes(term)}
-        for name, term in terms.items()
-        if name != "objective"
+        name: ids & {id(getattr(node, "variable", None)) for node in graph_nodes(term)} for name, term in terms.items()
     }
     return {name: tuple(named[i] for i in named if i in own) for name, own in reached.items() if own}

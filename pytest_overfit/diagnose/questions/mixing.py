@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
-from pytest_overfit.diagnose.questions.sample_order import by_its_place, equivariant, first_exchanged
+from pytest_overfit.diagnose.questions.sample_order import by_its_place, equivariant, first_exchanged, is_a_sequence
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
@@ -58,6 +58,7 @@ def measure_mixing(
             (not pairwise and _is_a_mistake(call, batched, outputs, samples, targets))
             or _is_of_no_sample(call, batched, base, samples)
         )
+        and not is_a_sequence(call, batched, samples)
     )
     return others, certain, where, _mend(call, where, batched, base, samples) if certain else ""
 
@@ -68,6 +69,10 @@ def _mend(call: ModelCall, where: str, batched: list[tuple[str, Tensor]], base: 
     if len(alone) == 1 < len(batched):
         return f"{alone[0]} alone moves other samples: take every sample's own row of it"
     module = dict(call.module.named_modules()).get(where, call.module)
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        if module.running_mean is None:
+            return f"build {where} with track_running_stats=True: it has nothing but the batch to normalise by"
+        return f"let model.eval() reach {where}: in evaluation mode too it normalises by the batch"
     if isinstance(first := getattr(module, "batch_first", None), bool):
         return f"build {where} with batch_first={not first}, or exchange the first two axes of what it is given"
     return _operation(call, module, {id(t): first_exchanged(t) for _, t in batched}, samples)
@@ -80,6 +85,7 @@ def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], s
     moved: set[int] = set()
     found: list[str] = []
     away: list[str] = []
+    reduced: dict[int, str] = {}  # what has no axis of samples any more, by the operation that took it away
     inside: list[bool] = []
     second: list[bool] = []
 
@@ -96,9 +102,11 @@ def _operation(call: ModelCall, module: nn.Module, changed: dict[int, Tensor], s
         said = f"{called} makes {tuple(out.shape)} of {[tuple(t.shape) for t in given]}"
         if whole and out.dim() and out.shape[0] != samples:
             away.append(said)
+            reduced[id(out)] = said
         if len(made) <= len(plain) and _others(plain[len(made) - 1], out, samples) > MOVED:
             if not moved.intersection(map(id, given)):
-                found.append(said if whole or not away else away[-1])
+                by = next((reduced[id(t)] for t in given if id(t) in reduced), "")
+                found.append(by or (said if whole or not away else away[-1]))
             moved.add(id(out))
 
     handles = (

@@ -114,7 +114,8 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
     def unlike(answer: Answer, *, moved: float, chance: bool) -> Unlike:
         kept, name = () if chance else still(answer.module), names[id(answer.module)]
         decodes = answer.root and answer.handed is not None and answer.handed <= SAME
-        return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, meant=decodes)
+        meant = decodes or _averages(context, answer.module)
+        return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, meant=meant)
 
     into_training(model)
     held = [
@@ -150,6 +151,12 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
             ]
     moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
     return tuple(moded), tuple(found)
+
+
+def _averages(context: RunContext, module: nn.Module) -> bool:
+    """Whether it holds parameters that are frozen and have moved: a copy that follows, which evaluation may read."""
+    frozen = [(p, context.start.value(p)) for p in module.parameters() if not p.requires_grad]
+    return any(start is not None and not torch.equal(start.to(p.device), p) for p, start in frozen)
 
 
 def _turns_inputs(context: RunContext, task: Any, plain: Answers) -> bool:

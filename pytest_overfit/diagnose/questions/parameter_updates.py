@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from pytest_overfit.diagnose.movement import Coasting
 from pytest_overfit.diagnose.operation import Op
+from pytest_overfit.diagnose.questions.coasting import measure_coasting
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
 from pytest_overfit.diagnose.step_trace import Group, GroupSettings, ParameterUpdate, Step
@@ -78,6 +80,7 @@ class TracedUpdate(Around):
         self.stepping: set[int] = set()  # a step that calls that of its superclass is one
         self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
         self.gradients: dict[str, float] = {}
+        self.coasting: Coasting | None = None
         self.first_bad: Op | None = None
         self.huge: Op | None = None
         self.targets: list[Tensor] = []
@@ -86,6 +89,8 @@ class TracedUpdate(Around):
     def running(self) -> Iterator[None]:
         with self.inner.running(), optimizers_heard(self._before, self._after):
             yield
+        with self.questions.asking("what goes on without gradients"):
+            self.coasting = measure_coasting(self.kept, self.names)
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.number = step
@@ -325,25 +330,3 @@ def _rows_alike(parameter: Tensor) -> bool:
     if plain.dim() < 2 or plain.shape[0] < 2 or not torch.equal(plain[0], plain[1]):
         return False
     return bool((plain == plain[:1]).all())
-
-
-def children_alike(model: nn.Module) -> tuple[str, ...]:
-    """Sibling modules of the same kind in a list that have identical weights: copies that start alike."""
-    found = []
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            continue
-        children = [c for c in module.children() if any(p.dim() > 1 for p in c.parameters())]
-        if len(children) > 1 and len({type(c) for c in children}) == 1:
-            first = [p.detach() for p in children[0].parameters()]
-            if all(
-                len(first) == len(other := [p.detach() for p in c.parameters()])
-                and all(
-                    is_dense(a) and a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True)
-                )
-                for c in children[1:]
-            ) and not any(
-                a is b for c in children[1:] for a, b in zip(children[0].parameters(), c.parameters(), strict=True)
-            ):
-                found.append(name)
-    return tuple(found)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from types import FrameType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.errors.asking import Questions
 
 
 def first_exchanged(tensor: Tensor) -> Tensor:
@@ -27,11 +31,50 @@ def equivariant(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int
     return all(not (a.dim() and a.shape[0] == samples) or _as_turned(a, b) for a, b in zip(base, other, strict=False))
 
 
+def is_a_sequence(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
+    """Whether the model takes axis 0 for that of a sequence, a set or a graph, which it has alone.
+
+    It puts an axis of one batch before it, makes a table of all with all, or gives a layer of sequences nothing else;
+    it takes rows of numbers one by one; or it is given a sparse tensor.
+    """
+    if any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in tree_leaves((call.args, call.kwargs))):
+        return True
+    found: list[bool] = []
+    rows: list[Tensor] = []
+    derived = {id(t): t for _, t in batched}  # what is made of them; kept, so that an id stays one tensor's
+    wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
+
+    def told(name: str, frame: FrameType, args: Any, kwargs: Any, out: Any, kept: bool) -> None:
+        given = [t for t in tree_leaves((args, kwargs)) if id(t) in derived]
+        for made in [t for t in tree_leaves(out) if given and isinstance(t, Tensor)]:
+            derived[id(made)] = made
+            found.append(any(made.shape == (1, *t.shape) and samples in t.shape[:2] for t in given))
+            pairs = made.shape[:2] == (samples, samples) and (made.dim() == 2 or len(given) > 1) and not wide
+            found.append(pairs and not any(t.shape[:2] == made.shape[:2] for t in given))
+            if any(t.shape[0] == samples and made.numel() * samples == t.numel() for t in given[:1] if t.dim() == 2):
+                rows.append(made)
+
+    def entered(module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() > 1]
+        found.append(any(samples in t.shape[:-1] and t.shape[:-1].numel() == samples for t in tensors[:1]))
+
+    layers = [m for m in call.module.modules() if isinstance(m, (nn.RNNBase, nn.MultiheadAttention))]
+    handles = [nn.Module.register_forward_pre_hook(m, entered, with_kwargs=True) for m in layers]
+    try:
+        with TorchFunctions(told, (), Questions()):
+            call.again(lambda tensor: tensor)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return any(found) or (len(rows) >= samples and all(t.dim() == 2 for _, t in batched))
+
+
 def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
     """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
 
-    Empty where none does, where axis 0 may be that of a sequence or of points, where a tensor of the model has a row
-    for every place, and where something of the call cannot be turned around: a list of lengths, a sparse tensor.
+    Empty where none does, where axis 0 may be that of a sequence or of points: one sample has another answer at every
+    place of it, as frames that are numbered have. And where a tensor of the model has a row for every place, or where
+    something of the call cannot be turned around: a list of lengths, a sparse tensor.
     """
     known, held = {id(t) for _, t in batched}, (*call.module.parameters(), *call.module.buffers())
     given = tree_leaves((call.args, call.kwargs))
@@ -47,6 +90,9 @@ def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: in
     rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
     moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
     if all(_as_turned(base[i], other[i]) for i in moved):
+        return ""
+    alike = call.again(partial(_exchanged, {id(t): t.detach()[:1].expand_as(t).clone() for _, t in batched}))
+    if any(len(torch.unique(alike[i], dim=0)) == samples for i in moved):
         return ""
 
     def unlike(before: Tensor, after: Tensor) -> bool:

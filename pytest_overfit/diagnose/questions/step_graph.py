@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class StepGraph:
         self.foreign: set[int] = set()
         self.foreign_held = 0
         self.constants: dict[int, tuple[Tensor, str]] = {}  # what a loss, or a derivative, gave without a gradient
-        self.summands: dict[tuple[str, str], None] = {}  # those that were added to what has one, with the line
+        self.summands: dict[tuple[str, str], float] = {}  # those that were added to what has one, with the line
 
     def entered(self, module: nn.Module, *, within: bool) -> None:
         """A module that is no part of the model runs: beside it, or within one of its modules."""
@@ -134,7 +135,8 @@ class StepGraph:
             if known or name in LOSSES or len(given) > 1:  # else it is the attribute of a tensor
                 self.constants.update({id(t): (t, known[0] if known else f"{name}()") for t in made})
         elif known and made[0].dim() == 0 and "add" in name:
-            self.summands.setdefault((known[0], users_line(frame)))
+            value = next(t for t in tensors_in(given, depth=2) if id(t) in self.constants)
+            self.summands.setdefault((known[0], users_line(frame)), float(value) if value.numel() == 1 else math.nan)
 
     def _left_torch(self, given: Iterable[Any]) -> None:
         """``x.detach().numpy()``: without the first one the second raises."""

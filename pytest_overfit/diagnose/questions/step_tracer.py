@@ -144,7 +144,7 @@ class StepTracer:
             unread=graph.unread() if seen else (),
             cuts=cuts,
             replaced=tuple(name for i, name in self.parameters.items() if now.get(name, i) != i),
-            constants=tuple(graph.summands),
+            constants=dict(graph.summands),
         )
         graph.clear()
         self.sources, self.kept, self.built = {}, [], []

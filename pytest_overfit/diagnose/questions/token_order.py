@@ -58,7 +58,7 @@ def measure_order(
     if not before and after and at:  # reads only what comes before, and the place itself, which is the answer
         which = "very value that it reads" if relation == "same" else "value of the place before, which it has read"
         what = f"every output has to predict the {which}, and reads nothing later"
-        return name, (Leak(f"{name} at place {middle}", what, same=True),)
+        return name, (Leak(f"{name} at place {middle}", what, own="same" if relation == "same" else "before"),)
     return ("" if before else name), ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
+from pytest_overfit.diagnose.movement import Withheld
+from pytest_overfit.diagnose.operation import LOSS, Op, Summand
 from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import modes
+from pytest_overfit.diagnose.questions.broadcasts import unpaired
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
 from pytest_overfit.diagnose.questions.documents import measure_documents
@@ -74,6 +77,7 @@ class TrainedModel:
         self.live = torch.ones(0, dtype=torch.bool)  # the samples that have one
         self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have one
         self.single: list[Tensor] = []  # those of outputs (B, T)
+        self.withheld = Withheld(())
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -88,6 +92,13 @@ class TrainedModel:
             self._know(pairs=self._pairs(context.on(task), calls))
         with self.questions.asking("whether places meet their own targets"):
             self._know(turned=self._turned(context.on(task), calls))
+        if self.traced is not None and self.traced.steps:
+            with self.questions.asking("whether rows that are broadcast belong to each other"):
+                into_training(context.task.model)
+                found = unpaired(context.on(task).seeded, self.traced.steps[0].ops)
+                self._know(ops=(*self.found.ops, *found))
+        with self.questions.asking("what summands of the loss without a gradient come to"):
+            self._know(ops=(*self.found.ops, *self._summands(context.on(task))))
         with self.questions.asking("whether padding moves the objective"):
             self._ask_padded_loss(context.on(task))
         if curves.stop != "passed":
@@ -177,8 +188,9 @@ class TrainedModel:
         )
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
-        if failed and looked:
+        if failed:
             held = ask("terms behind frozen parameters", lambda: frozen_by_term(on), otherwise={})
+            self.withheld = Withheld(held.get("objective", ()))
             self._know(terms=tuple(replace(term, frozen=held.get(term.name, ())) for term in looked))
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
@@ -309,6 +321,21 @@ class TrainedModel:
                 slopes = measure_output_slopes(on.seeded, on.task.model, home)[-1:] or slopes
             self._know(cut=cut)
         self._know(blind=slopes)
+
+    def _summands(self, on: RunContext) -> Iterator[Op]:
+        """What is added to the loss without a gradient in every step that was watched, and what it is at the end."""
+        steps = [step.constants for step in self.traced.steps] if self.traced is not None else []
+        common = set.intersection(*map(set, steps)) if steps else set()
+        if not common:
+            return
+        tracer = StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
+        into_training(on.task.model)
+        with tracer.tracing(self.context.optimizers, modules=False, checked=False):
+            kept = on.seeded()
+            found = dict(tracer.graph.summands)
+        del kept
+        for by, line in sorted(common & set(found)):
+            yield Op("summand", LOSS, line, fact=Summand(by, steps[0][by, line], found[by, line]))
 
     def _cut(self, on: RunContext, where: str) -> tuple[str, str] | None:
         """What takes numbers out of the graph that a part of the model has made."""
