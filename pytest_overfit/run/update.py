@@ -24,6 +24,8 @@ from pytest_overfit.run.infinities import Infinities
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
 
+ZERO_GRAD = Optimizer.zero_grad
+
 
 class Detached(Unanswerable):
     """The objective has no graph behind it: there is nothing to differentiate."""
@@ -112,11 +114,13 @@ class PlainUpdate:
         return self.task.listening()
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
-        self._train_mode()
+        if not self.task.model.training:
+            self.task.model.train()
+        self.frozen.hold()
         if self.closed:
             return self._step_with_closure(observe)
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            drop_gradients(optimizer)
         predictions, terms = self.task.forward(self.task.batch)
         self._backward(terms)
         scaled = self.scaler.is_enabled()
@@ -164,11 +168,6 @@ class PlainUpdate:
         objective = terms["objective"]
         scaled = self.scaler.is_enabled() and not self.closed  # a closure is asked several times in one step
         (self.scaler.scale(objective) if scaled else objective).backward()  # type: ignore[no-untyped-call]
-
-    def _train_mode(self) -> None:
-        if not self.task.model.training:
-            self.task.model.train()
-        self.frozen.hold()
 
 
 class OwnUpdate:
@@ -229,6 +228,16 @@ class OwnUpdate:
             self.norms = norms if self.norms is None else torch.maximum(self.norms, norms)
 
 
+def drop_gradients(optimizer: Optimizer) -> None:
+    """``optimizer.zero_grad()``; where that is torch's own, without the profiler's record of it."""
+    if type(optimizer).zero_grad is not ZERO_GRAD or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad(set_to_none=True)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
 def into_training(model: nn.Module) -> None:
     """``model.train()``, as before every training loop; parts that the user has put into evaluation mode stay there."""
     kept = [module for module in model.modules() if not module.training] if model.training else []
@@ -272,12 +281,14 @@ def _row_of(
     terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, meant: Infinities, *, look: bool
 ) -> Row:
     if look:
-        values = [value.item() for value in terms.values()]
+        names, values = list(terms), [value.item() for value in terms.values()]
         bad = next((name for name, tensor in outputs if not meant.is_sound(name, tensor)), None)
         sound = norms is None or math.isfinite(norms.sum().item()) or bool(torch.isfinite(norms).all())
-        judged = [value for name, value in zip(terms, values, strict=True) if not meant.excepts(name)]
-        broken = bad is not None or not sound or not all(map(math.isfinite, judged))
-        return Row(list(terms), [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
+        finite = math.isfinite(sum(values)) or all(
+            math.isfinite(value) or meant.excepts(name) for name, value in zip(names, values, strict=True)
+        )
+        broken = not (finite and sound and bad is None)
+        return Row(names, [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
     device = next(iter(terms.values())).device if norms is None else norms.device
     with torch.no_grad():
         numbers = [value.to(device, torch.float32) for value in (*terms.values(), *meant.states(outputs))]
