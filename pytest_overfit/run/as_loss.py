@@ -181,5 +181,6 @@ class OfOutput:
                 hint="write the loss as a function: loss(model, batch)",
             )
         inputs, target = parts
-        output = model(**inputs) if is_a(inputs, Mapping) else model(inputs)
+        named = type(inputs) is not Tensor and is_a(inputs, Mapping)
+        output = model(**inputs) if named else model(inputs)
         return output, criterion(output, target)

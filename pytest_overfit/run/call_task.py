@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class CallTask:
         result = self.loss(self.given, batch)  # type: ignore[misc]
         return Heard(self.heard), result
 
-    @property
+    @cached_property
     def _hears_itself(self) -> bool:
         """Whether the outputs are at hand without a hook, which a model pays for at every call."""
         return type(self.loss) is OfOutput and isinstance(self.given, nn.Module)

@@ -20,7 +20,7 @@ from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.run.columns import HYPER, count_held, is_extra, may_hold
 from pytest_overfit.run.gradient_watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.observer import Observer, wants_numbers
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
@@ -96,7 +96,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
     curves = Curves()
     pending, held = _Pending(), 0
     tell_all(observers)(TRAINING, "", plan.max_seconds)
-    on_cpu = task.device.type == "cpu"
+    on_cpu, measured = task.device.type == "cpu", wants_numbers(observers) or (observers and watch.total is not None)
     started = time.perf_counter()
     try:
         with update.running():
@@ -105,7 +105,7 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
                 look = on_cpu or step < EARLY_STEPS
                 observe = step < DENSE_STEPS or step % plan.gradient_every == 0
-                before = watch.values() if observers and _is_measured(step) else []
+                before = watch.values() if measured and _is_measured(step) else []
                 row = update(step, look=look, observe=observe)
                 row.moved = watch.moved(before) if before else None
                 del before  # as large as the model
@@ -268,7 +268,7 @@ def _drain(
     for row, values, norm in zip(taken, read, norms, strict=True):
         if norm is not None:
             pending.norms = dict(zip(watch.columns, next(groups).tolist(), strict=True))
-        curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
+        curves.steps.append(dict(zip(row.terms, values, strict=False)) | pending.norms | row.hyper)
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
     for step, row in enumerate(taken, first + 1):

@@ -45,8 +45,8 @@ class Row:
             prediction: finite where that is.
         norms: gradient norms per watched parameter (see ``GradientWatch``), None where none were taken.
         moved: how far the step moved every watched parameter, None where that was not measured.
-        looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite,
-            ``sound`` says that every gradient norm was, and ``broken`` that something was not: the update was not made.
+        looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite, and
+            ``broken`` says that something was not: the update was not made.
     """
 
     terms: list[str]
@@ -57,7 +57,6 @@ class Row:
     hyper: dict[str, float] = field(default_factory=dict)
     looked: bool = False
     bad: str | None = None
-    sound: bool = True
     broken: bool = False
 
 
@@ -107,6 +106,7 @@ class PlainUpdate:
     ) -> None:
         self.task, self.optimizers, self.watch, self.clip, self.frozen = task, optimizers, watch, clip, frozen
         self.scaler = task.precision.scaler(task.device)
+        self.scaled = self.scaler.is_enabled()
         self.closed = [optimizer for optimizer in optimizers if wants_closure(optimizer)]
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
@@ -116,30 +116,30 @@ class PlainUpdate:
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         if not self.task.model.training:
             self.task.model.train()
-        self.frozen.hold()
+        if self.frozen.modules:
+            self.frozen.hold()
         if self.closed:
             return self._step_with_closure(observe)
         for optimizer in self.optimizers:
             drop_gradients(optimizer)
         predictions, terms = self.task.forward(self.task.batch)
         self._backward(terms)
-        scaled = self.scaler.is_enabled()
-        if scaled:
+        if self.scaled:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
         norms = self.watch.observe() if observe else None
-        if scaled and norms is not None:  # the scaler skips a step that overflows and lowers its scale: no failure
+        if self.scaled and norms is not None:  # the scaler skips a step that overflows and lowers its scale: no failure
             norms = norms.nan_to_num(0.0, 0.0, 0.0)
         row = make_row(terms, predictions, norms, self.watch.infinities, look=look)
         if row.broken:
             return row
         self.clip()
         for optimizer in self.optimizers:
-            if scaled:
+            if self.scaled:
                 self.scaler.step(optimizer)
             else:
                 optimizer.step()
-        if scaled:
+        if self.scaled:
             self.scaler.update()
         return row
 
@@ -166,7 +166,7 @@ class PlainUpdate:
         if not terms["objective"].requires_grad:
             raise Detached
         objective = terms["objective"]
-        scaled = self.scaler.is_enabled() and not self.closed  # a closure is asked several times in one step
+        scaled = self.scaled and not self.closed  # a closure is asked several times in one step
         (self.scaler.scale(objective) if scaled else objective).backward()  # type: ignore[no-untyped-call]
 
 
@@ -288,7 +288,7 @@ def _row_of(
             math.isfinite(value) or meant.excepts(name) for name, value in zip(names, values, strict=True)
         )
         broken = not (finite and sound and bad is None)
-        return Row(names, [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
+        return Row(names, [], values, norms, looked=True, bad=bad, broken=broken)
     device = next(iter(terms.values())).device if norms is None else norms.device
     with torch.no_grad():
         numbers = [value.to(device, torch.float32) for value in (*terms.values(), *meant.states(outputs))]

@@ -260,6 +260,6 @@ ANY_MODEL = OverfitSettings(
     device="model",
     threads="keep",
     budget=Budget(max_steps=1000),
-    probes=Probes(gradient_every=10),
+    probes=Probes(gradient_every=20),
     criteria=Criteria(),
 )

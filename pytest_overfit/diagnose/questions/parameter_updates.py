@@ -184,7 +184,7 @@ class TracedUpdate(Around):
 
     def _is_due(self) -> bool:
         """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
-        near, period = 64 if self.context.step is not None else STATES, 20 if self.number < 100 else 100
+        near, period = 64 if self.context.step is not None else STATES, 50 if self.number < 100 else 100
         return self.number < near or self.number in SAMPLED or self.number % period in (0, period - 1)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
@@ -197,7 +197,7 @@ class TracedUpdate(Around):
         return known[1]
 
     def _groups(self, optimizer: Optimizer) -> None:
-        if self.number and self.number not in SAMPLED and self.number % 20:
+        if self.number and self.number not in SAMPLED and self.number % 50:
             return
         for index, group in enumerate(optimizer.param_groups):
             key = id(optimizer), index
