@@ -16,12 +16,13 @@ from torch import Tensor
 from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
+from pytest_overfit.diagnose.questions.alike import children_alike
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
 from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
 from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
-from pytest_overfit.diagnose.questions.moves import children_alike, measure_moves
+from pytest_overfit.diagnose.questions.moves import measure_moves
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate

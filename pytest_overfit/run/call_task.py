@@ -1,4 +1,4 @@
-"""A model under a loss as a task: how a model is called, what a loss may return, what counts as a prediction."""
+"""A model under a loss as a task: how a model is called, what counts as a prediction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,16 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.errors.asking import Refused, users_code
+from pytest_overfit.run.as_loss import OfOutput
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.gradient_watch import named_outputs
-from pytest_overfit.run.names import OBJECTIVE_NAMES
 from pytest_overfit.run.task import Heard, Precision, Terms, scalar_terms
 from pytest_overfit.untrusted.objects import contents, is_a, items_of, state
-
-LABELS = ("labels", "label_ids", "next_sentence_label", "start_positions", "end_positions", "mc_labels")
-CRITERION_HINT = "pass loss(model, batch), or a criterion such as nn.CrossEntropyLoss() beside an (input, target) batch"
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,24 @@ class CallTask:
             predictions = self.predict(batch)
             self.heard.clear()
             return predictions, scalar_terms(self.loss(predictions, batch))
-        with self.precision.autocast(self.device):
-            terms = scalar_terms(self.loss(self.given, batch))
-        return Heard(self.heard), terms
+        if self.precision.enabled:
+            with self.precision.autocast(self.device):
+                predictions, result = self._called(batch)
+        else:
+            predictions, result = self._called(batch)
+        return predictions, scalar_terms(result)
+
+    def _called(self, batch: Any) -> tuple[Heard, Any]:
+        if self._hears_itself:
+            output, result = self.loss.both(self.given, batch)  # type: ignore[union-attr]
+            return Heard(outputs_of("", output)), result
+        result = self.loss(self.given, batch)  # type: ignore[misc]
+        return Heard(self.heard), result
+
+    @cached_property
+    def _hears_itself(self) -> bool:
+        """Whether the outputs are at hand without a hook, which a model pays for at every call."""
+        return type(self.loss) is OfOutput and isinstance(self.given, nn.Module)
 
     def predict(self, batch: Any) -> Any:
         """What the predictor gives, in float32 whatever the forward pass ran in.
@@ -86,16 +97,9 @@ class CallTask:
         """Collects the outputs of the model, or of each of several, in ``heard``, for the length of the block."""
 
         def listener(prefix: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hear(module: nn.Module, args: Any, output: Any) -> None:
-                if is_a(output, Tensor):  # the common case, at every step of every run
-                    if is_dense(output) and output.is_floating_point():
-                        self.heard.append((prefix or "output", output))
-                else:
-                    self.heard.extend(named_outputs(attributes_of(output), prefix))
+            return lambda module, args, output: self.heard.extend(outputs_of(prefix, output))
 
-            return hear
-
-        named = listened_to(self.given)
+        named = [] if self._hears_itself else listened_to(self.given)
         handles = [nn.Module.register_forward_hook(module, listener(name)) for name, module in named]
         try:
             yield
@@ -106,6 +110,13 @@ class CallTask:
 
 def _in_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def outputs_of(prefix: str, output: Any) -> list[tuple[str, Tensor]]:
+    """The floating-point tensors that a module gave, by name."""
+    if type(output) is Tensor:  # the common case, at every step of every run
+        return [(prefix or "output", output)] if is_dense(output) and output.is_floating_point() else []
+    return named_outputs(output if is_a(output, Tensor) else attributes_of(output), prefix)
 
 
 def heard_in(predictions: Any) -> Heard:
@@ -171,157 +182,6 @@ def listened_to(given: Any) -> list[tuple[str, nn.Module]]:
             allowed="a torch.nn.Module, a mapping or list of them, or a callable without arguments that returns one",
         )
     return items
-
-
-def as_loss(loss: Any) -> Callable[[Any, Any], Any]:
-    """``loss(model, batch)`` for whatever the user gave.
-
-    A criterion (an ``nn.Module``, or a function of ``torch.nn.functional``) is called with the model's output and the
-    target of an ``(input, target)`` batch, and so is a function of the user's that cannot take a model and can take
-    these. Without a loss the model returns its own: a scalar, a mapping, or an object with ``.loss``; of a mapping of
-    scalars without an objective the sum is minimised.
-    """
-    if loss is None:
-        return _own_loss
-    kind = type(loss) if isinstance(loss, nn.Module) else loss
-    if str(getattr(kind, "__module__", "")).startswith(("torch.nn.", "torch._C._nn")):
-        return partial(_criterion, loss)
-    if not callable(loss):
-        raise OverfitError(
-            f"a {type(loss).__name__} where a loss is wanted",
-            where="loss",
-            allowed="a callable loss(model, batch), a criterion such as nn.CrossEntropyLoss(), or None",
-        )
-    ways = loss, partial(_criterion, loss)
-    return _as_written(*(reversed(ways) if isinstance(loss, nn.Module) else ways))
-
-
-def _as_written(way: Callable[[Any, Any], Any], other: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A loss of (model, batch), or of (output, target): what its first call takes, the likelier way first."""
-    settled: list[Callable[[Any, Any], Any]] = []
-
-    def called(model: Any, batch: Any) -> Any:
-        if settled:
-            return settled[0](model, batch)
-        taken = way
-        try:
-            terms = way(model, batch)
-        except (AttributeError, TypeError, ValueError) as error:
-            if len(contents(batch) if is_a(batch, list, tuple) else ()) != 2:
-                raise
-            taken = other
-            try:
-                with users_code():
-                    terms = other(model, batch)
-            except Refused:
-                raise error from None
-        settled.append(taken)
-        return terms
-
-    return called
-
-
-def _own_loss(model: Any, batch: Any) -> Any:
-    if not callable(model):
-        raise OverfitError(
-            f"no loss was given, and the model is a {type(model).__name__} of models",
-            where="loss",
-            allowed="a callable loss(models, batch), or a step of your own",
-            hint="the loss gets the models as you passed them",
-        )
-    if problem := _cannot_take(model, batch):
-        raise OverfitError(
-            f"no loss was given, and {type(model).__name__} cannot be called with this batch: {problem}",
-            where="loss",
-            allowed="a loss, or a model that takes the batch and returns its own loss",
-            hint=CRITERION_HINT,
-        )
-    output = call_model(model, batch)
-    if isinstance(output, Tensor) and output.numel() != 1:
-        raise OverfitError(
-            f"no loss was given, and the model returned a tensor of shape {tuple(output.shape)}",
-            where="loss",
-            allowed="a model that returns its own loss (a scalar, a mapping, an object with .loss), or a loss",
-            hint=CRITERION_HINT,
-        )
-    if isinstance(output, Mapping):
-        return _summed(output, model, batch)
-    return output if is_a(output, Tensor) else _loss_in(output)
-
-
-def _loss_in(output: Any) -> Any:
-    """What an object has as ``loss``; itself where it has none, or does not tell."""
-    try:
-        with users_code():
-            return getattr(output, "loss", output)
-    except Refused:
-        return output
-
-
-def _summed(output: Mapping[str, Any], model: Any, batch: Any) -> Mapping[str, Any]:
-    """A mapping of losses with their sum as the objective, as detection models return in training mode.
-
-    Raises:
-        OverfitError: it holds no loss.
-    """
-    if any(output.get(name) is not None for name in OBJECTIVE_NAMES):
-        return output
-    if output and all(isinstance(value, Tensor) and value.numel() == 1 for value in output.values()):
-        return {"objective": sum(value.sum() for value in output.values()), **output}
-    wanted = [name for name in _parameters_of(model) if name in LABELS]
-    lacking = [name for name in wanted if not isinstance(batch, Mapping) or batch.get(name) is None]
-    raise OverfitError(
-        f"no loss was given, and {type(model).__name__} returned none, only {', '.join(map(str, output)) or 'nothing'}",
-        where="loss",
-        allowed="a model that returns its own loss (a scalar, a mapping of scalars, an object with .loss), or a loss",
-        hint=f"the batch has no {' and no '.join(lacking)}, which {type(model).__name__} makes its loss of"
-        if lacking
-        else CRITERION_HINT,
-    )
-
-
-def _parameters_of(model: Any) -> list[str]:
-    """The names of what a model is called with."""
-    try:
-        return list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
-    except (TypeError, ValueError):
-        return []
-
-
-def _cannot_take(model: Callable[..., Any], batch: Any) -> str | None:
-    """Why the signature of a model does not fit a batch; None where it does, or is not known."""
-    try:
-        signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
-        call_model(signature.bind, batch)
-    except TypeError as error:
-        return str(error)
-    except ValueError:
-        return None
-    return None
-
-
-def call_model(model: Callable[..., Any], batch: Any) -> Any:
-    """A mapping as keyword arguments, a tuple or list as positional ones, anything else as the only one."""
-    if is_a(batch, Mapping):
-        return model(**batch)
-    if is_a(batch, list, tuple) and not hasattr(type(batch), "_fields"):
-        return model(*contents(batch))
-    return model(batch)
-
-
-def _criterion(criterion: Callable[[Any, Any], Any], model: Any, batch: Any) -> Any:
-    parts = contents(batch) if is_a(batch, list, tuple) else []
-    if len(parts) != 2:
-        if isinstance(criterion, nn.Module) and type(criterion).__module__.partition(".")[0] != "torch":
-            return criterion(model, batch)  # a loss of the user's own that is written as a module
-        raise OverfitError(
-            f"a criterion with a batch that is a {type(batch).__name__}",
-            where="loss",
-            allowed="an (input, target) batch beside a criterion such as nn.CrossEntropyLoss()",
-            hint="write the loss as a function: loss(model, batch)",
-        )
-    inputs, target = parts
-    return criterion(model(**inputs) if is_a(inputs, Mapping) else model(inputs), target)
 
 
 def attributes_of(output: Any) -> Any:

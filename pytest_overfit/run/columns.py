@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pytest_overfit.run.names import resolve_term
+
+if TYPE_CHECKING:
+    from pytest_overfit.settings.criteria import Limit
 
 HYPER = ("lr", "weight_decay")
 GRADIENTS = "grad_norm/"
@@ -33,6 +38,33 @@ def column_of(rows: Sequence[Mapping[str, float]], name: str) -> tuple[float, ..
         last = row.get(name, last)
         curve.append(last)
     return tuple(curve)
+
+
+def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit], most: int = 10**9) -> int:
+    """For how many of the latest steps in a row, at most so many, every limited term has been within its limit."""
+    held = min(most, len(rows))
+    for criterion, limit in limits.items():
+        name = next((name for row in reversed(rows) if (name := resolve_term(criterion, row))), None)
+        if name is None:
+            return 0
+        start, asked = rows[: limit.window] if limit.relative else (), rows[-(held + limit.window) :]
+        known = name in asked[0] and len(start) + len(asked) < len(rows)
+        curve = column_of([*start, *asked] if known else rows, name)
+        within = (limit.holds(limit.measure(curve, len(curve) - back)) for back in range(held))
+        held = next((back for back, holds in enumerate(within) if not holds), held)
+    return held
+
+
+def may_hold(row: Mapping[str, float], rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit]) -> bool:
+    """Whether a step that follows others may be within every limit, as far as its terms alone tell."""
+    first = rows[0] if rows else row
+    for criterion, limit in limits.items():
+        name = resolve_term(criterion, row)
+        if name is None or limit.window > 1 or (limit.relative and name not in first):
+            continue
+        if not limit.holds(limit.measure((first.get(name, math.nan), row[name]), 2)):
+            return False
+    return True
 
 
 def curves_of(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Is the batch of every step what it was? Changes that are undone before the end of a run are seen here.
 
-A write into a tensor counts up its version, which costs nothing to look at; what the writes came to is looked at after
-the steps 1, 2, 4, 8, ... and in one step more, in which every write into the batch is followed.
+A write into a tensor counts up its version, which never goes back: it is looked at after the steps 1, 2, 4, 8, ...,
+with what the writes came to, and after the last; in one step more every write into the batch is followed.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,17 +38,27 @@ class Constant(Around):
         self.written: dict[str, None] = {}
         self.changed_at: int | None = None
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with self.inner.running():
+            try:
+                yield
+            finally:
+                self._look()
+
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         row = self.inner(step, look=look, observe=observe)
-        versions = [tensor._version for tensor in self.counted]
-        if versions != self.versions:
-            changed = {id(t) for t, old, new in zip(self.counted, self.versions, versions, strict=True) if old != new}
-            self.written |= {key: None for key, tensor in self.tensors if id(tensor) in changed}
-            self.versions = versions
-        due = (step + 1) & step == 0  # 1, 2, 4, 8, ... steps are done
-        if due and self.changed_at is None and (self.cheap or self.written) and fingerprint(self.batch) != self.before:
-            self.changed_at = step + 1
+        if not (step + 1) & step:  # 1, 2, 4, 8, ... steps are done
+            self._look()
+            watched = self.changed_at is None and (self.cheap or self.written)
+            if watched and fingerprint(self.batch) != self.before:
+                self.changed_at = step + 1
         return row
+
+    def _look(self) -> None:
+        pairs = zip(self.counted, self.versions, strict=True)
+        if changed := {id(tensor) for tensor, version in pairs if tensor._version != version}:
+            self.written = {key: None for key, tensor in self.tensors if id(tensor) in changed}
 
 
 class Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]

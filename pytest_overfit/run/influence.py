@@ -151,7 +151,7 @@ def perturbed(tensor: Tensor) -> Tensor | None:
 
 def _commonest(flat: Tensor) -> tuple[Tensor, Tensor]:
     """The two whole numbers that occur most often, of several the smaller ones; there are two."""
-    values, counts = flat.long().unique(return_counts=True)
+    values, counts = torch.unique(flat.long(), return_counts=True)
     values = values[counts.argsort(descending=True, stable=True)].to(flat.dtype)
     return values[0], values[1]
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.errors.suggest import nearest
-from pytest_overfit.run.columns import HYPER, column_of, is_extra
+from pytest_overfit.run.columns import HYPER, count_held, is_extra, may_hold
 from pytest_overfit.run.gradient_watch import GradientWatch, first_non_finite_state, locate_non_finite
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.run.observer import Observer
+from pytest_overfit.run.observer import Observer, wants_numbers
 from pytest_overfit.run.optim import set_hyperparameter
 from pytest_overfit.run.phases import TRAINING, tell_all
 from pytest_overfit.run.record import NonFinite, StopReason
@@ -36,6 +36,7 @@ DENSE_STEPS = 10  # steps whose gradients are looked at, whatever the sampling p
 UPDATES_EARLY = (0, 2, 4, 9, 14, 19)  # steps whose updates are measured, at the cost of a copy of the parameters
 UPDATES_EVERY = 25  # and each of so many later ones
 STATE_EVERY = 100  # steps between two looks at parameters and optimizer state: a NaN in them stays there
+WAIT_SECONDS = 0.5  # that whoever follows a run is told of its steps later
 
 Norms = npt.NDArray[np.float32]
 
@@ -57,6 +58,7 @@ class Plan:
     ``alive`` is told of every step; ``infinite`` are globs over what may be so.
     ``schedules`` are hyper-parameter -> its value at the progress of the run, ``measure`` gives numbers of predictions.
     ``strict_terms`` makes a stated limit on a term that the loss does not give an error instead of a missed criterion.
+    ``waits``: steps that were looked at wait to be written down until something depends on them.
     """
 
     max_steps: int
@@ -75,6 +77,7 @@ class Plan:
     alive: Callable[[], None] = lambda: None
     blame: bool = True
     infinite: tuple[str, ...] = ()
+    waits: bool = True
 
 
 @dataclass
@@ -93,16 +96,16 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
     curves = Curves()
     pending, held = _Pending(), 0
     tell_all(observers)(TRAINING, "", plan.max_seconds)
-    on_cpu = task.device.type == "cpu"
+    on_cpu, measured = task.device.type == "cpu", wants_numbers(observers) or (observers and watch.total is not None)
     started = time.perf_counter()
     try:
         with update.running():
             for step in range(plan.max_steps):
-                hyper = _apply_schedules(update.optimizers, plan, step / plan.max_steps)
+                hyper = _apply_schedules(update.optimizers, plan, step / plan.max_steps) if plan.schedules else {}
                 # Looking before the update keeps the parameters that made a NaN. On the CPU a look is no sync.
                 look = on_cpu or step < EARLY_STEPS
                 observe = step < DENSE_STEPS or step % plan.gradient_every == 0
-                before = watch.values() if observers and _is_measured(step) else []
+                before = watch.values() if measured and _is_measured(step) else []
                 row = update(step, look=look, observe=observe)
                 row.moved = watch.moved(before) if before else None
                 del before  # as large as the model
@@ -111,7 +114,8 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 plan.alive()
 
                 due = row.broken or step == 0 or (step + 1) % plan.read_every == 0 or step + 1 == plan.max_steps
-                if not due:
+                late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
+                if not due or (step and not late and pending.can_wait(curves, plan, held, task.val_batch is not None)):
                     continue
                 first = len(curves.steps)
                 curves.non_finite = plan.any_of(_drain(pending, task, update, watch, curves, observers, plan.blame))
@@ -125,7 +129,6 @@ def fit(task: Task, update: Update, plan: Plan, *, watch: GradientWatch, observe
                 fresh = count_held(curves.steps, plan.limits, len(curves.steps) - first)
                 held = fresh + (held if fresh == len(curves.steps) - first else 0)
                 passed = plan.limits and held >= plan.hold_steps and plan.accept(curves)
-                late = plan.max_seconds is not None and time.perf_counter() - started > plan.max_seconds
                 if stop := plan.agree("passed" if passed else "max_seconds" if late else None):
                     curves.stop = stop
                     break
@@ -172,20 +175,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit], most: int = 10**9) -> int:
-    """For how many of the latest steps in a row, at most so many, every limited term has been within its limit."""
-    held = min(most, len(rows))
-    for criterion, limit in limits.items():
-        name = next((name for row in reversed(rows) if (name := resolve_term(criterion, row))), None)
-        if name is None:
-            return 0
-        asked = rows if limit.relative else rows[-(held + limit.window) :]
-        curve = column_of(asked if name in asked[0] else rows, name)
-        within = (limit.holds(limit.measure(curve, len(curve) - back)) for back in range(held))
-        held = next((back for back, holds in enumerate(within) if not holds), held)
-    return held
-
-
 def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
     """A limit on a term that does not exist, or on a ratio that means nothing, is an error at once.
 
@@ -217,9 +206,7 @@ def _check_terms(row: Mapping[str, float], plan: Plan) -> None:
 
 
 def _apply_schedules(optimizers: Sequence[torch.optim.Optimizer], plan: Plan, progress: float) -> dict[str, float]:
-    """Sets what is scheduled; without a schedule nothing is set, and the empty mapping says so."""
-    if not plan.schedules:
-        return {}
+    """Sets what is scheduled; the hyper-parameters after that."""
     for key, schedule in plan.schedules.items():
         value = schedule(progress)
         for optimizer in optimizers:
@@ -241,6 +228,25 @@ class _Pending:
 
     rows: list[Row] = field(default_factory=list)
     norms: dict[str, float] = field(default_factory=dict)
+    since: float = 0.0  # when the last ones were
+
+    def can_wait(self, curves: Curves, plan: Plan, held: int, validates: bool) -> bool:
+        """Whether the next read is early enough: these are sound, cannot end the run, and nothing falls due.
+
+        The clock has a say only in how soon those who follow are told.
+        """
+        last, done = self.rows[-1], len(curves.steps)
+        now = done + len(self.rows)
+        if not plan.waits or not last.looked or last.broken or now >= plan.max_steps:
+            return False
+        periods = (STATE_EVERY, plan.val_every) if validates else (STATE_EVERY,)
+        if any(now // period != done // period for period in periods):
+            return False
+        if time.perf_counter() - self.since > WAIT_SECONDS:
+            return False
+        values = dict(zip(last.terms, last.values, strict=False))
+        reached = held + len(self.rows) >= plan.hold_steps
+        return not (reached and plan.limits and may_hold(values, curves.steps, plan.limits))
 
 
 def _drain(
@@ -253,7 +259,7 @@ def _drain(
     blame: bool = True,
 ) -> NonFinite | None:
     """Reads the pending steps in bulk, writes them down, tells the observers; returns the first non-finite tensor."""
-    taken, pending.rows = pending.rows, []
+    taken, pending.rows, pending.since = pending.rows, [], time.perf_counter()
     if not taken:
         return None
     first = len(curves.steps)
@@ -262,7 +268,7 @@ def _drain(
     for row, values, norm in zip(taken, read, norms, strict=True):
         if norm is not None:
             pending.norms = dict(zip(watch.columns, next(groups).tolist(), strict=True))
-        curves.steps.append({**dict(zip(row.terms, values, strict=False)), **pending.norms, **row.hyper})
+        curves.steps.append(dict(zip(row.terms, values, strict=False)) | pending.norms | row.hyper)
     for observer in observers:
         observer.on_steps(first, curves.steps[first:])
     for step, row in enumerate(taken, first + 1):

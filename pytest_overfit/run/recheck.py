@@ -18,13 +18,13 @@ from torch import Tensor
 from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import heard_in, listened_to
-from pytest_overfit.run.columns import columns_of
+from pytest_overfit.run.columns import columns_of, count_held
 from pytest_overfit.run.constant import Constant, Writes
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import dressed, numbers_of
 from pytest_overfit.run.influence import perturbed, targets_of
 from pytest_overfit.run.isolation import restored_process, seed_everything
-from pytest_overfit.run.loop import Curves, count_held
+from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.loss_call import Answer, exchanged, plain_outputs
 from pytest_overfit.run.make_record import Parts
 from pytest_overfit.run.names import resolve_term

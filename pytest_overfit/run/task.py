@@ -78,6 +78,8 @@ def scalar_terms(result: Any) -> Terms:
     Raises:
         OverfitError: nothing in it can be the objective.
     """
+    if type(result) is Tensor and not (result.dim() or result.is_meta or result.is_complex()):
+        return {"objective": result}  # the common case, at every step of every run
     given: Mapping[Any, Any] = {}
     if is_a(result, tuple, list) and (parts := contents(result)):
         given = parts[1] if len(parts) > 1 and is_a(parts[1], Mapping) else {}

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions, users_code
+from pytest_overfit.run.as_loss import as_loss
 from pytest_overfit.run.batch import fingerprint, freeze_batch
-from pytest_overfit.run.call_task import CallTask, as_loss, count_positional
+from pytest_overfit.run.call_task import CallTask, count_positional
 from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.gradient_watch import GradientWatch

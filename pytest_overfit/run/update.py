@@ -24,6 +24,8 @@ from pytest_overfit.run.infinities import Infinities
 from pytest_overfit.run.optim import Freezing, GradientClipper
 from pytest_overfit.run.task import Heard, Task, Terms, scalar_terms
 
+ZERO_GRAD = Optimizer.zero_grad
+
 
 class Detached(Unanswerable):
     """The objective has no graph behind it: there is nothing to differentiate."""
@@ -43,8 +45,8 @@ class Row:
             prediction: finite where that is.
         norms: gradient norms per watched parameter (see ``GradientWatch``), None where none were taken.
         moved: how far the step moved every watched parameter, None where that was not measured.
-        looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite,
-            ``sound`` says that every gradient norm was, and ``broken`` that something was not: the update was not made.
+        looked: the numbers were read before the update; then ``bad`` is the first prediction that was not finite, and
+            ``broken`` says that something was not: the update was not made.
     """
 
     terms: list[str]
@@ -55,7 +57,6 @@ class Row:
     hyper: dict[str, float] = field(default_factory=dict)
     looked: bool = False
     bad: str | None = None
-    sound: bool = True
     broken: bool = False
 
 
@@ -105,6 +106,7 @@ class PlainUpdate:
     ) -> None:
         self.task, self.optimizers, self.watch, self.clip, self.frozen = task, optimizers, watch, clip, frozen
         self.scaler = task.precision.scaler(task.device)
+        self.scaled = self.scaler.is_enabled()
         self.closed = [optimizer for optimizer in optimizers if wants_closure(optimizer)]
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
@@ -112,30 +114,32 @@ class PlainUpdate:
         return self.task.listening()
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
-        self._train_mode()
+        if not self.task.model.training:
+            self.task.model.train()
+        if self.frozen.modules:
+            self.frozen.hold()
         if self.closed:
             return self._step_with_closure(observe)
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            drop_gradients(optimizer)
         predictions, terms = self.task.forward(self.task.batch)
         self._backward(terms)
-        scaled = self.scaler.is_enabled()
-        if scaled:
+        if self.scaled:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
         norms = self.watch.observe() if observe else None
-        if scaled and norms is not None:  # the scaler skips a step that overflows and lowers its scale: no failure
+        if self.scaled and norms is not None:  # the scaler skips a step that overflows and lowers its scale: no failure
             norms = norms.nan_to_num(0.0, 0.0, 0.0)
         row = make_row(terms, predictions, norms, self.watch.infinities, look=look)
         if row.broken:
             return row
         self.clip()
         for optimizer in self.optimizers:
-            if scaled:
+            if self.scaled:
                 self.scaler.step(optimizer)
             else:
                 optimizer.step()
-        if scaled:
+        if self.scaled:
             self.scaler.update()
         return row
 
@@ -162,13 +166,8 @@ class PlainUpdate:
         if not terms["objective"].requires_grad:
             raise Detached
         objective = terms["objective"]
-        scaled = self.scaler.is_enabled() and not self.closed  # a closure is asked several times in one step
+        scaled = self.scaled and not self.closed  # a closure is asked several times in one step
         (self.scaler.scale(objective) if scaled else objective).backward()  # type: ignore[no-untyped-call]
-
-    def _train_mode(self) -> None:
-        if not self.task.model.training:
-            self.task.model.train()
-        self.frozen.hold()
 
 
 class OwnUpdate:
@@ -229,6 +228,16 @@ class OwnUpdate:
             self.norms = norms if self.norms is None else torch.maximum(self.norms, norms)
 
 
+def drop_gradients(optimizer: Optimizer) -> None:
+    """``optimizer.zero_grad()``; where that is torch's own, without the profiler's record of it."""
+    if type(optimizer).zero_grad is not ZERO_GRAD or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad(set_to_none=True)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
 def into_training(model: nn.Module) -> None:
     """``model.train()``, as before every training loop; parts that the user has put into evaluation mode stay there."""
     kept = [module for module in model.modules() if not module.training] if model.training else []
@@ -272,12 +281,14 @@ def _row_of(
     terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, meant: Infinities, *, look: bool
 ) -> Row:
     if look:
-        values = [value.item() for value in terms.values()]
+        names, values = list(terms), [value.item() for value in terms.values()]
         bad = next((name for name, tensor in outputs if not meant.is_sound(name, tensor)), None)
         sound = norms is None or math.isfinite(norms.sum().item()) or bool(torch.isfinite(norms).all())
-        judged = [value for name, value in zip(terms, values, strict=True) if not meant.excepts(name)]
-        broken = bad is not None or not sound or not all(map(math.isfinite, judged))
-        return Row(list(terms), [], values, norms, looked=True, bad=bad, sound=sound, broken=broken)
+        finite = math.isfinite(sum(values)) or all(
+            math.isfinite(value) or meant.excepts(name) for name, value in zip(names, values, strict=True)
+        )
+        broken = not (finite and sound and bad is None)
+        return Row(names, [], values, norms, looked=True, bad=bad, broken=broken)
     device = next(iter(terms.values())).device if norms is None else norms.device
     with torch.no_grad():
         numbers = [value.to(device, torch.float32) for value in (*terms.values(), *meant.states(outputs))]

@@ -208,5 +208,5 @@ class OverfitSettings:
 
 
 ANY_MODEL = OverfitSettings(
-    device="model", threads="keep", budget=Budget(max_steps=1000), probes=Probes(gradient_every=10), criteria=Criteria()
+    device="model", threads="keep", budget=Budget(max_steps=1000), probes=Probes(gradient_every=20), criteria=Criteria()
 )

@@ -44,7 +44,7 @@ class Buffered(nn.Module):
             self.window = room[:2]
             self.seen = self.window.detach()
         room += features
-        return self.head(room)
+        return self.head(room)  # type: ignore[no-any-return]
 
 
 def test_a_model_that_holds_one_passes_and_every_question_is_asked() -> None:

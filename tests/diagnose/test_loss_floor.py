@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.evidence import Floor
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.errors.asking import Unanswerable
-from pytest_overfit.run.call_task import CallTask, as_loss
+from pytest_overfit.run.as_loss import as_loss
+from pytest_overfit.run.call_task import CallTask
 
 BATCH = torch.ones(4, 3), torch.full((4, 2), 0.5)
 

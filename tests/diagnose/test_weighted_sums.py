@@ -33,7 +33,8 @@ class Reader(nn.Module):
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
-    return 2 * q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    found: Tensor = 2 * q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    return found
 
 
 def over_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -32,8 +32,9 @@ class Writing:
 
 def watched(batch: Tensor, write: Callable[[int], object], steps: int = 16) -> Constant:
     constant = Constant(Writing(write), batch, fingerprint(batch))
-    for step in range(steps):
-        constant(step, look=True, observe=False)
+    with constant.running():
+        for step in range(steps):
+            constant(step, look=True, observe=False)
     return constant
 
 

@@ -10,8 +10,9 @@ import torch
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.call_task import CallTask
+from pytest_overfit.run.columns import count_held
 from pytest_overfit.run.gradient_watch import GradientWatch
-from pytest_overfit.run.loop import Curves, Plan, count_held, evaluate, fit
+from pytest_overfit.run.loop import Curves, Plan, evaluate, fit
 from pytest_overfit.run.observer import Observer, Pictures
 from pytest_overfit.run.optim import GradientClipper, freeze
 from pytest_overfit.run.task import Precision, scalar_terms
@@ -90,6 +91,15 @@ def test_the_reading_period_does_not_change_the_curve(read_every: int) -> None:
     """How often the host looks is no part of the training."""
     curves = run(read_every=read_every, limits={})
     assert [row["objective"] for row in curves.steps] == [row["objective"] for row in run(limits={}).steps]
+
+
+@pytest.mark.parametrize("limit", [Limit(1.15), Limit(0.15, relative=True), Limit(1.2, window=4), Limit(-9)])
+@pytest.mark.parametrize("hold", [1, 5, 12])
+def test_steps_that_wait_to_be_written_down_change_no_verdict(limit: Limit, hold: int) -> None:
+    """The run ends where it does when every read is written down at once, with the same rows."""
+    asked: dict[str, Any] = {"limits": {"objective": limit}, "hold_steps": hold}
+    at_once, later = run(**asked, waits=False), run(**asked)
+    assert (later.stop, later.steps, later.val) == (at_once.stop, at_once.steps, at_once.val)
 
 
 def test_limits_that_hold_end_the_run() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_overfit.run.call_task import CallTask, as_loss
+from pytest_overfit.run.as_loss import as_loss
+from pytest_overfit.run.call_task import CallTask
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.shares import measure_shares
 from pytest_overfit.run.snapshot import Snapshot

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.diagnose.movement import Coasting
 from pytest_overfit.diagnose.operation import Op
+from pytest_overfit.diagnose.questions.alike import rows_alike
 from pytest_overfit.diagnose.questions.coasting import measure_coasting
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
@@ -23,7 +24,7 @@ from pytest_overfit.diagnose.step_trace import Group, GroupSettings, ParameterUp
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense, is_wrapper
-from pytest_overfit.run.update import Around, Detached, Row, Update, optimizers_heard
+from pytest_overfit.run.update import Around, Detached, Row, Update, has_closure, optimizers_heard
 
 CLOSE = 3  # steps of the user's own that are watched closely; of ours, one
 SAMPLED = (1, 3, 7, 17, 41, 101, 251, 601)
@@ -87,16 +88,29 @@ class TracedUpdate(Around):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with self.inner.running(), optimizers_heard(self._before, self._after):
+        with self.inner.running(), self._heard(own=True):
             yield
         with self.questions.asking("what goes on without gradients"):
             self.coasting = measure_coasting(self.kept, self.names)
 
+    def _heard(self, *, own: bool) -> contextlib.AbstractContextManager[None]:
+        """Hears optimizers: a step of the user's own at any time, ours, whose optimizers are known, when it is due."""
+        heard = own is (self.context.step is not None)
+        return optimizers_heard(self._before, self._after) if heard else contextlib.nullcontext()
+
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.number = step
         self.stepping.clear()
-        own = self.context.step is not None
-        if step >= (CLOSE if own else 1):
+        if not self._is_due():
+            if self.context.step is None:
+                self.tally["steps"] += len(self.inner.optimizers)
+            return self.inner(step, look=look, observe=observe)
+        with self._heard(own=False):
+            return self._looked(step, look, observe)
+
+    def _looked(self, step: int, look: bool, observe: bool) -> Row:
+        """A step that is looked at; of the first ones every call is."""
+        if step >= (1 if self.context.step is None else CLOSE):
             return self.inner(step, look=look, observe=observe)
         try:
             with contextlib.ExitStack() as stack:
@@ -127,15 +141,15 @@ class TracedUpdate(Around):
         if id(optimizer) in self.stepping:
             return
         self.stepping.add(id(optimizer))
+        self.tally["steps"] += 1
+        if not self._is_due() and id(optimizer) in self.held:
+            return
         with self.questions.asking("what the optimizers do"):
-            self.tally["steps"] += 1
-            self._gradients(optimizer, any(callable(each) for each in (*args, *kwargs.values())))
+            self._gradients(optimizer, has_closure(args, kwargs))
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
                 self.tally["optimizers"] += bool(self._held_by(optimizer))  # those of copies come and go
-            elif not self._is_due():
-                return
             held = self._held_by(optimizer)
             self._groups(optimizer)
             self._overwritten(optimizer, held)
@@ -175,8 +189,8 @@ class TracedUpdate(Around):
 
     def _is_due(self) -> bool:
         """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
-        near = 64 if self.context.step is not None else STATES
-        return self.number < near or self.number in SAMPLED or self.number % 20 in (0, 19)
+        near, period = 64 if self.context.step is not None else STATES, 50 if self.number < 100 else 100
+        return self.number < near or self.number in SAMPLED or self.number % period in (0, period - 1)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
         """The model's parameters that an optimizer holds, in its order."""
@@ -188,7 +202,7 @@ class TracedUpdate(Around):
         return known[1]
 
     def _groups(self, optimizer: Optimizer) -> None:
-        if self.number and self.number not in SAMPLED and self.number % 20:
+        if self.number and self.number not in SAMPLED and self.number % 50:
             return
         for index, group in enumerate(optimizer.param_groups):
             key = id(optimizer), index
@@ -271,8 +285,8 @@ class TracedUpdate(Around):
                     sampled=self.tally["between"],
                     overwritten=seen.overwritten,
                     back=seen.back,
-                    rows_alike=_rows_alike(start),
-                    rows_alike_after=_rows_alike(p),
+                    rows_alike=rows_alike(start),
+                    rows_alike_after=rows_alike(p),
                     still=start is not p and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()),
                     grown=new / old if old > 0 else 1.0,
                 )
@@ -322,11 +336,3 @@ def _norms(tensors: list[Tensor]) -> list[float]:
     if not tensors:
         return []
     return [float(norm) for norm in torch.stack([t.detach().norm().float().cpu() for t in tensors]).tolist()]
-
-
-def _rows_alike(parameter: Tensor) -> bool:
-    """Whether all rows of a weight are the same: units that start alike stay alike."""
-    plain = parameter.detach()
-    if plain.dim() < 2 or plain.shape[0] < 2 or not torch.equal(plain[0], plain[1]):
-        return False
-    return bool((plain == plain[:1]).all())

@@ -22,6 +22,7 @@ OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.two_v
 BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
            "lightning.pytorch.", "transformers.trainer", "accelerate.")  # fmt: skip
 CALLERS = (
+    "pytest_overfit.run.as_loss",
     "pytest_overfit.run.call_task",
     "pytest_overfit.run.task",
 )  # of the user's model and loss, on behalf of the loop

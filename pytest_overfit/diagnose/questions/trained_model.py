@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.movement import Withheld
-from pytest_overfit.diagnose.operation import LOSS, Op, Summand
 from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.broadcasts import unpaired
@@ -42,6 +41,7 @@ from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.diagnose.questions.summands import standing_summands
 from pytest_overfit.diagnose.questions.taught_rows import losses_of, measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
@@ -85,33 +85,36 @@ class TrainedModel:
         if task is None:
             self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
             return
-        calls = self._forward(context, context.on(task), curves)
+        on = context.on(task)
+        calls = self._forward(context, on, curves)
         with attributes_kept(context.task.model):
             self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
-            self._know(pairs=self._pairs(context.on(task), calls))
+            self._know(pairs=self._pairs(on, calls))
         with self.questions.asking("whether places meet their own targets"):
-            self._know(turned=self._turned(context.on(task), calls))
+            self._know(turned=self._turned(on, calls))
         if self.traced is not None and self.traced.steps:
             with self.questions.asking("whether rows that are broadcast belong to each other"):
                 into_training(context.task.model)
-                found = unpaired(context.on(task).seeded, self.traced.steps[0].ops)
+                found = unpaired(on.seeded, self.traced.steps[0].ops)
                 self._know(ops=(*self.found.ops, *found))
         with self.questions.asking("what summands of the loss without a gradient come to"):
-            self._know(ops=(*self.found.ops, *self._summands(context.on(task))))
+            steps = [step.constants for step in self.traced.steps] if self.traced is not None else []
+            into_training(context.task.model)
+            self._know(ops=(*self.found.ops, *standing_summands(self._tracer(on), on, steps)))
         with self.questions.asking("whether padding moves the objective"):
-            self._ask_padded_loss(context.on(task))
+            self._ask_padded_loss(on)
         if curves.stop != "passed":
             with self.questions.asking("which outputs the objective reads without a gradient"):
-                self._know(unfelt=self._unfelt(context.on(task), calls))
+                self._know(unfelt=self._unfelt(on, calls))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
         graph = None if self.traced is None else self.traced.tracer.graph
-        meant = graph is not None and (graph.estimates or (graph.chooses and self._chooses(context.on(task))))
+        meant = graph is not None and (graph.estimates or (graph.chooses and self._chooses(on)))
         if not meant and len(known) == len(self.functions) and all(slope.agrees for slope in known):
             with self.questions.asking("whether gradients are those of the outputs"):
-                self._blind(context.on(task), failed=curves.stop != "passed")
+                self._blind(on, failed=curves.stop != "passed")
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
                 context.start.restore()
@@ -135,7 +138,7 @@ class TrainedModel:
     def _forward(self, context: RunContext, on: RunContext, curves: Curves) -> list[ModelCall]:
         """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
         named = listened_to(getattr(context.task, "given", context.task.model))
-        tracer = StepTracer(context.task.model, context.task.batch, self.samples, self.questions)
+        tracer = self._tracer(context)
         into_training(context.task.model)
         seed_everything(context.seed)
         first = self.traced.steps[0].ops if self.traced is not None and self.traced.steps else ()
@@ -322,24 +325,12 @@ class TrainedModel:
             self._know(cut=cut)
         self._know(blind=slopes)
 
-    def _summands(self, on: RunContext) -> Iterator[Op]:
-        """What is added to the loss without a gradient in every step that was watched, and what it is at the end."""
-        steps = [step.constants for step in self.traced.steps] if self.traced is not None else []
-        common = set.intersection(*map(set, steps)) if steps else set()
-        if not common:
-            return
-        tracer = StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
-        into_training(on.task.model)
-        with tracer.tracing(self.context.optimizers, modules=False, checked=False):
-            kept = on.seeded()
-            found = dict(tracer.graph.summands)
-        del kept
-        for by, line in sorted(common & set(found)):
-            yield Op("summand", LOSS, line, fact=Summand(by, steps[0][by, line], found[by, line]))
+    def _tracer(self, on: RunContext) -> StepTracer:
+        return StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
 
     def _cut(self, on: RunContext, where: str) -> tuple[str, str] | None:
         """What takes numbers out of the graph that a part of the model has made."""
-        tracer = StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
+        tracer = self._tracer(on)
         seed_everything(on.seed)
         with tracer.tracing(self.context.optimizers, modules=False, checked=False):
             kept = on.forward()

@@ -71,7 +71,8 @@ def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
     """A plan whose decisions are the first rank's."""
     left = ranks.guard.left()
     seconds = plan.max_seconds if left is None else left
-    return replace(plan, max_seconds=seconds, agree=ranks.agree, any_of=ranks.any_of, blame=not ranks.shards_models)
+    blame = not ranks.shards_models
+    return replace(plan, max_seconds=seconds, agree=ranks.agree, any_of=ranks.any_of, blame=blame, waits=False)
 
 
 class SharedUpdate(Around):
