@@ -190,15 +190,8 @@ def go_on(context: RunContext, steps: int, exchange: Exchange = UNCHANGED, *, do
         name: lambda progress, schedule=schedule: schedule((round(progress * planned) + done) / planned)
         for name, schedule in context.plan.schedules.items()
     }
-    plan = replace(
-        context.plan,
-        limits={},
-        schedules=moved_on,
-        strict_terms=False,
-        max_seconds=None,
-        val_every=NEVER,
-        gradient_every=NEVER,
-    )
+    plan = replace(context.plan, limits={}, schedules=moved_on, strict_terms=False, max_seconds=None)
+    plan = replace(plan, val_every=NEVER, gradient_every=NEVER)
     curves = fit(context.task, recorder, plan, watch=watch)
     if curves.stop == "interrupted":
         raise KeyboardInterrupt

@@ -74,13 +74,8 @@ def alone(side: Side, size: int) -> TwinResult:
 
 def rank_of(context: RunContext, subject: Subject, job: Mapping[str, Any]) -> dict[str, Any]:
     """What one of the processes does."""
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{job['store']}",
-        rank=job["rank"],
-        world_size=SIZE,
-        timeout=timedelta(seconds=TIMEOUT),
-    )
+    store, limit = f"file://{job['store']}", timedelta(seconds=TIMEOUT)
+    dist.init_process_group("gloo", init_method=store, rank=job["rank"], world_size=SIZE, timeout=limit)
     ranks = join(Launch(job["rank"], SIZE, job["rank"], SIZE), timeout=TIMEOUT)
     settings = Distributed(strategy=job["strategy"], timeout=TIMEOUT)
     seed_everything(context.seed)

@@ -24,7 +24,7 @@ MOST_NAMES = 10_000  # of a folder
 MEANT = "did you mean "
 
 GIVEN: Mapping[str, str] = {
-    "overfit_pair": "the files of a pair, pytest_overfit.PairFiles",
+    "overfit_pair": "the files of a pair, pytest_overfit.two_view.pair.pair_files.PairFiles",
     "overfit_dataset": "a torch.utils.data.Dataset of one sample",
     "overfit_loader": "a DataLoader, or what else hands out batches",
     "overfit_batch": "a mapping of tensors: images, depths, extrinsics, intrinsics, ...",

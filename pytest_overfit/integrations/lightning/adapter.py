@@ -93,13 +93,8 @@ def prepared(subject: Subject, settings: OverfitSettings) -> Iterator[Subject]:
         return
     module = subject.model
     datamodule = subject.data if is_datamodule(subject.data) else None
-    trainer = Trainer(
-        module,
-        _library_of(module),
-        max_steps=planned_steps(settings),
-        own=vars(module).get("_trainer"),
-        datamodule=datamodule,
-    )
+    own, steps = vars(module).get("_trainer"), planned_steps(settings)
+    trainer = Trainer(module, _library_of(module), max_steps=steps, own=own, datamodule=datamodule)
     loop = Loop(module, trainer, transfers(module, datamodule))
     with (
         preserved(module, keep_trained=settings.keep_trained),

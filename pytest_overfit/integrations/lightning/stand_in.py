@@ -223,11 +223,8 @@ class Strategy:
             result = closure()
             module.on_before_optimizer_step(optimizer)
             if module.automatic_optimization:
-                module.configure_gradient_clipping(
-                    optimizer,
-                    gradient_clip_val=trainer.gradient_clip_val,
-                    gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-                )
+                value, kind = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+                module.configure_gradient_clipping(optimizer, gradient_clip_val=value, gradient_clip_algorithm=kind)
             return result
 
         if wants_closure(optimizer) or not type(optimizer).__module__.startswith("torch."):

@@ -56,15 +56,11 @@ def measure_predictions(
         beside = min(errors, key=lambda other: (other.rpartition(".")[0] != name.rpartition(".")[0], other))
         start = float(starts[name][counts].mean()) if name in starts else None
         believed.append(_confidence(name, confidence[counts], start, errors[beside][counts], truth[counts]))
-    return ViewsPredicted(
-        tuple(
-            replace(_depth(name, depth, truth, counts), turned=way, turned_error=error)
-            for name, depth in depths.items()
-            for way, error in [_turned(depth, truth, counts, shape)]
-        ),
-        tuple(believed),
-        *_cameras(predicted, batch),
-    )
+    measured = []
+    for name, depth in depths.items():
+        way, error = _turned(depth, truth, counts, shape)
+        measured.append(replace(_depth(name, depth, truth, counts), turned=way, turned_error=error))
+    return ViewsPredicted(tuple(measured), tuple(believed), *_cameras(predicted, batch))
 
 
 def _turned(depth: Array, truth: Array, counts: Flags, shape: Sequence[int]) -> tuple[str, float]:

@@ -281,12 +281,8 @@ def _with_sky(seen: SourceView, counts: Flags, raw: RawView, max_depth: float) -
     lost = sound & ~counted
     if label is not None and (labels[lost] == label).sum() < EXPLAINED * lost.sum():
         label = None
-    return replace(
-        seen,
-        sky=float(sky.mean()),
-        kept=float(counted[sky].mean()),
-        label=label if label is not None and others[label] >= EXPLAINED else None,
-    )
+    label = label if label is not None and others[label] >= EXPLAINED else None
+    return replace(seen, sky=float(sky.mean()), kept=float(counted[sky].mean()), label=label)
 
 
 def _pose(batch: Mapping[str, Any], raw: Sequence[RawView]) -> SourcePose:

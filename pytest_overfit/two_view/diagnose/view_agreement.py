@@ -165,13 +165,11 @@ def principal_point(views: ViewsSeen, predicted: ViewsPredicted | None) -> Itera
         x, y = frame.principal
         if abs(x - y) <= 0.03 * max(x, y) and x >= 0.95:
             yield Cause(
-                "misalignment",
-                f"batch['intrinsics'], view {frame.view}",
+                "misalignment", f"batch['intrinsics'], view {frame.view}",
                 f"the principal point lies at {100 * x:.0f} % of the width and {100 * y:.0f} % of the height",
                 f"intrinsics[..., :2, :] * {0.5 / x:.3g} if they belong to images of another size; a crop moves it too",
-                evidence={"x": x, "y": y},
-                weight=0.5,
-            )
+                evidence={"x": x, "y": y}, weight=0.5,
+            )  # fmt: skip
             return
 
 
@@ -196,15 +194,12 @@ def blind_views(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[
     blind = [frame for frame in views.frames if frame.valid < 0.01]
     if blind and len(blind) < len(views.frames):
         yield Cause(
-            "vacuous",
-            f"view {blind[0].view}",
+            "vacuous", f"view {blind[0].view}",
             f"{blind[0].valid:.2%} of the pixels of view {blind[0].view} are valid, and up to "
             f"{max(f.valid for f in views.frames):.0%} of the others",
             "look at the mask and the depth file of that view",
-            evidence={"valid": blind[0].valid},
-            certain=True,
-            weight=0.9,
-        )
+            evidence={"valid": blind[0].valid}, certain=True, weight=0.9,
+        )  # fmt: skip
 
 
 def depth_missing(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[Cause]:
@@ -218,15 +213,12 @@ def depth_missing(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterato
     if frames:
         worst = max(frames, key=lambda frame: frame.without)
         yield Cause(
-            "sky",
-            f"batch['point_masks'], view {worst.view}",
+            "sky", f"batch['point_masks'], view {worst.view}",
             f"{percent(worst.without)} of the pixels that point_masks counts have depth {worst.empty:g}, a connected "
             "part of the view: sky, or holes",
             "point_masks &= depths > 0, and depth 0 where the sky is",
-            evidence={"without depth": worst.without, "depth": worst.empty},
-            certain=True,
-            weight=SURE,
-        )
+            evidence={"without depth": worst.without, "depth": worst.empty}, certain=True, weight=SURE,
+        )  # fmt: skip
 
 
 # Share that cannot be a surface, and share of the rest that agrees: of a number in one view, and in both. A plane that

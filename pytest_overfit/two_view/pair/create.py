@@ -91,13 +91,8 @@ def _write(source: PairFiles, score: float, folder: Path) -> None:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old, new)
     for split in SPLITS:
-        write_index(
-            folder / split,
-            scenes=[scene],
-            images=[view.tag for view in source.views],
-            pairs=[(0, 0, 1, score)],
-            images_scene_name=[scene, scene],
-        )
+        tags, pair = [view.tag for view in source.views], [(0, 0, 1, score)]
+        write_index(folder / split, scenes=[scene], images=tags, pairs=pair, images_scene_name=[scene, scene])
 
 
 def _files(folder: Path) -> list[Path]:

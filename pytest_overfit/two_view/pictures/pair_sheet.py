@@ -100,29 +100,16 @@ def _row(views: tuple[ShownView, ShownView], number: int, scale: tuple[float, fl
     incoming, outgoing = seen_from(other, view), seen_from(view, other)
     stats, arrays = report.frames[number], view.arrays
     image, factor = fitted(arrays.image, PANEL, PANEL)
-    mask = mask_panel(view)
+    depth, error = (fitted(panel, PANEL, PANEL) for panel in (depth_panel(view, *scale), error_panel(view, outgoing)))
+    span = f"{_metres(stats.nearest)} to {_metres(stats.farthest)}" if stats.valid else "no depth at all"
+    agreed = _agreement_text(view_agreement(view.arrays, other.arrays))
+    landed = f"{_landed(incoming)} of them land on valid depth"
     return [
         (image, factor, (f"{name}: {view.scene}/{arrays.name}", f"{stats.width} x {stats.height} pixels")),
-        (
-            *fitted(depth_panel(view, *scale), PANEL, PANEL),
-            (
-                f"{100 * stats.ratio:.1f} % valid",
-                f"{_metres(stats.nearest)} to {_metres(stats.farthest)}" if stats.valid else "no depth at all",
-            ),
-        ),
-        (*_mask_cell(mask, image, factor), _mask_caption(view)),
-        (
-            points_panel(other, view, incoming, scale=factor),
-            factor,
-            (f"points of {other_name} in {name}", f"{_landed(incoming)} of them land on valid depth"),
-        ),
-        (
-            *fitted(error_panel(view, outgoing), PANEL, PANEL),
-            (
-                f"{name} against {other_name}: {_median(outgoing)}",
-                _agreement_text(view_agreement(view.arrays, other.arrays)),
-            ),
-        ),
+        (*depth, (f"{100 * stats.ratio:.1f} % valid", span)),
+        (*_mask_cell(mask_panel(view), image, factor), _mask_caption(view)),
+        (points_panel(other, view, incoming, scale=factor), factor, (f"points of {other_name} in {name}", landed)),
+        (*error, (f"{name} against {other_name}: {_median(outgoing)}", agreed)),
     ]
 
 
