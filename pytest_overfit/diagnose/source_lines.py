@@ -125,7 +125,7 @@ def respelt(names: Mapping[str, str]) -> Edit:
     """A keyword of a call under the name that is meant."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.keyword) or node.arg not in names:
+        if not isinstance(node, ast.keyword) or node.arg is None or node.arg not in names:
             return None
         return node, f"{names[node.arg]}={source.segment(node.value)}"
 
