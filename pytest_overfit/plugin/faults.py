@@ -89,12 +89,17 @@ def refused_skip(error: BaseException, what: str) -> OverfitError | None:
 
 def of_users_code(error: BaseException) -> BaseException:
     """The error with the frames from the first to the last that are neither ours nor in between, and what torch got."""
+    return error.with_traceback(_users_part(error.__traceback__, refused=noted(error)))
+
+
+def noted(error: BaseException) -> bool:
+    """Whether torch raised this; what it got, where, and what to change are notes of the error then."""
     call = refused(error)
     if call is not None and not getattr(error, "__notes__", ()):
         change = [f"  change: {call.change}"] if call.change else []
         # What Python 3.10 does not show.
         error.__notes__ = [f"{SHAPES}{call.what}", f"  where: {call.where}", *change]  # type: ignore[attr-defined]
-    return error.with_traceback(_users_part(error.__traceback__, refused=call is not None))
+    return call is not None
 
 
 def refused(error: BaseException) -> RefusedCall | None:

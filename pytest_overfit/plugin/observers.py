@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.errors.asking import not_asked_lines
+from pytest_overfit.plugin.faults import noted
 from pytest_overfit.plugin.item_reports import keep_document, keep_properties
 from pytest_overfit.plugin.provenance import command_of, environment
 from pytest_overfit.plugin.requester import Requester
@@ -80,6 +81,7 @@ class RunObservers:
         if error is None or self.recorder is None:
             return
         if interrupted or self.recorder.document.state == "running":
+            noted(error)
             self.recorder.broke(error, interrupted=interrupted)
 
     def of_seed(self, seed: int) -> list[Any]:

@@ -99,7 +99,8 @@ def _write_table(
     if len(shown) < len(findings) + len(folded):
         held, missed = (sum(map(each, (*findings, *folded))) for each in (attrgetter("passed"), attrgetter("missed")))
         told = translated(f"{held} more" if table else f"{held} of {held + missed} criteria", lang)
-        _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {told}")
+        if held:
+            _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {told}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         _write_line(reporter, line)
 

@@ -43,6 +43,7 @@ def test_the_page_lays_the_curves_over_each_other(tmp_path: Path) -> None:
         ("fused (foreach)", [1, 2]),
         ("resume", [2]),
     ]
+    assert all(switch.on for switch in chart.switches)
     write_document(tmp_path, one)
     write_forms(tmp_path, [one])
     page = (folder_of(tmp_path, one) / "index.html").read_text(encoding="utf-8")

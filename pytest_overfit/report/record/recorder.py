@@ -77,7 +77,8 @@ class Recorder(Observer):
 
     def broke(self, error: BaseException, *, interrupted: bool = False) -> Document:
         """Writes what was known when an error, or somebody at the keyboard, ended the run."""
-        told = self.hide(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        told = self.hide("\n".join([said, *getattr(error, "__notes__", ())]))
         self.document = replace(self.document, error=told)
         known = self.document.result or (self._so_far() if self.rows else None)
         return self._write("interrupted" if interrupted else "finished", known)

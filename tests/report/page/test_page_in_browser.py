@@ -197,7 +197,9 @@ def test_a_row_leads_to_its_run_and_back(reader: Reader) -> None:
     page = reader.open()
     page.get_by_role("link", name="configs/frozen_trunk.yaml").click()
     assert page.locator("h1").inner_text().split() == ["failed", "configs/frozen_trunk.yaml"]
+    page.wait_for_load_state()  # a script that is left while it loads counts as one that failed
     page.get_by_role("link", name="All runs").click()
+    page.wait_for_load_state()
     assert "failed" in page.locator("h1").inner_text()
 
 
@@ -322,6 +324,21 @@ def test_no_page_has_a_problem_of_accessibility(reader: Reader) -> None:
     for document in (None, passing(), frozen_trunk(), broken("head_swapped_late", (0, 1, 2)), hostile()):
         page = reader.open(document)
         assert axe_problems(page) == []
+
+
+@pytest.mark.parametrize("reader", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
+def test_a_chinese_page_has_no_problem_of_accessibility(reader: Reader, tmp_path: Path) -> None:
+    """And scrolls downwards only on a phone; its filter counts in its language."""
+    documents = [passing(), broken("missing_step")]
+    write_pages(tmp_path, documents, lang="zh")
+    reader = replace(reader, report=tmp_path)
+    for document in (None, *documents):
+        page = reader.open(document)
+        assert axe_problems(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page = reader.open()
+    page.get_by_role("checkbox").check()
+    assert page.locator("output").inner_text() == "1 / 2 次运行"
 
 
 def test_a_problem_of_accessibility_is_found(reader: Reader) -> None:

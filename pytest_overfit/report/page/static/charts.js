@@ -70,7 +70,8 @@
     const named = document.documentElement.clientWidth > 600 && endsOf(chart).length > 1;
     const last = Math.max(2, ...chart.lines.map((line) => (line.steps ?? chart.steps).at(-1) ?? 1));
     plot.x_range.range_padding = 0.02;
-    if (named) plot.x_range = new Bokeh.Range1d({ start: 1 - 0.02 * last, end: 1.14 * last });
+    const wide = document.documentElement.clientWidth - 220, longest = Math.max(...endsOf(chart).map((end) => told(end.line).length));
+    if (named) plot.x_range = new Bokeh.Range1d({ start: 1 - 0.02 * last, end: (1 + Math.max(0.14, (8 * longest) / wide)) * last });
     const finger = window.matchMedia("(pointer: coarse)").matches;  // which scrolls the page
     plot.toolbar.active_drag = finger ? null : plot.toolbar.tools.find((tool) => tool.type === "BoxZoomTool");
     for (const axis of [...plot.xaxes, ...plot.yaxes]) {
