@@ -25,8 +25,8 @@ from pytest_overfit.diagnose.causes import (
     terms,
     train_step,
 )
-from pytest_overfit.diagnose.evidence import Evidence, Floor, Output, Probed, Term
-from pytest_overfit.diagnose.operation import LOSS, Attention, Clamped, Comparison, Op, Rectified, Squashed
+from pytest_overfit.diagnose.evidence import Evidence, Floor, Leak, Output, Probed, Term
+from pytest_overfit.diagnose.operation import LOSS, Attention, Clamped, Comparison, KeysRead, Op, Rectified, Squashed
 from pytest_overfit.diagnose.step_trace import Clip, Event, Group, Module, Step
 from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.judge.finding import Finding
@@ -170,6 +170,16 @@ def test_a_regulariser_may_compare_an_output_with_zero(other: bool, found: list[
     """The mistake is one only where nothing else is compared."""
     facts = (replace(COMPARED, adds_target=True), replace(COMPARED, adds_target=other))
     assert ids(leak.leaks(stepped(*(Op("mse_loss", LOSS, "", fact=fact) for fact in facts)))) == found
+
+
+@pytest.mark.parametrize(
+    ("causal", "advice"), [(True, "mask the future in layers.1"), (False, "the mask inside layers.1 leaves")]
+)
+def test_a_mask_that_lets_nothing_through_before(causal: bool, advice: str) -> None:
+    reads = [Attention(0.0, 1.0, 8, reads=KeysRead(8, causal=each)) for each in (causal, False)]
+    ops = (Op("softmax", f"layers.{i}", "", fact=fact) for i, fact in enumerate(reads))
+    evidence = replace(stepped(*ops), probed=Probed(leaks=(Leak("ids at place 4", "", "layers.1"),)))
+    assert [cause.advice[: len(advice)] for cause in leak.leaks(evidence)] == [advice]
 
 
 TURNED = Op("mse_loss", LOSS, "", fact=Comparison(True, origin="y", turned="with its last axis in reverse order"))

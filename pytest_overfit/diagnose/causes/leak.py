@@ -34,8 +34,9 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
                 advice = "shift the targets the other way: tokens[:, :-1] in, tokens[:, 1:] out"
         elif leak.module:
             where, what = f"module {leak.module}", f"{what} ({leak.where}): later places arrive in {leak.module}"
-            advice = f"mask the future in {shorten(_open(evidence, leak.module) or [leak.module])} (is_causal=True)"
-            if _masked(evidence, leak.module):
+            opened = _open(evidence, leak.module)
+            advice = f"mask the future in {shorten(opened or [leak.module])} (is_causal=True)"
+            if _masked(evidence, leak.module) or leak.module in opened[1:]:  # those before it let nothing through
                 advice = (
                     f"the mask inside {leak.module} leaves the future out: bring the axes back into their order before "
                     "heads or places are joined, x.transpose(1, 2).reshape(batch, length, width)"

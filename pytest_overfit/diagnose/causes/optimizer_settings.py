@@ -12,7 +12,7 @@ from pytest_overfit.diagnose.queries import passes, proof, term_weights
 from pytest_overfit.diagnose.step_trace import Group
 from pytest_overfit.judge.finding import number
 
-GROWS, FAR = 3.0, 0.1  # times larger that a step without a gradient gets, and of a weight's size all of them together
+GROWS, FAR = 2.0, 0.1  # times larger that a step without a gradient gets, and of a weight's size all of them together
 
 
 def decay(evidence: Evidence) -> Iterator[Cause]:
