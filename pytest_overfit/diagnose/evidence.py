@@ -205,6 +205,7 @@ class Probed:
     ops: tuple[Op, ...] = ()
     floor: Floor | None = None
     terms: tuple[Term, ...] = ()
+    growth: Mapping[str, int] = field(default_factory=dict)  # term -> times as large with every sample twice
     unfollowed: tuple[Unfollowed, ...] = ()
     unfelt: tuple[Unfelt, ...] = ()
     first_bad: Op | None = None

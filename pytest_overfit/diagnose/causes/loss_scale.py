@@ -75,10 +75,27 @@ def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
+    """Of the terms of one objective some are sums over the samples, and others means."""
+    growth = evidence.probed.growth
+    sums, means = ([name for name, times in growth.items() if times == each] for each in (2, 1))
+    if sums and means:
+        yield Cause(
+            "loss-scale",
+            f"term {sums[0]}",
+            f"with every sample of a batch twice {', '.join(sums)} doubles, and {', '.join(means)} stays: what weighs "
+            f"more depends on the size of the batch, and {sums[0]} of one sample counts for all",
+            f"divide {sums[0]} by the number of samples, as {means[0]} is: sum over the axes of one sample, "
+            "sum(dim=-1), and take the mean over samples",
+            certain=True,
+            weight=0.93,
+        )
+
+
 FAMILY = Family(
     group="loss",
     order=120,
-    rules=(reduction, scaled_backward),
+    rules=(reduction, scaled_backward, unlike_growth),
     docs="""
 ### loss-scale
 
@@ -93,7 +110,8 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 ```
 
 - **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
-- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate.
+- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: with
+  every sample twice one term of an objective doubles and another stays.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
 )

@@ -17,6 +17,7 @@ from pytest_overfit.run.reachable import counters
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.task import Heard, Terms
 
+EXACT = 0.02  # of how often a term is as large: a sum over samples and a mean have whole numbers
 LATER = 100_000  # steps: more than any warm-up has
 
 
@@ -163,3 +164,28 @@ def another(tensor: Tensor) -> Tensor:
     """Other numbers in place of those of a batch; classes and what cannot be exchanged stay."""
     changed = perturbed(tensor) if tensor.is_floating_point() else None
     return tensor if changed is None else changed
+
+
+def measure_growth(
+    terms_of: Callable[[Any], Mapping[str, float]], batch: Any, samples: int, names: Sequence[str]
+) -> dict[str, int]:
+    """How many times as large each of these terms is with every sample twice: 1, 2, or nothing where it is neither.
+
+    Asked of both halves of a batch, which have to agree; no call has more samples than there are.
+
+    Raises:
+        Refused: the model or the loss takes no other number of samples.
+    """
+
+    def of(rows: Tensor) -> Mapping[str, float]:
+        change = lambda t: t[rows.to(t.device)] if t.dim() and len(t) == samples else t  # noqa: E731
+        return terms_of(map_tensors(change, batch))
+
+    half = samples // 2
+    found: list[dict[str, int]] = []
+    for rows in (torch.arange(half), torch.arange(samples - half, samples)):
+        once, twice = of(rows), of(torch.cat([rows, rows]))
+        ratios = {name: twice[name] / once[name] for name in names if once.get(name) and name in twice}
+        found.append({name: round(r) for name, r in ratios.items() if round(r) in (1, 2) and abs(r - round(r)) < EXACT})
+    first, second = found
+    return {name: times for name, times in first.items() if second.get(name) == times}

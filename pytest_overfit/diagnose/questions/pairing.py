@@ -171,7 +171,7 @@ class Pairing:
             if len(part) != 1 or not len(whole) or not (flat[:count].all() or flat[-count:].all()):
                 continue
             for swapped in (self._swapped(part, whole, each) for each in (news, {})):
-                there = _places(swapped[name] == 0, shape, self.held[key])  # a sure place is right in any row
+                there = _places(swapped[name] == 0, shape, self.held[key])
                 if there is None or bool((still & ~there)[part].any()) or bool(there[whole].any()):
                     break
             else:
@@ -253,7 +253,8 @@ class Pairing:
                 for name, owners in self._elements(tensor).items():
                     own = torch.arange(self.samples)[:, None]
                     mixed = (owners != own).any(1) & (owners != owners[:, :1]).any(1)
-                    if bool((owners >= 0).all()) and bool(mixed.any()) and bool((owners != owners[:1]).any()):
+                    table = self.samples in self.shapes[name][1:] and not bool((owners != owners[:1]).any())
+                    if bool((owners >= 0).all()) and bool(mixed.any()) and not table:
                         return name, key
         return None
 
@@ -292,12 +293,10 @@ def _dead(slopes: Rows, samples: int) -> Tensor:
 
 
 def _places(still: Tensor, shape: Sequence[int], labels: Tensor) -> Tensor | None:
-    """(samples, places) of (samples, elements), each of which has a label, and in a row one more may: the next one's.
-
-    An axis that the labels do not have is one of classes.
-    """
+    """(samples, places) of (samples, elements), with a label for each, or the next one's too; classes are no places."""
     grid = still.cpu().reshape(shape)
-    for found in (grid.flatten(1), *(grid.all(axis).flatten(1) for axis in range(1, grid.dim()) if grid.dim() > 2)):
+    for axis in (0, *range(1, grid.dim())):
+        found = (grid.all(axis) if axis else grid).reshape(len(grid), -1)
         if labels.numel() == found.numel() or tuple(labels.shape) == (len(found), found.shape[1] + 1):
             return found
     return None

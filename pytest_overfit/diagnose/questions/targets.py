@@ -10,6 +10,7 @@ from torch import Tensor
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
 
 MOST = 200_000
+SMALL = (torch.uint8, torch.int8, torch.int16)
 
 
 def origin_of(batch: Any, tensor: Tensor) -> tuple[str, str]:
@@ -26,13 +27,25 @@ def origin_of(batch: Any, tensor: Tensor) -> tuple[str, str]:
         if held is tensor or (held.numel() == tensor.numel() and _same(held.reshape(-1), tensor.reshape(-1))):
             return key, ""
     for key, held in alike if not tensor.is_complex() else ():
-        if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor)):
+        if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor) or _cast(held, tensor)):
             return key, turned
     return "", ""
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and bool(torch.equal(a.to(b.dtype), b))
+
+
+def _cast(held: Tensor, tensor: Tensor) -> str:
+    """Whether another type has taken the fractions away, beyond a yes or no, or what is too large for it."""
+    flat, other = held.detach().reshape(-1), tensor.detach().reshape(-1)
+    if held.is_floating_point() and tensor.is_floating_point():
+        cut = any(_same(change(flat), other) for change in (torch.trunc, torch.floor, torch.round))
+        return "cut to whole numbers" if cut and float(other.abs().max()) > 1 else ""
+    if held.is_floating_point() or tensor.is_floating_point() or torch.bool in (held.dtype, tensor.dtype):
+        return ""
+    small = next((dtype for dtype in SMALL if _same(flat.to(dtype).long(), other)), None)
+    return "" if small is None else f"cast to {str(small).removeprefix('torch.')}, which is too small for it"
 
 
 def _turned(held: Tensor, tensor: Tensor) -> str:

@@ -78,7 +78,7 @@ def measure_pairs(
         paired, wrong = None, ()
     owned = None
     with contextlib.suppress(Refused), freed(named) as free:
-        owned = None if paired or samples < 3 else Pairing(Held(forward, free, batch), batch, samples).owned()
+        owned = None if paired else Pairing(Held(forward, free, batch), batch, samples).owned()
     return Pairs(
         samples, found.silent, paired, wrong, name or ", ".join(made), ", ".join(found.keys), unread, owned=owned
     )
@@ -88,23 +88,25 @@ def _of_several(
     forward: Forward, evaluated: Forward, batch: Any, samples: int, named: list[tuple[str, nn.Module]]
 ) -> Pairs | None:
     """Rows that are held against the target of another sample, of outputs with several rows for each: views, draws."""
+    answers: Mapping[str, Sequence[int | None]] = {}
     with contextlib.suppress(Refused), freed(named) as free:
         asked = Pairing(Held(forward, free, batch), batch, samples, several=True)
         keys = asked.targets() if asked.base else []
         answers = asked.spelt(asked.slopes, asked.base, keys) if keys else {}
-        if not answers or any(None in rows for rows in answers.values()) or asked.in_any_order(keys):
+        if any(None in rows for rows in answers.values()) or (answers and asked.in_any_order(keys)):
             return None
+    if not answers:
+        return None
 
-        def outputs(each: Any) -> Rows:
-            with freed(named) as free:
-                evaluated(each)
-            heard = {called(place): t.detach() for place, t in free.leaves.items()}
-            return {name: heard[name].reshape(len(heard[name]), -1).double() for name in answers}
+    def outputs(each: Any) -> Rows:
+        with freed(named) as free:
+            evaluated(each)
+        heard = {called(place): t.detach() for place, t in free.leaves.items()}
+        return {name: heard[name].reshape(len(heard[name]), -1).double() for name in answers}
 
-        made = asked.spelt(outputs, outputs(batch), list(asked.held)[:MOST_TENSORS])
-        _, wrong, name = _compared(answers, made, set())
-        return Pairs(samples, (), False, tuple(dict(wrong).items()), name, ", ".join(keys)) if wrong else None
-    return None
+    made = asked.spelt(outputs, outputs(batch), list(asked.held)[:MOST_TENSORS])
+    _, wrong, name = _compared(answers, made, set())
+    return Pairs(samples, (), False, tuple(dict(wrong).items()), name, ", ".join(keys)) if wrong else None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ from pytest_overfit.diagnose.questions.dependence import Dependence, depend, eva
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.held_outputs import Forward
-from pytest_overfit.diagnose.questions.loss_terms import another, measure_terms, reads_weights_alone, weighed_later
+from pytest_overfit.diagnose.questions.loss_terms import (
+    another,
+    measure_growth,
+    measure_terms,
+    reads_weights_alone,
+    weighed_later,
+)
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
@@ -107,6 +113,8 @@ class TrainedModel:
         if curves.stop != "passed":
             with self.questions.asking("which outputs the objective reads without a gradient"):
                 self._know(unfelt=self._unfelt(on, calls))
+        with self.questions.asking("how terms grow with the batch"), contextlib.suppress(Refused):
+            self._know(growth=self._growth(on))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -258,6 +266,15 @@ class TrainedModel:
         into_training(on.task.model)
         in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
         return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
+
+    def _growth(self, on: RunContext) -> dict[str, int]:
+        def terms(batch: Any) -> dict[str, float]:
+            with evaluating_mode(on.task.model):
+                return {name: float(term.detach()) for name, term in on.seeded(batch)[1].items()}
+
+        names = [t.name for t in self.found.terms if t.depends and t.in_objective and t.weight and not t.weights_only]
+        asked = self.samples is not None and self.samples > 1 and len(names) > 1
+        return measure_growth(terms, on.task.batch, self.samples or 0, names) if asked else {}
 
     def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
         def forward(seed: int, *, evaluating: bool = False) -> Forward:
