@@ -80,12 +80,14 @@ class Summand:
 class Scaled:
     """Something of the loss times a number.
 
-    Of a sum or a mean also the ``gain``, what comes out over the mean of its elements, and what is ``made``.
+    Of a sum or a mean also the ``gain``, what comes out over the mean of its elements, what is ``made``, and how many
+    ``elements`` a mean is of.
     """
 
     factor: float
     gain: float | None = None
     made: float = 0.0
+    elements: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,7 @@ class Reader(nn.Module):
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
-    found: Tensor = 2 * q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    return found
+    return 2 * q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
 
 
 def over_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a le
 def reduction(evidence: Evidence) -> Iterator[Cause]:
     """The size of the loss, and not its shape, is what the optimizer cannot take, or what meets the limit."""
     sgd = any(g.kind == "SGD" for g in evidence.groups)
-    if "supervised" not in evidence.missed and (evidence.learned or not sgd):
-        return
+    unlikely = "supervised" not in evidence.missed and (evidence.learned or not sgd)
     rate = next((a.trial for a in evidence.attempts if a.passed and a.trial.kind == "learning rate"), None)
     factor = rate.factor if rate else None
     summed = next((op for op, compared in evidence.ops(Comparison) if compared.summed), None)
@@ -36,7 +35,9 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
         )
     for op, scaled in evidence.ops(Scaled):
         whole = evidence.objective and math.isclose(scaled.made, evidence.objective[0], rel_tol=1e-3)
-        if whole and scaled.gain is not None and abs(scaled.gain) < SMALL:
+        counts = (scaled.elements, 0 if evidence.own_step else evidence.probed.samples or 0)
+        twice = any(count and math.isclose(count * scaled.factor, 1.0, rel_tol=1e-4) for count in counts)
+        if whole and scaled.gain is not None and abs(scaled.gain) < SMALL and (twice or not unlikely):
             elements = scaled.gain / scaled.factor
             what = f"a sum over {elements:.0f} elements" if elements > 1 else "a mean"
             yield Cause(
@@ -48,6 +49,7 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
                 if elements > 1
                 else f"leave out the factor of {number(scaled.factor)}: a mean is divided by its elements already",
                 evidence={"factor": scaled.factor, "gain": scaled.gain},
+                certain=twice and elements <= 1,
                 weight=0.9,
             )
             return
@@ -87,7 +89,6 @@ def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
             f"more depends on the size of the batch, and {sums[0]} of one sample counts for all",
             f"divide {sums[0]} by the number of samples, as {means[0]} is: sum over the axes of one sample, "
             "sum(dim=-1), and take the mean over samples",
-            certain=True,
             weight=0.93,
         )
 
@@ -110,8 +111,9 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 ```
 
 - **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
-- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: with
-  every sample twice one term of an objective doubles and another stays.
+- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: the
+  loss is a mean that is divided by the number of its elements, or of samples, once more. Shown: with every sample
+  twice one term of an objective doubles and another stays.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
 )

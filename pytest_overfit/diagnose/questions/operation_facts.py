@@ -43,7 +43,7 @@ from pytest_overfit.diagnose.questions.operation_names import (
     STEPS,
 )
 from pytest_overfit.diagnose.questions.targets import origin_of
-from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, summed, tensors_in
+from pytest_overfit.diagnose.questions.tensors import averaged, final_operation, is_real, summed, tensors_in
 
 _NOTED = frozenset().union(
     LOSSES, SQUASHERS, RECTIFIERS, GATED, STEPS, CHOICES, COMPARED, CLAMPS, RANDOM, FRESH, ARITHMETIC, ATTENTIONS
@@ -262,13 +262,13 @@ def _arithmetic(step: Traced, call: Called) -> Op | None:
 def _scaled(call: Called, a: Any, b: Any) -> Scaled | None:
     """What has a gradient times, or divided by, a number that is far from 1."""
     number = b if isinstance(b, (int, float)) or (isinstance(b, Tensor) and not b.dim() and not b.requires_grad) else 0
-    if not isinstance(a, Tensor) or not a.requires_grad or not number:
+    if not (isinstance(a, Tensor) and a.requires_grad and number):
         return None
     factor = 1 / float(number) if "div" in call.name else float(number)
     if LEAST_FACTOR < abs(factor) < 1 / LEAST_FACTOR:
         return None
-    node = a.grad_fn
-    return Scaled(factor) if a.dim() or node is None else Scaled(factor, factor * summed(node), float(call.out))
+    whole = () if a.dim() or a.grad_fn is None else (factor * summed(a.grad_fn), float(call.out), averaged(a.grad_fn))
+    return Scaled(factor, *whole)
 
 
 def _squasher(step: Traced, call: Called) -> Op | None:

@@ -91,6 +91,14 @@ def summed(node: Any) -> int:
     return of.numel() if getattr(node, "_saved_reduction", 1) == 2 and of is not None else 1
 
 
+def averaged(node: Any) -> int:
+    """Of how many elements a node of the graph takes the mean; 0 of another one."""
+    if node.name().startswith("Mean"):
+        return math.prod(node._saved_self_sym_sizes)
+    of = getattr(node, "_saved_target", getattr(node, "_saved_self", None))
+    return of.numel() if getattr(node, "_saved_reduction", 0) == 1 and of is not None else 0
+
+
 def graph_nodes(root: Any, most: int = 50_000) -> Iterator[Any]:
     """Every node of an autograd graph, nearest the root first: a tensor, or a node itself."""
     seen: set[Any] = set()
