@@ -123,18 +123,16 @@ class RunInspector:
         seconds = self._limit(context, curves.seconds * max(1.0, context.plan.max_steps / max(1, len(curves.steps))))
         self.until = time.perf_counter() + seconds
 
-        model = TrainedModel(context, self.traced, self.samples, self.questions)
+        model, ask = TrainedModel(context, self.traced, self.samples, self.questions), self.questions.ask
 
         def look() -> None:
             if traced is not None:
                 question, steps = "what moves without a gradient", len(curves.steps)
-                self.moves = (
-                    self.questions.ask(question, lambda: measure_moves(context, traced, steps), otherwise=None),
-                )
+                self.moves = (ask(question, lambda: measure_moves(context, traced, steps), otherwise=None),)
             if not finite:
                 context.start.restore()
             model.ask(curves)
-            declared = self.questions.ask(
+            declared = ask(
                 "what the model declares",
                 lambda: compare_with_declared(context, frozen=bool(self.criteria.frozen)),
                 otherwise=None,
@@ -145,10 +143,10 @@ class RunInspector:
             self.moves = (
                 *self.moves,
                 declared,
-                self.questions.ask("what the model keeps from call to call", carried, otherwise=None),
+                ask("what the model keeps from call to call", carried, otherwise=None),
                 model.withheld,
                 None if traced is None else traced.coasting,
-                None if through else self.questions.ask(question, lambda: reach_of(context), otherwise=None),
+                None if through else ask(question, lambda: reach_of(context), otherwise=None),
             )
 
         # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.

@@ -55,6 +55,7 @@ class Parts:
     supervision: Supervision | None = None
     notes: tuple[str, ...] = ()
     expected: str = ""  # memory, in words
+    gradient_every: int = 1
 
 
 def read_every(device: torch.device) -> int:
@@ -118,6 +119,7 @@ def make_record(parts: Parts, curves: Curves, outcome: Outcome, notes: Sequence[
             "threads": str(torch.get_num_threads()),
             "precision": str(task.precision.dtype).removeprefix("torch.") if task.precision.enabled else "float32",
             **({"memory needed": parts.expected} if parts.expected else {}),
+            **({"gradients read": f"every {parts.gradient_every} steps"} if parts.gradient_every > 1 else {}),
             **({} if task.device.type == "cpu" else {"losses read": f"every {READ_EVERY_ACCELERATOR} steps"}),
         },
         peak_mib=peak_mib(task.device),

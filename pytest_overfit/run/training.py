@@ -123,6 +123,7 @@ class Training:
             draws=sample.draws,
             randomness=sample.randomness,
             frozen=self.frozen,
+            gradient_every=settings.probes.gradient_every,
         )
         self.accepted: Outcome | None = None
 

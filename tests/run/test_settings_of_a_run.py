@@ -102,6 +102,7 @@ def test_mixed_precision_is_an_option() -> None:
     result = run(amp="bfloat16", objective=0.05)
     assert result.passed, result.summary()
     assert result.record.environment["precision"] == "bfloat16"
+    assert result.record.environment["gradients read"] == "every 20 steps"
 
 
 def test_a_loss_without_a_graph_is_a_finding() -> None:

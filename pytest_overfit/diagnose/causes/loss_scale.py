@@ -89,6 +89,7 @@ def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
             f"more depends on the size of the batch, and {sums[0]} of one sample counts for all",
             f"divide {sums[0]} by the number of samples, as {means[0]} is: sum over the axes of one sample, "
             "sum(dim=-1), and take the mean over samples",
+            certain=True,
             weight=0.93,
         )
 
@@ -112,7 +113,7 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 
 - **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
 - **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: the
-  loss is a mean that is divided by the number of its elements, or of samples, once more. Shown: with every sample
+  loss is a mean that is divided by the number of its elements, or of samples, once more; or with every sample
   twice one term of an objective doubles and another stays.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,

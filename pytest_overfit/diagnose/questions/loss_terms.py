@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Term
+from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.tensors import graph_nodes
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.context import RunContext
@@ -166,20 +167,23 @@ def another(tensor: Tensor) -> Tensor:
     return tensor if changed is None else changed
 
 
-def measure_growth(
-    terms_of: Callable[[Any], Mapping[str, float]], batch: Any, samples: int, names: Sequence[str]
-) -> dict[str, int]:
-    """How many times as large each of these terms is with every sample twice: 1, 2, or nothing where it is neither.
+def measure_growth(on: RunContext, terms: Sequence[Term], samples: int) -> dict[str, int]:
+    """How many times as large terms of the objective are with every sample twice: 1, 2, or nothing where it is neither.
 
-    Asked of both halves of a batch, which have to agree; no call has more samples than there are.
+    Asked of both halves of a batch, which have to agree; no call has more samples than there are. Not asked of a single
+    term, nor of what reads weights alone.
 
     Raises:
         Refused: the model or the loss takes no other number of samples.
     """
+    names = [t.name for t in terms if t.depends and t.in_objective and t.weight and not t.weights_only]
+    if samples < 2 or len(names) < 2:
+        return {}
 
-    def of(rows: Tensor) -> Mapping[str, float]:
+    def of(rows: Tensor) -> dict[str, float]:
         change = lambda t: t[rows.to(t.device)] if t.dim() and len(t) == samples else t  # noqa: E731
-        return terms_of(map_tensors(change, batch))
+        with evaluating_mode(on.task.model):
+            return {name: float(t.detach()) for name, t in on.seeded(map_tensors(change, on.task.batch))[1].items()}
 
     half = samples // 2
     found: list[dict[str, int]] = []

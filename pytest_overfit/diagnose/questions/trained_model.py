@@ -114,7 +114,7 @@ class TrainedModel:
             with self.questions.asking("which outputs the objective reads without a gradient"):
                 self._know(unfelt=self._unfelt(on, calls))
         with self.questions.asking("how terms grow with the batch"), contextlib.suppress(Refused):
-            self._know(growth=self._growth(on))
+            self._know(growth=measure_growth(on, self.found.terms, self.samples or 0))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -194,9 +194,8 @@ class TrainedModel:
         self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
         self.single = [grid for grid in grids if grid.dim() == 2]
         rows = [grid.flatten(1).any(1) for grid in grids if grid.dim() > 1 and len(grid) == self.samples]
-        self.live = (
-            torch.stack(rows).any(0).cpu() if rows and len(rows) == len(grids) else torch.ones(0, dtype=torch.bool)
-        )
+        if rows and len(rows) == len(grids):
+            self.live = torch.stack(rows).any(0).cpu()
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed:
@@ -264,17 +263,8 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other samples in each")
         into_training(on.task.model)
-        in_order = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
-        return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=in_order)
-
-    def _growth(self, on: RunContext) -> dict[str, int]:
-        def terms(batch: Any) -> dict[str, float]:
-            with evaluating_mode(on.task.model):
-                return {name: float(term.detach()) for name, term in on.seeded(batch)[1].items()}
-
-        names = [t.name for t in self.found.terms if t.depends and t.in_objective and t.weight and not t.weights_only]
-        asked = self.samples is not None and self.samples > 1 and len(names) > 1
-        return measure_growth(terms, on.task.batch, self.samples or 0, names) if asked else {}
+        settled = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
+        return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=settled)
 
     def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
         def forward(seed: int, *, evaluating: bool = False) -> Forward:
@@ -288,9 +278,12 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other places in each")
         into_training(on.task.model)
-        batch, evaluated = on.task.batch, partial(forward, evaluating=True)
-        in_order = passed_as_they_are(batch, calls)
-        return measure_places(forward, evaluated, batch, self._named(calls), on.seed, in_order=in_order)
+        batch, evaluated, plain = (
+            on.task.batch,
+            partial(forward, evaluating=True),
+            passed_as_they_are(on.task.batch, calls),
+        )
+        return measure_places(forward, evaluated, batch, self._named(calls), on.seed, in_order=plain)
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
         into_training(on.task.model)
