@@ -278,12 +278,8 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other places in each")
         into_training(on.task.model)
-        batch, evaluated, plain = (
-            on.task.batch,
-            partial(forward, evaluating=True),
-            passed_as_they_are(on.task.batch, calls),
-        )
-        return measure_places(forward, evaluated, batch, self._named(calls), on.seed, in_order=plain)
+        places = (forward, partial(forward, evaluating=True), on.task.batch, self._named(calls), on.seed)
+        return measure_places(*places, in_order=passed_as_they_are(on.task.batch, calls))
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
         into_training(on.task.model)
