@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,8 +33,9 @@ Corners = Mapping[str, set[Corner]]  # by output
 
 
 def measure_places(
-    forward: Forwards, evaluated: Forwards, batch: Any, named: list[tuple[str, nn.Module]], seed: int, *, in_order: bool
-) -> Turned | None:
+    forward: Forwards, evaluated: Forwards, batch: Any, named: list[tuple[str, nn.Module]], seed: int,
+    *, heard: Collection[Tensor], in_order: bool,
+) -> Turned | None:  # fmt: skip
     """An output that is held against the target of another corner than the one it is made of.
 
     Images may be stored otherwise than their targets, and a program turn them on purpose: it is a mistake where a model
@@ -42,10 +43,10 @@ def measure_places(
 
     Args:
         forward: as the run does it, by a seed; ``evaluated``: the same in evaluation mode.
-        named: the modules whose outputs the loss takes.
+        named: the modules whose outputs the loss takes; ``heard``: what they returned.
         in_order: the models are given the tensors of the batch, and nothing that was made of them.
     """
-    for grid in sorted(_grids(batch)):
+    for grid in sorted(grid for grid in _grids(batch) if any(_axes(t, grid) for t in heard)):
         found: list[Turned | None] = []
         for each in range(seed, seed + MOST_SEEDS):
             with contextlib.suppress(Refused):

@@ -279,7 +279,7 @@ class TrainedModel:
             raise Unanswerable("a step of several backward passes reads other places in each")
         into_training(on.task.model)
         places = (forward, partial(forward, evaluating=True), on.task.batch, self._named(calls), on.seed)
-        return measure_places(*places, in_order=passed_as_they_are(on.task.batch, calls))
+        return measure_places(*places, heard=self.outputs.values(), in_order=passed_as_they_are(on.task.batch, calls))
 
     def _unfelt(self, on: RunContext, calls: list[ModelCall]) -> tuple[Unfelt, ...]:
         into_training(on.task.model)
