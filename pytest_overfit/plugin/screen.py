@@ -15,7 +15,7 @@ import pytest
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
 from pytest_overfit.text.progress import phase_line, progress_line
-from pytest_overfit.text.table import columns, padded
+from pytest_overfit.text.terminal_width import columns, padded
 
 REFRESH_SECONDS = 0.2  # between two looks of a terminal's line
 LOG_SECONDS = 30.0  # between two lines of a log, and before the first

@@ -16,7 +16,8 @@ from pytest_overfit.plugin.kept_report import publish
 from pytest_overfit.plugin.requester import layers_of, marker_layer, markers_of
 from pytest_overfit.plugin.state import Row, SessionState, file_state, session_state
 from pytest_overfit.report.writing import Writing
-from pytest_overfit.text.table import criteria_table, padded
+from pytest_overfit.text.table import criteria_table
+from pytest_overfit.text.terminal_width import padded
 from pytest_overfit.text.translations import translated, words
 
 MOST_FOLDED = 3  # rows of a quiet session for what missed its limit for a cause that stands above

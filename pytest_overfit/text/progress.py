@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pytest_overfit.judge.finding import number
 from pytest_overfit.run.names import resolve_term
-from pytest_overfit.text.table import columns
+from pytest_overfit.text.terminal_width import columns
 from pytest_overfit.text.translations import translated, words
 
 

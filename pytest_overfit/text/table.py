@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import FELL
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.terminal_width import columns, padded
 from pytest_overfit.text.translations import Words, translated, words
 
 LIMITS = ("<", ">")
@@ -108,21 +108,6 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120, lang: str =
         return f"{padded(said['skipped'], 7)}  {shown}"
 
     return [line(header), *(line(told[id(g[0])]) if len(g) == 1 else skipped(g) for g in groups)]
-
-
-def padded(text: str, width: int) -> str:
-    """A text with spaces up to so many columns of a terminal, where a Chinese sign takes two.
-
-    Example:
-        >>> padded("ok", 4), padded("通过", 5)
-        ('ok  ', '通过 ')
-    """
-    return text + " " * (width - columns(text))
-
-
-def columns(text: str) -> int:
-    """The columns that a text takes on a terminal."""
-    return len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
 
 
 def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:

@@ -150,7 +150,7 @@ def test_a_writer_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: py
 def test_a_page_of_ours_that_breaks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session ends as its tests do, without an INTERNALERROR; the records are there."""
     monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
-    monkeypatch.setattr("pytest_overfit.report.page.write.write_pages", lambda *args: _broken(args))
+    monkeypatch.setattr("pytest_overfit.report.page.write.write_pages", lambda *args, **kwargs: _broken(args))
     pytester.makepyfile(MODEL.format(full=0))
     result = pytester.runpytest_inprocess("--overfit-report", "report")
     assert result.ret == pytest.ExitCode.OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.text.table import columns as wide
+from pytest_overfit.text.terminal_width import columns as wide
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import ITEMS
 
