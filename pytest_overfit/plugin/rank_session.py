@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_overfit.settings.settings import Distributed
 
 WORD_SECONDS = 10.0  # for the first rank to say what is wrong with every rank alike
+END_SECONDS = 10.0  # for a process to end after its session: a launcher kills it 30 s after the first one has ended red
 KEEPING = ("lfplugin", "nfplugin", "stepwiseplugin")  # write the cache at the end of a session
 
 
@@ -62,6 +64,7 @@ class RankSession:
         self.ranks: Ranks | None = None
         self.lost: OverfitError | None = None
         self.told = False
+        self.session: pytest.Session | None = None
         self.elsewhere: list[str] = []  # what other ranks have to say
         with contextlib.suppress(OSError, ValueError):  # past the capture of pytest, for the very last word
             self.stderr = os.dup(sys.__stderr__.fileno()) if sys.__stderr__ is not None else -1
@@ -92,6 +95,7 @@ class RankSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """One rank is heard."""
+        self.session = session
         reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
         if not self.launch.is_first and reporter is not None:
             reporter._tw._file = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
@@ -148,4 +152,8 @@ class RankSession:
         if self.ranks is not None:
             with contextlib.suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self.ranks.await_end()
+            red = self.session is not None and self.session.exitstatus == pytest.ExitCode.TESTS_FAILED
+            if red and self.stderr >= 0:
+                faulthandler.dump_traceback_later(END_SECONDS, exit=True, file=self.stderr)  # with 1, as it would have
             self.ranks.leave()

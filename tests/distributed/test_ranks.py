@@ -116,6 +116,20 @@ def test_two_ranks_are_one_run(strategy: str, alone: Mapping[str, list[float]], 
     assert len(ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase")) == 6
 
 
+def test_a_rank_that_does_not_come_to_its_end(tmp_path: Path) -> None:
+    """It ends red, as its session did, and says where it was: no launcher has to kill it."""
+    red = "\n\ndef test_red(learns):\n    learns('red', *made(), objective=1e-30, max_steps=3)\n"
+    (tmp_path / "test_it.py").write_text(TESTS + red)
+    (tmp_path / "conftest.py").write_text(
+        "import atexit, os, time\nif os.environ['RANK'] == '1':\n    atexit.register(time.sleep, 10 * 60)\n"
+    )
+    with torchrun(tmp_path, "test_it.py", "-k", "test_red") as launch:
+        code, output = launch.finish()
+    assert code == RED, output
+    assert {*re.findall(r"exitcode\s*: (-?\d+)", output)} == {"1"}
+    assert "Timeout (" in output
+
+
 def test_a_red_config_is_diagnosed_and_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rank names the cause while the other waits; both end with 1; TensorBoard has one run."""
     write_tiny(tmp_path, replace=(("lr: 0.05", "lr: 1.0e-6"), ("max_epochs: 30", "max_epochs: 3")))

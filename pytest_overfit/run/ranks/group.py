@@ -182,12 +182,15 @@ class Ranks:
         frozen = freeze_batch(batch, "cpu")
         return self.share(frozen, tensors_of, lambda data: with_tensors(frozen, data))
 
-    def leave(self, *, wait: bool = True) -> None:
+    def await_end(self) -> None:
         """The session is over: the first rank goes last but one, so that no launcher ends it in its report."""
-        if wait and self.guard.failure is None:
+        if self.guard.failure is None:
             with contextlib.suppress(RankError, *GONE):
                 self.store.set(f"left/{self.rank}", "")
                 self._await([f"left/{rank}" for rank in range(self.size)], seconds=self.guard.timeout)
+
+    def leave(self) -> None:
+        """Gives up the group, and the signs of life."""
         self.guard.stop()
         if self.own and dist.group.WORLD is not None and self.guard.failure is None:
             dist.destroy_process_group()
