@@ -19,7 +19,6 @@ from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.diagnose.questions.unread_settings import unread_settings
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.gradient_watch import named_outputs
 from pytest_overfit.run.isolation import restored_process, seed_everything
 from pytest_overfit.run.reachable import named
@@ -228,25 +227,3 @@ def _frozen_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if any(p.dim() > 1 for p in parameters) and not any(p.requires_grad for p in parameters):
             inside.append(name)
             yield name, module
-
-
-def children_alike(model: nn.Module) -> tuple[str, ...]:
-    """Sibling modules of the same kind in a list that have identical weights: copies that start alike."""
-    found = []
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            continue
-        children = [c for c in module.children() if any(p.dim() > 1 for p in c.parameters())]
-        if len(children) > 1 and len({type(c) for c in children}) == 1:
-            first = [p.detach() for p in children[0].parameters()]
-            if all(
-                len(first) == len(other := [p.detach() for p in c.parameters()])
-                and all(
-                    is_dense(a) and a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True)
-                )
-                for c in children[1:]
-            ) and not any(
-                a is b for c in children[1:] for a, b in zip(children[0].parameters(), c.parameters(), strict=True)
-            ):
-                found.append(name)
-    return tuple(found)
