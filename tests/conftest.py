@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on a busy machine: two threads are ten times slower
 os.environ.setdefault("PYTEST_OVERFIT_RAISE", "1")  # a mistake of ours ends the test, and is not one more note
@@ -16,11 +16,14 @@ pytest_plugins = ["pytester"]
 
 SEED = int(os.environ.get("TESTS_SEED", "0"))  # another one finds tests that hold for this one alone
 
-# The same examples in every run, however slow the machine is; with a seed of one's own others.
-settings.register_profile(
-    "suite", deadline=None, derandomize="TESTS_SEED" not in os.environ, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("suite")
+with contextlib.suppress(ImportError):  # the main job of README reads this file too, where no test is to run
+    from hypothesis import HealthCheck, settings
+
+    # The same examples in every run, however slow the machine is; with a seed of one's own others.
+    settings.register_profile(
+        "suite", deadline=None, derandomize="TESTS_SEED" not in os.environ, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)
