@@ -106,6 +106,8 @@ def odd_schedule(group: Group) -> bool:
         return False
     first, last, top = group.rates[0], group.rates[-1], max(group.initial_rate, *group.rates)
     grows = last > 20 * first and last > 5 * group.initial_rate > 0 and group.scheduled
-    never = max(group.rates) < 0.05 * group.initial_rate
+    moves = group.scheduled or len(set(group.rates)) > 1
+    later = group.rates[1:] if len(group.rates) > 3 else group.rates  # a step may build its scheduler after the first
+    never = moves and max(later) < 0.05 * group.initial_rate
     decays = last < 1e-3 * top and len(group.rates) > 3 and statistics.median(group.rates) < 0.05 * top
     return grows or never or decays

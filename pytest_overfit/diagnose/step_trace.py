@@ -159,6 +159,7 @@ class Group:
     initial_rate: float
     settings: GroupSettings = field(default_factory=GroupSettings)
     scheduled: bool = False  # by a scheduler of torch's, which keeps the rate that was set
+    steps_before: int = 0  # that its optimizer had made before the first of this run
 
     @property
     def where(self) -> str:

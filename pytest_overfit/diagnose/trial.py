@@ -8,9 +8,9 @@ from typing import Literal
 from pytest_overfit.judge.finding import number
 
 TrialKind = Literal[
-    "our step", "no clipping", "held rate", "one rate", "learning rate", "no weight decay", "default settings",
-    "unfrozen", "all parameters", "same random numbers", "float32", "standardised inputs", "standardised targets",
-    "fresh weights", "rescaled", "eager", "full precision", "on the CPU",
+    "our step", "no clipping", "held rate", "fresh state", "one rate", "learning rate", "no weight decay",
+    "default settings", "unfrozen", "all parameters", "same random numbers", "float32", "standardised inputs",
+    "standardised targets", "fresh weights", "rescaled", "eager", "full precision", "on the CPU",
 ]  # fmt: skip
 
 

@@ -38,7 +38,13 @@ def _cause_of(evidence: Evidence, attempt: Attempt) -> Cause | None:
     if kind == "our step" and _same_loss(evidence):
         how = "with zero_grad(), backward() and step() once each, in this order"
         advice = "write the step as optimizer.zero_grad(), loss.backward(), optimizer.step(), once each"
-        return Cause("step-order", "the train step", passes(attempt, how), advice, "proven", numbers)
+        ordered = all(_in_order([event.kind for event in step.events]) for step in evidence.steps)
+        if ordered:
+            how = "with zero_grad(), backward() and step() alone; these are called in order: something else is wrong"
+            advice = "leave out, one by one, what the step does beside zero_grad(), backward() and step()"
+        return Cause(
+            "step-order", "the train step", passes(attempt, how), advice, "observed" if ordered else "proven", numbers
+        )
     if kind == "same random numbers":
         ops = (*evidence.noted, *evidence.probed.ops)
         op, drawn = next(with_fact(ops, Drawn), (None, None))
@@ -49,6 +55,11 @@ def _cause_of(evidence: Evidence, attempt: Attempt) -> Cause | None:
         seen = f"{what} is drawn anew at every step; " + passes(attempt, "with the same random numbers at every step")
         return Cause("stochastic", op.where if op else "the forward pass or the loss", seen, advice, "proven", numbers)
     return _weights(evidence, attempt) if kind == "fresh weights" else None
+
+
+def _in_order(kinds: Sequence[str]) -> bool:
+    called = [kind for kind in kinds if kind in ("zero_grad", "backward", "step")]
+    return called in (["zero_grad", "backward", "step"], ["backward", "step", "zero_grad"])
 
 
 def _same_loss(evidence: Evidence) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.queries import passes
 from pytest_overfit.errors.suggest import shorten
 
 
@@ -30,6 +31,23 @@ def state_lost(evidence: Evidence) -> Iterator[Cause]:
         "build the optimizer once, before the loop" if anew else "do not clear or reload optimizer.state between steps",
         evidence={"optimizers": optimizers, "steps": steps, "lost": lost},
         certain=True,
+        weight=0.96,
+    )
+
+
+def brought_along(evidence: Evidence) -> Iterator[Cause]:
+    """What an optimizer remembers from before the run is of another size than the gradients here."""
+    group = next((group for group in evidence.groups if group.steps_before), None)
+    if group is None or (proven := evidence.proof("fresh state")) is None:
+        return
+    yield Cause(
+        "optimizer-state",
+        group.where,
+        f"the optimizer begins with what it remembers of {group.steps_before} earlier steps; "
+        + passes(proven, "with none of it"),
+        "build a new optimizer, and load no state from a run whose loss or gradients were of another scale",
+        "proven",
+        {"steps_before": group.steps_before, "steps": float(proven.passed_at or 0)},
         weight=0.96,
     )
 
@@ -59,7 +77,7 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=71,
-    rules=(state_lost, overwritten),
+    rules=(state_lost, brought_along, overwritten),
     docs="""
 ### optimizer-state
 
@@ -81,8 +99,10 @@ result = run_overfit(model, (features, classes), step=step, max_steps=200)
 ```
 
 - **Symptom**: often none: Adam without a memory moves every weight by the full rate, and the loss rattles at the end.
-- **Evidence**: shown, certain: optimizers and steps are counted, and the state before each step is compared.
-- **Fix**: build the optimizer once, before the loop; do not clear or reload its state.
+- **Evidence**: shown, certain: optimizers and steps are counted, and the state before each step is compared. Proven of
+  what an optimizer remembers from before the run, as from a checkpoint: with none of it the run passes.
+- **Fix**: build the optimizer once, before the loop; do not clear or reload its state, nor load that of a run
+  with other gradients.
 
 ### weights-reset
 

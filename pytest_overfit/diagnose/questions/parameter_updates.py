@@ -236,6 +236,7 @@ class TracedUpdate(Around):
     def _group(self, optimizer: Optimizer, index: int) -> Group:
         """A group at its first step."""
         group = optimizer.param_groups[index]
+        of_all = optimizer.defaults if len(optimizer.param_groups) == 1 else group
         return Group(
             optimizer=0,
             kind=type(optimizer).__name__,
@@ -243,9 +244,10 @@ class TracedUpdate(Around):
             tensors=len(group["params"]),
             names=tuple(self.names[id(p)] for p in group["params"] if id(p) in self.names),
             rates=(),
-            initial_rate=float(group.get("initial_lr", group.get("lr", 0.0))),
+            initial_rate=float(group.get("initial_lr", of_all.get("lr", 0.0))),
             settings=_settings(group),
             scheduled="initial_lr" in group,
+            steps_before=int(_state(optimizer)[1]),
         )
 
     def parameter_groups(self) -> tuple[Group, ...]:

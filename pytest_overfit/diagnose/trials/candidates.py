@@ -104,6 +104,8 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     decay = max((g.settings.weight_decay for g in evidence.groups), default=0.0)
     if decay * rate > LOST:
         yield Change(Trial("no weight decay", decay, 0.0), applied=changes.settings(weight_decay=0.0))
+    if any(group.steps_before for group in evidence.groups):
+        yield Change(Trial("fresh state"), applied=changes.fresh_state)
     yield from _executed(context)
     if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
         yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)

@@ -198,6 +198,16 @@ def unfrozen(context: RunContext) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def fresh_state(context: RunContext) -> Iterator[None]:
+    """Optimizers that remember nothing, as new ones do."""
+    for optimizer in context.optimizers:
+        if isinstance(optimizer, torch.optim.Adagrad):
+            raise Unanswerable("Adagrad fills its state where it is built, and steps with none without it")
+        optimizer.state.clear()
+    yield
+
+
+@contextlib.contextmanager
 def same_numbers(context: RunContext) -> Iterator[None]:
     """The random generators start every forward pass alike: dropout and noise become the same at every step."""
 
