@@ -47,7 +47,7 @@ LATER = frozenset({
     "first_output_for_all", "means_compared", "sorted_before_compared", "softmax_on_targets",
     "nll_loss_on_probabilities", "prediction_clamped", "targets_truncated", "loss_on_ignored_alone",
     "targets_divided_in_place", "relu_behind_last_layer", "penalty_of_all_weights", "parameter_not_wrapped",
-    "parameter_scaled_outside", "weight_read_through_data", "norm_statistics_detached", "checkpoint_of_first_part",
+    "parameter_cast_outside", "weight_read_through_data", "norm_statistics_detached", "checkpoint_of_first_part",
     "list_never_cleared", "running_sum_for_mean", "initialised_in_forward", "clamp_bounds_swapped",
     "keep_rate_for_drop_rate", "statistics_reset_in_step", "layer_of_ones", "weights_from_rand",
     "parameter_left_empty", "norm_epsilon_huge", "mask_after_softmax", "mask_not_handed_to_layer",

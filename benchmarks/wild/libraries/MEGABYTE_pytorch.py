@@ -41,14 +41,22 @@ def programs() -> Iterator[Program]:
     """Two stages and three."""
     two = lambda **more: MEGABYTE(**SMALL, depth=(1, 1), max_seq_len=(4, 4), **more)  # noqa: E731
     yield Program(
-        f"{LIBRARY}/MEGABYTE", LIBRARY, lambda: two(pos_emb=True), lambda: ids(16), own, 0.2, lr=1e-2, traits=TRAITS
+        f"{LIBRARY}/MEGABYTE",
+        LIBRARY,
+        lambda: two(pos_emb=True),
+        lambda: ids(16),
+        own,
+        0.2,
+        steps=100,
+        lr=1e-2,
+        traits=TRAITS,
     )
     yield Program(
         f"{LIBRARY}/MEGABYTE-rotary", LIBRARY, lambda: two(rel_pos=True, flash_attn=True), lambda: ids(16), by_hand,
-        0.2, lr=1e-2, traits=TRAITS,
+        0.2, steps=100, lr=1e-2, traits=TRAITS,
     )  # fmt: skip
     yield Program(
         f"{LIBRARY}/MEGABYTE-three", LIBRARY,
         lambda: MEGABYTE(**SMALL, depth=(1, 1, 1), max_seq_len=(3, 2, 2), pos_emb=True), lambda: ids(12), own, 0.3,
-        lr=1e-2, traits=TRAITS,
+        steps=100, lr=1e-2, traits=TRAITS,
     )  # fmt: skip

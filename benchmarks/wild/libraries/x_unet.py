@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
 
 
 class Nested(nn.Module):
-    """A nested U-net between two convolutions."""
+    """A nested U-net between two convolutions, over a video of one frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Nested(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """An image of the same size."""
-        out: Tensor = self.leave(self.body(self.enter(x)))
+        out: Tensor = self.leave(self.body(self.enter(x)[:, :, None])[:, :, 0])
         return out
 
 
@@ -46,7 +46,7 @@ def pairs() -> tuple[Tensor, Tensor]:
 def program(name: str, model: Any, traits: tuple[str, ...] = ()) -> Program:
     """A network from image to image."""
     every = TRAITS | set(traits)
-    return Program(f"{LIBRARY}/{name}", LIBRARY, model, pairs, squared_error, 0.1, 120, 5e-3, traits=every)
+    return Program(f"{LIBRARY}/{name}", LIBRARY, model, pairs, squared_error, 0.1, 60, 5e-3, traits=every)
 
 
 def programs() -> Iterator[Program]:

@@ -127,7 +127,7 @@ def attention_weights_detached(s: Setup, at: Site) -> str | None:
 
 @operator("axis", "batch-mixing")
 def maximum_over_batch(s: Setup, at: Site) -> str | None:
-    """A softmax that is written out takes its maximum over the samples, and adds where it should subtract nothing."""
+    """A softmax that is written out subtracts the maximum over the samples: another number from key to key."""
     places = at.trace.mixed_softmaxes()
     if not places:
         return None

@@ -1,6 +1,6 @@
 """Held-out mistakes inside of layers, the second set: parameters that are none, gradients that stop, initial values.
 
-From trackers and forums: ``nn.Parameter(...) * 0.02`` or ``.to(device)`` (the result is no parameter), a weight that is
+From trackers and forums: ``nn.Parameter(...).to(device)`` (a copy that is no parameter), a weight that is
 read through ``.data``, a norm written out under no_grad, a reentrant checkpoint whose inputs need no gradient, lists
 and sums that nobody clears between the steps, ``nn.init`` in forward, ``torch.rand`` for ``randn``, ``torch.empty``
 that nobody fills, 1e5 for 1e-5, ``torch.clamp(x, max, min)``.
@@ -44,29 +44,29 @@ def _features(at: Site) -> list[ModuleCall]:
     return at.trace.places(lambda call: call.graph and call.below > 0 and call.name in names)
 
 
-def _unwrapped(s: Setup, at: Site, scale: float | None) -> str | None:
+def _unwrapped(s: Setup, at: Site, *, cast: bool) -> str | None:
     names = plain_layers(s, at)
     if not names:
         return None
     name = at.choose.choice(names)
     layer: Any = s.model.get_submodule(name)
     start = layer._parameters.pop("weight").detach().clone()
-    layer.weight = start if scale is None else nn.Parameter(start / scale) * scale
+    layer.weight = nn.Parameter(start.double()).to(start.dtype) if cast else start
     return name
 
 
 @operator("forgotten", "unregistered", "frozen", "optimizer-coverage", "no-gradient")
 def parameter_not_wrapped(s: Setup, at: Site) -> str | None:
     """A weight is a plain tensor, without nn.Parameter: nothing trains or saves it."""
-    name = _unwrapped(s, at, None)
+    name = _unwrapped(s, at, cast=False)
     return name and f"{name}.weight: a tensor"
 
 
 @operator("place", "unregistered", "optimizer-coverage", "no-gradient")
-def parameter_scaled_outside(s: Setup, at: Site) -> str | None:
-    """A weight is ``nn.Parameter(...) * 0.02``: the product is no parameter, and what is one belongs to nobody."""
-    name = _unwrapped(s, at, 0.02)
-    return name and f"{name}.weight: nn.Parameter(...) * 0.02"
+def parameter_cast_outside(s: Setup, at: Site) -> str | None:
+    """A weight is ``nn.Parameter(...).float()``, or ``.to(device)``: a copy, whose parameter belongs to nobody."""
+    name = _unwrapped(s, at, cast=True)
+    return name and f"{name}.weight: nn.Parameter(...).float()"
 
 
 @operator("detached", "no-gradient")
