@@ -49,7 +49,7 @@ LATER = frozenset({
     "targets_divided_in_place", "relu_behind_last_layer", "penalty_of_all_weights", "parameter_not_wrapped",
     "parameter_cast_outside", "weight_read_through_data", "norm_statistics_detached", "checkpoint_of_first_part",
     "list_never_cleared", "running_sum_for_mean", "initialised_in_forward", "clamp_bounds_swapped",
-    "keep_rate_for_drop_rate", "statistics_reset_in_step", "layer_of_ones", "weights_from_rand",
+    "keep_rate_for_drop_rate", "statistics_reset_in_step", "layer_of_ones",
     "parameter_left_empty", "norm_epsilon_huge", "mask_after_softmax", "mask_not_handed_to_layer",
     "attention_sees_itself_alone", "attention_dropout_always_on", "scores_multiplied", "attention_weights_detached",
     "maximum_over_batch", "standardised_over_batch", "positions_along_batch", "unit_length_over_batch",

@@ -54,7 +54,7 @@ def mask_after_softmax(s: Setup, at: Site) -> str | None:
         return _written_out(query, key, value, hidden, args[0] if args else kwargs.get("attn_mask"), kwargs)
 
     exchange_in(s.model.get_submodule(name), ATTENTION, called)
-    return f"{name}: softmax, then the mask"
+    return f"{name or 'the model'}: softmax, then the mask"
 
 
 @operator("mask", "input-ignored", needs="padding")
@@ -90,7 +90,7 @@ def attention_dropout_always_on(s: Setup, at: Site) -> str | None:
         return func(query, key, value, *args[:1], dropout_p=0.3, **rest, **kwargs)  # type: ignore[no-any-return]
 
     exchange_in(s.model.get_submodule(name), ATTENTION, called)
-    return f"{name}: dropout_p=0.3"
+    return f"{name or 'the model'}: dropout_p=0.3"
 
 
 @operator("scale", "saturation", "zero-gradient", "gradient-explosion")
@@ -103,7 +103,7 @@ def scores_multiplied(s: Setup, at: Site) -> str | None:
             return func(query, key, value, *args, **{**kwargs, "scale": query.shape[-1] ** 0.5})  # type: ignore[no-any-return]
 
         exchange_in(s.model.get_submodule(name), ATTENTION, called)
-    return f"{places[0]} and others: dim_head ** 0.5" if places else None
+    return f"{places[0] or 'the model'} and others: dim_head ** 0.5" if places else None
 
 
 @operator("detached", "no-gradient", "zero-gradient")
@@ -122,7 +122,7 @@ def attention_weights_detached(s: Setup, at: Site) -> str | None:
         return func(*args, **kwargs).detach()  # type: ignore[no-any-return]
 
     exchange_in(s.model.get_submodule(name), (*ATTENTION, *SOFTMAX), detached)
-    return f"{name}: weights.detach()"
+    return f"{name or 'the model'}: weights.detach()"
 
 
 @operator("axis", "batch-mixing")
@@ -138,4 +138,4 @@ def maximum_over_batch(s: Setup, at: Site) -> str | None:
         return F.softmax(x - x.amax(0, keepdim=True), dim)
 
     exchange_in(s.model.get_submodule(name), SOFTMAX, written, at=0)
-    return f"{name}: x - x.amax(0)"
+    return f"{name or 'the model'}: x - x.amax(0)"

@@ -2,7 +2,7 @@
 
 From trackers and forums: ``nn.Parameter(...).to(device)`` (a copy that is no parameter), a weight that is
 read through ``.data``, a norm written out under no_grad, a reentrant checkpoint whose inputs need no gradient, lists
-and sums that nobody clears between the steps, ``nn.init`` in forward, ``torch.rand`` for ``randn``, ``torch.empty``
+and sums that nobody clears between the steps, ``nn.init`` in forward, ``torch.empty``
 that nobody fills, 1e5 for 1e-5, ``torch.clamp(x, max, min)``.
 """
 
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.wild.operators.architecture import choose, of_type
 from benchmarks.wild.operators.held_back_training import _dropouts
-from benchmarks.wild.operators.operator import BREAKING, Setup, Site, operator
+from benchmarks.wild.operators.operator import Setup, Site, operator
 from benchmarks.wild.operators.rewrite import Forward, on_output, override
 from benchmarks.wild.operators.trace import ModuleCall
 
@@ -223,18 +223,6 @@ def layer_of_ones(s: Setup, at: Site) -> str | None:
     name = at.choose.choice(names)
     nn.init.ones_(s.model.get_submodule(name).weight)  # type: ignore[arg-type]
     return f"{name}.weight: 1"
-
-
-@operator("init", "saturation", "gradient-explosion", "output-scale", "symmetry", counts=BREAKING)
-def weights_from_rand(s: Setup, at: Site) -> str | None:
-    """Weights come from torch.rand in place of a scaled randn: all of them are positive, and large."""
-    source = torch.Generator().manual_seed(0)
-    names = plain_layers(s, at)
-    with torch.no_grad():
-        for name in names:
-            weight: Any = s.model.get_submodule(name).weight
-            weight.copy_(torch.rand(weight.shape, generator=source))
-    return f"{names[0]}.weight and others: torch.rand" if names else None
 
 
 @operator("init", "nonfinite-output", "nonfinite-loss", "gradient-explosion", "output-scale")
