@@ -53,6 +53,23 @@ LATER = frozenset({
     "term_weighted_away", "average_and_model_swapped", "modes_swapped", "decay_of_another_kind",
     "second_optimizer_not_stepped", "gains_in_no_group", "moments_of_another_run", "rate_of_many_devices",
     "summed_for_mean", "coordinates_swapped_in_evaluation",
+    # the second set, written when all of those had been looked at
+    "accumulated_without_division", "divided_by_accumulation_twice", "zero_grad_in_accumulation",
+    "zero_grad_of_part_forgotten", "zero_grad_every_tenth", "schedule_rebuilt_in_step", "clip_before_unscale",
+    "critic_clipping_on_model", "held_by_two_optimizers", "gradients_underflow_in_half",
+    "weights_rounded_after_step", "copy_never_synchronised", "evaluated_by_slow_average",
+    "rate_and_momentum_swapped", "layer_decay_compounded", "sgd_at_rate_of_adam", "loss_overwritten_in_loop",
+    "first_output_for_all", "means_compared", "sorted_before_compared", "softmax_on_targets",
+    "nll_loss_on_probabilities", "prediction_clamped", "targets_truncated", "loss_on_ignored_alone",
+    "targets_divided_in_place", "relu_behind_last_layer", "penalty_of_all_weights", "parameter_not_wrapped",
+    "parameter_cast_outside", "weight_read_through_data", "norm_statistics_detached", "checkpoint_of_first_part",
+    "list_never_cleared", "running_sum_for_mean", "initialised_in_forward", "clamp_bounds_swapped",
+    "keep_rate_for_drop_rate", "statistics_reset_in_step", "layer_of_ones",
+    "parameter_left_empty", "norm_epsilon_huge", "mask_after_softmax", "mask_not_handed_to_layer",
+    "attention_sees_itself_alone", "attention_dropout_always_on", "scores_multiplied", "attention_weights_detached",
+    "maximum_over_batch", "standardised_over_batch", "positions_along_batch", "unit_length_over_batch",
+    "shuffled_in_place", "mixed_without_targets", "normalised_in_training_alone", "inputs_truncated",
+    "timestamp_among_features",
 })  # fmt: skip
 
 

@@ -20,13 +20,19 @@ from benchmarks.wild.operators import (
     losses,
     masks,
     optimizers,
+    unseen_attention,
+    unseen_batches,
+    unseen_layers,
+    unseen_losses,
+    unseen_steps,
 )
 from benchmarks.wild.operators.operator import Operator
 
+MODULES = (
+    loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
+    unseen_losses, unseen_layers, unseen_attention, unseen_batches,
+)  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
-    each
-    for module in (loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training)
-    for each in vars(module).values()
-    if isinstance(each, Operator)
+    each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
 )
 BY_ID: dict[str, Operator] = {each.id: each for each in OPERATORS}
