@@ -113,6 +113,7 @@ def test_every_one_is_a_case() -> None:
     assert set(CASES) == written
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of them
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_is_a_case(name: str) -> None:
     """By the plain loop: the limit is missed, or met by another training."""
