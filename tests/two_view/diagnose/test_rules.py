@@ -81,7 +81,7 @@ TEXTS = {
     ),
     "confidence-runaway": (
         seen(), ViewsPredicted((), (RUNAWAY,)),
-        "confidence-runaway (shown): mean confidence is 850, from 2 at the start, while depth is off by 8 %: "
+        "confidence-runaway (shown): mean confidence is 850, while depth is off by 8 %: "
         "confidence times error is 40\n"
         "  where: output depth_conf\n"
         "  change: multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
