@@ -68,10 +68,6 @@ class Count:
 def readers(folder: Path) -> dict[str, Reader]:
     """All readers, with sound files made in `folder`."""
     from pytest_overfit.errors import OverfitError
-    from pytest_overfit.report.ci.summary import summary_markdown
-    from pytest_overfit.report.markdown.experiment import experiment_record
-    from pytest_overfit.report.record.folder import read_document
-    from pytest_overfit.report.record.saved import compare, read_saved
     from pytest_overfit.trainer.loading import load_config
     from pytest_overfit.two_view.pair.index import locate_pair, read_index
     from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels
@@ -81,10 +77,6 @@ def readers(folder: Path) -> dict[str, Reader]:
     views = locate_pair(source.source_root, source.source_npz, source.source_seg_root, 0).views
     configs = folder / "configs"
     shutil.copytree(ROOT / "example_configs", configs)
-    record, saved = _recorded(folder)
-    document = read_document(record)
-    assert document.result is not None
-    result = document.result
 
     def index(path: Path) -> object:
         table = read_index(path)
@@ -98,14 +90,6 @@ def readers(folder: Path) -> dict[str, Reader]:
     def overrides(path: Path) -> object:
         given = path.read_bytes().decode("utf-8", "surrogatepass").split("\0")
         return load_config(configs / "quick.yaml", given)
-
-    def documents(path: Path) -> object:
-        found = read_document(path)
-        return experiment_record(found), summary_markdown([found])
-
-    def runs(path: Path) -> object:
-        found = read_saved(path)
-        return [compare(found, run.title, run.call, result) for run in found.runs]
 
     def config(path: Path) -> object:
         return load_config(path)
@@ -129,6 +113,30 @@ def readers(folder: Path) -> dict[str, Reader]:
         "png": Reader(png, pictures.png, "a.png", image),
         "config": Reader(yaml, texts.config, f"{configs}/mutated.yaml", config),
         "overrides": Reader(["\0".join(lines).encode()], texts.overrides, "overrides", overrides),
+        **_readers_of_records(folder),
+    }
+
+
+def _readers_of_records(folder: Path) -> dict[str, Reader]:
+    """Those of what a session leaves."""
+    from pytest_overfit.report.ci.summary import summary_markdown
+    from pytest_overfit.report.markdown.experiment import experiment_record
+    from pytest_overfit.report.record.folder import read_document
+    from pytest_overfit.report.record.saved import compare, read_saved
+
+    record, saved = _recorded(folder)
+    result = read_document(record).result
+    assert result is not None
+
+    def documents(path: Path) -> object:
+        found = read_document(path)
+        return experiment_record(found), summary_markdown([found])
+
+    def runs(path: Path) -> object:
+        found = read_saved(path)
+        return [compare(found, run.title, run.call, result) for run in found.runs]
+
+    return {
         "record": Reader([record.read_bytes()], texts.tree, "record.json", documents),
         "saved": Reader([saved.read_bytes()], texts.tree, "main.json", runs),
     }

@@ -145,8 +145,8 @@ def run_config(
     """
     from pytest_overfit.trainer.config_subject import adapter_of, rate_overrides, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
+    from pytest_overfit.two_view.diagnose.source_causes import source_family
     from pytest_overfit.two_view.from_config import sample_of
-    from pytest_overfit.two_view.source_files import source_family
 
     if isinstance(config, (str, Path)):
         from pytest_overfit.trainer.loading import load_config

@@ -12,8 +12,8 @@ from pytest_overfit.diagnose.reached_modules import Reach
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import NotAsked, not_asked_lines
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.judge.seeds import combine
 from pytest_overfit.judge.stopped import unjudged
+from pytest_overfit.judge.verdict import combine
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.text.failure import DEFECTS, cause_lines, failure_text
 from pytest_overfit.text.table import criteria_table, run_headline

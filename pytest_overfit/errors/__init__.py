@@ -38,6 +38,15 @@ class OverfitError(Exception):
             lines.append(f"  next: {self.hint}")
         return "\n".join(lines)
 
+    def at(self, where: object, *, hint: str | None = None) -> OverfitError:
+        """The same, seen at another place; ``hint``: what to try where it says nothing of that.
+
+        Example:
+            >>> print(OverfitError("12 of 64 depths are NaN").at("0001/a.exr"))
+            0001/a.exr: 12 of 64 depths are NaN
+        """
+        return type(self)(self.found, where=where, allowed=self.allowed, hint=self.hint or hint)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive BaseException's pickling, and DataLoader workers pickle errors.
         return _rebuild, (type(self), self.found, self.where, self.allowed, self.hint)

@@ -137,7 +137,7 @@ def hinted(hint: str) -> Iterator[None]:
     try:
         yield
     except PairError as error:
-        raise PairError(error.found, where=error.where, allowed=error.allowed, hint=error.hint or hint) from None
+        raise error.at(error.where, hint=hint) from None
 
 
 def look_at(root: Path, split_file: Path) -> str:
@@ -181,8 +181,8 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
 def _inspect_views(data: TrainerData) -> str:
     """The views of the first sample against the first view, as the loader gives them, before they are normalised."""
     from pytest_overfit.two_view.data.contract import DUMMY
+    from pytest_overfit.two_view.diagnose.source_causes import causes_of_source
     from pytest_overfit.two_view.pair.check import CheckedView, check_views
-    from pytest_overfit.two_view.source_files import causes_of_source
 
     batch = data.draw(0)[0]
     keys = ("images", "depths", "intrinsics", "extrinsics")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_overfit.judge.finding import ECHO, Finding
-from pytest_overfit.judge.seeds import combine
+from pytest_overfit.judge.verdict import combine
 
 
 def test_an_echo_of_one_seed_says_less_than_the_others() -> None:

@@ -77,7 +77,7 @@ class TrainerData:
 
     def compared(self) -> SourceSeen | None:
         """The first batch beside its files; None where they are of another layout. Looked at once."""
-        from pytest_overfit.two_view.source_files import look_at_source
+        from pytest_overfit.two_view.diagnose.source_causes import look_at_source
 
         if not self._compared:
             self._compared.append(look_at_source(self.section, self.draw(0)[0]))

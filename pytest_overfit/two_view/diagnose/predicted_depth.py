@@ -69,12 +69,10 @@ def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> 
     The loss c |d| - a log c is least at c = a / |d|: confidence times error is then a, which is 0.05 to 1.
     """
     for confidence in predicted.confidences if predicted else ():
-        grown = confidence.start is None or confidence.mean >= 3 * confidence.start
-        if confidence.cost >= 3 and confidence.mean >= 20 and grown and confidence.follows > -0.7:
-            since = "" if confidence.start is None else f", from {confidence.start:.3g} at the start"
+        if confidence.cost >= 3 and confidence.mean >= 20 and confidence.follows > -0.7:
             yield Cause(
                 "confidence-runaway", f"output {confidence.name}",
-                f"mean confidence is {confidence.mean:.3g}{since}, while depth is off by "
+                f"mean confidence is {confidence.mean:.3g}, while depth is off by "
                 f"{percent(confidence.error)}: confidence times error is {confidence.cost:.3g}",
                 "multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
                 "or bound the confidence",

@@ -27,16 +27,13 @@ TURNS: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def measure_predictions(
-    predicted: Mapping[str, Tensor], batch: Any, predicted_start: Mapping[str, Tensor] | None = None
-) -> ViewsPredicted | None:
+def measure_predictions(predicted: Mapping[str, Tensor], batch: Any) -> ViewsPredicted | None:
     """Predicted depth, confidence and cameras against the batch's; None where there are none, or no two-view batch.
 
     Args:
         predicted: by name, of which the last dotted part counts: `depth` and `depth_conf` (B, S, H, W) or
             (B, S, H, W, 1), `pose_enc` (B, S, 9) with the translation first.
         batch: as for `measure_views`.
-        predicted_start: the same before training, for what has grown since.
     """
     if not is_two_view(batch):
         return None
@@ -47,15 +44,13 @@ def measure_predictions(
         counts &= batch["point_masks"].detach().cpu().bool().numpy().reshape(shape[0], -1)
     depths = _maps(predicted, ("depth", "depths"), shape)
     confidences = _maps(predicted, ("depth_conf", "depth_confidence"), shape)
-    starts = _maps(predicted_start or {}, ("depth_conf", "depth_confidence"), shape)
     if counts.sum() < ENOUGH or not depths:
         return None
     errors = {name: np.abs(depth - truth) for name, depth in depths.items()}
     believed = []
     for name, confidence in confidences.items():
         beside = min(errors, key=lambda other: (other.rpartition(".")[0] != name.rpartition(".")[0], other))
-        start = float(starts[name][counts].mean()) if name in starts else None
-        believed.append(_confidence(name, confidence[counts], start, errors[beside][counts], truth[counts]))
+        believed.append(_confidence(name, confidence[counts], errors[beside][counts], truth[counts]))
     measured = []
     for name, depth in depths.items():
         way, error = _turned(depth, truth, counts, shape)
@@ -105,14 +100,14 @@ def _depth(name: str, depth: Array, truth: Array, counts: Flags) -> DepthPredict
     )
 
 
-def _confidence(name: str, values: Array, start: float | None, error: Array, truth: Array) -> ConfidencePredicted:
+def _confidence(name: str, values: Array, error: Array, truth: Array) -> ConfidencePredicted:
     relative = error / truth
     cost = min(float(np.median(values * error)), float(np.median(values * relative)))
     ranks = [np.argsort(np.argsort(numbers[:MOST])).astype(np.float64) for numbers in (values, error)]
     varied = min(float(numbers.std()) for numbers in (values, error)) > 0
     follows = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if varied else 0.0
     return ConfidencePredicted(
-        name, float(values.mean()), float(values.max()), start, float(np.median(relative)), cost, follows
+        name, float(values.mean()), float(values.max()), float(np.median(relative)), cost, follows
     )
 
 

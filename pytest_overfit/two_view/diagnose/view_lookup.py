@@ -1,6 +1,6 @@
 """One view of a batch, and what becomes of its pixels when they are looked up in another view.
 
-Shape legend: B samples, S views, H W image size, N looked-up pixels, M trials. Conventions as in ``pair.geometry``:
+Shape legend: B samples, S views, H W image size, N looked-up pixels, M trials. Conventions as in ``pair.reprojection``:
 world2cam, OpenCV axes, z-depth, 0 = invalid, pixel centres at integers (that they lie half a pixel off hardly shows).
 Everything is numpy in float64 on the CPU: taking the batch there is a host-device sync.
 """

@@ -194,13 +194,11 @@ class ConfidencePredicted:
     `error` is the median relative error; `cost` the median of confidence times error, of the relative error or of the
     error in the batch's units, whichever is smaller: about the weight of the logarithm (0.05 to 1) where confidence
     follows the error. `follows` is the rank correlation of confidence and error, -1 where it does so strictly.
-    `start` is the mean before training, None where it is not known.
     """
 
     name: str
     mean: float
     highest: float
-    start: float | None
     error: float
     cost: float
     follows: float

@@ -86,7 +86,7 @@ def check_exr(path: Path) -> ExrHeader:
     try:
         return _parse(data)
     except PairError as error:
-        raise PairError(error.found, where=path, allowed=error.allowed, hint=error.hint) from None
+        raise error.at(path) from None
     except (struct.error, ValueError, IndexError) as error:
         raise PairError("not an intact EXR file (the header is damaged)", where=path) from error
 

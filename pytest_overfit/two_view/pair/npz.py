@@ -178,7 +178,7 @@ def _opened(where: Path, most: int) -> Iterator[tuple[zipfile.ZipFile, Mapping[s
         ):
             yield archive, _members(archive, where)
     except PairError as error:
-        raise error if error.where else PairError(error.found, where=where, allowed=error.allowed) from None
+        raise error if error.where else error.at(where) from None
     except OSError as error:
         raise PairError(f"cannot be read ({error.strerror or error})", where=where) from error
     except Exception as error:  # zipfile raises half a dozen kinds on damaged bytes
@@ -240,7 +240,7 @@ def _read_member(
         with archive.open(entry) as stream:
             return _read_array(stream, entry.file_size, budget)
     except PairError as error:
-        raise PairError(error.found, where=f"{where}, key {key!r}", allowed=error.allowed, hint=error.hint) from error
+        raise error.at(f"{where}, key {key!r}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise PairError(
             f"is damaged ({first_line(error)[:200]})", where=f"{where}, key {key!r}", allowed=_DAMAGED

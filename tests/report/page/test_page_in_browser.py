@@ -2,95 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_overfit.judge.finding import number
 from pytest_overfit.report.page.write import write_pages
-from pytest_overfit.report.record.document import Document
-from pytest_overfit.report.record.folder import folder_of, write_document
-from pytest_overfit.settings.criteria import Limit
-from tests.report.page.pages import compared, write_pictures
-from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view, two_view_pictured
+from pytest_overfit.report.record.folder import folder_of
+from tests.report.page.opened import HOSTILE, Reader, hostile, passing
+from tests.report.page.pages import write_pictures
+from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured
 
-AXE = files("axe_playwright_python") / "axe.min.js"
-HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
 PLOTS = "overfitCharts.map((box) => box.plot)"
-HARMLESS = ("log", "info", "debug")
-
-
-@dataclass
-class Reader:
-    """One page of a browser, and what went wrong in it."""
-
-    page: Any
-    report: Path
-    problems: list[str]
-
-    def open(self, document: Document | None = None) -> Any:
-        """Opens the overview or the page of a run, and waits until its charts are drawn."""
-        folder = self.report if document is None else folder_of(self.report, document)
-        self.page.goto((folder / "index.html").as_uri())
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('[data-chart]')].every((chart) => chart.dataset.state === 'drawn')"
-        )
-        return self.page
-
-
-def passing() -> Document:
-    document = two_view()
-    assert document.result is not None
-    return replace(document, comparison=compared(document.result))
-
-
-def hostile() -> Document:
-    document = broken("objective_negated")
-    assert document.result is not None
-    curves = {**document.result.record.curves, HOSTILE: (1.0, 0.5, 0.4)}
-    norms = {HOSTILE: (1.0, 2.0), "b": (1.0, 2.0)}
-    made = replace(document.result.record, curves=curves, grad_norms=norms, notes=("a.key.of.a.trainer[0]" * 9,))
-    limits = {HOSTILE: Limit(below=0.1)}
-    return replace(document, id="hostile", title=HOSTILE, limits=limits, result=replace(document.result, record=made))
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real runs: one that passes, failing ones, several seeds, and one with hostile names."""
-    folder: Path = tmp_path_factory.mktemp("report")
-    documents = [
-        passing(),
-        frozen_trunk(),
-        broken("head_swapped_late", (0, 1, 2)),
-        mended("sgd_rate_of_twenty", (0, 1)),
-        hostile(),
-    ]
-    for pictured, pictures in (two_view_pictured(), frozen_trunk_pictured()):
-        write_pictures(folder_of(folder, pictured), pictures)
-    for document in documents:
-        folder_of(folder, document).mkdir(parents=True, exist_ok=True)
-        write_document(folder, document)
-    write_pages(folder, documents)
-    return folder
-
-
-@pytest.fixture
-def reader(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Reader]:
-    """A fresh page, as wide and as dark as the test asks; whatever goes wrong in it fails the test."""
-    asked: dict[str, Any] = getattr(request, "param", {})
-    page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **asked})
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("requestfailed", lambda asked_for: problems.append(asked_for.url))
-    page.on("request", lambda made: None if made.url.startswith(("file:", "data:")) else problems.append(made.url))
-    page.on("console", lambda line: None if line.type in HARMLESS else problems.append(line.text))
-    yield Reader(page, report, problems)
-    page.close()
-    assert problems == []
 
 
 def test_charts_have_axes_a_legend_and_values_under_the_pointer(reader: Reader) -> None:
@@ -303,58 +226,6 @@ def test_a_picture_that_is_broken_inside_is_told(reader: Reader, tmp_path: Path)
     write_pages(tmp_path, [document])
     page = Reader(reader.page, tmp_path, reader.problems).open(document)
     assert page.locator("figure .missing").all_inner_texts() == ["Image: this picture cannot be shown."]
-
-
-def test_everything_is_reached_by_keyboard(reader: Reader) -> None:
-    """The first tab stop skips to the content; every control has a name."""
-    page = reader.open(passing())
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    unnamed = """[...document.querySelectorAll("button, input, a, [tabindex='0'], img")].filter((element) =>
-        !(element.getAttribute("aria-label") || element.textContent.trim() || element.alt || element.labels?.length))"""
-    assert page.evaluate(f"{unnamed}.map((element) => element.outerHTML)") == []
-    assert page.locator("section:not([aria-labelledby]):not([aria-label])").count() == 0
-
-
-@pytest.mark.parametrize(
-    "reader", [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}], indirect=True
-)
-def test_no_page_has_a_problem_of_accessibility(reader: Reader) -> None:
-    """What axe-core finds on the overview and on every kind of run page: contrast, names, roles, order."""
-    for document in (None, passing(), frozen_trunk(), broken("head_swapped_late", (0, 1, 2)), hostile()):
-        page = reader.open(document)
-        assert axe_problems(page) == []
-
-
-@pytest.mark.parametrize("reader", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
-def test_a_chinese_page_has_no_problem_of_accessibility(reader: Reader, tmp_path: Path) -> None:
-    """And scrolls downwards only on a phone; its filter counts in its language."""
-    documents = [passing(), broken("missing_step")]
-    write_pages(tmp_path, documents, lang="zh")
-    reader = replace(reader, report=tmp_path)
-    for document in (None, *documents):
-        page = reader.open(document)
-        assert axe_problems(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    page = reader.open()
-    page.get_by_role("checkbox").check()
-    assert page.locator("output").inner_text() == "1 / 2 次运行"
-
-
-def test_a_problem_of_accessibility_is_found(reader: Reader) -> None:
-    """A picture without a text."""
-    page = reader.open()
-    page.evaluate("document.querySelector('main').append(new Image())")
-    assert [problem.partition(":")[0] for problem in axe_problems(page)] == ["image-alt"]
-
-
-def axe_problems(page: Any) -> list[str]:
-    """What axe-core says of the page as it is, beside its canvases."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
-    return [
-        f"{each['id']}: {each['nodes'][0]['html'][:200]} {each['nodes'][0].get('failureSummary')}" for each in found
-    ]
 
 
 def test_runs_are_sorted_by_a_heading(reader: Reader) -> None:

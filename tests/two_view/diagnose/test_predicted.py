@@ -62,18 +62,6 @@ def test_confidence_that_grows_while_depth_stays_wrong() -> None:
     assert causes(batch, predicted(batch, batch["depths"] * 1.0001, torch.tensor(2000.0))) == []
 
 
-def test_confidence_of_the_start_is_compared() -> None:
-    """What was large from the beginning has not run away."""
-    batch = scene_batch()
-    outputs = {"depth": 1.2 * batch["depths"], "depth_conf": torch.full_like(batch["depths"], 1e3)}
-    seen = measure_predictions(outputs, batch, outputs)
-    grown = measure_predictions(outputs, batch, {"depth_conf": torch.ones_like(batch["depths"])})
-    assert seen is not None
-    assert grown is not None
-    assert "confidence-runaway" not in [cause.id for cause in causes(batch, seen)]
-    assert "confidence-runaway" in [cause.id for cause in causes(batch, grown)]
-
-
 def test_predictions_that_are_not_finite_are_left_to_others() -> None:
     """NaN is another cause."""
     batch = scene_batch()

@@ -32,7 +32,7 @@ WRONG = Agreement(0.8, (0.02, 0.05, 0.2), 0.4, 0.1, 900)
 CHANGE = Change("inverted", None, 1.0, SOUND)
 PICTURE = Picture("shifted", None, 0.4, 0.6, 0.95, 0.1, 0.5, 0.7, 0.5, 0.05, right=-0.25, down=0.0, pixels=400)
 PLATEAU = Plateau(0, (0, 1), 65.535, 0.25, 60.0, 0.8, 0.1, 0.95, 50.0)
-RUNAWAY = ConfidencePredicted("depth_conf", 850.0, 900.0, 2.0, 0.08, 40.0, 0.0)
+RUNAWAY = ConfidencePredicted("depth_conf", 850.0, 900.0, 0.08, 40.0, 0.0)
 SCALED = DepthPredicted("depth", 3.74, 4.74, 0.0041, 0.02, 0.999)
 
 
@@ -81,7 +81,7 @@ TEXTS = {
     ),
     "confidence-runaway": (
         seen(), ViewsPredicted((), (RUNAWAY,)),
-        "confidence-runaway (shown): mean confidence is 850, from 2 at the start, while depth is off by 8 %: "
+        "confidence-runaway (shown): mean confidence is 850, while depth is off by 8 %: "
         "confidence times error is 40\n"
         "  where: output depth_conf\n"
         "  change: multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "

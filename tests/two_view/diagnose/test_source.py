@@ -14,13 +14,12 @@ from torch import Tensor
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.two_view.data.transform import process_view, target_shape
-from pytest_overfit.two_view.diagnose.source_causes import RULES
+from pytest_overfit.two_view.diagnose.source_causes import RULES, causes_of_source, look_at_source
 from pytest_overfit.two_view.diagnose.source_geometry import compare_with_files
 from pytest_overfit.two_view.pair.create import create_pair
 from pytest_overfit.two_view.pair.pair_files import RawView, view_files
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.synthetic import render_source
-from pytest_overfit.two_view.source_files import causes_of_source, look_at_source
 from tests.shared_data import shared_data
 
 Batch = dict[str, Any]
