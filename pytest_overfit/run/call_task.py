@@ -46,6 +46,9 @@ class CallTask:
     def forward(self, batch: Any) -> tuple[Any, Terms]:
         if self.loss is None:
             raise AssertionError("unreachable: without a loss the task is not repeatable")
+        if self._is_plain:
+            output, result = self.loss.both(self.given, batch)  # type: ignore[attr-defined]
+            return Heard(outputs_of("", output)), scalar_terms(result)
         self.heard.clear()
         if self.predictor is not None:
             predictions = self.predict(batch)
@@ -69,6 +72,11 @@ class CallTask:
     def _hears_itself(self) -> bool:
         """Whether the outputs are at hand without a hook, which a model pays for at every call."""
         return type(self.loss) is OfOutput and isinstance(self.given, nn.Module)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether a forward pass is the call of the loss and nothing around it."""
+        return self._hears_itself and self.predictor is None and not self.precision.enabled
 
     def predict(self, batch: Any) -> Any:
         """What the predictor gives, in float32 whatever the forward pass ran in.

@@ -50,7 +50,8 @@ def count_held(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limit],
         start, asked = rows[: limit.window] if limit.relative else (), rows[-(held + limit.window) :]
         known = name in asked[0] and len(start) + len(asked) < len(rows)
         curve = column_of([*start, *asked] if known else rows, name)
-        within = (limit.holds(limit.measure(curve, len(curve) - back)) for back in range(held))
+        first = limit.start(curve)
+        within = (limit.holds(limit.measure(curve, len(curve) - back, first)) for back in range(held))
         held = next((back for back, holds in enumerate(within) if not holds), held)
     return held
 

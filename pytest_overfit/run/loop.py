@@ -244,9 +244,9 @@ class _Pending:
             return False
         if time.perf_counter() - self.since > WAIT_SECONDS:
             return False
-        values = dict(zip(last.terms, last.values, strict=False))
-        reached = held + len(self.rows) >= plan.hold_steps
-        return not (reached and plan.limits and may_hold(values, curves.steps, plan.limits))
+        if held + len(self.rows) < plan.hold_steps or not plan.limits:
+            return True
+        return not may_hold(dict(zip(last.terms, last.values, strict=False)), curves.steps, plan.limits)
 
 
 def _drain(

@@ -24,6 +24,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.attributes import CONTAINERS, all_modules, attributes_of
 from pytest_overfit.run.elements import copy_of, is_leaf, is_wrapper, write
+from pytest_overfit.run.host_copies import HostCopies
 from pytest_overfit.run.optim import follow_device
 from pytest_overfit.run.reachable import PLAIN, counters, reachable, tensors
 from pytest_overfit.untrusted.objects import attributes, contents, is_a
@@ -45,6 +46,7 @@ class Snapshot:
         self._known: dict[int, Any] = {}  # keeps the objects alive: ids must stay theirs
         self._restorers: list[Callable[[bool], None]] = []
         self._values: dict[int, Tensor] = {}
+        self._copies = HostCopies()
         self._room = MOST_BYTES
 
     def add(self, thing: Any) -> None:
@@ -89,6 +91,7 @@ class Snapshot:
                 self._room -= size
                 self._known[id(tensor)] = tensor
                 self._restorers.append(self._tensor_state(tensor))
+        self._copies.sent()
         self._restorers += [_later(write, value) for write, value in counters(*roots)]
 
     def value(self, tensor: Tensor) -> Tensor | None:
@@ -97,15 +100,18 @@ class Snapshot:
 
     def value_of(self, identity: int) -> Tensor | None:
         """The same of the tensor with this id."""
+        self._copies.wait()
         return self._values.get(identity)
 
     def parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Every parameter that was added, with its value then."""
+        self._copies.wait()
         known = (self._known[key] for key in self._values)
         return ((thing, self._values[id(thing)]) for thing in known if isinstance(thing, nn.Parameter))
 
     def restore(self, *, keep_trained: bool = False) -> None:
         """Puts everything back; with ``keep_trained`` all but parameters, buffers, optimizers and schedules."""
+        self._copies.wait()
         for restore in self._restorers:  # parameters are back on their device before an optimizer follows them
             restore(keep_trained)
 
@@ -135,7 +141,7 @@ class Snapshot:
 
             return make_lazy_again
         device, requires_grad, leaf = tensor.device, tensor.requires_grad, is_leaf(tensor)
-        value = _value_of(tensor)
+        value = _value_of(tensor, self._copies)
         if value is None:
             return lambda keep_trained: None
         self._values[id(tensor)] = value
@@ -254,16 +260,15 @@ def _later(write: Callable[[Any], Any], state: Any) -> Callable[[bool], None]:
     return lambda keep_trained: write(state)
 
 
-def _value_of(tensor: Tensor) -> Tensor | None:
-    """A copy on the host; None of a tensor whose class knows none and that no optimizer changes.
+def _value_of(tensor: Tensor, copies: HostCopies) -> Tensor | None:
+    """A copy on the host, maybe under way; None of a tensor whose class knows none and that no optimizer changes.
 
     Raises:
         OverfitError: it is a parameter, which could not be put back.
     """
     if not is_wrapper(tensor):
         with torch._C.DisableTorchFunctionSubclass():
-            plain = tensor.detach()
-            return plain.clone() if plain.device.type in ("cpu", "meta") else plain.to("cpu", copy=True)
+            return copies.of(tensor.detach())
     try:
         with users_code():
             return tensor.detach().clone()

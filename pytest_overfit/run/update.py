@@ -203,29 +203,29 @@ class OwnUpdate:
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
         self.task.heard.clear()
-        self.frozen.hold()
+        if self.frozen.modules:
+            self.frozen.hold()
         self.norms, self.observe = None, observe
         terms = scalar_terms(self.step(self.task.batch))
         self.source = terms["objective"]
         return make_row(terms, self.task.heard, self.norms, self.watch.infinities, look=look)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if not any(optimizer is known for known in self.optimizers):
-            self.optimizers.append(optimizer)
         if id(optimizer) not in self.stepped:
+            if not any(optimizer is known for known in self.optimizers):
+                self.optimizers.append(optimizer)
             self.found(optimizer)
             self.stepped.add(id(optimizer))
-        if not has_closure(args, kwargs):
+        if self.observe and not has_closure(args, kwargs):
             self._observe(optimizer)
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if has_closure(args, kwargs):
+        if self.observe and has_closure(args, kwargs):
             self._observe(optimizer)
 
     def _observe(self, optimizer: Optimizer) -> None:
-        if self.observe:
-            norms = self.watch.observe(optimizer)
-            self.norms = norms if self.norms is None else torch.maximum(self.norms, norms)
+        norms = self.watch.observe(optimizer)
+        self.norms = norms if self.norms is None else torch.maximum(self.norms, norms)
 
 
 def drop_gradients(optimizer: Optimizer) -> None:
@@ -281,8 +281,13 @@ def _row_of(
     terms: Terms, outputs: list[tuple[str, Tensor]], norms: Tensor | None, meant: Infinities, *, look: bool
 ) -> Row:
     if look:
-        names, values = list(terms), [value.item() for value in terms.values()]
-        bad = next((name for name, tensor in outputs if not meant.is_sound(name, tensor)), None)
+        names, values, bad = list(terms), [], None
+        for value in terms.values():  # loops as they are: generators are half of what a step of ours costs more
+            values.append(value.item())
+        for name, tensor in outputs:
+            if not meant.is_sound(name, tensor):
+                bad = name
+                break
         sound = norms is None or math.isfinite(norms.sum().item()) or bool(torch.isfinite(norms).all())
         finite = math.isfinite(sum(values)) or all(
             math.isfinite(value) or meant.excepts(name) for name, value in zip(names, values, strict=True)

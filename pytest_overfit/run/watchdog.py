@@ -126,12 +126,11 @@ class Watchdog:
     def alive(self) -> None:
         """A step has come to its end: what takes long at every step is slow, and does not hang."""
         now = time.monotonic()
-        slower = self._step is not None and now - self._step > self._slowest
-        if self._step is not None and slower:
-            self._slowest = now - self._step
+        last, self._step = self._step, now
+        if last is not None and now - last > self._slowest:
+            self._slowest = now - last
             if self._blocks and self._due(self._blocks[-1]) > self._blocks[-1].due:
                 self._arm()
-        self._step = now
 
     def left(self) -> float | None:
         """Seconds until the limit of the innermost block; None where there is none."""

@@ -40,12 +40,15 @@ class Limit:
         mean = f", mean of {self.window} steps" if self.window > 1 else ""
         return f"{shown}{' of its start' if self.relative else ''}{mean}"
 
-    def measure(self, curve: Sequence[float], end: int) -> float:
-        """What is compared after step ``end`` (from 1) of a curve: a value or mean, or its share of the start."""
+    def measure(self, curve: Sequence[float], end: int, start: float | None = None) -> float:
+        """What is compared after step ``end`` (from 1) of a curve: a value or mean, or its share of the start.
+
+        ``start`` is that of the curve, where it is known already.
+        """
         value = _mean(curve[max(0, end - self.window) : end])
         if not self.relative:
             return value
-        start = self.start(curve)
+        start = self.start(curve) if start is None else start
         return value / start if start > 0 else math.nan
 
     def start(self, curve: Sequence[float]) -> float:
@@ -67,6 +70,8 @@ class Limit:
 
 
 def _mean(values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return values[0] if math.isfinite(values[0]) else math.nan
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
 
 

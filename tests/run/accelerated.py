@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.run import host_copies
 from pytest_overfit.run.device import accelerators, choose_device
-from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.snapshot import Snapshot, preserved
 from pytest_overfit.run.task import Precision
 from tests.support import simulated
 
@@ -300,3 +301,50 @@ def test_out_of_memory_there_is_one_clear_error() -> None:
     finally:
         simulated.device.memory = None
     assert same(model.state_dict(), before)
+
+
+def test_what_is_kept_is_under_way_until_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned copies: all are asked for before one wait, which comes when the first is read; training goes on before."""
+    monkeypatch.setattr(host_copies, "pinned_like", lambda tensor: torch.empty_like(tensor, device="cpu"))
+    model = mlp().to(SIM)
+    values = [p.detach().to("cpu", copy=True) for p in model.parameters()]
+    start = Snapshot()
+    with simulated.device.counted() as taken:
+        start.add(model)
+    assert (taken.copies, taken.waits) == (len(values), 0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    with simulated.device.counted() as read:
+        kept = [start.value(p) for p in model.parameters()]
+    assert (read.copies, read.waits) == (0, 1)
+    assert all(a is not None and a.equal(b) for a, b in zip(kept, values, strict=True))
+    start.restore()
+    assert all(p.detach().cpu().equal(value) for p, value in zip(model.parameters(), values, strict=True))
+
+
+def test_what_is_restored_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has read it before."""
+    monkeypatch.setattr(host_copies, "pinned_like", lambda tensor: torch.empty_like(tensor, device="cpu"))
+    model, data = mlp().to(SIM), batch()
+    values = [p.detach().to("cpu", copy=True) for p in model.parameters()]
+    with preserved(model):
+        F.mse_loss(model(data[0].to(SIM)), data[1].to(SIM)).backward()  # type: ignore[no-untyped-call]
+        torch.optim.SGD(model.parameters(), 0.1).step()
+    assert all(p.detach().cpu().equal(value) for p, value in zip(model.parameters(), values, strict=True))
+
+
+def test_without_pinned_memory_a_copy_is_there_at_once() -> None:
+    """This device has none."""
+    assert host_copies.pinned_like(value := torch.ones(3).to(SIM)) is None
+    assert host_copies.HostCopies().of(value).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_pinned_memory_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of what is free; the rest is copied as ever."""
+    asked: list[int] = []
+    monkeypatch.setattr(host_copies, "pinned_like", lambda tensor: asked.append(tensor.numel()))
+    monkeypatch.setattr(host_copies, "free_bytes", lambda device: 4 * 4 * 10)
+    copies = host_copies.HostCopies()
+    assert [copies.of(torch.ones(count).to(SIM)).tolist() for count in (10, 11)] == [[1.0] * 10, [1.0] * 11]
+    assert asked == [10]

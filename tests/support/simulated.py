@@ -41,6 +41,7 @@ class Device:
         self.breaks: dict[str, Callable[[Tensor], Tensor]] = {}
         self.memory: int | None = None
         self.counts: list[Count] = []
+        self.under_way: list[tuple[Tensor, Tensor]] = []  # copies to the host that do not wait: where to, and what
 
     def is_available(self) -> bool:
         return True
@@ -76,6 +77,17 @@ class Device:
             count.operations += operations
             count.waits += waits
             count.copies += copies
+
+    class Event:
+        """A place in what the device has been asked for; waiting for it brings the copies before it."""
+
+        def record(self) -> None:
+            self.before = len(device.under_way)
+
+        def synchronize(self) -> None:
+            device.tell(waits=1)
+            for target, value in device.under_way[: self.before]:
+                target.copy_(value)
 
 
 device = Device()
@@ -114,7 +126,7 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     name = func.name()
     device.tell(operations=1, waits=int(name.startswith("aten::_local_scalar_dense")))
     if name.startswith("aten::copy_"):
-        return _written(args[0], args[1])
+        return _written(*args)
     on_device, kwargs = bool(given), dict(kwargs)
     if (asked := kwargs.get("device")) is not None:
         on_device, kwargs["device"] = torch.device(asked).type == NAME, torch.device("cpu")
@@ -135,9 +147,13 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     return tree_map(wrapped, result)
 
 
-def _written(target: Tensor, source: Tensor) -> Tensor:
+def _written(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     device.tell(copies=int(isinstance(target, Simulated) != isinstance(source, Simulated)))
-    _held(target).copy_(_held(source))
+    if non_blocking and isinstance(source, Simulated) and not isinstance(target, Simulated):
+        device.under_way.append((target, source.held.clone()))
+        target.fill_(torch.nan)  # whoever does not wait reads something else
+    else:
+        _held(target).copy_(_held(source))
     return target
 
 

@@ -70,7 +70,8 @@ class TracedUpdate(Around):
         self.named = [(name, p) for name, p in context.task.model.named_parameters() if is_real(p)]
         self.names = {id(p): name for name, p in self.named}
         self.written = {name: _Written() for name, _ in self.named}
-        self.number = 0
+        self.own = context.step is not None
+        self.number, self.due = 0, True
         self.looked = -1  # the last step after which versions were taken
         self.before: dict[int, list[Tensor]] = {}
         self.sampled: list[tuple[list[Tensor], Any, Any]] = []
@@ -95,22 +96,24 @@ class TracedUpdate(Around):
 
     def _heard(self, *, own: bool) -> contextlib.AbstractContextManager[None]:
         """Hears optimizers: a step of the user's own at any time, ours, whose optimizers are known, when it is due."""
-        heard = own is (self.context.step is not None)
+        heard = own is self.own
         return optimizers_heard(self._before, self._after) if heard else contextlib.nullcontext()
 
     def __call__(self, step: int, *, look: bool, observe: bool) -> Row:
-        self.number = step
-        self.stepping.clear()
-        if not self._is_due():
-            if self.context.step is None:
+        self.number, self.due = step, self._is_due(step)
+        if not self.due:
+            if self.own:
+                self.stepping.clear()
+            else:
                 self.tally["steps"] += len(self.inner.optimizers)
             return self.inner(step, look=look, observe=observe)
+        self.stepping.clear()
         with self._heard(own=False):
             return self._looked(step, look, observe)
 
     def _looked(self, step: int, look: bool, observe: bool) -> Row:
         """A step that is looked at; of the first ones every call is."""
-        if step >= (1 if self.context.step is None else CLOSE):
+        if step >= (CLOSE if self.own else 1):
             return self.inner(step, look=look, observe=observe)
         try:
             with contextlib.ExitStack() as stack:
@@ -142,7 +145,7 @@ class TracedUpdate(Around):
             return
         self.stepping.add(id(optimizer))
         self.tally["steps"] += 1
-        if not self._is_due() and id(optimizer) in self.held:
+        if not self.due and id(optimizer) in self.held:
             return
         with self.questions.asking("what the optimizers do"):
             self._gradients(optimizer, has_closure(args, kwargs))
@@ -176,7 +179,7 @@ class TracedUpdate(Around):
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.stepping.discard(id(optimizer))
-        if not self._is_due():
+        if not self.due:
             return
         with self.questions.asking("what the optimizers do"):
             held = self._held_by(optimizer)
@@ -187,10 +190,10 @@ class TracedUpdate(Around):
                 moved = torch._foreach_norm(torch._foreach_sub([_part(p) for p in held], old))
                 self.sampled.append((held, moved, torch._foreach_norm(old)))  # read at the end: no sync here
 
-    def _is_due(self) -> bool:
+    def _is_due(self, step: int) -> bool:
         """Whether this step is one of those that are looked at: the first ones, and pairs of later ones."""
-        near, period = 64 if self.context.step is not None else STATES, 50 if self.number < 100 else 100
-        return self.number < near or self.number in SAMPLED or self.number % period in (0, period - 1)
+        period = 50 if step < 100 else 100
+        return step < (64 if self.own else STATES) or step in SAMPLED or step % period in (0, period - 1)
 
     def _held_by(self, optimizer: Optimizer) -> list[Tensor]:
         """The model's parameters that an optimizer holds, in its order."""
