@@ -6,6 +6,8 @@
   const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
   const say = (text) => words[text] ?? text;
 
+  const PAPER = 640;  // the room of a chart on a sheet of A4 or Letter, in pixels
+
   function filterRuns() {
     const form = document.querySelector("[data-filter]");
     if (!form) return;
@@ -100,5 +102,14 @@
   }
   window.addEventListener("beforeprint", () => {
     for (const folded of document.querySelectorAll("details[data-print]")) folded.open = true;
+    // A chart keeps the width that it was drawn with: on paper it is made smaller as a whole.
+    for (const plot of document.querySelectorAll("[data-plot]")) {
+      const wide = plot.clientWidth;
+      plot.style.width = `${wide}px`;
+      plot.style.zoom = Math.min(1, PAPER / wide);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const plot of document.querySelectorAll("[data-plot]")) plot.style.width = plot.style.zoom = "";
   });
 })();
