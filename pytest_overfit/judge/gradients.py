@@ -44,12 +44,14 @@ def judge_gradients(record: RunRecord, *, unused: Sequence[str] = (), frozen: Se
         observed, where, hint = found
         return Finding("gradients", False, observed, ALL_LEARN, where=where, hint=hint)
     still = len(record.parameters) - len(trainable)
+    as_declared = " as declared" if frozen or record.freeze_matches else ""
+    kept = f", {still} frozen{as_declared}" if still else ""
     declared = [
         f"{pattern} {word}" for word, patterns in (("unused", unused), ("frozen", frozen)) for pattern in patterns
     ]
     shown = f"; declared: {', '.join(declared)}" if declared else ""
     shown += f"; not asked: {shorten(waiting)}, which this batch does not use" if waiting else ""
-    return Finding("gradients", True, f"{len(learning)} tensors learn, {still} frozen as declared{shown}", ALL_LEARN)
+    return Finding("gradients", True, f"{len(learning)} tensors learn{kept}{shown}", ALL_LEARN)
 
 
 def waiting_of(record: RunRecord) -> tuple[str, ...]:

@@ -68,6 +68,13 @@ def is_used() -> bool:
     return "pytest_overfit.plugin.requester" in sys.modules
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.getoption("fulltrace"):
+        from pytest_overfit.plugin.interruption import ShortInterruption
+
+        session.config.pluginmanager.register(ShortInterruption(), "overfit_interruption")
+
+
 @pytest.hookimpl(trylast=True)  # after the test itself: one that has failed keeps its own error
 def pytest_runtest_call(item: pytest.Item) -> None:
     if is_used() or item.get_closest_marker("overfit") is not None:

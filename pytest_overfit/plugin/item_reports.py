@@ -24,9 +24,8 @@ from pytest_overfit.plugin.state import (
 )
 from pytest_overfit.plugin.unchecked import fail_report, glanced_miss, hidden_miss, told_by
 from pytest_overfit.text import LANGUAGES
-from pytest_overfit.text.numbers import TITLE
 from pytest_overfit.text.table import call_line
-from pytest_overfit.text.translations import translated
+from pytest_overfit.text.translations import translated, words
 
 if TYPE_CHECKING:
     from pytest_overfit.report.record.document import Document
@@ -50,7 +49,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         if state.folded and item.config.getoption("tbstyle", "auto") != "line":
             report._pdbshown = True  # type: ignore[attr-defined]  # of what pytest does not show once more
         _attach_properties(item, state, report, of_items=session.properties)
-        _attach_debug(state, report, shown=_has_room(item.config))
+        _attach_debug(state, report, session.options.lang, shown=_has_room(item.config))
         _attach_rows(item, state, report)
     if is_ours:
         tell_first_line(item, state, report)
@@ -151,11 +150,11 @@ def _attach_properties(item: pytest.Item, state: ItemState, report: pytest.TestR
     report.user_properties.extend(wanted)
 
 
-def _attach_debug(state: ItemState, report: pytest.TestReport, *, shown: bool) -> None:
+def _attach_debug(state: ItemState, report: pytest.TestReport, lang: str, *, shown: bool) -> None:
     """A section with the numbers of the run, on the first report that fails of the test, or of the items of a file."""
     owner = _owner(state)
     if owner.debug is not None and report.failed and shown:
-        report.sections.append((TITLE, "\n".join(owner.debug)))
+        report.sections.append((words(lang)["numbers_title"], "\n".join(owner.debug)))
     if report.failed or state.file is None:
         owner.debug = None
 

@@ -150,7 +150,7 @@ class RunObservers:
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""
-        look = partial(debug_lines, verdict, width=self.session.width())
+        look = partial(debug_lines, verdict, width=self.session.width(), lang=self.session.options.lang)
         debug = self.writing.attempt("the numbers of the run", lambda: tuple(look()), otherwise=())
         unwritten = (*((self.elsewhere,) if self.elsewhere else ()), *self.writing.lines)
         runs, not_asked = verdict.runs or (verdict,), verdict.not_asked

@@ -23,6 +23,7 @@ from pytest_overfit.plugin.options import LOOKING
 from pytest_overfit.plugin.resolved_options import Options
 from pytest_overfit.plugin.state import STAGES, SessionState, session_state
 from pytest_overfit.report.writing import Writing
+from pytest_overfit.text.translations import translated
 from pytest_overfit.untrusted.files import open_to_append
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ class SessionRecords:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for line in self.lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(line if line.startswith("::") else translated(line, self.wanted.lang))
         for line in str(self.unsaved).splitlines() if self.unsaved is not None else ():
-            terminalreporter.write_line(line, red=True)
+            terminalreporter.write_line(translated(line, self.wanted.lang), red=True)
 
     def _complete(self) -> tuple[Document, ...]:
         """The records of this session, those of killed workers and of runs that never began among them."""
@@ -232,13 +233,13 @@ class SessionRecords:
             from pytest_overfit.report.ci.summary import summary_markdown
 
             with open_to_append(self.wanted.step_summary) as file:
-                file.write(summary_markdown(documents, expected=self.expected) + "\n")
+                file.write(summary_markdown(documents, expected=self.expected, lang=self.wanted.lang) + "\n")
 
     def _annotate(self, documents: Sequence[Document]) -> None:
         if self.wanted.annotate:
             from pytest_overfit.report.ci.annotations import annotations as annotate
 
-            self.lines += annotate(documents, expected=self.expected)
+            self.lines += annotate(documents, expected=self.expected, lang=self.wanted.lang)
 
     def _save(self, path: Path, documents: Sequence[Document]) -> None:
         """Saves the runs of this session beside those that the name already has; says why where it cannot."""

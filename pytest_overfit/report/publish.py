@@ -44,7 +44,7 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     write_schema(report)
     for document in documents:
         write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))
-    write_text(report / "summary.md", summary_markdown(documents))
+    write_text(report / "summary.md", summary_markdown(documents, lang=lang))
     missing = [name for name in PAGES_NEED if find_spec(name) is None]
     if not missing:
         from pytest_overfit.report.page.write import write_pages

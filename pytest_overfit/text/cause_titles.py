@@ -5,11 +5,17 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+CATALOGUE = ("forms.zh.txt", "advice.zh.txt", "findings.zh.txt")
+
+
+def _read(name: str) -> list[str]:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines()
+
 
 @cache
 def _chinese() -> tuple[dict[str, tuple[str, str]], tuple[tuple[str, str], ...]]:
     """Of each id its name, and its meaning with what to do; then pairs of what is said, English and Chinese."""
-    lines = files(__package__).joinpath("forms.zh.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for each in CATALOGUE for line in _read(each)]
     seen = [line.strip() for line in lines if line.startswith(" ")]
     named = {line.split(" ", 1)[0]: line.split(" ", 1)[1].split("：", 1) for line in lines if not line.startswith(" ")}
     return {each: (name, told) for each, (name, told) in named.items()}, tuple(zip(seen[::2], seen[1::2], strict=True))

@@ -17,8 +17,9 @@ from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.monotonic import MONOTONIC, judge_monotonic
 from pytest_overfit.run.record import ParameterRecord, RunRecord
 from pytest_overfit.run.supervision_record import LabelsTaught
+from pytest_overfit.text.terminal_width import columns, padded
+from pytest_overfit.text.translations import translated, words
 
-TITLE = "overfit: batch, losses, gradients"
 MOST_TENSORS, MOST_TERMS, MOST_GRADIENTS = 10, 10, 6
 MOST_OUTPUTS, MOST_LABELS = 2, 6
 MOST_PARTS = 12  # terms whose sums are tried
@@ -36,7 +37,7 @@ class Ran(Protocol):
     def evidence(self) -> Evidence | None: ...
 
 
-def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
+def debug_lines(result: Ran, *, width: int = 100, lang: str = "en") -> list[str]:
     """Batch keys, valid depth, the loss terms and the gradients of a run, aligned, none wider than ``width``.
 
     Example:
@@ -61,38 +62,47 @@ def debug_lines(result: Ran, *, width: int = 100) -> list[str]:
     record, evidence = result.record, result.evidence
     tensors, packed = ((), None) if evidence is None else (evidence.probed.tensors, evidence.probed.packed)
     lines = [
-        *_batch_lines(tensors, packed),
+        *_batch_lines(tensors, packed, lang),
         *_depth_lines(record),
         *_taught_lines(record),
-        *_loss_lines(record, evidence),
+        *_loss_lines(record, evidence, lang),
         *_gradient_lines(record.parameters, max(LEAST_WIDTH, width)),
         *_slope_lines(evidence),
     ]
-    return [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
+    said = (translated(line, lang) for line in lines)
+    return [line if columns(line) <= width else _cut(line, width) for line in said]
 
 
-def _batch_lines(tensors: Sequence[Tensor], packed: Packed | None) -> Iterator[str]:
+def _cut(line: str, width: int) -> str:
+    while columns(line) > width - 3:
+        line = line[:-1]
+    return line + "..."
+
+
+def _batch_lines(tensors: Sequence[Tensor], packed: Packed | None, lang: str) -> Iterator[str]:
     if not tensors:
         return
-    rows = [("batch", "shape", "dtype", "min", "max", "mean", "")]
+    head = ("batch", "shape", "dtype", "min", "max", "mean")
+    rows = [(*(words(lang)[f"numbers_{name}"] for name in head), "")]
     for tensor in tensors[:MOST_TENSORS]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         numbers = (number(tensor.low), number(tensor.high), number(tensor.mean))
-        rows.append((f"  {tensor.key}", shape, tensor.dtype, *numbers, _told(tensor, packed)))
+        rows.append((f"  {tensor.key}", shape, tensor.dtype, *numbers, _told(tensor, packed, lang)))
     yield from _aligned(rows)
     if len(tensors) > MOST_TENSORS:
         yield f"  and {shorten(tensor.key for tensor in tensors[MOST_TENSORS:])}"
 
 
-def _told(tensor: Tensor, packed: Packed | None) -> str:
+def _told(tensor: Tensor, packed: Packed | None, lang: str) -> str:
     if not tensor.finite:
-        return f"NOT FINITE at {list(tensor.bad_at or ())}"
+        return translated(f"NOT FINITE at {list(tensor.bad_at or ())}", lang)
     name, kind = tensor.key.rpartition(".")[2], "input" if tensor.is_input else "target" if tensor.is_target else ""
+    parts = [words(lang)[f"numbers_{kind}"]] if kind else []
     if packed is not None and packed.told == name:
-        return f"{kind}, {packed.documents} documents in a row".removeprefix(", ")
-    if "mask" in name and tensor.low >= 0 and tensor.high <= 1:
-        return f"{kind}, a mask of {tensor.mean:.0%}".removeprefix(", ")
-    return kind
+        parts.append(translated(f"{packed.documents} documents in a row", lang))
+    elif "mask" in name and tensor.low >= 0 and tensor.high <= 1:
+        parts.append(translated(f"a mask of {tensor.mean:.0%}", lang))
+    return ", ".join(parts)
 
 
 def _depth_lines(record: RunRecord) -> Iterator[str]:
@@ -124,13 +134,14 @@ def _labels_told(labels: LabelsTaught | None) -> str:
     return f"{labels.key}: {counted}{more}" + (f"; not {left_out}" if left_out else "")
 
 
-def _loss_lines(record: RunRecord, evidence: Evidence | None) -> Iterator[str]:
+def _loss_lines(record: RunRecord, evidence: Evidence | None, lang: str) -> Iterator[str]:
     curves = {name: curve for name, curve in record.curves.items() if curve}
     if not curves:
         yield "losses: no step was made"
         return
     shares, rising = shares_of_objective(curves, evidence), _rising(evidence)
-    rows = [("losses", "first", "best", "at step", "last", "share" if shares else "")]
+    head = ("losses", "first", "best", "step", "last", "share")
+    rows = [tuple(words(lang)[f"numbers_{name}"] if name != "share" or shares else "" for name in head)]
     for name, curve in itertools.islice(curves.items(), MOST_TERMS):
         best, step = _best(curve, rising=name in rising)
         share = f"{100 * shares[name]:.1f} %" if name in shares else ""
@@ -236,5 +247,5 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows whose columns begin at the same place."""
     if not rows:
         return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{cell:{size}}" for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(columns(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(padded(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -17,12 +17,14 @@ from pytest_overfit.diagnose.inspector import LEAST_SECONDS
 from pytest_overfit.diagnose.questions.loss_floor import STEPS
 from pytest_overfit.diagnose.questions.modes import SETTLE
 from pytest_overfit.diagnose.questions.parameter_updates import CLOSE
+from pytest_overfit.judge.finding import is_line
 from pytest_overfit.settings.cause_ids import GROUPS, IDS
 from pytest_overfit.text.translations import translated
 from tests.docs.write_causes import EVERY, PAGE, listed, page
 from tests.docs.write_causes import IDS as IDS_FILE
 from tests.support.examples import BLOCK, fixed, run_example, told
 
+ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
 PARTS = re.compile(r"^- \*\*(\w+)\*\*: \S", re.MULTILINE)
 EVIDENCE = re.compile(
     r"^- \*\*Evidence\*\*: (?P<strength>proven|shown|observed)(?P<certain>, certain)?: ", re.MULTILINE
@@ -118,12 +120,22 @@ def test_the_page_says_how_strong_the_evidence_is(cause: str) -> None:
 
 @pytest.mark.parametrize("cause", IDS)
 def test_an_example_is_told_in_chinese(cause: str) -> None:
-    """What was seen of each of its causes: no English sentence is left, and no number is lost."""
+    """What was seen of each of its causes, and what to change: no English sentence is left, and no number is lost."""
     for found in broken(cause).causes:
-        said = translated(found.observed, "zh")
-        assert re.search("[\u4e00-\u9fff]", said), said
-        assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said), said
-        assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", found.observed))
+        assert re.search("[\u4e00-\u9fff]", translated(found.observed, "zh")), found.observed
+        for text in (found.observed, found.where, *([] if is_line(found.advice) else [found.advice])):
+            said = translated(text, "zh")
+            assert not ENGLISH.search(said), said
+            assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", text))
+
+
+@pytest.mark.parametrize("cause", IDS)
+def test_what_is_found_beside_it_is_told_in_chinese(cause: str) -> None:
+    """Criteria and notes, where they quote no error of a library."""
+    result = broken(cause)
+    texts = [each for f in result.findings for each in (f.observed, f.allowed, f.where, f.hint) if each]
+    for text in (*texts, *(note for note in result.notes if "Error: " not in note)):
+        assert is_line(text) or not ENGLISH.search(translated(text, "zh")), translated(text, "zh")
 
 
 @pytest.mark.parametrize("cause", IDS)

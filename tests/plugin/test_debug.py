@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.text.numbers import TITLE
+from pytest_overfit.text.translations import words
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import ITEMS, reports_of
 
@@ -38,6 +38,8 @@ def test_other(run):
         run(5)
     run(4)
 """
+
+TITLE = words("en")["numbers_title"]
 
 
 def shown_by(result: pytest.RunResult) -> dict[str, str]:

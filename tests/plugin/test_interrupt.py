@@ -142,3 +142,28 @@ def test_ctrl_c_in_a_call_shows_its_run(pytester: pytest.Pytester) -> None:
             "* of 1000000 steps in * INTERRUPTED*",
         ]
     )
+
+
+@pytest.mark.parametrize(("option", "fewest"), [("-v", 1), ("--full-trace", 5)])
+def test_an_interruption_is_told_in_one_frame(pytester: pytest.Pytester, option: str, fewest: int) -> None:
+    """Of every other frame pytest would write down the arguments, tensors too, and show none of them."""
+    pytester.makeconftest(
+        """
+        import pytest
+        kept = []
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_keyboard_interrupt(excinfo):
+            kept.append(len(excinfo.traceback))
+
+        def pytest_unconfigure():
+            print("frames", kept)
+        """
+    )
+    pytester.makepyfile("def test_it():\n    raise KeyboardInterrupt")
+    result = pytester.runpytest_subprocess(option)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    frames = next(line for line in result.outlines if line.startswith("frames"))
+    count = int(re.findall(r"\d+", frames)[0])
+    assert count == fewest if fewest == 1 else count > fewest
+    result.stdout.fnmatch_lines(["*.py:2: KeyboardInterrupt"])

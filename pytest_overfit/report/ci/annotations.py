@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from pytest_overfit.report.markdown.escape import plain
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.failure import headline, told
+from pytest_overfit.text.translations import translated
 
 STATES = {
     "running": "the run has not come to its end",
@@ -16,20 +17,21 @@ STATES = {
 }
 
 
-def annotations(documents: Sequence[Document], *, expected: Container[str] = ()) -> list[str]:
+def annotations(documents: Sequence[Document], *, expected: Container[str] = (), lang: str = "en") -> list[str]:
     """One line per failed criterion, and one per run that did not come to its end; nothing for what passed.
 
     GitHub shows the first ten errors of a step, so the first failure of every run comes before the second of any.
 
     Args:
         expected: titles of finished runs that missed what their test expects them to miss: no error.
+        lang: ``en`` or ``zh``.
 
     Example:
         >>> annotations([document])                                              # doctest: +SKIP
         ['::error file=quick.yaml,line=12,title=overfit camera: quick.yaml::camera%3A ...']
     """
     told = [document for document in documents if document.state != "finished" or document.title not in expected]
-    columns = itertools.zip_longest(*(list(_of(document)) for document in told))
+    columns = itertools.zip_longest(*(list(_of(document, lang)) for document in told))
     return [command for column in columns for command in column if command is not None]
 
 
@@ -53,24 +55,27 @@ def escape_property(value: str) -> str:
     return escape_data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def _of(document: Document) -> Iterator[str]:
+def _of(document: Document, lang: str) -> Iterator[str]:
     missed = [finding for finding in document.findings if finding.missed]
     if document.state != "finished" and not (document.state == "not_run" and missed):
         error = f": {document.error}" if document.error else ""
-        yield _error(document, document.state.replace("_", " "), STATES[document.state] + error)
+        yield _error(document, lang, document.state.replace("_", " "), STATES[document.state] + error)
     elif document.verdict == "failed" and not missed:
-        yield _error(document, "not judged", document.error or "no criterion was judged")
+        yield _error(document, lang, "not judged", document.error or "no criterion was judged")
     causes = () if document.result is None else document.result.causes
     for place, finding in enumerate(missed):
         head = headline([finding], causes) if causes else finding.text()
         # The cause is that of the run, not of one criterion: where and what to change is told once.
-        yield _error(document, finding.name, "\n".join([head, *(told(head, causes, most=1) if place == 0 else ())]))
+        yield _error(
+            document, lang, finding.name, "\n".join([head, *(told(head, causes, most=1) if place == 0 else ())])
+        )
 
 
-def _error(document: Document, what: str, message: str) -> str:
+def _error(document: Document, lang: str, what: str, message: str) -> str:
     file, title = plain(document.title.partition("::")[0]), plain(f"overfit {what}: {document.title}")
     place = document.places.get(what) or document.places.get("")
     if place:
         file, _, number = plain(place).rpartition(":")
     line = f",line={number}" if place else ""
-    return f"::error file={escape_property(file)}{line},title={escape_property(title)}::{escape_data(message)}"
+    said = escape_data(translated(message, lang))
+    return f"::error file={escape_property(file)}{line},title={escape_property(title)}::{said}"

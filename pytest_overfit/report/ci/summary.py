@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from functools import partial
 
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, table, text
 from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
 from pytest_overfit.report.record.document import Document
+from pytest_overfit.text.cause_titles import title
 from pytest_overfit.text.table import run_headline
-from pytest_overfit.text.translations import words
+from pytest_overfit.text.translations import translated, words
 
 MOST_BYTES = 1_000_000  # GitHub drops a summary of more than 1 MiB as a whole
 MOST_SECTIONS = 3  # of runs that passed; more of them are one table
@@ -19,12 +21,13 @@ MOST_TITLES = 20
 MOST_ROWS = 60  # of a table of criteria
 MOST_CAUSES = 5
 MOST_NOTES = 5  # under the table of those that passed
-WORDS = words("en")
+NONE = "no cause is proven, shown or observed"
+NOT_ALL = f"{NONE}, and not everything was asked"
 STATES = {"running": "Not finished", "killed": "Killed", "interrupted": "Interrupted", "not_run": "Not run"}
 
 
 def summary_markdown(
-    documents: Sequence[Document], *, expected: Container[str] = (), most_bytes: int = MOST_BYTES
+    documents: Sequence[Document], *, expected: Container[str] = (), most_bytes: int = MOST_BYTES, lang: str = "en"
 ) -> str:
     """The verdict of all runs, then one section for each, those that failed first.
 
@@ -33,6 +36,7 @@ def summary_markdown(
 
     Args:
         expected: titles of finished runs that missed what their test expects them to miss.
+        lang: ``en`` or ``zh``.
 
     Example:
         >>> print(summary_markdown(documents).splitlines()[0])                  # doctest: +SKIP
@@ -42,18 +46,19 @@ def summary_markdown(
     meant = [document for document in missed if document.state == "finished" and document.title in expected]
     failed = [document for document in missed if document not in meant]
     passed = [document for document in documents if document.verdict == "passed"]
-    parts = [(document.title, _section(document)) for document in failed]
-    parts += [(document.title, _section(document, "missed as expected")) for document in meant]
+    parts = [(document.title, _section(document, lang)) for document in failed]
+    parts += [(document.title, _section(document, lang, translated("missed as expected", lang))) for document in meant]
     if len(passed) <= MOST_SECTIONS:
-        parts += [(document.title, _section(document)) for document in passed]
+        parts += [(document.title, _section(document, lang)) for document in passed]
     else:
-        parts.append((f"the table of {len(passed)} runs that passed", _compact(passed, most_bytes // 2)))
-    return _fitted(_headline(documents, len(failed), len(meant)), parts, most_bytes)
+        told = translated(f"the table of {len(passed)} runs that passed", lang)
+        parts.append((told, _compact(passed, most_bytes // 2, lang)))
+    return _fitted(_headline(documents, len(failed), len(meant), lang), parts, most_bytes, lang)
 
 
-def _headline(documents: Sequence[Document], failed: int, meant: int) -> str:
+def _headline(documents: Sequence[Document], failed: int, meant: int, lang: str) -> str:
     if not documents:
-        return "## pytest-overfit: no run"
+        return f"## pytest-overfit: {translated('no run', lang)}"
     runs = f"{len(documents)} run{'' if len(documents) == 1 else 's'}"
     if failed:
         told = f"{failed} of {runs} failed"
@@ -61,132 +66,137 @@ def _headline(documents: Sequence[Document], failed: int, meant: int) -> str:
         told = f"{runs} missed as expected"
     else:
         told = f"{len(documents) - meant} of {runs} passed" if meant else f"{runs} passed"
-    return f"## pytest-overfit: {told}{f', {meant} missed as expected' if 0 < meant < len(documents) else ''}"
+    told += f"; {meant} missed as expected" if 0 < meant < len(documents) else ""
+    return f"## pytest-overfit: {translated(told, lang)}"
 
 
-def _section(document: Document, missed: str = "FAILED") -> str:
-    mark = "passed" if document.verdict == "passed" else missed
-    call = f", call {document.call}" if document.call > 1 else ""
-    return "\n\n".join([f"### {mark}: {text(document.title)}{call}", *_body(document)])
+def _section(document: Document, lang: str, missed: str = "") -> str:
+    mark = words(lang)["passed"] if document.verdict == "passed" else missed or words(lang)["FAILED"]
+    head = f"### {mark}: {text(_titled(document, lang))}"
+    return "\n\n".join([head, *_body(document, lang)])
 
 
-def _body(document: Document) -> Iterator[str]:
-    result = document.result
+def _titled(document: Document, lang: str) -> str:
+    return words(lang)["call"].format(title=document.title, call=document.call) if document.call > 1 else document.title
+
+
+def _body(document: Document, lang: str) -> Iterator[str]:
+    result, said = document.result, partial(translated, lang=lang)
     if document.state != "finished":
-        yield f"**{STATES[document.state]}**" + (f": {text(document.error)}" if document.error else "")
+        yield f"**{said(STATES[document.state])}**" + (f": {text(said(document.error))}" if document.error else "")
     elif document.error:
-        yield f"**Error**: {text(document.error)}"
+        yield f"**{words(lang)['error']}**: {text(said(document.error))}"
     if result is not None:
-        yield "\n".join(f"- {line(run_headline(run.record, run.findings))}" for run in result.runs or (result,))
-        yield from _causes(document)
+        yield "\n".join(f"- {line(said(run_headline(run.record, run.findings)))}" for run in result.runs or (result,))
+        yield from _causes(document, lang)
     if open_ := [finding for finding in document.findings if not finding.passed]:
-        yield from _criteria(open_)
+        yield from _criteria(open_, lang)
     if result is not None:
         if result.runs:
-            yield seeds_table(result, WORDS)
+            yield seeds_table(result, words(lang))
         lines = text_curve(result.record.curves.get("objective", ()), document.limits.get("objective"))
         if lines:
-            seed = f", seed {result.record.seed}, which did worst" if result.runs else ""
-            yield block("\n".join([f"objective{seed}", *lines]))
+            seed = said(f"seed {result.record.seed}, which did worst") if result.runs else ""
+            yield block("\n".join([f"objective{', ' if seed else ''}{seed}", *lines]))
         if result.notes:
-            yield "\n".join(f"- note: {text(note)}" for note in result.notes[:MOST_ROWS])
+            yield "\n".join(f"- {text(said(f'note: {note}'))}" for note in result.notes[:MOST_ROWS])
     if document.comparison is not None:
-        yield f"**Against the saved run {text(document.comparison.name)}**"
+        yield f"**{text(words(lang)['comparison'].format(name=document.comparison.name))}**"
         if document.comparison.changes:
-            yield comparison_table(document.comparison, WORDS)
+            yield comparison_table(document.comparison, words(lang))
         if document.comparison.note:
-            yield line(document.comparison.note)
+            yield line(said(document.comparison.note))
     if held := [finding for finding in document.findings if finding.passed]:
-        yield f"<details><summary>{len(held)} of {len(document.findings)} criteria hold</summary>"
-        yield from _criteria(held)
+        yield f"<details><summary>{said(f'{len(held)} of {len(document.findings)} criteria hold')}</summary>"
+        yield from _criteria(held, lang)
         yield "</details>"
     if document.command:
         yield block(document.command, "bash")
 
 
-def _criteria(findings: Sequence[Finding]) -> Iterator[str]:
+def _criteria(findings: Sequence[Finding], lang: str) -> Iterator[str]:
     """The table, and where to look for what was missed, which has no room in it; what to do, where that says it."""
     shown = (
         sorted(findings, key=lambda finding: (not finding.missed, finding.passed))[:MOST_ROWS]
         if len(findings) > MOST_ROWS
         else findings
     )
-    yield criteria_table(shown, WORDS)
+    yield criteria_table(shown, words(lang), lang)
     if len(shown) < len(findings):
-        yield f"{len(findings) - len(shown)} more criteria are in the report."
+        yield translated(f"{len(findings) - len(shown)} more criteria are in the report.", lang)
     told = []
     for finding in shown:
         if finding.missed and (finding.where or finding.hint):
-            where = f" where: {text(finding.where)};" if finding.where else ""
-            hint = f" next: {text(finding.hint)}" if finding.hint else ""
-            told.append(f"- **{text(finding.name)}**:{where}{hint}".rstrip(";"))
+            more = (f"where: {finding.where}" if finding.where else "", f"next: {finding.hint}" if finding.hint else "")
+            shown_more = "; ".join(text(translated(each, lang)) for each in more if each)
+            told.append(f"- **{text(finding.name)}**: {shown_more}")
     if told:
         yield "\n".join(told)
 
 
-def _causes(document: Document) -> Iterator[str]:
-    result = document.result
+def _causes(document: Document, lang: str) -> Iterator[str]:
+    result, said = document.result, partial(translated, lang=lang)
     assert result is not None
     told = [
-        f"- **{text(cause.id)}** ({cause.strength}): {text(cause.observed)}\n"
-        f"  - where: {text(cause.where)}\n"
-        f"  - change: {text(cause.advice)}"
+        f"- **{text(title(cause.id, lang))}** ({said(cause.strength)}): {text(said(cause.observed))}\n"
+        f"  - {text(said(f'where: {cause.where}'))}\n"
+        f"  - {text(said(f'change: {cause.advice}'))}"
         for cause in result.causes[:MOST_CAUSES]
     ]
     if more := result.causes[MOST_CAUSES:]:
-        told.append(f"- less likely: {text(', '.join(cause.id for cause in more))}")
+        told.append(f"- {text(said('less likely: ' + ', '.join(cause.id for cause in more)))}")
     if told:
-        yield "**Why, and what to change**"
+        yield f"**{words(lang)['why_and_change']}**"
         yield "\n".join(told)
     elif result.evidence is not None and document.verdict == "failed":
-        open_ = ", and not everything was asked" if result.not_asked else ""
-        yield f"**Why**: no cause is proven, shown or observed{open_}."
+        yield f"**{words(lang)['why']}**: {said(NOT_ALL if result.not_asked else NONE)}."
 
 
-def _compact(documents: Sequence[Document], most_bytes: int) -> str:
+def _compact(documents: Sequence[Document], most_bytes: int, lang: str) -> str:
     """One row per run: its time, and how much of its steps it took, of which the rest is the reserve."""
     rows, size = [], 0
     for document in documents:
         records = document.records
         steps = max((record.steps for record in records), default=0)
         row = [
-            text(document.title) + (f", call {document.call}" if document.call > 1 else ""),
-            f"{steps} of {records[0].planned_steps}" if records else "0",
-            f"{sum(record.seconds for record in records):.1f} s",
+            text(_titled(document, lang)),
+            words(lang)["share"].format(part=steps, total=records[0].planned_steps) if records else "0",
+            translated(f"{sum(record.seconds for record in records):.1f} s", lang),
         ]
         size += sum(len(cell.encode()) + 3 for cell in row)
         if size > most_bytes:
             break
         rows.append(row)
-    made = table(["Run", "Steps of the budget", "Time"], rows, right=[1, 2])
-    left_out = len(documents) - len(rows)
-    parts = [f"### {len(documents)} passed", made, *([f"{left_out} more passed."] if left_out else [])]
+    made = table([words(lang)[name] for name in ("run", "of_budget", "time")], rows, right=[1, 2])
+    left_out, said = len(documents) - len(rows), partial(translated, lang=lang)
+    parts = [f"### {said(f'{len(documents)} passed')}", made, *([said(f"{left_out} more passed.")] if left_out else [])]
     # A pass on the CPU that was meant for a GPU shows here and nowhere else.
     results = [document.result for document in documents if document.result is not None]
-    noted = Counter(note for result in results for note in result.notes)
-    notes = [f"- note: {text(note)} ({count} of these runs)" for note, count in noted.most_common(MOST_NOTES)]
+    noted = Counter(note for result in results for note in result.notes).most_common(MOST_NOTES)
+    notes = [f"- {text(said(f'note: {note} ({count} of these runs)'))}" for note, count in noted]
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
-def _fitted(head: str, parts: Sequence[tuple[str, str]], most_bytes: int) -> str:
+def _fitted(head: str, parts: Sequence[tuple[str, str]], most_bytes: int, lang: str) -> str:
     """As many parts as fit, in their order, with room for the line that names the others."""
-    note = len(_left_out([title for title, _ in parts]).encode()) + 2
+    note = len(_left_out([name for name, _ in parts], lang).encode()) + 2
     room = most_bytes - len(head.encode()) - note
     kept, left_out = [head], []
-    for title, part in parts:
+    for name, part in parts:
         size = len(part.encode()) + 2
         if size > room:
-            left_out.append(title)
+            left_out.append(name)
             continue
         room -= size
         kept.append(part)
     if left_out:
-        kept.append(_left_out(left_out))
+        kept.append(_left_out(left_out, lang))
     return "\n\n".join(kept) + "\n"
 
 
-def _left_out(titles: Sequence[str]) -> str:
+def _left_out(titles: Sequence[str], lang: str) -> str:
     """The line on what did not fit; at its longest for all titles."""
-    named = ", ".join(text(title, most=200) for title in titles[:MOST_TITLES])
+    named = ", ".join(text(name, most=200) for name in titles[:MOST_TITLES])
     more = f" and {len(titles) - MOST_TITLES} more" if len(titles) > MOST_TITLES else ""
-    return f"Left out, since a summary has at most 1 MiB: {named}{more}. The report folder has all of it."
+    said = translated("Left out, since a summary has at most 1 MiB", lang)
+    return f"{said}: {named}{translated(more, lang)}. {translated('The report folder has all of it.', lang)}"

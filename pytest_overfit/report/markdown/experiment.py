@@ -42,7 +42,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
     sections = [_head(document, said)]
     if document.pair is not None:
         sections.append(_pair(document, said))
-    sections.append(_section(said["settings"], table([said["item"], said["value"]], setup_rows(document, said))))
+    sections.append(_section(said["settings"], table([said["item"], said["value"]], setup_rows(document, said, lang))))
     if document.result is not None:
         sections.append(_losses(document, document.result.record, said))
     sections.append(_observations(document, said, lang))
@@ -64,7 +64,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         sections.append(_section(said["twins"], table(heads, rows)))
     if document.comparison is not None:
         sections.append(_comparison(document, said))
-    sections.append(_conclusion(document, said))
+    sections.append(_conclusion(document, said, lang))
     if document.command:
         sections.append(_section(said["again"], block(document.command, "bash")))
     return "\n\n".join(sections) + "\n"
@@ -177,7 +177,7 @@ def _causes(document: Document, said: Words, lang: str) -> str:
             f"{place}. " + said["cause"].format(id=text(title(cause.id, lang)), strength=strength, observed=seen),
             *filter(None, [meaning(cause.id, lang)]),
             said["cause_where"].format(where=text(translated(cause.where, lang))),
-            said["change"].format(advice=text(cause.advice)),
+            said["change"].format(advice=text(translated(cause.advice, lang))),
         ]
         told.append(indent.join(lines))
     return _section(said["causes"], "\n".join(told))
@@ -192,28 +192,28 @@ def _comparison(document: Document, said: Words) -> str:
     return _section(said["comparison"].format(name=text(compared.name)), *parts)
 
 
-def _conclusion(document: Document, said: Words) -> str:
+def _conclusion(document: Document, said: Words, lang: str) -> str:
     steps = document.result.record.steps if document.result else 0
     if document.state != "finished":
         unfinished = said[f"state_{document.state}"].format(steps=steps)
-        return _section(said["conclusion"], unfinished, said["next_step"].format(advice=_advice(document, said)))
+        return _section(said["conclusion"], unfinished, said["next_step"].format(advice=_advice(document, said, lang)))
     told = [said[f"concluded_{document.verdict}"]]
     if document.verdict == "passed" and document.records:
         last = max(document.records, key=lambda record: record.steps / max(1, record.planned_steps))
         told.append(said["reserve"].format(steps=last.steps, planned=last.planned_steps))
         told += [said["thin"]] if last.steps > (1 - THIN) * last.planned_steps else []
-    advice = said["next_step"].format(advice=_advice(document, said))
+    advice = said["next_step"].format(advice=_advice(document, said, lang))
     return _section(said["conclusion"], said["joint"].join(told), advice)
 
 
-def _advice(document: Document, said: Words) -> str:
+def _advice(document: Document, said: Words, lang: str) -> str:
     """What to do next: what the strongest cause says, else what the first missed criterion says."""
     causes = document.result.causes if document.result else ()
     if document.verdict == "passed":
         return said["next_passed"]
     if causes:
-        return said["next_cause"].format(advice=text(causes[0].advice), id=text(causes[0].id))
+        return said["next_cause"].format(advice=text(translated(causes[0].advice, lang)), id=text(causes[0].id))
     hints = [finding.hint for finding in document.findings if finding.missed and finding.hint]
     if hints:
-        return text(hints[0])
+        return text(translated(hints[0], lang))
     return said["next_look" if any(finding.missed for finding in document.findings) else "next_rerun"]

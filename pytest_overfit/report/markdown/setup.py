@@ -9,13 +9,13 @@ from pytest_overfit.report.markdown.escape import code, text
 from pytest_overfit.report.markdown.tables import steps_per_epoch
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.text.translations import Words
+from pytest_overfit.text.translations import Words, translated
 
 # Of a config; a run without one has no names for these.
 _NAMED = (("model", "model._target_"), ("loss_function", "loss._target_"), ("optimizer", "optim.optimizer._target_"))
 
 
-def setup_rows(document: Document, words: Words) -> list[list[str]]:
+def setup_rows(document: Document, words: Words, lang: str = "en") -> list[list[str]]:
     """Item and value of everything that is known of how the run was set up.
 
     Example:
@@ -23,10 +23,10 @@ def setup_rows(document: Document, words: Words) -> list[list[str]]:
         [['Learning rate', '6e-05 at first, 0.002 at most, 0.0009133 at the end'], ['Weight decay', '0']]
     """
     record = document.result.record if document.result else None
-    return [[words[key], value] for key, value in _rows(document, record, words)]
+    return [[words[key], value] for key, value in _rows(document, record, words, lang)]
 
 
-def _rows(document: Document, record: RunRecord | None, words: Words) -> Iterator[tuple[str, str]]:
+def _rows(document: Document, record: RunRecord | None, words: Words, lang: str) -> Iterator[tuple[str, str]]:
     given = document.setting_values
     yield from ((key, code(given[name])) for key, name in _NAMED if name in given)
     for key, name, curve in (
@@ -53,7 +53,7 @@ def _rows(document: Document, record: RunRecord | None, words: Words) -> Iterato
     environment = {**document.environment, **(record.environment if record else {})}
     shown = {name: value for name, value in environment.items() if name not in ("threads", "precision")}
     if shown:
-        yield "environment", text(", ".join(f"{name} {value}" for name, value in shown.items()))
+        yield "environment", text(", ".join(translated(f"{name} {value}", lang) for name, value in shown.items()))
 
 
 def _of_record(document: Document, record: RunRecord, words: Words) -> Iterator[tuple[str, str]]:

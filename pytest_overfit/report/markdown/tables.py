@@ -12,7 +12,7 @@ from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
-from pytest_overfit.text.translations import Words
+from pytest_overfit.text.translations import Words, translated
 
 NOTHING = "–"
 STEPS_PER_EPOCH = "overfit.steps_per_epoch"
@@ -28,7 +28,7 @@ class LossRow:
     last: bool
 
 
-def criteria_table(findings: Sequence[Finding], words: Words) -> str:
+def criteria_table(findings: Sequence[Finding], words: Words, lang: str = "en") -> str:
     """One row per criterion; those that were missed are marked.
 
     Example:
@@ -43,8 +43,8 @@ def criteria_table(findings: Sequence[Finding], words: Words) -> str:
         [
             _verdict(finding, words),
             text(finding.name),
-            text(finding.observed),
-            text(finding.allowed),
+            text(translated(finding.observed, lang)),
+            text(translated(finding.allowed, lang)),
             margin_text(finding.margin, words),
             "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
         ]

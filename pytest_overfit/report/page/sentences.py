@@ -151,11 +151,15 @@ def margin_share(margin: float | None) -> float | None:
 def breakable(text: str) -> Markup:
     """A path or the id of a test, escaped, which may be broken where a reader would break it.
 
+    Signs that are not seen and turn the text around them (U+202E) are left out.
+
     Example:
         >>> breakable("a/b.py::<i>")
         Markup('a/<wbr>b.py::<wbr>&lt;i&gt;')
     """
-    return Markup("<wbr>").join(re.split(r"(?<=::)|(?<=[/_\[])", text))
+    return Markup("<wbr>").join(
+        re.split(r"(?<=::)|(?<=[/_\[])", "".join(sign if sign.isprintable() else " " for sign in text))
+    )
 
 
 def when(text: str) -> str:

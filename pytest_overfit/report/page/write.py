@@ -15,7 +15,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.judge.finding import is_line, number
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.coverage import problems_of
-from pytest_overfit.report.page.language import in_language
+from pytest_overfit.report.page.language import in_data, in_language, script_words
 from pytest_overfit.report.page.overview import overview_of
 from pytest_overfit.report.page.run_page import RunView
 from pytest_overfit.report.record.document import Document
@@ -136,5 +136,6 @@ def _environment() -> Environment:
     )
     environment.tests["pasteable"] = is_line
     environment.globals.update(strengths=words.STRENGTHS, meaning=meaning, named=title)
+    environment.globals.update(drawn=in_data, script_words=script_words)
     environment.globals.update(record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
     return environment

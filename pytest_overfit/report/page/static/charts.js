@@ -4,6 +4,10 @@
 
   const DASHES = { training: [], validation: [2, 3], "saved run": [8, 5], twin: [5, 3] };
   const TALL = 380, LOW = 240, MOST_DOTS = 60;
+  // What this script says, in the language of the page.
+  const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
+  const say = (text) => words[text] ?? text;
+
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   // Bokeh takes $$...$$ and \(...\) for formulas, and would load what draws them from the internet.
@@ -61,7 +65,7 @@
       border_fill_color: null,
       outline_line_color: null,
       min_border_left: 56,
-      x_axis_label: "step",
+      x_axis_label: say("step"),
       y_axis_label: inert(chart.axis),
     });
     plot.toolbar.logo = null;
@@ -109,7 +113,7 @@
     }
   }
 
-  const told = (line) => inert(line.seed === null ? line.name : `${line.name}, seed ${line.seed}`);
+  const told = (line) => inert(line.seed === null ? line.name : `${line.name}, ${say("seed")} ${line.seed}`);
 
   function style(line) {
     return {
@@ -140,7 +144,7 @@
     const top = plot.line(column("step"), column("top"), { source, line_alpha: 0, name: "hover" });
     const rows = lines.map((line, index) => [told(line), `@value${index}{%.4g}`]);
     const formatters = Object.fromEntries(lines.map((_, index) => [`@value${index}`, "printf"]));
-    hover(plot, top, [["step", "@step{0,0}"], ...rows], formatters, { mode: "vline", line_policy: "nearest" });
+    hover(plot, top, [[say("step"), "@step{0,0}"], ...rows], formatters, { mode: "vline", line_policy: "nearest" });
     return drawn;
   }
 
@@ -159,7 +163,7 @@
       const size = line.steps.length > MOST_DOTS ? 3 : line.strong ? 7 : 5;
       drawn.push(plot.scatter(column("step"), column("height"), { source, name, size, color: line.color }));
     }
-    hover(plot, drawn.at(-1), [[`${told(line)}, ${line.kind}`, "@value{%.4g}"], ["step", "@step{0,0}"]], {
+    hover(plot, drawn.at(-1), [[`${told(line)}, ${say(line.kind)}`, "@value{%.4g}"], [say("step"), "@step{0,0}"]], {
       "@value": "printf",
     });
     return drawn.map((glyph) => ({ ...line, glyph }));
@@ -195,7 +199,7 @@
         source: new Bokeh.ColumnDataSource({ data }), name: `mark ${mark.name}`, size: 10,
         line_color: mark.color, line_width: 2.2, fill_color: cssValue("--surface"),
       });
-      hover(plot, glyph, [["limit met", "@text"], ["value", "@value{%.4g}"]], { "@value": "printf" });
+      hover(plot, glyph, [[say("limit met"), "@text"], [say("value"), "@value{%.4g}"]], { "@value": "printf" });
       return { name: mark.name, kind: "training", seed: mark.seed, glyph };
     });
   }

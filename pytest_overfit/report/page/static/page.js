@@ -2,6 +2,12 @@
 (() => {
   "use strict";
 
+  // What this script says, in the language of the page.
+  const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
+  const say = (text) => words[text] ?? text;
+
+  const PAPER = 640;  // the room of a chart on a sheet of A4 or Letter, in pixels
+
   function filterRuns() {
     const form = document.querySelector("[data-filter]");
     if (!form) return;
@@ -10,11 +16,11 @@
     const shown = form.querySelector("output");
     const rows = [...document.querySelectorAll("[data-run]")];
     const apply = () => {
-      const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const asked = text.value.toLowerCase().split(/\s+/).filter(Boolean);
       let count = 0;
       for (const row of rows) {
         const said = row.textContent.toLowerCase();
-        row.hidden = (failedOnly.checked && row.dataset.run !== "failed") || !words.every((word) => said.includes(word));
+        row.hidden = (failedOnly.checked && row.dataset.run !== "failed") || !asked.every((word) => said.includes(word));
         count += row.hidden ? 0 : 1;
       }
       shown.textContent = shown.textContent.replace(/\d+/, count);
@@ -49,7 +55,7 @@
     for (const input of document.querySelectorAll("[data-slider]")) {
       const apply = () => {
         input.closest("[data-split]").style.setProperty("--split", `${input.value}%`);
-        input.setAttribute("aria-valuetext", `${input.value} % predicted, ${100 - input.value} % true`);
+        input.setAttribute("aria-valuetext", `${input.value} % ${say("predicted")}, ${100 - input.value} % ${say("true")}`);
       };
       input.addEventListener("input", apply);
       apply();
@@ -69,14 +75,14 @@
       done = document.execCommand("copy");
     }
     const label = button.textContent;
-    button.textContent = done ? "Copied" : "Selected: press Ctrl+C";
+    button.textContent = say(done ? "Copied" : "Selected: press Ctrl+C");
     window.setTimeout(() => { button.textContent = label; }, 1800);
   }
 
   function tellBroken(picture) {
     const note = document.createElement("p");
     note.className = "missing";
-    note.textContent = `${picture.alt}: this picture cannot be shown.`;
+    note.textContent = `${picture.alt}: ${say("this picture cannot be shown.")}`;
     picture.replaceWith(note);
   }
 
@@ -96,5 +102,14 @@
   }
   window.addEventListener("beforeprint", () => {
     for (const folded of document.querySelectorAll("details[data-print]")) folded.open = true;
+    // A chart keeps the width that it was drawn with: on paper it is made smaller as a whole.
+    for (const plot of document.querySelectorAll("[data-plot]")) {
+      const wide = plot.clientWidth;
+      plot.style.width = `${wide}px`;
+      plot.style.zoom = Math.min(1, PAPER / wide);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const plot of document.querySelectorAll("[data-plot]")) plot.style.width = plot.style.zoom = "";
   });
 })();
