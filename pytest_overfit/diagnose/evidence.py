@@ -143,8 +143,8 @@ class Unlike:
 
     In training mode than in evaluation mode, drawing nothing and keeping no statistics; or by ``chance``, in evaluation
     mode. ``gap`` is how far what it makes lies apart, ``moved`` how far the outputs of the model do for it alone, both
-    relative to their size. ``kept``: buffers of its own that stand still in training. ``turns``: chance brings into
-    another order what it makes. ``meant``: evaluation decodes what parts hand out, or chooses at no cost.
+    relative to their size. ``kept``: buffers of its own that stand still in training. ``turns``: chance, or the mode,
+    brings into another order what it makes. ``meant``: evaluation decodes what parts hand out, or chooses at no cost.
     """
 
     module: str
@@ -189,11 +189,12 @@ class Probed:
     untaught: tuple[str, int] = ("", 0)  # the mask behind whose ends, and so many last tokens of every row, unlearnt
     counted: tuple[str, int, int] = ("", 0, 0)  # see ``counted_otherwise``
     read: tuple[str, str, str] = ("", "", "")  # see ``read_otherwise``
-    unlearnt: tuple[tuple[int, ...], float, float] = ((), 0.0, 0.0)  # samples without a slope, what they lose, the rest
+    unlearnt: tuple[tuple[int, ...], float, float] | None = None  # samples that are left out, what they lose, the rest
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
     evaluation: float | None = None
     evaluation_settled: float | None = None
+    evaluation_by_steps: tuple[float | None, float | None] = (None, None)  # by statistics of steps, and without no_grad
     training: float | None = None
     random_training: float = 0.0
     random_evaluation: float = 0.0

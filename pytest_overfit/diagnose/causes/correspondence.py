@@ -127,7 +127,7 @@ def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
     """Targets of a loss that takes probabilities, outside of 0..1."""
     for op, compared in evidence.ops(Comparison):
         low, high = compared.targets or (0.0, 0.0)
-        if op.name.startswith("binary_cross_entropy") and (low < 0 or high > 1):
+        if op.name.startswith("binary_cross_entropy") and compared.differentiable and (low < 0 or high > 1):
             least, most = compared.predictions or (-1.0, 2.0)
             # Labels stand in its place, and what stands in theirs is not the batch's.
             turned = not compared.origin and least >= 0 and most <= 1

@@ -100,15 +100,19 @@ def masked_otherwise(evidence: Evidence) -> Iterator[Cause]:
 
 
 def unlearnt(evidence: Evidence) -> Iterator[Cause]:
-    """Samples that have no slope at the end, and have not been learnt."""
-    (rows, alone, others), limit = evidence.probed.unlearnt, evidence.limit_of_objective()
-    if evidence.learned and limit is not None and alone > FAR * max(limit, others):
+    """Samples that are in no mean of the objective at the end, and have not been learnt."""
+    found, limit, mixed = evidence.probed.unlearnt, evidence.limit_of_objective(), evidence.probed.mixed
+    if found is None or not evidence.learned or limit is None or (mixed is not None and mixed > ALONE):
+        return
+    rows, alone, others = found
+    if alone > FAR * max(limit, others):
         yield Cause(
             "unsupervised",
             f"samples {shorten(map(str, rows))}",
-            f"{len(rows)} samples have no slope at the end, and by themselves an objective of {number(alone)}, the "
-            f"others of {number(others)}: they are left out, and not learnt",
-            "let the loss read all samples, or keep those of the largest loss, not of the smallest",
+            f"the objective is the mean over the others: {len(rows)} samples have no part in it at the end, and by "
+            f"themselves an objective of {number(alone)}, the others of {number(others)}: they are not learnt",
+            "let the loss read all samples: in the last chunk what is left over too, of hard ones those of the largest "
+            "loss, not of the smallest",
             evidence={"alone": alone, "others": others},
             certain=True,
             weight=0.93,
@@ -266,7 +270,8 @@ result = run_overfit(Tagger, {"tokens": tokens, "labels": labels}, loss, optimiz
   Of a class the labels themselves: with another one its places count, and where that stood none does. Of a target of
   numbers: the places that count have one and the same, and no other place has it. Of a decoder the ends of its rows, by
   a mask of the batch: no place before the last token counts in any of them; or the places that count are those of the
-  mask of another sample. Of samples that have no slope at the end the objective by themselves: far above the others'.
+  mask of another sample. Of samples that are left out at the end the objective by
+  themselves, in a batch full of copies: far above that of the others, whose mean the objective is.
 - **Fix**: look at what writes the labels; leave samples without any out of the batch.
 """,
 )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Leak, Probed
+from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.influence import perturbed
+from pytest_overfit.run.task import Heard, Terms
 
 
 @dataclass(frozen=True)
@@ -189,3 +193,13 @@ def evaluating_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for each, mode in modes:
             each.training = mode
+
+
+def evaluated(on: RunContext) -> Forward:
+    """Its forward pass in evaluation mode, under its seed."""
+
+    def look(batch: Any) -> tuple[Heard, Terms]:
+        with evaluating_mode(on.task.model):
+            return on.seeded(batch)
+
+    return look

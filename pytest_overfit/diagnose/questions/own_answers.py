@@ -23,6 +23,7 @@ from pytest_overfit.run.elements import is_dense, is_transforming
 from pytest_overfit.run.isolation import generators_of_devices
 
 MOST_ELEMENTS = 50_000_000  # of all that is recorded
+MOST_PLACES = 512  # along an axis whose order is compared
 LARGEST_BUFFER = 1_000_000  # elements of one that is compared
 
 
@@ -159,6 +160,21 @@ def reordered(old: list[Tensor], new: list[Tensor]) -> float:
     return float(
         any(a.shape == b.shape and is_real(a) and _is_reordered(a, b.detach()) for a, b in zip(old, new, strict=False))
     )
+
+
+def in_one_order(old: list[Tensor], new: list[Tensor]) -> bool:
+    """Whether a tensor has the numbers that it had, in another order along an axis that is that of all samples."""
+    pairs = ((a, b.detach()) for a, b in zip(old, new, strict=False) if a.shape == b.shape and is_real(a))
+    return any(len(a) > 1 and a.dim() > 1 and not a.equal(b) and _has_one_order(a, b) for a, b in pairs)
+
+
+def _has_one_order(old: Tensor, new: Tensor) -> bool:
+    for axis in (axis for axis in range(1, old.dim()) if 1 < old.shape[axis] <= MOST_PLACES):
+        a, b = (t.movedim(axis, 0).flatten(1) for t in (old, new))
+        same = torch.stack([(a == row).all(1) for row in b])
+        if bool((same.sum(0) == 1).all()) and bool((same.sum(1) == 1).all()):
+            return True
+    return False
 
 
 def _is_reordered(old: Tensor, new: Tensor) -> bool:

@@ -113,7 +113,7 @@ class Pairing:
         )
         order[circle] = circle.roll(1)
         rows = {id(t): t.detach()[order.to(t.device)] for t in self.held.values()}
-        with self._outputs(lambda t: t[order.to(t.device)]):
+        with self.outputs(lambda t: t[order.to(t.device)]):
             now = self.slopes(map_tensors(lambda t: rows.get(id(t), t), self.batch))
         pairs = [(g.cpu()[order], now[name].cpu()) for name, g in self.base.items() if name in now]
         return len(pairs) == len(self.base) and all(
@@ -128,15 +128,15 @@ class Pairing:
         """
         none, news = torch.zeros(self.samples, dtype=torch.bool), self._missed(targets)
         missed = map_tensors(lambda t: news.get(id(t), t), self.batch)
-        dead = _dead(self.base, self.samples) & _dead(self.slopes(missed), self.samples)
+        dead = dead_rows(self.base, self.samples) & dead_rows(self.slopes(missed), self.samples)
         without, live = dead.nonzero()[:, 0], (~dead).nonzero()[:, 0]
-        if not len(without) or not len(live) or len(without) > MOST_SWAPS * len(live) or self._is_listed(dead):
+        if not len(without) or not len(live) or len(without) > MOST_SWAPS * len(live) or self.is_listed(dead):
             return none
         for some, others in itertools.product(torch.split(without, len(live)), (news, {})):
-            dead[some] &= _dead(self._swapped(some, live[: len(some)], others), self.samples)[some]
+            dead[some] &= dead_rows(self._swapped(some, live[: len(some)], others), self.samples)[some]
         if not bool(dead.any()):
             return none
-        with self._outputs(lambda t: torch.where(dead.view(-1, *[1] * (t.dim() - 1)).to(t.device), 0.7 * t + 0.1, t)):
+        with self.outputs(lambda t: torch.where(dead.view(-1, *[1] * (t.dim() - 1)).to(t.device), 0.7 * t + 0.1, t)):
             away = self.slopes(self.batch)
         return dead if all(torch.equal(away[name][~dead], rows[~dead]) for name, rows in self.base.items()) else none
 
@@ -151,7 +151,7 @@ class Pairing:
         order = torch.arange(self.samples)
         order[some], order[others] = others, some
         rows = {id(t): news.get(id(t), t).detach()[order.to(t.device)] for t in self.held.values()}
-        with self._outputs(lambda t: t[order.to(t.device)]):
+        with self.outputs(lambda t: t[order.to(t.device)]):
             return self.slopes(map_tensors(lambda t: rows.get(id(t), t), self.batch))
 
     def cut(self, targets: Collection[str]) -> tuple[str, str] | None:
@@ -179,7 +179,7 @@ class Pairing:
                 return f"the {side} {count} of {len(flat)} places of {name}, {length} of every sample", key
         return None
 
-    def _outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
+    def outputs(self, change: Change) -> contextlib.AbstractContextManager[None]:
         """Other rows in the outputs for a block, where they are held."""
         if not isinstance(self.forward, Held):
             return contextlib.nullcontext()
@@ -190,7 +190,7 @@ class Pairing:
 
         return self.forward.changed(changed)
 
-    def _is_listed(self, dead: Tensor) -> bool:
+    def is_listed(self, dead: Tensor) -> bool:
         """Whether a list of numbers in the batch is that of the samples that count, or of those that do not."""
         groups = [sorted(which.nonzero()[:, 0].tolist()) for which in (dead, ~dead)]
         whole = (t for _, t in dense_tensors(self.batch) if t.dim() == 1 and t.dtype in (torch.long, torch.int32))
@@ -287,7 +287,7 @@ def _same(a: Rows, b: Rows) -> bool:
     return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(a[n], b[n]) for n in a)
 
 
-def _dead(slopes: Rows, samples: int) -> Tensor:
+def dead_rows(slopes: Rows, samples: int) -> Tensor:
     rows = [(g == 0).all(1).cpu() for g in slopes.values()]
     return torch.stack(rows).all(0) if rows else torch.zeros(samples, dtype=torch.bool)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -150,15 +150,6 @@ def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:
         evaluated(map_tensors(partial(one_exchanged, tensor, new), batch))[0] for new in (tensor, tensor.flip(0))
     )
     return any(not a.equal(b) for (_, a), (_, b) in zip(heard, other, strict=True) if a.numel() > 1)
-
-
-def losses_of(objective: Callable[[Any], float], batch: Any, live: Tensor) -> tuple[tuple[int, ...], float, float]:
-    """The samples along whose outputs a trained model has no slope, their objective by themselves, and the others'."""
-
-    def of(rows: Tensor) -> float:
-        return objective(map_tensors(lambda t: t[rows.to(t.device)] if t.dim() and len(t) == len(rows) else t, batch))
-
-    return tuple((~live).nonzero()[:, 0].tolist()), of(~live), of(live)
 
 
 def _alone(evaluated: Forward, batch: Any, rows: Tensor) -> bool:

@@ -18,7 +18,14 @@ from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import modes
 from pytest_overfit.diagnose.questions.broadcasts import unpaired
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
-from pytest_overfit.diagnose.questions.dependence import Dependence, depend, evaluating_mode, read_by, with_answers
+from pytest_overfit.diagnose.questions.dependence import (
+    Dependence,
+    depend,
+    evaluated,
+    evaluating_mode,
+    read_by,
+    with_answers,
+)
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.held_outputs import Forward
@@ -45,10 +52,11 @@ from pytest_overfit.diagnose.questions.padding import (
 )
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
+from pytest_overfit.diagnose.questions.samples_alone import Unlearnt, measure_unlearnt
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.summands import standing_summands
-from pytest_overfit.diagnose.questions.taught_rows import losses_of, measure_pairs, passed_as_they_are
+from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable, users_code
@@ -80,8 +88,7 @@ class TrainedModel:
         self.outputs: Mapping[str, Tensor] = {}
         self.functions: set[type] = set()
         self.carries = False  # the next call of a model gives something else
-        self.live = torch.ones(0, dtype=torch.bool)  # the samples that have one
-        self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have one
+        self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have a slope
         self.single: list[Tensor] = []  # those of outputs (B, T)
         self.withheld = Withheld(())
 
@@ -97,6 +104,9 @@ class TrainedModel:
             self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
+        if curves.stop == "passed":
+            with self.questions.asking("what every sample costs by itself"):
+                self._know(unlearnt=self._unlearnt(on, calls))
         with self.questions.asking("whether places meet their own targets"):
             self._know(turned=self._turned(on, calls))
         if self.traced is not None and self.traced.steps:
@@ -193,9 +203,6 @@ class TrainedModel:
         grids = [g != 0 for g in gradients.values()]
         self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
         self.single = [grid for grid in grids if grid.dim() == 2]
-        rows = [grid.flatten(1).any(1) for grid in grids if grid.dim() > 1 and len(grid) == self.samples]
-        if rows and len(rows) == len(grids):
-            self.live = torch.stack(rows).any(0).cpu()
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed:
@@ -248,23 +255,20 @@ class TrainedModel:
         if padding is not None:
             self._know(padding=measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
             self._know(counted=counted_otherwise(padding, [*self.counted, *self.single]))
-        if self.live.any() and not self.live.all():
-            with contextlib.suppress(Refused):
-                self._know(unlearnt=losses_of(objective, on.task.batch, self.live))
         if self.found.causal:
             self._know(untaught=untaught_ends(on.task.batch, self.counted))
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
-        def evaluated(batch: Any) -> tuple[Heard, Terms]:
-            with evaluating_mode(on.task.model):
-                return on.seeded(batch)
-
         batch, mixed = on.task.batch, self.found.mixed
         if self._has_several_backwards(on):
             raise Unanswerable("a step of several backward passes reads other samples in each")
         into_training(on.task.model)
         settled = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
-        return measure_pairs(on.seeded, evaluated, batch, self.samples, self._named(calls), in_order=settled)
+        return measure_pairs(on.seeded, evaluated(on), batch, self.samples, self._named(calls), in_order=settled)
+
+    def _unlearnt(self, on: RunContext, calls: list[ModelCall]) -> Unlearnt | None:
+        into_training(on.task.model)
+        return measure_unlearnt(on.seeded, evaluated(on), on.task.batch, self.samples, self._named(calls))
 
     def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
         def forward(seed: int, *, evaluating: bool = False) -> Forward:
