@@ -44,7 +44,7 @@ class Agreement:
     autograd functions in the graph that are not torch's. ``differentiated`` is the sum of what was, in one step,
     ``backwards`` how often; ``again``: something of it twice. ``regrouped`` is the largest over the smallest factor by
     which the weight of a sample in the gradient changes where it stands in another micro-batch; None: there are none,
-    or samples are no summands of the loss.
+    or samples are no summands of the loss. ``scaled``: by what a GradScaler has multiplied what was differentiated.
     """
 
     reported: float = 0.0
@@ -56,6 +56,7 @@ class Agreement:
     again: bool = False
     clipped: bool = False
     regrouped: float | None = None
+    scaled: float = 1.0
 
     @property
     def agrees(self) -> bool:
@@ -77,3 +78,22 @@ class Agreement:
         """How many times too large the only gradient is; None where nothing says so."""
         only = self.slopes[0] if len(self.slopes) == 1 else None
         return only.gradient / only.measured if only is not None and only.measured > 0 else None
+
+
+@dataclass(frozen=True)
+class BackwardAgain:
+    """Has one forward pass one gradient?
+
+    ``drawn`` is how far gradients lie apart where other random numbers are drawn behind the same forward pass, relative
+    to their size; ``recomputed`` the module that runs once more on the way back. ``hooked`` has ``hooks`` by now, more
+    with every call: with all of them the gradients of ``tensors`` are ``left`` of what they are with those of one call,
+    and the objective the second number in place of the first.
+    """
+
+    drawn: float = 0.0
+    recomputed: str = ""
+    tensors: tuple[str, ...] = ()
+    hooked: str = ""
+    hooks: int = 0
+    left: float = 1.0
+    objective: tuple[float, float] = (0.0, 0.0)

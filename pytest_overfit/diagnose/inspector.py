@@ -17,6 +17,7 @@ from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.alike import children_alike
+from pytest_overfit.diagnose.questions.backward_again import measure_backward
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
 from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
@@ -138,15 +139,15 @@ class RunInspector:
                 otherwise=None,
             )
             carried = partial(measure_carried, context) if model.carries else lambda: None
-            question = "which modules each term reaches"
             through = traced is not None and traced.tracer.graph.passes_through
             self.moves = (
                 *self.moves,
                 declared,
                 ask("what the model keeps from call to call", carried, otherwise=None),
+                ask("whether a forward pass has one gradient", partial(measure_backward, context), otherwise=None),
                 model.withheld,
                 None if traced is None else traced.coasting,
-                None if through else ask(question, lambda: reach_of(context), otherwise=None),
+                None if through else ask("which modules each term reaches", partial(reach_of, context), otherwise=None),
             )
 
         # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.

@@ -62,7 +62,7 @@ class ModeChange:
 
 
 CallKind = Literal[
-    "zero_grad", "backward", "grad", "clip", "step", "scheduler", "mode", "init", "load", "new_module",
+    "zero_grad", "backward", "grad", "scale", "clip", "step", "scheduler", "mode", "init", "load", "new_module",
     "new_optimizer", "load_optimizer", "new_parameter", "write",
 ]  # fmt: skip
 CallFact = Clip | OptimizerStep | ModeChange

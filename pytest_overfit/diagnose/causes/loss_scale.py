@@ -9,9 +9,11 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, Scaled
+from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.judge.finding import number
 
 SMALL = 0.1  # of the mean of the elements
+CLOSE = 0.2  # of the factor of a scaler: a slope that is measured
 LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
 
 
@@ -77,6 +79,24 @@ def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def left_scaled(evidence: Evidence) -> Iterator[Cause]:
+    """What a GradScaler has multiplied the loss by is still in the gradients that the optimizer takes."""
+    found = evidence.probed.agreement
+    factor = None if found is None or found.clipped else found.factor
+    if found is None or factor is None or found.scaled == 1 or abs(factor / found.scaled - 1) > CLOSE:
+        return
+    yield Cause(
+        "loss-scale",
+        line_of([event for _, event in evidence.events("scale")]) or "the train step",
+        f"a GradScaler multiplies the loss by {number(found.scaled)}, and nothing divides the gradients by it: the one "
+        f"that the optimizer takes is {number(factor)} times the slope of the reported objective",
+        "step by the scaler, which unscales before: scaler.step(optimizer); scaler.update()",
+        evidence={"ratio": factor, "scale": found.scaled},
+        certain=True,
+        weight=0.95,
+    )
+
+
 def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
     """Of the terms of one objective some are sums over the samples, and others means."""
     growth = evidence.probed.growth
@@ -97,7 +117,7 @@ def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=120,
-    rules=(reduction, scaled_backward, unlike_growth),
+    rules=(reduction, scaled_backward, left_scaled, unlike_growth),
     docs="""
 ### loss-scale
 
@@ -114,7 +134,8 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 - **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
 - **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: the
   loss is a mean that is divided by the number of its elements, or of samples, once more; or with every sample
-  twice one term of an objective doubles and another stays.
+  twice one term of an objective doubles and another stays; or what a GradScaler has multiplied the loss by is still in
+  the gradients that the optimizer takes.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pytest_overfit.diagnose.agreement import BackwardAgain
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import line_of
+from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+DRAWN = 1e-2  # of a gradient: what no rounding makes, whatever is summed up in whichever order
 TURNED = (0.8, 1.25)  # times the slope: the same gradient, turned around
 
 
@@ -185,10 +188,49 @@ def unequal_groups(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def not_repeated(evidence: Evidence) -> Iterator[Cause]:
+    """One forward pass has another gradient with other random numbers, or with the hooks of one call alone."""
+    found = evidence.fact(BackwardAgain)
+    if found is None:
+        return
+    if found.drawn > DRAWN:
+        part = f"module {found.recomputed}" if found.recomputed else shorten(found.tensors)
+        yield Cause(
+            "wrong-backward",
+            part,
+            f"the same forward pass has another gradient where other random numbers are drawn behind it: "
+            f"{shorten(found.tensors)} differ, by {found.drawn:.1%} of the whole"
+            + (f"; {found.recomputed} is computed anew on the way back" if found.recomputed else ""),
+            "let the way back use the numbers of the forward pass: checkpoint(..., preserve_rng_state=True); where it "
+            'is meant, allow=["wrong-backward"]',
+            evidence={"drawn": found.drawn},
+            certain=True,
+            weight=0.94,
+        )
+    elif found.hooks:
+        first, now = found.objective
+        effect = (
+            f"the objective {number(now)} in place of {number(first)}"
+            if math.isnan(found.left) or not found.tensors
+            else f"the gradient of {shorten(found.tensors)} {number(found.left)} of what it is with those of one call"
+        )
+        holder, _, kind = found.hooked.rpartition(".")
+        yield Cause(
+            "wrong-backward",
+            holder or "the model",
+            f"every call registers another hook on {holder or 'the model'}: {found.hooks} are in its {kind}, which "
+            f"makes {effect}",
+            "register the hook once, in __init__, or remove() its handle at the end of the call",
+            evidence={"hooks": found.hooks},
+            certain=True,
+            weight=0.94,
+        )
+
+
 FAMILY = Family(
     group="loop",
     order=50,
-    rules=(another_model, opposed, differentiated_again, another_loss, wrong_functions, unequal_groups),
+    rules=(another_model, opposed, differentiated_again, another_loss, wrong_functions, unequal_groups, not_repeated),
     docs="""
 ### wrong-backward
 
@@ -213,7 +255,9 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
   the slope of the reported objective along the gradient that reaches the optimizer. Certain is a part of the model that
   gets the same multiple of its slope in every direction, and the line that makes it so, and a multiple of that slope
   where backward passes of one step go through the same loss. Of an autograd function of your own the slope of its
-  `forward` beside what its `backward` gives, and whether that heeds what it is given. Straight-through estimators and
+  `forward` beside what its `backward` gives, and whether that heeds what it is given. Certain, too, is one forward pass
+  that has another gradient where other random numbers are drawn behind it, and hooks that every call adds to those of
+  the calls before, with what all of them make of the gradient beside those of one call. Straight-through estimators and
   gradients that are turned around, scaled or clipped on purpose are none.
 - **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.
 

@@ -57,6 +57,7 @@ class _Made:
     functions: set[type] = field(default_factory=set)
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # gradients of the outputs, by their place in the nest
     clipped: bool = False
+    scaled: float = 1.0  # by a GradScaler
 
 
 class _Step:
@@ -113,6 +114,8 @@ class _Step:
         def told(kind: CallKind, frame: FrameType) -> None:
             if kind == "clip":
                 found.clipped = True
+            if kind == "scale":
+                found.scaled = float(frame.f_locals["self"].get_scale())
             if kind == "backward":
                 for root in list(tensors_in(frame.f_locals.get("tensors")))[:1]:
                     found.roots.append(float(root.detach().sum()))
@@ -184,6 +187,7 @@ def measure_agreement(
         again=made.again,
         clipped=made.clipped,
         regrouped=regrouped,
+        scaled=made.scaled,
     )
 
 

@@ -40,6 +40,7 @@ def _watched() -> dict[int, tuple[CallKind, CodeType]]:
     named: list[tuple[CallKind, Any]] = [
         ("backward", torch.autograd.backward),
         ("grad", torch.autograd.grad),
+        ("scale", torch.amp.GradScaler.scale),
         ("zero_grad", Optimizer.zero_grad),
         ("zero_grad", nn.Module.zero_grad),
         ("clip", nn.utils.clip_grad_norm_),

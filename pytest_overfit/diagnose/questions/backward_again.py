@@ -1,0 +1,163 @@
+"""Repeats, of the way back: has one forward pass one gradient, whatever is drawn meanwhile and however often it is?
+
+Checkpointing that does not keep its random numbers recomputes another pass than the one whose loss is reported, and a
+hook that is registered in every call acts once for every call that there was. Neither shows in the objective.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from pytest_overfit.diagnose.agreement import BackwardAgain
+from pytest_overfit.diagnose.questions.step_loss import loss_of
+from pytest_overfit.errors.asking import users_code
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.elements import is_dense
+from pytest_overfit.run.isolation import seed_everything
+from pytest_overfit.run.update import into_training
+
+OTHER = 1  # added to the run's seed between the way there and the way back
+SAME = 1e-3  # of a gradient's size: what is rounded otherwise, or summed up in another order
+OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+Gradients = dict[str, Tensor]
+Hooks = dict[str, MutableMapping[int, Any]]
+
+
+def measure_backward(context: RunContext) -> BackwardAgain | None:
+    """The gradients of one forward pass with other random numbers behind it, and with the hooks of one call alone.
+
+    None where there is nothing to differentiate, or the same seed does not give the same objective.
+    """
+    if (task := loss_of(context)) is None:
+        return None
+    on, model = context.on(task), context.task.model
+    into_training(model)
+    before = {name: set(held) for name, held in _hooks(model).items()}
+    made = _gradients(on)
+    if made is None:
+        return None
+    objective, first, _ = made
+    piled = _piled(on, before)
+    if piled is not None:
+        return piled
+    other, again = _gradients(on, OTHER), _gradients(on)
+    if other is None or again is None or not objective == other[0] == again[0]:
+        return None
+    drawn, repeated = _apart(first, other[1]), _apart(first, again[1])
+    if not drawn > SAME > repeated:
+        return BackwardAgain()
+    return BackwardAgain(drawn=drawn, tensors=_unlike(first, other[1]), recomputed=other[2])
+
+
+def _gradients(on: RunContext, other: int = 0) -> tuple[float, Gradients, str] | None:
+    """The objective, the gradients of all that has one, and the outermost module that runs on the way back.
+
+    Args:
+        other: how far the seed behind the forward pass is from that before it; 0: nothing is seeded.
+    """
+    model = on.task.model
+    held = [(name, p) for name, p in model.named_parameters() if p.requires_grad and is_dense(p)]
+    kept = [(p, p.grad) for p in model.parameters()]
+    names, ran = {id(module): name for name, module in model.named_modules()}, [""]
+
+    def enter(module: nn.Module, args: Any) -> None:
+        ran[0] = ran[0] or names.get(id(module), "")
+
+    objective = on.seeded()[1]["objective"]
+    if not objective.requires_grad or not math.isfinite(float(objective.detach())):
+        return None
+    for p, _ in kept:
+        p.grad = None
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(register_module_forward_pre_hook(enter).remove)
+            if other:
+                seed_everything(on.seed + other)
+            with users_code():
+                objective.backward()  # type: ignore[no-untyped-call]
+        found = {name: p.grad for name, p in held if p.grad is not None and is_dense(p.grad)}
+    finally:
+        for p, grad in kept:
+            p.grad = grad
+    return float(objective.detach()), found, ran[0]
+
+
+def _piled(on: RunContext, before: dict[str, set[int]]) -> BackwardAgain | None:
+    """What hooks that every call adds do to objective and gradient, all of them beside those of one call."""
+    grown = {name: held for name, held in _hooks(on.task.model).items() if len(held) > len(before.get(name, ()))}
+    piles = {name: held for name, held in grown.items() if len(before.get(name, ())) > 1}
+    if not piles:
+        return None
+    with _without(piles, before):
+        alone = _gradients(on)
+    now = _gradients(on)
+    if alone is None or now is None:
+        return None
+    apart = max(_apart(alone[1], now[1]), abs(now[0] - alone[0]) / (abs(alone[0]) or 1.0))
+    if not apart > SAME:
+        return None
+    name, held = max(piles.items(), key=lambda each: len(each[1]))
+    unlike = _unlike(alone[1], now[1])
+    size = _norm(alone[1][each] for each in unlike)
+    left = _norm(now[1][each] for each in unlike) / size if size else math.nan
+    return BackwardAgain(hooked=name, hooks=len(held), left=left, tensors=unlike, objective=(alone[0], now[0]))
+
+
+def _hooks(model: nn.Module) -> Hooks:
+    """What hangs on the parameters and modules of a model, by their names."""
+    found: Hooks = {}
+    holders: Iterator[tuple[str, Any, Sequence[str]]] = (
+        (name, each, kinds)
+        for named, kinds in ((model.named_parameters(), OF_TENSORS), (model.named_modules(), OF_MODULES))
+        for name, each in named
+    )
+    for name, holder, kinds in holders:
+        for kind in kinds:
+            if isinstance(held := getattr(holder, kind, None), MutableMapping):
+                found[f"{name}.{kind}"] = held
+    return found
+
+
+@contextlib.contextmanager
+def _without(piles: Hooks, before: dict[str, set[int]]) -> Iterator[None]:
+    """The block runs without the hooks that are of the same code as those that a call has just added."""
+    kept = {name: dict(held) for name, held in piles.items()}
+    for name, held in piles.items():
+        added = {_kind(hook) for key, hook in held.items() if key not in before.get(name, ())}
+        for key in [key for key, hook in held.items() if _kind(hook) in added]:
+            del held[key]
+    try:
+        yield
+    finally:
+        for name, held in piles.items():
+            held.clear()
+            held.update(kept[name])
+
+
+def _kind(hook: Any) -> Any:
+    return getattr(hook, "__code__", type(hook))
+
+
+def _norm(tensors: Any) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+def _apart(one: Gradients, other: Gradients) -> float:
+    """How far two gradients lie apart, relative to the first of them."""
+    if one.keys() != other.keys():
+        return math.inf
+    gap, size = _norm(one[name] - other[name] for name in one), _norm(one.values())
+    return gap / size if size else (math.inf if gap else 0.0)
+
+
+def _unlike(one: Gradients, other: Gradients) -> tuple[str, ...]:
+    """The tensors whose gradients lie apart."""
+    return tuple(name for name in one if name not in other or _apart({name: one[name]}, {name: other[name]}) > SAME)
