@@ -186,7 +186,7 @@ def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     from pytest_overfit.two_view.pair.synthetic import render_source
 
     quick = Path(__file__).resolve().parents[2] / "example_configs" / "quick.yaml"
-    config = load_config(quick, ["overfit.budget.max_steps=6", "overfit.diagnose_seconds=0.5"])
+    config = load_config(quick, ["overfit.budget.max_steps=6", "overfit.diagnose_seconds=30"])
     wanted = config.overfit.pair
     source = render_source(tmp_path / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
     pair = create_pair(source.source_root, source.source_seg_root, source.source_npz, tmp_path / "pair")
