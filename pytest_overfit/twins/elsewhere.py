@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import pickle
-import select
 import signal
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from pytest_overfit.errors.asking import Unanswerable, spoken
 
 PARENT_DEATH = 1  # of Linux's prctl: this process ends with the one that forked it
-POLL = 0.5  # seconds
+POLL = 0.5  # seconds, after which the watchdog is heard
 SECONDS = 300.0  # that another process may take: far beyond what a few steps do
 
 
@@ -43,18 +44,13 @@ class Elsewhere:
         self.why = cannot_fork()
         if self.why:
             return
-        ours, theirs = os.pipe()
-        self.answer, said = os.pipe()
+        fork = multiprocessing.get_context("fork")
+        self.pipe, theirs = fork.Pipe()
+        self.process = fork.Process(target=_serve, args=(work, theirs))
         with warnings.catch_warnings():  # of threads: those of a pool are gone there, and it has one of its own
             warnings.simplefilter("ignore")
-            self.pid = os.fork()
-        if not self.pid:
-            os.close(theirs)
-            os.close(self.answer)
-            _serve(work, ours, said)
-        os.close(ours)
-        os.close(said)
-        self.job = theirs
+            self.process.start()
+        theirs.close()
 
     def start(self, job: Mapping[str, Any]) -> None:
         """Hands over the job.
@@ -65,7 +61,7 @@ class Elsewhere:
         if self.why:
             raise Unanswerable(self.why)
         with contextlib.suppress(BrokenPipeError):
-            _write(self.job, pickle.dumps(dict(job)))
+            self.pipe.send_bytes(pickle.dumps(dict(job)))
 
     def result(self, seconds: float = SECONDS) -> Any:
         """What came of the job.
@@ -73,8 +69,11 @@ class Elsewhere:
         Raises:
             Unanswerable: the user's code raised there, or did not come back in time.
         """
-        until = time.monotonic() + seconds
-        data = _read(self.answer, lambda: time.monotonic() < until)
+        until, data = time.monotonic() + seconds, b""
+        while not (told := self.pipe.poll(POLL)) and time.monotonic() < until:
+            pass
+        with contextlib.suppress(EOFError, OSError):
+            data = self.pipe.recv_bytes() if told else data
         self.close()
         if not data:
             raise Unanswerable(f"the other process died, or did not come back within {seconds:g} s")
@@ -93,60 +92,40 @@ class Elsewhere:
         if self.why:
             return
         self.why = "the other process has ended"
-        for pipe in (self.job, self.answer):
-            os.close(pipe)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
 
 
 def cannot_fork() -> str:
     """Why this process cannot be forked; empty where it can."""
     if not hasattr(os, "fork") or sys.platform != "linux":
         return f"{sys.platform} cannot fork a process that has used torch"
+    if multiprocessing.current_process().daemon:
+        return "a daemon cannot be forked"
     used = [kind for kind in ("cuda", "xpu") if (at := getattr(torch, kind, None)) and at.is_initialized()]
     return f"a process that has used {used[0]} cannot be forked" if used else ""
 
 
-def _serve(work: Callable[[Mapping[str, Any]], Any], jobs: int, answers: int) -> None:
-    """What the other process does until it ends; whatever is raised in it is an answer."""
+def _serve(work: Callable[[Mapping[str, Any]], Any], pipe: Connection) -> None:
+    """What the other process does until it ends; whatever is raised in it is an answer.
+
+    Answers are pickled here: what torch sends through a connection itself ends with the process that sent it.
+    """
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as it lives
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+    job = pickle.loads(pipe.recv_bytes())
+    torch.set_num_threads(1)  # the pool of a forked process has no threads, and would wait for them
+    told = (False, "")
     try:
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as it lives
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-        if data := _read(jobs, lambda: True):
-            torch.set_num_threads(1)  # the pool of a forked process has no threads, and would wait for them
-            told = (False, "")
-            try:
-                told = (True, work(pickle.loads(data)))
-            except Unanswerable as error:
-                told = (False, str(error))
-            except BaseException as error:
-                told = (False, f"the other process raised {spoken(error)}")
-                raise
-            finally:
-                _write(answers, pickle.dumps(told))
+        told = (True, work(job))
+    except Unanswerable as error:
+        told = (False, str(error))
+    except BaseException as error:
+        told = (False, f"the other process raised {spoken(error)}")
+        raise
     finally:
-        os._exit(0)
-
-
-def _write(pipe: int, data: bytes) -> None:
-    """A message with its length before it: whoever else was forked meanwhile keeps the pipe open."""
-    with os.fdopen(os.dup(pipe), "wb") as file:
-        file.write(len(data).to_bytes(8, "big") + data)
-
-
-def _read(pipe: int, going: Callable[[], bool]) -> bytes:
-    """A message; nothing where none comes while ``going`` says so."""
-    data = b""
-    while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "big"):
-        if select.select([pipe], [], [], POLL)[0]:
-            if not (read := os.read(pipe, 1 << 20)):
-                return b""
-            data += read
-        elif not going():
-            return b""
-    return data[8:]
+        pipe.send_bytes(pickle.dumps(told))
 
 
 def folder() -> tempfile.TemporaryDirectory[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +16,12 @@ from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors.asking import Unanswerable
 from pytest_overfit.run.twin_record import TWINS, TwinResult
 from pytest_overfit.settings.ladder import layer_of_keywords, layer_of_overrides, resolve_settings
 from pytest_overfit.twins.asked import HOMES
 from pytest_overfit.twins.course import Course, Tolerance, beyond, sizes
-from pytest_overfit.twins.elsewhere import Elsewhere
+from pytest_overfit.twins.elsewhere import Elsewhere, cannot_fork
 
 Batch = tuple[Tensor, Tensor]
 
@@ -191,6 +195,21 @@ def test_another_process_does_a_job_and_ends() -> None:
         broken.do({})
     unused = Elsewhere(lambda job: None)
     unused.close()
+
+
+def test_a_daemon_has_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker of a DataLoader is one: Python forks nothing there."""
+    assert cannot_fork() == ""
+    monkeypatch.setitem(vars(multiprocessing.current_process())["_config"], "daemon", True)
+    assert cannot_fork() == "a daemon cannot be forked"
+    with pytest.raises(Unanswerable, match="daemon"):
+        Elsewhere(lambda job: None).do({})
+
+
+def test_a_process_that_dies_is_told() -> None:
+    """At once, not when its time is over."""
+    with pytest.raises(Unanswerable, match="died"):
+        Elsewhere(lambda job: os.kill(os.getpid(), signal.SIGKILL)).do({})
 
 
 def test_a_result_says_itself() -> None:
