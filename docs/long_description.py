@@ -1,7 +1,7 @@
 """README.md as an index shows it, without the files: links are absolute, or plain text where no address is known.
 
 The address is that of the environment variable OVERFIT_ADDRESS, else the `Source` of `project.urls`, else the remote
-`origin` of the checkout where that is one of http(s): `ADDRESS/blob/HEAD/docs/faq.md`. An sdist keeps what it had.
+`origin` of the checkout where that is one of http(s): `ADDRESS/blob/HEAD/docs/faq.md`. An sdist keeps what it has.
 """
 
 from __future__ import annotations

@@ -106,15 +106,11 @@ class Repository:
 
     @property
     def models(self) -> list[Class]:
-        """What is trained: a LightningModule before a module; of modules those that are no part of another one.
-
-        The longest come first.
-        """
+        """What is trained: modules that are no part of another one; a LightningModule first, then the longest."""
         whole = [each for each in self.classes.values() if each.kind in (MODULE, PRETRAINED, LIGHTNING)]
         parts = {name for each in whole for name in each.builds if name != each.name}
         top = [each for each in whole if each.name not in parts and not each.name.lower().endswith(LOSS_LIKE)]
-        trained = [each for each in top if each.kind == LIGHTNING] or top
-        return sorted(trained, key=lambda each: -each.lines)
+        return sorted(top, key=lambda each: (each.kind != LIGHTNING, -each.lines))
 
     @property
     def losses(self) -> Mapping[str, Class]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.plugin.interruption import pytest_sessionstart as pytest_sessionstart
 from pytest_overfit.plugin.options import INI, OPTIONS
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ ASKING = ("config", "explain", "strict", "log_dir", "report", "save", "compare",
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("overfit", "memorise one sample (pytest-overfit)")
     for name, how in OPTIONS.items():
-        group.addoption(name, **how)
+        parser.getgroup("overfit", "memorise one sample (pytest-overfit)").addoption(name, **how)
     for name, how in INI.items():
         parser.addini(name, **how)
 
@@ -66,13 +66,6 @@ def ini_names(config: pytest.Config) -> list[str]:
 def is_used() -> bool:
     """Whether this process has a config, or any test of it has asked for a fixture of ours."""
     return "pytest_overfit.plugin.requester" in sys.modules
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    if not session.config.getoption("fulltrace"):
-        from pytest_overfit.plugin.interruption import ShortInterruption
-
-        session.config.pluginmanager.register(ShortInterruption(), "overfit_interruption")
 
 
 @pytest.hookimpl(trylast=True)  # after the test itself: one that has failed keeps its own error

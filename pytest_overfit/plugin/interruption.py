@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.getoption("fulltrace"):
+        session.config.pluginmanager.register(ShortInterruption(), "overfit_interruption")
+
+
 class ShortInterruption:
     """Leaves an interruption the frame that it came in, which is what pytest shows.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.cli import main
+from pytest_overfit.commands.init_command import planned
 from pytest_overfit.trainer.compose import compose_tree
 
 NETS = """
@@ -227,3 +228,17 @@ def test_a_folder_with_an_ini_file_and_tests(
     _, advised = written(root, capsys, monkeypatch)
     assert advised == "pytest tests/test_overfit.py"
     assert run(advised, root).returncode == 0
+
+
+def test_a_lightning_module_hides_no_other_model(tmp_path: Path) -> None:
+    """A repository of several kinds gets a test for each; what is a part of one gets none."""
+    head = "import pytorch_lightning as pl\nfrom torch import nn\n\n\n"
+    init = "    def __init__(self):\n        super().__init__()\n        self.part = Part()\n"
+    lit = f"class Lit(pl.LightningModule):\n{init}"
+    (tmp_path / "models.py").write_text(
+        f"{head}class Part(nn.Module):\n    pass\n\n\nclass Whole(nn.Module):\n    pass\n\n\n{lit}", encoding="utf-8"
+    )
+    text = planned(tmp_path).text
+    assert "def test_lit_memorises_one_batch" in text
+    assert "def test_whole_memorises_one_batch" in text
+    assert "test_part_" not in text

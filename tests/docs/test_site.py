@@ -204,6 +204,43 @@ def test_the_action_runs_tests_and_keeps_a_report(tmp_path: Path) -> None:
     assert {"index.html", "junit.xml"} <= {path.name for path in (tmp_path / "a report").iterdir()}
 
 
+def composite(at: Path, **inputs: str) -> tuple[int, str]:
+    """What a forge does with the steps that are shell lines: inputs over their defaults, then one after the other.
+
+    The first step, which installs, is asked what it would do.
+    """
+    action = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))
+    given = {name: each["default"] for name, each in action["inputs"].items()} | inputs
+    values = {f"inputs.{name}": value for name, value in given.items()} | {"github.action_path": str(REPOSITORY)}
+
+    def filled(text: str) -> str:
+        return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: values[found[1]], text)
+
+    told = ""
+    for step in (step for step in STEPS if "run" in step):
+        env = {name: filled(value) for name, value in step.get("env", {}).items()}
+        script = filled(step["run"]).replace("pip install", "pip install --dry-run --no-deps --no-build-isolation -q")
+        done = run("bash", "-eo", "pipefail", "-c", script, at=at, GITHUB_ACTIONS="true",
+                   GITHUB_STEP_SUMMARY=str(at / "summary.md"), **env)  # fmt: skip
+        told += done.stdout + done.stderr
+        if done.returncode:
+            return done.returncode, told
+    return 0, told
+
+
+@pytest.mark.parametrize(("args", "code"), [("-q", 0), ("-q --overfit-max-steps 5", 1)])
+def test_the_action_as_a_forge_runs_it(tmp_path: Path, args: str, code: int) -> None:
+    """A config that passes, and one that fails: exit code, summary, annotation and the report that is kept."""
+    for name in ("quick.yaml", "single_pair_test.yaml"):
+        shutil.copy(REPOSITORY / "example_configs" / name, tmp_path)
+    rc, told = composite(tmp_path, config="quick.yaml", args=args)
+    assert rc == code, told
+    assert ("::error file=quick.yaml" in told) == bool(code)
+    head = (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines()[0]
+    assert head == ("## pytest-overfit: 1 of 1 run failed" if code else "## pytest-overfit: 1 run passed")
+    assert (tmp_path / "overfit_report" / "index.html").exists()
+
+
 def test_the_action_says_that_nothing_was_asked(tmp_path: Path) -> None:
     """No config and no test would be a gate that judges nothing."""
     done = run(
