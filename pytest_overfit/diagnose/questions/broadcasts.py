@@ -31,9 +31,10 @@ class _Other(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         pair = [a for a in args[:2] if isinstance(a, Tensor)]
         if not self.done and len(pair) == 2 and tuple(tuple(a.shape) for a in pair) == self.shapes:
-            self.done, which = True, max((0, 1), key=lambda i: (pair[i].dim(), len(pair[i]) > 1))
-            args = [*args]
-            args[which] = self._rows(pair[which])
+            which = max((0, 1), key=lambda i: (pair[i].dim(), len(pair[i]) > 1))
+            if pair[which].is_floating_point():  # of whole numbers, a mask or ids, there are no other rows
+                self.done, args = True, [*args]
+                args[which] = self._rows(pair[which])
         return func(*args, **(kwargs or {}))
 
     def _rows(self, tensor: Tensor) -> Tensor:
@@ -53,11 +54,12 @@ def unpaired(forward: Callable[[], tuple[Heard, Terms]], noted: Iterable[Op]) ->
         if len(shapes) < 2 or not all(shapes) or shapes[0] == shapes[1]:
             continue
         if isinstance(op.fact, Broadcast) or op.name in REGRESSORS:
-            values = []
+            values, met = [], True
             for turned in (False, True):
-                with _Other(shapes, turned=turned):
+                with _Other(shapes, turned=turned) as other:
                     values.append(float(forward()[1]["objective"].detach()))
-            if all(map(math.isfinite, values)):
+                met &= other.done
+            if met and all(map(math.isfinite, values)):
                 fact = op.fact if isinstance(op.fact, Broadcast) else Broadcast(op.name, True, True, 1)
                 same = abs(values[1] - values[0]) <= SAME * abs(values[0])
                 return (replace(op, fact=replace(fact, unpaired=same)),)
