@@ -104,3 +104,25 @@ def test_a_small_weight_that_the_optimizer_makes_up_for() -> None:
     torch.manual_seed(0)
     result = run_overfit(Apart(), (X, Y, V), loss, optimizer=adam, max_steps=400, objective=0.05)
     assert result.passed, result.causes
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_first"), [(0.01, True), (1e-4, False)], ids=["the mean meets the limit", "the mean does not"]
+)
+def test_a_sum_whose_limit_is_one_for_the_mean(limit: float, is_first: bool) -> None:
+    """Where the mean misses the limit too, the sum is not what holds the run up."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1], reduction="sum")
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 4))
+    result = run_overfit(model, (X, V), loss, optimizer=slow, max_steps=150, objective=limit)
+    said = [cause for cause in result.causes if "of each, and the limit is" in cause.observed]
+    assert not result.passed
+    assert [cause.id for cause in said] == (["loss-scale"] if is_first else [])
+    assert not is_first or result.causes[0] == said[0], result.causes
+
+
+def slow(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=3e-3)
