@@ -7,6 +7,7 @@ hook that is registered in every call acts once for every call that there was. N
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ Hooks = dict[str, MutableMapping[int, Any]]
 
 @dataclass(frozen=True)
 class _Made:
-    """An objective, the gradients of all that has one, and the outermost module that runs on the way back.
+    """An objective, the gradients of all that has one, and the module within which all run that do on the way back.
 
     ``draws``: random numbers are drawn on that way, and not put back.
     """
@@ -84,10 +85,12 @@ def _differentiated(on: RunContext, objective: Tensor, other: int = 0) -> _Made 
     model = on.task.model
     held = [(name, p) for name, p in model.named_parameters() if p.requires_grad and is_dense(p)]
     kept = [(p, p.grad) for p in model.parameters()]
-    names, ran = {id(module): name for name, module in model.named_modules()}, [""]
+    names = {id(module): name for name, module in model.named_modules()}
+    ran: list[list[str]] = []
 
     def enter(module: nn.Module, args: Any) -> None:
-        ran[0] = ran[0] or names.get(id(module), "")
+        if id(module) in names:
+            ran.append(names[id(module)].split("."))
 
     if not objective.requires_grad or not math.isfinite(float(objective.detach())):
         return None
@@ -106,7 +109,13 @@ def _differentiated(on: RunContext, objective: Tensor, other: int = 0) -> _Made 
         for p, grad in kept:
             p.grad = grad
     draws = any(not torch.equal(one, now) for one, now in zip(states, _states(), strict=True))
-    return _Made(float(objective.detach()), found, draws, ran[0])
+    return _Made(float(objective.detach()), found, draws, _around(ran))
+
+
+def _around(names: list[list[str]]) -> str:
+    """The innermost module that all of several are, or are in; empty where that is the whole model, or nothing."""
+    pairs = zip(min(names, default=[]), max(names, default=[]), strict=False)
+    return ".".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _states() -> list[Tensor]:
