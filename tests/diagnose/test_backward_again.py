@@ -60,7 +60,7 @@ class Net(nn.Module):
 def learn(how: str, **given: Any) -> OverfitResult:
     torch.manual_seed(0)
     chosen = {"loss": F.cross_entropy, "stochastic": True, **given}
-    return run_overfit(Net(how), (X, Y), optimizer=adam, max_steps=200, objective=0.1, **chosen)  # type: ignore[no-any-return]
+    return run_overfit(Net(how), (X, Y), optimizer=adam, max_steps=200, objective=0.1, **chosen)
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
