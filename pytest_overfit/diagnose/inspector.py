@@ -17,7 +17,6 @@ from pytest_overfit.diagnose.agreement import Agreement
 from pytest_overfit.diagnose.evidence import Evidence, Probed, Unfollowed, fact_name
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.diagnose.questions.alike import children_alike
-from pytest_overfit.diagnose.questions.backward_again import measure_backward
 from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_batch, samples_of, shared_beginnings
 from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
@@ -144,7 +143,7 @@ class RunInspector:
                 *self.moves,
                 declared,
                 ask("what the model keeps from call to call", carried, otherwise=None),
-                ask("whether a forward pass has one gradient", partial(measure_backward, context), otherwise=None),
+                *model.back,
                 model.withheld,
                 None if traced is None else traced.coasting,
                 None if through else ask("which modules each term reaches", partial(reach_of, context), otherwise=None),

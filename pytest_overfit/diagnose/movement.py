@@ -10,6 +10,9 @@ from pytest_overfit.run.record import Load
 RATE = re.compile(r"(^|_)(lr|rate)(_|$)", re.IGNORECASE)  # of a key
 
 
+NOTHING = 1e-4  # of the heaviest term: what the objective follows of another one
+
+
 @dataclass(frozen=True)
 class HeldRow:
     """A row of a table that the batch looks up: the loss wants it changed, its gradient is zero, and it stays.
@@ -126,3 +129,34 @@ class Declared:
     ties: tuple[LostTie, ...] = ()
     freezers: tuple[Freezer, ...] = ()
     loads: tuple[Load, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConstantAnswer:
+    """``reached``: the objective of the trained model with the mean of all targets in place of every prediction.
+
+    ``key`` names targets that differ, by a ``deviation``.
+    """
+
+    key: str
+    deviation: float
+    reached: float
+
+
+@dataclass(frozen=True)
+class MetTarget:
+    """A loss of torch's with numbers of the batch: what the objective multiplies it with, its value before and now."""
+
+    function: str
+    key: str
+    weight: float
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class MetTargets:
+    """Those that weigh less than ``NOTHING`` of the ``heaviest`` of one objective."""
+
+    heaviest: float
+    light: tuple[MetTarget, ...]

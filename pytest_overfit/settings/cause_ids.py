@@ -18,7 +18,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "loss": (
         "double-activation", "broadcast", "loss-clamped", "loss-floor", "vacuous", "loss-ignores-output",
-        "unsupervised", "target-mismatch", "loss-scale", "loss-sign", "term-missing", "term-weight", "term-stuck",
+        "unsupervised", "target-mismatch", "loss-scale", "loss-sign", "term-missing", "term-stuck", "term-weight",
     ),
     "data": (
         "target-scale", "input-scale", "batch-changes", "degenerate-batch", "nonfinite-data", "label-conflict",

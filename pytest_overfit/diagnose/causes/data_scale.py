@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import ConstantAnswer
 from pytest_overfit.diagnose.operation import Comparison
 from pytest_overfit.diagnose.queries import is_given, proof
 from pytest_overfit.diagnose.trial import TrialKind
 from pytest_overfit.judge.finding import number
 
+NOTHING = 0.1  # of the limit: what tells nothing is no near miss
 FAR = 50.0  # from zero, in units of a standardised number
 WEIGHING = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # layers that multiply what they are given with weights
 
@@ -81,6 +83,24 @@ def fed(evidence: Evidence) -> Iterator[Cause]:
         largest = max(largest, 2 * module.size if module.finite else largest)
 
 
+def nothing_told(evidence: Evidence) -> Iterator[Cause]:
+    """One number for all targets is far below the limit, and the run has not come below that: it has proved nothing."""
+    found, limit = evidence.fact(ConstantAnswer), evidence.limit_of_objective()
+    trained = evidence.objective[-1] if evidence.objective else math.nan
+    if found is None or limit is None or not 0 <= found.reached < min(NOTHING * limit, trained):
+        return
+    yield Cause(
+        "target-scale",
+        found.key,
+        f"the targets differ by {number(found.deviation)}: their mean in place of every prediction has an objective of "
+        f"{number(found.reached)}, the trained model {number(trained)}, and the limit is {number(limit)}",
+        f"scale {found.key} to a deviation of about 1, or lower the limit to a tenth of {number(found.reached)}",
+        evidence={"deviation": found.deviation, "constant": found.reached, "trained": trained},
+        certain=True,
+        weight=0.93,
+    )
+
+
 def _is_compared(evidence: Evidence, largest: float) -> bool:
     """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
     return any(max(map(abs, met.targets)) > 0.5 * largest for _, met in evidence.ops(Comparison) if met.targets)
@@ -89,7 +109,7 @@ def _is_compared(evidence: Evidence, largest: float) -> bool:
 FAMILY = Family(
     group="data",
     order=10,
-    rules=(scales, fed),
+    rules=(scales, fed, nothing_told),
     docs="""
 ### target-scale
 
@@ -102,6 +122,7 @@ result = run_overfit(net, (features, targets), F.mse_loss, optimizer=adam, max_s
 
 - **Symptom**: the loss starts in the millions and falls in a straight line.
 - **Evidence**: proven: mean and deviation of the targets, and a run that passes once they are standardised.
+  Certain: their mean in place of every prediction is far below the limit, and below what the trained model reaches.
 - **Fix**: change the unit, or subtract the mean and divide by the deviation.
 
 ### input-scale

@@ -35,6 +35,7 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
             {"elements": elements},
             weight=0.85,
         )
+    yield from _of_a_mean(evidence)
     for op, scaled in evidence.ops(Scaled):
         whole = evidence.objective and math.isclose(scaled.made, evidence.objective[0], rel_tol=1e-3)
         counts = (scaled.elements, 0 if evidence.own_step else evidence.probed.samples or 0)
@@ -55,6 +56,26 @@ def reduction(evidence: Evidence) -> Iterator[Cause]:
                 weight=0.9,
             )
             return
+
+
+def _of_a_mean(evidence: Evidence) -> Iterator[Cause]:
+    """A sum misses the limit that the mean of its elements meets."""
+    limit, last = evidence.limit_of_objective(), min(evidence.objective, default=math.nan)
+    sums = [(op, fact) for op, fact in evidence.ops(Comparison) if fact.summed and len(op.shapes) > 1]
+    if evidence.learned or limit is None or not limit > 0 or len(sums) != 1:
+        return
+    op, compared = sums[0]
+    count = compared.supervised or math.prod(op.shapes[1])
+    if count > 1 and limit < last <= count * limit:
+        yield Cause(
+            "loss-scale",
+            op.where,
+            f"{op.name} sums over {count} elements: the objective has come to {number(last)}, which is "
+            f"{number(last / count)} of each, and the limit is {number(limit)}",
+            f'use reduction="mean", or set the limit for {count} elements: {number(count * limit)}',
+            evidence={"elements": count, "mean": last / count},
+            weight=0.97,
+        )
 
 
 def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
@@ -132,7 +153,8 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 ```
 
 - **Symptom**: SGD diverges with a rate that is usual; or the loss starts below its limit.
-- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown, certain: the
+- **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown: a sum
+  that misses the limit which the mean of its elements meets. Certain: the
   loss is a mean that is divided by the number of its elements, or of samples, once more; or with every sample
   twice one term of an objective doubles and another stays; or what a GradScaler has multiplied the loss by is still in
   the gradients that the optimizer takes.

@@ -203,6 +203,32 @@ def _slopes(
     return found[0], found[-1], bend
 
 
+def innermost_slopes(
+    forward: Callable[[], tuple[Heard, Terms]], model: nn.Module, to_start: Callable[[], None], *, failed: bool
+) -> tuple[Slope, ...]:
+    """The innermost part that slopes otherwise than its gradient says, at the start as well: that is how it is built.
+
+    Args:
+        forward: as ``measure_output_slopes`` takes it.
+        to_start: brings the run's start back, for good.
+        failed: training led astray, where nothing may be smooth: the start is asked where the end says nothing.
+    """
+
+    def at_start(**how: Any) -> tuple[Slope, ...]:
+        to_start()
+        return measure_output_slopes(forward, model, **how)
+
+    slopes = outermost = measure_output_slopes(forward, model)
+    if failed and not slopes:
+        slopes = outermost = at_start()
+    while inner := measure_output_slopes(forward, model, slopes[-1].where) if slopes else ():
+        slopes = inner
+    if not slopes:
+        return ()
+    before = {slope.where for slope in at_start(directions=1, close=CONFIRMED)}
+    return slopes[-1:] if any(slope.where in before for slope in outermost) else ()
+
+
 def parts_of(model: nn.Module, learning: set[int]) -> dict[str, list[Tensor]]:
     """Modules that together hold what learns, the largest taken apart until there are so many."""
     parts: dict[str, nn.Module] = {"": model}

@@ -15,7 +15,8 @@ from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.movement import Withheld
 from pytest_overfit.diagnose.pairs import Pairs, Turned
-from pytest_overfit.diagnose.questions import modes
+from pytest_overfit.diagnose.questions import loss_terms, modes
+from pytest_overfit.diagnose.questions import padding as padded
 from pytest_overfit.diagnose.questions.broadcasts import unpaired
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
 from pytest_overfit.diagnose.questions.dependence import (
@@ -29,27 +30,12 @@ from pytest_overfit.diagnose.questions.dependence import (
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.held_outputs import Forward
-from pytest_overfit.diagnose.questions.loss_terms import (
-    another,
-    measure_growth,
-    measure_terms,
-    reads_weights_alone,
-    weighed_later,
-)
+from pytest_overfit.diagnose.questions.met_targets import LookBack
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
-from pytest_overfit.diagnose.questions.output_slopes import CONFIRMED, follows_choice, measure_output_slopes
+from pytest_overfit.diagnose.questions.output_slopes import follows_choice, innermost_slopes, measure_output_slopes
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
-from pytest_overfit.diagnose.questions.padding import (
-    counted_otherwise,
-    measure_padded_loss,
-    measure_padding,
-    padding_of,
-    pads_of,
-    read_otherwise,
-    untaught_ends,
-)
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.samples_alone import Unlearnt, measure_unlearnt
@@ -91,6 +77,7 @@ class TrainedModel:
         self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have a slope
         self.single: list[Tensor] = []  # those of outputs (B, T)
         self.withheld = Withheld(())
+        self.back: tuple[Any, ...] = ()
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -124,7 +111,7 @@ class TrainedModel:
             with self.questions.asking("which outputs the objective reads without a gradient"):
                 self._know(unfelt=self._unfelt(on, calls))
         with self.questions.asking("how terms grow with the batch"), contextlib.suppress(Refused):
-            self._know(growth=measure_growth(on, self.found.terms, self.samples or 0))
+            self._know(growth=loss_terms.measure_growth(on, self.found.terms, self.samples or 0))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)
         self._ask_slopes()
         known = self.found.agreement.functions if self.found.agreement is not None else ()
@@ -168,12 +155,16 @@ class TrainedModel:
             else contextlib.nullcontext()
         )
         calls: list[ModelCall] = []
+        back, terms = LookBack(on), Terms()
         with self.questions.asking("a forward pass of the trained model"), model_calls(named, calls), watching:
-            heard, terms = on.forward()
+            with back.listening():
+                heard, terms = on.forward()
             self._know(modules=tuple(tracer.modules), ops=tuple(tracer.ops) if closely else first)
             self.targets = tracer.targets or (self.traced.targets if self.traced is not None else [])
             gated = tracer.parameters if any(op.name == "argmax" for op in first) else {}
             self._ask_loss(on, heard, terms, gated, calls, failed=curves.stop != "passed")
+        with self.questions.asking("the gradients and targets of one call"):
+            self.back = back.ask(terms["objective"]) if terms else ()
         return calls
 
     def _ask_loss(
@@ -192,13 +183,17 @@ class TrainedModel:
         self._know(training=float(objective.detach()))
         self.functions = ask("autograd functions", lambda: custom_functions(objective), otherwise=set())
         nothing: tuple[tuple[Term, ...], Mapping[str, Tensor]] = ((), {})
-        looked, gradients = ask("the terms of the loss", lambda: measure_terms(heard, terms, gated), otherwise=nothing)
+        looked, gradients = ask(
+            "the terms of the loss", lambda: loss_terms.measure_terms(heard, terms, gated), otherwise=nothing
+        )
         if any(term.weights_only for term in looked):  # or it reads what the model keeps of a batch
-            other = on.forward(map_tensors(another, batch))[1]
+            other = on.forward(map_tensors(loss_terms.another, batch))[1]
             same = {name for name, term in terms.items() if name in other and torch.equal(term, other[name])}
             looked = tuple(replace(term, weights_only=term.weights_only and term.name in same) for term in looked)
         if idle := [term.name for term in looked if term.weight == 0]:
-            later = ask("which terms weigh something later", lambda: weighed_later(on, idle), otherwise=set())
+            later = ask(
+                "which terms weigh something later", lambda: loss_terms.weighed_later(on, idle), otherwise=set()
+            )
             looked = tuple(replace(t, weight=None, share=None) if t.name in later else t for t in looked)
         grids = [g != 0 for g in gradients.values()]
         self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
@@ -212,7 +207,9 @@ class TrainedModel:
         if not gradients and heard:
             learning = [p for p in on.task.model.parameters() if p.requires_grad]
             alone = ask(
-                "a loss of the weights alone", lambda: reads_weights_alone(on.forward, batch, learning), otherwise=False
+                "a loss of the weights alone",
+                lambda: loss_terms.reads_weights_alone(on.forward, batch, learning),
+                otherwise=False,
             )
             self._know(weights_alone=alone)
         self.outputs = {name: tensor.detach() for name, tensor in heard}
@@ -236,14 +233,14 @@ class TrainedModel:
         padding = self.questions.ask("what is padding", self._padding, otherwise=None)
         for call in (call for call, answer in zip(calls[:1], answers, strict=False) if not answer.random):
             with self.questions.asking(_of("whether padding moves the outputs", call)), evaluating_mode(call.module):
-                self._know(padding=None if padding is None else measure_padding(call, padding))
-                self._know(read=read_otherwise(call, self.context.task.batch))
+                self._know(padding=None if padding is None else padded.measure_padding(call, padding))
+                self._know(read=padded.read_otherwise(call, self.context.task.batch))
             question = _of("whether the documents of a row move each other", call)
             with self.questions.asking(question), evaluating_mode(call.module):
                 self._know(packed=measure_documents(call))
 
     def _padding(self) -> Tensor | None:
-        return padding_of(self.context.task.batch, pads_of(self.context.task.model), self.counted)
+        return padded.padding_of(self.context.task.batch, padded.pads_of(self.context.task.model), self.counted)
 
     def _ask_padded_loss(self, on: RunContext) -> None:
         def objective(batch: Any) -> float:
@@ -253,10 +250,10 @@ class TrainedModel:
 
         padding = self._padding()
         if padding is not None:
-            self._know(padding=measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
-            self._know(counted=counted_otherwise(padding, [*self.counted, *self.single]))
+            self._know(padding=padded.measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
+            self._know(counted=padded.counted_otherwise(padding, [*self.counted, *self.single]))
         if self.found.causal:
-            self._know(untaught=untaught_ends(on.task.batch, self.counted))
+            self._know(untaught=padded.untaught_ends(on.task.batch, self.counted))
 
     def _pairs(self, on: RunContext, calls: list[ModelCall]) -> Pairs | None:
         batch, mixed = on.task.batch, self.found.mixed
@@ -315,19 +312,11 @@ class TrainedModel:
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
 
-        def at_start(**how: Any) -> tuple[Slope, ...]:
+        def at_start() -> None:
             self.context.start.restore()
             into_training(on.task.model)
-            return measure_output_slopes(on.seeded, on.task.model, **how)
 
-        slopes = outermost = measure_output_slopes(on.seeded, on.task.model)
-        if failed and not slopes:  # where training has led astray nothing is smooth
-            slopes = outermost = at_start()
-        while inner := measure_output_slopes(on.seeded, on.task.model, slopes[-1].where) if slopes else ():
-            slopes = inner
-        if slopes:  # at the start as well, or it is no way in which the model is built
-            before = {slope.where for slope in at_start(directions=1, close=CONFIRMED)}
-            slopes = slopes[-1:] if any(slope.where in before for slope in outermost) else ()
+        slopes = innermost_slopes(on.seeded, on.task.model, at_start, failed=failed)
         if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
             home = cut[1].removeprefix("module ").partition(",")[0]
             if home in dict(on.task.model.named_modules()):
