@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.agreement import Slope
 from pytest_overfit.diagnose.evidence import Probed, Term
 from pytest_overfit.diagnose.movement import Withheld
 from pytest_overfit.diagnose.pairs import Pairs, Turned
