@@ -117,12 +117,8 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
         with mode_held(model):
             return own_answers(model, on.forward, recorded, apart=apart)
 
-    def still(module: nn.Module) -> tuple[str, ...]:
-        buffers = [(name, b, context.start.value(b)) for name in own_buffers(module) for b in [module.get_buffer(name)]]
-        return tuple(name for name, b, start in buffers if start is not None and torch.equal(start.to(b.device), b))
-
     def unlike(answer: Answer, *, moved: float, chance: bool, turns: bool = False) -> Unlike:
-        kept, name = () if chance else still(answer.module), names[id(answer.module)]
+        kept, name = () if chance else _still(context, answer.module), names[id(answer.module)]
         decodes = answer.root and answer.handed is not None and answer.handed <= SAME
         meant = (decodes and not turns) or _averages(context, answer.module)
         return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, turns, meant)
@@ -140,7 +136,9 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
     with evaluating_mode(model):
         now, again = (answers(), answers(plain)) if other else ({}, {})  # statistics may have settled since
         shaky = {key for key, each in again.items() if each.gap > SAME}
-        kept = {key: still(each.module) or not own_buffers(each.module) for key, each in other.items()}  # else settled
+        kept = {
+            key: _still(context, each.module) or not own_buffers(each.module) for key, each in other.items()
+        }  # else settled
         meant = [key for key, each in other.items() if each.drew or each.wrote or not kept[key]]
         for key in [key for key in other if key not in shaky and key not in meant][:MOST]:
             module = trained[key].module
@@ -163,6 +161,12 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
             ]
     moded = dict.fromkeys(names[id(trained[key].module)] for key in other if key not in shaky)
     return tuple(moded), tuple(found)
+
+
+def _still(context: RunContext, module: nn.Module) -> tuple[str, ...]:
+    """Its own buffers that are as they were at the start."""
+    buffers = [(name, b, context.start.value(b)) for name in own_buffers(module) for b in [module.get_buffer(name)]]
+    return tuple(name for name, b, start in buffers if start is not None and torch.equal(start.to(b.device), b))
 
 
 def _averages(context: RunContext, module: nn.Module) -> bool:

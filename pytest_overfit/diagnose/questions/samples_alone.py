@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, freed
+from pytest_overfit.diagnose.questions.dependence import evaluated
+from pytest_overfit.diagnose.questions.drawn_order import measure_drawn_order
+from pytest_overfit.diagnose.questions.held_outputs import Held, freed
 from pytest_overfit.diagnose.questions.pairing import Pairing, dead_rows
-from pytest_overfit.errors.asking import Refused
+from pytest_overfit.errors.asking import Questions, Refused
 from pytest_overfit.run.batch import map_tensors
+from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.update import into_training
 
 MOST_SAMPLES = 64  # that are asked one by one
 MOST_READ = 16  # the same where each costs a forward pass, and no slope has said of which it is worth that
@@ -20,26 +24,36 @@ SAME = 1e-3  # relative: the objective, and the mean over the samples that it re
 Unlearnt = tuple[tuple[int, ...], float, float]  # samples, what they lose by themselves, and what the others do
 
 
-def measure_unlearnt(
-    forward: Forward, evaluated: Forward, batch: Any, samples: int | None, named: list[tuple[str, nn.Module]]
-) -> Unlearnt | None:
+def measure_learnt(
+    on: RunContext, samples: int | None, named: list[tuple[str, nn.Module]], questions: Questions
+) -> dict[str, Any]:
+    """What only a run that has passed is worth: samples that were left out, and inputs that chance turned alone."""
+    alone, turned = "what every sample costs by itself", "whether chance turns inputs and not their targets"
+    return {
+        "unlearnt": questions.ask(alone, lambda: measure_unlearnt(on, samples, named), otherwise=None),
+        "drawn_order": questions.ask(turned, lambda: measure_drawn_order(on, named), otherwise=None),
+    }
+
+
+def measure_unlearnt(on: RunContext, samples: int | None, named: list[tuple[str, nn.Module]]) -> Unlearnt | None:
     """The samples that an objective leaves out, what they cost by themselves, and what the others do.
 
     A sample by itself is a batch full of its copies. Of objectives that are not, to ``SAME``, the mean over what is
     read that way nothing is said: those that compare samples, or weigh them.
 
     Args:
-        forward: as the run does it; ``evaluated``: the same in evaluation mode; both repeatable.
         named: the modules whose outputs the loss takes.
     """
     if samples is None or not 2 <= samples <= MOST_SAMPLES:
         return None
+    batch = on.task.batch
+    into_training(on.task.model)
     with contextlib.suppress(Refused), freed(named) as free:
-        asked = Pairing(Held(forward, free, batch), batch, samples)
+        asked = Pairing(Held(on.seeded, free, batch), batch, samples)
         if asked.base and asked.first.keys() == dict(asked.forward(batch)[0]).keys():  # else some keep their rows
             return _left_out(asked, dead_rows(asked.base, samples))
     with contextlib.suppress(Refused):
-        asked = Pairing(evaluated, batch, samples)
+        asked = Pairing(evaluated(on), batch, samples)
         if asked.base:
             return _left_out(asked, dead_rows(asked.base, samples))
         if samples <= MOST_READ:

@@ -37,7 +37,7 @@ from pytest_overfit.diagnose.questions.output_slopes import follows_choice, inne
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
-from pytest_overfit.diagnose.questions.samples_alone import Unlearnt, measure_unlearnt
+from pytest_overfit.diagnose.questions.samples_alone import measure_learnt
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.summands import standing_summands
@@ -91,8 +91,7 @@ class TrainedModel:
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
         if curves.stop == "passed":
-            with self.questions.asking("what every sample costs by itself"):
-                self._know(unlearnt=self._unlearnt(on, calls))
+            self._know(**measure_learnt(on, self.samples, self._named(calls), self.questions))
         with self.questions.asking("whether places meet their own targets"):
             self._know(turned=self._turned(on, calls))
         if self.traced is not None and self.traced.steps:
@@ -261,10 +260,6 @@ class TrainedModel:
         into_training(on.task.model)
         settled = mixed is not None and mixed <= MOVED and passed_as_they_are(batch, calls)
         return measure_pairs(on.seeded, evaluated(on), batch, self.samples, self._named(calls), in_order=settled)
-
-    def _unlearnt(self, on: RunContext, calls: list[ModelCall]) -> Unlearnt | None:
-        into_training(on.task.model)
-        return measure_unlearnt(on.seeded, evaluated(on), on.task.batch, self.samples, self._named(calls))
 
     def _turned(self, on: RunContext, calls: list[ModelCall]) -> Turned | None:
         def forward(seed: int, *, evaluating: bool = False) -> Forward:
