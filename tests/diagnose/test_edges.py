@@ -22,6 +22,7 @@ from pytest_overfit.diagnose.causes import (
     supervision,
     symmetry,
     term_sign,
+    term_weights,
     terms,
     train_step,
 )
@@ -249,7 +250,7 @@ def test_a_term_that_outweighs_the_limit_of_the_objective(
         limits={"objective": Limit(below=0.01), "camera": Limit(below=limit)},
         probed=Probed(terms=(term,)),
     )
-    causes = [*terms.outweighed(evidence)]
+    causes = [*term_weights.outweighed(evidence)]
     assert ids(causes) == found
     assert [cause.advice for cause in causes] == ["lower the weight of camera to 10 or less"] * len(found)
 
