@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pytest_overfit.diagnose.agreement import Agreement, Slope
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.padded import Packed, PaddingRead
-from pytest_overfit.diagnose.pairs import Pairs, Turned, TurnedByChance
+from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.reached_modules import Unfelt
 from pytest_overfit.diagnose.step_trace import C, CallKind, Counts, Event, Group, Leaf, Module, ParameterUpdate, Step
 from pytest_overfit.diagnose.trial import Attempt, TrialKind
@@ -214,7 +214,6 @@ class Probed:
     huge: Op | None = None
     pairs: Pairs | None = None
     turned: Turned | None = None
-    drawn_order: TurnedByChance | None = None
     blind: tuple[Slope, ...] = ()  # a part of the model along which outputs slope otherwise than its gradient says
     cut: tuple[str, str] | None = None  # what takes numbers of these out of the graph, and where
     agreement: Agreement | None = None  # of the gradients of the trained model

@@ -41,18 +41,3 @@ class Turned:
     near: tuple[int, ...]
     held: tuple[int, ...]
     drawn: bool = False
-
-
-@dataclass(frozen=True)
-class TurnedByChance:
-    """A ``given`` tensor that reaches a module in an order along ``axis`` which is drawn, and a ``target`` beside it.
-
-    The objective in evaluation mode: as it is, with the given one ``turned`` alone, and with ``both``.
-    """
-
-    given: str
-    target: str
-    axis: int
-    plain: float
-    turned: float
-    both: float

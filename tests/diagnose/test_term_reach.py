@@ -45,11 +45,11 @@ def cell(result: OverfitResult, term: str, module: str) -> Reach:
 def test_a_term_that_reads_a_module_without_a_gradient_is_named_with_its_line() -> None:
     """It has a limit, which it misses. A probe is written so, and one that meets its limit is what it is to be."""
     assert run(lambda hidden: hidden.detach(), second=0.01).passed
-    result = run(lambda hidden: hidden.detach(), second=1e-12)
+    result = run(lambda hidden: hidden.detach(), second=1e-20)
     cause = result.causes[0]
     assert (cause.id, cause.certain) == ("no-gradient", False)
     assert cause.where == "term second, module trunk"
-    assert cause.advice.endswith(": result = run(lambda hidden: hidden, second=1e-12)")
+    assert cause.advice.endswith(": result = run(lambda hidden: hidden, second=1e-20)")
     assert not result.passed
     lost = cell(result, "second", "trunk")
     assert (lost.gradient, bool(lost.moved)) == (None, True)

@@ -10,8 +10,6 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, Op, with_fact
 from pytest_overfit.judge.finding import number
 
-SHARE = 0.1  # of the fall of the objective: where less comes of a turn, a target has no sides
-
 
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
     """What is compared is the batch's target with other axes or other classes, and nowhere as it is."""
@@ -109,26 +107,6 @@ def turned(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
-def turned_by_chance(evidence: Evidence) -> Iterator[Cause]:
-    """Chance turns an input and not its target, and the trained model gives the same answer for either."""
-    found, curve = evidence.probed.drawn_order, evidence.objective
-    if found is None or not evidence.learned or not curve:
-        return
-    apart, fall = found.both - found.plain, curve[0] - found.plain
-    if apart > SHARE * fall > 0 and found.turned < found.plain + apart / 2:
-        yield Cause(
-            "target-mismatch",
-            found.given,
-            f"chance turns {found.given} along axis {found.axis} in some steps, and {found.target} never: in "
-            f"evaluation mode the objective is {number(found.plain)}, {number(found.turned)} with {found.given} turned "
-            f"alone, and {number(found.both)} with both: one answer was learnt for either",
-            f"turn {found.target} together with {found.given}",
-            evidence={"plain": found.plain, "turned": found.turned, "both": found.both},
-            certain=True,
-            weight=0.95,
-        )
-
-
 def scrambled(evidence: Evidence) -> Iterator[Cause]:
     """Classes and places of an output are mixed up by a reshape."""
     for op, compared in _compared(evidence):
@@ -149,10 +127,11 @@ def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
     """Targets of a loss that takes probabilities, outside of 0..1."""
     for op, compared in evidence.ops(Comparison):
         low, high = compared.targets or (0.0, 0.0)
-        if op.name.startswith("binary_cross_entropy") and compared.differentiable and (low < 0 or high > 1):
-            least, most = compared.predictions or (-1.0, 2.0)
-            # Labels stand in its place, and what stands in theirs is not the batch's.
-            turned = not compared.origin and least >= 0 and most <= 1
+        least, most = compared.predictions or (-1.0, 2.0)
+        # Labels stand in its place, and what stands in theirs is not the batch's.
+        turned = not compared.origin and least >= 0 and most <= 1
+        learns = compared.differentiable or turned
+        if op.name.startswith("binary_cross_entropy") and learns and (low < 0 or high > 1):
             yield Cause(
                 "target-mismatch",
                 op.where,
@@ -216,7 +195,6 @@ FAMILY = Family(
         compared_with_input,
         mispaired,
         turned,
-        turned_by_chance,
         scrambled,
         impossible_targets,
         padding_counts,
@@ -240,10 +218,9 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 - **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input
   of the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along
   the outputs of other samples change. Or one corner of an image, or end of a row, moves an output at another one than
-  the target's: where a model turns what it gets, or chance turns one of both; or the trained model gives one
-  answer for an input as it is and as chance turns it, far from the target that is turned with it. Of tokens: labels
-  under an `attention_mask` of 0 to which the loss answers, targets behind the end that a mask or lengths tell of, or a
-  decoder that has met its limit and predicts the token after the next, or the one that it reads.
+  the target's: where a model turns what it gets, or chance turns one of both. Of tokens: labels under an
+  `attention_mask` of 0 to which the loss answers, targets behind the end that a mask or lengths tell of, or a decoder
+  that has met its limit and predicts the token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.dependence import evaluated
-from pytest_overfit.diagnose.questions.drawn_order import measure_drawn_order
 from pytest_overfit.diagnose.questions.held_outputs import Held, freed
 from pytest_overfit.diagnose.questions.pairing import Pairing, dead_rows
-from pytest_overfit.errors.asking import Questions, Refused
+from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.update import into_training
@@ -22,17 +20,6 @@ MOST_SAMPLES = 64  # that are asked one by one
 MOST_READ = 16  # the same where each costs a forward pass, and no slope has said of which it is worth that
 SAME = 1e-3  # relative: the objective, and the mean over the samples that it reads
 Unlearnt = tuple[tuple[int, ...], float, float]  # samples, what they lose by themselves, and what the others do
-
-
-def measure_learnt(
-    on: RunContext, samples: int | None, named: list[tuple[str, nn.Module]], questions: Questions
-) -> dict[str, Any]:
-    """What only a run that has passed is worth: samples that were left out, and inputs that chance turned alone."""
-    alone, turned = "what every sample costs by itself", "whether chance turns inputs and not their targets"
-    return {
-        "unlearnt": questions.ask(alone, lambda: measure_unlearnt(on, samples, named), otherwise=None),
-        "drawn_order": questions.ask(turned, lambda: measure_drawn_order(on, named), otherwise=None),
-    }
 
 
 def measure_unlearnt(on: RunContext, samples: int | None, named: list[tuple[str, nn.Module]]) -> Unlearnt | None:

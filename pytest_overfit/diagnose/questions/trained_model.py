@@ -37,7 +37,7 @@ from pytest_overfit.diagnose.questions.output_slopes import follows_choice, inne
 from pytest_overfit.diagnose.questions.outputs import measure_outputs
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
-from pytest_overfit.diagnose.questions.samples_alone import measure_learnt
+from pytest_overfit.diagnose.questions.samples_alone import measure_unlearnt
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.summands import standing_summands
@@ -75,6 +75,7 @@ class TrainedModel:
         self.carries = False  # the next call of a model gives something else
         self.counted: list[Tensor] = []  # the places (B, T) of outputs (B, T, ...) that have a slope
         self.single: list[Tensor] = []  # those of outputs (B, T)
+        self.all_live = False  # every sample has a slope
         self.withheld = Withheld(())
         self.back: tuple[Any, ...] = ()
 
@@ -90,8 +91,9 @@ class TrainedModel:
             self._ask_models(context.task.model, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
-        if curves.stop == "passed":
-            self._know(**measure_learnt(on, self.samples, self._named(calls), self.questions))
+        if curves.stop == "passed" and not self.all_live:
+            with self.questions.asking("what every sample costs by itself"):
+                self._know(unlearnt=measure_unlearnt(on, self.samples, self._named(calls)))
         with self.questions.asking("whether places meet their own targets"):
             self._know(turned=self._turned(on, calls))
         if self.traced is not None and self.traced.steps:
@@ -154,9 +156,9 @@ class TrainedModel:
         )
         calls: list[ModelCall] = []
         back, terms = LookBack(on), Terms()
-        with self.questions.asking("a forward pass of the trained model"), model_calls(named, calls), watching:
-            with back.listening():
-                heard, terms = on.forward()
+        asking = self.questions.asking("a forward pass of the trained model")
+        with asking, model_calls(named, calls), back.listening(), watching:  # the tracer hears everything first
+            heard, terms = on.forward()
             self._know(modules=tuple(tracer.modules), ops=tuple(tracer.ops) if closely else first)
             self.targets = tracer.targets or (self.traced.targets if self.traced is not None else [])
             gated = tracer.parameters if any(op.name == "argmax" for op in first) else {}
@@ -196,6 +198,8 @@ class TrainedModel:
         grids = [g != 0 for g in gradients.values()]
         self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
         self.single = [grid for grid in grids if grid.dim() == 2]
+        rows = [grid.reshape(len(grid), -1).any(1) for grid in grids if grid.dim() and len(grid) == self.samples]
+        self.all_live = bool(rows) and bool(torch.stack([row.cpu() for row in rows]).any(0).all())
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
         self._know(terms=looked, outputs=outputs)
         if failed:
