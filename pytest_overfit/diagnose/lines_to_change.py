@@ -167,6 +167,10 @@ def _sign(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     return line_to_change(asked.sources, renamed("nll_loss", "cross_entropy") if named else output_first)
 
 
+def _exchanged(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return line_to_change(asked.sources, output_first) if "exchange its arguments" in cause.advice else ""
+
+
 def _ignored(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     return line_to_change(asked.sources, made_again)
 
@@ -225,6 +229,7 @@ RULES: Mapping[str, Rule] = {
     "loss-floor": _said("label_smoothing", "0.0"),
     "leak": _said("is_causal", "True"),
     "loss-sign": _sign,
+    "target-mismatch": _exchanged,
     "loss-ignores-output": _ignored,
     "stochastic": _dropout,
 }

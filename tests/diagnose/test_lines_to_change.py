@@ -135,6 +135,17 @@ def test_a_rate_that_was_proven_at_the_end_of_the_budget_comes_with_more_steps(s
     assert changed.advice == f"--overfit-set optim.optimizer.lr=0.001{more}"
 
 
+@pytest.mark.parametrize(
+    ("advice", "line"),
+    [("exchange its arguments: what is predicted comes first", "a.py:2: kl_div(o(b), b)"), ("map the labels", "")],
+)
+def test_target_and_output_are_exchanged_where_that_is_advised(advice: str, line: str) -> None:
+    """In the one call that has them the wrong way round."""
+    asked = Asked((Source("a.py", "def f(o, b):\n  kl_div(b, o(b))"),))
+    (changed,) = with_lines([Cause("target-mismatch", "", "", advice)], Evidence(record(), (), {}), asked)
+    assert changed.advice == (line or advice)
+
+
 @pytest.mark.parametrize("cause", IDS)
 def test_what_an_example_is_advised_works(cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken example of a cause, in a file of its own: its first advice, where that is a line, mends it."""
