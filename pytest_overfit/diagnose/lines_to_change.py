@@ -15,8 +15,11 @@ from pytest_overfit.diagnose.source_lines import (
     extended,
     followed,
     in_module_list,
+    inactive,
     keyword,
     line_to_change,
+    made_again,
+    output_first,
     preceded,
     renamed,
     squeezed,
@@ -28,6 +31,7 @@ from pytest_overfit.diagnose.source_lines import (
 Rule = Callable[[Cause, Evidence, Asked], str]
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 RUNS = ("overfit", "run_overfit")
+RESERVED = 0.8  # of a budget: a proof that took more of it is as good as its last digit
 PLACE = re.compile(r"[^\s:,]+\.py:\d+")
 
 
@@ -48,11 +52,13 @@ def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return ""
     now = f"{works:.3g}"
     if asked.rate is not None:
-        return asked.rate(was, works)
+        line, planned = asked.rate(was, works), evidence.record.planned_steps
+        tight = cause.evidence.get("steps", 0.0) > RESERVED * planned
+        return f"{line} --overfit-max-steps {2 * planned}" if line and tight else line
     if line := line_to_change(asked.sources, keyword("lr", was, now, calls=OPTIMIZERS)):
         return line
     kinds = {group.kind for group in evidence.groups}
-    if asked.default:
+    if asked.default and not evidence.own_step:
         return line_to_change(asked.sources, extended(RUNS, "lr", now)) or f"lr={now}"
     kind = next(iter(kinds), "")
     known = len(kinds) == 1 and kind in OPTIMIZERS
@@ -104,9 +110,9 @@ def _frozen(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 
 def _activation(cause: Cause, evidence: Evidence, asked: Asked) -> str:
-    names = re.findall(r"log_?softmax|softmax|log_?sigmoid|sigmoid|tanh|relu", f"{cause.where} {cause.advice}".lower())
-    names = list(dict.fromkeys(names))
-    return line_to_change(asked.sources, without(names[0])) if len(names) == 1 else ""
+    said = f"{cause.where} {cause.advice}".lower()
+    names = list(dict.fromkeys(re.findall(r"log_?softmax|softmax|log_?sigmoid|sigmoid|tanh|relu|\bexp\b", said)))
+    return line_to_change(asked.sources, inactive(names[0])) if len(names) == 1 else ""
 
 
 def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -156,9 +162,17 @@ def _said(name: str, now: str) -> Rule:
     return rule
 
 
-def _log_softmax(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+def _sign(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     named = "log_softmax before nll_loss" in cause.advice
-    return line_to_change(asked.sources, renamed("nll_loss", "cross_entropy")) if named else ""
+    return line_to_change(asked.sources, renamed("nll_loss", "cross_entropy") if named else output_first)
+
+
+def _exchanged(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return line_to_change(asked.sources, output_first) if "exchange its arguments" in cause.advice else ""
+
+
+def _ignored(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return line_to_change(asked.sources, made_again)
 
 
 def _no_gradient(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -214,6 +228,8 @@ RULES: Mapping[str, Rule] = {
     "loss-scale": _said("reduction", '"mean"'),
     "loss-floor": _said("label_smoothing", "0.0"),
     "leak": _said("is_causal", "True"),
-    "loss-sign": _log_softmax,
+    "loss-sign": _sign,
+    "target-mismatch": _exchanged,
+    "loss-ignores-output": _ignored,
     "stochastic": _dropout,
 }

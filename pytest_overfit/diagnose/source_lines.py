@@ -10,6 +10,8 @@ Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: w
 FUNCTIONAL = ("F", "torch", "functional", "nn.functional", "torch.nn.functional")
 DROPPING = ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")  # of torch, a tenth by default
 OPERATORS = {"add": ast.Add, "mul": ast.Mult, "div": ast.Div, "truediv": ast.Div}  # all else is a difference
+CUTS, REMADE = ("item", "detach", "data", "tolist"), ("tensor", "as_tensor", "float")
+OUTPUT_FIRST = ("cross_entropy", "nll_loss", "kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.Tuple, ast.List)
 
 
@@ -100,12 +102,24 @@ def keyword(name: str, was: float | None, now: str, *, calls: Collection[str] = 
                     return value, now
         if isinstance(node, ast.Call) and called(node) in calls and len(node.args) == 2 and same(node.args[1]):
             return node.args[1], now
-        if isinstance(node, ast.Assign) and was is not None and isinstance(node.targets[0], ast.Name):
-            names = (name, *(["learning_rate"] if name == "lr" else []))
-            return (node.value, now) if node.targets[0].id.lower() in names and same(node.value) else None
-        return None
+        names = (name, *(["learning_rate"] if name == "lr" else []))
+        held = _held(node) if was is not None else ()
+        return next(((value, now) for said, value in held if said.lower() in names and same(value)), None)
 
     return edit
+
+
+def _held(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """What a variable, a field or an attribute is set to, and an argument by default, by name."""
+    if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if isinstance(target, (ast.Name, ast.Attribute)):
+            yield (target.id if isinstance(target, ast.Name) else target.attr), node.value
+    if isinstance(node, ast.arguments):
+        places = [*node.posonlyargs, *node.args]
+        yield from zip((each.arg for each in places[len(places) - len(node.defaults) :]), node.defaults, strict=True)
+        named = zip(node.kwonlyargs, node.kw_defaults, strict=True)
+        yield from ((each.arg, value) for each, value in named if value is not None)
 
 
 def extended(calls: Collection[str], name: str, value: str) -> Edit:
@@ -151,33 +165,54 @@ def without(*names: str) -> Edit:
             return None
         if name[:1].isupper():
             return node, f"{source.segment(node.func).rpartition('.')[0] or 'torch.nn'}.Identity()"
-        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-        of_tensor = owner is not None and source.segment(owner) not in FUNCTIONAL
-        inner = owner if of_tensor else next(iter(node.args), None)
+        inner = _given(node, source)
         return None if inner is None else (node, source.operand(inner))
+
+    return edit
+
+
+def _given(call: ast.Call, source: Source) -> ast.expr | None:
+    """What a function of torch, or a method of a tensor, is called with first."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    of_tensor = owner is not None and source.segment(owner) not in FUNCTIONAL
+    return owner if of_tensor else next(iter(call.args), None)
+
+
+def inactive(name: str) -> Edit:
+    """Without this activation; the exp of a log_softmax is a softmax."""
+    alone, logs = without(name), without("log_softmax")
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if name in ("softmax", "exp") and isinstance(node, ast.Call) and called(node) == "exp":
+            inner = _given(node, source)
+            if inner is not None and called(inner) == "log_softmax" and (plain := logs(inner, source)) is not None:
+                return node, plain[1]
+        return alone(node, source)
 
     return edit
 
 
 def cut_free(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
     """A tensor in place of the number, the copy or the cut that is made of it."""
-    cuts = without("item", "detach", "data", "tolist")
-    if called(node) in ("tensor", "as_tensor", "float") and isinstance(node, ast.Call) and node.args:
-        inner = cuts(node.args[0], source)
-        return (node, inner[1]) if inner is not None and inner[0] is node.args[0] else None
-    return cuts(node, source)
+    return made_again(node, source) if called(node) in REMADE else without(*CUTS)(node, source)
+
+
+def made_again(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+    """A tensor in place of one that is made of its number."""
+    if called(node) not in REMADE or not isinstance(node, ast.Call) or not node.args:
+        return None
+    inner = without(*CUTS)(node.args[0], source)
+    return (node, inner[1]) if inner is not None and inner[0] is node.args[0] else None
 
 
 def trainable(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-    """``requires_grad_(True)`` in place of False."""
-    off = isinstance(node, ast.Call) and called(node) == "requires_grad_" and len(node.args) == 1
-    if isinstance(node, ast.Call) and off and isinstance(node.args[0], ast.Constant) and not node.args[0].value:
-        return node.args[0], "True"
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-        value = node.value
-        if node.targets[0].attr == "requires_grad" and isinstance(value, ast.Constant) and not value.value:
-            return value, "True"
-    return None
+    """``requires_grad_(True)`` in place of False, or of what is asked of each parameter."""
+    value: ast.expr | None = None
+    if isinstance(node, ast.Call) and called(node) == "requires_grad_" and len(node.args) == 1:
+        value = node.args[0]
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+        value = node.value if node.targets[0].attr == "requires_grad" else None
+    return None if value is None or (isinstance(value, ast.Constant) and value.value) else (value, "True")
 
 
 def undropped(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
@@ -218,6 +253,25 @@ def swapped(name: str, at: int = 0) -> Edit:
         return node, f"{source.segment(node.func)}({', '.join(said)})"
 
     return edit
+
+
+def output_first(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+    """A loss that is given the target before the output, which is what a function makes of its first argument."""
+    if not isinstance(node, ast.FunctionDef) or not node.args.args:
+        return None
+    outputs = {node.args.args[0].arg}
+
+    def read(expression: ast.AST) -> bool:
+        return any(isinstance(each, ast.Name) and each.id in outputs for each in ast.walk(expression))
+
+    for each in ast.walk(node):
+        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name) and read(each.value):
+            outputs.add(each.targets[0].id)
+    for each in ast.walk(node):
+        turned = called(each) in OUTPUT_FIRST and isinstance(each, ast.Call) and len(each.args) > 1
+        if isinstance(each, ast.Call) and turned and read(each.args[1]) and not read(each.args[0]):
+            return swapped(called(each))(each, source)
+    return None
 
 
 def renamed(name: str, new: str) -> Edit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,8 +73,10 @@ def _load(config: pytest.Config) -> None:
     files = tuple(dict.fromkeys((*options.configs, *plain)))
     try:
         loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
-    except ConfigError as error:
-        raise pytest.UsageError(str(error)) from error
+    except ConfigError as error:  # paths as the user would type them, so that the key stands in the first line
+        raise pytest.UsageError(
+            re.sub(rf"(?m)^( *(?:change: )?){re.escape(f'{folder}{os.sep}')}", r"\1", str(error))
+        ) from error
     asked = [(f"{path}, logging.log_dir", each.logging.log_dir) for path, each in zip(files, loaded, strict=True)]
     _refuse_log_folders(session, asked)
     session.configs.update(zip(files, session.adopted(loaded), strict=True))

@@ -94,7 +94,7 @@ def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> Non
         row = {
             "test": requester.nodeid,
             "passed": verdict.passed,
-            "line": call_line(verdict.findings, [r.record for r in verdict.runs or (verdict,)]),
+            "line": call_line(verdict.findings, [r.record for r in verdict.runs or (verdict,)], verdict.causes),
             "findings": [asdict(finding) for finding in verdict.findings],
             "run": asdict(note),
         }

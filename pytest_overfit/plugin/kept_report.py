@@ -46,17 +46,17 @@ def publish(session: SessionState, ids: Iterable[str]) -> Sequence[str]:
     """Makes one report of the records of a session, of all its workers, in the place of the report before.
 
     Returns:
-        Lines about what could not be written.
+        Lines about what could not be written, or what the pages of it need.
     """
-    writing, kept = Writing(), frozenset(ids)
+    writing, kept, needed = Writing(), frozenset(ids), ""
     if kept and not session.is_worker:
-        writing.attempt("the report of what failed", lambda: _publish(session, kept), otherwise=None)
-    return writing.lines
+        needed = writing.attempt("the report of what failed", lambda: _publish(session, kept), otherwise="")
+    return (*writing.lines, *([needed] if needed else []))
 
 
-def _publish(session: SessionState, kept: frozenset[str]) -> None:
+def _publish(session: SessionState, kept: frozenset[str]) -> str:
+    """Writes it; what its pages need and what brings that, where they could not be made: all else is there."""
     from pytest_overfit.errors import OverfitError
-    from pytest_overfit.errors.asking import Unanswerable
     from pytest_overfit.report.publish import write_forms
     from pytest_overfit.report.record.folder import RUNS, read_report
 
@@ -67,5 +67,6 @@ def _publish(session: SessionState, kept: frozenset[str]) -> None:
     (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
     try:
         write_forms(folder, read_report(folder), lang=session.options.lang)
-    except OverfitError as error:  # of what the pages need: the records are there
-        raise Unanswerable(str(error)) from error
+    except OverfitError as error:
+        return f"{error.found}: {error.hint}"
+    return ""

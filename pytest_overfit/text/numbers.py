@@ -210,7 +210,7 @@ def _gradient_lines(parameters: Sequence[ParameterRecord], width: int) -> Iterat
     largest, rest = ordered[:MOST_GRADIENTS], ordered[MOST_GRADIENTS:]
     smallest = rest[-MOST_GRADIENTS:][::-1]
     if ordered:
-        ends = "" if not smallest else f", the largest {len(largest)} and the smallest {len(smallest)}"
+        ends = "" if not smallest else f": {len(largest)} largest, {len(smallest)} smallest"
         yield f"gradients: largest norm of each of {len(ordered)} parameters{ends}"
         room = (width - 2 * len("  -1.234e-05  ")) // (2 if smallest else 1)
         left, right = _columns(largest, room), _columns(smallest, room)

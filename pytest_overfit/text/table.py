@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.limits import FELL
@@ -118,8 +119,8 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
     return list(groups.values())
 
 
-def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
-    """One call of ``overfit`` in one line: steps, time, the tightest limit, what was missed or declared.
+def call_line(findings: Sequence[Finding], records: Sequence[RunRecord], causes: Sequence[Cause] = ()) -> str:
+    """One call of ``overfit`` in one line: steps, time, the tightest limit, what was missed and why, or declared.
 
     Example:
         >>> call_line([Finding("objective", True, "objective 0.0088", "< 0.01 for 5 steps", margin=1.14)], [record])
@@ -128,7 +129,7 @@ def call_line(findings: Sequence[Finding], records: Sequence[RunRecord]) -> str:
     steps, planned = max(record.steps for record in records), records[0].planned_steps
     parts = [f"{steps} of {planned} steps in {sum(record.seconds for record in records):.1f} s"]
     if missed := [finding.name for finding in findings if finding.missed]:
-        parts.append(f"missed {', '.join(missed)}")
+        parts += [f"missed {', '.join(missed)}", *(f"why: {cause.id}" for cause in causes[:1])]
     if unjudged := [finding.name for finding in findings if not finding.judged]:
         parts.append(f"not judged: {', '.join(unjudged)}")
     if closest := tightest(findings):

@@ -115,6 +115,7 @@ _LINES = (
 _PARTS = (
     ("{what}: {word}, see ::{teller}", "{what}：{word}，见 ::{teller}"),
     ("why: {id} ({strength}): {observed}", "原因：{id}（{strength}）：{observed}"),
+    ("why: {id}", "原因：{id}"),
     ("less likely: {ids}", "可能性较小：{ids}"),
     TABLE["where"],
     TABLE["next"],

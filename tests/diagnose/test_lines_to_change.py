@@ -13,13 +13,20 @@ import torch
 
 import pytest_overfit
 from pytest_overfit import OverfitResult
+from pytest_overfit.diagnose.call_site import Asked
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.lines_to_change import with_lines
 from pytest_overfit.diagnose.source_lines import (
     Edit,
     Source,
     cut_free,
     extended,
+    inactive,
     keyword,
     line_to_change,
+    made_again,
+    output_first,
     squeezed,
     trainable,
     without,
@@ -28,6 +35,7 @@ from pytest_overfit.judge.finding import is_line
 from pytest_overfit.settings.cause_ids import IDS
 from tests.docs.test_causes import PRELUDE, SECTIONS
 from tests.support.examples import SECONDS, told
+from tests.support.records import record
 
 # Of the examples of docs/causes.md, those whose advice is a line.
 PASTED = {
@@ -86,6 +94,22 @@ def pasted(text: str, advice: str) -> str:
         ("overfit(a, **more)", extended(("overfit",), "lr", "0.01"), ""),
         ("overfit()", extended(("overfit",), "lr", "0.01"), "a.py:1: overfit(lr=0.01)"),
         ("e = 'ß', f(lr=1.0)", keyword("lr", 1.0, "2"), "a.py:1: e = 'ß', f(lr=2)"),
+        ("def f(a, lr=1e-6): ...", keyword("lr", 1e-6, "0.1"), "a.py:1: def f(a, lr=0.1): ..."),
+        ("def f(*, b=1, lr=1e-6): ...", keyword("lr", 1e-6, "0.1"), "a.py:1: def f(*, b=1, lr=0.1): ..."),
+        ("class C:\n    lr: float = 1e-6", keyword("lr", 1e-6, "0.1"), "a.py:2: lr: float = 0.1"),
+        ("self.learning_rate = 1e-6", keyword("lr", 1e-6, "0.1"), "a.py:1: self.learning_rate = 0.1"),
+        ("def f(lr=1e-6): ...\ndef g(lr=1e-6): ...", keyword("lr", 1e-6, "0.1"), ""),
+        ("x = F.log_softmax(a + b, -1).exp()", inactive("softmax"), "a.py:1: x = (a + b)"),
+        ("x = torch.exp(h.log_softmax(dim=-1))", inactive("exp"), "a.py:1: x = h"),
+        ("x = F.log_softmax(a, -1)", inactive("softmax"), ""),
+        ("p.requires_grad = n in names", trainable, "a.py:1: p.requires_grad = True"),
+        ("p.requires_grad = True", trainable, ""),
+        ("x = torch.tensor(y.item())", made_again, "a.py:1: x = y"),
+        ("print(y.item())", made_again, ""),
+        ("def f(m, b): return kl_div(b, m(b))", output_first, "a.py:1: def f(m, b): return kl_div(m(b), b)"),
+        ("def f(m, b):\n  o = m(b)\n  kl_div(b, o)", output_first, "a.py:3: kl_div(o, b)"),
+        ("def f(m, b): return kl_div(m(b), b)", output_first, ""),
+        ("def f(m, b): return kl_div(m.head(b), m(b))", output_first, ""),
         ("f(\n  a,\n)", without("f"), ""),
         ("f(", without("f"), ""),
     ],
@@ -99,6 +123,27 @@ def test_of_several_places_the_one_that_takes_part_is_meant() -> None:
     """The lines of the function that called."""
     text = "def f():\n    a(lr=0.1)\n\n\ndef g():\n    a(lr=0.1)\n"
     assert line_to_change([Source("a.py", text, ((5, 6),))], keyword("lr", 0.1, "1")) == "a.py:6: a(lr=1)"
+
+
+@pytest.mark.parametrize(("steps", "more"), [(390.0, " --overfit-max-steps 800"), (120.0, "")])
+def test_a_rate_that_was_proven_at_the_end_of_the_budget_comes_with_more_steps(steps: float, more: str) -> None:
+    """Of a config, whose options round the rate."""
+    cause = Cause("lr-low", "", "", "", "proven", {"lr": 2e-6, "works": 0.001, "steps": steps})
+    asked = Asked(rate=lambda was, works: f"--overfit-set optim.optimizer.lr={works}")
+    evidence = Evidence(record(planned_steps=400), (), {})
+    (changed,) = with_lines([cause], evidence, asked)
+    assert changed.advice == f"--overfit-set optim.optimizer.lr=0.001{more}"
+
+
+@pytest.mark.parametrize(
+    ("advice", "line"),
+    [("exchange its arguments: what is predicted comes first", "a.py:2: kl_div(o(b), b)"), ("map the labels", "")],
+)
+def test_target_and_output_are_exchanged_where_that_is_advised(advice: str, line: str) -> None:
+    """In the one call that has them the wrong way round."""
+    asked = Asked((Source("a.py", "def f(o, b):\n  kl_div(b, o(b))"),))
+    (changed,) = with_lines([Cause("target-mismatch", "", "", advice)], Evidence(record(), (), {}), asked)
+    assert changed.advice == (line or advice)
 
 
 @pytest.mark.parametrize("cause", IDS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.plugin.kept_report import MOST
+from pytest_overfit.report import publish
 from pytest_overfit.report.record.folder import read_report
 from tests.support.sessions import keep_modules, own_plugins_only
 
@@ -44,6 +45,19 @@ def test_a_failure_leaves_a_report_and_its_path(pytester: pytest.Pytester, last:
     (document,) = read_report(last)
     assert document.places == {"": "test_a_failure_leaves_a_report_and_its_path.py:6"}
     assert (last / ".gitignore").read_text() == "*\n"
+
+
+def test_without_what_pages_need_the_summary_is_kept(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, last: Path
+) -> None:
+    """It is there: what brings pages is a note, and no report of something that went wrong."""
+    monkeypatch.setattr(publish, "PAGES_NEED", ("bokeh_that_is_absent",))
+    result = pytester.runpytest_inprocess(*KEEP)
+    (line,) = [line for line in result.outlines if line.startswith("report: ")]
+    assert Path(line.removeprefix("report: file://")) == last / "summary.md"
+    (note,) = [line for line in result.outlines if line.startswith("note: pages need")]
+    assert note.endswith('which is not installed: pip install "pytest-overfit[pages]"')
+    assert "not written" not in result.stdout.str()
 
 
 def test_the_session_before_is_replaced(pytester: pytest.Pytester, last: Path) -> None:

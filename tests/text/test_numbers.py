@@ -99,7 +99,7 @@ def test_gradients_beyond_the_ends_are_counted() -> None:
     run = record(parameters=tuple(parameter(f"layer.{i}", max_grad=norm) for i, norm in enumerate(norms)))
     lines = debug_lines(Result(run))
     assert lines[-8:] == [
-        "gradients: largest norm of each of 20 parameters, the largest 6 and the smallest 6",
+        "gradients: largest norm of each of 20 parameters: 6 largest, 6 smallest",
         "  layer.0   nan  layer.1  1",
         "  layer.19  19   layer.2  2",
         "  layer.18  18   layer.3  3",
@@ -205,5 +205,5 @@ def test_the_two_view_run_shows_valid_depth_and_shares(tmp_path: Path) -> None:
     whole = ("loss_camera", "loss_conf_depth", "loss_reg_depth", "loss_grad_depth")
     assert {*whole, "loss_T", "loss_R", "loss_FL"} == found.keys()
     assert sum(float(found[name]) for name in whole) == pytest.approx(100, abs=0.3)
-    assert lines[-8] == "gradients: largest norm of each of 78 parameters, the largest 6 and the smallest 6"
+    assert lines[-8] == "gradients: largest norm of each of 78 parameters: 6 largest, 6 smallest"
     assert lines[-1] == "  and 66 between"

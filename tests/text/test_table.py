@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
-from pytest_overfit.text.table import criteria_table, run_headline, runs_line
+from pytest_overfit.text.table import call_line, criteria_table, run_headline, runs_line
 from tests.support.records import record
 
 
@@ -14,6 +15,13 @@ def test_the_headline_says_how_far_how_fast_on_what() -> None:
         "100 of 1000 steps in 2.0 s (20 ms a step), stopped early: every limit held; "
         "cpu, 1 thread, seed 0, 811 MiB peak"
     )
+
+
+def test_the_line_of_a_call_names_the_cause_of_what_it_missed() -> None:
+    """Where a terminal is too narrow for the short summary, this is what is read."""
+    missed = Finding("objective", False, "objective 0.4 (start 1.8)", "< 0.01 for 5 steps in a row", margin=0.02)
+    line = call_line([missed], [record()], [Cause("frozen", "", "", ""), Cause("lr-low", "", "", "")])
+    assert line == "100 of 1000 steps in 2.0 s; missed objective; why: frozen; objective 0.4, allowed < 0.01"
 
 
 def test_a_run_that_was_cut_short_shouts() -> None:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from functools import partial
 
-from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.finding import Finding, is_line
 from pytest_overfit.report.markdown.curve import text_curve
-from pytest_overfit.report.markdown.escape import block, line, table, text
+from pytest_overfit.report.markdown.escape import block, code, line, table, text
 from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.cause_titles import title
@@ -140,7 +140,7 @@ def _causes(document: Document, lang: str) -> Iterator[str]:
     told = [
         f"- **{text(title(cause.id, lang))}** ({said(cause.strength)}): {text(said(cause.observed))}\n"
         f"  - {text(said(f'where: {cause.where}'))}\n"
-        f"  - {text(said(f'change: {cause.advice}'))}"
+        f"  - {_change(cause.advice, lang)}"
         for cause in result.causes[:MOST_CAUSES]
     ]
     if more := result.causes[MOST_CAUSES:]:
@@ -150,6 +150,14 @@ def _causes(document: Document, lang: str) -> Iterator[str]:
         yield "\n".join(told)
     elif result.evidence is not None and document.verdict == "failed":
         yield f"**{words(lang)['why']}**: {said(NOT_ALL if result.not_asked else NONE)}."
+
+
+def _change(advice: str, lang: str) -> str:
+    """What can be pasted as code, which copies as it stands."""
+    told = translated(f"change: {advice}", lang)
+    if is_line(advice) and told.endswith(advice):
+        return f"{text(told.removesuffix(advice))} {code(advice)}"
+    return text(told)
 
 
 def _compact(documents: Sequence[Document], most_bytes: int, lang: str) -> str:

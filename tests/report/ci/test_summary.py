@@ -42,6 +42,15 @@ def test_one_run_that_passed() -> None:
     assert command == ("bash", "pytest --overfit-config configs/tiny.yaml\n")
 
 
+def test_what_can_be_pasted_is_code() -> None:
+    """As it stands: no sign of it is escaped."""
+    failed = broken("missing_step")
+    assert failed.result is not None
+    cause = replace(failed.result.causes[0], advice="--overfit-set optim.frozen_module_names=[]")
+    told = replace(failed, result=replace(failed.result, causes=(cause,)))
+    assert "  - change: `--overfit-set optim.frozen_module_names=[]`\n" in summary_markdown([told])
+
+
 def test_what_failed_comes_first() -> None:
     """With its causes and what to change."""
     failed = broken("missing_step")
