@@ -19,6 +19,7 @@ from benchmarks.wild.operators.data import float_inputs
 from benchmarks.wild.operators.held_back import _mapped, beside
 from benchmarks.wild.operators.operator import BREAKING, Setup, Site, operator
 from benchmarks.wild.operators.rewrite import Exchanged, Forward, on_output, override
+from benchmarks.wild.operators.trace import leaves
 
 UNIT: tuple[Callable[..., Tensor], ...] = (F.normalize,)
 
@@ -112,10 +113,11 @@ def shuffled_in_place(s: Setup, at: Site) -> str | None:
     found, inner = inputs_of_samples(s, at), s.loss
     if not found or all(torch.equal(each, each[:1].expand_as(each)) for each in beside(s, at)):
         return None
-    path, given = found[0]
+    path, _ = found[0]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         if model.training:
+            given = dict(leaves(batch))[path]  # a run may hold a copy
             given.copy_(given[torch.randperm(len(given))])
         return inner(model, batch)
 
