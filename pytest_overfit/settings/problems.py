@@ -46,7 +46,9 @@ class Problem:
         """The problem as one line of text."""
         separator = "" if not self.key or self.key.startswith(":") else ": "
         allowed = f", allowed: {self.allowed}" if self.allowed else ""
-        return f"{file}{separator}{self.key}: found {self.found}{allowed}{f' ({self.hint})' if self.hint else ''}"
+        hint = f" ({self.hint})" if self.hint else ""
+        parts = (hint, allowed) if self.hint.startswith("did you mean") else (allowed, hint)  # before a long list
+        return f"{file}{separator}{self.key}: found {self.found}{''.join(parts)}"
 
 
 class Unusable(Exception):  # noqa: N818 - never leaves the package: it carries problems to the place that reports all

@@ -78,9 +78,7 @@ def test_a_typo_is_one_clear_error(pytester: pytest.Pytester) -> None:
     """It names the nearest, and where it stands."""
     pytester.makepyfile(TEST.replace('twins=["fused", "batch"]', 'twins=["fusd"]'))
     result = pytester.runpytest_inprocess("-k", "marked")
-    result.stdout.re_match_lines(
-        [r".*@pytest.mark.overfit: twins.names: found 'fusd', allowed: .*did you mean fused.*"]
-    )
+    result.stdout.re_match_lines([r".*@pytest.mark.overfit: twins.names: found 'fusd'.*did you mean fused.*"])
 
 
 def test_what_can_be_called_stands_in_the_call(pytester: pytest.Pytester) -> None:

@@ -17,7 +17,7 @@ def test_missing_file(tmp_path: Path) -> None:
     """A missing file is named, with the file next to it that may have been meant."""
     write(tmp_path, "img_size: 224", "single_pair.yaml")
     assert problems(tmp_path / "single_pairs.yaml") == [
-        "single_pairs.yaml: found no such file, allowed: a YAML file (did you mean single_pair.yaml?)"
+        "single_pairs.yaml: found no such file (did you mean single_pair.yaml?), allowed: a YAML file"
     ]
 
 
@@ -171,11 +171,11 @@ def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
         "first.yaml: max_epoch: found an unknown key (did you mean max_epochs?)\n"
         "    change: first.yaml:2: max_epochs: 3\n"
         "  first.yaml: img_size: found -1, allowed: a whole number from 1 to 8192\n"
-        "  second.yaml: overfit.devise: found an unknown key, allowed: budget | seeds | pass_at_least | device |"
+        "  second.yaml: overfit.devise: found an unknown key (did you mean device?), allowed: budget |"
+        " seeds | pass_at_least | device |"
         " require_gpu | amp | threads | deterministic | keep_trained | lr | freeze | clip_grad_norm |"
-        " criteria | diagnose | diagnose_seconds |"
-        " distributed | pair | steps_per_epoch | half_pixel_depth | probes | import_roots | prepare_batch | checkpoint"
-        " (did you mean device?)\n"
+        " criteria | diagnose | diagnose_seconds | distributed | pair |"
+        " steps_per_epoch | half_pixel_depth | probes | import_roots | prepare_batch | checkpoint\n"
         "    change: second.yaml:1: overfit: {device: cpu}\n"
         "  x/none.yaml: found no such file, allowed: a YAML file (pytest-overfit init writes one)\n"
         "4 problems in the config"

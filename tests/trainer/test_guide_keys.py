@@ -248,7 +248,7 @@ def test_notes(tmp_path: Path) -> None:
         ("optim.optimizer.lr=.inf", "optim.optimizer.lr: found inf, allowed: a number of at least 0"),
         ("optim.frozen_module_names=[1]", "optim.frozen_module_names: found [1], allowed: a list of text"),
         ("optim.amp.amp_dtype=bfloat",
-         "optim.amp.amp_dtype: found 'bfloat', allowed: bfloat16 | float16 (did you mean bfloat16?)"),
+         "optim.amp.amp_dtype: found 'bfloat' (did you mean bfloat16?), allowed: bfloat16 | float16"),
         ("optim.gradient_clip.configs[0].max_norm=0",
          "optim.gradient_clip.configs[0].max_norm: found 0, allowed: a number above 0"),
         ("optim.options.lr=[{scheduler: x}]", "optim.options.lr[0].scheduler: found 'x', allowed: a mapping"),

@@ -54,7 +54,7 @@ def test_problems_come_together_each_with_its_place() -> None:
         ({"diagnose_seconds": 0}, "diagnose_seconds: found 0, allowed: a number above 0"),
         ({"seeds": []}, "seeds: found [], allowed: distinct whole numbers from 0 to 4294967295: one, or a list"),
         ({"monotonic": {"windo": 3}},
-         "monotonic.windo: found an unknown key, allowed: window | tolerance | floor | strict (did you mean window?)"),
+         "monotonic.windo: found an unknown key (did you mean window?), allowed: window | tolerance | floor | strict"),
         (dict.fromkeys(("objective", "monotonic", "finite", "gradients", "supervised", "constant_batch"), False),
          "found no limit on any term: nothing asks for learning, allowed: "
          "a limit of the objective or of a term of the loss"),

@@ -200,8 +200,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
     [
         (
             "criteria: {objectve: 0.1}",
-            f"criteria.objectve: found an unknown key, allowed: {' | '.join((*entries(), *BESIDE))}"
-            " (did you mean objective?)",
+            "criteria.objectve: found an unknown key (did you mean objective?), allowed: "
+            + " | ".join((*entries(), *BESIDE)),
         ),
         ("criteria: {objective: low}",
          "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),
@@ -210,8 +210,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("criteria: {camera: 0}",
          "criteria.camera: found 0, allowed: a number above 0, {below: number}, {above: number}, or false"),
         ("criteria: {objective: {belo: 1}}",
-         "criteria.objective.belo: found an unknown key, allowed: below | above | relative | window"
-         " (did you mean below?)"),
+         "criteria.objective.belo: found an unknown key (did you mean below?), allowed: below | above | relative"
+         " | window"),
         ("criteria: {objective: {window: 2}}",
          "criteria.objective: found {'window': 2}, allowed: a number under below, above, or both"),
         ("criteria: {objective: {below: 1, above: 1}}",
@@ -276,14 +276,14 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("{device: cpu, require_gpu: true}",
          "require_gpu: found true beside device: cpu, allowed: false, or another device"),
         ("pair: {source: rendered}",
-         "pair.source: found 'rendered', allowed: dataset | render | cut | trainer (did you mean render?)"),
+         "pair.source: found 'rendered' (did you mean render?), allowed: dataset | render | cut | trainer"),
         ("pair: {source: cut}",
          "pair.source_root: found nothing, allowed: the folder of a source in the AerialMegaDepth layout"),
         ("pair: {source_root: x}",
          "pair.source: found nothing, which means render, beside a source_root, allowed: cut, to use source_root"),
         ("pair: {pair_idx: 1}",
-         "pair.pair_idx: found an unknown key, allowed: source | pair_index | seed | width | height | source_root |"
-         " source_seg_root | source_npz | follow_links (did you mean pair_index?)"),
+         "pair.pair_idx: found an unknown key (did you mean pair_index?), allowed: source | pair_index | seed |"
+         " width | height | source_root | source_seg_root | source_npz | follow_links"),
         ("probes: {gradient_every: 0}", "probes.gradient_every: found 0, allowed: a whole number of at least 1"),
     ],
 )  # fmt: skip

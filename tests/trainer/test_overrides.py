@@ -172,6 +172,6 @@ def test_overrides_are_checked(tmp_path: Path) -> None:
     """A value from an override is held to the same rules, and a misspelt key is found."""
     assert problems_in(tmp_path, DATASET, ["img_size=ten", "overfit.budget.max_step=3"]) == [
         "a.yaml: img_size: found 'ten', allowed: a whole number from 1 to 8192",
-        "a.yaml: overfit.budget.max_step: found an unknown key, allowed: max_steps | max_seconds | hold_steps"
-        " (did you mean max_steps?)",
+        "a.yaml: overfit.budget.max_step: found an unknown key (did you mean max_steps?), allowed:"
+        " max_steps | max_seconds | hold_steps",
     ]

@@ -146,8 +146,8 @@ def test_only_hydra(
 @pytest.mark.parametrize(
     ("defaults", "overrides", "found"),
     [
-        ("[{m: smal}]", [], "In 'a.yaml': Could not load 'm/smal'., allowed: configs next to the file, or in a folder"
-         " of hydra.searchpath (did you mean small?)"),
+        ("[{m: smal}]", [], "In 'a.yaml': Could not load 'm/smal'. (did you mean small?), allowed: configs next to the"
+         " file, or in a folder of hydra.searchpath"),
         ("[{m: small}, {m: large}]", [], "a composition that fails: Multiple values for m. To override a value use"
          " 'override m: small'"),
         ("[_self_, _self_]", [], "a composition that fails: Duplicate _self_ defined in a.yaml"),
