@@ -217,11 +217,12 @@ def statistics_reset_in_step(s: Setup, at: Site) -> str | None:
 @operator("init", "symmetry", "output-scale", "saturation", "gradient-explosion")
 def layer_of_ones(s: Setup, at: Site) -> str | None:
     """The weight of a layer starts at one everywhere, as that of a norm does: its units are all the same."""
-    names = [name for name in plain_layers(s, at) if s.model.get_submodule(name).weight.shape[0] > 2]  # type: ignore[union-attr, index]
+    weights: dict[str, Any] = {name: s.model.get_submodule(name).weight for name in plain_layers(s, at)}
+    names = [name for name, weight in weights.items() if weight.shape[0] > 2]
     if not names:
         return None
     name = at.choose.choice(names)
-    nn.init.ones_(s.model.get_submodule(name).weight)  # type: ignore[arg-type]
+    nn.init.ones_(weights[name])
     return f"{name}.weight: 1"
 
 
