@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if not session.config.getoption("fulltrace"):
+    if not session.config.getoption("fulltrace", False):  # the terminal plugin's
         session.config.pluginmanager.register(ShortInterruption(), "overfit_interruption")
 
 

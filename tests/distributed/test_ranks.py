@@ -175,7 +175,7 @@ def test_a_wrong_setting_is_a_usage_error(tmp_path: Path) -> None:
     session = start_pytest("--overfit-config=tiny.yaml", folder=tmp_path)
     output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "overfit.distributed.strategy: found 'dpp', allowed: ddp | fsdp" in output
+    assert "overfit.distributed.strategy: found 'dpp' (did you mean ddp?), allowed: ddp | fsdp" in output
     assert "overfit.distributed.timeout: found 0, allowed: a number above 0" in output
 
 

@@ -34,7 +34,7 @@ def test_problems_of_all_configs_are_told_together(pytester: pytest.Pytester, ti
     result.stderr.fnmatch_lines(
         [
             "*a.yaml: img_size: found 57, allowed: a multiple of patch_size 14*",
-            "*a.yaml: overfit.thread: found an unknown key*did you mean threads?)",
+            "*a.yaml: overfit.thread: found an unknown key*did you mean threads?)*",
             "*b.yaml: max_epochs: found -1, allowed: *",
             "3 problems in the config",
         ]
