@@ -111,7 +111,7 @@ def test_a_misspelt_key_of_a_config_is_4(pytester: pytest.Pytester, tiny: TinyCo
     tiny(replace=(("threads: 1", "sedes: 1"),))
     result = run(pytester, "--overfit-config", "tiny.yaml", "--overfit-set", "overfit.budget.max_step=1")
     assert result.ret == USAGE
-    result.stderr.fnmatch_lines(["*overfit.sedes: *did you mean seeds?)", "*.max_step: *did you mean max_steps?)"])
+    result.stderr.fnmatch_lines(["*overfit.sedes: *did you mean seeds?)*", "*.max_step: *did you mean max_steps?)*"])
 
 
 def test_a_misspelt_keyword_of_a_marker_fails_its_test(pytester: pytest.Pytester) -> None:
