@@ -190,7 +190,7 @@ MISTAKES = {
         "losses",
         "_with_logits(model(signal), wanted)",
         "_with_logits(wanted, model(signal))",
-        "has no | takes targets from 0 to 1",
+        "has no | takes targets from 0",
     ),
 }
 
