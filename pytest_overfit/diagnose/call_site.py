@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from pytest_overfit.diagnose.source_lines import Source
+from pytest_overfit.errors.suggest import from_here
 from pytest_overfit.run.stack_lines import is_library
 from pytest_overfit.run.subject import Subject
 
@@ -74,7 +74,7 @@ def sources_of(codes: Iterable[CodeType], things: Iterable[Any]) -> tuple[Source
     near: dict[str, list[tuple[int, int]]] = {}
     for place in (*((code.co_filename, _lines(code)) for code in codes), *_places(things)):
         near.setdefault(place[0], []).append(place[1])
-    return tuple(Source(_shown(path), text, tuple(lines)) for path, lines in near.items() if (text := _text(path)))
+    return tuple(Source(from_here(path), text, tuple(lines)) for path, lines in near.items() if (text := _text(path)))
 
 
 def _places(things: Iterable[Any]) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -105,7 +105,3 @@ def _text(path: str) -> str:
         return file.read_text(encoding="utf-8") if file.stat().st_size < MOST_BYTES else ""
     except (OSError, ValueError):
         return ""
-
-
-def _shown(path: str) -> str:
-    return os.path.relpath(path) if path.startswith(f"{Path.cwd()}{os.sep}") else path

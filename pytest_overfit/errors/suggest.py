@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
@@ -27,6 +29,16 @@ def shorten(names: Iterable[str], most: int = 4) -> str:
     listed = list(names)
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + rest
+
+
+def from_here(path: str) -> str:
+    """A path below the working directory as it is named from there, any other one as it is.
+
+    Example:
+        >>> from_here(f"{Path.cwd()}/pair/train.npz"), from_here("/else/where")
+        ('pair/train.npz', '/else/where')
+    """
+    return os.path.relpath(path) if path.startswith(f"{Path.cwd()}{os.sep}") else path
 
 
 def printable(line: str) -> str:

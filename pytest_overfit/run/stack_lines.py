@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from pytest_overfit.errors.suggest import from_here
+
 MOST_LINES = 6  # of a stack
 LONGEST = 100  # characters of a line of code
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,6 +50,6 @@ def frames_of(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
 
 
 def _line(path: str, number: int, name: str) -> str:
-    here = os.path.relpath(path) if path.startswith(f"{Path.cwd()}{os.sep}") else path
+    here = from_here(path)
     code = linecache.getline(path, number).strip()
     return f"{name} at {here}:{number}{': ' if code else ''}{code[:LONGEST]}"

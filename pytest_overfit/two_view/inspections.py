@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError, PairError
-from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.errors.suggest import from_here, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,7 +80,9 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
     if all(hint.startswith(MEANT) for hint in hints):
         near = dict(zip(missing, (hint.removeprefix(MEANT).removesuffix("?") for hint in hints), strict=True))
         hints = [" ".join(f"--overfit-set {key}={shlex.quote(near[path])}" for key, path in keys.items())]
-    found = "; ".join(f"no such {'folder' if is_folder else 'file'}: {path}" for path, is_folder in missing.items())
+    found = "; ".join(
+        f"no such {'folder' if is_folder else 'file'}: {from_here(str(path))}" for path, is_folder in missing.items()
+    )
     where = f"{' and '.join(keys)} of {config.path}"
     raise PairError(found, where=where, allowed="paths that exist", hint="; ".join(dict.fromkeys(hints)))
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,10 +240,14 @@ def pair_config(pytester: pytest.Pytester, tiny: TinyConfig, rendered: Path) -> 
     return write
 
 
-CONFIGS = {
+CONFIGS: Mapping[str, tuple[tuple[str, str] | str, str]] = {
     "path typo": (("ROOT: pair,", "ROOT: pare,"), "no such folder: "),
     "key typo": (("optimizer: {", "optimzer: {"), "optim.optimzer: found an unknown key (did you mean optimizer?)"),
-    "missing EXR": (None, "pair: no such file: ground.jpeg.exr"),
+    "missing EXR": (EXR, "pair: no such file: ground.jpeg.exr"),
+    "path typo, of the split": (("pair/train.npz", "pair/trian.npz"), "no such file: pair/trian.npz"),
+    "key typo, of a section": (("common_config", "common_confg"), "did you mean common_config?"),
+    "key typo, of the optimizer": (("weight_decay: 0.0", "weight_decy: 0.0"), "did you mean weight_decay?"),
+    "missing EXR, of the other view": (EXR.replace("ground", "aerial"), "no such file"),
 }
 
 
@@ -253,12 +257,13 @@ def test_a_mistake_in_a_config_is_named_and_mended(
 ) -> None:
     """By the option, the line of the file or the command that is advised."""
     exchanged, told = CONFIGS[name]
-    pair_config(*([exchanged] if exchanged else []))
-    if exchanged is None:
-        (pytester.path / EXR).unlink()
+    pair_config(*([] if isinstance(exchanged, str) else [exchanged]))
+    if isinstance(exchanged, str):
+        (pytester.path / exchanged).unlink()
     monkeypatch.setenv("CI", "true")
     first, advice = shown(pytester.runpytest_inprocess("-q", "--overfit-config", "tiny.yaml"))
     assert told in first
+    assert len(first) <= MOST
     more: list[str] = []
     if advice.startswith("--overfit-set "):
         more = shlex.split(advice)

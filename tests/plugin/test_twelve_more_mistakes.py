@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests.plugin.test_faults import EXR
 from tests.plugin.test_faults import rendered as rendered
 from tests.plugin.test_twelve_mistakes import HEAD, MOST, paste, shown
 from tests.plugin.test_twelve_mistakes import pair_config as pair_config
 from tests.plugin.test_twelve_mistakes import sessions as sessions
-from tests.support.sessions import HANGS
 
 NET = """\
 class Net(nn.Module):
@@ -227,39 +222,3 @@ def test_a_mistake_in_a_package_is_named_and_mended(
     assert len({line for line in told if re.match(r"\S+\.py:\d+: ", line)}) == 1, told  # no two lines contradict
     paste(advice)
     assert ran(pytester).ret == pytest.ExitCode.OK
-
-
-CONFIGS: Mapping[str, tuple[tuple[str, str] | None, str]] = {
-    "path typo, of the split": (("pair/train.npz", "pair/trian.npz"), "trian.npz"),
-    "key typo, of a section": (("common_config", "common_confg"), "did you mean common_config?"),
-    "key typo, of the optimizer": (("weight_decay: 0.0", "weight_decy: 0.0"), "did you mean weight_decay?"),
-    "missing EXR, of the other view": (None, "no such file"),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_mistake_in_a_config_is_named_and_mended(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, pair_config: Callable[..., Path], name: str
-) -> None:
-    """By the option, the line of the file or the command that is advised."""
-    exchanged, told = CONFIGS[name]
-    pair_config(*([exchanged] if exchanged else []))
-    if exchanged is None:
-        (pytester.path / EXR.replace("ground", "aerial")).unlink()
-    monkeypatch.setenv("CI", "true")
-    result = pytester.runpytest_inprocess("-q", "--overfit-config", "tiny.yaml")
-    first, advice = shown(result)
-    print("FIRST", first)
-    print("ADVICE", advice)
-    assert told in first or (first.endswith("...") and told in result.stdout.str())  # a folder as deep as this one
-    assert len(first) <= MOST
-    more: list[str] = []
-    if advice.startswith("--overfit-set "):
-        more = shlex.split(advice)
-    elif advice.startswith("pytest-overfit "):
-        command = [sys.executable, "-m", "pytest_overfit.cli", *shlex.split(advice)[1:]]
-        subprocess.run(command, cwd=pytester.path, check=True, timeout=HANGS)
-    else:
-        paste(advice)
-    result = pytester.runpytest_inprocess("-q", "--overfit-config", "tiny.yaml", *more)
-    assert result.ret == pytest.ExitCode.OK

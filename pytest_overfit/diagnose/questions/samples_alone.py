@@ -39,13 +39,10 @@ def measure_unlearnt(on: RunContext, samples: int | None, named: list[tuple[str,
         asked = Pairing(Held(on.seeded, free, batch), batch, samples)
         if asked.base and asked.first.keys() == dict(asked.forward(batch)[0]).keys():  # else some keep their rows
             return _left_out(asked, dead_rows(asked.base, samples))
-    with contextlib.suppress(Refused):
-        asked = Pairing(evaluated(on), batch, samples)
-        if asked.base:
-            return _left_out(asked, dead_rows(asked.base, samples))
-        if samples <= MOST_READ:
-            return _left_out(asked, None)
-    return None
+    asked = Pairing(evaluated(on), batch, samples)
+    if asked.base:
+        return _left_out(asked, dead_rows(asked.base, samples))
+    return _left_out(asked, None) if samples <= MOST_READ else None
 
 
 def _left_out(asked: Pairing, dead: Tensor | None) -> Unlearnt | None:
