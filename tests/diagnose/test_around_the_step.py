@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import run_overfit
 from pytest_overfit.result import OverfitResult
+from tests.support.chinese import assert_chinese
 
 STEPS = 200
 
@@ -86,5 +87,6 @@ def test_moments_of_another_run_are_named_where_a_new_optimizer_learns(moment: f
     if moment:
         assert first(result) == ("optimizer-state", "proven")
         assert "1000 earlier steps" in result.causes[0].observed
+        assert_chinese(result.causes[0])
     else:
         assert not result.causes

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(3))
 Y = torch.arange(12) % 3
@@ -88,6 +89,7 @@ def test_a_gradient_that_is_another_one_each_time(how: str, where: str, said: st
     first = result.causes[0]
     assert not result.passed
     assert (first.id, first.where, said in first.observed) == ("wrong-backward", where, True), first
+    assert_chinese(first)
 
 
 def stepping(how: str) -> Any:
@@ -121,3 +123,4 @@ def test_gradients_that_a_scaler_has_left_scaled(how: str, causes: list[str]) ->
     if causes:
         assert "scaler.step(optimizer)" in result.causes[0].advice
         assert "1024" in result.causes[0].observed
+        assert_chinese(result.causes[0])

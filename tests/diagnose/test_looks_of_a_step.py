@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 
 class Normalised(nn.Module):
@@ -55,6 +56,7 @@ def test_what_a_step_looks_at_in_training_mode_moves_the_statistics() -> None:
     result = on_pairs(Normalised(), step=looking(evaluates=False))
     assert [cause.id for cause in result.causes if cause.certain] == ["mode-gap"]
     assert "under no_grad" in result.causes[0].observed
+    assert_chinese(result.causes[0])
     torch.manual_seed(0)
     assert on_pairs(Normalised(), step=looking(evaluates=True)).passed
 

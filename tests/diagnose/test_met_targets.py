@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 SOURCE = torch.Generator().manual_seed(5)
 X, Y, V = torch.randn(12, 6, generator=SOURCE), torch.arange(12) % 3, torch.randn(12, 4, generator=SOURCE)
@@ -51,6 +52,7 @@ def test_targets_that_differ_by_less_than_their_limit(loss: Loss, unit: float, l
     if causes:
         assert not result.passed
         assert "their mean in place of every prediction" in result.causes[0].observed
+        assert_chinese(result.causes[0])
 
 
 def test_a_limit_that_one_number_for_all_meets_and_the_model_too() -> None:
@@ -84,6 +86,7 @@ def test_a_loss_that_weighs_next_to_nothing(loss: Loss, causes: list[str]) -> No
     if causes:
         assert not result.passed
         assert result.causes[0].where == "mse_loss with 2"
+        assert_chinese(result.causes[0])
 
 
 def test_a_small_weight_that_the_optimizer_makes_up_for() -> None:
@@ -122,6 +125,8 @@ def test_a_sum_whose_limit_is_one_for_the_mean(limit: float, is_first: bool) -> 
     assert not result.passed
     assert [cause.id for cause in said] == (["loss-scale"] if is_first else [])
     assert not is_first or result.causes[0] == said[0], result.causes
+    for cause in said:
+        assert_chinese(cause)
 
 
 def slow(parameters: Any) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 Batch = dict[str, Tensor]
 SOURCE = torch.Generator().manual_seed(5)
@@ -73,6 +74,7 @@ def test_a_chunk_that_is_left_over_is_not_learnt() -> None:
     result = learn(words, batch, in_chunks(4, whole=False))
     assert certain(result) == ["unsupervised"]
     assert result.causes[0].where == "samples 8, 9"
+    assert_chinese(result.causes[0])
     assert learn(words, batch, in_chunks(4, whole=True)).passed
 
 

@@ -22,9 +22,9 @@ from pytest_overfit.settings.cause_ids import GROUPS, IDS
 from pytest_overfit.text.translations import translated
 from tests.docs.write_causes import EVERY, PAGE, listed, page
 from tests.docs.write_causes import IDS as IDS_FILE
+from tests.support.chinese import ENGLISH, assert_chinese
 from tests.support.examples import BLOCK, fixed, run_example, told
 
-ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
 PARTS = re.compile(r"^- \*\*(\w+)\*\*: \S", re.MULTILINE)
 EVIDENCE = re.compile(
     r"^- \*\*Evidence\*\*: (?P<strength>proven|shown|observed)(?P<certain>, certain)?: ", re.MULTILINE
@@ -122,11 +122,7 @@ def test_the_page_says_how_strong_the_evidence_is(cause: str) -> None:
 def test_an_example_is_told_in_chinese(cause: str) -> None:
     """What was seen of each of its causes, and what to change: no English sentence is left, and no number is lost."""
     for found in broken(cause).causes:
-        assert re.search("[\u4e00-\u9fff]", translated(found.observed, "zh")), found.observed
-        for text in (found.observed, found.where, *([] if is_line(found.advice) else [found.advice])):
-            said = translated(text, "zh")
-            assert not ENGLISH.search(said), said
-            assert sorted(re.findall(r"\d+", said)) == sorted(re.findall(r"\d+", text))
+        assert_chinese(found)
 
 
 @pytest.mark.parametrize("cause", IDS)
