@@ -23,7 +23,7 @@ LOOKED_AT = frozenset({
     "loss_divided", "logits_cooled", "gradient_reversed", "target_is_another_input", "batch_first_swapped",
     "mask_inverted", "mask_of_another_sample", "causal_mask_forgotten", "causal_mask_transposed", "rate_too_low",
     "decay_huge", "epsilon_huge", "betas_swapped",
-    "shuffled_in_place",
+    "shuffled_in_place", "list_never_cleared", "normalised_in_training_alone",
     # all that were held out before those in the newest files
     "zero_grad_forgotten", "step_forgotten", "zero_grad_after_backward", "step_before_backward", "loss_rewrapped",
     "warm_up_too_long", "steps_every_tenth", "copy_trained", "optimizer_over_copy", "average_copied_back",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.diagnose.questions.own_answers import in_one_order
 from tests.support.chinese import assert_chinese
 
 
@@ -66,3 +67,10 @@ def test_an_order_that_evaluation_alone_has_is_no_decoding() -> None:
     result = on_pairs(Normalised(turns=True), loss=nn.MSELoss())
     assert [cause.id for cause in result.causes if cause.certain][:1] == ["mode-gap"]
     assert on_pairs(Normalised(), loss=nn.MSELoss()).passed
+
+
+def test_an_order_of_what_has_no_axis_of_samples() -> None:
+    """A number, as a module that makes a loss returns it, and a row are in no order of samples."""
+    number, rows = torch.tensor(1.0), torch.arange(12.0).view(3, 4)
+    assert not in_one_order([number, rows[0]], [number + 1, rows[0].flip(0)])
+    assert in_one_order([number, rows], [number + 1, rows.flip(1)])

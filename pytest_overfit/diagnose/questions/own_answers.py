@@ -165,7 +165,7 @@ def reordered(old: list[Tensor], new: list[Tensor]) -> float:
 def in_one_order(old: list[Tensor], new: list[Tensor]) -> bool:
     """Whether a tensor has the numbers that it had, in another order along an axis that is that of all samples."""
     pairs = ((a, b.detach()) for a, b in zip(old, new, strict=False) if a.shape == b.shape and is_real(a))
-    return any(len(a) > 1 and a.dim() > 1 and not a.equal(b) and _has_one_order(a, b) for a, b in pairs)
+    return any(a.dim() > 1 and len(a) > 1 and not a.equal(b) and _has_one_order(a, b) for a, b in pairs)
 
 
 def _has_one_order(old: Tensor, new: Tensor) -> bool:
