@@ -195,6 +195,7 @@ class Probed:
     evaluation: float | None = None
     evaluation_settled: float | None = None
     evaluation_by_steps: tuple[float | None, float | None] = (None, None)  # by statistics of steps, and without no_grad
+    distance_left: tuple[float, float] | None = None  # of running statistics to settled ones, and what is to be left
     training: float | None = None
     random_training: float = 0.0
     random_evaluation: float = 0.0

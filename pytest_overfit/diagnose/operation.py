@@ -162,6 +162,15 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class PlainWeight:
+    """A ``weight`` that is an attribute of its module and no parameter, beside a ``bias`` that learns."""
+
+    weight: str
+    bias: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
 class FreshTensor:
     """A tensor made anew by a function in the place of the tensor of the batch with such a key."""
 
@@ -239,7 +248,7 @@ class WeightedSum:
 
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange | Summand | ThrownAway | WeightedSum
+    | HeadMask | OutOfRange | PlainWeight | Summand | ThrownAway | WeightedSum
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

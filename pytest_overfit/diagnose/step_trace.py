@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -34,23 +35,26 @@ class Module:
 
 @dataclass(frozen=True)
 class Clip:
-    """Clipping: the norm of the gradients (the largest one, where it clips by value) and what is allowed."""
+    """Clipping: the norm of the gradients and what is allowed; ``whole``: of all of them, else the largest number."""
 
     norm: float
     most: float
+    whole: bool = False
 
 
 @dataclass(frozen=True)
 class OptimizerStep:
     """A step of an optimizer that holds ``own`` tensors of the model's.
 
-    ``living`` tensors have a gradient that is not zero, ``stale`` ones one that the step before has applied already.
+    ``living`` tensors have a gradient that is not zero, ``stale`` ones one that the step before has applied already;
+    ``norm`` is that of all gradients.
     """
 
     own: int
     living: int
     stale: int
     closure: bool
+    norm: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -173,9 +177,10 @@ class ParameterUpdate:
 
     ``ratios`` are norms of one update over the norm of the weight; ``overwritten`` counts the sampled steps before
     which it had changed by another hand than the optimizer's, of ``sampled``; ``back`` those in which it was its
-    initial value again; ``rows_alike`` whether all its rows are equal; ``size`` its root mean square, ``gradient`` that
-    of its first gradient (None: none came), ``still`` whether it ended as it began,
-    bit for bit, ``grown`` its size at the end over that at the start.
+    initial value again, ``undone`` those in which it was what it had been before the step; ``twice`` the steps in which
+    a second optimizer applied the same gradient to it; ``rows_alike`` whether all its rows are equal; ``size`` its root
+    mean square, ``gradient`` that of its first gradient (None: none came), ``still`` whether it ended as it began, bit
+    for bit, ``grown`` its size at the end over that at the start.
     """
 
     name: str
@@ -187,6 +192,8 @@ class ParameterUpdate:
     sampled: int = 0
     overwritten: int = 0
     back: int = 0
+    undone: int = 0
+    twice: int = 0
     rows_alike: bool = False
     rows_alike_after: bool = False
     still: bool = False

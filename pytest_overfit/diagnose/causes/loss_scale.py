@@ -14,6 +14,7 @@ from pytest_overfit.judge.finding import number
 
 SMALL = 0.1  # of the mean of the elements
 CLOSE = 0.2  # of the factor of a scaler: a slope that is measured
+COUNTED = 1e-3  # of a whole number: sums of losses
 LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
 
 
@@ -100,6 +101,30 @@ def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def of_another_count(evidence: Evidence) -> Iterator[Cause]:
+    """The gradients of micro-batches are those of their mean, times or over their number."""
+    found = evidence.probed.agreement
+    factor = None if found is None or found.clipped or found.scaled != 1 or found.again else found.factor
+    if found is None or factor is None or found.backwards < 2 or found.regrouped is None or not found.reported:
+        return
+    count, multiple = found.backwards, found.differentiated / found.reported
+    if min(abs(multiple / count - 1), abs(multiple * count - 1)) > COUNTED or abs(factor / multiple - 1) > CLOSE:
+        return
+    many = factor > 1
+    yield Cause(
+        "grad-accumulation",
+        line_of([event for _, event in evidence.events("backward")]) or "the train step",
+        f"what {count} micro-batches differentiate is {number(multiple)} times what the step reports: "
+        + ("their losses add up" if many else f"their losses are divided by {count} twice"),
+        f"divide the loss of every micro-batch by their number: (loss / {count}).backward()"
+        if many
+        else f"divide by {count} once: a loss function that divides by it, or the loop",
+        evidence={"multiple": multiple, "ratio": factor, "micro_batches": count},
+        certain=True,
+        weight=0.94,
+    )
+
+
 def left_scaled(evidence: Evidence) -> Iterator[Cause]:
     """What a GradScaler has multiplied the loss by is still in the gradients that the optimizer takes."""
     found = evidence.probed.agreement
@@ -138,7 +163,7 @@ def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=120,
-    rules=(reduction, scaled_backward, left_scaled, unlike_growth),
+    rules=(reduction, scaled_backward, of_another_count, left_scaled, unlike_growth),
     docs="""
 ### loss-scale
 

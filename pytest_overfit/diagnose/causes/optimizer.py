@@ -18,6 +18,7 @@ from pytest_overfit.judge.globs import is_teacher
 FAR_CLIPPED = 100.0  # norm of a gradient over what it is clipped to
 SCALE_FREE = frozenset({"Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "RMSprop", "Adafactor", "Lion"})
 FLOAT32_EPSILON = 1.2e-7
+OTHER_UNITS = 0.1  # of the norm that clipping leaves: what the optimizer takes is neither less nor this many times more
 FAR_ABOVE_EPSILON = 1e-3  # a norm of gradients that the eps of an optimizer does not feel
 
 
@@ -145,10 +146,33 @@ def _scale_free(evidence: Evidence) -> bool:
     return bool(kinds) and kinds <= SCALE_FREE
 
 
+def clipped_in_other_units(evidence: Evidence) -> Iterator[Cause]:
+    """Gradients are clipped, and multiplied by a number after it: what is allowed is not what the optimizer takes."""
+    for step in evidence.steps:
+        clips = [(event, event.fact) for event in step.events if isinstance(event.fact, Clip)]
+        taken = [event.fact for event in step.events if isinstance(event.fact, OptimizerStep)]
+        if len(clips) != 1 or len(taken) != 1 or not clips[0][1].whole or not taken[0].norm > 0:
+            return
+        (event, clip), left = clips[0], min(clips[0][1].norm, clips[0][1].most)
+        if not clip.norm > clip.most > 0 or OTHER_UNITS < taken[0].norm / left < 1 / OTHER_UNITS:
+            return
+    if evidence.steps:
+        yield Cause(
+            "grad-clip",
+            event.line or "the train step",
+            f"gradients of norm {number(clip.norm)} are clipped to {number(clip.most)}, and the optimizer takes some "
+            f"of norm {number(taken[0].norm)}: they are divided by {number(left / taken[0].norm)} in between",
+            "clip what the optimizer takes: scaler.unscale_(optimizer), then clip, then scaler.step(optimizer)",
+            evidence={"norm": clip.norm, "most": clip.most, "taken": taken[0].norm},
+            certain=True,
+            weight=0.93,
+        )
+
+
 FAMILY = Family(
     group="optimizer and update",
     order=60,
-    rules=(left_out, left_out_beside, no_update, clipped_away),
+    rules=(left_out, left_out_beside, no_update, clipped_away, clipped_in_other_units),
     docs="""
 ### optimizer-coverage
 
@@ -207,7 +231,8 @@ result = run_overfit(net, (features, classes), step=step, optimizer=sgd, max_ste
 
 - **Symptom**: the loss falls in a straight and nearly flat line whatever the gradients are.
 - **Evidence**: proven: the norm before clipping against the norm that is allowed, and a run that passes without. Adam
-  and its kin divide gradients by their own size, so there only such a run counts.
-- **Fix**: clip above the usual norm, or not at all.
+  and its kin divide gradients by their own size, so there only such a run counts. Shown, certain: the
+  optimizer takes gradients of another size than clipping leaves, as where a scaler unscales them after it.
+- **Fix**: clip above the usual norm, or not at all; `scaler.unscale_(optimizer)` before clipping.
 """,
 )

@@ -55,7 +55,10 @@ def brought_along(evidence: Evidence) -> Iterator[Cause]:
 def overwritten(evidence: Evidence) -> Iterator[Cause]:
     """Weights change between two steps of their optimizer."""
     hit = [m for m in evidence.updates if m.overwritten >= 2 and m.overwritten * 60 > m.sampled]
-    if not hit or evidence.learned:
+    undone = [m for m in hit if m.undone >= 2 and any(m.ratios)]
+    if evidence.learned:  # in spite of what is written: unless it takes all back that was learnt
+        hit = undone
+    if not hit:
         return
     most = max(hit, key=lambda m: m.overwritten)
     lines = dict.fromkeys(event.line for _, event in evidence.events("load", "init", "write") if event.line)
@@ -64,12 +67,15 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
         "weights-reset",
         ", ".join((shorten(m.name for m in hit), *list(lines)[:1])),
         f"{len(hit)} parameter tensors were written to between optimizer steps, up to {most.overwritten} times in "
-        f"{most.sampled}" + (f", {back} times back to their initial value" if back else ""),
+        f"{most.sampled}"
+        + (f", {back} times back to their initial value" if back else "")
+        + (f"; of {shorten(m.name for m in undone)} the update was undone each time" if undone and not back else ""),
         f"write to weights once, before the loop, and not in {shorten(lines)}"
         if lines
         else "load or initialise weights once, before the loop",
         "proven" if evidence.proof("our step") else "shown",
         {"tensors": len(hit), "times": most.overwritten, "steps": most.sampled},
+        certain=bool(undone),
         weight=0.95,
     )
 

@@ -168,6 +168,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         stepped, graphs = probed.evaluation_by_steps
         if stepped is not None and graphs is not None and graphs < probed.training + 0.1 * fall:
             yield from _of_other_data(evidence, stepped, graphs, fall)
+        yield from _set_back(evidence, fall)
         yield from _lagging(evidence, fall)
         return
     yield Cause(
@@ -207,6 +208,27 @@ def _of_other_data(evidence: Evidence, stepped: float, graphs: float, fall: floa
         "the step looks at under no_grad, in training mode, moves them",
         "call model.eval() before what is only looked at, and model.train() after it",
         evidence={"steps": stepped, "graphs": graphs},
+        certain=True,
+        weight=0.93,
+    )
+
+
+def _set_back(evidence: Evidence, fall: float) -> Iterator[Cause]:
+    """Running statistics that come no nearer to those of the batch, however many steps there are."""
+    probed = evidence.probed
+    if probed.distance_left is None or probed.evaluation is None or probed.training is None:
+        return
+    left, expected = probed.distance_left
+    if left < (1 + expected) / 2 or probed.evaluation < probed.training + 0.3 * fall:
+        return
+    yield Cause(
+        "mode-gap",
+        shorten(probed.moded) or "running statistics",
+        f"the objective is {number(probed.training)} in training mode and {number(probed.evaluation)} in evaluation "
+        f"mode: in steps in which the weights stand still running statistics keep {number(left)} of their distance to "
+        f"those of the batch, and their momentum leaves {number(expected)} of it",
+        "look for what sets them back in the step: reset_running_stats(), buffers that are loaded or copied",
+        evidence={"left": left, "expected": expected},
         certain=True,
         weight=0.93,
     )
@@ -287,7 +309,8 @@ result = run_overfit(Standardised, (5 + 3 * features, classes), nn.CrossEntropyL
   training mode. Or the first module that, given the same inputs in both modes, makes what differs, though it draws
   nothing and keeps no statistics; with it alone in training mode the outputs in evaluation mode move. Or the loss in
   evaluation mode by running statistics that whole steps make of the trained weights, against those of the passes that
-  have a graph alone: a validation without `model.eval()` at the end of a step.
+  have a graph alone: a validation without `model.eval()` at the end of a step. Or running statistics that come no
+  nearer to those of the batch with more steps, because something sets them back.
 - **Fix**: look at `self.training` in `forward`, at the momentum of batch norm, at `model.eval()` in the step.
 """,
 )

@@ -96,11 +96,23 @@ def out_of_order(evidence: Evidence) -> Iterator[Cause]:
 
 
 def applied_again(evidence: Evidence) -> Iterator[Cause]:
-    """An optimizer applies a gradient that its last step has applied already, and that nothing has touched since."""
+    """An optimizer applies a gradient that has been applied already, by itself or by another one, and is untouched."""
     again, renewed = evidence.counts.again, evidence.counts.renewed
+    lines = [event for _, event, step in evidence.calls(OptimizerStep) if step.living]
+    if twice := [m for m in evidence.updates if m.twice >= 2]:
+        yield Cause(
+            "step-order",
+            shorten(m.name for m in twice),
+            f"{len(twice)} parameter tensors are in two optimizers, and both apply the same gradient to them, in "
+            f"{max(m.twice for m in twice)} steps that were looked at",
+            "give every parameter to one optimizer"
+            + (f": look at what steps in {shorten(dict.fromkeys(e.line for e in lines if e.line))}" if lines else ""),
+            evidence={"tensors": len(twice), "steps": max(m.twice for m in twice)},
+            certain=True,
+            weight=0.94,
+        )
     if again < 2:
         return
-    lines = [event for _, event, step in evidence.calls(OptimizerStep) if step.living]
     yield Cause(
         "step-order",
         line_of(lines) or "the train step",
@@ -293,8 +305,9 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss falls, overshoots and swings ever wider; or it jumps as if the learning rate were too high.
-- **Evidence**: shown, certain: gradients that a step has applied are added to before they are zeroed. Several backward
-  passes of the whole loss before one step are shown.
+- **Evidence**: shown, certain: gradients that a step has applied are added to before they are zeroed. Or the
+  gradient of several micro-batches is as many times the slope of what the step reports, or as many times less. Several
+  backward passes of the whole loss before one step are shown.
 - **Fix**: `optimizer.zero_grad()` before the backward pass that starts a step; divide by the number of micro-batches.
 
 ### step-order

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.operation import PlainWeight, with_fact
 from pytest_overfit.errors.suggest import shorten
 
 
@@ -27,10 +28,28 @@ def not_registered(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def plain_weights(evidence: Evidence) -> Iterator[Cause]:
+    """A weight that is no parameter, beside a bias that learns."""
+    found = {fact.weight: (op, fact) for op, fact in with_fact(evidence.noted, PlainWeight)}
+    if not found:
+        return
+    op, fact = next(iter(found.values()))
+    yield Cause(
+        "unregistered",
+        ", ".join(filter(None, (shorten(found), op.line))),
+        f"{fact.weight} is a plain tensor of shape {fact.shape}, beside {fact.bias}, which learns: nothing trains it, "
+        "moves it to a device or saves it",
+        f"self.{fact.weight.rpartition('.')[2]} = nn.Parameter(...), or register_buffer(...) if it is meant to stay",
+        evidence={"tensors": len(found)},
+        certain=True,
+        weight=0.94,
+    )
+
+
 FAMILY = Family(
     group="graph",
     order=42,
-    rules=(not_registered,),
+    rules=(not_registered, plain_weights),
     docs="""
 ### unregistered
 
@@ -54,7 +73,8 @@ result = run_overfit(Stack, (features, classes), nn.CrossEntropyLoss(), optimize
 ```
 
 - **Symptom**: often none: the rest of the model learns. These layers are neither trained, moved to a device nor saved.
-- **Evidence**: shown, certain: leaves of the graph that are neither the model's nor the batch's nor an optimizer's.
+- **Evidence**: shown, certain: leaves of the graph that are neither the model's nor the batch's nor an optimizer's;
+  or an attribute that is no parameter is the weight of a layer whose bias learns.
 - **Fix**: `nn.ModuleList`, `nn.ModuleDict`, `nn.Parameter`.
 """,
 )

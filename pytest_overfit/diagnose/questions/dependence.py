@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
-from pytest_overfit.diagnose.questions.model_calls import ModelCall
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, before_its_loss
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
@@ -76,16 +76,21 @@ def depend(
     known = {name for name, _ in arguments}
     within = [(name, t) for name, t in call.arguments(mapped=True) if name not in known and t.numel()]
     given = [*arguments, *((name, t) for name, t in within if not _is_ignored(call, t, base))]
+    if samples is not None and not any(t.dim() for t in base) and (inner := before_its_loss(call, samples)) is not None:
+        made = inner.again()
+        given = [(name, t) for name, t in given if not _is_ignored(inner, t, made)]  # else they are the loss's
+    else:
+        inner, made = call, base
     mixed, certain, where, by = questions.ask(
         f"whether samples move the outputs{of} of others",
-        lambda: measure_mixing(call, given, base, samples, targets, pairwise),
+        lambda: measure_mixing(inner, given, made, samples, targets, pairwise),
         otherwise=(None, False, "", ""),
     )
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
     for name, tensor in given:
         with questions.asking(f"whether the outputs{of} read the future of {name}"):
-            causal, leaks = measure_order(call, name, tensor, base, targets)
+            causal, leaks = measure_order(inner, name, tensor, made, targets)
         if causal or leaks:
             break
     twins = questions.ask(
@@ -185,12 +190,13 @@ def with_answers(found: Probed, answers: list[Dependence], calls: list[ModelCall
 
 @contextlib.contextmanager
 def evaluating_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a block; every module gets its own mode back."""
+    """Evaluation mode for a block; every module gets its own mode back, by ``train()``, which may be its own code."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
         yield
     finally:
+        module.train(modes[0][1])
         for each, mode in modes:
             each.training = mode
 

@@ -13,13 +13,24 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
-from pytest_overfit.diagnose.questions.sample_order import by_its_place, equivariant, first_exchanged, is_a_sequence
+from pytest_overfit.diagnose.questions.sample_order import (
+    by_its_place,
+    compares_samples,
+    equivariant,
+    first_exchanged,
+    grows_alone,
+    is_a_sequence,
+)
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.errors.asking import Questions
 
 MOVED = 1e-4  # relative: two batches of another make-up round differently
+PLACES = (
+    "number places along the axis of the sequence, not of the batch, and let indices into flattened samples begin at "
+    "b * n for sample b of n places each"
+)
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
 
 
@@ -40,8 +51,10 @@ def measure_mixing(
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
     if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
         return pairs, True, type(call.module).__name__, ""
-    wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
-    outputs = [t for t in base if t.dim() and t.shape[0] == samples and (wide or samples not in t.shape[1:])]
+    outputs = [t for t in base if t.dim() and t.shape[0] == samples]
+    if any(samples in t.shape[1:] for t in outputs):
+        alone = grows_alone(call, batched, base, samples)
+        outputs = [t for t, grows in zip(base, alone, strict=True) if t.dim() and t.shape[0] == samples and grows]
     if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
         return None, False, "", ""
     others, where = _moved(call, {id(t): first_exchanged(t) for _, t in batched}, base, samples)
@@ -50,12 +63,15 @@ def measure_mixing(
     if not outputs:
         return None, False, "", ""
     if others <= MOVED and len(batched) == len(arguments) and (placed := by_its_place(call, batched, samples)):
-        return others, True, placed, "let indices into flattened samples begin at b * n for sample b of n places each"
+        return others, True, placed, PLACES
     certain = (
         others > MOVED
         and len(batched) == len(arguments)
         and (
-            (not pairwise and _is_a_mistake(call, batched, outputs, samples, targets))
+            (
+                _is_a_mistake(call, batched, outputs, samples, targets)
+                and not (pairwise and compares_samples(call, batched, samples))
+            )
             or _is_of_no_sample(call, batched, base, samples)
         )
         and not is_a_sequence(call, batched, samples)

@@ -113,6 +113,45 @@ class ModelCall:
             return torch.autograd.grad(total, leaf, allow_unused=True)[0]
 
 
+@dataclass(frozen=True)
+class InnerCall(ModelCall):
+    """The same call, of which the outputs of a part of the model are looked at in place of its own."""
+
+    part: nn.Module | None = None
+
+    def output(self, change: Callable[[Tensor], Tensor]) -> Any:
+        made: list[Any] = []
+        if self.part is None:
+            return super().output(change)
+        handle = nn.Module.register_forward_hook(self.part, lambda module, args, output: made.append(output))
+        try:
+            super().output(change)
+        finally:
+            handle.remove()
+        return made[-1] if made else None
+
+
+def before_its_loss(call: ModelCall, samples: int) -> ModelCall | None:
+    """The call, looked at where its last part hands out a row for every sample; None where no part does.
+
+    A model that returns its own loss hides its outputs.
+    """
+    last: list[nn.Module] = []
+
+    def told(module: nn.Module, args: Any, output: Any) -> None:
+        if any(is_real(t) and t.dim() > 1 and t.shape[0] == samples for t in tensors_in(output)):
+            last[:] = [module]
+
+    parts = [module for module in call.module.modules() if module is not call.module]
+    handles = [nn.Module.register_forward_hook(module, told) for module in parts]
+    try:
+        call.again()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return InnerCall(call.name, call.module, call.args, call.kwargs, call.classes, last[0]) if last else None
+
+
 Moved = Callable[[Tensor, Tensor], bool]  # of a tensor as it is, and with an exchange
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from pytest_overfit.diagnose.evidence import Probed, Unlike
 from pytest_overfit.diagnose.operation import LOSS, Attention, Drawn, HeadMask, Op
@@ -29,17 +26,17 @@ from pytest_overfit.diagnose.questions.own_answers import (
     own_buffers,
     reordered,
 )
+from pytest_overfit.diagnose.questions.running_statistics import buffers_of, by_steps, distance_left, settle
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
-from pytest_overfit.errors.asking import Questions, Unanswerable, users_code
+from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.isolation import restored_process, seed_everything
+from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
-from pytest_overfit.run.update import into_training, optimizers_heard
+from pytest_overfit.run.update import into_training
 
 SETTLE = 20  # forward passes over which running statistics are averaged where a pass is random
 SAME = 1e-3  # relative: kernels of training and of evaluation round differently
-STEPS = 4  # of the user's, over which running statistics are averaged
 TRIED = 3  # seeds, of which one is to turn an input
 MOST = 3  # modules of which it is measured what comes of it: the others follow from the first
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
@@ -55,8 +52,10 @@ def look(
         random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
     nothing: tuple[float | None, Answers] = None, {}
     evaluation, plain = ask("the loss in evaluation mode", lambda: _evaluated(context, task), otherwise=nothing)
-    settled = evaluation
+    settled, evaluated = evaluation, lambda: _evaluated(context, task)[0]
     stepped: tuple[float | None, float | None] = None, None
+    stays: tuple[float, float] | None = None
+    trained = buffers_of(context)
     training, passes = found.training, SETTLE if random_training > 0 else 1
     if evaluation is not None and training is not None and math.isfinite(start):
         fall = start - training
@@ -65,7 +64,9 @@ def look(
             settled = ask(question, lambda: _settled(context, task, passes), otherwise=None)
             if settled is not None and settled < training + SUSPICIOUS * fall:
                 question = "whose the running statistics of a step are"
-                stepped = ask(question, lambda: _by_steps(context, task, max(STEPS, passes)), otherwise=stepped)
+                stepped = ask(question, lambda: by_steps(context, passes, evaluated), otherwise=stepped)
+                question = "whether running statistics settle"
+                stays = ask(question, lambda: distance_left(context, task, trained), otherwise=stays)
     question = "what modules compute otherwise in training mode"
     moded, unlike = ask(question, lambda: _compared(context, task, plain), otherwise=((), ()))
     drawn: tuple[Op, ...] = ()
@@ -82,6 +83,7 @@ def look(
         evaluation=evaluation,
         evaluation_settled=settled,
         evaluation_by_steps=stepped,
+        distance_left=stays,
         random_training=random_training,
         random_evaluation=max((each.moved for each in unlike if each.chance), default=0.0),
         permuted_input=permuted,
@@ -210,86 +212,8 @@ def mode_held(model: nn.Module) -> Iterator[None]:
 
 def _settled(context: RunContext, task: Any, passes: int) -> float | None:
     """The same with the running statistics of the trained weights, as the batch has them: only what stays is a gap."""
-    with torch.no_grad():
-        _average(context, _norms(context), context.on(task).forward, passes)
+    settle(context, task, passes)
     return _evaluated(context, task)[0]
-
-
-def _by_steps(context: RunContext, task: Any, passes: int) -> tuple[float | None, float | None]:
-    """The same with the statistics that whole steps of the user's make, and with those of what has a graph alone.
-
-    The weights stay as they are: no optimizer is given a gradient.
-    """
-    norms, found, step = _norms(context), list[float | None](), context.step
-    if step is None or not norms:
-        return None, None
-    kept = [(b, b.clone()) for norm in norms for b in norm.buffers()]
-
-    def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        optimizer.zero_grad()
-
-    for looks in (nullcontext(), _graphs_alone(norms)):
-        into_training(context.task.model)
-        seed_everything(context.seed)
-        with restored_process(), looks, optimizers_heard(hold), torch.enable_grad(), users_code():
-            _average(context, norms, partial(step, context.task.batch), passes)
-        found.append(_evaluated(context, task)[0])
-    with torch.no_grad():
-        for buffer, old in kept:
-            buffer.copy_(old)
-    return found[0], found[1]
-
-
-@contextlib.contextmanager
-def _graphs_alone(norms: list[Any]) -> Iterator[None]:
-    """Nothing but passes with a graph moves statistics in the block."""
-    before: dict[Any, list[Tensor]] = {}
-
-    def enter(norm: Any, args: Any) -> None:
-        if not torch.is_grad_enabled():
-            before[norm] = [b.clone() for b in norm.buffers()]
-
-    def leave(norm: Any, args: Any, output: Any) -> None:
-        for buffer, old in zip(norm.buffers(), before.pop(norm, ()), strict=False):
-            buffer.copy_(old)
-
-    handles = [norm.register_forward_pre_hook(enter) for norm in norms]
-    handles += [norm.register_forward_hook(leave) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _norms(context: RunContext) -> list[Any]:
-    """Those with running statistics; what would not even half follow in a whole run is left as it is."""
-    steps, kind = context.plan.max_steps, nn.modules.batchnorm._BatchNorm
-    every = [m for m in context.task.model.modules() if isinstance(m, kind) and m.running_mean is not None]
-    return [m for m in every if (momentum := getattr(m, "momentum", 0.0)) is None or (1 - momentum) ** steps < 0.5]
-
-
-def _average(context: RunContext, norms: list[Any], look: Callable[[], Any], passes: int) -> None:
-    """Running statistics averaged anew over so many looks, and of the biased variance that training normalises with.
-
-    Over few values a channel the unbiased one is another function.
-    """
-    counts = dict[nn.Module, int]()
-
-    def count(module: nn.Module, args: Any) -> None:
-        counts[module] = args[0].numel() // max(1, args[0].shape[1])
-
-    with contextlib.ExitStack() as stack:
-        for norm in norms:
-            stack.callback(setattr, norm, "momentum", norm.momentum)
-            stack.callback(norm.register_forward_pre_hook(count).remove)
-            norm.momentum = None
-            norm.reset_running_stats()
-        for _ in range(passes if norms else 0):
-            look()
-    with torch.no_grad():
-        for module, values in counts.items():
-            module.get_buffer("running_var").mul_((values - 1) / values)
 
 
 def _randomness(calls: list[ModelCall]) -> float:

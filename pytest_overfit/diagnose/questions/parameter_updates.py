@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from pytest_overfit.diagnose.movement import Coasting
 from pytest_overfit.diagnose.operation import Op
 from pytest_overfit.diagnose.questions.alike import rows_alike
+from pytest_overfit.diagnose.questions.applied_gradients import AppliedGradients
 from pytest_overfit.diagnose.questions.coasting import measure_coasting
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
@@ -39,6 +39,8 @@ class _Written:
     ratios: list[float] = field(default_factory=list)
     overwritten: int = 0
     back: int = 0
+    undone: int = 0
+    last: Tensor | None = None  # what it was before the last step, once it was written to
 
 
 @dataclass
@@ -78,7 +80,7 @@ class TracedUpdate(Around):
         self.held: dict[int, tuple[int, list[Tensor]]] = {}
         self.versions: dict[int, list[int]] = {}
         self.seen_states: dict[int, tuple[int, float]] = {}
-        self.applied: dict[int, list[tuple[weakref.ref[Tensor], int]]] = {}  # gradients of the last step, as they were
+        self.applied = AppliedGradients()
         self.stepping: set[int] = set()  # a step that calls that of its superclass is one
         self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
         self.gradients: dict[str, float] = {}
@@ -148,12 +150,15 @@ class TracedUpdate(Around):
         if not self.due and id(optimizer) in self.held:
             return
         with self.questions.asking("what the optimizers do"):
-            self._gradients(optimizer, has_closure(args, kwargs))
+            if (again := self.applied.again(optimizer, closure=has_closure(args, kwargs))) is not None:
+                self.tally["again" if again else "renewed"] += 1
             if id(optimizer) not in self.held:
                 self.kept.append(optimizer)
                 self.tracer.graph.held |= {id(p) for group in optimizer.param_groups for p in group["params"]}
                 self.tally["optimizers"] += bool(self._held_by(optimizer))  # those of copies come and go
             held = self._held_by(optimizer)
+            if len(self.kept) > 1 and len(self.stepping) == 1:  # else one steps on behalf of the other
+                self.applied.by_another(optimizer, held)
             self._groups(optimizer)
             self._overwritten(optimizer, held)
             if self.number < STATES:
@@ -165,17 +170,6 @@ class TracedUpdate(Around):
                         self.gradients[name] = size_of(p.grad)
             if self.number in SAMPLED:
                 self.before[id(optimizer)] = [_part(p).clone() for p in held]
-
-    def _gradients(self, optimizer: Optimizer, closure: bool) -> None:
-        """Whether a step applies the gradient that the one before has applied, untouched; a closure makes a new one."""
-        held = [g for group in optimizer.param_groups for p in group["params"] if isinstance(g := p.grad, Tensor)]
-        now = [] if closure else held[:: max(1, len(held) // 3)]
-        last = self.applied.get(id(optimizer), [])
-        if now and last:
-            pairs = zip(now, last, strict=False)
-            again = len(now) == len(last) and all(ref() is g and g._version == version for g, (ref, version) in pairs)
-            self.tally["again" if again else "renewed"] += 1
-        self.applied[id(optimizer)] = [(weakref.ref(g), g._version) for g in now]
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.stepping.discard(id(optimizer))
@@ -226,6 +220,8 @@ class TracedUpdate(Around):
             if version != old:
                 found = self.written[self.names[id(p)]]
                 found.overwritten += 1
+                found.undone += found.last is not None and torch.equal(found.last, _part(p))
+                found.last = _part(p).clone()
                 start = self.context.initial(p)
                 if start is not None and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()):
                     found.back += 1
@@ -290,6 +286,8 @@ class TracedUpdate(Around):
                     sampled=self.tally["between"],
                     overwritten=seen.overwritten,
                     back=seen.back,
+                    undone=seen.undone,
+                    twice=self.applied.twice[id(p)],
                     rows_alike=rows_alike(start),
                     rows_alike_after=rows_alike(p),
                     still=start is not p and start.shape == p.shape and torch.equal(start.to(p.device), p.detach()),

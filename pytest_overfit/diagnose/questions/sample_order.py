@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
-from pytest_overfit.errors.asking import Questions
+from pytest_overfit.errors.asking import Questions, Refused
 
 
 def first_exchanged(tensor: Tensor) -> Tensor:
@@ -69,12 +69,53 @@ def is_a_sequence(call: ModelCall, batched: list[tuple[str, Tensor]], samples: i
     return any(found) or (len(rows) >= samples and all(t.dim() == 2 for _, t in batched))
 
 
+def grows_alone(call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], samples: int) -> list[bool]:
+    """Of every output, whether axis 0 is the only one that grows with a sample more.
+
+    Where the model takes no other number of samples: whether no other axis is as long, but by the width of a layer.
+    """
+    try:
+        other = call.again(partial(_exchanged, _one_more(batched)))
+    except Refused:
+        other = []
+    if len(other) != len(base):
+        wide = any(isinstance(m, nn.Linear) and m.out_features == samples for m in call.module.modules())
+        return [wide or samples not in t.shape[1:] for t in base]
+    return [b.shape == (samples + 1, *a.shape[1:]) for a, b in zip(base, other, strict=True)]
+
+
+def _one_more(batched: list[tuple[str, Tensor]]) -> dict[int, Tensor]:
+    """By their ids, the tensors of a batch whose first sample stands at the end once more."""
+    return {id(t): torch.cat([t.detach(), t.detach()[:1]]) for _, t in batched}
+
+
+def compares_samples(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> bool:
+    """Whether the model makes a table of all samples with all: one whose two axes grow with a sample more.
+
+    A model that takes no other number of them may make one.
+    """
+    more, counts = _one_more(batched), list[int]()
+
+    def told(name: str, frame: FrameType, args: Any, kwargs: Any, out: Any, kept: bool) -> None:
+        counts[-1] += sum(t.shape[-2:] == (samples + 1,) * 2 for t in tree_leaves(out) if isinstance(t, Tensor))
+
+    try:
+        for news in ({}, more):
+            counts.append(0)
+            with TorchFunctions(told, (), Questions()):
+                call.again(partial(_exchanged, news))
+    except Refused:
+        return True
+    return counts[1] > counts[0]
+
+
 def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
     """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
 
     Empty where none does, where axis 0 may be that of a sequence or of points: one sample has another answer at every
-    place of it, as frames that are numbered have. And where a tensor of the model has a row for every place, or where
-    something of the call cannot be turned around: a list of lengths, a sparse tensor.
+    place of it, as frames that are numbered have, and no other axis is one of which places move each other. And where
+    a tensor of the model has a row for every place, or where something of the call cannot be turned around: a list of
+    lengths, a sparse tensor.
     """
     known, held = {id(t) for _, t in batched}, (*call.module.parameters(), *call.module.buffers())
     given = tree_leaves((call.args, call.kwargs))
@@ -92,13 +133,27 @@ def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: in
     if all(_as_turned(base[i], other[i]) for i in moved):
         return ""
     alike = call.again(partial(_exchanged, {id(t): t.detach()[:1].expand_as(t).clone() for _, t in batched}))
-    if any(len(torch.unique(alike[i], dim=0)) == samples for i in moved):
+    numbered = any(len(torch.unique(alike[i], dim=0)) == samples for i in moved)
+    if numbered and not _mixes_places(call, batched, base, rows):
         return ""
 
     def unlike(before: Tensor, after: Tensor) -> bool:
         return before.dim() > 0 and before.shape[0] == samples and not _as_turned(before, after)
 
     return where_it_arises(call, lambda t: turned.get(id(t), t), unlike) or type(call.module).__name__
+
+
+def _mixes_places(call: ModelCall, batched: list[tuple[str, Tensor]], base: list[Tensor], rows: list[int]) -> bool:
+    """Whether places of axis 1 move each other, or an output that has none: that is the axis of a sequence, not 0."""
+    for tensor in (t for _, t in batched if t.dim() in (2, 3) and t.shape[1] > 2):  # of images 1 is that of channels
+        changed = tensor.detach().clone()
+        changed[:, 0] = changed[:, -1] * 0.7 + 0.1 if tensor.is_floating_point() else changed[:, -1]
+        other = call.again(partial(_exchanged, {id(tensor): changed}))
+        for before, after in ((base[i], other[i]) for i in rows):
+            placed = before.dim() > 2 and before.shape[1] == tensor.shape[1]
+            if before.shape == after.shape and not torch.equal(*((b[:, 1:] if placed else b) for b in (before, after))):
+                return True
+    return False
 
 
 def _exchanged(news: dict[int, Tensor], tensor: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ def _watched() -> dict[int, tuple[CallKind, CodeType]]:
         ("zero_grad", nn.Module.zero_grad),
         ("clip", nn.utils.clip_grad_norm_),
         ("clip", nn.utils.clip_grad_value_),
+        ("clip", getattr(nn.utils.clip_grad, "_clip_grads_with_norm_", None)),
         ("new_optimizer", Optimizer.__init__),
         ("load_optimizer", Optimizer.load_state_dict),
         ("load", nn.Module.load_state_dict),
@@ -61,6 +62,17 @@ def _watched() -> dict[int, tuple[CallKind, CodeType]]:
 _CODES = _watched()
 
 
+def _is_within(frame: FrameType, kind: CallKind) -> bool:
+    """Whether a call of a kind was made by another one of it, which a decorator may stand between."""
+    for _ in range(2):
+        if (back := frame.f_back) is None:
+            return False
+        if (found := _CODES.get(id(back.f_code))) is not None and found[0] == kind:
+            return True
+        frame = back
+    return False
+
+
 @contextlib.contextmanager
 def calls_told(told: Told) -> Iterator[bool]:
     """Tells of every watched call of this thread within the block; False where somebody else profiles it already."""
@@ -69,7 +81,9 @@ def calls_told(told: Told) -> Iterator[bool]:
         return
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and (found := _CODES.get(id(frame.f_code))) is not None:
+        if event != "call" or (found := _CODES.get(id(frame.f_code))) is None:
+            return
+        if found[0] != "clip" or not _is_within(frame, "clip"):
             told(found[0], frame)
 
     sys.setprofile(profile)

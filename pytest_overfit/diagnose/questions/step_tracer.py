@@ -18,6 +18,7 @@ from pytest_overfit.diagnose.operation import LOSS, Op, OutOfRange, ThrownAway
 from pytest_overfit.diagnose.questions.operation_facts import Called, describe, is_noted
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.padding import padding_of, pads_of
+from pytest_overfit.diagnose.questions.plain_weights import PlainWeights
 from pytest_overfit.diagnose.questions.step_calls import by_optimizer_or_us, calls_told, users_line
 from pytest_overfit.diagnose.questions.step_graph import StepGraph
 from pytest_overfit.diagnose.questions.table_rows import TableRows
@@ -53,6 +54,7 @@ class StepTracer:
         self.names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
         self.graph = StepGraph(model)
         self.parameters, self.tables = self.graph.parameters, TableRows()
+        self.plain_weights = PlainWeights({self.names[id(each)]: each for each in model.modules()}, self.parameters)
         self.keys = {id(tensor): key for key, tensor in named_tensors(batch)}
         self._padding: list[Tensor | None] = []
         self.plain = not any(type(module).__name__ in COMPILED for module in model.modules())
@@ -193,6 +195,7 @@ class StepTracer:
                 living=len(living),
                 stale=len(living & self.polluted),
                 closure=any(callable(a) for a in (*args, *kwargs.values())),
+                norm=_norm_of(held) if any(event.kind == "clip" for event in self.events) else math.nan,
             )
             self.polluted -= living
             self.consumed |= {id(p): p.grad._version for p in held if id(p) in living and id(p) in self.parameters}
@@ -202,14 +205,11 @@ class StepTracer:
         given = frame.f_locals.get("parameters")
         if isinstance(given, Iterator):  # reading it would use it up
             given = list(self.model.parameters())
-        held = tensors_in([given] if isinstance(given, Tensor) else list(given or ()))
-        grads = [numbers for t in held if t.grad is not None and (numbers := numbers_of(t.grad)) is not None]
+        held = list(tensors_in([given] if isinstance(given, Tensor) else list(given or ())))
         most = next((frame.f_locals[name] for name in ("max_norm", "clip_value") if name in frame.f_locals), math.nan)
         if "clip_value" in frame.f_locals:
-            norm = max((float(grad.abs().max()) for grad in grads if grad.numel()), default=0.0)
-        else:
-            norm = math.sqrt(sum(float(grad.float().square().sum()) for grad in grads))
-        return Clip(norm, float(most))
+            return Clip(max((float(g.abs().max()) for g in _gradients(held) if g.numel()), default=0.0), float(most))
+        return Clip(_norm_of(held), float(most), whole=True)
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         known = id(module) in self.names
@@ -287,6 +287,8 @@ class StepTracer:
         self._thrown_away(name, frame, args, kwargs, out)
         if (summed := self.sums.called(name, args, kwargs, out)) is not None and region != LOSS:
             self.ops.append(Op(name, region, users_line(frame), fact=summed))
+        if (plain := self.plain_weights.called(name, region, args, kwargs)) is not None:
+            self.ops.append(Op(name, region, users_line(frame), fact=plain))
         if len(self.ops) < MOST_OPS and is_noted(name):
             op = describe(self, Called(name, region, args, kwargs, out, lambda: users_line(frame)))
             if op is not None:
@@ -320,6 +322,15 @@ class StepTracer:
             self.bad = found if sound or self.constant is None else self.constant
         else:  # a mask or a bound, as long as nothing makes a NaN of it
             self.constant = self.constant or found
+
+
+def _gradients(held: list[Tensor]) -> Iterator[Tensor]:
+    return (numbers for t in held if t.grad is not None and (numbers := numbers_of(t.grad)) is not None)
+
+
+def _norm_of(held: list[Tensor]) -> float:
+    """Of all their gradients."""
+    return math.sqrt(sum(float(gradient.float().square().sum()) for gradient in _gradients(held)))
 
 
 def _spoils(name: str, out: Tensor, sound: bool) -> bool:
