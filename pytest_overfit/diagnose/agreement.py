@@ -45,6 +45,7 @@ class Agreement:
     ``backwards`` how often; ``again``: something of it twice. ``regrouped`` is the largest over the smallest factor by
     which the weight of a sample in the gradient changes where it stands in another micro-batch; None: there are none,
     or samples are no summands of the loss. ``scaled``: by what a GradScaler has multiplied what was differentiated.
+    ``micro_batches``: so many calls of a model have the samples between them; 0 where each has all.
     """
 
     reported: float = 0.0
@@ -57,6 +58,7 @@ class Agreement:
     clipped: bool = False
     regrouped: float | None = None
     scaled: float = 1.0
+    micro_batches: int = 0
 
     @property
     def agrees(self) -> bool:

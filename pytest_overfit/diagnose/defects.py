@@ -20,7 +20,7 @@ COVERED: Mapping[str, tuple[str, ...]] = {
     "gradients": (*GROUPS["graph"], *GROUPS["optimizer and update"]),
     "finite": (*GROUPS["numerics"], "nonfinite-data"),
     "constant_batch": ("batch-changes",),
-    "supervised": ("vacuous", "loss-ignores-output", "loss-scale", "degenerate-batch"),
+    "supervised": ("vacuous", "loss-ignores-output", "loss-scale", "degenerate-batch", "leak"),
 }
 
 

@@ -161,13 +161,14 @@ class Unlike:
 class Leak:
     """An answer that is in the input: where, how that shows, and the ``module`` in which a later place arrives.
 
-    ``own``: every output has to predict the very value that it reads (``same``), or the one ``before`` it.
+    ``own``: every output has to predict the very value that it reads (``same``), or the one ``before`` it;
+    or, without a leak, the one ``after`` the next.
     """
 
     where: str
     what: str
     module: str = ""
-    own: Literal["", "same", "before"] = ""
+    own: Literal["", "same", "before", "after"] = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class Probed:
     unlearnt: tuple[tuple[int, ...], float, float] | None = None  # samples that are left out, what they lose, the rest
     causal: str = ""  # key of an input along whose sequence outputs read earlier places only
     leaks: tuple[Leak, ...] = ()
+    unplaced: str = ""  # a table of positions of a model whose tokens may come in any order
     evaluation: float | None = None
     evaluation_settled: float | None = None
     evaluation_by_steps: tuple[float | None, float | None] = (None, None)  # by statistics of steps, and without no_grad
@@ -238,6 +240,7 @@ class Evidence:
     groups: tuple[Group, ...] = ()
     updates: tuple[ParameterUpdate, ...] = ()
     counts: Counts = field(default_factory=Counts)
+    own_loads: Mapping[str, int] = field(default_factory=dict)  # by line: how often a module loads its own tensors
     alike: tuple[str, ...] = ()  # lists of modules that are copies of one, weights and all, at the start and at the end
     leaves: tuple[Leaf, ...] = ()  # of the graph, that are nobody's
     probed: Probed = field(default_factory=Probed)

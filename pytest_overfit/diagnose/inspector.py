@@ -177,6 +177,7 @@ class RunInspector:
             steps=() if self.traced is None else tuple(self.traced.steps),
             groups=self.groups,
             updates=self.updates,
+            own_loads={} if self.traced is None else dict(self.traced.own_loads),
             counts=Counts() if self.traced is None else Counts(**self.traced.tally),
             alike=self.alike,
             leaves=self.leaves,

@@ -157,7 +157,8 @@ def _said(name: str, now: str) -> Rule:
 
     def rule(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         named = name in cause.advice.replace(" ", "_")
-        return line_to_change(asked.sources, keyword(name, None, now)) if named else ""
+        said = re.search(rf'{name}=("\w+")', cause.advice)
+        return line_to_change(asked.sources, keyword(name, None, said[1] if said else now)) if named else ""
 
     return rule
 

@@ -124,11 +124,15 @@ class Moves:
 
 @dataclass(frozen=True)
 class Declared:
-    """What the model's own methods and flags say it should be, against what it is."""
+    """What the model's own methods and flags say it should be, against what it is.
+
+    ``backwards``: modules with a method ``backward`` that takes a gradient, as autograd functions have.
+    """
 
     ties: tuple[LostTie, ...] = ()
     freezers: tuple[Freezer, ...] = ()
     loads: tuple[Load, ...] = ()
+    backwards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

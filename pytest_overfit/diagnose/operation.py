@@ -18,8 +18,8 @@ class Comparison:
     adding up to 1 over the classes, ``log_sum_error`` the same of their exponentials, ``supervised`` the number of
     labels that count, and ``ignored`` the label that does not. ``origin`` is the key of the batch whose values the
     target has, ``turned`` what was done to them, ``scrambled`` how an output was reshaped into the prediction.
-    ``adds_target``: the prediction is an output and the
-    target itself; ``same``: it is the target.
+    ``adds_target``: the prediction is an output and the target itself; ``same``: it is the target. ``summed`` and
+    ``averaged`` say how torch reduces what has an axis of classes.
     """
 
     differentiable: bool
@@ -34,6 +34,7 @@ class Comparison:
     ignored: int | None = None
     smoothing: float = 0.0
     summed: bool = False
+    averaged: bool = False
     origin: str = ""
     turned: str = ""
     scrambled: str = ""

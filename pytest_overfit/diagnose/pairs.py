@@ -12,6 +12,7 @@ class Pairs:
     ``silent`` are those along whose rows of the outputs the objective has no slope, whatever they hold; of ``wrong``
     (sample, other one) the rows of ``output`` are held against the ``target`` of the other one. ``paired``: all rows
     are held against their own; None where that is not certain. No row of any output is made of ``unread`` ones.
+    ``by_target``: not with the inputs of other samples either.
     ``alone``: something of the batch moves the silent rows, and no other ones.
     """
 
@@ -23,6 +24,7 @@ class Pairs:
     target: str = ""
     unread: tuple[int, ...] = ()
     alone: bool = False
+    by_target: bool = False
     cut: str = ""  # places at one end of an output, within a sample, that have a target and no slope
     owned: tuple[str, str] | None = None  # an output of which single rows answer to several samples of a tensor
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import is_strided, numbers_of
+from pytest_overfit.run.loss_call import exchanged
 
 MOST_COLUMNS = 4096  # of an input that are looked through
 MOST_WANTED = 64  # columns of a target
 CHANCE = 1e-3  # of columns that agree by accident
+MIXED, ROUNDED = 1e-3, 1e-6  # of a difference, and of the objective: a mixed difference that is none
 
 
-def copied_target(batch: Any, inputs: Collection[str], targets: Collection[str]) -> str | None:
+def copied_target(
+    batch: Any,
+    inputs: Collection[str],
+    targets: Collection[str],
+    objective: Callable[[Any], float] | None = None,
+) -> str | None:
     """A sentence on a target whose every value stands in one input, sample by sample; None where there is none.
+
+    Args:
+        objective: of a batch. It says whether what is held against a target answers to where the target stands: a
+            decoder that is given a series, and reads of each place only those before it, copies nothing.
 
     Example:
         >>> x, y = torch.randn(12, 4), torch.arange(12) % 3
@@ -34,10 +47,41 @@ def copied_target(batch: Any, inputs: Collection[str], targets: Collection[str])
             wanted, given = tensors[target], tensors[key]
             if given.shape == wanted.shape or len(given) != len(wanted):
                 continue
-            if columns := _columns(given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)):
+            columns = _columns(given.reshape(len(given), -1), wanted.reshape(len(wanted), -1))
+            if columns and (objective is None or _is_read(objective, batch, (target, key), columns)):
                 shown = ", ".join(map(str, columns[:4])) + (", ..." if columns[4:] else "")
                 return f"{target} stands in {key}: column{'s' if columns[1:] else ''} {shown}"
     return None
+
+
+def _is_read(objective: Callable[[Any], float], batch: Any, keys: tuple[str, str], columns: list[int]) -> bool:
+    """Whether what is held against a column of the target moves with where that column stands in the input.
+
+    By the mixed difference of the objective, with the column of other samples in either, and in both: a sum of errors
+    of which none has both has none. What cannot be asked that way is read.
+    """
+    target, given = (next(t for key, t in named_tensors(batch) if key == each) for each in keys)
+    if target.is_complex() or given.is_complex():
+        return True
+    width = target.numel() // len(target)
+    pairs = [(i, [columns[i]]) for i in {0, width // 2, width - 1}] if len(columns) == width else [(0, columns)]
+    with contextlib.suppress(Refused):
+        start = objective(batch)
+        for at, held in pairs:
+            answer, input_ = _rolled(target, [at]), _rolled(given, held)
+            news = {id(target): answer}, {id(given): input_}, {id(target): answer, id(given): input_}
+            one, other, both = (objective(exchanged(batch, new)) - start for new in news)
+            if not abs(both - one - other) <= max(MIXED * min(abs(one), abs(other)), ROUNDED * abs(start)):
+                return True
+        return False
+    return True
+
+
+def _rolled(tensor: Tensor, columns: list[int]) -> Tensor:
+    """A copy in which some columns are those of other samples."""
+    rows = tensor.detach().clone().reshape(len(tensor), -1)
+    rows[:, columns] = rows[:, columns].roll(1, 0)
+    return rows.reshape(tensor.shape)
 
 
 def _columns(given: Tensor, wanted: Tensor) -> list[int]:

@@ -46,7 +46,7 @@ def probe_batch(call: LossCall, questions: Questions) -> Supervision:
     shares = questions.ask("how much of the targets the loss reads", lambda: measure_shares(call, keys), otherwise={})
     copied = questions.ask(
         "whether the target is in the input",
-        lambda: copied_target(call.task.batch, found.inputs, keys),
+        lambda: copied_target(call.task.batch, found.inputs, keys, lambda batch: call.terms(batch)["objective"]),
         otherwise=None,
     )
     question = "what waits for an input that is zero here"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 
 def learn(model: Any, batch: Any, loss: Any, **settings: Any) -> OverfitResult:
@@ -20,6 +21,8 @@ def learn(model: Any, batch: Any, loss: Any, **settings: Any) -> OverfitResult:
 
 def told(result: OverfitResult) -> str:
     assert result.passed == (not result.causes)
+    for cause in result.causes[:1]:
+        assert_chinese(cause)
     return result.causes[0].id if result.causes else ""
 
 

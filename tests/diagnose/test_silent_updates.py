@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.chinese import assert_chinese
 
 
 def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitResult:
@@ -22,6 +23,8 @@ def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitR
 def told(result: OverfitResult) -> str:
     """The first cause; empty where the run passed."""
     assert result.passed == (not result.causes)
+    for cause in result.causes[:1]:
+        assert_chinese(cause)
     return result.causes[0].id if result.causes else ""
 
 
@@ -41,7 +44,7 @@ def test_micro_batches_are_divided_by_their_number_once(share: float, cause: str
         total = torch.zeros(())
         for x, y in zip(batch[0].chunk(4), batch[1].chunk(4), strict=True):
             loss = F.mse_loss(model(x), y)
-            (loss * share).backward()
+            (loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / 4
         optimizer.step()
         return total
@@ -57,8 +60,8 @@ def test_two_losses_that_are_reported_as_their_mean_are_no_micro_batches() -> No
         optimizer.zero_grad()
         out = model(batch[0])
         one, other = (F.mse_loss(out[:, at], batch[1][:, at]) for at in (0, 1))
-        one.backward(retain_graph=True)
-        other.backward()
+        one.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        other.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return ((one + other) / 2).detach()
 
@@ -73,7 +76,7 @@ def test_what_is_clipped_is_what_the_optimizer_takes(unscaled: bool, whole: bool
     def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Tensor:
         optimizer.zero_grad()
         loss = F.mse_loss(model(batch[0]), batch[1])
-        (loss * 65536.0).backward()
+        (loss * 65536.0).backward()  # type: ignore[no-untyped-call]
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         if unscaled:
             torch._foreach_div_(grads, 65536.0)
@@ -101,7 +104,7 @@ def test_a_parameter_is_moved_by_one_optimizer(shared: bool) -> None:
         head.zero_grad()
         rest.zero_grad()
         loss = F.mse_loss(model(batch[0]), batch[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         head.step()
         rest.step()
         return loss.detach()
@@ -159,7 +162,7 @@ def test_weights_that_a_constraint_moves_are_learnt() -> None:
     def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Tensor:
         optimizer.zero_grad()
         loss = F.mse_loss(model(batch[0]), batch[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         with torch.no_grad():
             for p in model.parameters():
@@ -207,7 +210,7 @@ def test_running_statistics_settle(reset: bool, cause: str, own: bool) -> None:
     def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Tensor:
         optimizer.zero_grad()
         value = loss(model, batch)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return value.detach()
 

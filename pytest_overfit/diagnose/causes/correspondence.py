@@ -164,6 +164,17 @@ def padding_counts(evidence: Evidence) -> Iterator[Cause]:
 
 def wrong_place(evidence: Evidence) -> Iterator[Cause]:
     """A decoder that has learnt to predict its own token, or the one after the next."""
+    after = next((leak for leak in evidence.probed.leaks if leak.own == "after"), None)
+    if after is not None:
+        yield Cause(
+            "target-mismatch",
+            after.where,
+            f"labels are shifted twice: {after.what}",
+            "shift once: the model, its loss function, or the data",
+            certain=True,
+            weight=0.95,
+        )
+        return
     said = evidence.record.generated
     if said is None or len(said.ahead) < 3 or said.ahead[1] > 0.5 or not evidence.learned:
         return

@@ -195,10 +195,24 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def places_ignored(evidence: Evidence) -> Iterator[Cause]:
+    """A model has a table of positions, and its tokens may come in any order."""
+    if table := evidence.probed.unplaced:
+        yield Cause(
+            "input-ignored",
+            table,
+            f"the tokens of a sequence move each other, and in another order they give the same: {table} tells them "
+            "nothing of their places",
+            f"add a row of {table} for every place, as {table}[:, :length] does and {table}[:, length] does not",
+            certain=True,
+            weight=0.94,
+        )
+
+
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, masks, masked_otherwise, padding_told, mixed),
+    rules=(ignored, masks, masked_otherwise, padding_told, places_ignored, mixed),
     docs="""
 ### input-ignored
 
@@ -227,6 +241,7 @@ result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, opti
   places with content read padding through a mask, and a row moves once it is asked without its padding; or a causal
   mask starts at the first of more keys than there are queries, so that the last ones are read by nobody. Or the batch
   tells by a mask or by lengths what is padding, and other content there, as well as none, moves objective and outputs.
+  Or tokens move each other, and may come in any order although the model has a table of positions.
 - **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
 
 ### batch-mixing

@@ -28,6 +28,8 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
     for leak in evidence.probed.leaks:
         where, what = leak.where, leak.what
         advice = "mask the future (is_causal=True), and keep the target out of the input"
+        if leak.own == "after":
+            continue
         if leak.own:  # either the targets were not shifted, or the mask lets the place itself through
             advice = "shift the targets by one place, or leave the place itself out of the mask"
             if leak.own == "before":
@@ -41,12 +43,29 @@ def leaks(evidence: Evidence) -> Iterator[Cause]:
                     f"the mask inside {leak.module} leaves the future out: bring the axes back into their order before "
                     "heads or places are joined, x.transpose(1, 2).reshape(batch, length, width)"
                 )
-        yield Cause("leak", where, what, advice, certain=True, weight=0.9)
+        apart = not evidence.probed.mixing_is_certain or evidence.probed.mixed_where != leak.module
+        yield Cause(
+            "leak", where, what, advice, certain=True, weight=0.9 if apart else 0.8
+        )  # as all of a batch is mixed
         if leak.own:
             if leak.own == "same":
                 advice = "shift the targets by one place: tokens[:, :-1] in, tokens[:, 1:] out"
             yield Cause("target-mismatch", where, what, advice, "shown", {}, certain=True, weight=0.89)
         return
+
+
+def stands_in(evidence: Evidence) -> Iterator[Cause]:
+    """A target is among the columns of an input, and what is held against it answers to them."""
+    seen = evidence.record.supervision
+    if seen is not None and seen.copied:
+        yield Cause(
+            "leak",
+            seen.copied.partition(" stands in ")[2] or seen.copied,
+            f"{seen.copied}, and what is held against it moves with it",
+            "take it out of the input, or read of every place only what stands before it",
+            certain=True,
+            weight=0.95,
+        )
 
 
 def _open(evidence: Evidence, module: str) -> list[str]:
@@ -65,7 +84,7 @@ def _masked(evidence: Evidence, module: str) -> bool:
 FAMILY = Family(
     group="architecture",
     order=182,
-    rules=(leaks,),
+    rules=(leaks, stands_in),
     docs="""
 ### leak
 

@@ -15,6 +15,7 @@ from pytest_overfit.judge.finding import number
 SMALL = 0.1  # of the mean of the elements
 CLOSE = 0.2  # of the factor of a scaler: a slope that is measured
 COUNTED = 1e-3  # of a whole number: sums of losses
+DISTRIBUTION = 1e-3  # of 1: probabilities that add up to it
 LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
 
 
@@ -77,6 +78,25 @@ def _of_a_mean(evidence: Evidence) -> Iterator[Cause]:
             evidence={"elements": count, "mean": last / count},
             weight=0.97,
         )
+
+
+def averaged_over_classes(evidence: Evidence) -> Iterator[Cause]:
+    """A divergence is divided by the number of classes too, beside terms that are not."""
+    others = [op for op, _ in evidence.ops(Comparison) if op.name != "kl_div"]
+    for op, fact in evidence.ops(Comparison):
+        spread = fact.log_sum_error is not None and fact.log_sum_error < DISTRIBUTION and len(op.shapes[0]) > 1
+        if op.name == "kl_div" and fact.averaged and spread and (fact.classes or 0) > 1 and others:
+            yield Cause(
+                "loss-scale",
+                op.where,
+                f"kl_div takes its mean over {fact.classes} classes too: it is {fact.classes} times as large, and "
+                f"{others[0].name} beside it is of whole samples",
+                'use reduction="batchmean", which is the divergence of a sample',
+                evidence={"classes": fact.classes or 0},
+                certain=True,
+                weight=0.93,
+            )
+            return
 
 
 def scaled_backward(evidence: Evidence) -> Iterator[Cause]:
@@ -163,7 +183,7 @@ def unlike_growth(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=120,
-    rules=(reduction, scaled_backward, of_another_count, left_scaled, unlike_growth),
+    rules=(reduction, averaged_over_classes, scaled_backward, of_another_count, left_scaled, unlike_growth),
     docs="""
 ### loss-scale
 
@@ -182,7 +202,8 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
   that misses the limit which the mean of its elements meets. Certain: the
   loss is a mean that is divided by the number of its elements, or of samples, once more; or with every sample
   twice one term of an objective doubles and another stays; or what a GradScaler has multiplied the loss by is still in
-  the gradients that the optimizer takes.
+  the gradients that the optimizer takes; or a divergence is a mean over its classes too (`kl_div` with
+  `reduction="mean"`), beside another term.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
 )

@@ -80,10 +80,28 @@ def overwritten(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def loads_itself(evidence: Evidence) -> Iterator[Cause]:
+    """Weights that are to be brought back are those that are there."""
+    if not (times := sum(evidence.own_loads.values())):
+        return
+    lines = [line for line in evidence.own_loads if line]
+    yield Cause(
+        "weights-reset",
+        shorten(lines) or "the train step",
+        f"load_state_dict() got the module's own tensors, {times} time{'s' if times > 1 else ''}: it brings nothing "
+        "back, and what was loaded in between stays",
+        "keep copies: {name: t.clone() for name, t in model.state_dict().items()}; state_dict() hands out the tensors "
+        "themselves",
+        evidence={"times": times},
+        certain=True,
+        weight=0.96,
+    )
+
+
 FAMILY = Family(
     group="optimizer and update",
     order=71,
-    rules=(state_lost, brought_along, overwritten),
+    rules=(state_lost, brought_along, overwritten, loads_itself),
     docs="""
 ### optimizer-state
 
@@ -132,7 +150,9 @@ result = run_overfit(model, (features, classes), step=step, optimizer=adam, max_
 ```
 
 - **Symptom**: the loss stays, or jumps back at regular intervals.
-- **Evidence**: shown: parameters change between two steps of their optimizer; proven where a plain step passes.
+- **Evidence**: shown, certain: parameters change between two steps of their optimizer, and are again what they were
+  before the last one; proven where a plain step passes. Or `load_state_dict` gets the module's own tensors, which
+  `state_dict()` hands out, and brings nothing back. What is written otherwise is not certain.
 - **Fix**: load or initialise weights once, before the loop.
 """,
 )

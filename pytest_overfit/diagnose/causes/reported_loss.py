@@ -9,6 +9,7 @@ from pytest_overfit.diagnose.agreement import BackwardAgain
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import Declared
 from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -227,10 +228,37 @@ def not_repeated(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def never_called(evidence: Evidence) -> Iterator[Cause]:
+    """A module has a method that is meant to make its gradient, and autograd makes the one of its forward pass."""
+    declared = evidence.fact(Declared)
+    if declared is None or not declared.backwards:
+        return
+    name = declared.backwards[0].rpartition("(")[2].rstrip(")")
+    yield Cause(
+        "wrong-backward",
+        shorten(f"module {each}" for each in declared.backwards),
+        f"{name}.backward() takes a gradient, and nothing calls it: {name} is an nn.Module, whose gradient is that of "
+        "what its forward() does",
+        f"make {name} a torch.autograd.Function, with static forward(ctx, ...) and backward(ctx, grad), and call apply",
+        evidence={"modules": len(declared.backwards)},
+        certain=True,
+        weight=0.95,
+    )
+
+
 FAMILY = Family(
     group="loop",
     order=50,
-    rules=(another_model, opposed, differentiated_again, another_loss, wrong_functions, unequal_groups, not_repeated),
+    rules=(
+        another_model,
+        opposed,
+        differentiated_again,
+        another_loss,
+        wrong_functions,
+        unequal_groups,
+        not_repeated,
+        never_called,
+    ),
     docs="""
 ### wrong-backward
 
@@ -257,7 +285,8 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
   where backward passes of one step go through the same loss. Of an autograd function of your own the slope of its
   `forward` beside what its `backward` gives, and whether that heeds what it is given. Certain, too, is one forward pass
   that has another gradient where other random numbers are drawn behind it, and hooks that every call adds to those of
-  the calls before, with what all of them make of the gradient beside those of one call. Straight-through estimators and
+  the calls before, with what all of them make of the gradient beside those of one call; and a method `backward` of an
+  `nn.Module` that takes a gradient, which autograd never calls. Straight-through estimators and
   gradients that are turned around, scaled or clipped on purpose are none.
 - **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.
 

@@ -215,7 +215,8 @@ def not_zeroed(evidence: Evidence) -> Iterator[Cause]:
 
 def thrown_away(evidence: Evidence) -> Iterator[Cause]:
     """Gradients are cleared before any optimizer has applied them."""
-    steps = evidence.steps
+    steps, agreement = evidence.steps, evidence.probed.agreement
+    parts = agreement.micro_batches if agreement is not None else 0
     if not evidence.own_step or evidence.record.stop == "non_finite":
         return
     for step in steps:
@@ -227,17 +228,16 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
         ]
         if (
             inner
-            and kinds.count("backward") > 2
+            and (kinds.count("backward") > 2 or parts)
             and kinds.count("step") == 1
             and kinds[kinds.index("step") - 1] == "backward"  # else they are written by hand
-            and not evidence.learned
-            and len(inner) > 1
+            and ((not evidence.learned and len(inner) > 1) or parts == kinds.count("backward"))
         ):
             yield Cause(
                 "grad-accumulation",
                 "the train step",
-                f"gradients are zeroed {len(inner)} times between the {kinds.count('backward')} backward passes of "
-                "one step: only the last one counts",
+                f"gradients are zeroed {len(inner)} time{'s' if len(inner) > 1 else ''} between the "
+                f"{kinds.count('backward')} backward passes of one step: only the last one counts",
                 "zero gradients once, before the first micro-batch",
                 evidence={"zeroed": len(inner)},
                 certain=True,

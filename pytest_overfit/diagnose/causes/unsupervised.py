@@ -178,9 +178,12 @@ def silent_samples(evidence: Evidence) -> Iterator[Cause]:
         "unsupervised",
         f"samples {shorten(map(str, pairs.silent))}",
         f"{count} of {pairs.samples} samples teach nothing: the objective has no slope along their outputs, not "
-        "even with what a sample holds that counts",
+        f"even with {'the input' if pairs.by_target else 'what a sample holds'} that counts",
         "let the loss read all samples, and detach none: += in place of =, no return inside the loop, a slice of the "
-        "batch, a weight of 0",
+        "batch, a weight of 0"
+        if not pairs.by_target
+        else "look at their targets: one that is longer than the output has an infinite loss, which zero_infinity or "
+        "nan_to_num makes zero; leave such samples out of the data, or let the output keep more places",
         evidence={"silent": count, "samples": pairs.samples},
         certain=True,
         weight=0.94,

@@ -34,7 +34,17 @@ def compare_with_declared(context: RunContext, *, frozen: bool) -> Declared:
     """
     model, frozen = context.task.model, frozen or bool(context.frozen.matches)
     freezers, ties = _freezers(context, asked=frozen), tuple(_lost_ties(model))
-    return Declared(ties=ties, freezers=tuple(freezers), loads=context.loads)
+    return Declared(ties=ties, freezers=tuple(freezers), loads=context.loads, backwards=tuple(_backwards(model)))
+
+
+def _backwards(model: nn.Module) -> Iterator[str]:
+    """Modules with a method ``backward`` that is handed a gradient: autograd calls that of a function alone."""
+    for name, module in model.named_modules():
+        method = next((vars(kind)["backward"] for kind in type(module).__mro__ if "backward" in vars(kind)), None)
+        if inspect.isfunction(method) and _is_users(type(module)):
+            taken = list(inspect.signature(method).parameters)
+            if any("grad" in parameter.lower() for parameter in taken[1:]):
+                yield f"{name} ({type(module).__name__})" if name else type(module).__name__
 
 
 def _lost_ties(model: nn.Module) -> Iterator[LostTie]:

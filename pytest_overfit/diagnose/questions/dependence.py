@@ -14,6 +14,7 @@ from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, before_its_loss
+from pytest_overfit.diagnose.questions.own_labels import places_without_effect, shifted_otherwise
 from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
@@ -34,6 +35,7 @@ class Dependence:
     mixed_by: str = ""
     causal: str = ""
     leaks: tuple[Leak, ...] = ()
+    unplaced: str = ""
     random: bool = False
     carried: bool = False
 
@@ -93,10 +95,18 @@ def depend(
             causal, leaks = measure_order(inner, name, tensor, made, targets)
         if causal or leaks:
             break
+    if inner is not call and not leaks and len(base) == 1:
+        with questions.asking(f"where the labels{of} are predicted"):
+            own = shifted_otherwise(call, base[0])
+            leaks = () if own is None else (own,)
+    unplaced = ""
+    for name, tensor in given:
+        with questions.asking(f"whether the outputs{of} know the places of {name}"):
+            unplaced = unplaced or places_without_effect(inner, name, tensor, made)
     twins = questions.ask(
         f"whether an input{of} is its target", lambda: tuple(copied(call, arguments, targets, base)), otherwise=()
     )
-    return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, by, causal, (*leaks, *twins))
+    return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, by, causal, (*leaks, *twins), unplaced)
 
 
 def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:
@@ -185,6 +195,7 @@ def with_answers(found: Probed, answers: list[Dependence], calls: list[ModelCall
         mixed_by=mixed.mixed_by if mixed else "",
         causal=next((a.causal for a in answers if a.causal), ""),
         leaks=tuple(leak for a in answers for leak in a.leaks),
+        unplaced=next((a.unplaced for a in answers if a.unplaced), ""),
     )
 
 

@@ -188,6 +188,9 @@ def measure_agreement(
         clipped=made.clipped,
         regrouped=regrouped,
         scaled=made.scaled,
+        micro_batches=max(
+            (len(rows) for rows in made.rows.values() if len(rows) > 1 and sum(map(len, rows)) == samples), default=0
+        ),
     )
 
 

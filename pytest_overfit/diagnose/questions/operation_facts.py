@@ -168,6 +168,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         turned=turned,
         smoothing=float(call.kwargs.get("label_smoothing", 0.0) or 0.0),
         summed=call.kwargs.get("reduction") == "sum",
+        averaged=call.kwargs.get("reduction", "mean") == "mean",
         scrambled=_scrambled(step, predicted),
         adds_target=_adds_target(step, predicted, target),
     )

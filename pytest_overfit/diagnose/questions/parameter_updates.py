@@ -18,6 +18,7 @@ from pytest_overfit.diagnose.operation import Op
 from pytest_overfit.diagnose.questions.alike import rows_alike
 from pytest_overfit.diagnose.questions.applied_gradients import AppliedGradients
 from pytest_overfit.diagnose.questions.coasting import measure_coasting
+from pytest_overfit.diagnose.questions.own_loads import own_loads_counted
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
 from pytest_overfit.diagnose.step_trace import Group, GroupSettings, ParameterUpdate, Step
@@ -81,6 +82,7 @@ class TracedUpdate(Around):
         self.versions: dict[int, list[int]] = {}
         self.seen_states: dict[int, tuple[int, float]] = {}
         self.applied = AppliedGradients()
+        self.own_loads = Counter[str]()
         self.stepping: set[int] = set()  # a step that calls that of its superclass is one
         self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
         self.gradients: dict[str, float] = {}
@@ -91,7 +93,7 @@ class TracedUpdate(Around):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with self.inner.running(), self._heard(own=True):
+        with self.inner.running(), self._heard(own=True), own_loads_counted(self.own_loads):
             yield
         with self.questions.asking("what goes on without gradients"):
             self.coasting = measure_coasting(self.kept, self.names)

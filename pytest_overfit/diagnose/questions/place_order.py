@@ -138,6 +138,8 @@ def _axes(tensor: Tensor, grid: Corner) -> tuple[int, ...] | None:
 def _changed(tensor: Tensor, grid: Corner, corner: Corner) -> Iterator[Tensor]:
     """A tensor with other values at one corner of every sample: larger ones, and smaller ones."""
     axes = _axes(tensor, grid) or ()
+    if not tensor.numel():
+        return
     for sign in (1, -1):
         changed = tensor.detach().clone()
         here = changed.movedim(axes, tuple(range(len(axes))))[corner]

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.pairs import Pairs
 from pytest_overfit.diagnose.questions.held_outputs import Forward, Held, by_rows, called, freed
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged
-from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows
+from pytest_overfit.diagnose.questions.pairing import MOST_TENSORS, Pairing, Rows, dead_rows
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.batch import map_tensors
 
 MOST_SAMPLES = 4096
+TURNS = 3  # inputs of others that a sample without a slope is asked with
 
 
 def measure_pairs(
@@ -58,7 +59,7 @@ def measure_pairs(
     if found.cut is not None and not _feeds(evaluated, batch, found.pairing.held[found.cut[1]]):
         return Pairs(samples, found.silent, cut=found.cut[0], target=found.cut[1])
     if (answers := found.answers) == {}:
-        return Pairs(samples, found.silent)
+        return Pairs(samples, found.silent, by_target=found.by_target)
     made: Mapping[str, Sequence[int | None]] = {name: range(samples) for name in answers}
     if not in_order:
 
@@ -80,7 +81,15 @@ def measure_pairs(
     with contextlib.suppress(Refused), freed(named) as free:
         owned = None if paired else Pairing(Held(forward, free, batch), batch, samples).owned()
     return Pairs(
-        samples, found.silent, paired, wrong, name or ", ".join(made), ", ".join(found.keys), unread, owned=owned
+        samples,
+        found.silent,
+        paired,
+        wrong,
+        name or ", ".join(made),
+        ", ".join(found.keys),
+        unread,
+        by_target=found.by_target,
+        owned=owned,
     )
 
 
@@ -119,6 +128,7 @@ class _Asked:
     answers: Mapping[str, Sequence[int | None]]
     in_any_order: bool
     cut: tuple[str, str] | None = None
+    by_target: bool = False
 
 
 def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked | None:
@@ -130,9 +140,33 @@ def _asked(forward: Forward, batch: Any, samples: int, in_order: bool) -> _Asked
     if alike:
         answers: Mapping[str, Sequence[int | None]] = dict.fromkeys(asked.base, range(samples)) if keys else {}
         return _Asked(asked, (), keys, answers, bool(keys) and asked.in_any_order(keys))
-    silent = tuple(asked.silent(keys).nonzero()[:, 0].tolist())
+    placed, theirs = (rows.nonzero()[:, 0].tolist() for rows in (asked.silent(keys), _by_their_targets(asked)))
     answers = asked.spelt(asked.slopes, asked.base, keys)
-    return _Asked(asked, silent, keys, answers, asked.in_any_order(keys), asked.cut(keys))
+    silent = tuple(placed or theirs)
+    return _Asked(asked, silent, keys, answers, asked.in_any_order(keys), asked.cut(keys), silent != tuple(placed))
+
+
+def _by_their_targets(asked: Pairing) -> Tensor:
+    """Samples without a slope whose outputs have none with the inputs of others either: it is for their targets.
+
+    As of a target that is longer than the output, whose infinite loss a loss makes zero. Those of which something in
+    the batch is zero, and of no other, are meant to be so.
+    """
+    dead, none = dead_rows(asked.base, asked.samples), torch.zeros(asked.samples, dtype=torch.bool)
+    inputs = [t for t in asked.held.values() if t.is_floating_point() and t.dim() > 1]
+    live = (~dead).nonzero()[:, 0]
+    if not inputs or not len(live) or len(live) == asked.samples or asked.is_listed(dead):
+        return none
+    if any(torch.equal((t == 0).reshape(len(t), -1).all(1).cpu(), dead) for t in asked.held.values()):
+        return none
+    for turn in range(min(len(live), TURNS)):
+        order = torch.arange(asked.samples)
+        order[dead] = live[(torch.arange(int(dead.sum())) + turn) % len(live)]
+        news = {id(t): t.detach()[order.to(t.device)] for t in inputs}
+        with asked.outputs(lambda t, order=order: t[order.to(t.device)]):  # type: ignore[misc]
+            slopes = asked.slopes(map_tensors(lambda t, news=news: news.get(id(t), t), asked.batch))  # type: ignore[misc]
+        dead = dead & dead_rows(slopes, asked.samples)
+    return dead
 
 
 def _feeds(evaluated: Forward, batch: Any, tensor: Tensor) -> bool:

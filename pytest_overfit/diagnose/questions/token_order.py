@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -152,13 +152,29 @@ def copied(
             if tensor.shape == target.shape:  # the only one of the samples would be an autoencoder's
                 others = [t for _, t in arguments if t is not tensor and t.shape[:1] == tensor.shape[:1]]
                 same = len(base) == 1 and base[0].shape == target.shape and given.equal(columns)
-                if others and same and _follows(call, tensor, base[0]):
+                if others and same and _follows(call, tensor, base[0]) and _gives(call, tensor, others):
                     yield Leak(name, "an argument of the model is the very tensor that its output is compared with")
             elif tensor.dim() == 2 and (target.dim() == 1 or target.is_floating_point()):
                 hits = [(given == columns[:, i : i + 1]).all(0).nonzero() for i in range(columns.shape[1])]
                 if len(hits) < given.shape[1] and all(len(hit) for hit in hits):
                     which = f"{name}[:, {int(hits[0][0])}]" if len(hits) == 1 else name
                     yield Leak(which, "what the output has to be is among the columns of the input")
+
+
+def _gives(call: ModelCall, tensor: Tensor, others: list[Tensor]) -> bool:
+    """Whether an output is made of this argument where the others are zero, and not only of them by its means.
+
+    Of an image that is warped, or attended to, nothing is left.
+    """
+    nothing = {id(t): torch.zeros_like(t) for t in others if t.is_floating_point()}
+    changed = tensor.detach().flip(0) * 0.7 + 0.1
+    news = nothing, nothing | {id(tensor): changed}
+    before, after = (call.again(partial(_exchanged, new)) for new in news)
+    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _exchanged(news: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
+    return news.get(id(tensor), tensor)
 
 
 def _follows(call: ModelCall, tensor: Tensor, output: Tensor) -> bool:
