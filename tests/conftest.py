@@ -10,6 +10,7 @@ import sys
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors on a busy machine: two threads are ten times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor do those of a test that wants several spin while they wait
 os.environ.setdefault("PYTEST_OVERFIT_RAISE", "1")  # a mistake of ours ends the test, and is not one more note
 
 pytest_plugins = ["pytester"]

@@ -10,9 +10,6 @@ from pytest_overfit.run.record import Load
 RATE = re.compile(r"(^|_)(lr|rate)(_|$)", re.IGNORECASE)  # of a key
 
 
-NOTHING = 1e-4  # of the heaviest term: what the objective follows of another one
-
-
 @dataclass(frozen=True)
 class HeldRow:
     """A row of a table that the batch looks up: the loss wants it changed, its gradient is zero, and it stays.
@@ -145,22 +142,3 @@ class ConstantAnswer:
     key: str
     deviation: float
     reached: float
-
-
-@dataclass(frozen=True)
-class MetTarget:
-    """A loss of torch's with numbers of the batch: what the objective multiplies it with, its value before and now."""
-
-    function: str
-    key: str
-    weight: float
-    first: float
-    last: float
-
-
-@dataclass(frozen=True)
-class MetTargets:
-    """Those that weigh less than ``NOTHING`` of the ``heaviest`` of one objective."""
-
-    heaviest: float
-    light: tuple[MetTarget, ...]

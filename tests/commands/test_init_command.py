@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from pytest_overfit.cli import main
 from pytest_overfit.commands.init_command import planned
 from pytest_overfit.trainer.compose import compose_tree
+from tests.support.warm import warm_python
 
 NETS = """
 import torch
@@ -110,7 +110,7 @@ def written(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def run(command: str, root: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", *shlex.split(command)]
+    words = [*warm_python(), "-m", *shlex.split(command)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(words, cwd=root, capture_output=True, text=True, env=environment, check=False)
 

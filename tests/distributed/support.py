@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.sessions import HANGS, REPOSITORY, WITHOUT_THEM
+from tests.support.warm import warm_python
 
 RED, GREEN = 1, 0
 TIMEOUT = "--overfit-set=overfit.distributed.timeout=1200"  # nobody who is lost is found by it in time
@@ -49,14 +50,18 @@ class Launched:
 
 
 @contextlib.contextmanager
-def torchrun(folder: Path, *args: str, ranks: int = 2) -> Iterator[Launched]:
-    """``torchrun --nproc-per-node=2 -m pytest``; whatever is left of it does not outlive the block."""
+def torchrun(folder: Path, *args: str, ranks: int = 2, warm: bool = False) -> Iterator[Launched]:
+    """``torchrun --nproc-per-node=2 -m pytest``; whatever is left of it does not outlive the block.
+
+    What is ended by its launcher, or lost, is no test of a ``warm`` interpreter.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={port}"]
+    python = warm_python() if warm else (sys.executable,)
+    launcher = ["-m", "torch.distributed.run", "--no-python", f"--nproc-per-node={ranks}", f"--master-port={port}"]
     process = subprocess.Popen(
-        [sys.executable, *launcher, "-m", "pytest", "-q", *args],
+        [*python, *launcher, *python, "-m", "pytest", "-q", *args],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": WITHOUT_THEM},
         stdout=subprocess.PIPE,

@@ -101,7 +101,9 @@ def test_two_ranks_are_one_run(strategy: str, alone: Mapping[str, list[float]], 
         f"--overfit-set=overfit.distributed.strategy={strategy}",
         f"--overfit-set=overfit.criteria.defects={str(strategy == 'ddp').lower()}",  # FSDP2 is not probed
     )
-    with torchrun(tmp_path, "test_it.py", "--overfit-config=tiny.yaml", "-k", "not tiny.yaml", *given) as launch:
+    with torchrun(
+        tmp_path, "test_it.py", "--overfit-config=tiny.yaml", "-k", "not tiny.yaml", *given, warm=True
+    ) as launch:
         code, output = launch.finish()
     assert code == GREEN, output[-3000:]
     for name, expected in alone.items():
@@ -123,7 +125,7 @@ def test_a_rank_that_does_not_come_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import atexit, os, time\nif os.environ['RANK'] == '1':\n    atexit.register(time.sleep, 10 * 60)\n"
     )
-    with torchrun(tmp_path, "test_it.py", "-k", "test_red") as launch:
+    with torchrun(tmp_path, "test_it.py", "-k", "test_red", warm=True) as launch:
         code, output = launch.finish()
     assert code == RED, output
     assert {*re.findall(r"exitcode\s*: (-?\d+)", output)} == {"1"}
@@ -132,7 +134,7 @@ def test_a_rank_that_does_not_come_to_its_end(tmp_path: Path) -> None:
 
 def test_a_red_config_is_diagnosed_and_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rank names the cause while the other waits; both end with 1; TensorBoard has one run."""
-    write_tiny(tmp_path, replace=(("lr: 0.05", "lr: 1.0e-6"), ("max_epochs: 30", "max_epochs: 3")))
+    write_tiny(tmp_path, replace=(("lr: 0.05", "lr: 1.0e-6"), ("max_epochs: 10", "max_epochs: 3")))
     (tmp_path / "conftest.py").write_text(
         "import os, pathlib\n"
         "def pytest_sessionfinish(session):\n"
@@ -140,7 +142,7 @@ def test_a_red_config_is_diagnosed_and_reported_once(tmp_path: Path, monkeypatch
     )
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    with torchrun(tmp_path, "--overfit-config=tiny.yaml") as launch:
+    with torchrun(tmp_path, "--overfit-config=tiny.yaml", warm=True) as launch:
         code, output = launch.finish()
     assert code == RED
     assert "why: " in output
@@ -163,7 +165,7 @@ def test_what_is_sharded_is_not_probed_and_says_so(tmp_path: Path) -> None:
     told = "not asked: the diagnosis: the model is sharded over ranks (strategy fsdp)"
     for strict, ends in (((), GREEN), (("--overfit-strict", "--overfit-device=cpu"), RED)):
         given = ("-vv", "-k", "test_split", "--overfit-set=overfit.distributed.strategy=fsdp", *strict)
-        with torchrun(tmp_path, *given) as launch:
+        with torchrun(tmp_path, *given, warm=True) as launch:
             code, output = launch.finish()
         assert code == ends, output
         assert f"note: {told}" in output
@@ -249,7 +251,7 @@ def test_the_twins_of_a_launch(strategy: str, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TWINS)
     (tmp_path / "strategy").write_text(strategy)
     given = f"--overfit-set=overfit.distributed.strategy={strategy}"
-    with torchrun(tmp_path, "test_it.py", given) as launch:
+    with torchrun(tmp_path, "test_it.py", given, warm=True) as launch:
         _, output = launch.finish()
     told = {case: (tmp_path / f"{case}.txt").read_text() for case in ("right", "wrong", "step")}
     others = "ranks, resume" if strategy == "fsdp" else "resume"  # a model that is sharded is not gathered

@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.sessions import HANGS
+from tests.support.warm import warm_python
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LEFTOVERS = ("__pycache__", ".*_cache", "overfit_logs")
@@ -53,7 +53,7 @@ def test_example_passes(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns(*LEFTOVERS))
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        [*warm_python(), "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,

@@ -80,7 +80,7 @@ def test_the_summary_shows_them_when_asked(pytester: pytest.Pytester, tiny: Tiny
     tiny()
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-v", "-k", "finite")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*- overfit tiny.yaml -*", "* of 600 steps in *", "valid depth: *", "gradients: *"])
+    result.stdout.fnmatch_lines(["*- overfit tiny.yaml -*", "* of 200 steps in *", "valid depth: *", "gradients: *"])
 
 
 def test_a_test_shows_those_of_the_run_that_failed_it(pytester: pytest.Pytester) -> None:

@@ -22,7 +22,7 @@ def test_warnings_as_errors_do_not_break_a_run(pytester: pytest.Pytester, tiny: 
     """In a process that has imported nothing yet, with the user's filterwarnings = error."""
     tiny()
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
-    session = start_pytest("--overfit-config", "tiny.yaml", folder=pytester.path)
+    session = start_pytest("--overfit-config", "tiny.yaml", folder=pytester.path, warm=False)
     output, _ = session.communicate(timeout=HANGS)
     pytest.LineMatcher(output.splitlines()).fnmatch_lines([ALL_GREEN])
     assert " warning" not in output.splitlines()[-1]
@@ -31,7 +31,7 @@ def test_warnings_as_errors_do_not_break_a_run(pytester: pytest.Pytester, tiny: 
 def test_warnings_as_errors_on_the_command_line(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """pytest -W error."""
     tiny()
-    session = start_pytest("--overfit-config", "tiny.yaml", "-W", "error", folder=pytester.path)
+    session = start_pytest("--overfit-config", "tiny.yaml", "-W", "error", folder=pytester.path, warm=False)
     output, _ = session.communicate(timeout=HANGS)
     pytest.LineMatcher(output.splitlines()).fnmatch_lines([ALL_GREEN])
 
@@ -86,7 +86,7 @@ def test_a_read_only_rootdir_costs_only_the_log_folder(
     scratch = Path(tempfile.mkdtemp(prefix="overfit-scratch-"))
     scratch.chmod(0o777)
     session = start_pytest(
-        "--overfit-config", "tiny.yaml", folder=foreign, TMPDIR=str(scratch), HOME=str(scratch),
+        "--overfit-config", "tiny.yaml", folder=foreign, warm=False, TMPDIR=str(scratch), HOME=str(scratch),
         PYTHONDONTWRITEBYTECODE="1", PYTEST_DEBUG_TEMPROOT=str(scratch),
     )  # fmt: skip
     output, _ = session.communicate(timeout=HANGS)

@@ -242,7 +242,7 @@ class Model(Memoriser):
         [
             f"run: HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
             "FAILED *run *HUNG: did not come back within 3 s *",
-            f"* of 600 steps in * HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
+            f"* of 200 steps in * HUNG: did not come back within 3 s (training): hang at stuck.py:{HERE}: *",
         ]
     )
 

@@ -28,7 +28,7 @@ def imported_by_pytest(folder: Path, *args: str, **environment: str) -> set[str]
     (``-X importtime`` would miss what ``importlib.import_module`` was called with.)
     """
     environment = NO_SERVICE | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment
-    session = start_pytest("--co", "-q", *args, folder=folder, tty=None, **environment)
+    session = start_pytest("--co", "-q", *args, folder=folder, tty=None, warm=False, **environment)
     output, _ = session.communicate(timeout=HANGS)
     assert session.returncode == 0, output
     return set((folder / "imported.txt").read_text(encoding="utf-8").split())

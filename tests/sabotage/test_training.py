@@ -9,6 +9,7 @@ from tests.support.configs import write_tiny
 from tests.support.sessions import CRITERIA, RUN, STAGES, echoes, expect_red, not_judged, reports_of
 
 SHORT = "overfit.budget.max_steps=60"
+LONG = "max_epochs=30"  # for what has more to learn than the tiny model by itself
 
 
 def test_a_learning_rate_of_zero_moves_nothing(victim: Victim) -> None:
@@ -123,7 +124,7 @@ def test_confidence_alone_is_no_success(victim: Victim) -> None:
 
 def test_evaluation_mode_that_disagrees_is_found(victim: Victim) -> None:
     """Batch statistics that evaluation does not share."""
-    result = victim.run(model="saboteurs.StaleStatistics")
+    result = victim.run(LONG, model="saboteurs.StaleStatistics")
     expect_red(
         result,
         {"train_val": "in evaluation, -1.0", "defects": "mode-gap, see ::train_val"},
@@ -134,7 +135,7 @@ def test_evaluation_mode_that_disagrees_is_found(victim: Victim) -> None:
 
 def test_depth_in_the_wrong_unit_is_found(victim: Victim) -> None:
     """The loss is content; the prediction itself is 40 times too large."""
-    result = victim.run(loss="saboteurs.MetricDepthLoss")
+    result = victim.run(LONG, loss="saboteurs.MetricDepthLoss")
     expect_red(
         result,
         {"prediction": "AbsRel", "defects": "scale: depth is 41.1 times the depth of the batch"},

@@ -8,7 +8,7 @@ TINY = """\
 exp_name: tiny
 img_size: 56
 seed_value: 0
-max_epochs: 30
+max_epochs: 10
 val_epoch_freq: 5
 data:
   train: &split

@@ -133,7 +133,7 @@ class _Keeper(Observer):
 def _trained(title: str, *overrides: str) -> tuple[Document, Pictures]:
     keeper = _Keeper()
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(write_tiny(Path(folder)), ["logging.log_visuals=true", *overrides])
+        config = load_config(write_tiny(Path(folder)), ["logging.log_visuals=true", "max_epochs=30", *overrides])
         wanted = config.overfit.pair
         source = render_source(Path(folder) / "source", seed=wanted.seed, width=wanted.width, height=wanted.height)
         files = create_pair(source.source_root, source.source_seg_root, source.source_npz, Path(folder) / "pair")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.warm import warm_python
 
 
 def install(folder: Path, name: str, text: str, points: str) -> Path:
@@ -28,5 +29,5 @@ def python(folder: Path, code: str, *command: str) -> str:
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
     asked = command or ("-c", code)
-    done = subprocess.run([sys.executable, *asked], capture_output=True, text=True, env=environment, cwd=folder)
+    done = subprocess.run([*warm_python(), *asked], capture_output=True, text=True, env=environment, cwd=folder)
     return done.stdout + done.stderr

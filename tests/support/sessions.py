@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from _pytest.pytester import SysModulesSnapshot
 
+from tests.support.warm import warm_python
+
 HANGS = 600.0  # seconds: limits of tests are against hanging alone, a machine may be twenty times slower than another
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ("config", "pair", "loader")
@@ -39,13 +41,14 @@ WITHOUT_THEM = " ".join([*(f"-p no:{name}" for name in OTHER_PLUGINS), "-o overf
 def keep_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session inside a test forgets the modules that it imported; torch does not survive a second import.
 
-    All modules are kept but those of the session's own test files.
+    All modules are kept but those of the session's own test files. A session in a process of its own has torch already.
     """
 
     def keep(self: pytest.Pytester) -> SysModulesSnapshot:
         return SysModulesSnapshot(preserve=lambda name: not name.startswith(("test_", "conftest")))
 
     monkeypatch.setattr(pytest.Pytester, "_Pytester__take_sys_modules_snapshot", keep)
+    monkeypatch.setattr(pytest.Pytester, "_getpytestargs", lambda self: (*warm_python(), "-m", "pytest"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -103,14 +106,16 @@ def echoes(of: str, *judged: str) -> dict[str, str]:
     return dict.fromkeys([name for name in CRITERIA if name not in (of, *judged)], f"{NOT_JUDGED}see {of} (")
 
 
-def start_pytest(*args: str, folder: Path, tty: int | None = None, **environment: str) -> subprocess.Popen[str]:
-    """``python -m pytest`` of the interpreter of this process, in a process group of its own.
+def start_pytest(
+    *args: str, folder: Path, tty: int | None = None, warm: bool = True, **environment: str
+) -> subprocess.Popen[str]:
+    """``python -m pytest`` in a process group of its own, which has imported torch already where it is ``warm``.
 
     With ``tty`` (a file descriptor) everything goes there, else stdout and stderr are one pipe.
     """
     output = subprocess.PIPE if tty is None else tty
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", *args],
+        [*(warm_python() if warm else (sys.executable,)), "-m", "pytest", *args],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
         stdout=output,

@@ -7,31 +7,10 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.movement import MetTargets
 from pytest_overfit.diagnose.queries import term_weights
 from pytest_overfit.judge.finding import number
 
 STUCK = 0.5  # of a term's start: what it still has when others are through
-
-
-def weighed_away(evidence: Evidence) -> Iterator[Cause]:
-    """A loss that answers to the batch, weighs next to nothing beside another one, and stays where it was."""
-    found = evidence.fact(MetTargets)
-    if found is None:
-        return
-    for each in found.light:
-        if each.last > STUCK * each.first > 0:
-            yield Cause(
-                "term-weight",
-                f"{each.function} with {each.key}",
-                f"{each.function} with {each.key} is multiplied by {number(each.weight)} in the objective, another one "
-                f"by {number(found.heaviest)}: it went from {number(each.first)} to {number(each.last)}",
-                f"weigh it so that its gradient is of the size of the others: about {number(found.heaviest)}",
-                evidence={"weight": each.weight, "first": each.first, "last": each.last},
-                certain=True,
-                weight=0.95,
-            )
-            return
 
 
 def drowned(evidence: Evidence) -> Iterator[Cause]:
@@ -96,7 +75,7 @@ def outweighed(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=132,
-    rules=(weighed_away, drowned, outweighed),
+    rules=(drowned, outweighed),
     docs="""
 ### term-weight
 
@@ -115,9 +94,7 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 ```
 
 - **Symptom**: the objective meets its limit and one term stays where it started.
-- **Evidence**: shown, certain: the objective's gradient over the term's own, or what the objective multiplies one of
-  several losses of torch's with, which answers to the batch and stays where it was. A term that drowns the others is
-  shown.
+- **Evidence**: shown, certain: the objective's gradient over the term's own. A term that drowns the others is shown.
 - **Fix**: weigh terms so that their gradients are of one size.
 """,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ def _around(place: Placed, pixels: float) -> Iterator[Placed]:
 def _picture_score(view: Array, file: Array, guess: Placed) -> Score:
     """The correlation of a view with a file that is first reduced to about its size."""
     reduced: dict[tuple[int, int, str], Array] = {}
+    grid = cache(partial(_grid, view))
 
     def score(place: Placed, pixels: int) -> float:
         h, w = file.shape
@@ -122,7 +124,7 @@ def _picture_score(view: Array, file: Array, guess: Placed) -> Score:
             turned = TURNS[place.turn](file) if place.turn else file
             picture = Image.fromarray(np.ascontiguousarray(turned).astype(np.float32))
             reduced[key] = np.asarray(picture.resize((size[0], size[1]), Image.Resampling.BOX), dtype=np.float64)
-        small, (u, v, at) = reduced[key], _grid(view, pixels)
+        small, (u, v, at) = reduced[key], grid(pixels)
         x = ((u - place.right) / place.scale_x + 0.5) * size[0] / w - 0.5
         y = ((v - place.down) / place.scale_y + 0.5) * size[1] / h - 0.5
         inside = (x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)
@@ -139,9 +141,13 @@ def _picture_score(view: Array, file: Array, guess: Placed) -> Score:
 def _depth_score(view: Array, file: Array) -> Score:
     """How many valid depths are those of the file, but for one factor; near ones count in part."""
 
-    def score(place: Placed, pixels: int) -> float:
+    @cache
+    def valid(pixels: int) -> tuple[Array, Array, Array]:
         u, v, z = _grid(view, pixels)
-        u, v, z = u[z > 0], v[z > 0], z[z > 0]
+        return u[z > 0], v[z > 0], z[z > 0]
+
+    def score(place: Placed, pixels: int) -> float:
+        u, v, z = valid(pixels)
         there = looked_up(file, place, u, v)
         held = there > 0
         if held.sum() < 0.4 * max(len(z), 1) or not len(z):

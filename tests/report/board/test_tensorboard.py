@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_leaves_what_it_had(tmp_path: Path, monkeypatch: py
 def test_the_file_of_a_real_run_is_complete(tmp_path: Path) -> None:
     """Every kind of scalar, the pictures, the verdict and its text, in one file of one folder."""
     visuals = ("exp_name: tiny", "exp_name: tiny\nlogging: {log_visuals: true}")
-    config = load_config(write_tiny(tmp_path, replace=(visuals, ("max_epochs: 30", "max_epochs: 2"))))
+    config = load_config(write_tiny(tmp_path, replace=(visuals, ("max_epochs: 10", "max_epochs: 2"))))
     limits = config.overfit.criteria.limits()
     folder = tmp_path / "board"
     log = TensorBoardLog(folder, limits=limits)
