@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
+from pytest_overfit.diagnose.questions.row_order import left_in_another_order
 from pytest_overfit.diagnose.questions.sample_order import by_its_place, equivariant, first_exchanged, is_a_sequence
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.errors.asking import Questions
 
+BACK = "put the rows back into their order where they leave the model: output[order.argsort()]"
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 RELATIONAL = (nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.TransformerEncoderLayer)
 
@@ -33,7 +35,7 @@ def measure_mixing(
 ) -> tuple[float | None, bool, str, str]:
     """How far the outputs of the other samples move when the first one is exchanged.
 
-    And whether that is a mistake, where it arises, and what to change there.
+    And whether that is a mistake, where it arises, the line where rows are left in another order, and what to change.
     """
     if samples is None or not arguments:
         return None, False, "", ""
@@ -60,6 +62,13 @@ def measure_mixing(
         )
         and not is_a_sequence(call, batched, samples)
     )
+    if certain and (line := left_in_another_order(call, samples)):
+        return (
+            others,
+            True,
+            line,
+            "put the rows back into their order where they leave the model: output[order.argsort()]",
+        )
     return others, certain, where, _mend(call, where, batched, base, samples) if certain else ""
 
 
