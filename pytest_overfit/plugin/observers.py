@@ -189,7 +189,7 @@ class RunObservers:
             written=now(),
             settings=tuple(SettingRow(*row) for row in self.explained()),
             pair=self._pair(None),
-            command=command_of(self.session, title),
+            command=command_of(self.session, title, of_config=self.config is not None),
             environment=environment(),
         )
 
