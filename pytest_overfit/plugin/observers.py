@@ -175,8 +175,7 @@ class RunObservers:
     def _document(self, state: State) -> Document:
         """What is known of the runs beside their results."""
         from pytest_overfit.report.record.document import Document, SettingRow
-        from pytest_overfit.report.record.folder import run_id
-        from pytest_overfit.report.record.recorder import now
+        from pytest_overfit.report.record.run_ids import now, run_id
 
         title = self.requester.title
         return Document(
