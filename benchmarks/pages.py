@@ -28,7 +28,8 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.document import Document
-from pytest_overfit.report.record.folder import folder_of, run_id, write_document
+from pytest_overfit.report.record.folder import folder_of, write_document
+from pytest_overfit.report.record.run_ids import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FramePrediction, ParameterRecord, RunRecord
 from pytest_overfit.settings.criteria import Limit

@@ -8,27 +8,30 @@ from dataclasses import replace
 
 from pytest_overfit.diagnose.call_site import Asked
 from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.class_lines import classified
 from pytest_overfit.diagnose.evidence import Evidence
-from pytest_overfit.diagnose.operation import Broadcast
+from pytest_overfit.diagnose.exchanged_lines import output_first, output_first_at
+from pytest_overfit.diagnose.operation import Broadcast, ClassColumns, with_fact
+from pytest_overfit.diagnose.order_lines import order_undone
 from pytest_overfit.diagnose.source_lines import (
-    cut_free,
     extended,
     followed,
     in_module_list,
     inactive,
     keyword,
     line_to_change,
-    made_again,
-    output_first,
     preceded,
     renamed,
     squeezed,
+    swapped,
     trainable,
     undropped,
     without,
 )
+from pytest_overfit.diagnose.uncut_lines import cut_free, leaves_torch, made_again, made_of
 
 Rule = Callable[[Cause, Evidence, Asked], str]
+CRITERIA = {"mse_loss": "MSELoss", "l1_loss": "L1Loss", "smooth_l1_loss": "SmoothL1Loss", "huber_loss": "HuberLoss"}
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 RUNS = ("overfit", "run_overfit")
 RESERVED = 0.8  # of a budget: a proof that took more of it is as good as its last digit
@@ -117,6 +120,8 @@ def _activation(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     place = PLACE.search(cause.where)
+    if "columns" in cause.evidence:
+        return _classified(place[0] if place else "", evidence, asked)
     op = next((op for op in evidence.noted if op.where == cause.where and len(op.shapes) > 1), None)
     if op is None or place is None:
         return ""
@@ -129,6 +134,13 @@ def _broadcast(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return ""
     axis = -1 if extra[0] == len(more) - 1 else extra[0]
     return line_to_change(asked.sources, squeezed(by, longer, axis), at=place[0])
+
+
+def _classified(place: str, evidence: Evidence, asked: Asked) -> str:
+    op = next(op for op, _ in with_fact(evidence.probed.ops, ClassColumns))
+    output, _, ids = op.shapes
+    edit = classified(op.name, CRITERIA.get(op.name, ""), last=len(output) > 2, ids_last=len(ids) == len(output))
+    return line_to_change(asked.sources, edit, at=place) if place else ""
 
 
 def _accumulation(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -169,7 +181,15 @@ def _sign(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 
 def _exchanged(cause: Cause, evidence: Evidence, asked: Asked) -> str:
-    return line_to_change(asked.sources, output_first) if "exchange its arguments" in cause.advice else ""
+    place = PLACE.search(cause.where)
+    if not cause.advice.startswith("exchange its arguments"):
+        return ""
+    if third := re.search(r"\(predicted, target, (?!.*,)", cause.advice):
+        name = cause.advice[: third.start()].rpartition(" ")[2]
+        return line_to_change(asked.sources, swapped(name, 1), at=place[0] if place else "")
+    return (line_to_change(asked.sources, output_first_at(place[0])) if place else "") or line_to_change(
+        asked.sources, output_first
+    )
 
 
 def _ignored(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -191,8 +211,11 @@ def _no_step(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 
 def _detached(cause: Cause, evidence: Evidence, asked: Asked) -> str:
-    place = PLACE.search(cause.where)
-    return line_to_change(asked.sources, cut_free, at=place[0]) if place else ""
+    place, by = PLACE.search(cause.where), re.search(r"without (\S+)$", cause.advice)
+    if place is None or by is None or line_to_change(asked.sources, leaves_torch(place[0])):
+        return ""
+    remade = line_to_change(asked.sources, made_of(place[0]))
+    return remade or line_to_change(asked.sources, cut_free(by[1]), at=place[0])
 
 
 def _clip(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -201,6 +224,11 @@ def _clip(cause: Cause, evidence: Evidence, asked: Asked) -> str:
         return ""
     was = cause.evidence["most"]
     return line_to_change(asked.sources, keyword("max_norm", was, now[1], calls=("clip_grad_norm_",)))
+
+
+def _reordered(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    place = PLACE.fullmatch(cause.where)
+    return line_to_change(asked.sources, order_undone(place[0])) if place else ""
 
 
 def _unregistered(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -223,6 +251,7 @@ RULES: Mapping[str, Rule] = {
     "no-step": _no_step,
     "loss-detached": _detached,
     "grad-clip": _clip,
+    "batch-mixing": _reordered,
     "unregistered": _unregistered,
     "zero-gradient": _removed,
     "loss-clamped": _removed,

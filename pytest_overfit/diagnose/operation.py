@@ -19,7 +19,8 @@ class Comparison:
     labels that count, and ``ignored`` the label that does not. ``origin`` is the key of the batch whose values the
     target has, ``turned`` what was done to them, ``scrambled`` how an output was reshaped into the prediction.
     ``adds_target``: the prediction is an output and the target itself; ``same``: it is the target. ``summed`` and
-    ``averaged`` say how torch reduces what has an axis of classes.
+    ``averaged`` say how torch reduces what has an axis of classes. ``exchanged`` names the argument that stands where
+    the target is, which has a gradient, belongs, and that has none.
     """
 
     differentiable: bool
@@ -40,6 +41,7 @@ class Comparison:
     scrambled: str = ""
     adds_target: bool = False
     same: bool = False
+    exchanged: str = ""
 
     @property
     def targets(self) -> tuple[float, float] | None:
@@ -75,6 +77,23 @@ class Summand:
     by: str
     first: float
     last: float
+
+
+@dataclass(frozen=True)
+class ClassColumns:
+    """The class ids ``key`` are the target of every one of so many columns, which lie ``apart`` times their spread."""
+
+    columns: int
+    key: str
+    apart: float
+
+
+@dataclass(frozen=True)
+class CutTerm:
+    """What the numbers that are cut from the model add to the objective, and the whole of it."""
+
+    part: float
+    whole: float
 
 
 @dataclass(frozen=True)
@@ -249,7 +268,7 @@ class WeightedSum:
 
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
-    | HeadMask | OutOfRange | PlainWeight | Summand | ThrownAway | WeightedSum
+    | HeadMask | OutOfRange | PlainWeight | Summand | ThrownAway | WeightedSum | CutTerm | ClassColumns
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

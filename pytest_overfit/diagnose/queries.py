@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from pytest_overfit.diagnose.evidence import Evidence, Output, Tensor
+from pytest_overfit.diagnose.operation import Comparison, Op
 from pytest_overfit.diagnose.step_trace import Event, Group
 from pytest_overfit.diagnose.trial import Attempt
 from pytest_overfit.judge.globs import is_declared as matches
@@ -38,6 +39,11 @@ def never_stepped(evidence: Evidence) -> list[str]:
     waiting = [p for p in evidence.record.parameters if p.trainable and p.in_optimizer and not p.moved]
     few = 0 < len(evidence.groups) < 20  # more are not written down
     return [p.name for p in waiting if few and p.name in reached and p.name not in stepped]
+
+
+def exchanged(evidence: Evidence) -> list[tuple[Op, Comparison]]:
+    """The losses that are given their target in the place of another argument."""
+    return [(op, compared) for op, compared in evidence.ops(Comparison) if compared.exchanged]
 
 
 def best_of(evidence: Evidence, name: str) -> tuple[float, float]:

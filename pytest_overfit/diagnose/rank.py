@@ -32,7 +32,15 @@ TAKEN_AWAY: Mapping[str, TrialKind] = {
 AROUND: frozenset[TrialKind] = frozenset({
     "learning rate", "our step", "fresh weights", "unfrozen", "same random numbers", "rescaled",
 })  # fmt: skip
-UNLIKE = {"lr-high": "lr-low", "lr-low": "lr-high"}  # what the one advises, the other takes back
+# What the one advises, the other takes back; or it says no more than that.
+UNLIKE: Mapping[str, tuple[str, ...]] = {
+    "lr-high": ("lr-low",),
+    "lr-low": ("lr-high",),
+    "loss-ignores-output": ("loss-detached",),
+    "loss-floor": ("loss-detached", "target-mismatch"),
+    "nonfinite-loss": ("target-mismatch",),
+    "nonfinite-gradient": ("target-mismatch",),
+}
 PATIENCE = "few-steps"  # of a run that nothing else is wrong with
 NUMBERS = ("nonfinite-data", "nonfinite-loss", "nonfinite-gradient", "nonfinite-output")
 SURE = 0.9  # weight from which what a probe shows is as good as counted
@@ -81,7 +89,7 @@ def _agreeing(causes: Sequence[Cause]) -> Iterator[Cause]:
     ids = [cause.id for cause in causes]
     held = any(cause.strength != "observed" for cause in causes if cause.id != PATIENCE)
     for place, cause in enumerate(causes):
-        if UNLIKE.get(cause.id) not in ids[:place] and not (cause.id == PATIENCE and held):
+        if not set(UNLIKE.get(cause.id, ())) & set(ids[:place]) and not (cause.id == PATIENCE and held):
             yield cause
 
 

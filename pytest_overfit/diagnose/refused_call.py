@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_overfit.diagnose.exchanged_lines import output_first_at
+from pytest_overfit.diagnose.layer_sizes import Size, built_for, wanted_size
+from pytest_overfit.diagnose.questions.loss_arguments import ARGUMENTS, exchanged_with_target
 from pytest_overfit.diagnose.source_lines import (
     Edit,
     Source,
@@ -57,14 +59,24 @@ def refused_call(error: BaseException) -> RefusedCall | None:
     if not isinstance(error, REFUSALS) or not called or caller is None:
         return None
     frame, number = caller
-    name, module, tensors = called[-1]
+    built = [each for each in called if _wanted(each) is not None]
+    refused = next((each for each in built if each[1] is built[-1][1]), called[-1])
+    name, module, tensors = refused
+    at, source, size = f"{Path(frame.f_code.co_filename).name}:{number}", _source(frame), _wanted(refused)
     shown = ", ".join(f"{each} {_shape(tensor)}" for each, tensor in list(tensors.items())[:MOST])
-    path = frame.f_code.co_filename
-    edit, source = _edit(name, module, list(tensors.values())), _source(frame)
-    change = ""
+    what, edit, change = f"{name} of {shown}", _edit(name, module, list(tensors.values())), ""
+    if _exchanged(behind):
+        what, edit = f"{what}, which are exchanged", output_first_at(at) if len(tensors) == 2 else None
+    if size is not None:
+        what = f"{type(module).__name__} with {size.name}={size.built} gets {size.given}, of {shown}"
+        edit = None if size.last else built_for(module, size)
     if edit is not None:  # at that line, or at another one of a call over several lines, or where the layer is built
-        change = line_to_change([source], edit, at=f"{Path(path).name}:{number}") or line_to_change([source], edit)
-    return RefusedCall(f"{name} of {shown}", f"{source.path}:{number}", change)
+        change = line_to_change([source], edit, at=at) or line_to_change([source], edit)
+    if size is not None and not change:
+        place = _place(module, frames)
+        first = f"give {place} its channels first: movedim(-1, 1)"
+        change = first if size.last else f"build {place} with {size.name}={size.given}"
+    return RefusedCall(what, f"{source.path}:{number}", change)
 
 
 def calling() -> tuple[FrameType, int] | None:
@@ -112,6 +124,26 @@ def _call(frame: FrameType) -> tuple[str, Any, Mapping[str, torch.Tensor]] | Non
     return (named, module, tensors) if tensors else None
 
 
+def _exchanged(behind: list[tuple[FrameType, int]]) -> bool:
+    """Whether the outermost loss among these frames got its target in another place."""
+    calls = filter(None, (_call(frame) for frame, _ in behind))
+    loss = next(((name, tensors) for name, _, tensors in calls if name in ARGUMENTS), None)
+    return loss is not None and bool(exchanged_with_target(loss[0], (), loss[1]))
+
+
+def _wanted(call: tuple[str, Any, Mapping[str, torch.Tensor]]) -> Size | None:
+    _, module, tensors = call
+    return wanted_size(module, next(iter(tensors.values()))) if isinstance(module, torch.nn.Module) else None
+
+
+def _place(module: torch.nn.Module, frames: list[tuple[FrameType, int]]) -> str:
+    """The name of a module in the outermost one that runs around it, else its kind."""
+    owners = (frame.f_locals.get("self") for frame, _ in frames)
+    outer = (owner for owner in owners if isinstance(owner, torch.nn.Module) and owner is not module)
+    named = (name for owner in outer for name, each in owner.named_modules() if each is module)
+    return next(named, type(module).__name__)
+
+
 def _shape(tensor: torch.Tensor) -> str:
     kind = str(tensor.dtype).removeprefix("torch.")
     return f"{tuple(tensor.shape)}{'' if kind == 'float32' else f' {kind}'}"
@@ -126,8 +158,6 @@ def _source(frame: FrameType) -> Source:
 
 def _edit(name: str, module: Any, tensors: list[torch.Tensor]) -> Edit | None:
     """What the line should read, where the shapes say it."""
-    if isinstance(module, torch.nn.Linear):
-        return _features(module, tensors[0].shape[-1]) if tensors[0].dim() else None
     if len(tensors) < 2:
         return None
     first, second = tensors[:2]
@@ -161,30 +191,3 @@ def _classes_second(name: str, criterion: str, function: str, builds: str) -> Ed
         return node, f"lambda output, target: {made}(output.movedim(-1, 1), target)"
 
     return edit
-
-
-def _features(module: torch.nn.Linear, given: int) -> Edit:
-    """The layer of these sizes, built for what it is given."""
-    import ast
-
-    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.Call) or not source.segment(node.func).endswith("Linear"):
-            return None
-        sizes: dict[str | None, ast.expr] = dict(zip(("in_features", "out_features"), node.args, strict=False))
-        sizes |= {each.arg: each.value for each in node.keywords}
-        width, made = sizes.get("in_features"), sizes.get("out_features")
-        if width is None or _size(width) != module.in_features:
-            return None
-        return (width, str(given)) if made is not None and _size(made) in (None, module.out_features) else None
-
-    return edit
-
-
-def _size(node: ast.expr) -> int | None:
-    """A whole number, or a product of such, as a size is written; None of what only a run knows."""
-    import ast
-
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        sides = _size(node.left), _size(node.right)
-        return None if None in sides else math.prod(side for side in sides if side is not None)
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None

@@ -10,8 +10,6 @@ Edit = Callable[[ast.AST, "Source"], tuple[ast.AST, str] | None]  # of a node: w
 FUNCTIONAL = ("F", "torch", "functional", "nn.functional", "torch.nn.functional")
 DROPPING = ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")  # of torch, a tenth by default
 OPERATORS = {"add": ast.Add, "mul": ast.Mult, "div": ast.Div, "truediv": ast.Div}  # all else is a difference
-CUTS, REMADE = ("item", "detach", "data", "tolist"), ("tensor", "as_tensor", "float")
-OUTPUT_FIRST = ("cross_entropy", "nll_loss", "kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.Tuple, ast.List)
 
 
@@ -192,19 +190,6 @@ def inactive(name: str) -> Edit:
     return edit
 
 
-def cut_free(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-    """A tensor in place of the number, the copy or the cut that is made of it."""
-    return made_again(node, source) if called(node) in REMADE else without(*CUTS)(node, source)
-
-
-def made_again(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-    """A tensor in place of one that is made of its number."""
-    if called(node) not in REMADE or not isinstance(node, ast.Call) or not node.args:
-        return None
-    inner = without(*CUTS)(node.args[0], source)
-    return (node, inner[1]) if inner is not None and inner[0] is node.args[0] else None
-
-
 def trainable(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
     """``requires_grad_(True)`` in place of False, or of what is asked of each parameter."""
     value: ast.expr | None = None
@@ -253,25 +238,6 @@ def swapped(name: str, at: int = 0) -> Edit:
         return node, f"{source.segment(node.func)}({', '.join(said)})"
 
     return edit
-
-
-def output_first(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-    """A loss that is given the target before the output, which is what a function makes of its first argument."""
-    if not isinstance(node, ast.FunctionDef) or not node.args.args:
-        return None
-    outputs = {node.args.args[0].arg}
-
-    def read(expression: ast.AST) -> bool:
-        return any(isinstance(each, ast.Name) and each.id in outputs for each in ast.walk(expression))
-
-    for each in ast.walk(node):
-        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name) and read(each.value):
-            outputs.add(each.targets[0].id)
-    for each in ast.walk(node):
-        turned = called(each) in OUTPUT_FIRST and isinstance(each, ast.Call) and len(each.args) > 1
-        if isinstance(each, ast.Call) and turned and read(each.args[1]) and not read(each.args[0]):
-            return swapped(called(each))(each, source)
-    return None
 
 
 def renamed(name: str, new: str) -> Edit:

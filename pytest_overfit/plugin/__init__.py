@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.plugin.interruption import pytest_sessionstart as pytest_sessionstart
+from pytest_overfit.plugin.interruption import shorten_interruptions
 from pytest_overfit.plugin.options import INI, OPTIONS
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    shorten_interruptions(config)
     text = MARKER
     if config.getoption("markers"):
         from pytest_overfit.settings.keywords import marker_text
@@ -48,9 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", text)
     keys = [name for name in ini_names(config) if name.startswith("overfit")]
     asked = any(config.getoption(f"overfit_{name}") for name in ASKING)
-    named = any(".yaml" in argument or ".yml" in argument for argument in config.args)
     served = "WORLD_SIZE" in os.environ or any(map(os.environ.get, ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS")))
-    if keys or asked or named or served:
+    if keys or asked or served or any(".yaml" in argument or ".yml" in argument for argument in config.args):
         from pytest_overfit.plugin.configure import configure
 
         configure(config, [name for name in keys if name not in INI])

@@ -11,8 +11,8 @@ import pytest
 from pytest_overfit.plugin.config_collector import node_id
 from pytest_overfit.plugin.faults import SHAPES
 from pytest_overfit.plugin.state import FileState, ItemState
-from pytest_overfit.settings.plain_yaml import key_lines, line_of
 from pytest_overfit.text.failure import HEAD_WIDTH, clipped
+from pytest_overfit.trainer.written_keys import place_of, written_keys
 
 OURS = ("AssertionError: ", "Failed: ")  # kinds of error that say nothing beside a first line of ours
 SET = re.compile(r"--overfit-set (?P<key>[\w.]+)=")
@@ -36,7 +36,8 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     )
     if state.file is not None and state.finding is not None:
         text = f"{state.finding.where or ''} {report.overfit_error}"
-        crash.path, crash.lineno = str(item.path), key_line(item.path, state.file, item.name, text)
+        path, crash.lineno = key_line(item.path, state.file, item.name, text)
+        crash.path = str(path)
     if report.when == "call" and item.config.getoption("tbstyle", "auto") == "line":  # which shows that line alone
         for trace, *_ in getattr(report.longrepr, "chain", ()):
             trace.reprentries = []
@@ -44,23 +45,22 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     report.overfit_place = f"{place}:{crash.lineno}"  # type: ignore[attr-defined]
     if Path(crash.path) == item.path:
         report.location = (report.location[0], crash.lineno - 1, report.location[2])
+    elif state.file is not None:  # the key is written in a file that the config extends
+        report.location = (place, crash.lineno - 1, report.location[2])
 
 
-def key_line(path: Path, file: FileState, name: str, text: str = "") -> int:
-    """The line of a config file that a text tells to change, or that an item is about; the first one of none.
+def key_line(path: Path, file: FileState, name: str, text: str = "") -> tuple[Path, int]:
+    """Where the key is written that a text tells to change, or that an item is about; the first line of none.
 
     Args:
         text: what failed, and what to change.
     """
-    if not file.lines:
-        try:
-            file.lines = key_lines(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 1
+    if not file.keys:
+        file.keys = written_keys(path, file.config.overrides)
     told = SET.search(text)
     named = max(
-        (key for key in file.lines if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)), key=len, default=""
+        (key for key in file.keys if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)), key=len, default=""
     )
     if told or "." in named:
-        return line_of(file.lines, told["key"] if told else named)
-    return line_of(file.lines, KEYS.get(name, f"overfit.criteria.{name}"))
+        return place_of(file.keys, told["key"] if told else named, path)
+    return place_of(file.keys, KEYS.get(name, f"overfit.criteria.{name}"), path)

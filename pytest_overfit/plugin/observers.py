@@ -175,8 +175,7 @@ class RunObservers:
     def _document(self, state: State) -> Document:
         """What is known of the runs beside their results."""
         from pytest_overfit.report.record.document import Document, SettingRow
-        from pytest_overfit.report.record.folder import run_id
-        from pytest_overfit.report.record.recorder import now
+        from pytest_overfit.report.record.run_ids import now, run_id
 
         title = self.requester.title
         return Document(
@@ -189,7 +188,7 @@ class RunObservers:
             written=now(),
             settings=tuple(SettingRow(*row) for row in self.explained()),
             pair=self._pair(None),
-            command=command_of(self.session, title),
+            command=command_of(self.session, title, of_config=self.config is not None),
             environment=environment(),
         )
 

@@ -21,15 +21,16 @@ OF_THE_REPORT = (
 )  # fmt: skip
 
 
-def command_of(session: SessionState, title: str) -> str:
+def command_of(session: SessionState, title: str, *, of_config: bool = True) -> str:
     """The command that repeats a run, from the folder that pytest was started in; secrets as ``***``.
 
     Args:
         title: the config file, or the test.
+        of_config: the run is under a config; else none of the session's, and no key of one, has a part in it.
     """
     from pytest_overfit.settings.secret import told_override
 
-    left_out = OF_THE_REPORT if "::" in title else (*OF_THE_REPORT, "--overfit-config")
+    left_out = OF_THE_REPORT if "::" in title and of_config else (*OF_THE_REPORT, "--overfit-config")
     given = iter(session.arguments)
     kept: list[str] = []
     for argument in given:
@@ -39,7 +40,9 @@ def command_of(session: SessionState, title: str) -> str:
             if name == "--overfit-set":
                 argument = f"{name}={told_override(argument.partition('=')[2])}" if equals else name
                 value = [told_override(text) for text in value]
-            kept += [] if name in left_out else [argument, *value]
+            key = (value or [argument.partition("=")[2]])[0]
+            of_a_config = name == "--overfit-set" and not of_config and not key.lstrip("+~").startswith("overfit.")
+            kept += [] if name in left_out or of_a_config else [argument, *value]
     path, _, rest = title.partition("::")
     with suppress(ValueError):  # another drive
         path = Path(os.path.relpath(session.root / path, session.folder)).as_posix()

@@ -200,8 +200,7 @@ class SessionRecords:
     def _without_run(self, known: set[str]) -> Iterator[Document]:
         from pytest_overfit.plugin.provenance import environment
         from pytest_overfit.report.record.document import Document
-        from pytest_overfit.report.record.folder import run_id
-        from pytest_overfit.report.record.recorder import now
+        from pytest_overfit.report.record.run_ids import now, run_id
 
         asked = [row["title"] for row in self.rows] + [title_of(nodeid) for nodeid in self.stopped]
         titles = dict.fromkeys([*asked, *([self.interrupted] if self.interrupted else ())])
@@ -243,7 +242,7 @@ class SessionRecords:
 
     def _save(self, path: Path, documents: Sequence[Document]) -> None:
         """Saves the runs of this session beside those that the name already has; says why where it cannot."""
-        from pytest_overfit.report.record.recorder import now
+        from pytest_overfit.report.record.run_ids import now
         from pytest_overfit.report.record.saved import read_saved, saved_of, write_saved
 
         try:

@@ -65,7 +65,7 @@ class FileState:
         told: the item that has told why the run failed.
         properties: of its run, for the reports of its items.
         debug: the numbers of its run where it failed, until a report has shown them.
-        lines: of its keys, once somebody has asked.
+        keys: where each is written, once somebody has asked.
         kept: its run where it failed, until a report has shown it.
     """
 
@@ -80,7 +80,7 @@ class FileState:
     note: RunNote | None = None
     properties: list[tuple[str, str]] = field(default_factory=list)
     debug: tuple[str, ...] | None = None
-    lines: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
     kept: list[Document] = field(default_factory=list)
 
 

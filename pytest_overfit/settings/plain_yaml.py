@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from typing import Any
 
 # YAML 1.2's numbers, which YAML 1.1 reads as text where there is no dot or no sign in the exponent.
@@ -80,15 +79,3 @@ def key_lines(text: str) -> dict[str, int]:
     if root is not None:
         walk(root, "")
     return lines
-
-
-def line_of(lines: Mapping[str, int], key: str) -> int:
-    """The line of a key, or of the nearest one above it that is there; else the first.
-
-    Example:
-        >>> line_of({"optim": 3, "optim.lr": 4}, "optim.lr.scheduler"), line_of({}, "seed")
-        (4, 1)
-    """
-    while key and key not in lines:
-        key = key.rpartition(".")[0]
-    return lines.get(key, 1)

@@ -39,6 +39,8 @@ def headline(missed: Sequence[Finding], causes: Sequence[Cause]) -> str:
         what = short(first) if limited or not first.observed else f"{first.name}: {first.observed}"
         room = HEAD_WIDTH - len(why) - len(": ")
         if limited and why:
+            # What a number proves is said below: the cause comes whole.
+            what = what if len(what) <= room else first.observed.partition(" (")[0].partition(" and ")[0]
             what = clipped(what, max(HEAD_WIDTH // 2, room))
         elif why and len(what) > room:
             part = what.partition("; ")[0]

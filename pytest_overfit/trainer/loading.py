@@ -51,10 +51,21 @@ def load_configs(
         try:
             configs.append(_load(path, overrides, ini, settings))
         except Unusable as error:
-            problems.extend(_told(problem, str(path), settings) for problem in error.problems)
+            problems.extend(_told(problem, _file_of(problem, path, overrides), settings) for problem in error.problems)
     if problems:
         raise report(problems)
     return tuple(configs)
+
+
+def _file_of(problem: Problem, path: Path | str, overrides: Sequence[str]) -> str:
+    """The file that writes the key of a problem: the config, or one of its ``defaults`` beside it."""
+    from pytest_overfit.trainer.written_keys import written_keys
+
+    if not problem.key:
+        return str(path)
+    top = Path(path)
+    file, _ = written_keys(top.expanduser(), overrides).get(problem.key, (top, 1))
+    return str(path) if file == top.expanduser() else str(file)
 
 
 def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, Problem]:

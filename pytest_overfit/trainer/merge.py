@@ -174,6 +174,21 @@ def composed(path: Path, primary: Tree, overrides: Sequence[Override]) -> tuple[
         Beyond: it asks for what only Hydra does.
         Unusable: the list is malformed, or an included file is.
     """
+    walk, choices = _walked(path, primary, overrides)
+    return walk.tree, [item for item in overrides if item not in choices]
+
+
+def merged_files(path: Path, primary: Tree, overrides: Sequence[Override]) -> list[tuple[Path, str]]:
+    """The files that make up a config, each over those before it, with the dotted key that its values go below.
+
+    Raises:
+        Beyond, Unusable: as `composed`.
+    """
+    return _walked(path, primary, overrides)[0].merged
+
+
+def _walked(path: Path, primary: Tree, overrides: Sequence[Override]) -> tuple[_Walk, list[Override]]:
+    """The way through all files, and the overrides that chose one."""
     for override in overrides:
         if override.of_hydra:
             raise needs_hydra(f"override {shown(override.told)}")
@@ -183,13 +198,13 @@ def composed(path: Path, primary: Tree, overrides: Sequence[Override]) -> tuple[
     chosen = {item.parts[0]: item for item in choices}
     walk = _Walk(path.parent, {group: str(item.value).removesuffix(".yaml") for group, item in chosen.items()})
     try:
-        walk.include(primary, path.name, group="", package="", stack=(os.path.realpath(path),))
+        walk.include(primary, path, path.name, group="", package="", stack=(os.path.realpath(path),))
     except (OSError, ValueError) as error:  # a name that no file can have
         raise failed(first_line(error)) from error
     for group, item in chosen.items():
         if group not in walk.options:
             raise Beyond(*failed(f"Could not override '{item.told}'. No match in the defaults list").problems)
-    return walk.tree, [item for item in overrides if item not in choices]
+    return walk, choices
 
 
 def _names_option(override: Override, folder: Path) -> bool:
@@ -210,15 +225,19 @@ class _Walk:
         folder: where files are looked up.
         chosen: group -> the option that an override chooses.
         options: group -> the option that is taken.
+        merged: the files so far, with the key that their values go below.
     """
 
     folder: Path
     chosen: dict[str, str]
     tree: Tree = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    merged: list[tuple[Path, str]] = field(default_factory=list)
     count: int = 0
 
-    def include(self, values: Tree, where: str, *, group: str, package: str, stack: tuple[str, ...]) -> None:
+    def include(
+        self, values: Tree, file: Path, where: str, *, group: str, package: str, stack: tuple[str, ...]
+    ) -> None:
         """Takes a file and everything that its defaults list names.
 
         Args:
@@ -233,6 +252,7 @@ class _Walk:
                 for part in reversed(package.split(".") if package else []):
                     own = {part: own}
                 merge(self.tree, own)
+                self.merged.append((file, package))
                 continue
             home = folder[1:] if folder.startswith("/") else "/".join(filter(None, (group, folder)))
             below = ".".join(filter(None, (package, folder.strip("/").replace("/", "."))))
@@ -268,7 +288,7 @@ class _Walk:
         values, has_header = read_include(file)
         if has_header or "hydra" in values:
             raise needs_hydra(f"{'the header' if has_header else 'the key hydra'} of {name}")
-        self.include(values, name, group=group, package=package, stack=(*stack, real))
+        self.include(values, file, name, group=group, package=package, stack=(*stack, real))
 
 
 def _entries(written: Any, where: str) -> list[tuple[str, str, bool]]:

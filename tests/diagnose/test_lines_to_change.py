@@ -16,21 +16,20 @@ from pytest_overfit import OverfitResult
 from pytest_overfit.diagnose.call_site import Asked
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.diagnose.exchanged_lines import output_first, output_first_at
 from pytest_overfit.diagnose.lines_to_change import with_lines
 from pytest_overfit.diagnose.source_lines import (
     Edit,
     Source,
-    cut_free,
     extended,
     inactive,
     keyword,
     line_to_change,
-    made_again,
-    output_first,
     squeezed,
     trainable,
     without,
 )
+from pytest_overfit.diagnose.uncut_lines import cut_free, made_again, made_of
 from pytest_overfit.judge.finding import is_line
 from pytest_overfit.settings.cause_ids import IDS
 from tests.docs.test_causes import PRELUDE, SECTIONS
@@ -86,7 +85,23 @@ def pasted(text: str, advice: str) -> str:
         ("x = F.softmax(a + b, dim=1) * 2", without("softmax"), "a.py:1: x = (a + b) * 2"),
         ("x = (a + b).softmax(1)", without("softmax"), "a.py:1: x = (a + b)"),
         ("y = nn.Softmax(dim=1)", without("softmax"), "a.py:1: y = nn.Identity()"),
-        ("return_ = torch.tensor(x.item())", cut_free, "a.py:1: return_ = x"),
+        ("return_ = torch.tensor(x.item())", cut_free(), "a.py:1: return_ = x"),
+        ("y = a.item() + b.item()", cut_free(".item()"), "a.py:1: y = a + b"),
+        ("y = a.item() + b.detach()", cut_free(".item()"), "a.py:1: y = a + b.detach()"),
+        ("y = 2 * (a + b).item()", cut_free(".item()"), "a.py:1: y = 2 * (a + b)"),
+        ("y += float(a - b) / 2", cut_free("float()"), "a.py:1: y += (a - b) / 2"),
+        ("y = a.data - b", cut_free(".data"), "a.py:1: y = a - b"),
+        ("y = torch.tensor([float(a), b.item()]).sum()", cut_free("float()"), "a.py:1: y = torch.stack([a, b]).sum()"),
+        ("y = torch.tensor(sum(t.item() for t in a))", cut_free(".item()"), "a.py:1: y = sum(t for t in a)"),
+        ("y = torch.tensor(1.0).requires_grad_()", cut_free(".item()"), ""),
+        ("y = torch.as_tensor(float(a)).requires_grad_()", cut_free("float()"), "a.py:1: y = a"),
+        ("def f(a):\n  v = a.item()\n  return torch.tensor(v)", made_of("a.py:2"), "a.py:3: return a"),
+        (
+            "def f(a):\n  v = [t.item() for t in a]\n  return torch.tensor(v)",
+            made_of("a.py:2"),
+            "a.py:3: return torch.stack([t for t in a])",
+        ),
+        ("def f(a):\n  v = a.item()\n  return v", made_of("a.py:2"), ""),
         ("p.requires_grad = False", trainable, "a.py:1: p.requires_grad = True"),
         ("loss = (p - y).abs()", squeezed("-", 1), "a.py:1: loss = (p - y.squeeze(-1)).abs()"),
         ("overfit(a, b)", extended(("overfit",), "lr", "0.01"), "a.py:1: overfit(a, b, lr=0.01)"),
@@ -110,6 +125,16 @@ def pasted(text: str, advice: str) -> str:
         ("def f(m, b):\n  o = m(b)\n  kl_div(b, o)", output_first, "a.py:3: kl_div(o, b)"),
         ("def f(m, b): return kl_div(m(b), b)", output_first, ""),
         ("def f(m, b): return kl_div(m.head(b), m(b))", output_first, ""),
+        ("lambda o, t: nll_loss(t, o)", output_first, "a.py:1: lambda o, t: nll_loss(o, t)"),
+        ("def f(m, b): return c(b, m(b))", output_first_at("a.py:1"), "a.py:1: def f(m, b): return c(m(b), b)"),
+        ("def f(m, b): return c(b, m(b))", output_first_at("a.py:2"), ""),
+        ("def f(m, b): return c(b, m(b))", output_first_at("b.py:1"), ""),
+        (
+            "def f(m, b): return c(input=b, target=m(b), x=1)",
+            output_first_at("a.py:1"),
+            "a.py:1: def f(m, b): return c(input=m(b), target=b, x=1)",
+        ),
+        ("def f(m, b):\n  o, _ = m(b)\n  kl_div(b, o)", output_first, "a.py:3: kl_div(o, b)"),
         ("f(\n  a,\n)", without("f"), ""),
         ("f(", without("f"), ""),
     ],

@@ -76,6 +76,40 @@ def test_junit_has_the_first_line_and_what_passed_is_passed(pytester: pytest.Pyt
             assert "optim" in line
 
 
+@pytest.mark.parametrize("below", [False, True])
+def test_a_key_is_told_in_the_file_that_writes_it(
+    pytester: pytest.Pytester, tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch, below: bool
+) -> None:
+    """JUnit, annotation and list of failures name the extended file where the key is its, and its line there."""
+    base = tiny("base.yaml")
+    own = "overfit:\n  criteria:\n    objective: 1e-9\n"
+    (pytester.path / "top.yaml").write_text(f"# The top.\ndefaults: [base]\n{own if below else ''}", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    args = ("--tb=line", "--junitxml=out.xml", "-o", "junit_family=xunit1", "--overfit-max-steps=5")
+    result = pytester.runpytest_inprocess("--overfit-config=top.yaml", "--overfit-set=overfit.diagnose=false", *args)
+    cases = ElementTree.parse(pytester.path / "out.xml").iter("testcase")
+    case = next(case for case in cases if case.get("name") == "objective")
+    file, line = ("top.yaml", 5) if below else ("base.yaml", written(base.read_text(), "overfit:"))
+    assert (case.get("file"), int(str(case.get("line"))) + 1) == (file, line)
+    assert any(f"{file}:{line}: " in each for each in result.outlines)
+    assert any(each.startswith(f"::error file={file},line={line},") for each in result.outlines)
+
+
+def written(text: str, name: str) -> int:
+    """The line of a text that begins with this name, from 1."""
+    lines = text.splitlines()
+    return next(at + 1 for at, line in enumerate(lines) if line.strip().startswith(name))
+
+
+def test_a_misspelt_key_is_mended_in_the_file_that_writes_it(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """The line to change is that of the extended file."""
+    base = tiny("base.yaml", replace=(("optimizer: {", "optimzer: {"),))
+    (pytester.path / "top.yaml").write_text("defaults: [base]\n", encoding="utf-8")
+    result = pytester.runpytest_inprocess("-q", "--overfit-config=top.yaml")
+    line = written(base.read_text(), "optimzer:")
+    assert any(f"change: base.yaml:{line}: optimizer: {{" in each for each in (*result.outlines, *result.errlines))
+
+
 def test_a_config_is_told_the_line_of_its_own_model(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
     """The file that its model is in, with the line as it should read."""
     pytester.makepyfile(

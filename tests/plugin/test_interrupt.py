@@ -167,3 +167,32 @@ def test_an_interruption_is_told_in_one_frame(pytester: pytest.Pytester, option:
     count = int(re.findall(r"\d+", frames)[0])
     assert count == fewest if fewest == 1 else count > fewest
     result.stdout.fnmatch_lines(["*.py:2: KeyboardInterrupt"])
+
+
+def test_nothing_is_imported_to_end_an_interrupted_run(pytester: pytest.Pytester) -> None:
+    """What reads and writes records stays away where nothing is recorded."""
+    pytester.makepyfile(
+        """
+        import os
+        import signal
+        import sys
+        import torch
+        from torch import nn
+
+
+        def test_learns(overfit):
+            def loss(model, batch):
+                loss.calls += 1
+                if loss.calls == 50:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return (model(batch) - 1).square().mean()
+
+            loss.calls = 0
+            try:
+                overfit(nn.Linear(2, 2), torch.randn(3, 2), loss, lr=1e-9)
+            finally:
+                print("imported:", "pytest_overfit.report.record.codec" in sys.modules)
+        """
+    )
+    result = pytester.runpytest_subprocess("-s", "-p", "no:cacheprovider")
+    assert any(line.endswith("imported: False") for line in result.outlines), result.outlines

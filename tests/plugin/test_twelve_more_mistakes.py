@@ -171,7 +171,7 @@ MISTAKES = {
         "losses",
         "total = total + F.cross_entropy(logits[part], label[part])",
         "total = total + torch.tensor(F.cross_entropy(logits[part], label[part]).item(), requires_grad=True)",
-        "no gradient of the loss reaches output",
+        ".item() cuts it from the model",
     ),
     ".item() in Lightning": Mistake(
         LIT,
@@ -185,7 +185,7 @@ MISTAKES = {
         "losses",
         "_with_logits(model(signal), wanted)",
         "_with_logits(wanted, model(signal))",
-        "has no | takes targets from 0",
+        "gets the output as target and the target as input",
     ),
 }
 

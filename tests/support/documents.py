@@ -19,7 +19,7 @@ from benchmarks.zoo.case import Setup
 from benchmarks.zoo.registry import CASES
 from pytest_overfit.api import run_config, run_overfit
 from pytest_overfit.report.record.document import Document, Pair, PairView, SettingRow, limits_of
-from pytest_overfit.report.record.folder import run_id
+from pytest_overfit.report.record.run_ids import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.sample import Sample

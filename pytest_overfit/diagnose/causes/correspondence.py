@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, Op, with_fact
+from pytest_overfit.diagnose.queries import exchanged
 from pytest_overfit.judge.finding import number
 
 
@@ -123,15 +124,32 @@ def scrambled(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
+def exchanged_arguments(evidence: Evidence) -> Iterator[Cause]:
+    """What the model returns stands where a loss takes its target, and the target in its place."""
+    if evidence.learned:
+        return
+    for op, compared in exchanged(evidence):
+        yield Cause(
+            "target-mismatch",
+            op.where,
+            f"{op.name} gets the output as target and the target as {compared.exchanged}",
+            f"exchange its arguments: what is predicted comes first, {op.name}(predicted, labels)"
+            if compared.exchanged == "input"
+            else f"exchange its arguments: {op.name}(predicted, target, {compared.exchanged})",
+            weight=0.995,
+        )
+        return
+
+
 def impossible_targets(evidence: Evidence) -> Iterator[Cause]:
     """Targets of a loss that takes probabilities, outside of 0..1."""
     for op, compared in evidence.ops(Comparison):
         low, high = compared.targets or (0.0, 0.0)
         least, most = compared.predictions or (-1.0, 2.0)
-        # Labels stand in its place, and what stands in theirs is not the batch's.
+        # Labels stand in its place, and what stands in theirs is not the batch's, though it has no gradient.
         turned = not compared.origin and least >= 0 and most <= 1
         learns = compared.differentiable or turned
-        if op.name.startswith("binary_cross_entropy") and learns and (low < 0 or high > 1):
+        if op.name.startswith("binary_cross_entropy") and learns and (low < 0 or high > 1) and not compared.exchanged:
             yield Cause(
                 "target-mismatch",
                 op.where,
@@ -202,6 +220,7 @@ FAMILY = Family(
     group="loss",
     order=110,
     rules=(
+        exchanged_arguments,
         mismatched,
         compared_with_input,
         mispaired,

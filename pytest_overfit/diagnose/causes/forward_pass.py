@@ -179,16 +179,18 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
     moved = evidence.probed.mixed
     if moved is None or not evidence.probed.mixing_is_certain:
         return
+    where = evidence.probed.mixed_where
+    by_line = ".py:" in where
+    exchanged = f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size"
+    if moved <= ROUNDED:
+        exchanged = "with the samples in reverse order their outputs are other ones, not the same in reverse"
     yield Cause(
         "batch-mixing",
-        f"module {evidence.probed.mixed_where}",
-        (
-            f"exchanging sample 0 moves the outputs of the others by {number(moved)} of their size, first in "
-            if moved > ROUNDED
-            else "with the samples in reverse order their outputs are other ones, not the same in reverse, first in "
-        )
-        + f"{evidence.probed.mixed_where}, in evaluation mode",
-        evidence.probed.mixed_by or f"keep axis 0 for the samples in {evidence.probed.mixed_where}",
+        where if by_line else f"module {where}",
+        f"the rows are indexed into another order and never back: {exchanged}"
+        if by_line
+        else f"{exchanged}, first in {where}, in evaluation mode",
+        evidence.probed.mixed_by or f"keep axis 0 for the samples in {where}",
         evidence={"moved": moved},
         certain=True,
         weight=0.88,

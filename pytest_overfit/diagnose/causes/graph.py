@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Comparison, ThrownAway, with_fact
+from pytest_overfit.diagnose.operation import LOSS, Comparison, CutTerm, ThrownAway, with_fact
 from pytest_overfit.diagnose.queries import line_of, never_stepped
 from pytest_overfit.diagnose.step_trace import Cut
 from pytest_overfit.errors.suggest import shorten
@@ -15,6 +15,8 @@ from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.globs import as_list, exact_globs, is_teacher
 from pytest_overfit.judge.globs import is_declared as matches
 from pytest_overfit.judge.gradients import waiting_of
+
+ALL, MOST = 0.02, 0.5  # of the objective: nothing is left beside what is cut; what holds it up
 
 
 def detached(evidence: Evidence) -> Iterator[Cause]:
@@ -53,6 +55,29 @@ def detached(evidence: Evidence) -> Iterator[Cause]:
         "compare the model's own output with the target",
         certain=True,
         weight=0.9,
+    )
+
+
+def cut_from_sum(evidence: Evidence) -> Iterator[Cause]:
+    """A summand of the objective of a failed run that is cut from the model: it stands still, whatever it is of."""
+    limit = evidence.limit_of_objective() or 0.0
+    found = [
+        (op, fact)
+        for op, fact in with_fact(evidence.probed.ops, CutTerm)
+        if fact.part > max(limit, MOST * fact.whole, 0.0)
+    ]
+    if evidence.learned or evidence.record.stop == "detached" or not found:
+        return
+    op, fact = max(found, key=lambda each: each[1].part)
+    whole = abs(fact.whole - fact.part) <= ALL * abs(fact.whole)
+    part = "the objective" if whole else f"{number(fact.part)} of the objective of {number(fact.whole)}"
+    yield Cause(
+        "loss-detached",
+        op.where,
+        f"{part} has no gradient: {op.name} cuts it from the model",
+        f"keep the tensor itself in the loss, without {op.name}",
+        evidence={"part": fact.part, "objective": fact.whole},
+        weight=0.972,
     )
 
 
@@ -207,7 +232,7 @@ def thrown_away(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="graph",
     order=40,
-    rules=(detached, cut_off, thrown_away),
+    rules=(detached, cut_from_sum, cut_off, thrown_away),
     docs="""
 ### no-gradient
 
@@ -250,7 +275,8 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 ```
 
 - **Symptom**: `backward()` raises, or the loss is the same at every step.
-- **Evidence**: shown, certain: the graph of the loss, and the calls that cut it.
+- **Evidence**: shown, certain: the graph of the loss, and the calls that cut it. Of a sum some of whose terms are cut,
+  in a run that fails: the objective goes along with what is cut, in proportion, and its gradient stays as it is.
 - **Fix**: keep tensors in the loss: no `.item()`, `argmax`, `torch.tensor(loss)`; metrics are no losses.
 
 ### unused

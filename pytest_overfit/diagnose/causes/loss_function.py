@@ -8,16 +8,22 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import SAME_FLOOR, Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, Comparison, with_fact
+from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, ClassColumns, Comparison, with_fact
 from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
+
+ONE = 0.1  # of the spread of the ids: columns that say the same
 
 
 def activated_twice(evidence: Evidence) -> Iterator[Cause]:
     """Probabilities where a loss wants logits."""
     for op, compared in evidence.ops(Comparison):
         low, high = compared.predictions or (-1.0, 2.0)
-        if not (low >= 0 and high <= 1) or op.name not in ("cross_entropy", "binary_cross_entropy_with_logits"):
+        if (
+            compared.exchanged
+            or not (low >= 0 and high <= 1)
+            or op.name not in ("cross_entropy", "binary_cross_entropy_with_logits")
+        ):
             continue
         if op.name == "cross_entropy" and _adds_up(compared):
             name = "a softmax"
@@ -75,6 +81,23 @@ def broadcasts(evidence: Evidence) -> Iterator[Cause]:
             evidence={"elements": float(math.prod(_joint(a, b))), "wanted": float(math.prod(a))},
             certain=sure,
             weight=0.96,
+        )
+        return
+
+
+def over_classes(evidence: Evidence) -> Iterator[Cause]:
+    """Class ids are the target of every column of an output that has one for each class."""
+    for op, fact in with_fact(evidence.probed.ops, ClassColumns):
+        (_, target, _), one = op.shapes, fact.apart < ONE
+        how = f", which end {fact.apart:.1%} apart" if one else ""
+        yield Cause(
+            "broadcast",
+            op.where,
+            f"class ids {tuple(target)} are the target of each of {fact.columns} columns in {op.name}{how}",
+            f'use cross_entropy(output, ids) with the ids of {fact.key}; where it is meant, allow=["broadcast"]',
+            evidence={"columns": fact.columns, "apart": fact.apart},
+            certain=one,
+            weight=0.97,
         )
         return
 
@@ -148,7 +171,7 @@ def _has_floor(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="loss",
     order=90,
-    rules=(activated_twice, broadcasts, clamped, floor),
+    rules=(activated_twice, broadcasts, over_classes, clamped, floor),
     docs="""
 ### double-activation
 
@@ -182,7 +205,8 @@ result = run_overfit(net, (features, values[:, 0]), loss, optimizer=adam, max_st
 - **Symptom**: the loss falls to the variance of the targets and stays; every prediction is their mean.
 - **Evidence**: shown, certain: (12, 1) meets (12,) and becomes (12, 12), in the loss, be the output detached or not, or
   in a model with a weight for every sample; and with those rows in reverse order the objective is the same, so that
-  none is held against its own. An axis of times, bins or members, along which they are, is meant.
+  none is held against its own. An axis of times, bins or members, along which they are, is meant. Or class ids (N, 1)
+  that are held against each column of an output (N, C): certain where the trained columns all say the same number.
 - **Fix**: one shape for both: `squeeze(1)`, `unsqueeze(1)`.
 
 ### loss-clamped

@@ -10,14 +10,14 @@ from pytest_overfit.diagnose.causes.terms import NOTHING
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Comparison, Op, Squashed
-from pytest_overfit.diagnose.queries import term_weights
+from pytest_overfit.diagnose.queries import exchanged, term_weights
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 
 def sign(evidence: Evidence) -> Iterator[Cause]:
     """The loss, or a term of it, rewards what it should punish."""
-    if evidence.passed:
+    if evidence.passed or exchanged(evidence):
         return
     cause = _turned(evidence) or _subtracted(evidence)
     if cause is None:

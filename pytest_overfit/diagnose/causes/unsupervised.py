@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import Comparison, Squashed
+from pytest_overfit.diagnose.queries import exchanged
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -49,6 +50,8 @@ def silenced_class(evidence: Evidence) -> Iterator[Cause]:
     ranges += [(fact.low, fact.high) for _, fact in evidence.ops(Squashed)]
     if any(low is not None and high is not None and high - low > SATURATED for low, high in ranges):
         return  # a class that is always predicted has no slope where it is right
+    if exchanged(evidence):
+        return
     for line in evidence.record.supervision.taught if evidence.record.supervision else ():
         labels = line.labels
         if labels is None or not labels.silenced or int(labels.silenced) in named:

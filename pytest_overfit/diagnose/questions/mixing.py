@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.own_answers import own_answers
+from pytest_overfit.diagnose.questions.row_order import left_in_another_order
 from pytest_overfit.diagnose.questions.sample_order import (
     by_its_place,
     compares_samples,
@@ -26,6 +27,7 @@ from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.errors.asking import Questions
 
+BACK = "put the rows back into their order where they leave the model: output[order.argsort()]"
 MOVED = 1e-4  # relative: two batches of another make-up round differently
 PLACES = (
     "number places along the axis of the sequence, not of the batch, and let indices into flattened samples begin at "
@@ -44,7 +46,7 @@ def measure_mixing(
 ) -> tuple[float | None, bool, str, str]:
     """How far the outputs of the other samples move when the first one is exchanged.
 
-    And whether that is a mistake, where it arises, and what to change there.
+    And whether that is a mistake, where it arises, the line where rows are left in another order, and what to change.
     """
     if samples is None or not arguments:
         return None, False, "", ""
@@ -76,6 +78,13 @@ def measure_mixing(
         )
         and not is_a_sequence(call, batched, samples)
     )
+    if certain and (line := left_in_another_order(call, samples)):
+        return (
+            others,
+            True,
+            line,
+            "put the rows back into their order where they leave the model: output[order.argsort()]",
+        )
     return others, certain, where, _mend(call, where, batched, base, samples) if certain else ""
 
 

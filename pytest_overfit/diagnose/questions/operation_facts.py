@@ -27,6 +27,7 @@ from pytest_overfit.diagnose.operation import (
     Squashed,
 )
 from pytest_overfit.diagnose.questions.attention import by_mask, by_weights, mask_of_heads, mask_of_kernel
+from pytest_overfit.diagnose.questions.loss_arguments import exchanged_with_target
 from pytest_overfit.diagnose.questions.operation_names import (
     ARITHMETIC,
     ATTENTIONS,
@@ -50,8 +51,6 @@ _NOTED = frozenset().union(
 )
 SCALING, LEAST_FACTOR = ("mul", "__mul__", "__rmul__", "div", "__truediv__"), 0.1
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
-
-Shapes = tuple[Shape, ...]
 
 
 class Traced(Protocol):
@@ -88,7 +87,7 @@ class Called:
         return list(tensors_in([*self.args, *self.kwargs.values()], depth=2))
 
     @property
-    def shapes(self) -> Shapes:
+    def shapes(self) -> tuple[Shape, ...]:
         """Of the tensors that were given, then of the result."""
         out = (tuple(self.out.shape),) if isinstance(self.out, Tensor) else ()
         return (*(tuple(t.shape) for t in self.tensors), *out)
@@ -110,8 +109,7 @@ def is_noted(name: str) -> bool:
 
 def describe(step: Traced, call: Called) -> Op | None:
     """What is worth keeping of an operation; None where nothing is."""
-    name = call.name
-    if name.endswith("!"):
+    if (name := call.name).endswith("!"):
         return call.op(InPlace(name[:-1], step.keys.get(id(call.args[0]), "")), name="in_place")
     if name in LOSSES:
         return _loss(step, call)
@@ -160,7 +158,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
     given, name = call.tensors, call.name
     if len(given) < 2:
         return None
-    predicted, target = given[0].detach(), given[1].detach()
+    predicted, target = (each.detach() for each in given[:2])
     origin, turned = origin_of(step.batch, target)
     fact = Comparison(
         given[0].requires_grad,
@@ -171,6 +169,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         averaged=call.kwargs.get("reduction", "mean") == "mean",
         scrambled=_scrambled(step, predicted),
         adds_target=_adds_target(step, predicted, target),
+        exchanged=exchanged_with_target(name, call.args, call.kwargs),
     )
     if is_real(predicted) and predicted.numel():
         fact = replace(fact, low=float(predicted.min()), high=float(predicted.max()))

@@ -22,7 +22,8 @@ CUTTING = {"detach": ".detach()", "detach_": ".detach_()", "data": ".data", "ite
            "tolist": ".tolist()", "argmax": "argmax()", "multinomial": "multinomial()", "one_hot": "one_hot()",
            "long": ".long()", "int": ".int()", "gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==",
            "__gt__": ">", "__lt__": "<", "__ge__": ">=", "__le__": "<=", "__eq__": "==", "tensor": "tensor()",
-           "as_tensor": "as_tensor()", "from_numpy": "from_numpy()"}  # fmt: skip
+           "as_tensor": "as_tensor()", "from_numpy": "from_numpy()", "new_tensor": "new_tensor()",
+           "__float__": "float()"}  # fmt: skip
 MOST_CUTS = 200
 LEAVING_TORCH, NUMPY = ("numpy", "__array__", "tolist"), "numpy"
 CHECKPOINTS = ("torch.utils.checkpoint", "fairscale.nn.checkpoint", "deepspeed.runtime.activation_checkpointing")

@@ -17,7 +17,9 @@ from pytest_overfit.diagnose.pairs import Pairs, Turned
 from pytest_overfit.diagnose.questions import loss_terms, modes
 from pytest_overfit.diagnose.questions import padding as padded
 from pytest_overfit.diagnose.questions.broadcasts import unpaired
+from pytest_overfit.diagnose.questions.class_columns import class_columns
 from pytest_overfit.diagnose.questions.custom_functions import custom_functions
+from pytest_overfit.diagnose.questions.cut_terms import cut_terms
 from pytest_overfit.diagnose.questions.dependence import (
     Dependence,
     depend,
@@ -101,6 +103,8 @@ class TrainedModel:
                 into_training(context.task.model)
                 found = unpaired(on.seeded, self.traced.steps[0].ops)
                 self._know(ops=(*self.found.ops, *found))
+        with self.questions.asking("whether class ids are held against every column"):
+            self._know(ops=(*self.found.ops, *class_columns(on)))
         with self.questions.asking("what summands of the loss without a gradient come to"):
             steps = [step.constants for step in self.traced.steps] if self.traced is not None else []
             into_training(context.task.model)
@@ -110,6 +114,9 @@ class TrainedModel:
         if curves.stop != "passed":
             with self.questions.asking("which outputs the objective reads without a gradient"):
                 self._know(unfelt=self._unfelt(on, calls))
+            with self.questions.asking("which summands of the objective are cut from the model"):
+                straight = self.traced is not None and self.traced.tracer.graph.passes_through
+                self._know(ops=(*self.found.ops, *cut_terms(on, straight=straight)))
         with self.questions.asking("how terms grow with the batch"), contextlib.suppress(Refused):
             self._know(growth=loss_terms.measure_growth(on, self.found.terms, self.samples or 0))
         self.found = modes.look(context, task, self.found, calls, curves, self.questions)

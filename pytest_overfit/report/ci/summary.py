@@ -94,10 +94,8 @@ def _body(document: Document, lang: str) -> Iterator[str]:
     if result is not None:
         if result.runs:
             yield seeds_table(result, words(lang))
-        lines = text_curve(result.record.curves.get("objective", ()), document.limits.get("objective"))
-        if lines:
-            seed = said(f"seed {result.record.seed}, which did worst") if result.runs else ""
-            yield block("\n".join([f"objective{', ' if seed else ''}{seed}", *lines]))
+        if document.verdict != "passed":
+            yield from _curve(document, lang)
         if result.notes:
             yield "\n".join(f"- {text(said(f'note: {note}'))}" for note in result.notes[:MOST_ROWS])
     if document.comparison is not None:
@@ -109,9 +107,20 @@ def _body(document: Document, lang: str) -> Iterator[str]:
     if held := [finding for finding in document.findings if finding.passed]:
         yield f"<details><summary>{said(f'{len(held)} of {len(document.findings)} criteria hold')}</summary>"
         yield from _criteria(held, lang)
+        if document.verdict == "passed":
+            yield from _curve(document, lang)
         yield "</details>"
     if document.command:
         yield block(document.command, "bash")
+
+
+def _curve(document: Document, lang: str) -> Iterator[str]:
+    """The objective as text; of a run that passed it is folded with the criteria."""
+    result = document.result
+    lines = text_curve(result.record.curves.get("objective", ()), document.limits.get("objective")) if result else ()
+    if result is not None and lines:
+        seed = translated(f"seed {result.record.seed}, which did worst", lang) if result.runs else ""
+        yield block("\n".join([f"objective{', ' if seed else ''}{seed}", *lines]))
 
 
 def _criteria(findings: Sequence[Finding], lang: str) -> Iterator[str]:

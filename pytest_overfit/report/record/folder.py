@@ -8,7 +8,6 @@ DIR/runs/<id>/record.json  record.md  index.html  frame_0_image.png ...
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,27 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_overfit.report import folders
-from pytest_overfit.report.folders import folder_name
 from pytest_overfit.report.record.codec import from_json, json_schema, to_json
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.json_tree import MOST_BYTES
 from pytest_overfit.untrusted.files import read_regular
 
 RECORD, SCHEMA, RUNS = "record.json", "schema.json", "runs"
-LONGEST = 60  # characters of a name, without its digest
-
-
-def run_id(title: str, call: int = 1) -> str:
-    """A folder name on every platform: readable, and another one for every title and call.
-
-    Example:
-        >>> run_id("tests/test_a.py::test_b[<script>]", call=2)
-        'test_a.py_test_b_script_-b6b9f62b-2'
-    """
-    tail = title.replace("\\", "/").rpartition("::")
-    named = tail[0].rpartition("/")[2] + tail[1] + tail[2] if tail[1] else tail[2].rpartition("/")[2]
-    digest = hashlib.sha256(title.encode()).hexdigest()[:8]
-    return f"{folder_name(named, slice(-LONGEST, None))}-{digest}" + (f"-{call}" if call > 1 else "")
 
 
 def folder_of(report: Path, document: Document) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pytest_overfit.report.record.document import Comparison, Document, State
 from pytest_overfit.report.record.folder import folder_of, write_document
+from pytest_overfit.report.record.run_ids import now
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.columns import columns_of, curves_of
@@ -121,8 +121,3 @@ class Recorder(Observer):
             **curves_of(self.rows),
         )
         return OverfitResult(record, ())
-
-
-def now() -> str:
-    """The local time with its offset, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")

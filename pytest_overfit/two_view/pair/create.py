@@ -49,7 +49,8 @@ def create_pair(
         source_npz: the index of the source.
         output_root: the folder to create.
         pair_index: which pair of the index.
-        overwrite: replace another pair in `output_root`; files that are not part of a pair are never deleted.
+        overwrite: replace another pair in `output_root`, or bring back files of this one that are missing; files that
+            are not part of a pair are never deleted.
         follow_links: where links in the source may lead, as in `locate_pair`; what they lead to is copied.
 
     Raises:
@@ -71,8 +72,11 @@ def create_pair(
         fresh = aside / "pair"
         _write(source, float(index.scores[source.pair_index : source.pair_index + 1][0]), fresh)
         if not _holds(target, fresh):
-            _check_replaceable(target, overwrite=overwrite)
-            _swap(fresh, target, aside / "old")
+            if overwrite and _is_of_this_pair(target, fresh):
+                _complete(target, fresh)
+            else:
+                _check_replaceable(target, overwrite=overwrite)
+                _swap(fresh, target, aside / "old")
     except OSError as error:
         raise PairError(f"cannot be written ({error.strerror})", where=target) from error
     finally:  # KeyboardInterrupt included
@@ -109,6 +113,23 @@ def _holds(folder: Path, fresh: Path) -> bool:
     )
     # A mask that only the folder has would change what the pair says.
     return same and not any((folder / name).exists() for name in _named_files(fresh / SPLITS[0]) - set(wanted))
+
+
+def _is_of_this_pair(folder: Path, fresh: Path) -> bool:
+    """Whether the index of `folder` is that of the pair in `fresh`: some of its files may be missing, or changed."""
+    there = [split for split in SPLITS if (folder / split).is_file()]
+    same = all((folder / split).read_bytes() == (fresh / split).read_bytes() for split in there)
+    return SPLITS[0] in there and same and not any((folder / name).parent.is_symlink() for name in _files(fresh))
+
+
+def _complete(folder: Path, fresh: Path) -> None:
+    """Every file of the pair in its place again; what else is there, one that was renamed, stays."""
+    wanted = _files(fresh)
+    for name in wanted:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).replace(folder / name)
+    for name in _named_files(folder / SPLITS[0]) - set(wanted):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_replaceable(folder: Path, *, overwrite: bool) -> None:

@@ -40,6 +40,13 @@ def test_one_run_that_passed() -> None:
     objective = document.result.record.curves["objective"]
     assert curve == ("text", "\n".join(["objective", *text_curve(objective, Limit(below=0.01)), ""]))
     assert command == ("bash", "pytest --overfit-config configs/tiny.yaml\n")
+    assert source.index("<details>") < source.index(curve[1]) < source.index("</details>")
+
+
+def test_the_curve_of_what_failed_is_open() -> None:
+    """It is what shows the failure."""
+    source = summary_markdown([broken("missing_step")])
+    assert 0 < source.index("objective\n") < source.index("<details>")
 
 
 def test_what_can_be_pasted_is_code() -> None:

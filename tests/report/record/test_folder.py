@@ -16,9 +16,9 @@ from pytest_overfit.report.record.folder import (
     read_document,
     read_report,
     refuse_unwritable,
-    run_id,
     write_document,
 )
+from pytest_overfit.report.record.run_ids import run_id
 from tests.report.record.runs import FAILING, document, result
 from tests.support.documents import SESSION
 

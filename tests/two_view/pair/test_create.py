@@ -146,6 +146,23 @@ def test_overwrite_keeps_foreign_files(name: str, two_pairs: RenderedSource, tmp
     assert _tree(output) == before
 
 
+def test_overwrite_brings_back_what_is_missing(two_pairs: RenderedSource, tmp_path: Path) -> None:
+    """Of the very pair: a depth that was renamed is there again, and the renamed file stays."""
+    output = tmp_path / "out"
+    _create(two_pairs, output, pair_index=0)
+    depth = output / "0001" / "aerial.jpeg.exr"
+    before = depth.read_bytes()
+    depth.rename(output / "0001" / "aerial.exr")
+    (output / "val.npz").unlink()
+    with pytest.raises(PairError, match="already holds"):
+        _create(two_pairs, output, pair_index=0)
+    _create(two_pairs, output, pair_index=0, overwrite=True)
+    assert depth.read_bytes() == before
+    assert (output / "0001" / "aerial.exr").read_bytes() == before
+    assert (output / "val.npz").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "town"]
+
+
 def test_overwrite_never_replaces_a_data_set(two_pairs: RenderedSource) -> None:
     """The source itself, or any index of more than one pair, is nothing to overwrite."""
     before = _tree(two_pairs.source_root)
