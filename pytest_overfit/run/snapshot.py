@@ -60,7 +60,8 @@ class Snapshot:
         if is_a(thing, Optimizer):
             self._restorers.append(_optimizer_state(thing))
             beside = {name: value for name, value in vars(thing).items() if name not in ("state", "param_groups")}
-            self.add_reachable(*beside.values())  # one that wraps another
+            full = (value for value in beside.values() if type(value) not in CONTAINERS or value)
+            self.add_reachable(*full)  # one that wraps another
             plain = {name: value for name, value in beside.items() if is_a(value, *PLAIN)}
             self._restorers.append(lambda keep_trained: None if keep_trained else vars(thing).update(plain))
         elif is_a(thing, torch.Generator):
