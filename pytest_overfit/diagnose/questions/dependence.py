@@ -54,9 +54,7 @@ def depend(
         return Dependence()  # a loss of its own, whole numbers, or no element at all: nothing to be moved
     if not all(bool(torch.isfinite(t).all()) for t in base):
         raise Unanswerable("in evaluation mode they are not finite")
-    other = call.again(seed=1)
-    random = not _same(base, other)  # else neither the seed moves them nor the calls before
-    if random and not _same(base, call.again()):
+    if not _same(base, call.again()):
         questions.leave_out(f"what the outputs{of} depend on", "in evaluation mode the next call gives other ones")
         return Dependence(random=True, carried=True)
     arguments = list(call.arguments())
@@ -71,7 +69,7 @@ def depend(
                 ignored.append(name)
                 continue
             slices += _unread_parts(call, name, tensor, base)
-    if random:
+    if not _same(base, call.again(seed=1)):  # or what was exchanged before has left something of it
         question = f"what places, samples, padding and documents move the outputs{of}"
         questions.leave_out(question, "in evaluation mode they are random")
         return Dependence(tuple(ignored), tuple(slices), random=True, carried=not _same(base, call.again()))
