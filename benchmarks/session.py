@@ -73,7 +73,7 @@ def session(body: str, *options: str) -> tuple[float, list[float], list[float]]:
         )
         seconds = time.perf_counter() - started
         if done.returncode:
-            raise SystemExit(done.stdout.decode()[-2000:])
+            raise SystemExit((done.stdout + done.stderr).decode()[-2000:])
         told = [tuple(map(float, line.split())) for line in Path(folder, "told.txt").read_text().splitlines()]
         return seconds, [memory for memory, _ in told], [spent for _, spent in told]
 
@@ -81,7 +81,12 @@ def session(body: str, *options: str) -> tuple[float, list[float], list[float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=int, default=200)
-    parser.add_argument("--options", nargs="*", default=[], help="of pytest, such as -o overfit_diagnose=false")
+    parser.add_argument(
+        "--options",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="the rest is pytest's: --overfit-set diagnose=false",
+    )
     options = parser.parse_args()
     sides = {
         "by hand": session(HAND % options.tests),

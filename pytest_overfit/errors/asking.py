@@ -7,11 +7,11 @@ whatever comes: it lets it through to here, or catches a kind that it names.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -65,8 +65,7 @@ class Mistake(BaseException):
     """A mistake of ours where the switch makes it end the session's test: no ``except Exception`` may keep it."""
 
 
-@contextlib.contextmanager
-def users_code() -> Iterator[None]:
+class users_code:  # noqa: N801 - a class, as a run enters it a hundred times: a generator takes twice as long
     """Around a call of the user's model, loss or step by a question of ours: whatever it raises becomes ``Refused``.
 
     Example:
@@ -77,12 +76,13 @@ def users_code() -> Iterator[None]:
         ...     print(refused)
         KeyError: 'mask'
     """
-    try:
-        yield
-    except (Refused, Unanswerable):
-        raise
-    except Exception as error:
-        raise Refused(error) from error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (Refused, Unanswerable)):
+            raise Refused(error) from error
 
 
 @dataclass
@@ -123,13 +123,9 @@ class Questions:
             self.note(question, error)
         return otherwise
 
-    @contextlib.contextmanager
-    def asking(self, question: str) -> Iterator[None]:
+    def asking(self, question: str) -> AbstractContextManager[None]:
         """``ask`` for a block: what it raises ends the block alone."""
-        try:
-            yield
-        except Exception as error:
-            self.note(question, error)
+        return _Asking(self, question)
 
     def note(self, question: str, error: Exception) -> None:
         """Keeps that a question was ended by this error; raises it where it is ours and the switch is on."""
@@ -153,6 +149,20 @@ class Questions:
     def _keep(self, each: NotAsked) -> None:
         for found in (self.found, *self.above):
             found[each] = None
+
+
+class _Asking:
+    def __init__(self, questions: Questions, question: str) -> None:
+        self.questions, self.question = questions, question
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.questions.note(self.question, error)
+        return True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

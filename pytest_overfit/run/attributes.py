@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from pytest_overfit.untrusted.objects import attributes, contents, is_a
 
 CONTAINERS = (dict, OrderedDict, list, set, deque)
+LEAVES = frozenset({bool, int, float, str, type(None), torch.Tensor, nn.Parameter, types.FunctionType})
 HOOKS = ("_hooks", "_pre_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 
 
@@ -39,11 +41,17 @@ def all_modules(root: nn.Module) -> Iterator[nn.Module]:
         seen.add(id(thing))
         if is_a(thing, nn.Module):
             yield thing
-            queue.extend(attributes(thing).values())
+            queue.extend(filter(may_hold, attributes(thing).values()))
             if is_a(thing, torch.jit.ScriptModule):  # its modules and tensors are C++'s
                 queue.extend(thing.children())
         else:
             queue.extend(contents(thing))
+
+
+def may_hold(value: Any) -> bool:
+    """Whether what a module keeps may have other things inside; most of it is a number, a tensor or an empty table."""
+    kind = type(value)
+    return bool(value) if kind in CONTAINERS else kind not in LEAVES
 
 
 def attributes_of(module: nn.Module) -> Callable[[bool], None]:
@@ -52,19 +60,25 @@ def attributes_of(module: nn.Module) -> Callable[[bool], None]:
         training = module.training
         return lambda keep_trained: setattr(module, "training", training)
     kind, held, before = type(module), attributes(module), dict(attributes(module))
-    filled = {name for name, value in before.items() if type(value) in CONTAINERS}
-    kept = {name: before[name].copy() for name in filled if before[name]}  # most hold no hook at all
+    tables = {
+        name: (value, value.copy() if value else ())  # most hold no hook at all
+        for name, value in before.items()
+        if type(value) in CONTAINERS
+    }
 
     def restore(keep_trained: bool) -> None:
-        names = [n for n in before if n == "training" or n.endswith(HOOKS)] if keep_trained else list(before)
-        if not keep_trained:
+        wanted = before
+        if keep_trained:
+            wanted = {name: value for name, value in before.items() if name == "training" or name.endswith(HOOKS)}
+        elif type(module) is not kind:
             module.__class__ = kind
-            for name in held.keys() - before.keys():
+        if len(held) != len(wanted) or any(map(operator.is_not, held.values(), wanted.values())):
+            for name in () if keep_trained else held.keys() - before.keys():
                 del held[name]
-        for name in names:
-            held[name] = before[name]
-            if name in filled and not _is_same(before[name], kept.get(name, ())):
-                _refill(before[name], kept.get(name, ()))
+            held.update(wanted)
+        for container, content in (tables[name] for name in wanted if name in tables):
+            if not _is_same(container, content):
+                _refill(container, content)
 
     return restore
 
@@ -73,13 +87,11 @@ def _is_same(container: Any, content: Any) -> bool:
     """Whether a container holds the very objects that it held; none of them is asked whether it equals another."""
     if len(container) != len(content):
         return False
-    return not any(
-        any(map(operator.is_not, now, then))
-        for now, then in (
-            (container, content),
-            *([(container.values(), content.values())] if isinstance(container, dict) and content else ()),
-        )
-    )
+    if not content:
+        return True
+    if any(map(operator.is_not, container, content)):
+        return False
+    return not isinstance(container, dict) or not any(map(operator.is_not, container.values(), content.values()))
 
 
 def _refill(container: Any, content: Any) -> None:

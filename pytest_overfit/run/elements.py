@@ -23,6 +23,10 @@ WIDER = {  # types that torch stores, and hardly computes with
     torch.uint64: torch.int64,
     torch.complex32: torch.complex64,
 }
+KINDS = [kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)]
+NARROW = {kind for kind in KINDS if kind.is_floating_point and 8 * kind.itemsize < LEAST_BITS}
+HARDLY_COMPUTED = NARROW | WIDER.keys()
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of a floating-point number of so many bytes, as an integer
 
 
 def is_dense(thing: Any) -> bool:
@@ -154,16 +158,17 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return _is_strided(tensor) and not _is_narrow(tensor) and tensor.dtype not in WIDER
+    return tensor.dtype not in HARDLY_COMPUTED and _is_strided(tensor)
 
 
 def _is_strided(tensor: Tensor) -> bool:
-    hidden = tensor.is_nested or tensor.is_quantized or tensor.is_meta or is_transformed(tensor)
-    return tensor.layout is torch.strided and not hidden
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return False
+    return not (tensor.is_nested or tensor.is_quantized or is_transformed(tensor))
 
 
 def _is_narrow(tensor: Tensor) -> bool:
-    return 8 * tensor.dtype.itemsize < LEAST_BITS and tensor.is_floating_point()
+    return tensor.dtype in NARROW
 
 
 def _plain_numbers(tensor: Tensor) -> Tensor | None:
@@ -215,9 +220,7 @@ def _same_bits(tensor: Tensor, value: Tensor) -> bool:
     if not (is_dense(tensor) and is_dense(value)) or tensor.device != value.device:
         return False
     plain = tensor.detach()
-    if not torch.equal(plain, value):
-        return False
-    if not (value.is_floating_point() or value.is_complex()) or not bool((value == 0).any()):
-        return True
-    # A zero may have changed its sign.
-    return value.is_floating_point() and value.itemsize > 1 and torch.equal(plain.signbit(), value.signbit())
+    if value.is_floating_point() and not (plain.is_neg() or value.is_neg()):
+        bits = BITS[value.itemsize]  # in which a zero has a sign, and no NaN differs from itself
+        return torch.equal(plain.view(bits), value.view(bits))
+    return torch.equal(plain, value) and not (value.is_complex() and bool((value == 0).any()))

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from pytest_overfit.run.device import accelerators, backend_of
+from pytest_overfit.run.numpy_generator import numpy_state, put_numpy_back, seed_numpy
 
 Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -82,7 +82,7 @@ def restored_process() -> Iterator[None]:
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices) alike."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    seed_numpy(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed() formats three stacks where there is no GPU
     for kind in _there():
         backend = backend_of(kind)
@@ -93,7 +93,7 @@ def seed_everything(seed: int) -> None:
 
 def _generators() -> Iterator[Switch]:
     yield random.getstate, random.setstate
-    yield np.random.get_state, np.random.set_state
+    yield numpy_state, put_numpy_back
     yield torch.get_rng_state, torch.set_rng_state
     yield from generators_of_devices()
 

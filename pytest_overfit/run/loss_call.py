@@ -21,7 +21,10 @@ from pytest_overfit.run.task import Heard, Terms, scalar_terms
 from pytest_overfit.run.update import into_training
 
 SAME = 1e-7  # of the objective: rounding
+MOST_TERMS = 8
 Answer = tuple[Heard, dict[str, float]]  # what the models returned, and the terms as numbers
+# Term -> output by output with a graph its name, its shape, and where the term has a slope along it: None, nowhere.
+Along = dict[str, list[tuple[str, torch.Size, Tensor | None]]]
 
 
 class LossCall:
@@ -39,6 +42,7 @@ class LossCall:
         self.task, self.snapshot, self.seed, self.step = task, snapshot, seed, step
         self.base: float | None = None
         self.slopes: Slopes | None = None
+        self.along: Along | None = None  # of the batch as it is
         self.predicted: int | None = None  # outputs of the last call before its first update, None where it made none
 
     def without_step(self) -> LossCall:
@@ -46,8 +50,30 @@ class LossCall:
         return LossCall(self.task, self.snapshot, seed=self.seed)
 
     def as_the_run_does(self, batch: Any) -> Answer:
-        """Outputs and terms; what the user's code raises comes through: the run would raise it too."""
-        return self._called(batch, _answer)  # type: ignore[no-any-return]
+        """Outputs and terms; what the user's code raises comes through: the run would raise it too.
+
+        Its graph tells ``along_outputs`` as well; what refuses to be differentiated does so again where that is asked.
+        """
+
+        def look(outputs: Heard, terms: Terms) -> Answer:
+            if self.step is None and batch is self.task.batch:
+                with contextlib.suppress(Refused), users_code():
+                    self.along = _along(outputs, terms)
+            return _answer(outputs, terms)
+
+        return self._called(batch, look)  # type: ignore[no-any-return]
+
+    def along_outputs(self, batch: Any) -> Along:
+        """Of a loss: where its terms have a slope along the outputs.
+
+        Raises:
+            Refused: the user's code does not take the batch.
+        """
+        if batch is not self.task.batch:
+            return self.look(batch, _along)  # type: ignore[no-any-return]
+        if self.along is None:
+            self.along = self.look(batch, _along)
+        return self.along
 
     def answer(self, batch: Any) -> Answer:
         """Outputs and terms as numbers.
@@ -136,6 +162,25 @@ class LossCall:
             finally:
                 task.heard.clear()
                 self.snapshot.restore()
+
+
+def _along(outputs: Heard, terms: Terms) -> Along:
+    asked = [(name, tensor) for name, tensor in outputs if tensor.requires_grad]
+    found: Along = {}
+    for term in [name for name, value in terms.items() if value.requires_grad][: MOST_TERMS if asked else 0]:
+        tensors = [tensor for _, tensor in asked]
+        gradients = torch.autograd.grad(terms[term], tensors, retain_graph=True, allow_unused=True)
+        found[term] = [
+            (name, tensor.shape, None if gradient is None else lives(gradient))
+            for (name, tensor), gradient in zip(asked, gradients, strict=True)
+        ]
+    return found
+
+
+def lives(gradient: Tensor) -> Tensor:
+    """Where there is a slope, on the host; no place at all where a gradient shows no numbers."""
+    numbers = numbers_of(gradient)
+    return torch.zeros(()) if numbers is None else (numbers.nan_to_num(1.0) != 0).cpu()
 
 
 def _answer(outputs: Heard, terms: Terms) -> Answer:

@@ -21,6 +21,8 @@ from pytest_overfit.untrusted.objects import attributes, contents, defines, is_a
 MOST_OBJECTS = 2000  # of one search, against endless graphs of a trainer's own objects
 DEEPEST = 5
 PLAIN = (int, float, complex, str, bytes, type(None))  # bool is an int
+HOLD_NOTHING = (*PLAIN, type, types.ModuleType)
+KINDS = (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)
 LIBRARIES = (
     "torch",
     "numpy",
@@ -87,7 +89,7 @@ def _walked(*roots: Any) -> Iterator[tuple[str, Any]]:
         if is_a(thing, Tensor):
             yield name, thing
             continue
-        if id(thing) in seen or is_a(thing, *PLAIN, type, types.ModuleType):
+        if id(thing) in seen or issubclass(type(thing), HOLD_NOTHING):
             continue
         seen.add(id(thing))
         yield name, thing
@@ -96,8 +98,7 @@ def _walked(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_stateful(thing: Any) -> bool:
-    kinds = (nn.Module, Optimizer, torch.Generator, np.random.Generator, random.Random)
-    return is_a(thing, *kinds) or defines(thing, "state_dict", "load_state_dict")
+    return issubclass(type(thing), KINDS) or defines(thing, "state_dict", "load_state_dict")
 
 
 def _held_by(thing: Any) -> Iterator[tuple[str, Any]]:

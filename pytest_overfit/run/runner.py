@@ -13,6 +13,7 @@ from torch import nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.run.attributes import may_hold
 from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.context import Beside, Inspector, RunContext
@@ -28,7 +29,7 @@ from pytest_overfit.run.reachable import reachable
 from pytest_overfit.run.recheck import verify
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.sample import Sample, draw, one_batch
-from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.snapshot import BARE, Snapshot
 from pytest_overfit.run.subject import Adapter, Subject, as_given, is_factory, with_data
 from pytest_overfit.run.training import RunRequest, Training, planned_steps
 from pytest_overfit.run.twin_record import TwinResult
@@ -312,5 +313,6 @@ def _code_of(subject: Subject) -> Iterator[Any]:
     yield from (each for each in subject.callables if not isinstance(each, torch.optim.Optimizer))
     for root in (each for each in (subject.model, subject.loss) if isinstance(each, nn.Module)):
         for module in root.modules():
-            yield vars(module)
-            yield module.forward
+            yield {name: value for name, value in vars(module).items() if name not in BARE or may_hold(value)}
+            if not type(module).__module__.startswith("torch."):
+                yield module.forward

@@ -83,20 +83,15 @@ def _places(call: LossCall, labels: Tensor) -> Grid | None:
     if call.step is not None:
         return None
 
-    def look(outputs: Heard, terms: Terms) -> Grid | None:
-        objective = terms["objective"]
-        fitting = [(t, dim) for _, t in outputs if (dim := _classes(t, labels)) is not None and t.requires_grad]
-        if not fitting or not objective.requires_grad:
-            return None
-        slopes = torch.autograd.grad(objective, [t for t, _ in fitting], allow_unused=True)
-        grids = [
-            (slope != 0) if dim == labels.dim() + 1 else (slope != 0).any(dim)
-            for slope, (_, dim) in zip(slopes, fitting, strict=True)
-            if slope is not None
-        ]
-        return max(grids, key=lambda grid: int(grid.sum()), default=None)
-
-    return _grid(call, call.task.batch, look)
+    try:
+        along = call.along_outputs(call.task.batch).get("objective", [])
+    except Refused:
+        return None
+    told = [slope for _, shape, slope in along if slope is not None and slope.shape == shape]
+    fitting = [(slope, dim) for slope in told if (dim := _classes(slope.shape, labels)) is not None]
+    grids = [slope if dim > labels.dim() else slope.any(dim) for slope, dim in fitting]
+    grid = max(grids, key=lambda grid: int(grid.sum()), default=None)
+    return None if grid is None or not bool(grid.any()) else grid.to(labels.device)
 
 
 def _grid(call: LossCall, batch: Any, look: Callable[[Heard, Terms], Grid | None]) -> Grid | None:
@@ -158,9 +153,9 @@ def _is_measurable(tensor: Tensor) -> bool:
     )
 
 
-def _classes(prediction: Tensor, labels: Tensor) -> int | None:
-    """The dimension of the classes of a prediction that has a place for each label, that behind its last for none."""
-    shape, wanted = tuple(prediction.shape), tuple(labels.shape)
+def _classes(prediction: torch.Size, labels: Tensor) -> int | None:
+    """The dimension of the classes of a prediction of a place for each label, that behind the last one for none."""
+    shape, wanted = tuple(prediction), tuple(labels.shape)
     if shape == wanted:
         return len(wanted) + 1
     if shape[:-1] == wanted:

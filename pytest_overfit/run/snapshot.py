@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
-from pytest_overfit.run.attributes import CONTAINERS, all_modules, attributes_of
+from pytest_overfit.run.attributes import CONTAINERS, all_modules, attributes_of, may_hold
 from pytest_overfit.run.elements import copy_of, is_leaf, is_wrapper, write
 from pytest_overfit.run.host_copies import HostCopies
 from pytest_overfit.run.optim import follow_device
@@ -60,7 +60,8 @@ class Snapshot:
         if is_a(thing, Optimizer):
             self._restorers.append(_optimizer_state(thing))
             beside = {name: value for name, value in vars(thing).items() if name not in ("state", "param_groups")}
-            self.add_reachable(*beside.values())  # one that wraps another
+            full = (value for value in beside.values() if type(value) not in CONTAINERS or value)
+            self.add_reachable(*full)  # one that wraps another
             plain = {name: value for name, value in beside.items() if is_a(value, *PLAIN)}
             self._restorers.append(lambda keep_trained: None if keep_trained else vars(thing).update(plain))
         elif is_a(thing, torch.Generator):
@@ -186,7 +187,7 @@ def preserved(*things: Any, keep_trained: bool = False) -> Iterator[Snapshot]:
 def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and tensors kept as plain attributes or in plain containers."""
     seen: set[int] = set()
-    values = list(attributes(module).values())
+    values = [value for value in attributes(module).values() if is_a(value, Tensor) or may_hold(value)]
     if is_a(module, torch.jit.ScriptModule):
         values += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     while values:

@@ -16,11 +16,10 @@ from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.call_task import attributes_of, listened_to
 from pytest_overfit.run.elements import dressed, is_strided, numbers_of
 from pytest_overfit.run.gradient_watch import named_outputs
-from pytest_overfit.run.loss_call import LossCall, exchanged
+from pytest_overfit.run.loss_call import Along, LossCall, exchanged, lives
 from pytest_overfit.run.supervision_record import LabelsTaught, OneNumber, Supervision, Taught
-from pytest_overfit.run.task import Heard, Terms
 
-MOST_TERMS, MOST_OUTPUTS, MOST_CLASSES, FEW = 8, 6, 12, 4
+MOST_OUTPUTS, MOST_CLASSES, FEW = 6, 12, 4
 BY_CHANCE = 1e-3  # labels that count are strewn: a row without any may be an accident of so few of them
 Slopes = Mapping[str, Mapping[str, Tensor]]  # term -> output -> (where the term has a slope along it)
 
@@ -28,7 +27,7 @@ Slopes = Mapping[str, Mapping[str, Tensor]]  # term -> output -> (where the term
 def measure_taught(call: LossCall, supervision: Supervision) -> tuple[Taught, ...]:
     """What counts in every term, by its slope along every output; of a step, in what it differentiates.
 
-    One forward pass and the loss; a second one where a class counts nowhere.
+    Of a loss in the graph of its first call; one forward pass more of a step, and where a class counts nowhere.
 
     Args:
         supervision: which tensors of the batch are inputs, targets, or neither.
@@ -42,7 +41,7 @@ def measure_taught(call: LossCall, supervision: Supervision) -> tuple[Taught, ..
 
 
 def _slopes(call: LossCall, batch: Any) -> Slopes:
-    return _of_step(call, batch) if call.step is not None else call.look(batch, _of_terms)
+    return _of_step(call, batch) if call.step is not None else _of_terms(call.along_outputs(batch))
 
 
 def _numbers(batch: Any) -> Mapping[str, Tensor]:
@@ -92,14 +91,12 @@ def _is_told(places: Tensor, others: Iterable[Tensor]) -> bool:
     return False
 
 
-def _of_terms(heard: Heard, terms: Terms) -> Slopes:
-    outputs = {name: tensor for name, tensor in heard if tensor.requires_grad and tensor.numel() > 1}
+def _of_terms(along: Along) -> Slopes:
     found: dict[str, dict[str, Tensor]] = {}
-    for term in [name for name, value in terms.items() if value.requires_grad][: MOST_TERMS if outputs else 0]:
-        gradients = torch.autograd.grad(terms[term], list(outputs.values()), retain_graph=True, allow_unused=True)
-        grids = {name: _lives(g) for name, g in zip(outputs, gradients, strict=True) if g is not None}
-        if grids:
-            found[term] = grids
+    for term, outputs in along.items():
+        grids = {name: grid for name, shape, grid in outputs if shape.numel() > 1}
+        if lines := {name: grid for name, grid in grids.items() if grid is not None}:
+            found[term] = lines
     return found
 
 
@@ -116,7 +113,7 @@ def _of_step(call: LossCall, batch: Any) -> Slopes:
         return hook
 
     def arrived(name: str, gradient: Tensor) -> None:
-        before, grid = found.get(name), _lives(gradient)
+        before, grid = found.get(name), lives(gradient)
         found[name] = grid if before is None or before.shape != grid.shape else before | grid
 
     handles = [nn.Module.register_forward_hook(module, hear(name)) for name, module in listened_to(call.task.given)]
@@ -126,11 +123,6 @@ def _of_step(call: LossCall, batch: Any) -> Slopes:
         for handle in handles:
             handle.remove()
     return {"objective": found} if found else {}
-
-
-def _lives(gradient: Tensor) -> Tensor:
-    numbers = numbers_of(gradient)
-    return torch.zeros(()) if numbers is None else (numbers.nan_to_num(1.0) != 0).cpu()
 
 
 def _taught(term: str, output: str, grid: Tensor, batch: Mapping[str, Tensor], seen: Supervision) -> Taught:

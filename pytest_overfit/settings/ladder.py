@@ -72,10 +72,7 @@ class Layer:
 
     def states(self, key: str, *, around: bool = False) -> bool:
         """Whether a key (dotted, below ``overfit:``) has its value from here; ``around``: or any key below it."""
-        return any(
-            f"{key}.".startswith((f"{leaf}.", f"{leaf}[")) or (around and f"{leaf}.".startswith(f"{key}."))
-            for leaf, _, _ in self.leaves()
-        )
+        return any(_is_said(key, leaf, around=around) for leaf, _, _ in self.leaves())
 
     def spoken(self, key: str) -> str:
         """A dotted key as this place spells it: by its keyword, or in full."""
@@ -241,13 +238,17 @@ def told(problem: Problem, layers: Sequence[Layer], otherwise: str) -> tuple[str
 
 def _sources(settings: OverfitSettings, layers: Sequence[Layer]) -> dict[str, str]:
     known = [*keys().values(), *(f"{TERMS}.{name}" for name in settings.criteria.terms)]
-    leaves = [leaf for layer in layers for leaf, _, _ in layer.leaves()]
-    further = [leaf for leaf in leaves if not any(_covers(key, leaf) for key in known)]
+    leaves = [(leaf, layer.source) for layer in layers for leaf, _, _ in layer.leaves()]
+    further = [leaf for leaf, _ in leaves if not any(_covers(key, leaf) for key in known)]
     sources = {}
     for key in dict.fromkeys([*known, *further]):
-        said = [layer.source for layer in layers if layer.states(key, around=True)]
+        said = [source for leaf, source in leaves if _is_said(key, leaf, around=True)]
         sources[keyword_of(key)] = said[-1] if said else DEFAULT
     return sources
+
+
+def _is_said(key: str, leaf: str, *, around: bool) -> bool:
+    return f"{key}.".startswith((f"{leaf}.", f"{leaf}[")) or (around and f"{leaf}.".startswith(f"{key}."))
 
 
 def _covers(key: str, leaf: str) -> bool:

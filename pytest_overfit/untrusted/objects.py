@@ -87,6 +87,8 @@ def contents(thing: Any) -> list[Any]:
     """
     if type(thing) in (tuple, list):  # a batch, at every step
         return list(thing)
+    if not issubclass(type(thing), CONTAINERS):
+        return []
     for kind in CONTAINERS:
         if is_a(thing, kind):
             return list(kind.values(thing)) if issubclass(kind, dict) else list(kind.__iter__(thing))  # type: ignore[attr-defined]
@@ -157,7 +159,11 @@ def fill(twin: Any, values: dict[str, Any]) -> None:
 
 
 def _of_class(kind: type, name: str) -> Any:
-    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), _MISSING)
+    for each in kind.__mro__:
+        held = vars(each)
+        if name in held:
+            return held[name]
+    return _MISSING
 
 
 def _is_method(found: Any) -> bool:

@@ -15,7 +15,7 @@ from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, before_its_loss
 from pytest_overfit.diagnose.questions.own_labels import places_without_effect, shifted_otherwise
-from pytest_overfit.diagnose.questions.tensors import is_real
+from pytest_overfit.diagnose.questions.tensors import is_real, shows_all
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.context import RunContext
@@ -51,7 +51,7 @@ def depend(
         pairwise: something of the shape (samples, samples) is computed on the way: samples are compared on purpose.
     """
     of = f" of {call.name}" if call.name else ""
-    base = call.again()
+    made, base = call.answered()
     if not any(tensor.numel() for tensor in base):
         return Dependence()  # a loss of its own, whole numbers, or no element at all: nothing to be moved
     if not all(bool(torch.isfinite(t).all()) for t in base):
@@ -62,7 +62,7 @@ def depend(
     arguments = list(call.arguments())
     ignored: list[str] = []
     slices: list[str] = []
-    shown = questions.ask(f"what the outputs{of} show", call.shows_all, otherwise=False)
+    shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(made), otherwise=False)
     if not shown:
         questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")
     for name, tensor in arguments if shown else ():
@@ -71,7 +71,7 @@ def depend(
                 ignored.append(name)
                 continue
             slices += _unread_parts(call, name, tensor, base)
-    if not _same(base, call.again(seed=1)):
+    if not _same(base, call.again(seed=1)):  # or what was exchanged before has left something of it
         question = f"what places, samples, padding and documents move the outputs{of}"
         questions.leave_out(question, "in evaluation mode they are random")
         return Dependence(tuple(ignored), tuple(slices), random=True, carried=not _same(base, call.again()))

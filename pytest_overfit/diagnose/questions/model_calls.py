@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from pytest_overfit.diagnose.questions.tensors import is_real, shows_all, tensors_in
+from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.errors.asking import users_code
 from pytest_overfit.run.elements import copy_of, dressed, is_dense, is_transforming, numbers_of
 from pytest_overfit.run.isolation import seed_everything
@@ -71,17 +71,17 @@ class ModelCall:
         Raises:
             Refused: the model does not take them.
         """
+        return self.answered(change, seed=seed)[1]
+
+    def answered(
+        self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor, *, seed: int = 0
+    ) -> tuple[Any, list[Tensor]]:
+        """What the same call returns, without a graph; beside it its floating-point outputs."""
         seed_everything(seed)
         with torch.no_grad():
             output = self.output(change)
-        return [
-            numbers for tensor in tensors_in(output) if is_real(tensor) if (numbers := numbers_of(tensor)) is not None
-        ]
-
-    def shows_all(self) -> bool:
-        """Whether what it returns is there to be looked at; a distribution may compute it when it is asked."""
-        with torch.no_grad():
-            return shows_all(self.output(lambda tensor: tensor))
+        found = (numbers_of(tensor) for tensor in tensors_in(output) if is_real(tensor))
+        return output, [numbers for numbers in found if numbers is not None]
 
     def output(self, change: Callable[[Tensor], Tensor]) -> Any:
         """What the same call with its tensors exchanged returns, with its graph where gradients are on.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -69,7 +69,7 @@ def measure_output_slopes(
         with torch.no_grad():
             return float(total(dict(forward()[0]), names))
 
-    held_still, here = padding_of(model), measured()
+    held_still, here = padding_of(model), cache(measured)
     found = []
     for part, held in parts_of(model.get_submodule(within) if within else model, {id(p) for p in learning}).items():
         name, slopes = f"{within}.{part}".strip("."), []
@@ -84,7 +84,7 @@ def measure_output_slopes(
             meant = 0 < len(whole) < len(read)
             if meant:
                 ask = partial(measured, whole)
-                meant = _is_known(_slopes(name, held, given, held_still, ask, ask(), source)[0], least)
+                meant = _is_known(_slopes(name, held, given, held_still, ask, ask, source)[0], least)
             apart, one = _as_one(slopes)
             found.append((not meant, apart, replace(one, elsewhere=meant)))
     return tuple(slope for *_, slope in sorted(found, key=itemgetter(0, 1)))
@@ -170,7 +170,7 @@ def padding_of(model: nn.Module) -> dict[int, int]:
 
 def _slopes(
     name: str, held: Sequence[Tensor], given: Mapping[int, Tensor], still: Mapping[int, int],
-    measured: Callable[[], float], here: float, source: torch.Generator,
+    measured: Callable[[], float], here: Callable[[], float], source: torch.Generator,
 ) -> tuple[Slope, Slope, float]:  # fmt: skip
     """Along one random direction of a part, over some distance and over half of it; how far both ways lie apart.
 
@@ -185,7 +185,7 @@ def _slopes(
         directions.append((p, draw))
     gradient = sum(float((given[id(p)] * d).double().sum()) for p, d in directions if id(p) in given)
     kept = [p.detach().clone() for p in held]
-    found, bend = [], 0.0
+    found, both = [], 0.0
     for width in (ASIDE, ASIDE / 2):
         values = []
         for distance in (width, -width):
@@ -194,13 +194,13 @@ def _slopes(
                     p.copy_(old + distance * d)
             values.append(measured())
         found.append(Slope(name, gradient, (values[0] - values[1]) / (2 * width)))
-        bend = abs(values[0] + values[1] - 2 * here) / width
-        if _is_known(found[0], 0.0, CONFIRMED):
+        both, confirmed = sum(values), _is_known(found[0], 0.0, CONFIRMED)
+        if confirmed:
             break
     with torch.no_grad():
         for p, old in zip(held, kept, strict=True):
             p.copy_(old)
-    return found[0], found[-1], bend
+    return found[0], found[-1], 0.0 if confirmed else abs(both - 2 * here()) / width
 
 
 def innermost_slopes(

@@ -21,6 +21,7 @@ from pytest_overfit.diagnose.questions.model_calls import exchanged_in
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
 from pytest_overfit.run.elements import is_dense, is_transforming
 from pytest_overfit.run.isolation import generators_of_devices
+from pytest_overfit.run.numpy_generator import drawn_so_far
 
 MOST_ELEMENTS = 50_000_000  # of all that is recorded
 MOST_PLACES = 512  # along an axis whose order is compared
@@ -230,6 +231,7 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 def generator_states() -> list[Any]:
     """The states of all random generators that a model may draw from."""
-    legacy = np.random.get_state(legacy=True)[1]  # type: ignore[index]  # noqa: NPY002 - what models draw from
     states = tree_leaves([torch.get_rng_state(), *(read() for read, _ in generators_of_devices())])
-    return [legacy.tobytes(), random.getstate()[1], *(state.numpy().tobytes() for state in states)]
+    legacy = drawn_so_far()
+    numbers = repr(np.random.get_state(legacy=False)) if legacy is None else legacy  # noqa: NPY002 - models draw from it
+    return [numbers, random.getstate()[1], *(state.numpy().tobytes() for state in states)]
