@@ -39,6 +39,21 @@ LOOKED_AT = frozenset({
     "targets_in_kilometres", "hook_in_every_call", "gradients_left_scaled", "term_weighted_away",
     "average_and_model_swapped", "modes_swapped", "decay_of_another_kind", "second_optimizer_not_stepped",
     "gains_in_no_group", "moments_of_another_run", "rate_of_many_devices",
+    # the second set
+    "accumulated_without_division", "divided_by_accumulation_twice", "zero_grad_in_accumulation",
+    "zero_grad_of_part_forgotten", "zero_grad_every_tenth", "schedule_rebuilt_in_step", "clip_before_unscale",
+    "critic_clipping_on_model", "held_by_two_optimizers", "gradients_underflow_in_half",
+    "weights_rounded_after_step", "copy_never_synchronised", "evaluated_by_slow_average",
+    "rate_and_momentum_swapped", "layer_decay_compounded", "sgd_at_rate_of_adam", "loss_overwritten_in_loop",
+    "first_output_for_all", "means_compared", "sorted_before_compared", "softmax_on_targets",
+    "nll_loss_on_probabilities", "prediction_clamped", "targets_truncated", "loss_on_ignored_alone",
+    "targets_divided_in_place", "relu_behind_last_layer", "penalty_of_all_weights", "parameter_not_wrapped",
+    "parameter_cast_outside", "weight_read_through_data", "norm_statistics_detached", "checkpoint_of_first_part",
+    "running_sum_for_mean", "initialised_in_forward", "clamp_bounds_swapped", "keep_rate_for_drop_rate",
+    "statistics_reset_in_step", "layer_of_ones", "parameter_left_empty", "norm_epsilon_huge", "mask_after_softmax",
+    "mask_not_handed_to_layer", "attention_sees_itself_alone", "attention_dropout_always_on", "scores_multiplied",
+    "attention_weights_detached", "maximum_over_batch", "standardised_over_batch", "positions_along_batch",
+    "unit_length_over_batch", "mixed_without_targets", "inputs_truncated", "timestamp_among_features",
 })  # fmt: skip
 # operators that were written later: held out until somebody looks, so that they move none of those before them
 LATER = frozenset({
@@ -71,6 +86,21 @@ LATER = frozenset({
     "maximum_over_batch", "standardised_over_batch", "positions_along_batch", "unit_length_over_batch",
     "shuffled_in_place", "mixed_without_targets", "normalised_in_training_alone", "inputs_truncated",
     "timestamp_among_features",
+    # the third set, written when those had been looked at too
+    "stepped_after_every_part", "iterator_advanced_twice", "overflowing_scale_never_lowered", "unscaled_twice",
+    "climb_not_taken_back", "gradient_mask_inverted", "warm_up_in_whole_numbers", "second_moment_underflows",
+    "average_without_buffers", "traced_before_training", "no_decay_group_without_rate", "trust_ratio_of_zero",
+    "decayed_without_rate", "log_of_uncertainty_forgotten", "absolute_value_forgotten", "term_of_another_repeated",
+    "normaliser_detached", "border_not_compared", "median_for_mean", "weights_fall_with_row",
+    "large_losses_clamped", "loss_divided_by_itself", "outputs_averaged_into_targets", "logits_of_unit_length",
+    "softmax_in_evaluation", "classes_in_another_order_in_evaluation", "teacher_never_loaded",
+    "constant_left_out_of_backward", "backward_ignores_incoming", "rectified_through_data", "nan_gradients_zeroed",
+    "sampled_without_reparameterising", "state_carried_over", "part_copied_in_forward",
+    "adapter_zero_on_both_sides", "adapter_merged_in_every_call", "gains_start_at_zero", "embedding_rows_equal",
+    "norms_in_bfloat16", "running_statistics_swapped", "softmax_between_layers", "part_skipped_in_evaluation",
+    "keys_for_values", "first_head_for_all", "token_shift_along_batch", "tokens_hidden_at_random",
+    "mask_forgotten_in_evaluation", "second_input_all_zero", "last_step_not_read", "masked_in_place",
+    "put_back_by_same_order",
 })  # fmt: skip
 
 

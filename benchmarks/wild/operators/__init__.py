@@ -20,6 +20,10 @@ from benchmarks.wild.operators import (
     losses,
     masks,
     optimizers,
+    third_batches,
+    third_layers,
+    third_losses,
+    third_steps,
     unseen_attention,
     unseen_batches,
     unseen_layers,
@@ -30,7 +34,8 @@ from benchmarks.wild.operators.operator import Operator
 
 MODULES = (
     loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
-    unseen_losses, unseen_layers, unseen_attention, unseen_batches,
+    unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
+    third_batches,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from benchmarks.wild.case import Program
 from benchmarks.wild.check import EARLY, train
-from benchmarks.wild.measure import Row, checked
 from benchmarks.wild.operators import BY_ID
 from benchmarks.wild.operators.masks import exchange_hidden
 from benchmarks.wild.operators.operator import Setup, broken, healthy
 from benchmarks.wild.operators.rewrite import stepping, train_step
 from benchmarks.wild.operators.trace import Hiding, trace_of
+from tests.benchmarks.wild.cases import assert_case, written_in
 from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, fixed
 
 
@@ -149,18 +149,13 @@ class Unnormalised(nn.Module):
 
 def test_every_one_is_a_case() -> None:
     """None of the two files is left out here."""
-    written = {each.id for each in BY_ID.values() if ".held_back" in each.apply.__module__}
-    assert set(CASES) == written
+    assert set(CASES) == written_in("held_back")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_is_a_case(name: str) -> None:
     """Each does to a program of torch alone what it says, by the plain loop."""
-    program, effect = CASES[name]
-    row = checked(BY_ID[name], program, 0)
-    assert isinstance(row, Row), row
-    assert row.effect == effect
-    assert row.where
+    assert_case(name, *CASES[name])
 
 
 @pytest.mark.parametrize(

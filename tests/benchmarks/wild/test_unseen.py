@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.wild.case import Program
-from benchmarks.wild.measure import Row, checked
-from benchmarks.wild.operators import BY_ID, MODULES
-from benchmarks.wild.operators.operator import Operator, broken
+from benchmarks.wild.operators import BY_ID
+from benchmarks.wild.operators.operator import broken
 from benchmarks.wild.operators.trace import trace_of
+from tests.benchmarks.wild.cases import assert_case, written_in
 from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, fixed
 from tests.benchmarks.wild.test_held_back import TAGS, WRITTEN
 
@@ -108,20 +108,14 @@ CASES = {
 
 def test_every_one_is_a_case() -> None:
     """None of the set is without a program here."""
-    modules = [module for module in MODULES if ".unseen_" in module.__name__]
-    written = {each.id for module in modules for each in vars(module).values() if isinstance(each, Operator)}
-    assert set(CASES) == written
+    assert set(CASES) == written_in("unseen_")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of them
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_is_a_case(name: str) -> None:
     """By the plain loop: the limit is missed, or met by another training."""
-    program, effect = CASES[name]
-    row = checked(BY_ID[name], program, 0)
-    assert isinstance(row, Row), row
-    assert row.effect == effect
-    assert row.where
+    assert_case(name, *CASES[name])
 
 
 @pytest.mark.parametrize(
