@@ -51,7 +51,7 @@ def depend(
         pairwise: something of the shape (samples, samples) is computed on the way: samples are compared on purpose.
     """
     of = f" of {call.name}" if call.name else ""
-    made, base = call.answered()
+    answer, base = call.answered()
     if not any(tensor.numel() for tensor in base):
         return Dependence()  # a loss of its own, whole numbers, or no element at all: nothing to be moved
     if not all(bool(torch.isfinite(t).all()) for t in base):
@@ -62,7 +62,7 @@ def depend(
     arguments = list(call.arguments())
     ignored: list[str] = []
     slices: list[str] = []
-    shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(made), otherwise=False)
+    shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(answer), otherwise=False)
     if not shown:
         questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")
     for name, tensor in arguments if shown else ():
@@ -78,35 +78,44 @@ def depend(
     known = {name for name, _ in arguments}
     within = [(name, t) for name, t in call.arguments(mapped=True) if name not in known and t.numel()]
     given = [*arguments, *((name, t) for name, t in within if not _is_ignored(call, t, base))]
-    if samples is not None and not any(t.dim() for t in base) and (inner := before_its_loss(call, samples)) is not None:
-        made = inner.again()
+    inner = call if samples is None or any(t.dim() for t in base) else before_its_loss(call, samples) or call
+    made = base if inner is call else inner.again()
+    if inner is not call:
         given = [(name, t) for name, t in given if not _is_ignored(inner, t, made)]  # else they are the loss's
-    else:
-        inner, made = call, base
     mixed, certain, where, by = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(inner, given, made, samples, targets, pairwise),
         otherwise=(None, False, "", ""),
     )
-    causal: str = ""
-    leaks: tuple[Leak, ...] = ()
-    for name, tensor in given:
-        with questions.asking(f"whether the outputs{of} read the future of {name}"):
-            causal, leaks = measure_order(inner, name, tensor, made, targets)
-        if causal or leaks:
-            break
+    causal, leaks = _order(inner, given, made, targets, of, questions)
     if inner is not call and not leaks and len(base) == 1:
-        with questions.asking(f"where the labels{of} are predicted"):
-            own = shifted_otherwise(call, base[0])
-            leaks = () if own is None else (own,)
-    unplaced = ""
-    for name, tensor in given:
-        with questions.asking(f"whether the outputs{of} know the places of {name}"):
-            unplaced = unplaced or places_without_effect(inner, name, tensor, made)
+        own = questions.ask(
+            f"where the labels{of} are predicted", lambda: shifted_otherwise(call, base[0]), otherwise=None
+        )
+        leaks = () if own is None else (own,)
+    question = f"whether the outputs{of} know the places of their inputs"
+    unplaced = questions.ask(question, lambda: places_without_effect(inner, given, made), otherwise="")
     twins = questions.ask(
         f"whether an input{of} is its target", lambda: tuple(copied(call, arguments, targets, base)), otherwise=()
     )
     return Dependence(tuple(ignored), tuple(slices), mixed, certain, where, by, causal, (*leaks, *twins), unplaced)
+
+
+def _order(
+    call: ModelCall,
+    given: list[tuple[str, Tensor]],
+    base: list[Tensor],
+    targets: list[Tensor],
+    of: str,
+    questions: Questions,
+) -> tuple[str, tuple[Leak, ...]]:
+    """The first of what a model is given along which its outputs read earlier places alone, or what leaks there."""
+    for name, tensor in given:
+        with questions.asking(f"whether the outputs{of} read the future of {name}"):
+            causal, leaks = measure_order(call, name, tensor, base, targets)
+            if causal or leaks:
+                return causal, leaks
+    return "", ()
 
 
 def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:

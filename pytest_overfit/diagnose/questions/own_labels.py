@@ -73,11 +73,15 @@ def _other(tensor: Tensor, place: int) -> Tensor:
     return changed
 
 
-def places_without_effect(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]) -> str:
+def places_without_effect(call: ModelCall, given: list[tuple[str, Tensor]], base: list[Tensor]) -> str:
     """A table of positions that the model has, though its tokens may come in any order; empty where there is none.
 
     Asked where tokens (B, T) or (B, T, C) move each other, and are all that has their places.
     """
+    return next((table for _, tensor in given if (table := _unplaced(call, tensor, base))), "")
+
+
+def _unplaced(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> str:
     if tensor.dim() not in (2, 3) or (tensor.dim() == 2 and tensor.is_floating_point()) or tensor.shape[1] < 4:
         return ""
     batch, length = tensor.shape[:2]

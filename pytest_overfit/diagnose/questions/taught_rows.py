@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -80,17 +80,9 @@ def measure_pairs(
     owned = None
     with contextlib.suppress(Refused), freed(named) as free:
         owned = None if paired else Pairing(Held(forward, free, batch), batch, samples).owned()
-    return Pairs(
-        samples,
-        found.silent,
-        paired,
-        wrong,
-        name or ", ".join(made),
-        ", ".join(found.keys),
-        unread,
-        by_target=found.by_target,
-        owned=owned,
-    )
+    target, output = ", ".join(found.keys), name or ", ".join(made)
+    found_pairs = Pairs(samples, found.silent, paired, wrong, output, target, unread)
+    return replace(found_pairs, by_target=found.by_target, owned=owned)
 
 
 def _of_several(
