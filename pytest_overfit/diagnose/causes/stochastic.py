@@ -165,9 +165,7 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
     ):
         return
     if fall <= 0 or probed.evaluation_settled < probed.training + 0.3 * fall:
-        stepped, graphs = probed.evaluation_by_steps
-        if stepped is not None and graphs is not None and graphs < probed.training + 0.1 * fall:
-            yield from _of_other_data(evidence, stepped, graphs, fall)
+        yield from _of_other_data(evidence, fall)
         yield from _set_back(evidence, fall)
         yield from _lagging(evidence, fall)
         return
@@ -195,10 +193,13 @@ def _trained_off(evidence: Evidence) -> bool:
     return not seen[-1]
 
 
-def _of_other_data(evidence: Evidence, stepped: float, graphs: float, fall: float) -> Iterator[Cause]:
+def _of_other_data(evidence: Evidence, fall: float) -> Iterator[Cause]:
     """Running statistics of what a step only looks at, and by which what it learns is lost."""
     probed = evidence.probed
-    if probed.training is None or stepped < probed.training + 0.3 * fall:
+    stepped, graphs = probed.evaluation_by_steps
+    if probed.training is None or stepped is None or graphs is None or graphs >= probed.training + 0.1 * fall:
+        return
+    if stepped < probed.training + 0.3 * fall:
         return
     yield Cause(
         "mode-gap",
