@@ -88,7 +88,8 @@ def _unplaced(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> str:
     if any(t is not tensor and length in t.shape for _, t in call.arguments(mapped=True)):
         return ""
     held = (*call.module.named_parameters(), *call.module.named_buffers())
-    tables = [each for each, t in held if POSITIONS.search(each) and max(t.shape, default=0) >= length and t.dim() > 1]
+    numbers = [(each, t) for each, t in held if t.is_floating_point() and t.dim() > 1]
+    tables = [each for each, t in numbers if POSITIONS.search(each) and max(t.shape) >= length]
     outputs = [t for t in base if t.dim() > 1 and t.shape[:1] == (batch,)]
     if not tables or not outputs:
         return ""
