@@ -14,6 +14,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,7 +46,9 @@ BEFORE = ("torch", "torch._dynamo", "torch.utils.data", "numpy", "PIL.Image", "y
 @cache
 def warm_python() -> tuple[str, ...]:
     """The command; where a process cannot be forked, or waited for, the interpreter itself."""
-    if not hasattr(os, "pidfd_open"):
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
         return (sys.executable,)
     folder = Path(tempfile.mkdtemp(prefix="warm"))
     client, address = folder / "client.py", folder / "socket"
@@ -57,6 +60,7 @@ def warm_python() -> tuple[str, ...]:
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.communicate)  # which closes its stdin, and so it ends
     while not address.exists():
         assert server.poll() is None
