@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -47,14 +46,14 @@ class OptimizerStep:
     """A step of an optimizer that holds ``own`` tensors of the model's.
 
     ``living`` tensors have a gradient that is not zero, ``stale`` ones one that the step before has applied already;
-    ``norm`` is that of all gradients.
+    ``norm`` is that of all gradients, where they were clipped before.
     """
 
     own: int
     living: int
     stale: int
     closure: bool
-    norm: float = math.nan
+    norm: float | None = None
 
 
 @dataclass(frozen=True)

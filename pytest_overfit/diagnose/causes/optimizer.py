@@ -10,7 +10,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.queries import is_declared, learning
-from pytest_overfit.diagnose.step_trace import Clip, OptimizerStep, ParameterUpdate
+from pytest_overfit.diagnose.step_trace import Clip, Event, OptimizerStep, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 from pytest_overfit.judge.globs import is_teacher
@@ -148,22 +148,25 @@ def _scale_free(evidence: Evidence) -> bool:
 
 def clipped_in_other_units(evidence: Evidence) -> Iterator[Cause]:
     """Gradients are clipped, and multiplied by a number after it: what is allowed is not what the optimizer takes."""
+    found: list[tuple[Event, Clip, float, float]] = []
     for step in evidence.steps:
         clips = [(event, event.fact) for event in step.events if isinstance(event.fact, Clip)]
-        taken = [event.fact for event in step.events if isinstance(event.fact, OptimizerStep)]
-        if len(clips) != 1 or len(taken) != 1 or not clips[0][1].whole or not taken[0].norm > 0:
+        taken = [event.fact.norm for event in step.events if isinstance(event.fact, OptimizerStep)]
+        if len(clips) != 1 or len(taken) != 1 or not clips[0][1].whole or not taken[0]:
             return
-        (event, clip), left = clips[0], min(clips[0][1].norm, clips[0][1].most)
-        if not clip.norm > clip.most > 0 or OTHER_UNITS < taken[0].norm / left < 1 / OTHER_UNITS:
+        (event, clip), norm = clips[0], taken[0]
+        left = min(clip.norm, clip.most)
+        if not clip.norm > clip.most > 0 or OTHER_UNITS < norm / left < 1 / OTHER_UNITS:
             return
-    if evidence.steps:
+        found.append((event, clip, norm, left))
+    for event, clip, norm, left in found[:1]:
         yield Cause(
             "grad-clip",
             event.line or "the train step",
             f"gradients of norm {number(clip.norm)} are clipped to {number(clip.most)}, and the optimizer takes some "
-            f"of norm {number(taken[0].norm)}: they are divided by {number(left / taken[0].norm)} in between",
+            f"of norm {number(norm)}: they are divided by {number(left / norm)} in between",
             "clip what the optimizer takes: scaler.unscale_(optimizer), then clip, then scaler.step(optimizer)",
-            evidence={"norm": clip.norm, "most": clip.most, "taken": taken[0].norm},
+            evidence={"norm": clip.norm, "most": clip.most, "taken": norm},
             certain=True,
             weight=0.93,
         )

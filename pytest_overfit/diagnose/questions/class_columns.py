@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,10 +59,16 @@ def _is_of_classes(tensor: Tensor) -> bool:
     return whole and tensor.numel() > 1 and int(tensor.min()) >= 0
 
 
-def class_columns(on: RunContext) -> tuple[Op, ...]:
-    """The first place where the loss of the trained model holds class ids against every column."""
+def class_columns(on: RunContext, first: Sequence[Op]) -> tuple[Op, ...]:
+    """The first place where the loss of the trained model holds class ids against every column.
+
+    Args:
+        first: the operations of the first step, of which one is to hold one column against several.
+    """
+    shapes = (op.shapes[:2] for op in first if len(op.shapes) > 2)
+    wide = any(a[:-1] == b[:-1] and 1 in (a[-1:] + b[-1:]) and a != b for a, b in shapes)
     meetings = _Meetings(on.task.batch)
-    if meetings.ids:
+    if meetings.ids and wide:
         into_training(on.task.model)
         with meetings:
             on.seeded()

@@ -195,7 +195,7 @@ class StepTracer:
                 living=len(living),
                 stale=len(living & self.polluted),
                 closure=any(callable(a) for a in (*args, *kwargs.values())),
-                norm=_norm_of(held) if any(event.kind == "clip" for event in self.events) else math.nan,
+                norm=_norm_of(held) if any(event.kind == "clip" for event in self.events) else None,
             )
             self.polluted -= living
             self.consumed |= {id(p): p.grad._version for p in held if id(p) in living and id(p) in self.parameters}

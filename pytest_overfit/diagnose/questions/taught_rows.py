@@ -142,7 +142,7 @@ def _by_their_targets(asked: Pairing) -> Tensor:
     """Samples without a slope whose outputs have none with the inputs of others either: it is for their targets.
 
     As of a target that is longer than the output, whose infinite loss a loss makes zero. Those of which something in
-    the batch is zero, and of no other, are meant to be so.
+    the batch is zero, and of no other, are meant to be so, and those with whom the others are compared.
     """
     dead, none = dead_rows(asked.base, asked.samples), torch.zeros(asked.samples, dtype=torch.bool)
     inputs = [t for t in asked.held.values() if t.is_floating_point() and t.dim() > 1]
@@ -157,6 +157,8 @@ def _by_their_targets(asked: Pairing) -> Tensor:
         news = {id(t): t.detach()[order.to(t.device)] for t in inputs}
         with asked.outputs(lambda t, order=order: t[order.to(t.device)]):  # type: ignore[misc]
             slopes = asked.slopes(map_tensors(lambda t, news=news: news.get(id(t), t), asked.batch))  # type: ignore[misc]
+        if any(not torch.equal(slopes[name][live], rows[live]) for name, rows in asked.base.items() if name in slopes):
+            return none
         dead = dead & dead_rows(slopes, asked.samples)
     return dead
 

@@ -104,7 +104,7 @@ class TrainedModel:
                 found = unpaired(on.seeded, self.traced.steps[0].ops)
                 self._know(ops=(*self.found.ops, *found))
         with self.questions.asking("whether class ids are held against every column"):
-            self._know(ops=(*self.found.ops, *class_columns(on)))
+            self._know(ops=(*self.found.ops, *class_columns(on, self.found.ops)))
         with self.questions.asking("what summands of the loss without a gradient come to"):
             steps = [step.constants for step in self.traced.steps] if self.traced is not None else []
             into_training(context.task.model)
