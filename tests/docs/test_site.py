@@ -235,7 +235,7 @@ def test_the_action_as_a_forge_runs_it(tmp_path: Path, args: str, code: int) -> 
         shutil.copy(REPOSITORY / "example_configs" / name, tmp_path)
     rc, told = composite(tmp_path, config="quick.yaml", args=args)
     assert rc == code, told
-    assert ("::error file=quick.yaml" in told) == bool(code)
+    assert ("::error file=single_pair_test.yaml,line=" in told) == bool(code)  # which has the limits
     head = (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines()[0]
     assert head == ("## pytest-overfit: 1 of 1 run failed" if code else "## pytest-overfit: 1 run passed")
     assert (tmp_path / "overfit_report" / "index.html").exists()
