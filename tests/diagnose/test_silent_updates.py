@@ -53,6 +53,7 @@ def test_micro_batches_are_divided_by_their_number_once(share: float, cause: str
     assert told(result) == cause
     if cause:
         assert ("add up" if share == 1 else "twice") in result.causes[0].observed
+        assert result.causes[0].where == f"test_silent_updates.py:{step.__code__.co_firstlineno + 5}"
 
 
 def test_two_losses_that_are_reported_as_their_mean_are_no_micro_batches() -> None:

@@ -18,6 +18,7 @@ from pytest_overfit.diagnose.step_trace import CallKind
 
 Told = Callable[[CallKind, FrameType], None]
 OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.two_view.data.")
+HEARING = "pytest_overfit.diagnose.questions.torch_functions"  # through which whatever the user calls goes
 # What calls back, so that the user's line is further up.
 BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
            "lightning.pytorch.", "transformers.trainer", "accelerate.")  # fmt: skip
@@ -97,9 +98,9 @@ def users_line(frame: FrameType | None) -> str:
     """``file.py:12`` of the nearest frame that is neither a library's nor ours; empty where there is none."""
     while frame is not None:
         name, path = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        if name.startswith(OURS):
+        if name.startswith(OURS) and name != HEARING:
             return ""
-        if not name.startswith(BETWEEN) and name != "torch" and "/torch/" not in path:
+        if not name.startswith((*BETWEEN, *OURS)) and name != "torch" and "/torch/" not in path:
             return f"{path.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
