@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from tests.support.chinese import assert_chinese
+from tests.support.told import told
 
 
 def learn(model: Any, batch: Any, loss: Any, **settings: Any) -> OverfitResult:
     torch.manual_seed(0)
     given: dict[str, Any] = {"objective": 0.1, "optimizer": lambda p: torch.optim.Adam(p, lr=3e-3), "max_steps": 400}
     return run_overfit(model, batch, loss, **given | settings)
-
-
-def told(result: OverfitResult) -> str:
-    assert result.passed == (not result.causes)
-    for cause in result.causes[:1]:
-        assert_chinese(cause)
-    return result.causes[0].id if result.causes else ""
 
 
 class Encoder(nn.Module):

@@ -11,21 +11,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pytest_overfit import OverfitResult, run_overfit
-from tests.support.chinese import assert_chinese
+from tests.support.told import told
 
 
 def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitResult:
     torch.manual_seed(0)
     given: dict[str, Any] = {"optimizer": lambda p: torch.optim.Adam(p, lr=1e-2), "max_steps": 400, "objective": 0.05}
     return run_overfit(model, batch, loss, **given | settings)
-
-
-def told(result: OverfitResult) -> str:
-    """The first cause; empty where the run passed."""
-    assert result.passed == (not result.causes)
-    for cause in result.causes[:1]:
-        assert_chinese(cause)
-    return result.causes[0].id if result.causes else ""
 
 
 def net() -> nn.Sequential:

@@ -216,9 +216,11 @@ def evaluating_mode(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        module.train(modes[0][1])
-        for each, mode in modes:
-            each.training = mode
+        try:
+            module.train(modes[0][1])
+        finally:
+            for each, mode in modes:
+                each.training = mode
 
 
 def evaluated(on: RunContext) -> Forward:

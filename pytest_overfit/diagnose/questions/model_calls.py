@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -248,3 +248,8 @@ def _copy(classes: dict[int, Tensor], tensor: Tensor) -> Tensor:
 def one_exchanged(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
     """What a call is given in place of a tensor, where one of them is exchanged for another."""
     return new if tensor is old else tensor
+
+
+def some_exchanged(news: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
+    """The same where several are, by the ids of the old ones."""
+    return news.get(id(tensor), tensor)

@@ -11,18 +11,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.questions.step_calls import users_line
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.elements import is_dense
 from pytest_overfit.untrusted.objects import is_a, items_of
 
 
 @contextlib.contextmanager
-def own_loads_counted(found: Counter[str]) -> Iterator[None]:
+def own_loads_counted(found: Counter[str], questions: Questions) -> Iterator[None]:
     """Counts, by their line, the calls of ``load_state_dict`` in the block that load a module's own tensors into it."""
     original = nn.Module.load_state_dict
 
     def load_state_dict(self: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if state_dict and _are_its_own(self, dict(items_of(state_dict))):
-            found[users_line(sys._getframe(1))] += 1
+        with questions.asking("whether a module loads its own tensors"):
+            if state_dict and _are_its_own(self, dict(items_of(state_dict))):
+                found[users_line(sys._getframe(1))] += 1
         return original(self, state_dict, *args, **kwargs)
 
     nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]

@@ -93,7 +93,7 @@ class TracedUpdate(Around):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        with self.inner.running(), self._heard(own=True), own_loads_counted(self.own_loads):
+        with self.inner.running(), self._heard(own=True), own_loads_counted(self.own_loads, self.questions):
             yield
         with self.questions.asking("what goes on without gradients"):
             self.coasting = measure_coasting(self.kept, self.names)

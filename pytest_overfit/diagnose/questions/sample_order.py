@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, where_it_arises
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, some_exchanged, where_it_arises
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.errors.asking import Questions, Refused
 
@@ -75,7 +75,7 @@ def grows_alone(call: ModelCall, batched: list[tuple[str, Tensor]], base: list[T
     Where the model takes no other number of samples: whether no other axis is as long, but by the width of a layer.
     """
     try:
-        other = call.again(partial(_exchanged, _one_more(batched)))
+        other = call.again(partial(some_exchanged, _one_more(batched)))
     except Refused:
         other = []
     if len(other) != len(base):
@@ -103,7 +103,7 @@ def compares_samples(call: ModelCall, batched: list[tuple[str, Tensor]], samples
         for news in ({}, more):
             counts.append(0)
             with TorchFunctions(told, (), Questions()):
-                call.again(partial(_exchanged, news))
+                call.again(partial(some_exchanged, news))
     except Refused:
         return True
     return counts[1] > counts[0]
@@ -127,12 +127,12 @@ def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: in
         return ""
     turned = {id(t): t.detach().flip(0) for _, t in batched}
     first = {id(t): first_exchanged(t) for _, t in batched}
-    base, other, changed = (call.again(partial(_exchanged, new)) for new in ({}, turned, first))
+    base, other, changed = (call.again(partial(some_exchanged, new)) for new in ({}, turned, first))
     rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
     moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
     if all(_as_turned(base[i], other[i]) for i in moved):
         return ""
-    alike = call.again(partial(_exchanged, {id(t): t.detach()[:1].expand_as(t).clone() for _, t in batched}))
+    alike = call.again(partial(some_exchanged, {id(t): t.detach()[:1].expand_as(t).clone() for _, t in batched}))
     numbered = any(len(torch.unique(alike[i], dim=0)) == samples for i in moved)
     if numbered and not _mixes_places(call, batched, base, rows):
         return ""
@@ -148,16 +148,12 @@ def _mixes_places(call: ModelCall, batched: list[tuple[str, Tensor]], base: list
     for tensor in (t for _, t in batched if t.dim() in (2, 3) and t.shape[1] > 2):  # of images 1 is that of channels
         changed = tensor.detach().clone()
         changed[:, 0] = changed[:, -1] * 0.7 + 0.1 if tensor.is_floating_point() else changed[:, -1]
-        other = call.again(partial(_exchanged, {id(tensor): changed}))
+        other = call.again(partial(some_exchanged, {id(tensor): changed}))
         for before, after in ((base[i], other[i]) for i in rows):
             placed = before.dim() > 2 and before.shape[1] == tensor.shape[1]
             if before.shape == after.shape and not torch.equal(*((b[:, 1:] if placed else b) for b in (before, after))):
                 return True
     return False
-
-
-def _exchanged(news: dict[int, Tensor], tensor: Tensor) -> Tensor:
-    return news.get(id(tensor), tensor)
 
 
 def _as_turned(before: Tensor, after: Tensor) -> bool:

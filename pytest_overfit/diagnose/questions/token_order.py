@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Leak
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, where_it_arises
+from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged, some_exchanged, where_it_arises
 
 NUDGE = 1e-3  # of an argument's deviation
 NONE = 1e-2  # of the largest singular value of a Jacobian
@@ -169,12 +169,8 @@ def _gives(call: ModelCall, tensor: Tensor, others: list[Tensor]) -> bool:
     nothing = {id(t): torch.zeros_like(t) for t in others if t.is_floating_point()}
     changed = tensor.detach().flip(0) * 0.7 + 0.1
     news = nothing, nothing | {id(tensor): changed}
-    before, after = (call.again(partial(_exchanged, new)) for new in news)
+    before, after = (call.again(partial(some_exchanged, new)) for new in news)
     return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-def _exchanged(news: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
-    return news.get(id(tensor), tensor)
 
 
 def _follows(call: ModelCall, tensor: Tensor, output: Tensor) -> bool:
