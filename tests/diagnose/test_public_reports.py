@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from pytest_overfit import OverfitResult, run_overfit
+from pytest_overfit.diagnose.questions import own_loads
 from tests.support.told import told
 
 
@@ -158,6 +159,29 @@ def test_weights_that_are_swapped_for_an_average_come_back(copied: bool, cause: 
     assert told(result) == cause
     if cause:
         assert result.causes[0].where.startswith("test_public_reports.py:")
+
+
+def test_a_look_at_what_is_loaded_that_breaks_leaves_the_load_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on, and says what was not asked."""
+
+    def broken(module: nn.Module, given: Any) -> bool:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(own_loads, "_are_its_own", broken)
+    monkeypatch.setenv("PYTEST_OVERFIT_RAISE", "")
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        model.load_state_dict({name: t.clone() for name, t in model.state_dict().items()})
+        return loss.detach()
+
+    net = lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 2))  # noqa: E731
+    result = learn(net, (normal(8, 6), normal(8, 2, seed=2)), step=step)
+    assert result.record.steps > 1
+    assert [each.question for each in result.not_asked if each.ours] == ["whether a module loads its own tensors"]
 
 
 @pytest.mark.filterwarnings("ignore:reduction")
