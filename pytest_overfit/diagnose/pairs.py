@@ -43,3 +43,30 @@ class Turned:
     near: tuple[int, ...]
     held: tuple[int, ...]
     drawn: bool = False
+
+
+@dataclass(frozen=True)
+class WholeNumbers:
+    """A tensor of the batch of which the whole numbers alone are read: its values, and what is left of them."""
+
+    key: str
+    values: int
+    left: int
+
+
+@dataclass(frozen=True)
+class LeftGraphs:
+    """Edges (2, E) of several graphs that have not been moved on by the nodes before their own.
+
+    Args:
+        owners: the tensor (N,) that has the graph of every node.
+        left: graphs of several nodes that have no edge so.
+        nodes: the first ones, that all edges go between.
+    """
+
+    edges: str
+    owners: str
+    count: int
+    graphs: int
+    left: int
+    nodes: int

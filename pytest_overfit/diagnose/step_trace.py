@@ -56,19 +56,11 @@ class OptimizerStep:
     norm: float | None = None
 
 
-@dataclass(frozen=True)
-class ModeChange:
-    """``train()`` or ``eval()``, of the whole model or of a part of it."""
-
-    train: bool
-    whole: bool
-
-
 CallKind = Literal[
-    "zero_grad", "backward", "grad", "scale", "clip", "step", "scheduler", "mode", "init", "load", "new_module",
+    "zero_grad", "backward", "grad", "scale", "clip", "step", "scheduler", "init", "load", "new_module",
     "new_optimizer", "load_optimizer", "new_parameter", "write",
 ]  # fmt: skip
-CallFact = Clip | OptimizerStep | ModeChange
+CallFact = Clip | OptimizerStep
 C = TypeVar("C", bound=CallFact)
 
 
@@ -111,12 +103,13 @@ class Leaf:
 class Step:
     """One training step under close watch.
 
-    ``differentiated`` are the values that were, ``reported`` is the objective that came back. ``reached`` are the
-    parameters in the graph of what was differentiated, ``foreign`` counts leaves of it that are neither of the model,
-    of the batch, nor in an optimizer. ``connected`` says whether the reported objective lies in that graph. ``unread``
-    are parameters that no operation has read, ``cuts`` what stands between others and the loss, ``replaced`` those in
-    whose place another tensor stands after the step. ``heard``: its calls could be watched. ``constants`` are summands
-    of a loss that have no gradient, with their values, by the call that gave them and the line that adds them.
+    ``differentiated`` are the values that were, ``in_training`` says of each whether any part of the model was in
+    training mode then, ``reported`` is the objective that came back. ``reached`` are the parameters in the graph of
+    what was differentiated, ``foreign`` counts leaves of it that are neither of the model, of the batch, nor in an
+    optimizer. ``connected`` says whether the reported objective lies in that graph. ``unread`` are parameters that no
+    operation has read, ``cuts`` what stands between others and the loss, ``replaced`` those in whose place another
+    tensor stands after the step. ``heard``: its calls could be watched. ``constants`` are summands of a loss that have
+    no gradient, with their values, by the call that gave them and the line that adds them.
     """
 
     number: int
@@ -125,6 +118,7 @@ class Step:
     ops: tuple[Op, ...] = ()
     modules: tuple[Module, ...] = ()
     differentiated: tuple[float, ...] = ()
+    in_training: tuple[bool, ...] = ()
     reached: tuple[str, ...] = ()
     foreign: int = 0
     foreign_in_optimizer: int = 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
+from tests.support.told import told
 
 
 class Between(nn.Module):
@@ -164,6 +165,35 @@ def test_a_step_that_trains_in_evaluation_mode(kind: Callable[[], nn.Module], wh
     )  # fmt: skip
     found = when != "never" and not isinstance(kind(), nn.LayerNorm)
     assert [(cause.id, cause.where) for cause in result.causes] == ([("mode-gap", "1")] if found else [])
+
+
+class OwnTrain(nn.Sequential):
+    """Says itself which of its parts change their mode, as the models of segmentation libraries do."""
+
+    def train(self, mode: bool = True) -> OwnTrain:
+        for part in self:
+            part.train(mode)
+        self.training = mode
+        return self
+
+
+@pytest.mark.parametrize(("mode", "cause"), [(False, "mode-gap"), (True, "")])
+def test_a_train_of_its_own_hides_no_mode(mode: bool, cause: str) -> None:
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+        model.train(mode)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    torch.manual_seed(0)
+    result = run_overfit(
+        lambda: OwnTrain(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Linear(32, 3)),
+        (torch.randn(6, 4), torch.arange(6) % 3), step=step, objective=0.1,
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-2),
+    )  # fmt: skip
+    assert told(result) == cause
 
 
 def test_a_sample_that_is_drawn_is_no_dropout() -> None:

@@ -251,6 +251,30 @@ def test_labels_are_shifted_once_in_a_model_that_returns_its_loss(shift: int, ca
         assert "shifted twice" in result.causes[0].observed
 
 
+class Ahead(nn.Module):
+    """Attention over tokens, which are its labels too, under a triangle that begins at a diagonal; returns its loss."""
+
+    def __init__(self, diagonal: int) -> None:
+        super().__init__()
+        self.diagonal, self.embed = diagonal, nn.Embedding(20, 32)
+        self.place = nn.Parameter(normal(9, 32))
+        self.layer, self.head = nn.TransformerEncoderLayer(32, 2, 64, 0.0, batch_first=True), nn.Conv1d(32, 20, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = torch.ones(9, 9, dtype=torch.bool).triu(self.diagonal)
+        logits = self.head(self.layer(self.embed(tokens) + self.place, hidden).transpose(1, 2))
+        return F.cross_entropy(logits[..., :-1], tokens[:, 1:])
+
+
+@pytest.mark.parametrize(("diagonal", "cause"), [(1, ""), (2, "leak"), (9, "leak")])
+def test_a_model_that_returns_its_loss_does_not_read_the_next_token(diagonal: int, cause: str) -> None:
+    ids = torch.stack([torch.randperm(20, generator=torch.Generator().manual_seed(row))[:9] for row in range(3)])
+    result = learn(lambda: Ahead(diagonal), ids, lambda model, b: model(b))
+    assert told(result) == cause
+    if cause:
+        assert "later places arrive in layer" in result.causes[0].observed
+
+
 class Placed(nn.Module):
     """Attention with a table of positions, of which all places take one row, or none."""
 

@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, FreshTensor, Squashed, keys_read
+from pytest_overfit.diagnose.pairs import LeftGraphs, WholeNumbers
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -211,10 +212,37 @@ def places_ignored(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def lost(evidence: Evidence) -> Iterator[Cause]:
+    """Numbers of which the whole ones alone are read, and graphs whose edges are those of another."""
+    cut, graphs = evidence.fact(WholeNumbers), evidence.fact(LeftGraphs)
+    if cut is not None:
+        yield Cause(
+            "input-ignored",
+            cut.key,
+            f"what stands behind the point of {cut.key} can be left out, and no output and no term of the loss "
+            f"changes: of {cut.values} values {cut.left} are left",
+            f"keep {cut.key} a float on its way to the model: no .long(), .int() or integer dtype of a collate",
+            evidence={"values": cut.values, "left": cut.left},
+            certain=True,
+            weight=0.95,
+        )
+    if graphs is not None:
+        yield Cause(
+            "input-ignored",
+            graphs.edges,
+            f"all {graphs.count} edges of {graphs.edges} go between the first {graphs.nodes} nodes: "
+            f"{graphs.left} of the {graphs.graphs} graphs of {graphs.owners} have none",
+            f"add the number of nodes before each graph to its part of {graphs.edges} where the batch is made",
+            evidence={"edges": graphs.count, "without": graphs.left},
+            certain=True,
+            weight=0.95,
+        )
+
+
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, masks, masked_otherwise, padding_told, places_ignored, mixed),
+    rules=(ignored, masks, masked_otherwise, padding_told, places_ignored, lost, mixed),
     docs="""
 ### input-ignored
 
@@ -243,7 +271,8 @@ result = run_overfit(Denoiser, (features, torch.rand(12, 1), values), loss, opti
   places with content read padding through a mask, and a row moves once it is asked without its padding; or a causal
   mask starts at the first of more keys than there are queries, so that the last ones are read by nobody. Or the batch
   tells by a mask or by lengths what is padding, and other content there, as well as none, moves objective and outputs.
-  Or tokens move each other, and may come in any order although the model has a table of positions.
+  Or tokens move each other, and may come in any order although the model has a table of positions. Or the numbers of an
+  input are cut to whole ones on the way, or the edges of several graphs in one batch are all those of the first nodes.
 - **Fix**: use it in `forward`; if it is meant, leave it out of the call or declare `allow=["input-ignored"]`.
 
 ### batch-mixing

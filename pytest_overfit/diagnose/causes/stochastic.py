@@ -11,7 +11,6 @@ from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.movement import Carried
 from pytest_overfit.diagnose.operation import Drawn, Op, with_fact
 from pytest_overfit.diagnose.queries import proof
-from pytest_overfit.diagnose.step_trace import ModeChange
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
@@ -183,14 +182,8 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
 
 def _trained_off(evidence: Evidence) -> bool:
     """Whether the last steps that were watched differentiated the model in evaluation mode."""
-    on, seen = True, [True]
-    for step in evidence.steps if evidence.own_step else ():
-        for event in step.events:
-            if isinstance(event.fact, ModeChange) and event.fact.whole:
-                on = event.fact.train
-            elif event.kind == "backward":
-                seen.append(on)
-    return not seen[-1]
+    seen = [on for step in evidence.steps for on in step.in_training]
+    return evidence.own_step and bool(seen) and not seen[-1]
 
 
 def _of_other_data(evidence: Evidence, fall: float) -> Iterator[Cause]:

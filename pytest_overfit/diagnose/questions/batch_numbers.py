@@ -102,20 +102,20 @@ def shared_beginnings(batch: Any, inputs: Collection[str]) -> Beginnings | None:
     """
     dense = dense_tensors(batch)
     for key, tensor in dense:
-        if key not in inputs or tensor.dim() != TABLE or not _is_whole(tensor):
+        if key not in inputs or tensor.dim() != TABLE or not is_whole(tensor):
             continue
         if not 1 < len(tensor) <= MOST_ROWS or not 1 < tensor.shape[1] <= MOST_ROWS:
             continue
         counts = torch.ones(tensor.shape, dtype=torch.bool)
         for _, other in dense:
-            if other is not tensor and other.shape == tensor.shape and _is_whole(other):
+            if other is not tensor and other.shape == tensor.shape and is_whole(other):
                 counts &= other.cpu() >= 0
         if (found := _beginnings(key, tensor.cpu().long(), counts)) is not None:
             return found
     return None
 
 
-def _is_whole(tensor: Tensor) -> bool:
+def is_whole(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
 
 

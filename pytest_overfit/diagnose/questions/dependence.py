@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.evidence import Leak, Probed
 from pytest_overfit.diagnose.questions.held_outputs import Forward
 from pytest_overfit.diagnose.questions.mixing import measure_mixing
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, before_its_loss
-from pytest_overfit.diagnose.questions.own_labels import places_without_effect, shifted_otherwise
+from pytest_overfit.diagnose.questions.model_calls import InnerCall, ModelCall, before_its_loss
+from pytest_overfit.diagnose.questions.own_labels import next_tokens, places_without_effect, shifted_otherwise
 from pytest_overfit.diagnose.questions.tensors import is_real, shows_all
 from pytest_overfit.diagnose.questions.token_order import copied, measure_order
 from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
@@ -80,8 +80,9 @@ def depend(
     given = [*arguments, *((name, t) for name, t in within if not _is_ignored(call, t, base))]
     inner = call if samples is None or any(t.dim() for t in base) else before_its_loss(call, samples) or call
     made = base if inner is call else inner.again()
-    if inner is not call:
+    if isinstance(inner, InnerCall) and inner is not call:
         given = [(name, t) for name, t in given if not _is_ignored(inner, t, made)]  # else they are the loss's
+        targets = targets or next_tokens(inner, given)
     mixed, certain, where, by = questions.ask(
         f"whether samples move the outputs{of} of others",
         lambda: measure_mixing(inner, given, made, samples, targets, pairwise),

@@ -130,8 +130,25 @@ class InnerCall(ModelCall):
             handle.remove()
         return made[-1] if made else None
 
+    def slopes_of_loss(self) -> Tensor | None:
+        """The gradient of what the call returns along the first output of the part; None where there is none."""
+        made: list[Any] = []
+        assert self.part is not None
+        handle = nn.Module.register_forward_hook(self.part, lambda module, args, output: made.append(output))
+        seed_everything(0)
+        try:
+            with torch.enable_grad():
+                losses = [t for t in tensors_in(super().output(lambda tensor: tensor)) if is_real(t) and t.numel() == 1]
+        finally:
+            handle.remove()
+        outputs = [t for t in tensors_in(made[-1:]) if is_real(t) and t.requires_grad]
+        if not losses or not losses[0].requires_grad or not outputs:
+            return None
+        with users_code():
+            return torch.autograd.grad(losses[0], outputs[0], allow_unused=True)[0]
 
-def before_its_loss(call: ModelCall, samples: int) -> ModelCall | None:
+
+def before_its_loss(call: ModelCall, samples: int) -> InnerCall | None:
     """The call, looked at where its last part hands out a row for every sample; None where no part does.
 
     A model that returns its own loss hides its outputs.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Leak
-from pytest_overfit.diagnose.questions.model_calls import ModelCall, one_exchanged
+from pytest_overfit.diagnose.questions.model_calls import InnerCall, ModelCall, one_exchanged
 
 MIXED = 1e-3  # of what a label moves: what a token moves of it
 EQUIVARIANT = 1e-5  # of the outputs' size: sums in another order
@@ -51,6 +51,28 @@ def shifted_otherwise(call: ModelCall, loss: Tensor) -> Leak | None:
         what = "what predicts it reads up to two places before it: the token after the next is learnt"
         return Leak(where, what, own="after")
     return None
+
+
+def next_tokens(inner: InnerCall, given: list[tuple[str, Tensor]]) -> list[Tensor]:
+    """What a model that returns its own loss has to predict, where it is the next of the tokens (B, T) that it reads.
+
+    By the gradient of the loss along its outputs (B, T, classes): that of a cross entropy is below zero at the label
+    alone.
+    """
+    slopes = inner.slopes_of_loss()
+    if slopes is None or slopes.dim() != 3:
+        return []
+    for _, tokens in given:
+        if tokens.dim() != 2 or tokens.is_floating_point() or tokens.shape[1] < 4:
+            continue
+        by_place = slopes if slopes.shape[:2] == tokens.shape else slopes.transpose(1, 2)
+        if by_place.shape[:2] != tokens.shape:
+            continue
+        taught = (by_place < 0).sum(-1) == 1
+        labels, counts = by_place.argmin(-1)[:, :-1], taught[:, :-1]
+        if int(counts.sum()) >= 4 and bool((labels == tokens[:, 1:])[counts].all()):
+            return [tokens[:, 1:]]
+    return []
 
 
 def _labelled(call: ModelCall) -> tuple[tuple[str, Tensor], tuple[str, Tensor]] | None:

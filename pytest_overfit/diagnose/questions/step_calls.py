@@ -52,7 +52,6 @@ def _watched() -> dict[int, tuple[CallKind, CodeType]]:
         ("load", nn.Module.load_state_dict),
         ("new_module", nn.Module.__init__),
         ("new_parameter", nn.Module.register_parameter),
-        ("mode", nn.Module.train),
         ("scheduler", LRScheduler.step),
         *(("init", getattr(nn.init, name)) for name in INITIALISERS),
     ]

@@ -26,7 +26,7 @@ from pytest_overfit.diagnose.questions.tensors import is_real, lives, made_by, s
 from pytest_overfit.diagnose.questions.thrown_away import changed_in_vain, is_statement, keeps_nothing
 from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
 from pytest_overfit.diagnose.questions.weighted_sums import WeightedSums
-from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, ModeChange, Module, OptimizerStep, Step
+from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
 from pytest_overfit.run.elements import is_dense, numbers_of
@@ -76,6 +76,7 @@ class StepTracer:
         self.ops: list[Op] = []
         self.modules: list[Module] = []
         self.differentiated: list[float] = []
+        self.in_training: list[bool] = []
         self.graph.clear()
         self.kept: list[Tensor] = []
         self.built: list[tuple[str, nn.Module]] = []  # what forward builds, with the line
@@ -138,6 +139,7 @@ class StepTracer:
             ops=tuple(self.ops),
             modules=tuple(self.modules),
             differentiated=tuple(self.differentiated),
+            in_training=tuple(self.in_training),
             reached=tuple(self.parameters[i] for i in graph.reached),
             foreign=len(graph.foreign),
             foreign_in_optimizer=graph.foreign_held,
@@ -159,10 +161,6 @@ class StepTracer:
                 self._backward(frame.f_locals.get("tensors"), line)
             elif kind == "clip":
                 self.events.append(Event("clip", line, self._clip(frame)))
-            elif kind == "mode":
-                if of is self.model or not self.in_model:
-                    train = bool(frame.f_locals.get("mode", True))
-                    self.events.append(Event("mode", line, ModeChange(train, of is self.model)))
             elif kind == "grad":
                 self.graph.asked |= {id(t) for t in tensors_in([frame.f_locals.get("inputs")])}
                 self.events.append(Event(kind, line))
@@ -179,6 +177,7 @@ class StepTracer:
         self.graph.differentiated(roots, {id(tensor) for tensor in tensors_in(self.batch)} | self.keys.keys())
         self.polluted = self.polluted & dirty.keys() | self.consumed.keys() & self.graph.reached
         self.differentiated.append(float(roots[0].detach().sum()) if roots else math.nan)
+        self.in_training.append(any(module.training for module in self.model.modules()))
         self.events.append(Event("backward", line))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:

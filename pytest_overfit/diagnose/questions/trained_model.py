@@ -31,6 +31,7 @@ from pytest_overfit.diagnose.questions.dependence import (
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.held_outputs import Forward
+from pytest_overfit.diagnose.questions.lost_inputs import lost
 from pytest_overfit.diagnose.questions.met_targets import LookBack
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
@@ -85,12 +86,14 @@ class TrainedModel:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
         context, task = self.context, loss_of(self.context)
         if task is None:
-            self.questions.leave_out("everything about the trained model", "there is neither a loss nor a step to ask")
+            self.questions.leave_out("everything about the trained model", "there is neither loss nor step to ask")
             return
         on = context.on(task)
         calls = self._forward(context, on, curves)
         with attributes_kept(context.task.model):
             self._ask_models(context.task.model, calls)
+        with self.questions.asking("what of the numbers and graphs of the batch is read"):
+            self.back += lost(on)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
         if curves.stop == "passed" and not self.all_live:
@@ -129,8 +132,7 @@ class TrainedModel:
                 self._blind(on, failed=curves.stop != "passed")
         if self.found.ignored:  # a sharp attention reads nothing of most places, and read them once
             with self.questions.asking("whether what is ignored was so at the start"):
-                context.start.restore()
-                into_training(context.task.model)
+                self._at_start()
                 read = [name for call in calls for name in read_by(call, several=len(calls) > 1)]
                 self._know(ignored=tuple(name for name in self.found.ignored if name not in read))
 
@@ -142,6 +144,10 @@ class TrainedModel:
         if self.found.agreement is not None and self.found.agreement.depends_on_groups:
             context.start.restore()
             self._know(agreement_at_start=self.questions.ask(question, look, otherwise=None))
+
+    def _at_start(self) -> None:
+        self.context.start.restore()
+        into_training(self.context.task.model)
 
     def _know(self, **answers: Any) -> None:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
@@ -316,12 +322,7 @@ class TrainedModel:
         if self._has_several_backwards(on):
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
-
-        def at_start() -> None:
-            self.context.start.restore()
-            into_training(on.task.model)
-
-        slopes = innermost_slopes(on.seeded, on.task.model, at_start, failed=failed)
+        slopes = innermost_slopes(on.seeded, on.task.model, self._at_start, failed=failed)
         if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
             home = cut[1].removeprefix("module ").partition(",")[0]
             if home in dict(on.task.model.named_modules()):
