@@ -37,7 +37,7 @@ class Binned(nn.Module):
         self.bins, self.head = nn.Embedding(256, 8), nn.Linear(48, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.bins((10 * x).long() + 128).flatten(1))
+        return self.head(self.bins((10 * x).long() + 128).flatten(1))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -72,7 +72,7 @@ class Convolved(nn.Module):
         received = torch.zeros(len(nodes), 64).index_add(0, edges[1], self.sent(nodes[edges[0]]))
         held = torch.tanh(self.own(nodes) + received)
         graphs = int(owners.max()) + 1
-        return self.head(torch.zeros(graphs, 64).index_add(0, owners, held) / owners.bincount()[:, None])
+        return self.head(torch.zeros(graphs, 64).index_add(0, owners, held) / owners.bincount()[:, None])  # type: ignore[no-any-return]
 
 
 def graphs(sizes: list[int], *, offset: bool, lone: int = 0) -> dict[str, Tensor]:

@@ -21,26 +21,24 @@ LEAST_LOST = 4  # times as many values as whole ones: fewer are a grid that is m
 ENDS = 2  # rows of an edge index: from, to
 
 
-def lost(on: RunContext) -> tuple[Any, ...]:
-    """What is found of either, first one each."""
-    found = (next(read_as_whole(on), None), next(left_graphs(on.task.batch), None))
+def lost(on: RunContext, base: list[Tensor]) -> tuple[Any, ...]:
+    """What is found of either, first one each; ``base``: what the model and its loss made of the batch as it is."""
+    found = (next(read_as_whole(on, base), None), next(left_graphs(on.task.batch), None))
     return tuple(each for each in found if each is not None)
 
 
-def read_as_whole(on: RunContext) -> Iterator[WholeNumbers]:
+def read_as_whole(on: RunContext, base: list[Tensor]) -> Iterator[WholeNumbers]:
     """The tensors whose fractions can be left out, and no output and no term of the loss is another in any bit.
 
     Each costs a forward pass, and a second one where the first finds nothing: another value has to be read.
     """
-    batch, base = on.task.batch, None
-    for key, tensor in dense_tensors(batch)[:MOST_TENSORS]:
+    for key, tensor in dense_tensors(on.task.batch)[:MOST_TENSORS]:
         if not (is_real(tensor) and tensor.numel()):
             continue
         whole = tensor.detach().trunc()
         values, left = (len(torch.unique(each)) for each in (tensor.detach(), whole))
         if values < LEAST_LOST * left or not bool(torch.isfinite(tensor).all()):
             continue
-        base = _numbers(on.seeded()) if base is None else base
         changed = perturbed(tensor)
         if changed is not None and _gives(on, tensor, whole, base) and not _gives(on, tensor, changed, base):
             yield WholeNumbers(key, values, left)
@@ -49,14 +47,15 @@ def read_as_whole(on: RunContext) -> Iterator[WholeNumbers]:
 def _gives(on: RunContext, tensor: Tensor, other: Tensor, base: list[Tensor]) -> bool:
     """Whether a batch with another tensor in the place of one gives the same, bit for bit."""
     try:
-        found = _numbers(on.seeded(exchanged(on.task.batch, {id(tensor): other.requires_grad_(tensor.requires_grad)})))
+        other = other.requires_grad_(tensor.requires_grad)
+        found = numbers_made(*on.seeded(exchanged(on.task.batch, {id(tensor): other})))
     except Refused:
         return False
     return len(found) == len(base) and all(map(torch.equal, found, base))
 
 
-def _numbers(answer: tuple[Heard, Terms]) -> list[Tensor]:
-    heard, terms = answer
+def numbers_made(heard: Heard, terms: Terms) -> list[Tensor]:
+    """All outputs and all terms of a call, without their graph."""
     return [each.detach() for _, each in heard] + [each.detach() for each in terms.values()]
 
 

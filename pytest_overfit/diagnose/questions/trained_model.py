@@ -31,7 +31,7 @@ from pytest_overfit.diagnose.questions.dependence import (
 from pytest_overfit.diagnose.questions.documents import measure_documents
 from pytest_overfit.diagnose.questions.frozen_terms import frozen_by_term
 from pytest_overfit.diagnose.questions.held_outputs import Forward
-from pytest_overfit.diagnose.questions.lost_inputs import lost
+from pytest_overfit.diagnose.questions.lost_inputs import lost, numbers_made
 from pytest_overfit.diagnose.questions.met_targets import LookBack
 from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
@@ -81,6 +81,7 @@ class TrainedModel:
         self.all_live = False  # every sample has a slope
         self.withheld = Withheld(())
         self.back: tuple[Any, ...] = ()
+        self.made: list[Tensor] = []  # outputs and terms, as the batch is
 
     def ask(self, curves: Curves) -> None:
         """Everything that one forward pass in training mode shows, and what the model answers in evaluation mode."""
@@ -93,7 +94,7 @@ class TrainedModel:
         with attributes_kept(context.task.model):
             self._ask_models(context.task.model, calls)
         with self.questions.asking("what of the numbers and graphs of the batch is read"):
-            self.back += lost(on)
+            self.back += lost(on, self.made)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
         if curves.stop == "passed" and not self.all_live:
@@ -204,9 +205,8 @@ class TrainedModel:
             same = {name for name, term in terms.items() if name in other and torch.equal(term, other[name])}
             looked = tuple(replace(term, weights_only=term.weights_only and term.name in same) for term in looked)
         if idle := [term.name for term in looked if term.weight == 0]:
-            later = ask(
-                "which terms weigh something later", lambda: loss_terms.weighed_later(on, idle), otherwise=set()
-            )
+            question = "which terms weigh something later"
+            later = ask(question, lambda: loss_terms.weighed_later(on, idle), otherwise=set())
             looked = tuple(replace(t, weight=None, share=None) if t.name in later else t for t in looked)
         grids = [g != 0 for g in gradients.values()]
         self.counted = [grid.flatten(2).any(2) for grid in grids if grid.dim() > 2]
@@ -228,6 +228,7 @@ class TrainedModel:
             )
             self._know(weights_alone=alone)
         self.outputs = {name: tensor.detach() for name, tensor in heard}
+        self.made = numbers_made(heard, terms)
 
     def _ask_models(self, model: nn.Module, calls: list[ModelCall]) -> None:
         """What the outputs of every model depend on, and the range of what it is given."""
