@@ -33,9 +33,16 @@ from pytest_overfit.report.record.run_ids import run_id
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import FramePrediction, ParameterRecord, RunRecord
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.two_view.pictures.drawing import save_png
 
 STEPS, TERMS, GROUPS, PARAMETERS = 3000, 8, 20, 1200
 SIZE = (518, 476)
+SCALES = {  # as pytest_overfit/two_view/pictures/frames.py writes them
+    "depth_true": "0.5 1.6 normalised",
+    "depth_predicted": "0.5 1.6 normalised",
+    "depth_error": "0 0.1 normalised",
+    "confidence": "1.02 7.9",
+}
 PANELS = ("image", "depth_true", "depth_predicted", "depth_error", "confidence")
 DRAWN = "[...document.querySelectorAll('[data-chart]')].every((chart) => chart.dataset.state === 'drawn')"
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
@@ -95,7 +102,8 @@ def draw_pictures(folder: Path, names: Sequence[str]) -> None:
         coarse = source.integers(0, 256, (17, 19, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC), dtype=np.int16)
         grain = source.integers(-2, 3, smooth.shape, dtype=np.int16) if name.endswith("image.png") else 0
-        Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(folder / name)
+        scale = next((text for panel, text in SCALES.items() if name.endswith(f"{panel}.png")), "")
+        save_png(folder / name, np.clip(smooth + grain, 0, 255).astype(np.uint8), scale)
 
 
 def many_runs(count: int) -> list[Document]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.errors.asking import NotAsked
+from pytest_overfit.errors.asking import REPORT, NotAsked
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.ci.junit import user_properties
 from pytest_overfit.report.ci.summary import summary_markdown
@@ -54,11 +54,11 @@ def test_the_terminal_says_skipped(unasked: Document) -> None:
 
 
 def test_the_page_has_a_badge_of_its_own(unasked: Document, tmp_path: Path) -> None:
-    """Neither passed nor failed, and the notes say why."""
+    """Neither passed nor failed, and the list of what was not asked says why."""
     text = text_of(page_of(tmp_path, unasked))
     assert "skipped defects not asked: the floor of the loss" in text
     for each in (OURS, REFUSED):
-        assert each.text() in text
+        assert f"{each.question} : {each.why}{f' ; {REPORT}' if each.ours else ''}" in text
 
 
 def test_markdown_says_not_judged(unasked: Document) -> None:

@@ -106,7 +106,7 @@ def chart_layout(limits: Mapping[str, Limit], terms: Sequence[str]) -> Layout:
 
 
 def hyperparameters(verdict: Verdict, limits: Mapping[str, Limit]) -> dict[str, str | float]:
-    """What the run was given and how it ended, for the table of TensorBoard's HPARAMS page.
+    """How the run ended and what it was given, in the order of the columns of TensorBoard's HPARAMS page.
 
     Example:
         >>> hyperparameters(result, {"camera": Limit(0.001)})["verdict"]
@@ -114,18 +114,21 @@ def hyperparameters(verdict: Verdict, limits: Mapping[str, Limit]) -> dict[str, 
     """
     record = verdict.record
     missed = [finding.name for finding in verdict.findings if finding.missed]
+    first: dict[str, str | float] = {
+        "verdict": f"missed {', '.join(missed)}" if missed else ("passed" if verdict.passed else "not judged")
+    }
+    for name, curve in (("lr", record.learning_rate), ("weight_decay", record.weight_decay)):
+        if curve:
+            first[name] = max(curve)  # a schedule begins with a warm-up, whose first rate says little
     given: dict[str, str | float] = {
+        **first,
+        "cause": verdict.causes[0].id if verdict.causes else NO_CAUSE,
+        "stop": record.stop,
         "seed": record.seed,
         "max_steps": record.planned_steps,
         "device": record.device,
         "precision": record.environment.get("precision", "float32"),
-        "stop": record.stop,
-        "verdict": f"missed {', '.join(missed)}" if missed else ("passed" if verdict.passed else "not judged"),
-        "cause": verdict.causes[0].id if verdict.causes else NO_CAUSE,
     }
-    for name, curve in (("lr", record.learning_rate), ("weight_decay", record.weight_decay)):
-        if curve:
-            given[name] = curve[0]
     return {**given, **{f"limit {name}": limit.text() for name, limit in limits.items()}}
 
 

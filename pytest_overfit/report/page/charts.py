@@ -101,7 +101,9 @@ def charts_of(document: Document) -> tuple[Chart, ...]:
     if document.result is None:
         return ()
     made = (_losses(document), *_twins(document), _rates(document.records), _gradients(document.records))
-    return tuple(chart for chart in made if any(line.values for line in chart.lines))
+    return tuple(
+        chart for chart in made if any(map(math.isfinite, (value for line in chart.lines for value in line.values)))
+    )
 
 
 def chart_data(chart: Chart) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,16 +67,25 @@ def overview_of(documents: Sequence[Document]) -> Overview:
         {'failed': 1, 'running': 0, 'passed': 12}
     """
     rows = [_row(document) for document in documents]
-    rows.sort(key=lambda row: (ORDER.index(row.badge), row.title, row.href))
+    rows.sort(key=lambda row: (ORDER.index(row.badge), row.planned is None, row.title, row.href))
     counts = {name: sum(row.badge == name for row in rows) for name in ORDER}
     counts["errors"] = sum(document.verdict == "failed" and not document.records for document in documents)
-    commands = tuple(dict.fromkeys(document.command for document in documents if document.command))
+    commands = _joined([document.command for document in documents if document.command])
     shared = set.intersection(*(set(document.environment.items()) for document in documents)) if documents else set()
     ordered = (
         {name: value for name, value in documents[0].environment.items() if (name, value) in shared} if shared else {}
     )
     written = max((document.written for document in documents), default="")
     return Overview(tuple(rows), counts, written, commands, ordered)
+
+
+def _joined(commands: Sequence[str]) -> tuple[str, ...]:
+    """The commands of runs as those of a session: what differs in its file alone is one command of all files."""
+    files: dict[tuple[str, ...], dict[str, None]] = {}
+    for command in commands:
+        program, target, *rest = [*shlex.split(command), ""]
+        files.setdefault((program, *filter(None, rest)), {})[target.partition("::")[0]] = None
+    return tuple(shlex.join([program, *filter(None, targets), *rest]) for (program, *rest), targets in files.items())
 
 
 def _row(document: Document) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,9 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.charts import Chart, chart_data, charts_of
 from pytest_overfit.report.page.coverage import ModuleCoverage, by_module
-from pytest_overfit.report.page.images import Picture, Pictures, pictures_of
+from pytest_overfit.report.page.error_text import ErrorText, error_text
+from pytest_overfit.report.page.images import Pictures, pictures_of
+from pytest_overfit.report.page.telling import Telling, prediction_limits, telling_of
 from pytest_overfit.report.record.document import Document, SettingRow
 from pytest_overfit.report.record.folder import RECORD
 from pytest_overfit.run.record import RunRecord
@@ -24,7 +25,7 @@ from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.settings.keywords import DEFAULT
 
 BESIDE = (RECORD, "record.md")
-CAMERAS = "cameras.svg"
+NOT_ASKED_EITHER = ("not asked either: ",)
 
 
 @dataclass(frozen=True)
@@ -155,34 +156,30 @@ class RunView:
     def pictures(self) -> Pictures:
         return pictures_of(self.folder, self.document.pictures)
 
-    @property
-    def telling(self) -> Picture | None:
-        """The picture that shows what was missed: the cameras, or the depth error of the frame that is furthest off."""
-        names = {finding.name for finding in self.missed}
-        cameras = next((each for each in self.pictures.others if each.file == CAMERAS), None)
-        if "camera" in names or ("prediction" in names and "depth" not in names):
-            return cameras
-        if not names & {"depth", "prediction"} or self.record is None:
-            return None
-        off = {frame.frame: frame.abs_rel or 0.0 for frame in self.record.predictions}
-        frames = [frame for frame in self.pictures.frames if "depth_error" in frame.panels]
-        worst = max(frames, key=lambda frame: off.get(frame.number, 0.0), default=None)
-        return None if worst is None else worst.panels["depth_error"]
-
-    @property
-    def telling_numbers(self) -> str:
-        """The same in words, of every frame that is off."""
-        return next((finding.observed for finding in self.missed if finding.name == "prediction"), "")
+    @cached_property
+    def telling(self) -> Telling | None:
+        """The picture that shows what was missed."""
+        return telling_of(self.document, self.pictures)
 
     @property
     def prediction_limits(self) -> Mapping[str, float]:
-        """Key of ``FramePrediction`` -> the limit that its value was held against, as the settings have it."""
-        given = self.document.setting_values.get("overfit.criteria.prediction", "")
-        return {name: float(limit) for name, limit in re.findall(r"(\w+) ([\d.][\d.e-]*)", given)}
+        return prediction_limits(self.document)
+
+    @property
+    def error(self) -> ErrorText:
+        return error_text(self.document.error)
 
     @cached_property
     def modules(self) -> tuple[ModuleCoverage, ...]:
         return by_module(self.record.parameters) if self.record else ()
+
+    @property
+    def some_frozen(self) -> bool:
+        return any(module.frozen_by for module in self.modules)
+
+    @property
+    def some_problem(self) -> bool:
+        return any(module.problems for module in self.modules)
 
     @property
     def given_settings(self) -> tuple[SettingRow, ...]:
@@ -202,7 +199,12 @@ class RunView:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.document.result.notes if self.document.result else ()
+        """What else has to be known; what was not asked has a list of its own."""
+        result = self.document.result
+        listed = {each.text() for each in self.not_asked} if self.answers else set()
+        either = NOT_ASKED_EITHER if listed else ()
+        notes = result.notes if result is not None else ()
+        return tuple(note for note in notes if note not in listed and not note.startswith(either))
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.report.page.error_text import error_text
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import margin_text, stop_text, tightest
 
@@ -71,10 +72,9 @@ def _without_run(document: Document) -> str:
     if document.state == "running":
         return "Running: no step so far."
     why = next((finding for finding in missed(document)), None)
-    told = (document.error or "").strip().splitlines()
     if why is not None:
-        return f"Nothing was trained: the check {why.name} failed."
-    return f"Nothing was trained: {told[0].rstrip('.') if told else STATES[document.state]}."
+        return f"Nothing was trained: {why.name}: {why.observed.rstrip('.')}."
+    return f"Nothing was trained: {error_text(document.error).headline.rstrip('.') or STATES[document.state]}."
 
 
 def steps_to_pass(document: Document) -> int | None:
@@ -129,8 +129,8 @@ def duration(seconds: float) -> str:
 
 
 def tightest_margin(document: Document) -> tuple[str, str]:
-    """The tightest limit and its margin, as texts; two empty ones where no criterion has a margin."""
-    found = tightest(document.findings)
+    """The tightest limit that was missed and its margin, as texts; two empty ones where there is none."""
+    found = tightest(missed(document))
     return ("", "") if found is None or found.margin is None else (found.name, margin_text(found.margin))
 
 
@@ -173,8 +173,8 @@ def when(text: str) -> str:
 
 
 def count(value: int) -> str:
-    """A count with its thousands apart."""
-    return f"{value:,}".replace(",", "\u2009")
+    """A count with its thousands apart, which no line breaks at."""
+    return f"{value:,}".replace(",", "\u202f")
 
 
 def value_text(value: float | None, unit: str = "") -> str:

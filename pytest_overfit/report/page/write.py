@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.asking import REPORT
 from pytest_overfit.judge.finding import is_line, number
 from pytest_overfit.report.page import sentences as words
 from pytest_overfit.report.page.coverage import problems_of
@@ -35,7 +36,7 @@ PREDICTION_COLUMNS = (
     ("translation_metres", "Translation (m)"),
     ("fov_deg", "Field of view (°)"),
 )
-OWN = ("page.css", "page.js", "charts.js")
+OWN = ("page.css", "page.js", "labels.js", "charts.js")
 BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -136,6 +137,6 @@ def _environment() -> Environment:
     )
     environment.tests["pasteable"] = is_line
     environment.globals.update(strengths=words.STRENGTHS, meaning=meaning, named=title)
-    environment.globals.update(drawn=in_data, script_words=script_words)
+    environment.globals.update(ask_to_report=REPORT, drawn=in_data, script_words=script_words)
     environment.globals.update(record_file=RECORD, prediction_columns=PREDICTION_COLUMNS)
     return environment

@@ -75,13 +75,15 @@ class Label:
 class CamerasDrawing:
     """What a picture of cameras shows, in pixels of (HEIGHT, WIDTH): the scene, the frusta over it, and the text.
 
-    `swatches` are the upper left corners of the squares of the legend, and their colours.
+    `swatches` are the upper left corners of the squares of the legend, and their colours; `gaps` go from each true
+    camera to the one that was predicted for it, both as (x, y).
     """
 
     scene: Panel
     frusta: tuple[Frustum, ...]
     labels: tuple[Label, ...]
     swatches: tuple[tuple[tuple[int, int], Colour], ...]
+    gaps: tuple[FloatArray, ...]
 
 
 def draw_cameras(pictures: Sequence[FramePicture]) -> CamerasDrawing | None:
@@ -113,6 +115,11 @@ def draw_cameras(pictures: Sequence[FramePicture]) -> CamerasDrawing | None:
         tuple(Frustum(np.clip(view.pixels(each), -room, room), colour, wide) for each, colour, wide in drawn),
         (*_legend(view, known, guess), *_frame_labels(view, [picture.frame for picture, _ in known], truth)),
         tuple(((20, 16 + 27 * line), colour) for line, colour in enumerate((TRUE, PREDICTED))),
+        tuple(
+            np.clip(view.pixels(np.stack([true[0], other[0]])), -room, room)
+            for true, other in zip(truth, guess, strict=True)
+            if other is not None
+        ),
     )
 
 
@@ -121,6 +128,8 @@ def cameras_panel(pictures: Sequence[FramePicture]) -> Panel | None:
     drawing = draw_cameras(pictures)
     if drawing is None:
         return None
+    for gap in drawing.gaps:
+        draw_lines(drawing.scene, [gap], gap[0], FAINT, width=1)
     for each in drawing.frusta:
         draw_lines(drawing.scene, each.lines, each.corners[0], each.colour, width=each.width)
     drawing.scene[:LEGEND] = 255

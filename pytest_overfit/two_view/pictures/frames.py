@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pytest_overfit.text import LANGUAGES
+from pytest_overfit.text.translations import translated
 from pytest_overfit.two_view.pair.pair_files import FramePicture
 from pytest_overfit.two_view.pictures.cameras import (
     HEIGHT,
@@ -25,6 +27,7 @@ from pytest_overfit.two_view.pictures.cameras import (
     draw_cameras,
 )
 from pytest_overfit.two_view.pictures.drawing import (
+    FAINT,
     PAPER,
     Colour,
     Panel,
@@ -35,6 +38,11 @@ from pytest_overfit.two_view.pictures.drawing import (
 
 ANCHORS = {"l": "start", "r": "end"}
 FONT = 16  # pixels: the fonts of browsers are wider than Pillow's
+# On a phone the names grow, and numbers are left to the page; the address `cameras.svg#zh` says the same in Chinese.
+LOOK = (
+    ".zh, #zh:target .en { display: none } #zh:target .zh { display: inline }"
+    " @media (max-width: 480px) { text { font-size: 21px } .said { display: none !important } }"
+)
 
 
 def cameras_svg(drawing: CamerasDrawing) -> str:
@@ -46,15 +54,23 @@ def cameras_svg(drawing: CamerasDrawing) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
         f' role="img" font-family="system-ui, sans-serif" font-size="{FONT}">',
         f"<title>{escape(told)}</title>",
+        f"<style>{LOOK}</style>",
         f'<image width="{WIDTH}" height="{HEIGHT}" '
         f'href="data:image/png;base64,{base64.b64encode(pixels.getvalue()).decode()}"/>',
+        *(
+            f'<line x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}" stroke="{_colour(FAINT)}"'
+            ' stroke-dasharray="4 4"/>'
+            for a, b in drawing.gaps
+        ),
         *map(_frustum, drawing.frusta),
         f'<rect width="{WIDTH}" height="{LEGEND}" fill="{_colour(PAPER)}"/>',
         *(
             f'<rect x="{x}" y="{y}" width="{SIZE - 2}" height="{SIZE - 2}" fill="{_colour(colour)}"/>'
             for (x, y), colour in drawing.swatches
         ),
+        '<g id="zh">',
         *map(_label, drawing.labels),
+        "</g>",
         "</svg>\n",
     ])  # fmt: skip
 
@@ -70,11 +86,20 @@ def _frustum(frustum: Frustum) -> str:
 
 
 def _label(label: Label) -> str:
+    """A line of text in each language that has words of its own for it."""
+    texts = {lang: translated(label.text, lang) for lang in LANGUAGES}
+    said = " said" if label.colour == FAINT else ""
+    if len({*texts.values()}) == 1:
+        return _text(label, label.text, said.strip())
+    return "".join(_text(label, text, f"{lang}{said}") for lang, text in texts.items())
+
+
+def _text(label: Label, text: str, kind: str) -> str:
     x, y = label.at
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{ANCHORS[label.anchor[0]]}" dominant-baseline="central" '
-        f'fill="{_colour(label.colour)}" stroke="{_colour(PAPER)}" stroke-width="3" paint-order="stroke">'
-        f"{escape(label.text)}</text>"
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{ANCHORS[label.anchor[0]]}" '
+        f'dominant-baseline="central" fill="{_colour(label.colour)}" stroke="{_colour(PAPER)}" stroke-width="3" '
+        f'paint-order="stroke">{escape(text)}</text>'
     )
 
 

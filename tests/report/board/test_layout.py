@@ -62,6 +62,9 @@ def test_the_verdict_is_among_the_hyperparameters() -> None:
     """What the run was given, how it ended, and its strongest cause."""
     given = hyperparameters(PASSED, {"camera": Limit(0.001)})
     assert (given["verdict"], given["cause"], given["lr"], given["limit camera"]) == ("passed", "none", 1e-3, "< 0.001")
+    assert [*given][:2] == ["verdict", "lr"]
+    warmed = replace(PASSED, record=replace(PASSED.record, learning_rate=(1e-5, 1e-3, 1e-4)))
+    assert hyperparameters(warmed, {})["lr"] == 1e-3
     missed = replace(PASSED, findings=(Finding("depth", False, "0.1", "< 0.01"), *PASSED.findings))
     assert hyperparameters(missed, {})["verdict"] == "missed depth"
     assert hyperparameters(replace(PASSED, findings=()), {})["verdict"] == "not judged"

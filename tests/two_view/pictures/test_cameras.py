@@ -130,10 +130,37 @@ def test_the_page_has_them_as_vectors_with_text() -> None:
     assert drawing is not None
     root = ElementTree.fromstring(cameras_svg(drawing))
     name = "{http://www.w3.org/2000/svg}"
-    texts = [str(each.text) for each in root.iter(f"{name}text")]
+    texts = [str(each.text) for each in root.iter(f"{name}text") if "zh" not in str(each.get("class")).split()]
     assert {"ground truth", "prediction", "frame 0", "frame 1"} <= set(texts)
     assert any("degrees and 0.3 of the scene's scale off" in text for text in texts)
     assert all(text in str(root.findtext(f"{name}title")) for text in texts)
     strokes = [each.get("stroke") for each in root.iter(f"{name}path")]
     assert strokes == ["#168248"] * 2 + ["#e2580c"] * 2
     assert draw_cameras([]) is None
+
+
+def test_a_picture_says_the_same_in_chinese() -> None:
+    """Beside each text one that the address `cameras.svg#zh` shows; on a phone the names grow, and the numbers go."""
+    drawing = draw_cameras(pictures_of(shift=0.3))
+    assert drawing is not None
+    root = ElementTree.fromstring(cameras_svg(drawing))
+    name = "{http://www.w3.org/2000/svg}"
+    of = [str(each.text) for each in root.iter(f"{name}text") if "zh" in str(each.get("class")).split()]
+    assert {"真值", "预测", "第 0 帧", "第 1 帧"} <= {*of}
+    assert root.find(f"{name}g[@id='zh']") is not None
+    said = [str(each.text) for each in root.iter(f"{name}text") if "said" in str(each.get("class")).split()]
+    assert said
+    assert all("0.3" in each for each in said)
+    assert "@media (max-width: 480px) { text { font-size: 21px } .said { display: none !important } }" in cameras_svg(
+        drawing
+    )
+
+
+def test_a_prediction_is_tied_to_its_camera() -> None:
+    """A thin line from each true camera to the one that was predicted for it."""
+    drawing = draw_cameras(pictures_of(shift=0.3))
+    assert drawing is not None
+    true, guess = drawing.frusta[:2], drawing.frusta[2:]
+    for gap, one, other in zip(drawing.gaps, true, guess, strict=True):
+        assert gap.tolist() == [one.corners[0].tolist(), other.corners[0].tolist()]
+    assert cameras_svg(drawing).count("stroke-dasharray") == 2

@@ -4,6 +4,7 @@
 
   const DASHES = { training: [], validation: [2, 3], "saved run": [8, 5], twin: [5, 3] };
   const TALL = 380, LOW = 240, MOST_DOTS = 60;
+  const FONT = "system-ui, sans-serif";
   // What this script says, in the language of the page.
   const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
   const say = (text) => words[text] ?? text;
@@ -16,21 +17,25 @@
   const numbers = (values) => Float64Array.from(values, (value) => (value === null ? NaN : value));
   const column = (field) => ({ field });
 
-  function allValues(chart) {
-    const values = chart.lines.flatMap((line) => line.values).filter((value) => value !== null);
-    return values.concat(chart.bounds.map((bound) => bound.value));
-  }
-
-  // How values become heights: a logarithmic axis, or where a value is not positive one that is linear about zero.
-  function scaling(chart, scale) {
-    const values = allValues(chart);
+  // How values become heights: a logarithmic axis, or where one that is seen is not positive one that is linear about zero.
+  // `start` and `end` are the heights at the edges, `scaled` what the axis is linear in.
+  function scaling(chart, scale, seen) {
+    const values = [...chart.lines, ...chart.bounds].filter(seen).flatMap((each) => each.values ?? each.value)
+      .filter((value) => value !== null);
+    const plain = (value) => value;
     if (scale === "linear" || values.length === 0) {
-      const span = 2 * Math.max(0, ...values) || 2;
-      return { axis: "linear", height: (value) => value, range: Math.min(0, ...values) < 0 ? {} : { start: 0, default_span: span } };
+      const [least, most] = [Math.min(0, ...values), Math.max(0, ...values)];
+      const room = 0.05 * (most - least) || 1;
+      return { axis: "linear", height: plain, scaled: plain, start: least < 0 ? least - room : 0, end: most + room };
     }
-    if (values.every((value) => value > 0)) return { axis: "log", height: (value) => value };
+    if (values.every((value) => value > 0)) {
+      const [least, most] = [Math.log10(Math.min(...values)), Math.log10(Math.max(...values))];
+      const room = 0.05 * (most - least) || 0.5;
+      const height = (value) => (value > 0 ? value : null);
+      return { axis: "log", height, scaled: Math.log10, start: 10 ** (least - room), end: 10 ** (most + room) };
+    }
     const largest = Math.max(...values.map(Math.abs)) || 1;
-    const limits = chart.bounds.map((bound) => Math.abs(bound.value)).filter((value) => value > 0);
+    const limits = chart.bounds.filter(seen).map((bound) => Math.abs(bound.value)).filter((value) => value > 0);
     const power = Math.max(Math.floor(Math.log10(Math.min(largest / 1000, ...limits))), Math.floor(Math.log10(largest)) - 8);
     const threshold = 10 ** power;
     const height = (value) => Math.sign(value) * Math.log10(1 + Math.abs(value) / threshold);
@@ -40,7 +45,9 @@
       labels.set(height(10 ** p), label);
       labels.set(height(-(10 ** p)), `−${label}`);
     }
-    return { axis: "linear", height, labels };
+    const heights = values.map(height), [least, most] = [Math.min(...heights), Math.max(...heights)];
+    const room = 0.05 * (most - least) || 1;
+    return { axis: "linear", height, scaled: plain, labels, start: least - room, end: most + room };
   }
 
   // Where the lines that a limit is on end, for their names.
@@ -51,13 +58,22 @@
     });
   }
 
-  function frame(chart, y) {
+  const tallOf = (chart) => (chart.id === "losses" ? TALL : LOW);
+
+  // The names that stand at ends of lines, where there is room beside them and more than one.
+  function namedEnds(chart, seen) {
+    const ends = document.documentElement.clientWidth > 600 ? endsOf(chart).filter((end) => seen(end.line)) : [];
+    return ends.length > 1 ? ends : [];
+  }
+
+  function frame(chart, y, sheet) {
     const ink = cssValue("--ink-2"), faint = cssValue("--line");
     const plot = Bokeh.Plotting.figure({
-      height: chart.id === "losses" ? TALL : LOW,
+      height: tallOf(chart),
       sizing_mode: "stretch_width",
       y_axis_type: y.axis,
-      y_range: new Bokeh.DataRange1d({ only_visible: true, ...y.range }),
+      x_range: new Bokeh.Range1d(sheet.x),
+      y_range: new Bokeh.Range1d({ start: y.start, end: y.end }),
       tools: "pan,box_zoom,wheel_zoom,reset,save",
       toolbar_location: "above",
       toolbar_inner: true,
@@ -71,28 +87,26 @@
     plot.toolbar.logo = null;
     plot.toolbar.autohide = true;
     plot.toolbar.stylesheets = [":host(.bk-inner) { background: none; opacity: 1; }"];
-    const named = document.documentElement.clientWidth > 600 && endsOf(chart).length > 1;
-    const last = Math.max(2, ...chart.lines.map((line) => (line.steps ?? chart.steps).at(-1) ?? 1));
-    plot.x_range.range_padding = 0.02;
-    const wide = document.documentElement.clientWidth - 220, longest = Math.max(...endsOf(chart).map((end) => told(end.line).length));
-    if (named) plot.x_range = new Bokeh.Range1d({ start: 1 - 0.02 * last, end: (1 + Math.max(0.14, (8 * longest) / wide)) * last });
     const finger = window.matchMedia("(pointer: coarse)").matches;  // which scrolls the page
     plot.toolbar.active_drag = finger ? null : plot.toolbar.tools.find((tool) => tool.type === "BoxZoomTool");
     for (const axis of [...plot.xaxes, ...plot.yaxes]) {
       axis.setv({
         axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: faint, major_tick_line_color: faint,
         minor_tick_line_color: null, major_tick_in: 0, axis_label_text_font_style: "normal",
-        axis_label_text_font: "system-ui, sans-serif", major_label_text_font: "system-ui, sans-serif",
+        axis_label_text_font: FONT, major_label_text_font: FONT,
         axis_label_text_font_size: "12px", major_label_text_font_size: "12px",
       });
     }
     for (const grid of [...plot.xgrids, ...plot.ygrids]) grid.grid_line_color = faint;
     for (const grid of plot.xgrids) grid.grid_line_color = null;
-    if (y.range?.start === 0) plot.yaxes[0].formatter = new Bokeh.PrintfTickFormatter({ format: "%.4g" });
+    const [axis, grid] = [plot.yaxes[0], plot.ygrids[0]];
+    if (y.axis === "log") axis.ticker.get_ticks_no_defaults = OverfitLabels.logTicks;
+    if (!y.labels) axis.formatter = new Bokeh.PrintfTickFormatter({ format: "%.4g" });
     if (y.labels) {
-      plot.yaxes[0].ticker = new Bokeh.FixedTicker({ ticks: [...y.labels.keys()] });
-      plot.yaxes[0].major_label_overrides = y.labels;
+      axis.ticker = new Bokeh.FixedTicker({ ticks: [...y.labels.keys()] });
+      axis.major_label_overrides = y.labels;
     }
+    grid.ticker = axis.ticker;
     return plot;
   }
 
@@ -138,7 +152,11 @@
     });
     const source = new Bokeh.ColumnDataSource({ data: { ...data, top: numbers(tops) } });
     const drawn = lines.map((line, index) => {
-      const glyph = plot.line(column("step"), column(`height${index}`), { source, name: line.name, ...style(line) });
+      const at = [column("step"), column(`height${index}`)];
+      const alone = line.values.filter((value) => value !== null).length === 1;
+      const glyph = alone
+        ? plot.scatter(...at, { source, name: line.name, size: 7, color: line.color })
+        : plot.line(...at, { source, name: line.name, ...style(line) });
       return { ...line, glyph };
     });
     const top = plot.line(column("step"), column("top"), { source, line_alpha: 0, name: "hover" });
@@ -169,32 +187,35 @@
     return drawn.map((glyph) => ({ ...line, glyph }));
   }
 
-  // Limits at one height share their text.
-  function drawBounds(plot, chart, y) {
-    const ends = chart.lines.map((line) => (line.steps ?? chart.steps).at(-1) ?? 1);
+  // Limits at one height share their text, which stands where nothing that is seen runs through it.
+  function drawBounds(plot, chart, y, sheet, seen) {
     const byValue = new Map();
-    for (const bound of chart.bounds) byValue.set(bound.value, [...(byValue.get(bound.value) ?? []), bound]);
+    for (const bound of chart.bounds.filter((bound) => y.height(bound.value) !== null)) {
+      byValue.set(bound.value, [...(byValue.get(bound.value) ?? []), bound]);
+    }
     return [...byValue].flatMap(([value, bounds]) => {
-      const names = bounds.map((bound, index) => (index + 1 === bounds.length ? bound.text : bound.name));
-      const label = new Bokeh.Label({
-        x: Math.max(2, ...ends), y: y.height(value), text_align: "right", text: inert(names.join(", ")), text_color: cssValue("--ink-2"),
-        text_font: "system-ui, sans-serif", text_font_size: "11px", text_baseline: "bottom", y_offset: 3,
-        background_fill_color: cssValue("--surface"), background_fill_alpha: 0.7,
-      });
-      plot.add_layout(label);
+      const height = y.height(value), told = bounds.filter(seen);
       const lines = bounds.map((bound) => ({
         name: bound.name, kind: "limit", seed: null,
-        glyph: plot.line([1, Math.max(2, ...ends)], [y.height(value), y.height(value)], {
+        glyph: plot.line([1, sheet.last], [height, height], {
           name: `limit ${bound.name}`, line_color: bound.color, line_dash: [5, 4], line_width: 1.4,
         }),
       }));
+      if (told.length === 0) return lines;
+      const text = told.map((bound, index) => (index + 1 === told.length ? bound.text : bound.name)).join(", ");
+      const place = sheet.freeOf(text, height);
+      const label = new Bokeh.Label({
+        x: place.step, y: height, text_align: place.align, text: inert(text), text_color: cssValue("--ink-2"),
+        text_font: FONT, text_font_size: "11px", text_baseline: place.above ? "bottom" : "top", y_offset: place.above ? 3 : -3,
+      });
+      plot.add_layout(label);
       return [...lines, { name: null, kind: "limit", seed: null, glyph: label }];
     });
   }
 
   function drawMarks(plot, chart, y) {
     return chart.marks.filter((mark) => mark.value !== null).map((mark) => {
-      const data = { step: [mark.step], height: [y.height(mark.value)], value: [mark.value], text: [mark.text] };
+      const data = { step: [mark.step], height: [y.height(mark.value) ?? NaN], value: [mark.value], text: [mark.text] };
       const glyph = plot.scatter(column("step"), column("height"), {
         source: new Bokeh.ColumnDataSource({ data }), name: `mark ${mark.name}`, size: 10,
         line_color: mark.color, line_width: 2.2, fill_color: cssValue("--surface"),
@@ -205,24 +226,16 @@
   }
 
   // The name of a line at its end, where it is read without a legend; names that would meet move apart.
-  function drawEnds(plot, chart, y) {
-    const ends = endsOf(chart).map((end) => ({ ...end, height: y.height(end.value) }));
-    if (ends.length < 2) return [];
-    const up = (end) => (y.axis === "log" ? Math.log10(end.height) : end.height);
-    ends.sort((a, b) => up(a) - up(b));
-    const heights = chart.lines.filter((line) => line.strong).flatMap((line) => line.values).filter((value) => value !== null)
-      .map((value) => up({ height: y.height(value) }));
-    const room = (plot.height - 70) / ((Math.max(...heights) - Math.min(...heights)) || 1);
-    let last = -Infinity;
-    return ends.map((end) => {
-      const at = up(end) * room, shifted = Math.max(at, last + 13);
-      last = shifted;
+  function drawEnds(plot, ends, y, sheet) {
+    const wanted = ends.map((end) => sheet.up(y.height(end.value)));
+    return OverfitLabels.apart(wanted, 13, sheet.tall - 6).map((at, index) => {
+      const { line, step, value } = ends[index];
       const label = new Bokeh.Label({
-        x: end.step, y: end.height, x_offset: 6, y_offset: shifted - at, text: told(end.line), text_color: end.line.color,
-        text_font: "system-ui, sans-serif", text_font_size: "11px", text_baseline: "middle",
+        x: step, y: y.height(value), x_offset: 9, y_offset: at - wanted[index], text: told(line), text_color: line.color,
+        text_font: FONT, text_font_size: "11px", text_baseline: "middle",
       });
       plot.add_layout(label);
-      return { name: end.line.name, kind: "training", seed: end.line.seed, glyph: label };
+      return { name: line.name, kind: "training", seed: line.seed, glyph: label };
     });
   }
 
@@ -234,6 +247,7 @@
       this.off = new Set();
       this.scale = chart.scale;
       this.drawn = [];
+      this.painted = Promise.resolve();
       for (const button of box.querySelectorAll("[data-field]")) {
         if (button.getAttribute("aria-pressed") !== "true") this.off.add(`${button.dataset.field} ${button.dataset.value}`);
         button.addEventListener("click", () => this.flip(button));
@@ -246,19 +260,35 @@
       }
     }
 
-    async draw() {
+    // Whether what has this name, kind and seed is switched on.
+    seen(item) {
+      const keys = [`name ${item.name}`, `kind ${item.kind ?? "limit"}`, `seed ${item.seed ?? null}`];
+      return !keys.some((key) => this.off.has(key));
+    }
+
+    draw() {
       const { chart } = this;
-      const y = scaling(chart, this.scale);
-      const plot = frame(chart, y);
+      const seen = (item) => this.seen(item);
+      const y = scaling(chart, this.scale, seen), ends = namedEnds(chart, seen);
+      const letters = Math.max(0, ...ends.map((end) => told(end.line).length));
+      const sheet = new OverfitLabels.Sheet(chart, y, seen, this.target.clientWidth, tallOf(chart), letters);
+      const plot = frame(chart, y, sheet);
       this.drawn = [
-        ...drawBounds(plot, chart, y),
         ...drawShared(plot, chart, y),
         ...chart.lines.filter((line) => line.steps).flatMap((line) => drawOwn(plot, line, y)),
+        ...drawBounds(plot, chart, y, sheet, seen),
         ...drawMarks(plot, chart, y),
-        ...(document.documentElement.clientWidth > 600 ? drawEnds(plot, chart, y) : []),
+        ...drawEnds(plot, ends, y, sheet),
       ];
+      for (const item of this.drawn) item.glyph.visible = seen(item);
       this.plot = plot;
-      this.show();
+      this.painted = this.painted.then(() => this.paint(plot));
+      return this.painted;
+    }
+
+    // One after the other; a plot that another one was asked for meanwhile is never shown.
+    async paint(plot) {
+      if (this.plot !== plot) return;
       this.view?.remove();
       this.target.replaceChildren();
       this.view = await Bokeh.Plotting.show(plot, this.target);
@@ -272,14 +302,7 @@
       button.setAttribute("aria-pressed", String(on));
       if (on) this.off.delete(key);
       else this.off.add(key);
-      this.show();
-    }
-
-    show() {
-      for (const item of this.drawn) {
-        const keys = [`name ${item.name}`, `kind ${item.kind}`, `seed ${item.seed}`];
-        item.glyph.visible = !keys.some((key) => this.off.has(key));
-      }
+      this.draw();  // anew: heights and places of labels follow from what is seen
     }
   }
 
