@@ -24,7 +24,7 @@ from benchmarks.wild.operators.losses import REGRESSION, first_call
 from benchmarks.wild.operators.operator import Setup, Site, operator
 from benchmarks.wild.operators.rewrite import Exchanged, Forward, exchange_in, exchange_loss, on_output, override
 from benchmarks.wild.operators.targets import first_target, told_tokens
-from benchmarks.wild.operators.trace import ATTENTION, ModuleCall, hidden_keys, hides
+from benchmarks.wild.operators.trace import ATTENTION, LOW, SOFTMAX, ModuleCall, hidden_keys, hides
 from benchmarks.wild.operators.unseen_batches import inputs_of_samples
 from benchmarks.wild.operators.unseen_layers import _features
 
@@ -162,6 +162,12 @@ def padding_index_of_real_token(s: Setup, at: Site) -> str | None:
     return f"{name}: padding_idx={used[0]}"
 
 
+def _written(func: Any, scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if scores.dim() < 3 or scores.shape[-2] < 2 or not bool((scores < LOW).any()):
+        return func(scores, *args, **kwargs)  # type: ignore[no-any-return]
+    return scores.clamp(min=torch.finfo(scores.dtype).min).softmax(-2).masked_fill(scores < LOW, 0.0)
+
+
 def _over_queries(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     hidden, given = hidden_keys(query, key, value, *args, **kwargs), args[0] if args else kwargs.get("attn_mask")
     if hidden is None:
@@ -178,11 +184,16 @@ def _over_queries(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: A
 @operator("axis", "leak", needs="causal")
 def softmax_over_queries(s: Setup, at: Site) -> str | None:
     """The weights of a causal attention sum to one over the queries: those of a token depend on later ones."""
-    places = sorted({each.module for each in at.trace.attentions if each.causal})
-    if not places or told_tokens(at) is None:
+    called = {each.module for each in at.trace.attentions if each.causal}
+    written = {each.module for each in at.trace.hidings if each.future} & {name for name, _ in at.trace.softmaxes}
+    if not called | written or told_tokens(at) is None:
         return None
-    name = at.choose.choice(places)
-    exchange_in(s.model.get_submodule(name), ATTENTION, _over_queries)
+    name = at.choose.choice(sorted(called | written))
+
+    def exchanged(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return _over_queries(func, *args, **kwargs) if func in ATTENTION else _written(func, *args, **kwargs)
+
+    exchange_in(s.model.get_submodule(name), (*ATTENTION, *SOFTMAX), exchanged)
     return f"{name or 'the model'}: softmax(-2)"
 
 

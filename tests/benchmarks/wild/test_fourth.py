@@ -16,7 +16,7 @@ from benchmarks.wild.operators import BY_ID
 from benchmarks.wild.operators.operator import Setup, broken, healthy
 from benchmarks.wild.operators.trace import trace_of
 from tests.benchmarks.wild.cases import assert_case, written_in
-from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, fixed
+from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, Words, fixed
 from tests.benchmarks.wild.test_held_back import POINTS, TAGS
 from tests.benchmarks.wild.test_third import TABLE
 
@@ -51,6 +51,18 @@ class Heads(nn.Module):
         mask = seen[:, None, None].bool().expand(-1, 1, ids.shape[1], -1)
         mixed = F.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask).transpose(1, 2).flatten(2)
         out: Tensor = self.head(x + mixed)
+        return out
+
+
+class Written(Words):
+    """The language model, with its attention written out."""
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.embed(ids) + self.pos(torch.arange(ids.shape[1]))
+        q, k, v = (each.unflatten(-1, (2, 16)).transpose(1, 2) for each in self.qkv(self.norm(x)).chunk(3, -1))
+        future = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).triu(1)
+        weights = (q @ k.transpose(-1, -2) / 4).masked_fill(future, float("-inf")).softmax(-1)
+        out: Tensor = self.head(x + self.out((weights @ v).transpose(1, 2).flatten(2)))
         return out
 
 
@@ -148,9 +160,11 @@ def test_token_has_no_gradient() -> None:
     assert not weight.grad[row].any()
 
 
-def test_earlier_tokens_answer_to_later_ones() -> None:
-    """With a softmax over the queries, and not without."""
-    for setup, leaks in ((healthy(TOKENS, 0), False), (setup_of("softmax_over_queries", TOKENS), True)):
+@pytest.mark.parametrize("model", [Words, Written])
+def test_earlier_tokens_answer_to_later_ones(model: type[nn.Module]) -> None:
+    """With a softmax over the queries, and not without; of an attention that is called, or written out."""
+    program = replace(TOKENS, model=model)
+    for setup, leaks in ((healthy(program, 0), False), (setup_of("softmax_over_queries", program), True)):
         other = {**setup.batch, "ids": setup.batch["ids"].clone()}
         other["ids"][:, -3] = (other["ids"][:, -3] + 1) % 20
         seen = [setup.model.eval()(each["ids"], mask=each["mask"])[:, 0] for each in (setup.batch, other)]
