@@ -88,6 +88,12 @@ LATER = SECOND | frozenset({
     "keys_for_values", "first_head_for_all", "token_shift_along_batch", "tokens_hidden_at_random",
     "mask_forgotten_in_evaluation", "second_input_all_zero", "last_step_not_read", "masked_in_place",
     "put_back_by_same_order",
+    # the fourth set
+    "part_left_frozen_after_turn", "weight_normalised_after_optimizer", "count_of_steps_stays",
+    "gradients_of_validation_kept", "statistics_of_frozen_part_move", "prediction_in_other_unit_in_evaluation",
+    "features_in_float8_without_scale", "neighbour_called_twice", "first_concatenated_twice", "straight_through_part",
+    "padding_index_of_real_token", "softmax_over_queries", "mask_repeated_for_heads", "copies_viewed_in_wrong_order",
+    "first_channel_compared", "target_among_features",
 })  # fmt: skip
 
 

@@ -29,12 +29,12 @@ LIBRARIES = [
 
 
 def test_every_kind_has_both_parts() -> None:
-    """Some operators of every kind, a fifth and more of all are held out, and the same ones at every call."""
+    """Some operators of every kind, a quarter and more of all are held out, and the same ones at every call."""
     parts = parts_of_operators()
     assert parts == parts_of_operators(reversed(OPERATORS))
     by_kind = Counter((each.kind, parts[each.id]) for each in OPERATORS)
     assert all(by_kind[each.kind, part] for each in OPERATORS for part in ("tuned", "held-out"))
-    assert 5 * sum(part == "held-out" for part in parts.values()) >= len(parts)
+    assert 4 * sum(part == "held-out" for part in parts.values()) >= len(parts)
 
 
 def test_libraries_do_not_move() -> None:
