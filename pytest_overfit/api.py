@@ -21,7 +21,7 @@ from pytest_overfit.diagnose.reached_modules import Influence
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
-from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.finding import ECHO, Finding
 from pytest_overfit.judge.stopped import unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, advised, of_seeds
@@ -302,6 +302,9 @@ def judged(
             not_asked=questions.not_asked,
             doubtful=doubtful,
         )
+        first = next((finding for finding in findings if finding.missed and finding.hint_stands), None)
+        if record.stop == "max_seconds" and first is not None and not found.judged:
+            found = replace(found, observed=f"{ECHO}{first.name} (cut short)")  # its time was that of the run
         if record.stop == "hung":
             found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)

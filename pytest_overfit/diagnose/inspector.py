@@ -41,6 +41,7 @@ from pytest_overfit.run.memory import bytes_of, fitting
 from pytest_overfit.run.phases import PROBES
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.run.snapshot import Snapshot
+from pytest_overfit.run.stack_lines import hung_in
 from pytest_overfit.run.supervision_record import Supervision
 from pytest_overfit.run.update import Again, Detached, Update
 from pytest_overfit.run.watchdog import Hung
@@ -216,10 +217,7 @@ class RunInspector:
     def _aside(
         self, context: RunContext, look: Callable[[], None], seconds: float, *, optimizers: bool, model: bool = True
     ) -> None:
-        """Looks for so many seconds, and puts the state back as it is now.
-
-        Ctrl-C, code that does not come back, or a mistake of ours, ends the look alone.
-        """
+        """Looks for so many seconds, and puts the state back as it is now; what raises or hangs ends the look alone."""
         try:
             with self.questions.asking("the diagnosis"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -249,7 +247,7 @@ class RunInspector:
         return context.watchdog.limited(seconds, what=PROBES, grace=HUNG_SECONDS if stated else PATIENT_SECONDS)
 
     def _out_of_time(self, hung: Hung) -> None:
-        self.hung, self.cut = True, f"out of time ({hung.hang.doing}, hung in {hung.hang.where})"
+        self.hung, self.cut = True, f"out of time ({hung.hang.doing}{hung_in(hung.hang.where)})"
         self.questions.leave_out("the rest of the diagnosis", self.cut)
 
     def _search(self, context: RunContext, record: RunRecord, until: float) -> None:

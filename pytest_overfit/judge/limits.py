@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ from pytest_overfit.settings.criterion import Criterion
 
 SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result
 FELL = "fell by only"
+SETTLE = "let the learning rate decay to 0, or lower it"
 UNSTATED = (
     "the default limit was not chosen for this loss: state one well below its start, "
     "or {below: 0.01, relative: true} for a hundredth of it"
@@ -59,7 +61,9 @@ def judge_limit(
     declared = unbounded or (limit.below is not None and limit.below < 0)
     if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits, declared=declared):
         observed, condition, hint = empty
-        return Finding(name, False, observed, f"{allowed}{condition}", where=where, hint=hint, margin=margin)
+        stands = record.stop in CUT_SHORT
+        told = f"{allowed}{condition}"
+        return Finding(name, False, observed, told, where=where, hint=hint, margin=margin, hint_stands=stands)
     share = fallen(curve, worst, limit)
     small = "" if share is None or share >= SMALL_FALL else f"{FELL} {share:.0%}"
     if small and not limit.stated:
@@ -177,8 +181,10 @@ def _best(curve: Sequence[float], limit: Limit) -> float:
 
 
 def _with_stop(record: RunRecord, observed: str) -> str:
+    if record.stop == "max_seconds":  # what the first line of a failure has room for
+        steps = f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s"
+        return f"cut short by max_seconds: {steps}, {observed}"
     reasons = {
-        "max_seconds": f"cut short by max_seconds after {record.seconds:.1f} s",
         "interrupted": "interrupted",
         "non_finite": "stopped at the first non-finite value",
         "no_trainable_parameters": "not trained: no parameter is trainable",
@@ -209,12 +215,21 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
         return "it did not fall: look at the learning rate, frozen modules and ::gradients"
     if limit.above is not None and limit.measure(curve, len(curve)) <= limit.above:
         return "it fell below its lower limit: look at what the loss leaves out, or let the learning rate decay to 0"
+    if (reached := _reached(curve, limit)) is not None:
+        return f"it was within its limit at step {reached}, and not to the end: {SETTLE}"
     if (ahead := of_limit(curve, limit)) is not None:
         more = "" if ahead.earliest is None else "give it more steps, or "
         return f"it {ahead.text()}: {more}look at the learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:
         return "close: give it more steps, or let the learning rate decay to 0"
     return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"
+
+
+def _reached(curve: Sequence[float], limit: Limit) -> int | None:
+    """The first step (from 1) within a limit that is left again; None where there is none."""
+    held = [limit.holds(limit.measure(curve, end)) for end in range(1, len(curve) + 1)]
+    left = any(before and not after for before, after in itertools.pairwise(held))
+    return held.index(True) + 1 if left else None
 
 
 OBJECTIVE = Criterion("objective", "limit of the loss that is minimised", Limit(0.01, stated=False))

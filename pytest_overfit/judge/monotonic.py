@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
+from pytest_overfit.judge.stopped import TOO_FEW
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criterion import Criterion, bounded
@@ -54,7 +55,7 @@ def judge_monotonic(
         return Finding("monotonic", True, "no term with an upper limit to follow", allowed)
     if not curves:
         hint = "see ::finite and ::gradients for why the run ended there"
-        return Finding("monotonic", False, "fewer than 2 steps to compare", allowed, hint=hint)
+        return Finding("monotonic", False, TOO_FEW, allowed, hint=hint)
     trends = [_trend(term, curve, limit, settings, noisy=noisy) for term, curve, limit in curves]
     missed = [trend for trend in trends if trend[1]]
     if not missed:

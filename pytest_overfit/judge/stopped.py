@@ -10,6 +10,7 @@ from pytest_overfit.run.record import CUT_SHORT, RunRecord
 from pytest_overfit.settings.criteria_registry import entries
 
 HINT = "mend what that line waits for; raise max_seconds where it is merely slow"
+CUT, TOO_FEW = "the run was cut short", "fewer than 2 steps to compare"
 UNFINISHED = (*CUT_SHORT, "non_finite", "no_trainable_parameters", "detached")
 
 
@@ -20,6 +21,8 @@ def without_echoes(record: RunRecord, findings: Sequence[Finding], limits: Conta
         >>> [(finding.name, finding.missed) for finding in without_echoes(record, findings, {"objective"})]
         [('finite', True), ('objective', False)]
     """
+    if record.stop == "max_seconds":
+        return _told_once(findings, limits)
     told = next((finding for finding in findings if _tells(record, finding.name, limits)), None)
     if told is None or not told.missed:
         return tuple(findings)
@@ -30,6 +33,30 @@ def without_echoes(record: RunRecord, findings: Sequence[Finding], limits: Conta
         else finding
         for finding in findings
     )
+
+
+def _told_once(findings: Sequence[Finding], limits: Container[str]) -> tuple[Finding, ...]:
+    """Of a run that its time ended: the first limit says so; what only more steps could have shown is not judged."""
+    missed = [finding for finding in findings if finding.missed]
+    first = next((finding for finding in missed if finding.name in limits and finding.hint_stands), None)
+    if first is None:
+        return tuple(findings)
+    late = [
+        f
+        for f in missed
+        if f is not first and (f.hint_stands or f.observed.startswith((CUT, TOO_FEW)) or _is_learnt(f.name))
+    ]
+    why = f"{ECHO}{first.name} (cut short)"
+    return tuple(
+        replace(finding, observed=why, judged=False, where=None, hint=None, margin=None, hint_stands=False)
+        if finding in late and finding is not first
+        else finding
+        for finding in findings
+    )
+
+
+def _is_learnt(name: str) -> bool:
+    return name in entries() and entries()[name].load().learning
 
 
 def _tells(record: RunRecord, name: str, limits: Container[str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.judge.stopped import UNFINISHED
+from pytest_overfit.judge.stopped import CUT, UNFINISHED
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 from pytest_overfit.settings.criterion import Criterion, bounded
@@ -59,7 +59,7 @@ def judge_train_val(record: RunRecord, settings: TrainVal, limits: Mapping[str, 
             hint="compare train() with eval(): batch statistics, dropout; compare the two split files",
         )
     if record.stop in UNFINISHED:
-        return Finding("train_val", False, f"the run was cut short ({record.stop})", allowed)
+        return Finding("train_val", False, f"{CUT} ({record.stop})", allowed)
     if not shown:
         hint = "state an upper limit on a term that the loss gives in evaluation too"
         return Finding("train_val", False, "no limited term to compare", allowed, hint=hint)

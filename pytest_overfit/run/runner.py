@@ -180,7 +180,7 @@ class _Runner:
             training.show(curves, self.callbacks.observers)
         generated = training.generated(curves)
         last = training.accepted if curves.stop == "passed" else None
-        outcome = training.look(curves) if last is None else last
+        outcome = training.look(curves, once_more=curves.stop == "max_steps") if last is None else last
         course.verify(curves)
         said = (*self._notes(training, choice, anew=anew, steps=bool(curves.steps)), *subject.notes, *course.notes)
         twins = course.twins(curves)

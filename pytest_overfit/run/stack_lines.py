@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import os
+import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,19 @@ def is_library(path: str) -> bool:
         or "dist-packages" in parts
         or path.startswith((*(f"{folder}{os.sep}" for folder in (PACKAGE, STDLIB, SCRIPTS)), "<"))
     )
+
+
+def hung_in(line: str) -> str:
+    """Where a thread hangs, of a line that ``users_lines`` has told; of a library's nothing: it may be merely slow.
+
+    Example:
+        >>> hung_in("loss at test_model.py:7: queue.get()")
+        ', hung in loss at test_model.py:7: queue.get()'
+        >>> hung_in("backward at venv/lib/site-packages/torch/autograd/graph.py:979: return run()")
+        ''
+    """
+    found = re.search(r" at (.+?):\d+(?:: |$)", line)
+    return "" if found is not None and is_library(found[1]) else f", hung in {line}"
 
 
 def frames_of(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:

@@ -16,12 +16,12 @@ from pytest_overfit.errors.asking import Questions, users_code
 from pytest_overfit.run.as_loss import as_loss
 from pytest_overfit.run.batch import fingerprint, freeze_batch
 from pytest_overfit.run.call_task import CallTask, count_positional
-from pytest_overfit.run.columns import is_extra
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.evaluated import evaluation_of
 from pytest_overfit.run.gradient_watch import GradientWatch
 from pytest_overfit.run.influence import without
 from pytest_overfit.run.isolation import restored_process
-from pytest_overfit.run.loop import Curves, Plan, evaluate, evaluating
+from pytest_overfit.run.loop import Curves, Plan, evaluating
 from pytest_overfit.run.loss_call import LossCall
 from pytest_overfit.run.make_record import Outcome, Parts, read_every
 from pytest_overfit.run.observer import Observer
@@ -35,7 +35,7 @@ from pytest_overfit.run.optim import (
     freeze,
     to_device,
 )
-from pytest_overfit.run.record import Evaluation, Generated
+from pytest_overfit.run.record import Generated
 from pytest_overfit.run.sample import Sample
 from pytest_overfit.run.snapshot import Snapshot
 from pytest_overfit.run.subject import Subject
@@ -82,8 +82,7 @@ class Training:
     """The live parts of one run.
 
     Args:
-        model: what is trained as one module; it is brought to the device.
-        given: the same as the user gave it; None: as the subject has it.
+        model: what is trained as one module; it is brought to the device. ``given`` as the user gave it.
         ranks: all processes of the launch, where there are several.
     """
 
@@ -224,7 +223,7 @@ class Training:
             ahead = self.questions.ask("what it predicts", lambda: generated(self.task.batch, False), otherwise=None)
         return ahead if said is None else said if ahead is None else replace(said, ahead=ahead.ahead)
 
-    def look(self, curves: Curves) -> Outcome:
+    def look(self, curves: Curves, *, once_more: bool = False) -> Outcome:
         """The model as it is now, in evaluation mode: against training, and against the ground truth."""
         task, outcome = self.task, Outcome()
         if task.predictor is not None:
@@ -235,8 +234,8 @@ class Training:
             keys = tuple(map(str, predictions)) if mapping else (type(predictions).__name__,)
             outcome = Outcome(None, frames, keys)
         if task.val_batch is not None and curves.steps:
-            train = {name: value for name, value in curves.steps[-1].items() if not is_extra(name)}
-            outcome = replace(outcome, evaluation=Evaluation(train=train, val=evaluate(task, task.val_batch)))
+            again = self._asked_now if once_more and self.ranks is None else None
+            outcome = replace(outcome, evaluation=evaluation_of(task, curves, again, self.questions))
         return outcome
 
     def show(self, curves: Curves, observers: Sequence[Observer]) -> None:
@@ -270,6 +269,9 @@ class Training:
                 return step(batch)
 
         return within
+
+    def _asked_now(self) -> dict[str, float]:
+        return LossCall(self.task, self._state_now(), seed=self.request.seed).terms(self.task.batch)
 
     def _state_now(self) -> Snapshot:
         """The state of all that is trained: on its device, frozen as asked, lazy modules materialised."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.judge.stopped import UNFINISHED
+from pytest_overfit.judge.stopped import CUT, UNFINISHED
 from pytest_overfit.run.names import resolve_term
 from pytest_overfit.run.record import FramePrediction, RunRecord
 from pytest_overfit.settings.criteria import Limit
@@ -56,7 +56,7 @@ def judge_prediction(record: RunRecord, settings: Prediction, limits: Mapping[st
         hint = _what_next(record, settings, limits or {})
         return Finding("prediction", False, "; ".join(misses), allowed, where=where, hint=hint)
     if record.stop in UNFINISHED:
-        return Finding("prediction", False, f"the run was cut short ({record.stop})", allowed)
+        return Finding("prediction", False, f"{CUT} ({record.stop})", allowed)
     return Finding("prediction", True, "; ".join(map(describe_frame, record.predictions)), allowed)
 
 

@@ -55,6 +55,10 @@ def test_a_missed_limit_says_observed_allowed_where_next() -> None:
             "it falls, and would not reach its limit in 20 times as many steps: look at the learning rate",
         ),
         (falling(4.0, 0.02), "close: give it more steps"),
+        (
+            [4.0 * 0.9**i * (1.0 + 0.9 * (-1) ** i) for i in range(53)],
+            "it was within its limit at step 38, and not to the end: let the learning rate decay to 0, or lower it",
+        ),
         ((4.0,) * 100, "it did not fall: look at the learning rate"),
     ],
 )
@@ -86,7 +90,8 @@ def test_a_term_that_the_loss_does_not_give_lists_the_terms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "says"), [("max_seconds", "cut short by max_seconds after 2.0 s"), ("interrupted", "interrupted")]
+    ("stop", "says"),
+    [("max_seconds", "cut short by max_seconds: 100 of 1000 steps in 2.0 s"), ("interrupted", "interrupted")],
 )
 def test_a_run_that_was_cut_short_is_no_pass(stop: str, says: str) -> None:
     """Low losses do not save a run that the clock or the user ended."""

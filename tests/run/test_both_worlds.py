@@ -164,6 +164,25 @@ def test_training_is_compared_with_evaluation(world: World, model: type[Memorise
     assert (result.record.stop == "passed") == agrees
 
 
+def test_what_the_last_step_did_is_no_difference_of_modes() -> None:
+    """Every step overshoots: its loss is told before it updates the weights, and evaluation comes after it."""
+
+    def loss(model: nn.Linear, batch: Tensor) -> Tensor:
+        return (model.weight - batch).square().mean()
+
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.1)
+    result = run_overfit(
+        model, torch.ones(1, 1), loss, optimizer=lambda p: torch.optim.SGD(p, lr=1.1), val_data=torch.ones(1, 1),
+        train_val=True, max_steps=8, objective=1e-6, diagnose=False,
+    )  # fmt: skip
+    evaluation = result.record.evaluation
+    assert evaluation is not None
+    assert evaluation.train == pytest.approx(evaluation.val)
+    assert result.finding("train_val").passed
+    assert not result.finding("objective").passed
+
+
 def test_nothing_to_evaluate_on_is_an_error(world: World) -> None:
     """It says what is wanted."""
     with pytest.raises(OverfitError, match="nothing to evaluate on"):

@@ -170,7 +170,7 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
         how = f"they run inside of reentrant checkpointing ({cut.where}), and no input of it needs a gradient"
         change = "checkpoint(..., use_reentrant=False), or let the inputs need one: model.enable_input_require_grads()"
     elif cut.by == "torch.no_grad":
-        how = f"they run without gradients, at {cut.where}"
+        how = f"torch.no_grad at {cut.where}"
         change = f"call them outside of torch.no_grad(){meant}"
     elif cut.by == "numpy":
         how = f"the numbers go through numpy in {cut.where}, which keeps no graph"
@@ -180,7 +180,7 @@ def _cut(cut: Cut, behind: Sequence[str], evidence: Evidence, trainable: int) ->
         change = f"leave out {cut.by} in {cut.where}{meant}"
     wrongly = [name for name in behind if matches(name, evidence.unused)]
     told = f" ({len(wrongly)} of them declared unused)" if wrongly else ""
-    lost = f"{len(behind)} of {trainable} trainable tensors take part in the forward pass and get no gradient{told}"
+    lost = f"{len(behind)} of {trainable} tensors in the forward pass get no gradient{told}"
     return Cause(
         "no-gradient",
         shorten(behind),
