@@ -143,7 +143,8 @@ def run_config(
         ConfigError: what the config names cannot be built.
         OverfitError: as ``run_overfit``.
     """
-    from pytest_overfit.trainer.config_subject import adapter_of, rate_overrides, settings_of, subject_of
+    from pytest_overfit.trainer.config_changes import ConfigChanges
+    from pytest_overfit.trainer.config_subject import adapter_of, settings_of, subject_of
     from pytest_overfit.two_view.application import TWO_VIEW
     from pytest_overfit.two_view.diagnose.source_causes import source_family
     from pytest_overfit.two_view.from_config import sample_of
@@ -157,8 +158,7 @@ def run_config(
             raise OverfitError(f"a {type(given).__name__}", where=name, allowed="something that can be called")
     drawn = sample_of(config) if sample is None else sample
     subject = replace(subject_of(config, model, drawn, loss=loss, optimizer=optimizer, step=step), twins=twins)
-    decay = "" if config.weight_decay_schedule else "--overfit-set optim.optimizer.weight_decay=0"
-    asked = Asked(rate=partial(rate_overrides, config), decay=decay)
+    asked = Asked(config=ConfigChanges(config))
     adapter, settings = adapter_of(config, adapt, TWO_VIEW), settings_of(config)
     rules = (custom_family(rules), *source_family(drawn))
     return run_subject(subject, settings, adapter=adapter, observers=observers, rules=rules, place=place, asked=asked)

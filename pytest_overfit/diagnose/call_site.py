@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -20,20 +20,40 @@ from pytest_overfit.run.subject import Subject
 MOST_BYTES = 10**6  # of a source
 
 
+class OfConfig(Protocol):
+    """Options that change a config, empty where none do, and where its keys are written."""
+
+    def rate(self, was: float, works: float) -> str:
+        """The learning rate that is ``was`` becomes ``works``."""
+
+    def no_decay(self) -> str:
+        """No weight decay."""
+
+    def thawed(self) -> str:
+        """Nothing is frozen."""
+
+    def clip(self, below: float, now: str) -> str:
+        """Every norm below one that gradients are clipped to is ``now``."""
+
+    def weight(self, term: str) -> str:
+        """A term of the loss whose weight is 0 counts."""
+
+    def place(self, key: str) -> str:
+        """The file, the line and the key; empty where it is in none."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """Where a user can change something.
 
     Args:
         sources: their files.
-        rate: (what the learning rate is, what it is to be) -> the overrides of a config that set it; None: no config.
-        decay: the override of a config that takes weight decay away; empty where a schedule sets it.
+        config: what to change in the config that asked; None: no config did.
         default: the optimizer is ours, and ``lr=`` sets its rate.
     """
 
     sources: tuple[Source, ...] = ()
-    rate: Callable[[float, float], str] | None = None
-    decay: str = ""
+    config: OfConfig | None = None
     default: bool = False
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from pytest_overfit.diagnose.call_site import Asked
+from pytest_overfit.diagnose.call_site import Asked, OfConfig
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.class_lines import classified
 from pytest_overfit.diagnose.evidence import Evidence
@@ -35,17 +35,30 @@ CRITERIA = {"mse_loss": "MSELoss", "l1_loss": "L1Loss", "smooth_l1_loss": "Smoot
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 RUNS = ("overfit", "run_overfit")
 RESERVED = 0.8  # of a budget: a proof that took more of it is as good as its last digit
+SET = re.compile(r"--overfit-set '?([\w.]+)=")
+NOWHERE = ("the train step", "the optimizer")  # what a line of a config says better
 PLACE = re.compile(r"[^\s:,]+\.py:\d+")
 
 
 def with_lines(causes: Sequence[Cause], evidence: Evidence, asked: Asked) -> tuple[Cause, ...]:
     """The causes, each with a line to paste for its advice where one is known to be it."""
-    return tuple(
+    changed = (
         replace(cause, advice=line)
         if (rule := RULES.get(cause.id)) is not None and (line := rule(cause, evidence, asked))
         else cause
         for cause in causes
     )
+    return tuple(changed if asked.config is None else (_in_config(cause, asked.config) for cause in changed))
+
+
+def _in_config(cause: Cause, config: OfConfig) -> Cause:
+    """The same, with the lines of the config that its advice changes; what is meant is declared by a key."""
+    advice = cause.advice.replace("declare frozen=", "set overfit.criteria.frozen=")
+    places = [place for key in SET.findall(advice) if (place := config.place(key))]
+    first, found = places[:1], f" and {len(places) - 1} more" if len(places) > 1 else ""
+    where = f"{first[0]}{found}" if first else cause.where
+    beside = first and cause.where and cause.where not in NOWHERE
+    return replace(cause, advice=advice, where=f"{where}: {cause.where}" if beside else where)
 
 
 def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -54,8 +67,8 @@ def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if not works:
         return ""
     now = f"{works:.3g}"
-    if asked.rate is not None:
-        line, planned = asked.rate(was, works), evidence.record.planned_steps
+    if asked.config is not None:
+        line, planned = asked.config.rate(was, works), evidence.record.planned_steps
         tight = cause.evidence.get("steps", 0.0) > RESERVED * planned
         return f"{line} --overfit-max-steps {2 * planned}" if line and tight else line
     if line := line_to_change(asked.sources, keyword("lr", was, now, calls=OPTIMIZERS)):
@@ -72,14 +85,14 @@ def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     was = cause.evidence.get("weight_decay")
     if not was:
         return ""
-    if asked.rate is not None:
-        return asked.decay
+    if asked.config is not None:
+        return asked.config.no_decay()
     return line_to_change(asked.sources, keyword("weight_decay", was, "0.0"))
 
 
 def _steps(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     wanted = f"{cause.evidence['steps']:.0f}"
-    if asked.rate is not None:
+    if asked.config is not None:
         return f"--overfit-max-steps {wanted}"
     said = keyword("max_steps", None, wanted), extended(RUNS, "max_steps", wanted)
     lines = (line_to_change(asked.sources, edit) for edit in said)
@@ -98,7 +111,7 @@ def _group(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _hyperparameter(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     changes = re.findall(r"set (\w+)=(\S+?)(?:,|$)", cause.advice)
-    if len(changes) != 1 or asked.rate is not None:
+    if len(changes) != 1 or asked.config is not None:
         return ""
     (name, usual), (was,) = changes[0], cause.evidence.values()
     return line_to_change(asked.sources, keyword(name, was, usual))
@@ -106,8 +119,8 @@ def _hyperparameter(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _frozen(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if evidence.record.freeze_matches:
-        if asked.rate is not None:
-            return "--overfit-set optim.frozen_module_names=[]"
+        if asked.config is not None:
+            return asked.config.thawed()
         return line_to_change(asked.sources, keyword("freeze", None, "[]"))
     return line_to_change(asked.sources, trainable)
 
@@ -220,10 +233,17 @@ def _detached(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _clip(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     now = re.search(r"clip at (\S+),", cause.advice)
-    if now is None or asked.rate is not None:
+    if now is None:
         return ""
+    if asked.config is not None:
+        return asked.config.clip(cause.evidence["norm"], now[1])
     was = cause.evidence["most"]
     return line_to_change(asked.sources, keyword("max_norm", was, now[1], calls=("clip_grad_norm_",)))
+
+
+def _weight(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    nothing = asked.config is not None and cause.evidence.get("weight") == 0
+    return asked.config.weight(cause.where.removeprefix("term ")) if asked.config is not None and nothing else ""
 
 
 def _reordered(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -251,6 +271,7 @@ RULES: Mapping[str, Rule] = {
     "no-step": _no_step,
     "loss-detached": _detached,
     "grad-clip": _clip,
+    "term-weight": _weight,
     "batch-mixing": _reordered,
     "unregistered": _unregistered,
     "zero-gradient": _removed,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.errors import OverfitError, PairError
+from pytest_overfit.errors.asking import Questions
 from pytest_overfit.errors.suggest import from_here, nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pytest_overfit.diagnose.cause import Cause
     from pytest_overfit.trainer.config import OverfitConfig
     from pytest_overfit.two_view.data.trainer_data import TrainerData
     from pytest_overfit.two_view.pair.pair_files import PairFiles
@@ -176,8 +178,24 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
         if not split.remove_sky and not check_pair(files, remove_sky=True, **limits).problems:
             hint = "set remove_sky: true: the sky carries depth, and without it the pair holds (cause: sky, proven)"
         where = " and ".join(map(str, report.missing)) or files.seq_name
-        raise PairError("; ".join(report.problems), where=where, hint=hint)
+        problems = list(report.problems)
+        if not report.missing and (cause := _cause_of_pair(files, remove_sky=split.remove_sky, **limits)) is not None:
+            problems.insert(0, f"{cause.observed} (cause: {cause.id}, {cause.strength})")
+            places = " and ".join(from_here(str(view.camera)) for view in files.views)
+            where, hint = f"{cause.where}, of {places}", cause.advice
+        raise PairError("; ".join(problems), where=where, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
+
+
+def _cause_of_pair(files: PairFiles, *, remove_sky: bool, **limits: Any) -> Cause | None:
+    """What of the files to change, where one thing makes the views agree; the verdict stands without it."""
+    from pytest_overfit.two_view.diagnose.pair_causes import cause_of_views
+    from pytest_overfit.two_view.pair.check import checked_view
+    from pytest_overfit.two_view.pair.readers import read_view
+
+    views = [checked_view(read_view(view), remove_sky=remove_sky, **limits) for view in files.views]
+    look: Callable[[], Cause | None] = lambda: cause_of_views(views)  # noqa: E731
+    return Questions().ask("which change makes the views agree", look, otherwise=None)
 
 
 def _inspect_views(data: TrainerData) -> str:

@@ -316,6 +316,26 @@ def test_what_falls_below_zero_is_held_up_by_no_range() -> None:
     assert ids(output_range.out_of_range(replace(FAILED, record=record, probed=probed))) == ["output-range"]
 
 
+@pytest.mark.parametrize(
+    ("unbounded", "ends", "found"),
+    [
+        (False, (3.0, 9.0), ["output-range"]),  # it is wanted larger, and its input is large
+        (True, (3.0, 9.0), []),  # under a free confidence any prediction is the best
+        (False, (-2.0, 2.0), []),  # nothing of it is at a bound
+    ],
+)
+def test_a_range_is_told_where_the_loss_has_a_best_and_the_output_stands_at_that_end(
+    unbounded: bool, ends: tuple[float, float], found: list[str]
+) -> None:
+    squashed = Op("sigmoid", "head", "head.py:3", ((2, 4), (2, 4)), fact=Squashed(1.0, *ends))
+    output = Output("depth", (2, 4), 19.0, 20.0, 0.1, "MulBackward0", 1.0)
+    floor = Floor(-3.0, -1.0, 400, unbounded, {"depth": 19}, {"depth": 50})
+    started = replace(squashed, fact=Squashed(0.0, -1.0, 1.0))
+    evidence = replace(stepped(started), probed=Probed(ops=(squashed,), outputs=(output,), floor=floor))
+    assert ids(output_range.out_of_range(evidence)) == found
+    assert ("saturation" in ids(activations.saturated(evidence))) is not unbounded
+
+
 @pytest.mark.parametrize(("curve", "found"), [((0.0,) * 10, ["vacuous"]), ((0.0,) * 9 + (1e-9,), [])])
 def test_a_limited_term_that_is_nothing_in_all_steps(curve: tuple[float, ...], found: list[str]) -> None:
     """Its mask is empty; the other terms fall as they should."""

@@ -36,6 +36,29 @@ from tests.docs.test_causes import PRELUDE, SECTIONS
 from tests.support.examples import SECONDS, told
 from tests.support.records import record
 
+
+class InConfig:
+    """What a config is changed by."""
+
+    def rate(self, was: float, works: float) -> str:
+        return f"--overfit-set optim.optimizer.lr={works}"
+
+    def no_decay(self) -> str:
+        return ""
+
+    def thawed(self) -> str:
+        return "--overfit-set 'optim.frozen_module_names=[]'"
+
+    def clip(self, below: float, now: str) -> str:
+        return f"--overfit-set optim.gradient_clip.configs.0.max_norm={now}"
+
+    def weight(self, term: str) -> str:
+        return f"--overfit-set loss.{term}.weight=1.0"
+
+    def place(self, key: str) -> str:
+        return f"mine.yaml:9 {key}"
+
+
 # Of the examples of docs/causes.md, those whose advice is a line.
 PASTED = {
     *("lr-high", "lr-low", "few-steps", "lr-group", "weight-decay", "optimizer-hyperparameter", "grad-clip", "no-step"),
@@ -154,10 +177,49 @@ def test_of_several_places_the_one_that_takes_part_is_meant() -> None:
 def test_a_rate_that_was_proven_at_the_end_of_the_budget_comes_with_more_steps(steps: float, more: str) -> None:
     """Of a config, whose options round the rate."""
     cause = Cause("lr-low", "", "", "", "proven", {"lr": 2e-6, "works": 0.001, "steps": steps})
-    asked = Asked(rate=lambda was, works: f"--overfit-set optim.optimizer.lr={works}")
+    asked = Asked(config=InConfig())
     evidence = Evidence(record(planned_steps=400), (), {})
     (changed,) = with_lines([cause], evidence, asked)
     assert changed.advice == f"--overfit-set optim.optimizer.lr=0.001{more}"
+
+
+@pytest.mark.parametrize(
+    ("cause", "where", "advice"),
+    [
+        (
+            Cause("lr-low", "(AdamW), group 0", "", "", "proven", {"lr": 2e-6, "works": 0.001}),
+            "mine.yaml:9 optim.optimizer.lr: (AdamW), group 0",
+            "--overfit-set optim.optimizer.lr=0.001",
+        ),
+        (
+            Cause("grad-clip", "the train step", "", "clip at 10, or not", "proven", {"norm": 1.0, "most": 1e-9}),
+            "mine.yaml:9 optim.gradient_clip.configs.0.max_norm",
+            "--overfit-set optim.gradient_clip.configs.0.max_norm=10",
+        ),
+        (
+            Cause("term-weight", "term camera", "", "weigh camera", "shown", {"weight": 0.0}),
+            "mine.yaml:9 loss.camera.weight: term camera",
+            "--overfit-set loss.camera.weight=1.0",
+        ),
+        (
+            Cause("term-weight", "term camera", "", "lower the weight of camera", "shown", {"weight": 50.0}),
+            "term camera",
+            "lower the weight of camera",
+        ),
+        (
+            Cause("no-gradient", "trunk.*", "", "call them outside of it; or declare frozen=['trunk.*']", "shown"),
+            "trunk.*",
+            "call them outside of it; or set overfit.criteria.frozen=['trunk.*']",
+        ),
+    ],
+)
+def test_of_a_config_the_key_and_its_line_are_told(cause: Cause, where: str, advice: str) -> None:
+    """Where the advice sets one; what it cannot set stays as it is."""
+    evidence = Evidence(record(planned_steps=400), (), {})
+    (changed,) = with_lines([cause], evidence, Asked(config=InConfig()))
+    assert (changed.where, changed.advice) == (where, advice)
+    (plain,) = with_lines([cause], evidence, Asked())
+    assert plain.where == cause.where
 
 
 @pytest.mark.parametrize(

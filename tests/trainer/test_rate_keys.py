@@ -1,4 +1,4 @@
-"""Advice on a learning rate names the key that is read."""
+"""Advice on a config names the key that is read, and where it is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.trainer.config_subject import rate_overrides
+from pytest_overfit.trainer.config_changes import ConfigChanges, rate_overrides, rates_of
 from pytest_overfit.trainer.loading import load_config
 from tests.support.configs import write_tiny
 
@@ -24,3 +24,49 @@ def test_the_key_that_is_read_is_advised(tmp_path: Path, start: str, options: st
     """The schedule's where it has a value of its own."""
     config = load_config(write_tiny(tmp_path, replace=((OWN, start),)), ["optim.optimizer.lr=1e-9"])
     assert rate_overrides(config, 1e-9, 0.01).startswith(options)
+
+
+WARM = """          _target_: pytest_overfit.trainer.schedules.WarmUpCosine
+          peak_value: {peak}
+          end_value: 6e-5
+          warm_up: 0.03
+"""
+SCHEDULE = """          _target_: fvcore.common.param_scheduler.CosineParamScheduler
+          start_value: ${optim.optimizer.lr}
+          end_value: 0.0
+"""
+
+
+def test_a_peak_below_the_end_is_raised_in_the_line_that_its_user_wrote(tmp_path: Path) -> None:
+    """Scaled, the schedule would still start at its peak and fall below it."""
+    path = write_tiny(tmp_path, replace=((SCHEDULE, WARM.format(peak="${optim.optimizer.lr}")),))
+    config = load_config(path, ["optim.optimizer.lr=2e-6"])
+    assert rate_overrides(config, 6e-5, 0.001) == "--overfit-set optim.optimizer.lr=0.001"
+
+
+def test_a_schedule_of_its_own_values_keeps_its_shape(tmp_path: Path) -> None:
+    """All of them are scaled by one factor, so that the peak is the rate that works."""
+    path = write_tiny(tmp_path, replace=((SCHEDULE, WARM.format(peak="6e-4")),))
+    told = rate_overrides(load_config(path), 6e-4, 0.006)
+    keys = "optim.options.lr.0.scheduler"
+    assert told == f"--overfit-set {keys}.peak_value=0.006 --overfit-set {keys}.end_value=0.0006"
+    after = rates_of(load_config(path, [text for text in told.split() if "=" in text]))
+    assert max(after) == pytest.approx(0.006)
+    assert after == pytest.approx([10 * r for r in rates_of(load_config(path))])
+
+
+def test_keys_have_the_line_that_they_are_written_at(tmp_path: Path) -> None:
+    """The nearest one above where there is none; quoted as a shell takes them."""
+    clips = "optim:\n  gradient_clip:\n    configs:\n      - {module_name: [x], max_norm: 1e-9}\n"
+    clips += "      - {module_name: [y], max_norm: 1.0}\n  frozen_module_names: ['*camera*']\n"
+    weights = "MultitaskLoss, camera: {weight: 0.0}, depth: {weight: 1.0}}"
+    path = write_tiny(tmp_path, replace=(("optim:\n", clips), ("MultitaskLoss}", weights)))
+    changes = ConfigChanges(load_config(path))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    line = 1 + next(at for at, text in enumerate(lines) if "AdamW" in text)
+    assert changes.place("optim.optimizer.lr") == f"{path}:{line} optim.optimizer.lr"
+    assert changes.place("nowhere.to.be.found") == ""
+    assert changes.thawed() == "--overfit-set 'optim.frozen_module_names=[]'"
+    assert changes.clip(1e-3, "10") == "--overfit-set optim.gradient_clip.configs.0.max_norm=10"
+    assert changes.weight("loss_camera") == "--overfit-set loss.camera.weight=1.0"
+    assert changes.weight("loss_depth") == changes.weight("loss_T") == ""

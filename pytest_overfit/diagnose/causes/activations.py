@@ -75,6 +75,8 @@ def saturated(evidence: Evidence) -> Iterator[Cause]:
 
 def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
     """Sigmoids or tanhs that training has pushed to their ends: what is wanted lies beyond them."""
+    if evidence.probed.floor is not None and evidence.probed.floor.unbounded:
+        return  # a loss that falls without end pushes whatever holds it up: that is what a bound is there for
     pairs = with_fact(evidence.probed.ops, Squashed)
     found = [(op, fact) for op, fact in pairs if op.region != LOSS and _squashed(op, fact)]
     if found:

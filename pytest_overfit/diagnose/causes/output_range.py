@@ -24,6 +24,7 @@ RANGES = {
     "Exp": (0.0, math.inf),
     "Abs": (0.0, math.inf),
 }
+SHUT = 4.0  # of the input of a tanh or a sigmoid: short of it neither is at its bound
 ALL = 0.99  # of an output: what stands at its bound
 Interval = tuple[float, float]
 COMPARING = ("difference", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
@@ -33,9 +34,13 @@ def out_of_range(evidence: Evidence) -> Iterator[Cause]:
     """The last activation cannot reach the targets; nothing holds up an only term that falls below zero."""
     if evidence.learned or (len(evidence.record.curves) == 1 and min(evidence.objective, default=0.0) < 0):
         return
+    floor = evidence.probed.floor
     for output in predictions(evidence):
         compared = _compared(evidence, output)
-        cause = _beyond_activation(evidence, output, compared) or _at_bounds(evidence, output, compared)
+        endless = floor is not None and floor.unbounded  # as under a free confidence: the best predictions are any
+        cause = None if endless and compared is None else _beyond_activation(evidence, output, compared)
+        if cause is None and not endless:
+            cause = _at_bounds(evidence, output, compared)
         if cause is not None:
             yield cause
             return
@@ -92,6 +97,8 @@ def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) ->
     if found is None or not high > low or not _outside(output, low, high):
         return None
     squashed, bound = found
+    if isinstance(squashed.fact, Squashed) and not _stands_there(squashed.fact, output, low, high):
+        return None
     return Cause(
         "output-range",
         f"output {output.name}, {squashed.where}",
@@ -102,6 +109,13 @@ def _at_bounds(evidence: Evidence, output: Output, compared: Interval | None) ->
         evidence={"low": low, "high": high},
         weight=0.94 if bound > ALL else 0.85,  # that they are all the same comes of it
     )
+
+
+def _stands_there(fact: Squashed, output: Output, low: float, high: float) -> bool:
+    """Whether the end of the output beyond which the loss wants it is one that its input is pushed to."""
+    below, above = _slacks(output, low, high)
+    known = fact.low is not None and fact.high is not None
+    return not known or (below and (fact.low or 0.0) < -SHUT) or (above and (fact.high or 0.0) > SHUT)
 
 
 def _interval(low: float, high: float) -> str:
@@ -115,8 +129,12 @@ def _interval(low: float, high: float) -> str:
 
 
 def _outside(output: Output, low: float, high: float) -> bool:
+    return any(_slacks(output, low, high))
+
+
+def _slacks(output: Output, low: float, high: float) -> tuple[bool, bool]:
     slack = 0.1 * (high - low)
-    return high > output.high + slack or low < output.low - slack
+    return low < output.low - slack, high > output.high + slack
 
 
 def too_small(evidence: Evidence) -> Iterator[Cause]:

@@ -82,6 +82,30 @@ def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> 
             )  # fmt: skip
 
 
+VANISHED, FELL = 0.02, 0.1  # a median confidence; of its start: where the objective is
+
+
+def confidence_vanishes(evidence: Evidence) -> Iterator[Cause]:
+    """A confidence near 0 has brought the objective down in place of the error, which stays.
+
+    A loss with a logarithm of the confidence does not fall where the error stays.
+    """
+    predicted, curve = evidence.fact(ViewsPredicted), evidence.objective
+    if predicted is None or evidence.learned or not curve or not 0 <= curve[-1] < FELL * curve[0]:
+        return
+    for confidence in predicted.confidences:
+        if 0 <= confidence.typical < VANISHED and confidence.error >= 0.1:
+            yield Cause(
+                "confidence-runaway", f"output {confidence.name}",
+                f"half of the confidences are at most {max(confidence.typical, 1e-6):.2g}, while depth is off by "
+                f"{percent(confidence.error)}: the objective fell from {plain_number(curve[0])} to "
+                f"{plain_number(curve[-1])} without the error",
+                "multiply the error by the confidence and pay for doubt: (c * error - a * log c).mean(), or keep the "
+                "confidence at 1 or more",
+                evidence={"median": confidence.typical, "error": confidence.error}, weight=SURE,
+            )  # fmt: skip
+
+
 RULES = (depth_scale, turned_over, confidence_runs_away)
 
 

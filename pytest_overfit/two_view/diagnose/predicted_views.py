@@ -107,7 +107,13 @@ def _confidence(name: str, values: Array, error: Array, truth: Array) -> Confide
     varied = min(float(numbers.std()) for numbers in (values, error)) > 0
     follows = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if varied else 0.0
     return ConfidencePredicted(
-        name, float(values.mean()), float(values.max()), float(np.median(relative)), cost, follows
+        name,
+        float(values.mean()),
+        float(values.max()),
+        float(np.median(relative)),
+        cost,
+        follows,
+        float(np.median(values)),
     )
 
 

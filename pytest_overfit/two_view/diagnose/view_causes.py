@@ -9,7 +9,12 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.two_view.diagnose import predicted_depth, view_agreement
-from pytest_overfit.two_view.diagnose.predicted_depth import EncodingCompared, another_encoding, one_pose_for_all
+from pytest_overfit.two_view.diagnose.predicted_depth import (
+    EncodingCompared,
+    another_encoding,
+    confidence_vanishes,
+    one_pose_for_all,
+)
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
 
 if TYPE_CHECKING:
@@ -112,7 +117,7 @@ batch = two_views()
 FAMILY = Family(
     group="two-view",
     order=190,
-    rules=(of_views, another_encoding, one_pose_for_all),
+    rules=(of_views, another_encoding, one_pose_for_all, confidence_vanishes),
     questions=QUESTIONS,
     lead=LEAD,
     docs="""

@@ -194,6 +194,7 @@ class ConfidencePredicted:
     `error` is the median relative error; `cost` the median of confidence times error, of the relative error or of the
     error in the batch's units, whichever is smaller: about the weight of the logarithm (0.05 to 1) where confidence
     follows the error. `follows` is the rank correlation of confidence and error, -1 where it does so strictly.
+    `typical` is the median confidence.
     """
 
     name: str
@@ -202,6 +203,7 @@ class ConfidencePredicted:
     error: float
     cost: float
     follows: float
+    typical: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,10 @@ def _check_geometry(name_a: str, name_b: str, both: Sequence[Agreement]) -> Pair
     )
     overlap = min(one.projected for one in both)
     worst = max(contradiction(one) for one in both)
-    cause = "is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth?"
+    cause = (
+        "is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth; are the "
+        "intrinsics those of another image size?"
+    )
     problem = None
     if overlap < MIN_OVERLAP:
         problem = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.two_view.pair.existing_files import existing
 from pytest_overfit.two_view.pair.npz import Rows, read_large_npz
 from pytest_overfit.two_view.pair.pair_files import (
-    RENDERED_TAGS,
     FloatArray,
     FollowLinks,
     IntArray,
     PairFiles,
-    ViewFiles,
     sequence_name,
     view_files,
 )
 from pytest_overfit.two_view.pair.unpickle import kind_of
-from pytest_overfit.untrusted.files import open_regular
 
 MAX_PAIRS = 2**22  # ids and scores of so many take 128 MiB
 KEYS = ("scenes", "images", "pairs", "images_scene_name")
@@ -196,7 +193,7 @@ def locate_pair(
             where=where,
             allowed="two images of one scene",
         )
-    views = tuple(_existing(view_files(base, masks, scene1, tag), base, masks, follow_links) for tag in (tag1, tag2))
+    views = tuple(existing(view_files(base, masks, scene1, tag), base, masks, follow_links) for tag in (tag1, tag2))
     return PairFiles(base, where, masks, int(pair_index), sequence_name(scene1, int(pair_index)), (views[0], views[1]))
 
 
@@ -223,59 +220,6 @@ def _refuse_unsafe_name(name: str, where: Path, key: str) -> None:
     bad = not name or name in (".", "..") or len(name.encode("utf-8", "replace")) > 200
     if bad or any(char in "/\\" or not char.isprintable() for char in name):
         raise PairError(f"{key} is {name[:80]!r}", where=where, allowed="one plain file name, without separators")
-
-
-def _existing(files: ViewFiles, root: Path, segmentation_root: Path | None, follow_links: FollowLinks) -> ViewFiles:
-    """The same files, seen to exist inside their folders; a missing mask becomes None."""
-    for path in (files.image, files.depth, files.camera):
-        _stay_inside(path, root, follow_links)
-        with open_regular(path, error=PairError, hint=_made_again(files, root)):
-            pass
-    mask = files.mask
-    if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
-        _stay_inside(mask, segmentation_root, follow_links)
-    if mask is None or not mask.is_file():
-        return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, None, no_mask=mask)
-    return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
-
-
-def _made_again(files: ViewFiles, root: Path) -> str:
-    """How a file that the index names comes back: the command that wrote it, where that was a rendered pair."""
-    if files.tag in RENDERED_TAGS and files.scene.isdecimal():
-        seed = f" --seed {int(files.scene)}" if int(files.scene) else ""
-        return f"pytest-overfit pair create --render{seed} --output-root {shlex.quote(str(root))} --overwrite"
-    return f"the index names it: check that {root} is the right root, or cut the pair again"
-
-
-def _stay_inside(path: Path, root: Path, follow_links: FollowLinks) -> None:
-    """A PairError, unless the file really lies below its root, or where its links may lead."""
-    if follow_links is True:
-        return
-    named = list(follow_links) if follow_links else []
-    try:
-        real = path.resolve()
-        inside = any(real.is_relative_to(folder.resolve()) for folder in (root, *named))
-        leads = _way_out(path, root)
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise PairError(f"cannot be resolved ({error})", where=path) from error
-    if not inside:
-        also = f", or below {', '.join(map(str, named))}" if named else ""
-        hint = (
-            f"copy it, or allow links into that folder: overfit.pair.follow_links: [{leads}] in the config, "
-            f"--follow-links {leads} of pytest-overfit pair"
-        )
-        raise PairError(f"is a link to {real}", where=path, allowed=f"a file below {root}{also}", hint=hint)
-
-
-def _way_out(path: Path, root: Path) -> Path:
-    """The folder that the first link on the way from the root to the file leads into."""
-    inside, place = root.resolve(), root
-    for part in path.relative_to(root).parts:
-        place = place / part
-        real = place.resolve()
-        if not real.is_relative_to(inside):
-            return real if real.is_dir() else real.parent
-    return path.resolve().parent
 
 
 def _names(array: npt.NDArray[Any] | Rows, where: Path, key: str) -> Names:

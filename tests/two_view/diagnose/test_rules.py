@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.diagnose.evidence import Evidence, fact_name
+from pytest_overfit.judge.finding import Finding
 from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.two_view.diagnose import conventions, view_causes
+from pytest_overfit.two_view.diagnose.predicted_depth import confidence_vanishes
 from pytest_overfit.two_view.diagnose.views import (
     Agreement,
     Change,
@@ -26,6 +29,7 @@ from pytest_overfit.two_view.diagnose.views import (
     ViewsPredicted,
     ViewsSeen,
 )
+from tests.support.records import record
 
 SOUND = Agreement(0.9, (0.9, 0.95, 0.99), 0.0, 0.97, 900)
 WRONG = Agreement(0.8, (0.02, 0.05, 0.2), 0.4, 0.1, 900)
@@ -94,6 +98,27 @@ TEXTS = {
         "  change: point_masks = depths > 0",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("last", "typical", "error", "found"),
+    [
+        (0.001, 1e-5, 0.4, ["confidence-runaway"]),
+        (0.5, 1e-5, 0.4, []),  # with the error the objective stays
+        (0.001, 1.0, 0.4, []),  # each error counts
+        (0.001, 1e-5, 0.05, []),
+    ],
+)
+def test_a_confidence_that_vanishes_in_place_of_the_error(
+    last: float, typical: float, error: float, found: list[str]
+) -> None:
+    """Where the objective came down, and the depth that it is about did not."""
+    said = ViewsPredicted((), (replace(RUNAWAY, mean=0.01, error=error, cost=0.0, typical=typical),))
+    failed = (Finding("depth", False, "", ""),)
+    facts = {fact_name(ViewsPredicted): said}
+    curves = {"objective": (1.0, last)}
+    evidence = Evidence(record(planned_steps=2, curves=curves), failed, {}, facts=facts)
+    assert [cause.id for cause in confidence_vanishes(evidence)] == found
 
 
 def test_rules_need_no_torch() -> None:

@@ -138,7 +138,8 @@ def test_text_of_a_contradiction() -> None:
     assert problem == (
         "depth and cameras contradict: 100.0 % of the points that both views should see do not agree, "
         "at most 18 % allowed: is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another "
-        "unit than depth?"
+        "unit than depth; "
+        "are the intrinsics those of another image size?"
     )
 
 
@@ -150,7 +151,8 @@ def test_text_of_too_little_overlap() -> None:
     (problem,) = check_views([a, _posed(b, away)]).problems
     assert problem == (
         "only 0.0 % of the valid depth of one view meets valid depth of the other, at least 5 % needed to confirm the "
-        "cameras: is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth?"
+        "cameras: is cam2world stored as world2cam, in OpenGL axes, for the other view, or in another unit than depth; "
+        "are the intrinsics those of another image size?"
     )
 
 

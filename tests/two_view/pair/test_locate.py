@@ -178,8 +178,20 @@ def test_missing_file(kind: str, town: RenderedSource) -> None:
     path.unlink()
     with pytest.raises(PairError) as error:
         locate_pair(town.source_root, town.source_npz, None, 0)
-    hint = f"  next: pytest-overfit pair create --render --seed 1 --output-root {town.source_root} --overwrite"
-    assert str(error.value) == f"{path}: no such file\n{hint}"
+    assert str(error.value).startswith(f"{path}: no such file\n  next: restore it, or look whether the root is the")
+    assert "--overwrite" not in str(error.value)
+    assert "--render" not in str(error.value)
+
+
+def test_missing_scene(town: RenderedSource) -> None:
+    """The folder is what is not there, and not each of its files; those that are there are told."""
+    scene, others = town.source_root / "0001", [town.source_root / name for name in ("0007", "0008")]
+    scene.rename(others[0])
+    others[1].mkdir()
+    with pytest.raises(PairError) as error:
+        locate_pair(town.source_root, town.source_npz, None, 0)
+    told = f"{scene}: no such folder: the scene that the index names\n  allowed: of {town.source_root}, there are "
+    assert str(error.value).startswith(f"{told}0007, 0008\n  next: restore it")
 
 
 def test_missing_mask(town: RenderedSource) -> None:
