@@ -251,6 +251,23 @@ def test_labels_are_shifted_once_in_a_model_that_returns_its_loss(shift: int, ca
         assert "shifted twice" in result.causes[0].observed
 
 
+@pytest.mark.parametrize(("share", "cause"), [(1.0, "grad-accumulation"), (1 / 3, ""), (1 / 9, "grad-accumulation")])
+def test_micro_batches_of_a_model_that_returns_its_loss_are_divided_once(share: float, cause: str) -> None:
+    ids = torch.stack([torch.randperm(20, generator=torch.Generator().manual_seed(row))[:9] for row in range(3)])
+
+    def step(model: nn.Module, batch: Tensor, optimizer: Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        total = torch.zeros(())
+        for part in batch.chunk(3):
+            loss = model(input_ids=part, labels=part)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() / 3
+        optimizer.step()
+        return total
+
+    assert told(learn(lambda: OwnLoss(1), ids, step=step)) == cause
+
+
 class Ahead(nn.Module):
     """Attention over tokens, which are its labels too, under a triangle that begins at a diagonal; returns its loss."""
 

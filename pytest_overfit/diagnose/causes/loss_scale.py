@@ -125,7 +125,9 @@ def of_another_count(evidence: Evidence) -> Iterator[Cause]:
     """The gradients of micro-batches are those of their mean, times or over their number."""
     found = evidence.probed.agreement
     factor = None if found is None or found.clipped or found.scaled != 1 or found.again else found.factor
-    if found is None or factor is None or found.backwards < 2 or found.regrouped is None or not found.reported:
+    if found is None or factor is None or found.backwards < 2 or not found.reported:
+        return
+    if found.regrouped is None and found.micro_batches != found.backwards:
         return
     count, multiple = found.backwards, found.differentiated / found.reported
     if min(abs(multiple / count - 1), abs(multiple * count - 1)) > COUNTED or abs(factor / multiple - 1) > CLOSE:

@@ -56,6 +56,7 @@ class _Made:
     again: bool = False  # a root is within the graph of a later one
     functions: set[type] = field(default_factory=set)
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # gradients of the outputs, by their place in the nest
+    given: list[int] = field(default_factory=list)  # rows that the calls of a model got whose outputs have a graph
     clipped: bool = False
     scaled: float = 1.0  # by a GradScaler
 
@@ -130,14 +131,17 @@ class _Step:
 
     @contextlib.contextmanager
     def _rows(self, found: _Made) -> Iterator[None]:
-        def hear(module: nn.Module, args: Any, output: Any) -> None:
-            for place, tensor in enumerate(tensors_in(output)):
-                if is_real(tensor) and tensor.requires_grad and tensor.dim():
+        def hear(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            made = [tensor for tensor in tensors_in(output) if is_real(tensor)]
+            if any(tensor.requires_grad for tensor in made):
+                found.given += [len(tensor) for tensor in tensors_in([args, kwargs]) if tensor.dim()][:1]
+            for place, tensor in enumerate(made):
+                if tensor.requires_grad and tensor.dim():
                     keep = partial(_keep, found.rows.setdefault(place, []))
                     tensor.register_hook(keep)  # type: ignore[no-untyped-call]
 
         named = listened_to(getattr(self.context.task, "given", self.context.task.model))
-        handles = [module.register_forward_hook(hear) for _, module in named]
+        handles = [module.register_forward_hook(hear, with_kwargs=True) for _, module in named]
         try:
             yield
         finally:
@@ -189,7 +193,12 @@ def measure_agreement(
         regrouped=regrouped,
         scaled=made.scaled,
         micro_batches=max(
-            (len(rows) for rows in made.rows.values() if len(rows) > 1 and sum(map(len, rows)) == samples), default=0
+            (
+                len(rows)
+                for rows in (*(list(map(len, rows)) for rows in made.rows.values()), made.given)
+                if len(rows) > 1 and sum(rows) == samples
+            ),
+            default=0,
         ),
     )
 
