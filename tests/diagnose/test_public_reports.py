@@ -260,7 +260,7 @@ def test_micro_batches_of_a_model_that_returns_its_loss_are_divided_once(share: 
         total = torch.zeros(())
         for part in batch.chunk(3):
             loss = model(input_ids=part, labels=part)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
+            (loss * share).backward()
             total += loss.detach() / 3
         optimizer.step()
         return total
