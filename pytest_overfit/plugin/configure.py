@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ from pytest_overfit.plugin import rank_session
 from pytest_overfit.plugin.options import INI, OPTIONS
 from pytest_overfit.plugin.resolved_options import arguments_with, config_of_argument, unknown_name
 from pytest_overfit.plugin.state import SessionState, session_state
+from pytest_overfit.untrusted.files import open_to_append
 
 
 def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
-    """Registers whatever the options, the ini file and the environment ask for.
+    """Registers whatever options, ini file and environment ask for; a refusal is told to the CI service too.
 
     Args:
         odd_keys: keys of the ini file that look like ours, and are none.
@@ -25,6 +27,26 @@ def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
     Raises:
         pytest.UsageError: something is wrong with them (exit code 4).
     """
+    try:
+        _configure(config, odd_keys)
+    except pytest.UsageError as error:
+        if not hasattr(config, "workerinput"):
+            _tell_service(str(error))
+        raise
+
+
+def _tell_service(message: str) -> None:
+    """What is wrong, on the page of the job and beside the line; pytest tells the terminal."""
+    from pytest_overfit.report.ci.refused import refused_annotation, refused_summary
+
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(refused_annotation(message), flush=True)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with contextlib.suppress(OSError), open_to_append(Path(summary)) as file:
+            file.write(refused_summary(message))
+
+
+def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
     if "WORLD_SIZE" in os.environ:
         rank_session.prepare(config)
     register = config.pluginmanager.register

@@ -15,7 +15,7 @@ from pytest_overfit.text.failure import HEAD_WIDTH, clipped
 from pytest_overfit.trainer.written_keys import place_of, written_keys
 
 OURS = ("AssertionError: ", "Failed: ")  # kinds of error that say nothing beside a first line of ours
-SET = re.compile(r"--overfit-set (?P<key>[\w.]+)=")
+SET = re.compile(r"--overfit-set '?(?P<key>[\w.]+)=")
 KEYS = {"pair": "data.train.dataset", "loader": "data.train", "run": "overfit.budget", "config": ""}
 
 

@@ -89,7 +89,10 @@ def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> Non
         file.note = note
     if verdict.interrupted:  # its item never gets a report
         why = f"not judged: interrupted at step {verdict.record.steps} of {verdict.record.planned_steps}"
-        cut = [replace(each, observed=why, judged=False) if each.missed else each for each in verdict.findings]
+        cut = [
+            replace(each, observed=why, allowed="", margin=None, judged=False) if each.missed else each
+            for each in verdict.findings
+        ]
         rows = [_row(requester.nodeid, requester.name, file, finding, note) for finding in cut]
         requester.session.interrupted.extend(rows)
     elif file is None:

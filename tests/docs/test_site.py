@@ -241,6 +241,23 @@ def test_the_action_as_a_forge_runs_it(tmp_path: Path, args: str, code: int) -> 
     assert (tmp_path / "overfit_report" / "index.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ("-q\n-k 'model or nothing'\n", 0),
+        ('-q -k "not model"', 5),
+        ("-k 'open", 4),
+    ],
+)
+def test_the_action_takes_its_options_as_a_shell_does(tmp_path: Path, args: str, code: int) -> None:
+    """Over several lines, in quotes; a quote that is never closed is an error."""
+    (tmp_path / "test_model.py").write_text("def test_my_model():\n    pass\n", encoding="utf-8")
+    asked = {"TESTS": "test_model.py\n", "CONFIG": "", "ARGS": args, "DEVICE": "cpu", "REPORT": "report"}
+    script = STEPS[1]["run"].replace(" --overfit-strict", "")
+    done = run("bash", "-eo", "pipefail", "-c", script, at=tmp_path, **asked)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
 def test_the_action_says_that_nothing_was_asked(tmp_path: Path) -> None:
     """No config and no test would be a gate that judges nothing."""
     done = run(

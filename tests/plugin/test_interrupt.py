@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_a_partial_run(pytester: pytest.Pytester, tiny: TinyConfig
         [
             "*overfit tiny.yaml*",
             "ok*pair*",
-            "skipped*camera*: not judged: interrupted at step *",
+            "skipped*: not judged: interrupted at step *",
             "* of 1000000 steps in * INTERRUPTED; cpu*",
             "tensorboard --logdir *overfit_logs/tiny",
             "*KeyboardInterrupt*",
@@ -138,7 +138,7 @@ def test_ctrl_c_in_a_call_shows_its_run(pytester: pytest.Pytester) -> None:
         [
             "*RESTORED*",
             "*overfit test_call.py::test_learns*",
-            "skipped*objective*: not judged: interrupted at step *",
+            "skipped*objective*not judged: interrupted at step *",
             "* of 1000000 steps in * INTERRUPTED*",
         ]
     )

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pytest_overfit.diagnose.pairs import LeftGraphs, WholeNumbers
 from pytest_overfit.diagnose.questions.batch_numbers import is_whole
+from pytest_overfit.diagnose.questions.model_calls import ModelCall
 from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.context import RunContext
-from pytest_overfit.run.influence import MOST_TENSORS, perturbed
+from pytest_overfit.run.influence import MOST_TENSORS
 from pytest_overfit.run.loss_call import exchanged
 from pytest_overfit.run.task import Heard, Terms
 
@@ -21,16 +22,18 @@ LEAST_LOST = 4  # times as many values as whole ones: fewer are a grid that is m
 ENDS = 2  # rows of an edge index: from, to
 
 
-def lost(on: RunContext, base: list[Tensor]) -> tuple[Any, ...]:
+def lost(on: RunContext, base: list[Tensor], calls: list[ModelCall]) -> tuple[Any, ...]:
     """What is found of either, first one each; ``base``: what the model and its loss made of the batch as it is."""
-    found = (next(read_as_whole(on, base), None), next(left_graphs(on.task.batch), None))
+    given = [tensor for call in calls for _, tensor in call.arguments(mapped=True)]
+    found = (next(read_as_whole(on, base, given), None), next(left_graphs(on.task.batch), None))
     return tuple(each for each in found if each is not None)
 
 
-def read_as_whole(on: RunContext, base: list[Tensor]) -> Iterator[WholeNumbers]:
+def read_as_whole(on: RunContext, base: list[Tensor], given: list[Tensor]) -> Iterator[WholeNumbers]:
     """The tensors whose fractions can be left out, and no output and no term of the loss is another in any bit.
 
-    Each costs a forward pass, and a second one where the first finds nothing: another value has to be read.
+    What a model is ``given`` as it is has got there. Each of the others costs a forward pass, and a second one where
+    the first changes nothing: another value has to be read.
     """
     for key, tensor in dense_tensors(on.task.batch)[:MOST_TENSORS]:
         if not (is_real(tensor) and tensor.numel()):
@@ -39,8 +42,10 @@ def read_as_whole(on: RunContext, base: list[Tensor]) -> Iterator[WholeNumbers]:
         values, left = (len(torch.unique(each)) for each in (tensor.detach(), whole))
         if values < LEAST_LOST * left or not bool(torch.isfinite(tensor).all()):
             continue
-        changed = perturbed(tensor)
-        if changed is not None and _gives(on, tensor, whole, base) and not _gives(on, tensor, changed, base):
+        if any(each.shape == tensor.shape and torch.equal(each, tensor) for each in given):
+            continue
+        raised = torch.where(tensor.detach() == whole, whole, whole + 1)  # or it is those places that are not read
+        if _gives(on, tensor, whole, base) and not _gives(on, tensor, raised, base):
             yield WholeNumbers(key, values, left)
 
 

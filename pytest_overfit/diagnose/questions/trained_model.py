@@ -94,7 +94,7 @@ class TrainedModel:
         with attributes_kept(context.task.model):
             self._ask_models(context.task.model, calls)
         with self.questions.asking("what of the numbers and graphs of the batch is read"):
-            self.back += lost(on, self.made)
+            self.back += lost(on, self.made, calls)
         with self.questions.asking("which samples teach, and by whose target"):
             self._know(pairs=self._pairs(on, calls))
         if curves.stop == "passed" and not self.all_live:

@@ -4,6 +4,7 @@
 import itertools
 from collections.abc import Container, Iterator, Sequence
 
+from pytest_overfit.report.ci.workspace import in_workspace
 from pytest_overfit.report.markdown.escape import plain
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.failure import headline, told
@@ -78,4 +79,4 @@ def _error(document: Document, lang: str, what: str, message: str) -> str:
         file, _, number = plain(place).rpartition(":")
     line = f",line={number}" if place else ""
     said = escape_data(translated(message, lang))
-    return f"::error file={escape_property(file)}{line},title={escape_property(title)}::{said}"
+    return f"::error file={escape_property(in_workspace(file))}{line},title={escape_property(title)}::{said}"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from pathlib import Path
+
+import numpy as np
 
 from pytest_overfit.errors import PairError
 from pytest_overfit.errors.suggest import shorten
-from pytest_overfit.two_view.pair.pair_files import FollowLinks, ViewFiles
+from pytest_overfit.two_view.pair.pair_files import RENDERED_TAGS, FollowLinks, ViewFiles
+from pytest_overfit.two_view.pair.readers import read_camera
 from pytest_overfit.untrusted.files import open_regular
 
 MOST_NAMES = 10_000  # of a folder
-# Nothing that would write into the root: it may be the data set of somebody.
+# Nothing that would write into the root, which may be the data set of somebody.
 _RESTORE = (
     "restore it, or look whether the root is the right one; pytest-overfit pair create cuts a pair anew, into "
     "another folder"
@@ -24,7 +28,8 @@ def existing(files: ViewFiles, root: Path, segmentation_root: Path | None, follo
     _scene_there(root / files.scene)
     for path in (files.image, files.depth, files.camera):
         _stay_inside(path, root, follow_links)
-        with open_regular(path, error=PairError, hint=_RESTORE):
+        hint = _RESTORE if os.path.lexists(path) else _rendered_again(files, root) or _RESTORE
+        with open_regular(path, error=PairError, hint=hint):
             pass
     mask = files.mask
     if mask is not None and segmentation_root is not None and (mask.is_file() or mask.is_symlink()):
@@ -32,6 +37,27 @@ def existing(files: ViewFiles, root: Path, segmentation_root: Path | None, follo
     if mask is None or not mask.is_file():
         return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, None, no_mask=mask)
     return ViewFiles(files.scene, files.tag, files.image, files.depth, files.camera, mask)
+
+
+def _rendered_again(files: ViewFiles, root: Path) -> str:
+    """The command that wrote a rendered pair; empty where what is left of it is not certainly one.
+
+    A scene has the number of its seed, and the town of a seed is seen from the same two cameras each time.
+    """
+    if files.tag not in RENDERED_TAGS or not files.scene.isdecimal():
+        return ""
+    from pytest_overfit.two_view.pair.town import cameras_of
+
+    seed = int(files.scene)
+    for tag, made in zip(RENDERED_TAGS, cameras_of(seed), strict=True):
+        try:
+            found = read_camera(root / files.scene / f"{tag}.npz")
+        except PairError:
+            return ""
+        if not np.array_equal(found.cam2world, made.cam2world):
+            return ""
+    option = f" --seed {seed}" if seed else ""
+    return f"pytest-overfit pair create --render{option} --output-root {shlex.quote(str(root))} --overwrite"
 
 
 def _scene_there(folder: Path) -> None:

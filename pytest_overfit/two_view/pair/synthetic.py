@@ -28,6 +28,7 @@ from pytest_overfit.two_view.pair.town import (
     Town,
     build_town,
     cameras,
+    generator_of,
     labels_of,
     rays,
     shadowed,
@@ -83,7 +84,7 @@ def render_source(output_root: Path | str, *, seed: int = 0, width: int = 640, h
 
 def render_views(seed: int, width: int, height: int, root: Path, seg_root: Path) -> tuple[RawView, RawView]:
     """The two views of the town of `seed` as arrays; the paths are only names, nothing is written."""
-    rng = np.random.default_rng([seed, 20250])
+    rng = generator_of(seed)
     town = build_town(rng)
     aerial, ground = (
         RawView(view_files(root, seg_root, f"{seed:04d}", tag), image, depth, camera, labels)

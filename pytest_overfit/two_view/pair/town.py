@@ -332,3 +332,15 @@ def cameras(rng: np.random.Generator, width: int, height: int) -> tuple[Camera, 
     foot = np.array([rng.uniform(-3, 3), rng.uniform(-19.0, -17.0), rng.uniform(2.6, 3.2)])
     ground = look_at(foot, np.array([rng.uniform(-2, 2), 8.0, rng.uniform(4.0, 5.0)]), 1.05 * width, width, height)
     return aerial, ground
+
+
+def generator_of(seed: int) -> np.random.Generator:
+    """The random numbers that a town and its cameras are made of, in this order."""
+    return np.random.default_rng([seed, 20250])
+
+
+def cameras_of(seed: int) -> tuple[Camera, Camera]:
+    """The two cameras of the town of `seed`, at 640 x 480; where they stand does not depend on the size."""
+    rng = generator_of(seed)
+    build_town(rng)
+    return cameras(rng, 640, 480)

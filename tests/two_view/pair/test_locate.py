@@ -178,9 +178,28 @@ def test_missing_file(kind: str, town: RenderedSource) -> None:
     path.unlink()
     with pytest.raises(PairError) as error:
         locate_pair(town.source_root, town.source_npz, None, 0)
-    assert str(error.value).startswith(f"{path}: no such file\n  next: restore it, or look whether the root is the")
+    hint = f"  next: pytest-overfit pair create --render --seed 1 --output-root {town.source_root} --overwrite"
+    restore = f"{path}: no such file\n  next: restore it, or look whether the root is the"
+    if kind == "npz":  # by which a rendered pair is known
+        assert str(error.value).startswith(restore)
+    else:
+        assert str(error.value) == f"{path}: no such file\n{hint}"
+
+
+@pytest.mark.parametrize("kind", ["jpg", "exr"])
+def test_nothing_is_rendered_over_a_data_set(kind: str, town: RenderedSource) -> None:
+    """That has the names of a rendered pair, and other cameras."""
+    folder = town.source_root / "0001"
+    next(path for path in sorted(folder.iterdir()) if path.name.endswith(kind)).unlink()
+    for path in folder.glob("*.npz"):
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        arrays["cam2world"][:3, 3] += 1
+        np.savez(path, **arrays)
+    with pytest.raises(PairError) as error:
+        locate_pair(town.source_root, town.source_npz, None, 0)
+    assert "restore it, or look whether the root is the right one" in str(error.value)
     assert "--overwrite" not in str(error.value)
-    assert "--render" not in str(error.value)
 
 
 def test_missing_scene(town: RenderedSource) -> None:

@@ -1,0 +1,26 @@
+"""Paths as GitHub reads them: from the root of the repository, whatever folder pytest was started in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+WORKSPACE = "GITHUB_WORKSPACE"
+
+
+def in_workspace(file: str) -> str:
+    """A path that pytest tells, from the root of the job's workspace; as it is where there is none, or it is elsewhere.
+
+    pytest tells paths from its rootdir: the working folder, or one of those above it.
+
+    Example:
+        >>> in_workspace("tests/test_a.py")  # in the folder svc of a checkout
+        'svc/tests/test_a.py'
+    """
+    workspace = os.environ.get(WORKSPACE)
+    root, here = Path(workspace or os.sep).resolve(), Path.cwd().resolve()
+    for folder in (here, *here.parents) if workspace else ():
+        whole = (folder / file).resolve()
+        if whole.is_relative_to(root) and whole.exists():
+            return whole.relative_to(root).as_posix()
+    return file
