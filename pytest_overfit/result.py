@@ -48,6 +48,12 @@ class OverfitResult:
     answers: tuple[Answer, ...] = ()
     influence: tuple[Reach, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line: what a debugger shows of everything else is longer than a screen holds."""
+        told = run_headline(self.record, self.findings)
+        causes = f"; causes: {', '.join(cause.id for cause in self.causes)}" if self.causes else ""
+        return f"<OverfitResult {'passed' if self.passed else 'failed'}: {told}{causes}>"
+
     @property
     def passed(self) -> bool:
         """Every criterion that could be judged holds, and there is at least one."""

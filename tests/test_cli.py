@@ -67,3 +67,15 @@ def test_another_package_adds_a_verb(tmp_path: Path) -> None:
     assert "of their_verb" in listed.stdout
     called = subprocess.run([*command, "say", "hello"], capture_output=True, text=True, env=environment, check=False)
     assert (called.returncode, called.stdout) == (3, "said hello\n")
+
+
+def test_whoever_reads_may_stop() -> None:
+    """As `head` does; what is left to be written is let go."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest_overfit.cli", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -39,6 +39,7 @@ def test_padding_is_known_by_a_mask_and_what_it_marks(name: str, batch: dict[str
     ("name", "batch"),
     [
         ("no mask", {"tokens": TOKENS}),
+        ("no sample", {"tokens": TOKENS[:0], "lengths": LENGTHS[:0]}),
         ("a mask of anything", {"tokens": TOKENS, "mask": torch.arange(28).view(4, 7) % 3 == 0}),
         ("places with content", {"tokens": torch.arange(1, 29).view(4, 7), "mask": PADDING}),
         ("a value that content has too", {"tokens": TOKENS.clamp(max=1) * 0, "mask": PADDING}),

@@ -33,3 +33,10 @@ def test_a_pass_says_how_far_the_run_went() -> None:
     shown = OverfitResult(record(steps=3, curves={}), (Finding("finite", True, "all", ""),))._repr_html_()
     assert ">passed</b> 3 of" in shown
     assert "<svg" not in shown
+
+
+def test_a_result_is_one_line_in_a_debugger() -> None:
+    result = OverfitResult(record(steps=3), (Finding("objective", False, "1.2", "< 0.01"),), causes=(CAUSE,))
+    assert repr(result).startswith("<OverfitResult failed: 3 of ")
+    assert CAUSE.id in repr(result)
+    assert "\n" not in repr(result)

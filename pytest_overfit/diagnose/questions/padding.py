@@ -81,7 +81,9 @@ def _masks(tensors: list[Tensor], pads: Collection[int]) -> Iterator[Tensor]:
     sequences = {tuple(tensor.shape[:2]) for tensor in tensors if tensor.dim() in (2, 3)}
     sequences |= {tuple(tensor.shape[::2]) for tensor in tensors if tensor.dim() == 3}
     for tensor in tensors:
-        if tensor.dim() == 1 and tensor.dtype in (torch.int32, torch.int64) and bool((tensor > 0).all()):
+        if tensor.dim() != 1 or not tensor.numel():
+            continue
+        if tensor.dtype in (torch.int32, torch.int64) and bool((tensor > 0).all()):
             for samples, length in sequences:
                 if samples == len(tensor) and int(tensor.max()) <= length:
                     yield torch.arange(length, device=tensor.device)[None] >= tensor[:, None]
