@@ -49,7 +49,7 @@ def _told_once(findings: Sequence[Finding], limits: Container[str]) -> tuple[Fin
     why = f"{ECHO}{first.name} (cut short)"
     return tuple(
         replace(finding, observed=why, judged=False, where=None, hint=None, margin=None, hint_stands=False)
-        if finding in late and finding is not first
+        if finding in late
         else finding
         for finding in findings
     )

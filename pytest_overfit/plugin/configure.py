@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +42,11 @@ def _tell_service(message: str) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(refused_annotation(message), flush=True)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with contextlib.suppress(OSError), open_to_append(Path(summary)) as file:
-            file.write(refused_summary(message))
+        try:
+            with open_to_append(Path(summary)) as file:
+                file.write(refused_summary(message))
+        except OSError as error:
+            print(f"GITHUB_STEP_SUMMARY: {summary} cannot be written ({error})", file=sys.stderr)
 
 
 def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:

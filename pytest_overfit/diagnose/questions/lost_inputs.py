@@ -38,11 +38,11 @@ def read_as_whole(on: RunContext, base: list[Tensor], given: list[Tensor]) -> It
     for key, tensor in dense_tensors(on.task.batch)[:MOST_TENSORS]:
         if not (is_real(tensor) and tensor.numel()):
             continue
+        if any(each.shape == tensor.shape and torch.equal(each, tensor) for each in given):
+            continue
         whole = tensor.detach().trunc()
         values, left = (len(torch.unique(each)) for each in (tensor.detach(), whole))
         if values < LEAST_LOST * left or not bool(torch.isfinite(tensor).all()):
-            continue
-        if any(each.shape == tensor.shape and torch.equal(each, tensor) for each in given):
             continue
         raised = torch.where(tensor.detach() == whole, whole, whole + 1)  # or it is those places that are not read
         if _gives(on, tensor, whole, base) and not _gives(on, tensor, raised, base):

@@ -120,32 +120,29 @@ class InnerCall(ModelCall):
     part: nn.Module | None = None
 
     def output(self, change: Callable[[Tensor], Tensor]) -> Any:
-        made: list[Any] = []
-        if self.part is None:
-            return super().output(change)
-        handle = nn.Module.register_forward_hook(self.part, lambda module, args, output: made.append(output))
-        try:
-            super().output(change)
-        finally:
-            handle.remove()
-        return made[-1] if made else None
+        return super().output(change) if self.part is None else self._with_part(change)[1]
 
     def slopes_of_loss(self) -> Tensor | None:
         """The gradient of what the call returns along the first output of the part; None where there is none."""
-        made: list[Any] = []
-        assert self.part is not None
-        handle = nn.Module.register_forward_hook(self.part, lambda module, args, output: made.append(output))
         seed_everything(0)
-        try:
-            with torch.enable_grad():
-                losses = [t for t in tensors_in(super().output(lambda tensor: tensor)) if is_real(t) and t.numel() == 1]
-        finally:
-            handle.remove()
-        outputs = [t for t in tensors_in(made[-1:]) if is_real(t) and t.requires_grad]
+        with torch.enable_grad():
+            returned, made = self._with_part(lambda tensor: tensor)
+        losses = [t for t in tensors_in(returned) if is_real(t) and t.numel() == 1]
+        outputs = [t for t in tensors_in(made) if is_real(t) and t.requires_grad]
         if not losses or not losses[0].requires_grad or not outputs:
             return None
         with users_code():
             return torch.autograd.grad(losses[0], outputs[0], allow_unused=True)[0]
+
+    def _with_part(self, change: Callable[[Tensor], Tensor]) -> tuple[Any, Any]:
+        """What the call returns, and what the part made last; None where it was not called."""
+        assert self.part is not None
+        made: list[Any] = []
+        handle = nn.Module.register_forward_hook(self.part, lambda module, args, output: made.append(output))
+        try:
+            return super().output(change), made[-1] if made else None
+        finally:
+            handle.remove()
 
 
 def before_its_loss(call: ModelCall, samples: int) -> InnerCall | None:

@@ -54,5 +54,16 @@ def test_a_path_outside_of_the_workspace_stays_as_it_is(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert in_workspace("there/a.py") == "a.py"
     assert in_workspace("b.py") == "b.py"
+    assert in_workspace("a\0b.py") == "a\0b.py"  # what no file can be called is told as it is
     monkeypatch.delenv("GITHUB_WORKSPACE")
     assert in_workspace("there/a.py") == "there/a.py"
+
+
+def test_a_summary_that_cannot_be_written_keeps_the_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "nowhere" / "summary.md"))
+    result = pytester.runpytest_inprocess("--overfit-config", "nosuch.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert any(line.startswith("GITHUB_STEP_SUMMARY: ") for line in result.errlines)
+    assert any("nosuch.yaml" in line for line in result.errlines)
