@@ -31,8 +31,25 @@ SECOND = frozenset({
     "shuffled_in_place", "mixed_without_targets", "normalised_in_training_alone", "inputs_truncated",
     "timestamp_among_features",
 })  # fmt: skip
+# the third set, written when the second and all before it had been looked at; all of it has been since
+THIRD = frozenset({
+    "stepped_after_every_part", "iterator_advanced_twice", "overflowing_scale_never_lowered", "unscaled_twice",
+    "climb_not_taken_back", "gradient_mask_inverted", "warm_up_in_whole_numbers", "second_moment_underflows",
+    "average_without_buffers", "traced_before_training", "no_decay_group_without_rate", "trust_ratio_of_zero",
+    "decayed_without_rate", "log_of_uncertainty_forgotten", "absolute_value_forgotten", "term_of_another_repeated",
+    "normaliser_detached", "border_not_compared", "median_for_mean", "weights_fall_with_row",
+    "large_losses_clamped", "loss_divided_by_itself", "outputs_averaged_into_targets", "logits_of_unit_length",
+    "softmax_in_evaluation", "classes_in_another_order_in_evaluation", "teacher_never_loaded",
+    "constant_left_out_of_backward", "backward_ignores_incoming", "rectified_through_data", "nan_gradients_zeroed",
+    "sampled_without_reparameterising", "state_carried_over", "part_copied_in_forward",
+    "adapter_zero_on_both_sides", "adapter_merged_in_every_call", "gains_start_at_zero", "embedding_rows_equal",
+    "norms_in_bfloat16", "running_statistics_swapped", "softmax_between_layers", "part_skipped_in_evaluation",
+    "keys_for_values", "first_head_for_all", "token_shift_along_batch", "tokens_hidden_at_random",
+    "mask_forgotten_in_evaluation", "second_input_all_zero", "last_step_not_read", "masked_in_place",
+    "put_back_by_same_order",
+})  # fmt: skip
 # held-out operators and libraries that somebody had to look into
-LOOKED_AT = SECOND | frozenset({
+LOOKED_AT = SECOND | THIRD | frozenset({
     "transformers", "peft", "diffusers", "noise_left_on",
     "segmentation_models_pytorch", "lightly", "snntorch", "stable_baselines3", "torchdiffeq",
     "spikingjelly", "axial_attention", "st_moe_pytorch", "entmax",
@@ -60,7 +77,7 @@ LOOKED_AT = SECOND | frozenset({
     "gains_in_no_group", "moments_of_another_run", "rate_of_many_devices",
 })  # fmt: skip
 # operators that were written later: held out until somebody looks, so that they move none of those before them
-LATER = SECOND | frozenset({
+LATER = SECOND | THIRD | frozenset({
     "steps_only_at_first", "gradient_reversed", "betas_swapped", "weights_in_bfloat16", "dropout_on_output",
     "parameter_rewrapped", "outputs_reversed", "inputs_of_first_for_all", "mask_of_another_sample",
     "normalised_over_time", "logits_cooled",
@@ -73,21 +90,6 @@ LATER = SECOND | frozenset({
     "term_weighted_away", "average_and_model_swapped", "modes_swapped", "decay_of_another_kind",
     "second_optimizer_not_stepped", "gains_in_no_group", "moments_of_another_run", "rate_of_many_devices",
     "summed_for_mean", "coordinates_swapped_in_evaluation",
-    # the third set, written when those had been looked at too
-    "stepped_after_every_part", "iterator_advanced_twice", "overflowing_scale_never_lowered", "unscaled_twice",
-    "climb_not_taken_back", "gradient_mask_inverted", "warm_up_in_whole_numbers", "second_moment_underflows",
-    "average_without_buffers", "traced_before_training", "no_decay_group_without_rate", "trust_ratio_of_zero",
-    "decayed_without_rate", "log_of_uncertainty_forgotten", "absolute_value_forgotten", "term_of_another_repeated",
-    "normaliser_detached", "border_not_compared", "median_for_mean", "weights_fall_with_row",
-    "large_losses_clamped", "loss_divided_by_itself", "outputs_averaged_into_targets", "logits_of_unit_length",
-    "softmax_in_evaluation", "classes_in_another_order_in_evaluation", "teacher_never_loaded",
-    "constant_left_out_of_backward", "backward_ignores_incoming", "rectified_through_data", "nan_gradients_zeroed",
-    "sampled_without_reparameterising", "state_carried_over", "part_copied_in_forward",
-    "adapter_zero_on_both_sides", "adapter_merged_in_every_call", "gains_start_at_zero", "embedding_rows_equal",
-    "norms_in_bfloat16", "running_statistics_swapped", "softmax_between_layers", "part_skipped_in_evaluation",
-    "keys_for_values", "first_head_for_all", "token_shift_along_batch", "tokens_hidden_at_random",
-    "mask_forgotten_in_evaluation", "second_input_all_zero", "last_step_not_read", "masked_in_place",
-    "put_back_by_same_order",
     # the fourth set
     "part_left_frozen_after_turn", "weight_normalised_after_optimizer", "count_of_steps_stays",
     "gradients_of_validation_kept", "statistics_of_frozen_part_move", "prediction_in_other_unit_in_evaluation",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from pytest_overfit.diagnose.agreement import Agreement, Slope
+from pytest_overfit.diagnose.movement import Written
 from pytest_overfit.diagnose.operation import F, Op, Shape, with_fact
 from pytest_overfit.diagnose.padded import Packed, PaddingRead
 from pytest_overfit.diagnose.pairs import Pairs, Turned
@@ -204,6 +205,7 @@ class Probed:
     permuted_input: bool = False
     moded: tuple[str, ...] = ()  # modules that compute otherwise in training mode than in evaluation mode
     unlike: tuple[Unlike, ...] = ()
+    written: Written | None = None
     outputs: tuple[Output, ...] = ()
     modules: tuple[Module, ...] = ()
     ops: tuple[Op, ...] = ()

@@ -21,6 +21,7 @@ from pytest_overfit.diagnose.questions.batch_numbers import conflicts, measure_b
 from pytest_overfit.diagnose.questions.carried import measure_carried
 from pytest_overfit.diagnose.questions.declared import compare_with_declared
 from pytest_overfit.diagnose.questions.followed_terms import unfollowed_terms
+from pytest_overfit.diagnose.questions.free_scales import measure_free_scale
 from pytest_overfit.diagnose.questions.loss_floor import find_floor
 from pytest_overfit.diagnose.questions.moves import measure_moves
 from pytest_overfit.diagnose.questions.nonfinite import first_bad_operations
@@ -148,6 +149,7 @@ class RunInspector:
                 model.withheld,
                 None if traced is None else traced.coasting,
                 None if through else ask("which modules each term reaches", partial(reach_of, context), otherwise=None),
+                ask("whether scalars alone bring the loss down", partial(measure_free_scale, context), otherwise=None),
             )
 
         # Asking updates nothing; going back to the start does, and a step of the user's may move a schedule on.

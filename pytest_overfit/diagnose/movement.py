@@ -26,6 +26,20 @@ class HeldRow:
 
 
 @dataclass(frozen=True)
+class IdleRows:
+    """A layer's weight of which ``idle`` of ``rows``, output features, never had a gradient, and the others had.
+
+    ``run`` has the first and the last row of the first run of them; all runs begin and end at multiples of ``unit``.
+    """
+
+    parameter: str
+    rows: int
+    idle: int
+    run: tuple[int, int]
+    unit: int
+
+
+@dataclass(frozen=True)
 class LostTie:
     """Two tensors that are to be one, by what says so; ``apart`` is their largest difference at the end."""
 
@@ -109,6 +123,27 @@ class Drifted:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A ``parameter`` that every pass in evaluation mode moves, by so much of its size."""
+
+    parameter: str
+    moved: float
+
+
+@dataclass(frozen=True)
+class FreeScale:
+    """Scalars without a part in any output; ``times`` their way through the run brings ``start`` to ``reached``.
+
+    Both are the objective of the model as it was before the first step.
+    """
+
+    scalars: tuple[str, ...]
+    start: float
+    times: float = 0.0
+    reached: float = 0.0
+
+
+@dataclass(frozen=True)
 class Moves:
     """The answer to the question what moves, beyond single parameters."""
 
@@ -117,6 +152,7 @@ class Moves:
     drifted: tuple[Drifted, ...] = ()
     taught: tuple[TaughtCopy, ...] = ()
     unread: tuple[UnreadSetting, ...] = ()
+    idle: tuple[IdleRows, ...] = ()
 
 
 @dataclass(frozen=True)

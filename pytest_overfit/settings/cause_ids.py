@@ -11,7 +11,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "optimizer and update": (
         "optimizer-coverage", "no-update", "grad-clip", "no-step", "grad-accumulation", "step-order",
         "optimizer-state", "weights-reset", "not-frozen", "drift", "ema", "not-loaded", "lr-high", "lr-low",
-        "few-steps", "lr-schedule", "lr-group", "weight-decay", "optimizer-hyperparameter",
+        "few-steps", "lr-group", "weight-decay", "optimizer-hyperparameter", "lr-schedule",
     ),
     "graph": (
         "no-gradient", "loss-detached", "unused", "zero-gradient", "frozen", "unregistered", "tie-lost",

@@ -12,6 +12,7 @@ from pytest_overfit.diagnose.pairs import LeftGraphs, WholeNumbers
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+FLAT = 1e-6  # deviation over the samples relative to the size: they are all alike
 MOVED = 1e-3  # of the size of the outputs: a row that is asked by itself is rounded otherwise
 ROUNDED = 1e-4  # the same of the others, where none moves them: it is their place in the batch that does
 MENDING = {
@@ -54,6 +55,25 @@ def ignored(evidence: Evidence) -> Iterator[Cause]:
         certain=evidence.learned,
         weight=0.9 if evidence.learned or zeroed else 0.75,
     )
+
+
+def unread(evidence: Evidence) -> Iterator[Cause]:
+    """Nothing reads a tensor of the batch, and all samples get one row of an output that the loss wants to differ."""
+    seen, samples = evidence.record.supervision, evidence.probed.samples or 0
+    if seen is None or not seen.unread or evidence.learned or samples < 2:
+        return
+    flat = [o for o in evidence.probed.outputs if o.spread is not None and o.spread <= FLAT and o.gradient]
+    sized = [t for t in evidence.probed.tensors if t.key in seen.unread and t.shape[:1] == (samples,)]
+    differ = [t.key for t in sized if (t.distinct_rows or 0) > 1]
+    if flat and differ:
+        yield Cause(
+            "input-ignored",
+            shorten(differ),
+            f"nothing reads {shorten(differ)}, whose {samples} samples differ, and {flat[0].name} is one row for all",
+            f"hand {differ[0]} to the model as it stands in the batch: not zeros of its shape, and not another tensor",
+            evidence={"unread": len(differ), "samples": samples},
+            weight=0.93,
+        )
 
 
 def masks(evidence: Evidence) -> Iterator[Cause]:
@@ -242,7 +262,7 @@ def lost(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="architecture",
     order=180,
-    rules=(ignored, masks, masked_otherwise, padding_told, places_ignored, lost, mixed),
+    rules=(ignored, unread, masks, masked_otherwise, padding_told, places_ignored, lost, mixed),
     docs="""
 ### input-ignored
 

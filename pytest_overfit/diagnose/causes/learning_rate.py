@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import odd_schedule, passes, proof, usual_rate
+from pytest_overfit.diagnose.queries import passes, proof, usual_rate
 from pytest_overfit.diagnose.step_trace import Group, ParameterUpdate
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -161,31 +161,6 @@ def _shape(evidence: Evidence) -> str:
     return f"the objective went from {number(curve[0])} to {number(curve[-1])} in {len(curve)} steps"
 
 
-def schedule(evidence: Evidence) -> Iterator[Cause]:
-    """A schedule brings the rate far from what it is meant to be."""
-    for group in evidence.groups:
-        if not group.rates:
-            continue
-        held = evidence.proof("held rate")
-        if not odd_schedule(group) or (evidence.learned and not held):
-            continue
-        middle = statistics.median(group.rates)
-        hold = (held.trial.value if held else None) or group.initial_rate or max(group.rates)
-        yield Cause(
-            "lr-schedule",
-            group.where,
-            f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])} "
-            f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
-            + (proof(held, f"with it held at {number(held.trial.value or 0)}") if held else ""),
-            f"hold lr={number(hold)} for this test; step the schedule once per epoch, or fit its warm-up and decay to "
-            "the steps of the run",
-            "proven" if held else "shown",
-            {"first": group.rates[0], "last": group.rates[-1], "set": group.initial_rate},
-            weight=0.9,
-        )
-        return
-
-
 def group_rates(evidence: Evidence) -> Iterator[Cause]:
     """One parameter group learns at a rate of its own that is wrong."""
     if one := evidence.proof("one rate"):
@@ -246,7 +221,7 @@ def _group_cause(group: Group, works: float, strength: str, observed: str, certa
 FAMILY = Family(
     group="optimizer and update",
     order=80,
-    rules=(rates, diverges, schedule, group_rates, too_short),
+    rules=(rates, diverges, group_rates, too_short),
     docs="""
 ### lr-high
 
@@ -299,33 +274,6 @@ result = run_overfit(
 - **Evidence**: observed: a line through the last half of the curve, over the steps and over their logarithm, with two
   standard errors. A hint that comes after every other cause.
 - **Fix**: the number of steps that is said; a schedule that is fitted to the run becomes longer with it.
-
-### lr-schedule
-
-A schedule brings the learning rate far from what it was set to.
-
-```python
-schedules = []
-
-
-def step(model, batch, optimizer):
-    if not schedules:
-        schedules.append(torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))  # meant for epochs
-    loss = F.cross_entropy(model(batch[0]), batch[1])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    schedules[0].step()  # fixed: remove this line
-    return loss
-
-
-result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_steps=200)
-```
-
-- **Symptom**: the loss falls at first and then stays (decay), or does not move for a long time (warm-up).
-- **Evidence**: proven: the run passes with the rate held; shown without that, by the rate over the sampled steps
-  against the one that was set.
-- **Fix**: step the schedule once per epoch if it counts epochs, and fit warm-up and decay to the length of the run.
 
 ### lr-group
 

@@ -16,6 +16,7 @@ SMALL = 0.1  # of the mean of the elements
 CLOSE = 0.2  # of the factor of a scaler: a slope that is measured
 COUNTED = 1e-3  # of a whole number: sums of losses
 DISTRIBUTION = 1e-3  # of 1: probabilities that add up to it
+UNDERFLOW = 2.0**7  # times the loss: so much is no weight of a loss, but a scale against underflow
 LITTLE, MUCH = 1e-2, 30.0  # times the slope: a factor in between is one of a learning rate
 
 
@@ -148,18 +149,32 @@ def of_another_count(evidence: Evidence) -> Iterator[Cause]:
 
 
 def left_scaled(evidence: Evidence) -> Iterator[Cause]:
-    """What a GradScaler has multiplied the loss by is still in the gradients that the optimizer takes."""
+    """What the loss is multiplied by against underflow is still in the gradients that are taken, or divided out twice.
+
+    A scale is that of a GradScaler, or a large power of two between what is differentiated and what is reported.
+    """
     found = evidence.probed.agreement
     factor = None if found is None or found.clipped else found.factor
-    if found is None or factor is None or found.scaled == 1 or abs(factor / found.scaled - 1) > CLOSE:
+    if found is None or factor is None:
+        return
+    scale, who = found.scaled, "a GradScaler multiplies"
+    if scale == 1 and found.backwards == 1 and found.reported:
+        scale, who = found.differentiated / found.reported, "the step multiplies"
+        if scale < UNDERFLOW or abs(math.log2(scale) - round(math.log2(scale))) > COUNTED:
+            return
+    left, twice = abs(factor / scale - 1) < CLOSE, abs(factor * scale - 1) < CLOSE
+    if scale == 1 or not (left or twice):
         return
     yield Cause(
         "loss-scale",
-        line_of([event for _, event in evidence.events("scale")]) or "the train step",
-        f"a GradScaler multiplies the loss by {number(found.scaled)}, and nothing divides the gradients by it: the one "
-        f"that the optimizer takes is {number(factor)} times the slope of the reported objective",
-        "step by the scaler, which unscales before: scaler.step(optimizer); scaler.update()",
-        evidence={"ratio": factor, "scale": found.scaled},
+        line_of([event for kind in ("scale", "backward") for _, event in evidence.events(kind)]) or "the train step",
+        f"{who} the loss by {number(scale)}, and {'nothing divides' if left else 'the step divides'} the gradients by "
+        f"it{'' if left else ' twice'}: the one that the optimizer takes is {number(factor)} times the slope of the "
+        "reported objective",
+        "step by the scaler, which unscales before: scaler.step(optimizer); scaler.update()"
+        if left
+        else "divide the gradients by it once: scaler.unscale_(optimizer), or a division of your own, and not both",
+        evidence={"ratio": factor, "scale": scale},
         certain=True,
         weight=0.95,
     )
@@ -203,9 +218,9 @@ result = run_overfit(net, (features, values), loss, optimizer=sgd, max_steps=300
 - **Evidence**: proven: a sum over so many elements, and a run that passes with a smaller rate. Shown: a sum
   that misses the limit which the mean of its elements meets. Certain: the
   loss is a mean that is divided by the number of its elements, or of samples, once more; or with every sample
-  twice one term of an objective doubles and another stays; or what a GradScaler has multiplied the loss by is still in
-  the gradients that the optimizer takes; or a divergence is a mean over its classes too (`kl_div` with
-  `reduction="mean"`), beside another term.
+  twice one term of an objective doubles and another stays; or what a GradScaler, or a large power of two, has
+  multiplied the loss by is still in the gradients that the optimizer takes, or is divided out twice; or a divergence is
+  a mean over its classes too (`kl_div` with `reduction="mean"`), beside another term.
 - **Fix**: `reduction="mean"`; divide by the elements of this batch.
 """,
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence, Term
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.movement import Moves, Withheld
+from pytest_overfit.diagnose.movement import Withheld
 from pytest_overfit.diagnose.queries import is_declared, learning, proof
 from pytest_overfit.diagnose.reached_modules import Influence
 from pytest_overfit.errors.suggest import shorten
@@ -175,29 +175,6 @@ def unfelt_outputs(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
-def held_rows(evidence: Evidence) -> Iterator[Cause]:
-    """A row of a table that the loss wants changed, and that gets a gradient of exactly zero."""
-    moves = evidence.fact(Moves)
-    rows = [row for row in moves.rows if not is_declared(row.parameter, evidence)] if moves is not None else []
-    for row in sorted(rows, key=lambda row: (not row.alone, -row.lookups)):
-        where = f"{row.parameter}[{row.row}]"
-        home = row.parameter.rpartition(".")[0] or "the table"
-        why = f": padding_idx={row.row} holds it" if row.padding else ""
-        yield Cause(
-            "zero-gradient",
-            where,
-            f"the batch looks up row {row.row} of {row.parameter} {row.lookups} times, the loss has a gradient for "
-            f"it, and it gets one of exactly zero and never moves{why}",
-            f"build {home} without padding_idx, or number what it looks up from {row.row + 1}"
-            if row.padding
-            else f"look for a hook or a mask on the gradient of {row.parameter}",
-            evidence={"row": row.row, "lookups": row.lookups},
-            certain=row.alone,
-            weight=0.93,
-        )
-        return
-
-
 def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     """It learns once everything may."""
     frozen = [p for p in evidence.record.parameters if not p.trainable]
@@ -302,7 +279,6 @@ FAMILY = Family(
         cut_from_term,
         unfelt_outputs,
         not_followed,
-        held_rows,
         vanishes,
         frozen_terms,
         too_much_frozen,
@@ -328,6 +304,8 @@ result = run_overfit(Coded, (features, classes), nn.CrossEntropyLoss(), optimize
 
 - **Symptom**: a part of the model does not move, without any error.
 - **Evidence**: shown, certain: the largest gradient of a parameter over the run is exactly zero. Nearly zero is shown.
+  Or that of whole parts of a layer, a head or a chunk of its output features, beside others that learn; or that of a
+  row of a table that the batch looks up.
 - **Fix**: a straight-through estimator for `round` and `sign`; no two factors of a product that start at zero;
   residuals or normalisation where gradients vanish layer by layer.
 

@@ -175,7 +175,8 @@ def modes_differ(evidence: Evidence) -> Iterator[Cause]:
         f"evaluation mode (it started at {number(curve[0])}), running statistics settled",
         "look at momentum of batch norm, at self.training in forward, at dropout by hand",
         evidence={"training": probed.training, "evaluation": probed.evaluation_settled},
-        certain=not evidence.stochastic,  # chance that is declared may teach what is not there without it
+        # Chance that is declared may teach what is not there without it, but not undo all there was.
+        certain=not evidence.stochastic or probed.evaluation_settled > curve[0],
         weight=0.9,
     )
 

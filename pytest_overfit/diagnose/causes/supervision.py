@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
+from pytest_overfit.diagnose.movement import FreeScale
 from pytest_overfit.diagnose.operation import LOSS, Comparison
+from pytest_overfit.errors.suggest import shorten
+from pytest_overfit.judge.finding import number
 
 
 def vacuous(evidence: Evidence) -> Iterator[Cause]:
@@ -76,6 +79,25 @@ def _deaf(evidence: Evidence) -> bool:
     )
 
 
+def weighed_down(evidence: Evidence) -> Iterator[Cause]:
+    """The objective falls to nothing by a scalar that weighs it, whatever the model predicts."""
+    found = evidence.fact(FreeScale)
+    if found is not None:
+        name = found.scalars[0]
+        yield Cause(
+            "vacuous",
+            shorten(found.scalars),
+            f"{shorten(found.scalars)} moved, and no output is made of it: {number(found.times)} times as far, with "
+            f"all else as it started, it brings the objective from {number(found.start)} to {number(found.reached)}, "
+            "whatever the model predicts",
+            f"add what holds {name} back, its logarithm, as in loss * exp(-s) + s of an uncertainty that is learned; "
+            "or keep it fixed",
+            evidence={"start": found.start, "reached": found.reached},
+            certain=True,
+            weight=0.95,
+        )
+
+
 def ignores_output(evidence: Evidence) -> Iterator[Cause]:
     """The loss answers to nothing that the model returns."""
     if evidence.probed.weights_alone:
@@ -105,7 +127,7 @@ def ignores_output(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="loss",
     order=100,
-    rules=(vacuous, ignores_output),
+    rules=(vacuous, weighed_down, ignores_output),
     docs="""
 ### vacuous
 
@@ -122,7 +144,8 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 ```
 
 - **Symptom**: the loss, or a term that has a limit, is 0, or already below its limit, before any training.
-- **Evidence**: shown, certain: the objective, and how it answers when targets are changed.
+- **Evidence**: shown, certain: the objective, and how it answers when targets are changed. Or a scalar that no output
+  is made of brings the objective of the initial model to nothing, on the way that it went in the run.
 - **Fix**: mend the mask or the labels; let a batch without any supervision be an error.
 
 ### loss-ignores-output

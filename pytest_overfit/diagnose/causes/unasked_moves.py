@@ -85,6 +85,23 @@ def statistics_drift(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def evaluation_writes(evidence: Evidence) -> Iterator[Cause]:
+    """A pass in evaluation mode leaves other weights than it found."""
+    written = evidence.probed.written
+    if written is not None:
+        yield Cause(
+            "drift",
+            written.parameter,
+            f"every pass in evaluation mode moves {written.parameter} by {number(written.moved)} of its size: what is "
+            "evaluated, saved or trained on is another model after each",
+            f"compute with a new tensor in forward, and leave {written.parameter} as it is: no += or merge there "
+            "that is not taken back",
+            evidence={"moved": written.moved},
+            certain=True,
+            weight=0.94,
+        )
+
+
 def not_loaded(evidence: Evidence) -> Iterator[Cause]:
     """A checkpoint went into the model, and its weights found no place."""
     declared = evidence.fact(Declared)
@@ -133,7 +150,7 @@ def average_stays(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=72,
-    rules=(not_frozen, taught_copy, statistics_drift, average_stays, not_loaded),
+    rules=(not_frozen, taught_copy, statistics_drift, evaluation_writes, average_stays, not_loaded),
     docs="""
 ### not-frozen
 
@@ -169,7 +186,7 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 
 ### drift
 
-What has no gradient moves: the running statistics of a frozen module.
+What has no gradient moves: the running statistics of a frozen module, or weights in evaluation mode.
 
 ```python
 class Tuned(nn.Module):
@@ -193,7 +210,7 @@ result = run_overfit(Tuned, (features, classes), nn.CrossEntropyLoss(), optimize
 - **Symptom**: none in training; the frozen part of a checkpoint is another than the one that was loaded.
 - **Evidence**: shown, certain: all parameters of the module are frozen and stand still, its running mean has moved,
   and in evaluation what is trained gives something else by it than by the one of the start. A teacher's, which only the
-  loss reads, may move.
+  loss reads, may move. Or every pass in evaluation mode writes into a weight, as an adapter that is merged again.
 - **Fix**: keep it in evaluation mode.
 
 ### ema

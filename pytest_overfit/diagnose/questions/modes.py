@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import Probed, Unlike
+from pytest_overfit.diagnose.movement import Written
 from pytest_overfit.diagnose.operation import LOSS, Attention, Drawn, HeadMask, Op
 from pytest_overfit.diagnose.questions.dependence import evaluating_mode
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
@@ -28,9 +29,11 @@ from pytest_overfit.diagnose.questions.own_answers import (
 )
 from pytest_overfit.diagnose.questions.running_statistics import buffers_of, by_steps, distance_left, settle
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.diagnose.questions.tensors import is_real
 from pytest_overfit.errors.asking import Questions, Unanswerable
 from pytest_overfit.run.attributes import attributes_kept
 from pytest_overfit.run.context import RunContext
+from pytest_overfit.run.elements import is_dense
 from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.loop import Curves
 from pytest_overfit.run.update import into_training
@@ -39,6 +42,7 @@ SETTLE = 20  # forward passes over which running statistics are averaged where a
 SAME = 1e-3  # relative: kernels of training and of evaluation round differently
 TRIED = 3  # seeds, of which one is to turn an input
 MOST = 3  # modules of which it is measured what comes of it: the others follow from the first
+WRITTEN = 1e-4  # of a parameter's size: more than a weight that is brought to a length again is rounded
 SUSPICIOUS = 0.1  # of the fall of the loss: a gap in evaluation mode from which it is looked at twice
 
 
@@ -51,7 +55,12 @@ def look(
     with attributes_kept(context.task.model):
         random_training = ask("randomness in training mode", lambda: _randomness(calls), otherwise=0.0)
     nothing: tuple[float | None, Answers] = None, {}
+    sizes = _sizes(context.task.model)
     evaluation, plain = ask("the loss in evaluation mode", lambda: _evaluated(context, task), otherwise=nothing)
+    written: Written | None = None
+    if plain and _sizes(context.task.model) != sizes:
+        question = "what evaluation writes into weights"
+        written = ask(question, lambda: _written(context, lambda: _evaluated(context, task)), otherwise=None)
     settled, evaluated = evaluation, lambda: _evaluated(context, task)[0]
     stepped: tuple[float | None, float | None] = None, None
     stays: tuple[float, float] | None = None
@@ -89,8 +98,25 @@ def look(
         permuted_input=permuted,
         moded=moded,
         unlike=unlike,
+        written=written,
         ops=(*found.ops, *drawn),
     )
+
+
+def _sizes(model: nn.Module) -> list[float]:
+    """The norm of every parameter, read at once."""
+    held = [p.detach() for p in model.parameters() if is_real(p) and is_dense(p)]
+    return torch.stack([norm.double() for norm in torch._foreach_norm(held)]).tolist() if held else []
+
+
+def _written(context: RunContext, evaluated: Callable[[], Any]) -> Written | None:
+    """The parameter that a pass in evaluation mode moves once more: what only comes to its place there stays."""
+    held = [(name, p, p.detach().clone()) for name, p in context.task.model.named_parameters() if is_real(p)]
+    evaluated()
+    for name, p, old in held:
+        if (moved := float((p.detach() - old).norm() / old.norm().clamp_min(1e-12))) > WRITTEN:
+            return Written(name, moved)
+    return None
 
 
 def _evaluated(context: RunContext, task: Any) -> tuple[float | None, Answers]:

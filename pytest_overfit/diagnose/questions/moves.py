@@ -45,6 +45,7 @@ def measure_moves(context: RunContext, traced: TracedUpdate, steps: int) -> Move
         drifted=tuple(_drifted(context)),
         taught=tuple(_taught_copies(context, traced.tracer.graph.taught)),
         unread=tuple(unread_settings(traced)),
+        idle=tuple(traced.features.idle(traced.names)),
     )
 
 

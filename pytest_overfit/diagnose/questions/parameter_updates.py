@@ -18,6 +18,7 @@ from pytest_overfit.diagnose.operation import Op
 from pytest_overfit.diagnose.questions.alike import rows_alike
 from pytest_overfit.diagnose.questions.applied_gradients import AppliedGradients
 from pytest_overfit.diagnose.questions.coasting import measure_coasting
+from pytest_overfit.diagnose.questions.idle_rows import FeatureGradients
 from pytest_overfit.diagnose.questions.own_loads import own_loads_counted
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
@@ -81,7 +82,7 @@ class TracedUpdate(Around):
         self.held: dict[int, tuple[int, list[Tensor]]] = {}
         self.versions: dict[int, list[int]] = {}
         self.seen_states: dict[int, tuple[int, float]] = {}
-        self.applied = AppliedGradients()
+        self.applied, self.features = AppliedGradients(), FeatureGradients(context.task.model)
         self.own_loads = Counter[str]()
         self.stepping: set[int] = set()  # a step that calls that of its superclass is one
         self.kept: list[Optimizer] = []  # so that the id of one that is gone is not given to another
@@ -170,6 +171,8 @@ class TracedUpdate(Around):
                     name = self.names[id(p)]
                     if p.grad is not None and name not in self.gradients:
                         self.gradients[name] = size_of(p.grad)
+            if self.number == 0 or self.number in SAMPLED:
+                self.features.seen(held)
             if self.number in SAMPLED:
                 self.before[id(optimizer)] = [_part(p).clone() for p in held]
 
