@@ -53,10 +53,11 @@ def measure_mixing(
     batched = [(name, t) for name, t in arguments if t.dim() and t.shape[0] == samples]
     if len(batched) == len(arguments) and (pairs := _mixed_in_pairs(call, batched, base, samples)):
         return pairs, True, type(call.module).__name__, ""
-    outputs = [t for t in base if t.dim() and t.shape[0] == samples]
-    if any(samples in t.shape[1:] for t in outputs):
+    rows = [at for at, t in enumerate(base) if t.dim() and t.shape[0] == samples]
+    if any(samples in base[at].shape[1:] for at in rows):
         alone = grows_alone(call, batched, base, samples)
-        outputs = [t for t, grows in zip(base, alone, strict=True) if t.dim() and t.shape[0] == samples and grows]
+        rows = [at for at in rows if alone[at]]
+    outputs = [base[at] for at in rows]
     if not batched or not any(t.dim() and t.shape[0] == samples for t in base):
         return None, False, "", ""
     others, where = _moved(call, {id(t): first_exchanged(t) for _, t in batched}, base, samples)
@@ -64,7 +65,7 @@ def measure_mixing(
         return others, True, unlike, _mend(call, unlike, batched, base, samples)
     if not outputs:
         return None, False, "", ""
-    if others <= MOVED and len(batched) == len(arguments) and (placed := by_its_place(call, batched, samples)):
+    if others <= MOVED and len(batched) == len(arguments) and (placed := by_its_place(call, batched, rows)):
         return others, True, placed, PLACES
     certain = (
         others > MOVED

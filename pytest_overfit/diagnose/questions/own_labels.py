@@ -107,7 +107,8 @@ def _unplaced(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> str:
     if tensor.dim() not in (2, 3) or (tensor.dim() == 2 and tensor.is_floating_point()) or tensor.shape[1] < 4:
         return ""
     batch, length = tensor.shape[:2]
-    if any(t is not tensor and length in t.shape for _, t in call.arguments(mapped=True)):
+    others = [t for _, t in call.arguments(mapped=True) if t is not tensor]
+    if any(length in t.shape or t.dim() > 2 for t in others):  # of an image with a text the table may be the image's
         return ""
     held = (*call.module.named_parameters(), *call.module.named_buffers())
     numbers = [(each, t) for each, t in held if t.is_floating_point() and t.dim() > 1]
@@ -126,5 +127,5 @@ def _unplaced(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> str:
         return float((old - new).abs().max()) / (float(old.abs().max()) or 1.0) if old.shape == new.shape else 1.0
 
     turned = [far(a.roll(1, 1) if places else a, b) for a, b, places in zip(base, made["turned"], kept, strict=True)]
-    others = [far(a[:, 1:], b[:, 1:]) if p else far(a, b) for a, b, p in zip(base, made["one"], kept, strict=True)]
-    return tables[0] if max(turned) <= EQUIVARIANT and max(others) > MIXED else ""
+    mixed = [far(a[:, 1:], b[:, 1:]) if p else far(a, b) for a, b, p in zip(base, made["one"], kept, strict=True)]
+    return tables[0] if max(turned) <= EQUIVARIANT and max(mixed) > MIXED else ""

@@ -109,14 +109,18 @@ def compares_samples(call: ModelCall, batched: list[tuple[str, Tensor]], samples
     return counts[1] > counts[0]
 
 
-def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: int) -> str:
+def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], rows: list[int]) -> str:
     """The module in which a sample, which none of the others moves, gets other outputs at another place of the batch.
 
     Empty where none does, where axis 0 may be that of a sequence or of points: one sample has another answer at every
     place of it, as frames that are numbered have, and no other axis is one of which places move each other. And where
     a tensor of the model has a row for every place, or where something of the call cannot be turned around: a list of
     lengths, a sparse tensor.
+
+    Args:
+        rows: the outputs that have a row for every sample, and no other axis of samples.
     """
+    samples = len(batched[0][1])
     known, held = {id(t) for _, t in batched}, (*call.module.parameters(), *call.module.buffers())
     given = tree_leaves((call.args, call.kwargs))
     if not all(id(leaf) in known or leaf is None or type(leaf) is bool for leaf in given):
@@ -128,7 +132,6 @@ def by_its_place(call: ModelCall, batched: list[tuple[str, Tensor]], samples: in
     turned = {id(t): t.detach().flip(0) for _, t in batched}
     first = {id(t): first_exchanged(t) for _, t in batched}
     base, other, changed = (call.again(partial(some_exchanged, new)) for new in ({}, turned, first))
-    rows = [i for i, t in enumerate(base) if t.dim() and t.shape[0] == samples]
     moved = [i for i in rows if not torch.equal(base[i][0], changed[i][0])]  # by their own sample
     if all(_as_turned(base[i], other[i]) for i in moved):
         return ""
