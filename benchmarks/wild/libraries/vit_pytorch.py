@@ -119,6 +119,7 @@ def of_other_shapes() -> Iterator[Program]:
         steps=60,
         lr=3e-3,
         limit=0.06,
+        given={"allow": ["zero-gradient:*to_qkv.weight*"]},  # one patch is left at the end: it has one key alone
     )  # fmt: skip
     yield program(
         "NaViT",

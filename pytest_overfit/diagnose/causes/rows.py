@@ -51,9 +51,11 @@ def idle_parts(evidence: Evidence) -> Iterator[Cause]:
         "zero-gradient",
         f"{worst.parameter}[{first}:{last + 1}]",
         f"{worst.idle} of {worst.rows} output features of {worst.parameter}, in whole parts of {worst.unit}, have a "
-        f"gradient of exactly zero in every step that was looked at, and the others learn: nothing reads them{beside}",
+        "gradient of exactly zero in every step that was looked at, and the others learn: nothing that they make "
+        f"changes the loss{beside}",
         f"look at how the output of {worst.parameter.rpartition('.')[0] or worst.parameter} is split into heads or "
-        f'chunks, and that each is read; where it is meant, allow=["zero-gradient:{worst.parameter}*"]',
+        "chunks, that each is read, and that an attention has more than one key; where it is meant, "
+        f'allow=["zero-gradient:{worst.parameter}*"]',
         evidence={"idle": worst.idle, "rows": worst.rows},
         certain=True,
         weight=0.9,
