@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_overfit.report import folders
 from pytest_overfit.report.record.codec import from_json, json_schema, to_json
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.json_tree import MOST_BYTES
@@ -96,12 +95,3 @@ def _records(report: Path) -> Iterator[Path]:
 def _speaks_of(path: Path, session: str) -> bool:
     """Whether a record may be of a session: those of others, of earlier versions too, are none of its business."""
     return session.encode() in read_regular(path, most=MOST_BYTES)
-
-
-def refuse_unwritable(report: Path) -> None:
-    """Writes into the folder, or where it is to be made, before anything is trained.
-
-    Raises:
-        OverfitError: it cannot be made or written.
-    """
-    folders.refuse_unwritable(report)
