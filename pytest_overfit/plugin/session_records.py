@@ -19,6 +19,7 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
+from pytest_overfit.plugin.nothing_ran import FAILS, nothing_ran
 from pytest_overfit.plugin.options import LOOKING
 from pytest_overfit.plugin.state import STAGES, SessionState, session_state
 from pytest_overfit.plugin.termination import ended_by_sigterm, told_end
@@ -54,6 +55,7 @@ class SessionRecords:
         self.tests: dict[str, bool] = {}  # tests that are no items of a config -> none of their reports has failed
         self.places: dict[str, dict[str, str]] = {}  # title -> criterion -> where it failed
         self.lines: list[str] = []
+        self.notes: tuple[str, ...] = ()  # of a session without any run
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
         self.unsaved: OverfitError | None = None
@@ -126,7 +128,8 @@ class SessionRecords:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         writers = (("the report", self._write_report), ("the step summary", self._write_step_summary),
                    ("the annotations", self._annotate))  # fmt: skip
-        for what, write in writers if documents else ():
+        self.notes = () if documents else nothing_ran(session, self.state, self.wanted)
+        for what, write in writers if documents or self.notes else ():
             self._written(what, partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
@@ -210,20 +213,25 @@ class SessionRecords:
         if self.wanted.report is not None:
             from pytest_overfit.report.publish import write_forms
 
-            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}")
+            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang, notes=self.notes)}")
 
     def _write_step_summary(self, documents: Sequence[Document]) -> None:
         if self.wanted.step_summary is not None:
             from pytest_overfit.report.ci.summary import summary_markdown
 
             with open_to_append(self.wanted.step_summary) as file:
-                file.write(summary_markdown(documents, expected=self.expected, lang=self.wanted.lang) + "\n")
+                told = summary_markdown(documents, expected=self.expected, notes=self.notes, lang=self.wanted.lang)
+                file.write(told + "\n")
 
     def _annotate(self, documents: Sequence[Document]) -> None:
         if self.wanted.annotate:
             from pytest_overfit.report.ci.annotations import annotations as annotate
 
             self.lines += annotate(documents, expected=self.expected, lang=self.wanted.lang)
+            if any(note.startswith(FAILS) for note in self.notes):
+                from pytest_overfit.report.ci.refused import refused_annotation
+
+                self.lines.append(refused_annotation(translated("\n".join(self.notes), self.wanted.lang)))
 
     def _save(self, path: Path, documents: Sequence[Document]) -> None:
         """Saves the runs of this session beside those that the name already has; says why where it cannot."""

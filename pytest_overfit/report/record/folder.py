@@ -82,6 +82,12 @@ def read_report(report: Path, *, session: str | None = None) -> tuple[Document, 
     return tuple(sorted(wanted, key=lambda document: (document.title, document.call)))
 
 
+def others(report: Path, documents: Sequence[Document]) -> int:
+    """How many records of a report folder are none of these: of earlier sessions, which are left as they are."""
+    shown = {document.id for document in documents}
+    return sum(path.parent.name not in shown for path in _records(report))
+
+
 def latest_session(documents: Sequence[Document]) -> tuple[Document, ...]:
     """Those of the session that wrote last: a folder may hold runs of earlier ones."""
     last = max(documents, key=lambda document: document.written, default=None)
