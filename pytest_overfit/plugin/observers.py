@@ -21,7 +21,7 @@ from pytest_overfit.plugin.screen import PhaseClock, Progress
 from pytest_overfit.plugin.state import RunNote
 from pytest_overfit.plugin.termination import ended_by_sigterm, told_end
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
-from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
+from pytest_overfit.report.folders import DEFAULT_FOLDER, hide_from_git, run_folder
 from pytest_overfit.report.writing import Guarded, Writing
 from pytest_overfit.text.failure import cause_lines
 from pytest_overfit.text.numbers import debug_lines
@@ -118,6 +118,8 @@ class RunObservers:
         """
         folder, self.elsewhere = run_folder(log_dir, self.title if self.requester.file else self.requester.nodeid)
         self.folder = folder.parent
+        if log_dir == self.session.folder / DEFAULT_FOLDER and self.elsewhere is None:
+            hide_from_git(log_dir)
         logging = self.config.logging if self.config else LoggingConfig()
         return TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys, limits=self.criteria.limits())
 

@@ -32,8 +32,8 @@ PAGES_NEED = ("jinja2", "bokeh")
 def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en", notes: Sequence[str] = ()) -> Path:
     """Writes every form beside the records and returns the page to open first.
 
-    What stands in the folder beside these documents is left as it is, and counted. Those of other packages are functions ``write(report, documents, *, lang)``, named by entry points of the group
-    ``pytest_overfit.forms``; they come last.
+    Records of other sessions in the folder are left as they are, and counted. Forms of other packages are functions
+    ``write(report, documents, *, lang)``, named by entry points of the group ``pytest_overfit.forms``; they come last.
 
     Args:
         notes: what is told of the session beside its runs.
