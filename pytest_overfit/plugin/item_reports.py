@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         _attach_rows(item, state, report)
     if is_ours:
         tell_first_line(item, state, report)
+        if session.properties and (place := getattr(report, "overfit_place", "")):
+            _keep_properties(item, report, [("overfit.place", place)])
         _attach_kept(item, state, report)
     if is_ours and report.failed and session.options.lang != LANGUAGES[0]:
         report.longrepr = _mapped(report.longrepr, partial(translated, lang=session.options.lang))
@@ -151,6 +153,10 @@ def _attach_properties(item: pytest.Item, state: ItemState, report: pytest.TestR
             from pytest_overfit.report.ci.junit import told
 
             wanted.append((f"overfit.{item.name}", told(state.finding)))
+    _keep_properties(item, report, wanted)
+
+
+def _keep_properties(item: pytest.Item, report: pytest.TestReport, wanted: Sequence[tuple[str, str]]) -> None:
     item.user_properties.extend(wanted)
     report.user_properties.extend(wanted)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 FOLDER = "last"
 MOST = 20  # runs of a process: whoever breaks two hundred tests opens a few of them
-IGNORED = "*\n"  # by git: .gitignore
 
 
 def keep(session: SessionState, documents: Sequence[Document]) -> tuple[str, list[str]]:
@@ -57,6 +56,7 @@ def publish(session: SessionState, ids: Iterable[str]) -> Sequence[str]:
 def _publish(session: SessionState, kept: frozenset[str]) -> str:
     """Writes it; what its pages need and what brings that, where they could not be made: all else is there."""
     from pytest_overfit.errors import OverfitError
+    from pytest_overfit.report.folders import hide_from_git
     from pytest_overfit.report.publish import write_forms
     from pytest_overfit.report.record.folder import RUNS, read_report
 
@@ -64,7 +64,7 @@ def _publish(session: SessionState, kept: frozenset[str]) -> str:
     for before in (folder / RUNS).iterdir():
         if before.name not in kept:
             shutil.rmtree(before, ignore_errors=True)
-    (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
+    hide_from_git(folder)
     try:
         write_forms(folder, read_report(folder), lang=session.options.lang)
     except OverfitError as error:

@@ -19,8 +19,9 @@ from pytest_overfit.plugin.provenance import command_of, environment
 from pytest_overfit.plugin.requester import Requester
 from pytest_overfit.plugin.screen import PhaseClock, Progress
 from pytest_overfit.plugin.state import RunNote
+from pytest_overfit.plugin.termination import ended_by_sigterm, told_end
 from pytest_overfit.report.board.tensorboard import TensorBoardLog
-from pytest_overfit.report.folders import DEFAULT_FOLDER, run_folder
+from pytest_overfit.report.folders import DEFAULT_FOLDER, hide_from_git, run_folder
 from pytest_overfit.report.writing import Guarded, Writing
 from pytest_overfit.text.failure import cause_lines
 from pytest_overfit.text.numbers import debug_lines
@@ -61,7 +62,7 @@ class RunObservers:
         self.requester, self.session, self.records = requester, requester.session, requester.records
         self.title, self.planned, self.config = title, planned, config
         self.criteria, self.explained = criteria, explained
-        self.closing, self.line = contextlib.ExitStack(), contextlib.ExitStack()
+        self.ending, self.closing, self.line = (contextlib.ExitStack() for _ in range(3))
         self.logs: list[tuple[TensorBoardLog, Guarded]] = []
         self.writing = Writing()
         self.folder: Path | None = None
@@ -72,11 +73,13 @@ class RunObservers:
         self.clock = PhaseClock()
 
     def __enter__(self) -> RunObservers:
+        self.ending.enter_context(ended_by_sigterm(self.session))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.line.close()
         self.closing.close()
+        self.ending.close()
         interrupted = isinstance(error, (KeyboardInterrupt, pytest.exit.Exception))
         if error is None or self.recorder is None:
             return
@@ -115,6 +118,8 @@ class RunObservers:
         """
         folder, self.elsewhere = run_folder(log_dir, self.title if self.requester.file else self.requester.nodeid)
         self.folder = folder.parent
+        if log_dir == self.session.folder / DEFAULT_FOLDER and self.elsewhere is None:
+            hide_from_git(log_dir)
         logging = self.config.logging if self.config else LoggingConfig()
         return TensorBoardLog(folder, every=logging.log_freq, keys=logging.scalar_keys, limits=self.criteria.limits())
 
@@ -131,9 +136,8 @@ class RunObservers:
 
             def ended() -> Document:
                 limits = limits_of(self.criteria.limits(), judged.record)
-                return recorder.end(
-                    judged, comparison=comparison, limits=limits, pair=self._pair(judged), times=self.clock.seconds
-                )
+                known: dict[str, Any] = {"comparison": comparison, "limits": limits, "times": self.clock.seconds}
+                return recorder.end(judged, **known, pair=self._pair(judged), error=self._ended(judged))
 
             document = self.writing.attempt("the record", ended, otherwise=document)
         for (writer, guard), run in zip(self.logs, verdict.runs or (verdict,), strict=False):
@@ -147,6 +151,11 @@ class RunObservers:
             kept = replace(self._document("finished"), result=verdict, limits=limits, times=self.clock.seconds)
             keep_document(self.requester.state, kept)
         return verdict
+
+    def _ended(self, verdict: OverfitResult) -> str | None:
+        """What is told of the signal that ended the run."""
+        record = verdict.record
+        return told_end(self.session, record.steps, record.planned_steps) if verdict.interrupted else None
 
     def note(self, verdict: OverfitResult) -> RunNote:
         """What the summary says of the runs besides their findings."""

@@ -15,6 +15,7 @@ from pytest_overfit.plugin.item_reports import keep_run
 from pytest_overfit.plugin.observers import RunObservers
 from pytest_overfit.plugin.requester import Requester, config_or_none, given, layers_of, own_config, place_of
 from pytest_overfit.plugin.state import FileState
+from pytest_overfit.plugin.termination import EndedBySignal
 from pytest_overfit.plugin.tracked_result import tracked, tracked_result
 from pytest_overfit.plugin.unchecked import CALL, RESULT
 from pytest_overfit.result import OverfitResult
@@ -243,7 +244,8 @@ def _observed(
             verdict = place.ranks.share(verdict, result_to_json, result_from_json)
     keep_run(requester, verdict, observers.note(verdict))
     if verdict.interrupted:
-        raise KeyboardInterrupt
+        ended = requester.session.ended_by
+        raise EndedBySignal(ended) if ended else KeyboardInterrupt
     return verdict
 
 

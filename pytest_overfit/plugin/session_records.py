@@ -5,23 +5,25 @@ One process writes pages and summaries: under pytest-xdist the controller, whose
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
+from pytest_overfit.plugin.nothing_ran import FAILS, nothing_ran
 from pytest_overfit.plugin.options import LOOKING
-from pytest_overfit.plugin.resolved_options import Options
 from pytest_overfit.plugin.state import STAGES, SessionState, session_state
+from pytest_overfit.plugin.termination import ended_by_sigterm, told_end
+from pytest_overfit.plugin.wanted_records import Wanted, refuse_unwritable, wanted_of
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.text.translations import translated
 from pytest_overfit.untrusted.files import open_to_append
@@ -31,26 +33,6 @@ if TYPE_CHECKING:
     from pytest_overfit.report.record.recorder import Recorder
     from pytest_overfit.report.record.saved import Saved
     from pytest_overfit.result import OverfitResult
-
-STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-ANNOTATED = "GITHUB_ACTIONS"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to become of the records; empty where nobody asked for any."""
-
-    report: Path | None = None
-    lang: str = "en"
-    save: Path | None = None
-    compare: Path | None = None
-    allowed: Mapping[str, float] | None = None
-    step_summary: Path | None = None
-    annotate: bool = False
-
-    @property
-    def anything(self) -> bool:
-        return any((self.report, self.save, self.compare, self.step_summary, self.annotate))
 
 
 class SessionRecords:
@@ -73,6 +55,7 @@ class SessionRecords:
         self.tests: dict[str, bool] = {}  # tests that are no items of a config -> none of their reports has failed
         self.places: dict[str, dict[str, str]] = {}  # title -> criterion -> where it failed
         self.lines: list[str] = []
+        self.notes: tuple[str, ...] = ()  # of a session without any run
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
         self.unsaved: OverfitError | None = None
@@ -145,7 +128,8 @@ class SessionRecords:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         writers = (("the report", self._write_report), ("the step summary", self._write_step_summary),
                    ("the annotations", self._annotate))  # fmt: skip
-        for what, write in writers if documents else ():
+        self.notes = () if documents else nothing_ran(session, self.state, self.wanted)
+        for what, write in writers if documents or self.notes else ():
             self._written(what, partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
@@ -181,6 +165,10 @@ class SessionRecords:
             changed = replace(document, checks=self._checks(document.title), places=places)
             if document.state == "running":
                 changed = replace(changed, state="killed", error=self.stopped.get(document.title, document.error))
+            if document.state != "finished" and self.state.ended_by:
+                run = next(iter(document.records[-1:]), None)
+                told = told_end(self.state, *((run.steps, run.planned_steps) if run is not None else ()))
+                changed = replace(changed, error=told)
             found.append(changed)
             if changed != document:
                 write_document(self.report, changed)
@@ -218,27 +206,32 @@ class SessionRecords:
                     checks=self._checks(title),
                     environment=environment(),
                     places=self.places.get(title, {}),
-                    error=reasons[0] if reasons else "KeyboardInterrupt" if cut else None,
+                    error=reasons[0] if reasons else told_end(self.state) or "KeyboardInterrupt" if cut else None,
                 )
 
     def _write_report(self, documents: Sequence[Document]) -> None:
         if self.wanted.report is not None:
             from pytest_overfit.report.publish import write_forms
 
-            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang)}")
+            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang, notes=self.notes)}")
 
     def _write_step_summary(self, documents: Sequence[Document]) -> None:
         if self.wanted.step_summary is not None:
             from pytest_overfit.report.ci.summary import summary_markdown
 
             with open_to_append(self.wanted.step_summary) as file:
-                file.write(summary_markdown(documents, expected=self.expected, lang=self.wanted.lang) + "\n")
+                told = summary_markdown(documents, expected=self.expected, notes=self.notes, lang=self.wanted.lang)
+                file.write(told + "\n")
 
     def _annotate(self, documents: Sequence[Document]) -> None:
         if self.wanted.annotate:
             from pytest_overfit.report.ci.annotations import annotations as annotate
 
             self.lines += annotate(documents, expected=self.expected, lang=self.wanted.lang)
+            if any(note.startswith(FAILS) for note in self.notes):
+                from pytest_overfit.report.ci.refused import refused_annotation
+
+                self.lines.append(refused_annotation(translated("\n".join(self.notes), self.wanted.lang)))
 
     def _save(self, path: Path, documents: Sequence[Document]) -> None:
         """Saves the runs of this session beside those that the name already has; says why where it cannot."""
@@ -281,57 +274,14 @@ def prepare(config: pytest.Config) -> None:
         if given:
             report, session = Path(given[0]), given[1]
         else:
-            _refuse_unwritable(wanted)
+            refuse_unwritable(wanted)
         records = SessionRecords(state, wanted, report, session)
     except OverfitError as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(records, "overfit_records")
-
-
-def _refuse_unwritable(wanted: Wanted) -> None:
-    """Looks, before anything is trained, whether the report and the saved runs can be written.
-
-    Raises:
-        OverfitError: a folder cannot be written, or what is there is no file of saved runs, or a newer one.
-    """
-    for folder in (wanted.report, wanted.save.parent if wanted.save else None):
-        if folder is not None:
-            from pytest_overfit.report.record.folder import refuse_unwritable
-
-            refuse_unwritable(folder)
-    if wanted.save is not None and wanted.save.exists():
-        from pytest_overfit.report.record.saved import read_saved
-
-        read_saved(wanted.save)
-
-
-def wanted_of(options: Options) -> Wanted:
-    """What the options, the ini file and the CI service ask for.
-
-    Raises:
-        ConfigError: a name of saved runs, or a limit on a change, is none.
-    """
-    summary = os.environ.get(STEP_SUMMARY)
-    saved: dict[str, Any] = {}
-    if options.save or options.compare or options.compare_fail:
-        from pytest_overfit.report.record.saved import parse_allowed, path_of
-
-        if options.compare_fail and not options.compare:
-            raise ConfigError(
-                f"found {options.compare_fail[0]!r} alone",
-                where="--overfit-compare-fail",
-                allowed="beside --overfit-compare NAME",
-            )
-        saved["allowed"] = parse_allowed(options.compare_fail)
-        saved["save"] = path_of(options.storage, options.save) if options.save else None
-        saved["compare"] = path_of(options.storage, options.compare) if options.compare else None
-    return Wanted(
-        report=options.report,
-        lang=options.lang,
-        **saved,
-        step_summary=Path(summary) if summary else None,
-        annotate=os.environ.get(ANNOTATED) == "true",
-    )
+    whole = contextlib.ExitStack()
+    config.add_cleanup(whole.close)
+    whole.enter_context(ended_by_sigterm(state))
 
 
 def title_of(nodeid: str) -> str:

@@ -142,6 +142,7 @@ class SessionState:
         secrets: values of configs that no text shows.
         kept: how many runs that failed have a record.
         interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
+        ended_by, ended_at: the name of the signal that ends the session, and when it came.
     """
 
     options: Options
@@ -161,6 +162,8 @@ class SessionState:
     secrets: set[str] = field(default_factory=set)
     kept: int = 0
     interrupted: list[Row] = field(default_factory=list)
+    ended_by: str = ""
+    ended_at: float = 0.0
 
     @property
     def writes(self) -> bool:

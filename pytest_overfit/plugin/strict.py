@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.plugin.nothing_ran import deselected
 from pytest_overfit.plugin.options import LOOKING
 from pytest_overfit.plugin.state import ItemState, is_overfit_test, item_state
 from pytest_overfit.plugin.unchecked import fail_report, glanced_miss
@@ -106,8 +107,7 @@ class Strict:
         if self.tests:
             tests = f"{len(self.tests)} overfit test{'' if len(self.tests) == 1 else 's'}"
             return f"{tests} ran, and no run came to a verdict"
-        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        left_out = len(reporter.stats.get("deselected", ())) if reporter else 0
+        left_out = deselected(config)
         return "no overfit test ran" + (f", and {left_out} tests were deselected" if left_out else "")
 
 

@@ -68,6 +68,13 @@ def shown_path(path: Path) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
+def hide_from_git(folder: Path) -> None:
+    """What nobody asked for stays out of their repository, as pytest's own cache does."""
+    ignoring = folder / ".gitignore"
+    if not ignoring.exists():
+        ignoring.write_text("*\n", encoding="utf-8")
+
+
 def _write_into(folder: Path) -> None:
     """Raises OSError where a folder takes no file: a full disk lets one be made, and takes no bytes."""
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -17,6 +17,7 @@ from pytest_overfit.report.record.folder import (
     RUNS,
     folder_of,
     latest_session,
+    others,
     read_document,
     read_report,
     write_document,
@@ -28,11 +29,14 @@ GROUP = "pytest_overfit.forms"
 PAGES_NEED = ("jinja2", "bokeh")
 
 
-def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
+def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en", notes: Sequence[str] = ()) -> Path:
     """Writes every form beside the records and returns the page to open first.
 
-    Those of other packages are functions ``write(report, documents, *, lang)``, named by entry points of the group
-    ``pytest_overfit.forms``; they come last.
+    Records of other sessions in the folder are left as they are, and counted. Forms of other packages are functions
+    ``write(report, documents, *, lang)``, named by entry points of the group ``pytest_overfit.forms``; they come last.
+
+    Args:
+        notes: what is told of the session beside its runs.
 
     Example:
         >>> write_forms(Path("overfit_report"), read_report(Path("overfit_report")))     # doctest: +SKIP
@@ -44,12 +48,14 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     write_schema(report)
     for document in documents:
         write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))
-    write_text(report / "summary.md", summary_markdown(documents, lang=lang))
+    if left := others(report, documents):
+        notes = (*notes, f"Not shown: {left} record{'' if left == 1 else 's'} of other sessions, in {RUNS}/.")
+    write_text(report / "summary.md", summary_markdown(documents, notes=notes, lang=lang))
     missing = [name for name in PAGES_NEED if find_spec(name) is None]
     if not missing:
         from pytest_overfit.report.page.write import write_pages
 
-        write_pages(report, documents, lang=lang)
+        write_pages(report, documents, lang=lang, notes=notes)
     for form in entry_points(group=GROUP):
         form.load()(report, documents, lang=lang)
     if missing:

@@ -74,9 +74,12 @@ def debug_lines(result: Ran, *, width: int = 100, lang: str = "en") -> list[str]
 
 
 def _cut(line: str, width: int) -> str:
-    while columns(line) > width - 3:
-        line = line[:-1]
-    return line + "..."
+    """Whole words, and dots that stand apart: behind a number they would look like more of its digits."""
+    cut = line
+    while columns(cut) > width - 4:
+        cut = cut[:-1]
+    whole = cut if line[len(cut)] == " " else cut[: cut.rfind(" ")] if " " in cut.strip() else cut
+    return f"{whole.rstrip()} ..."
 
 
 def _batch_lines(tensors: Sequence[Tensor], packed: Packed | None, lang: str) -> Iterator[str]:

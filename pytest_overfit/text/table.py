@@ -14,6 +14,7 @@ from pytest_overfit.text.terminal_width import columns, padded
 from pytest_overfit.text.translations import Words, translated, words
 
 LIMITS = ("<", ">")
+UNIT = 3  # letters
 STOPS = {
     "passed": "stopped early: every limit held",
     "max_steps": "used its whole step budget",
@@ -96,16 +97,18 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120, lang: str =
 
     def line(row: Sequence[str]) -> str:
         begin = f"{padded(row[0], 7)}  {padded(row[1], name)}  "
+        if row in numbers and columns(_core(row[2])) > observed:
+            return begin + _unaligned(row, rest, lang)
         if row in numbers:
-            middle = f"{padded(_clip(row[2], observed), observed)}  {padded(row[3], allowed)}"
+            middle = f"{padded(_clip(row[2], observed, lang), observed)}  {padded(row[3], allowed)}"
             return f"{begin}{middle}  {padded(row[4], margin)}  {row[5]}".rstrip()
-        return (begin + _clip(row[2], rest)).rstrip()
+        return (begin + _clip(row[2], rest, lang)).rstrip()
 
     def skipped(group: Sequence[Finding]) -> str:
         why, room = group[0].observed, width - len("verdict  ")
         texts = [f"{shorten([f.name for f in group], most)}: {told}" for told in (why, why.partition(" (")[0])
                  for most in (3, 2, 1)]  # fmt: skip
-        shown = next((text for text in texts if len(text) <= room), _clip(texts[-1], room))
+        shown = next((text for text in texts if len(text) <= room), _clip(texts[-1], room, lang))
         return f"{padded(said['skipped'], 7)}  {shown}"
 
     return [line(header), *(line(told[id(g[0])]) if len(g) == 1 else skipped(g) for g in groups)]
@@ -195,22 +198,56 @@ def margin_text(margin: float | None) -> str:
     return "below 0" if math.isinf(margin) else f"{margin:.2g}x"
 
 
-def _clip(text: str, width: int) -> str:
+def _unaligned(row: Sequence[str], width: int, lang: str) -> str:
+    """A row whose number has no room in its column: what was observed comes whole, then what else fits."""
+    cells = [_core(row[2]), *filter(None, row[3:])]
+    while len(cells) > 1 and columns("  ".join(cells)) > width:
+        cells.pop()
+    return "  ".join(cells) if len(cells) > 1 else _clip(row[2], width, lang)
+
+
+def _core(observed: str) -> str:
+    """The number, without the curve that it ends."""
+    return observed.partition(" (")[0].partition("; ")[0]
+
+
+def _clip(text: str, width: int, lang: str) -> str:
     """What fits of a text: whole parts and how many more there are, else whole words; no dots behind a number."""
     line = " ".join(text.split())
     if columns(line) <= width:
         return line
-    parts = line.split("; ")
-    for most in range(len(parts) - 1, 0, -1):
-        kept = f"{'; '.join(parts[:most])}; {len(parts) - most} more"
-        if columns(kept) <= width:
-            return kept
-    cut, opened = line[: width - 3], max(line[: width + 2].rfind(" ("), line[: width + 2].rfind("（"))
+    cut = line[: width - 3]
     while columns(cut) > width - 3:
         cut = cut[:-1]
+    opened = max(line[: width + 2].rfind(" ("), line[: width + 2].rfind("（"))
+    if kept := _parts(line, ("; ", "；"), width, lang):
+        return kept
     if opened > max(0, cut.rfind(")")) and columns(line[:opened]) <= width:
         return line[:opened]  # dots behind a number would look like more of its digits
-    whole = cut.rstrip(" ,;(").split(" ")
-    while len(whole) > 1 and whole[-1].strip("(,;.")[-1:].isdigit():
-        whole.pop()
-    return " ".join(whole).rstrip(" ,;(") + "..."
+    kept = _parts(line, (", ", "，"), width, lang)
+    return kept if columns(kept) > width // 2 else _whole_words(line, cut) + "..."
+
+
+def _parts(line: str, marks: Sequence[str], width: int, lang: str) -> str:
+    """As many parts of a list as fit, and how many more it has; empty where not even one does."""
+    for mark in marks:
+        parts = line.split(mark)
+        for most in range(len(parts) - 1, 0, -1):
+            kept = mark.join([*parts[:most], translated(f"{len(parts) - most} more", lang)])
+            if columns(kept) <= width and kept.count("(") == kept.count(")") and kept.count("（") == kept.count("）"):
+                return kept
+    return ""
+
+
+def _whole_words(line: str, cut: str) -> str:
+    """The beginning of a line up to a word that is neither half of one, nor a number or its unit."""
+    words = cut.split(" ")
+    if line[len(cut) :][:1] not in ("", " ") and columns(words[-1]) == len(words[-1]):  # Chinese has no spaces
+        words = words[:-1] or words
+    while len(words) > 1 and (_is_number(words[-1]) or (len(words[-1]) <= UNIT and _is_number(words[-2]))):
+        words.pop()
+    return " ".join(words).rstrip(" ,;:(，；：（")
+
+
+def _is_number(word: str) -> bool:
+    return any(sign.isdigit() for sign in word.strip("(),;:.%")[-1:])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -276,10 +278,26 @@ def test_the_action_says_that_nothing_was_asked(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (4, "::error::give config or tests")
 
 
-def test_the_workflow_of_the_page_fits_the_action() -> None:
-    """Every input that it sets is one."""
-    (workflow,) = blocks(DOCS / "ci.md", "yaml")
-    steps = yaml.safe_load(workflow)["jobs"]["overfit"]["steps"]
+def test_the_workflows_of_the_page_fit_the_action() -> None:
+    """Every input that they set is one; the versions of Python are those that the plugin is tested on."""
+    workflow, several = blocks(DOCS / "ci.md", "yaml")
     action = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))
-    assert set(steps[-1]["with"]) <= set(action["inputs"])
+    for each in (workflow, several):
+        assert set(yaml.safe_load(each)["jobs"]["overfit"]["steps"][-1]["with"]) <= set(action["inputs"])
     assert len(workflow.splitlines()) <= 11
+    tested = re.search(r"PYTHONS = (\{.*\})", (REPOSITORY / "noxfile.py").read_text(encoding="utf-8"))
+    assert tested is not None
+    job = yaml.safe_load(several)["jobs"]["overfit"]
+    assert job["strategy"]["matrix"]["python"] == [*ast.literal_eval(tested[1])]
+
+
+def test_the_pins_for_another_python_are_printed(tmp_path: Path) -> None:
+    """As README and the page of CI say it: no package twice, and those of that Python in the place of ours."""
+    command = "python constraints/merged.py python-3.10 > merged.txt"
+    for page in (README, DOCS / "ci.md"):
+        assert command in page.read_text(encoding="utf-8")
+    printed = run(sys.executable, *shlex.split(command)[1:3], at=REPOSITORY).stdout.splitlines()
+    pins = dict(line.split("==") for line in printed if line and not line.startswith("#"))
+    assert len(pins) == len([line for line in printed if line and not line.startswith("#")])
+    own = (REPOSITORY / "constraints" / "python-3.10.txt").read_text(encoding="utf-8").splitlines()
+    assert all(pins[line.partition("==")[0]] == line.partition("==")[2] for line in own if "==" in line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -272,3 +274,22 @@ def test_what_no_path_can_be_is_4(pytester: pytest.Pytester, tiny: TinyConfig, a
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "INTERNALERROR" not in said
     assert "it ran" not in said
+
+
+def test_what_is_left_unasked_is_hidden_from_git(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """In a repository with no .gitignore of its own git sees nothing new; a folder that somebody named is theirs."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("no git")
+    tiny()
+    subprocess.run([git, "init", "-q"], cwd=pytester.path, check=True)
+    short = ("-p", "no:cacheprovider", "-o", "overfit_keep=true")
+    pytester.runpytest_inprocess("tiny.yaml", "--overfit-set=overfit.budget.max_steps=5", *short)
+    assert (pytester.path / "overfit_logs" / "tiny").is_dir()
+    assert (pytester.path / ".overfit" / "last" / "index.html").is_file()
+    shown = subprocess.run(
+        [git, "status", "--porcelain", "-uall"], cwd=pytester.path, check=True, capture_output=True, text=True
+    ).stdout
+    assert [line for line in shown.splitlines() if "__pycache__" not in line] == ["?? tiny.yaml"]
+    pytester.runpytest_inprocess("tiny.yaml", "-k", "finite", "--overfit-log-dir=mine", *short)
+    assert not (pytester.path / "mine" / ".gitignore").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import run_folders
 
 
 def test_random_state_and_threads_are_as_before(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
@@ -59,7 +60,7 @@ def test_odd_names_become_plain_folders(pytester: pytest.Pytester, tiny: TinyCon
     """An experiment's name cannot leave the log folder."""
     tiny(replace=(("exp_name: tiny", "exp_name: '../a b/<c>:*?'"),))
     pytester.runpytest_inprocess("tiny.yaml", "-k", "camera", "--overfit-set", "overfit.budget.max_steps=5")
-    assert [folder.name for folder in (pytester.path / "overfit_logs").iterdir()] == ["a_b_c"]
+    assert [*run_folders(pytester.path / "overfit_logs")] == ["a_b_c"]
 
 
 def test_the_plugin_can_be_blocked(pytester: pytest.Pytester) -> None:

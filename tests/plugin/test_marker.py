@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.conftest import TinyConfig
+from tests.support.sessions import run_folders
 
 
 def test_a_marked_test_gets_the_verdict_of_its_config(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
@@ -35,8 +36,7 @@ def test_keys(overfit_batch, key):
     )
     result = pytester.runpytest_inprocess("--strict-markers", "sub")
     result.assert_outcomes(passed=4)
-    names = [folder.name for folder in (pytester.path / "overfit_logs").iterdir()]
-    assert names == ["sub_test_marked.py_test_function"]
+    assert [*run_folders(pytester.path / "overfit_logs")] == ["sub_test_marked.py_test_function"]
 
 
 def test_a_missed_criterion_fails_a_marked_test(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

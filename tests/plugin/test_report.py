@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -317,6 +318,57 @@ def test_junit_has_the_numbers(pytester: pytest.Pytester, workers: tuple[str, ..
     assert '<property name="overfit.verdict" value="failed"' in text
     assert 'value="lr-low' in text
     assert '<property name="overfit.objective" value=' in text
+
+
+# What the xunit2 family allows of a test case; pytest itself puts properties there.
+ATTRIBUTES, CHILDREN = {"name", "classname", "time"}, {"skipped", "error", "failure", "system-out", "system-err"}
+ONE_OF_EACH = """
+import pytest
+import torch
+
+@pytest.fixture
+def broken():
+    raise OSError("no file")
+
+def learns(overfit, **settings):
+    overfit(torch.nn.Linear(2, 1), (torch.ones(1, 2), torch.ones(1, 1)), torch.nn.functional.mse_loss, **settings)
+
+def test_green(overfit):
+    learns(overfit, lr=0.1)
+
+def test_red(overfit):
+    learns(overfit, lr=1e-6, max_steps=5, diagnose=False)
+
+def test_error(overfit, broken):
+    learns(overfit)
+
+def test_skipped(overfit):
+    pytest.skip("not here")
+"""
+
+
+@pytest.mark.parametrize("family", ["xunit2", "xunit1"])
+@pytest.mark.parametrize("numbers", [True, False])
+def test_junit_is_valid_in_its_family(pytester: pytest.Pytester, family: str, numbers: bool) -> None:
+    """Green, red, error and skipped; the place of what failed is a property, since xunit2 has no attribute for it."""
+    pytester.makepyfile(test_own=ONE_OF_EACH)
+    options = ("-o", f"junit_family={family}", "-o", f"overfit_properties={numbers}")
+    pytester.runpytest_inprocess("--junitxml=junit.xml", *options)
+    cases = {str(case.get("name")): case for case in ElementTree.parse(pytester.path / "junit.xml").iter("testcase")}
+    kinds = {name: [child.tag for child in case if child.tag in CHILDREN][:1] for name, case in cases.items()}
+    assert kinds == {
+        "test_green": [],
+        "test_red": ["failure"],
+        "test_error": ["error"],
+        "test_skipped": ["skipped"],
+    }
+    for name, case in cases.items():
+        assert set(case.attrib) == ATTRIBUTES | ({"file", "line"} if family == "xunit1" else set())
+        assert {child.tag for child in case} <= CHILDREN | ({"properties"} if numbers else set())
+        told = {each.get("name"): each.get("value") for each in case.iter("property")}
+        assert len(told) == len(list(case.iter("property")))
+        places = {"test_red": "test_own.py:9", "test_error": "test_own.py:6"} if numbers else {}
+        assert told.get("overfit.place") == places.get(name)
 
 
 def test_an_ini_key_leaves_the_numbers_out_of_junit(pytester: pytest.Pytester) -> None:

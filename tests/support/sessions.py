@@ -142,4 +142,4 @@ def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def run_folders(log_dir: Path) -> dict[str, int]:
     """Experiment -> how many runs it has in a log folder."""
-    return {folder.name: len(list(folder.iterdir())) for folder in log_dir.iterdir()}
+    return {folder.name: len(list(folder.iterdir())) for folder in log_dir.iterdir() if folder.is_dir()}

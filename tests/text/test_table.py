@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.text.table import call_line, criteria_table, run_headline, runs_line
+from pytest_overfit.text.translations import translated
+from tests.support.documents import broken, frozen_trunk, healthy, two_view
 from tests.support.records import record
 
 
@@ -65,3 +71,31 @@ def test_a_text_that_does_not_fit_ends_in_no_number_and_dots() -> None:
     assert criteria_table([several], width=60)[1] == "FAILED   prediction  frame 0 AbsRel 0.1203; 2 more"
     one = Finding("monotonic", False, "objective climbs from its best of 0.1203 to 0.8809 at the end", "falls")
     assert criteria_table([one], width=60)[1] == "FAILED   monotonic  objective climbs from its best of..."
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 120])
+def test_no_cell_of_a_run_ends_in_a_number_and_dots(width: int, lang: str) -> None:
+    """Nor in half a word; a number is never cut away from the limit that it is held against."""
+    for document in (two_view(), frozen_trunk(), healthy(), broken("missing_step"), broken("sgd_rate_of_twenty")):
+        for line in criteria_table(document.findings, width=width, lang=lang):
+            assert not re.search(r"\d[%)]?( \w{1,3})?\.\.\.", line)
+            for word in re.findall(r"([A-Za-z_]+)\.\.\.", line):
+                assert any(re.search(rf"\b{word}\b", translated(each.observed, lang)) for each in document.findings)
+        for finding in document.findings:
+            shown = next((line for line in criteria_table([finding], width=width) if finding.name in line), "")
+            number = re.match(r"\S+ (-?[\d.e-]+)", finding.observed)
+            if number and finding.allowed.startswith(("<", ">")):
+                assert number[1] in shown
+
+
+def test_a_long_name_leaves_the_number_whole() -> None:
+    """What does not fit beside it is left out, the last first."""
+    long = "loss_of_a_term_with_a_long_name"
+    one = Finding("a_criterion_with_a_long_name", False, f"{long} 0.123456 (start 3)", "< 0.001", margin=0.008)
+    begin = f"FAILED   a_criterion_with_a_long_name  {long} 0.123456"
+    assert [criteria_table([one], width=width)[1] for width in (80, 90, 100)] == [
+        begin,
+        f"{begin}  < 0.001",
+        f"{begin}  < 0.001  0.008x",
+    ]

@@ -27,7 +27,12 @@ STATES = {"running": "Not finished", "killed": "Killed", "interrupted": "Interru
 
 
 def summary_markdown(
-    documents: Sequence[Document], *, expected: Container[str] = (), most_bytes: int = MOST_BYTES, lang: str = "en"
+    documents: Sequence[Document],
+    *,
+    expected: Container[str] = (),
+    notes: Sequence[str] = (),
+    most_bytes: int = MOST_BYTES,
+    lang: str = "en",
 ) -> str:
     """The verdict of all runs, then one section for each, those that failed first.
 
@@ -36,6 +41,7 @@ def summary_markdown(
 
     Args:
         expected: titles of finished runs that missed what their test expects them to miss.
+        notes: what is told of the session beside its runs: that none was made, say, and why.
         lang: ``en`` or ``zh``.
 
     Example:
@@ -53,7 +59,8 @@ def summary_markdown(
     else:
         told = translated(f"the table of {len(passed)} runs that passed", lang)
         parts.append((told, _compact(passed, most_bytes // 2, lang)))
-    return _fitted(_headline(documents, len(failed), len(meant), lang), parts, most_bytes, lang)
+    head = [_headline(documents, len(failed), len(meant), lang), *(text(translated(note, lang)) for note in notes)]
+    return _fitted("\n\n".join(head), parts, most_bytes, lang)
 
 
 def _headline(documents: Sequence[Document], failed: int, meant: int, lang: str) -> str:

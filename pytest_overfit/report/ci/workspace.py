@@ -28,3 +28,8 @@ def in_workspace(file: str) -> str:
     except (OSError, ValueError):  # a folder that is gone, a name that no file can have: what was told stands
         pass
     return file
+
+
+def is_elsewhere(file: str) -> bool:
+    """Whether a path is none of the repository's: GitHub shows nothing beside it."""
+    return Path(in_workspace(file)).is_absolute()

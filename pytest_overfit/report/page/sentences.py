@@ -56,6 +56,8 @@ def sentence(document: Document) -> str:
         return f"Running: {steps} so far; nothing is judged yet."
     if document.state == "killed":
         return f"The process ended after {steps}, before there was a verdict."
+    if document.state == "interrupted" and document.error and document.error.startswith("ended by "):
+        return f"E{document.error[1:]}: it proves nothing."
     if document.verdict == "passed":
         seeds = f", with {len(document.records)} seeds" if len(document.records) > 1 else ""
         return f"Memorised the sample in {steps}{seeds}: all {len(document.findings)} criteria hold."

@@ -40,7 +40,7 @@ OWN = ("page.css", "page.js", "labels.js", "charts.js")
 BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
-def write_pages(report: Path, documents: Sequence[Document], *, lang: str = "en") -> Path:
+def write_pages(report: Path, documents: Sequence[Document], *, lang: str = "en", notes: Sequence[str] = ()) -> Path:
     """Writes the overview, one page per run beside its record, and the scripts and styles that they share.
 
     Example:
@@ -51,6 +51,7 @@ def write_pages(report: Path, documents: Sequence[Document], *, lang: str = "en"
         report: the folder that holds ``runs/``; made where it is not there.
         documents: the runs to show. A picture that one of them names and that is not there is told on its page.
         lang: ``en`` or ``zh``; names, numbers and code are the same in both.
+        notes: what the overview says of the session beside its runs.
 
     Returns:
         The overview.
@@ -71,7 +72,8 @@ def write_pages(report: Path, documents: Sequence[Document], *, lang: str = "en"
         view = RunView(document, folder)
         page = _rendered(environment, "run.html", lang, assets=f"../../{ASSETS}", run=view)
         _write_changed(folder / INDEX, page)
-    overview = _rendered(environment, "overview.html", lang, assets=ASSETS, overview=overview_of(documents))
+    shown = overview_of(documents)
+    overview = _rendered(environment, "overview.html", lang, assets=ASSETS, overview=shown, notes=notes)
     return _write_changed(report / INDEX, overview)
 
 

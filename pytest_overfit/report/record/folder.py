@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_overfit.report import folders
 from pytest_overfit.report.record.codec import from_json, json_schema, to_json
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.json_tree import MOST_BYTES
@@ -83,6 +82,12 @@ def read_report(report: Path, *, session: str | None = None) -> tuple[Document, 
     return tuple(sorted(wanted, key=lambda document: (document.title, document.call)))
 
 
+def others(report: Path, documents: Sequence[Document]) -> int:
+    """How many records of a report folder are none of these: of earlier sessions, which are left as they are."""
+    shown = {document.id for document in documents}
+    return sum(path.parent.name not in shown for path in _records(report))
+
+
 def latest_session(documents: Sequence[Document]) -> tuple[Document, ...]:
     """Those of the session that wrote last: a folder may hold runs of earlier ones."""
     last = max(documents, key=lambda document: document.written, default=None)
@@ -96,12 +101,3 @@ def _records(report: Path) -> Iterator[Path]:
 def _speaks_of(path: Path, session: str) -> bool:
     """Whether a record may be of a session: those of others, of earlier versions too, are none of its business."""
     return session.encode() in read_regular(path, most=MOST_BYTES)
-
-
-def refuse_unwritable(report: Path) -> None:
-    """Writes into the folder, or where it is to be made, before anything is trained.
-
-    Raises:
-        OverfitError: it cannot be made or written.
-    """
-    folders.refuse_unwritable(report)

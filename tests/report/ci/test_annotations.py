@@ -1,4 +1,4 @@
-"""Workflow commands: one per failed criterion, and no text can make another one."""
+"""Workflow commands: one per cause, or per criterion without one, and no text can make another one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.ci.annotations import annotations as annotate
 from pytest_overfit.report.ci.annotations import escape_data, escape_property
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.text.failure import headline, told
+from pytest_overfit.text.translations import translated
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record
 
@@ -40,28 +42,61 @@ def test_nothing_for_what_passed() -> None:
     assert annotate([]) == []
 
 
-def test_one_for_every_failed_criterion() -> None:
-    """Its file, its name, its text; the cause beside the first."""
+def uncaused(title: str = "configs/a.yaml") -> Document:
+    """A run that missed two criteria, of which nobody knows why."""
+    findings = Finding("camera", False, "loss_camera 0.2", "< 0.001"), Finding("depth", False, "loss_depth 3", "< 0.01")
+    return finished(title, OverfitResult(record(), findings))
+
+
+def test_one_for_every_criterion_without_a_cause() -> None:
+    """Its file, its name, its text."""
+    commands = [read(command) for command in annotate([uncaused(), healthy()])]
+    assert [command[:2] for command in commands] == [
+        ("configs/a.yaml", f"overfit {name}: configs/a.yaml") for name in ("camera", "depth")
+    ]
+    assert [command[2] for command in commands] == [finding.text() for finding in uncaused().findings]
+
+
+def test_one_for_all_that_one_cause_fails() -> None:
+    """The limit that was missed and the cause, where and what to change, and the other criteria by name."""
     document = broken("missing_step")
     assert document.result is not None
-    commands = [read(command) for command in annotate([document, healthy()])]
-    missed = [finding for finding in document.findings if not finding.passed]
+    missed = [finding for finding in document.findings if finding.missed]
     assert [finding.name for finding in missed] == ["gradients", "objective"]
-    title = "tests/test_missing_step.py::test_learns"
-    assert [command[:2] for command in commands] == [
-        ("tests/test_missing_step.py", f"overfit {finding.name}: {title}") for finding in missed
-    ]
-    causes = document.result.causes
-    assert commands[0][2].splitlines() == [
-        headline(missed[:1], causes),
-        *told(headline(missed[:1], causes), causes, most=1),
-    ]
-    assert [command[2] for command in commands[1:]] == [headline([finding], causes) for finding in missed[1:]]
+    [command] = annotate([document, healthy()])
+    assert "title=overfit objective%3A tests/test_missing_step.py%3A%3Atest_learns::" in command
+    message = command.rpartition("::")[2].replace("%0A", "\n").replace("%25", "%").splitlines()
+    head = headline(missed, document.result.causes)
+    assert message == [head, *told(head, document.result.causes, most=1), "  missed too: gradients"]
+    assert translated(message[-1], "zh") == "  同样未达到：gradients"
+
+
+CAUSE = Cause("lr-high", "(Adam), group 0", "objective climbs from 2.3 to 41", "set lr=0.001")
+
+
+@pytest.mark.parametrize(
+    ("cause", "places", "shown"),
+    [
+        (replace(CAUSE, advice="svc/train.py:12: lr=0.001"), {"objective": "a.yaml:7"}, "svc/train.py,line=12"),
+        (replace(CAUSE, where="conf/base.yaml:9 optim.lr: group 0"), {"": "a.yaml:1"}, "conf/base.yaml,line=9"),
+        (replace(CAUSE, where="/opt/lib/loss.py:3"), {"objective": "a.yaml:7"}, "a.yaml,line=7"),
+        (replace(CAUSE, where=".venv/site-packages/x.py:3"), {"camera": "a.yaml:8"}, "a.yaml,line=8"),
+        (CAUSE, {"": "tests/helper.py:12"}, "tests/helper.py,line=12"),
+        (CAUSE, {}, "a.yaml"),
+    ],
+    ids=["the line to change", "the key of a config", "not of the repository", "a library", "the call", "nothing"],
+)
+def test_the_line_of_the_cause(cause: Cause, places: dict[str, str], shown: str) -> None:
+    """Where it is known, else that of the criterion's key, else of the call."""
+    findings = Finding("camera", False, "loss_camera 0.2", "< 0.001"), Finding("objective", False, "41", "< 0.01")
+    result = OverfitResult(record(), findings, causes=(cause,))
+    [command] = annotate([finished("a.yaml", result, places=places)])
+    assert command.startswith(f"::error file={shown},title=")
 
 
 def test_every_run_is_among_the_first() -> None:
     """GitHub shows ten: the first failure of each run comes before the second of any."""
-    runs = [replace(broken("missing_step"), title=f"runs/{i}.yaml") for i in range(3)]
+    runs = [uncaused(f"runs/{i}.yaml") for i in range(3)]
     files = [read(command)[0] for command in annotate(runs)]
     assert files == ["runs/0.yaml", "runs/1.yaml", "runs/2.yaml"] * 2
 
@@ -82,6 +117,14 @@ def test_one_for_a_run_without_a_verdict(state: Any, error: str | None, message:
     (command,) = annotate([document])
     file, _, told = read(command)
     assert (file, told) == ("configs/a.yaml", message)
+
+
+def test_one_for_a_run_that_was_ended() -> None:
+    """What had not held until then is no failure of its own."""
+    error = "ended by SIGTERM at step 12 of 600"
+    document = replace(uncaused(), state="interrupted", error=error)
+    [command] = annotate([document])
+    assert read(command)[2] == f"the run was interrupted: {error}\n  not held until then: camera, depth"
 
 
 def test_a_failed_check_says_why_nothing_was_run() -> None:
@@ -117,7 +160,7 @@ def test_no_text_makes_a_second_command(title: str, observed: str) -> None:
 
 def test_each_stands_at_its_line() -> None:
     """That of the criterion's key, else of the call."""
-    document = replace(broken("missing_step"), places={"gradients": "a.yaml:7", "": "tests/helper.py:12"})
+    document = replace(uncaused(), places={"camera": "a.yaml:7", "": "tests/helper.py:12"})
     first, second = annotate([document])
     assert first.startswith("::error file=a.yaml,line=7,title=")
     assert second.startswith("::error file=tests/helper.py,line=12,title=")

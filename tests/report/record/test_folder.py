@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_overfit.errors import OverfitError
-from pytest_overfit.report.record.folder import (
-    latest_session,
-    read_document,
-    read_report,
-    refuse_unwritable,
-    write_document,
-)
+from pytest_overfit.report.folders import refuse_unwritable
+from pytest_overfit.report.record.folder import latest_session, read_document, read_report, write_document
 from pytest_overfit.report.record.run_ids import run_id
 from tests.report.record.runs import FAILING, document, result
 from tests.support.documents import SESSION
