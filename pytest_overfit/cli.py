@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points, version
 
 from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors.suggest import nearest
 
 ABOUT = "A first test, what a cause means, what this machine has; two-view pairs; reports written again."
 GROUP = "pytest_overfit.commands"  # entry points of other packages: verb = module
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 1 where a pair has a problem or cannot be read or written; usage errors exit with 2.
     """
     arguments = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
-    parser = _parser(next(iter(arguments), ""))
+    parser = _parser(arguments)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options, parser))
@@ -52,13 +54,17 @@ def _dashed(word: str) -> str:
     return re.sub(r"^--[a-z][a-z_]*", lambda match: match[0].replace("_", "-"), word)
 
 
-def _parser(asked: str) -> argparse.ArgumentParser:
-    """All verbs by name and help; the arguments of the one that is asked for."""
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """All verbs by name and help; the arguments of the one that is asked for. A misspelt one ends here."""
+    asked = next(iter(arguments), "-h")
     parser = argparse.ArgumentParser(prog="pytest-overfit", description=ABOUT, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"pytest-overfit {version('pytest-overfit')}")
     theirs = entry_points(group=GROUP)
     commands = {**COMMANDS, **{point.name: (point.value, "") for point in theirs if point.name not in COMMANDS}}
     verbs = parser.add_subparsers(required=True, metavar="|".join(commands))
+    if not asked.startswith("-") and asked not in commands and (meant := nearest(asked, commands)):
+        line = shlex.join(["pytest-overfit", meant, *arguments[1:]])
+        parser.error(f"there is no command {asked!r}; did you mean {meant}?\n  next: {line}")
     for name, (module, text) in commands.items():
         verb = verbs.add_parser(name, help=text or f"of {module.partition('.')[0]}", allow_abbrev=False)
         if name == asked:

@@ -5,38 +5,22 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
+
+from pytest_overfit.commands.syntax import Call, Code, called_in, calls_in, does_something, name_of, without_default
 
 SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "docs", "venv", "env", "outputs", "wandb"}
 MOST_FILES, MOST_BYTES = 3000, 1_000_000
 LOSS_LIKE = ("loss", "criterion", "metric")
 MODULE, LIGHTNING, DATA_MODULE = "Module", "LightningModule", "LightningDataModule"
 PRETRAINED, DATASET = "PreTrainedModel", "Dataset"
+MAKES_MODEL = re.compile("model|net|arch", re.IGNORECASE)
 PYTHON_PATH = re.compile(r"^pythonpath\s*=\s*(\[[^\]]*\]|.*)$", re.MULTILINE)
 BASES = (MODULE, LIGHTNING, DATA_MODULE, PRETRAINED, DATASET)
-
-
-@dataclass(frozen=True)
-class Call:
-    """How something is called somewhere.
-
-    Args:
-        name: what is called, as it stands: ``nn.L1Loss``.
-        arguments: as they stand.
-        at: ``train.py:12``.
-        literal: nothing but plain values is handed over, so that it can stand anywhere.
-        literal_keywords: the same of the arguments that have a name, without the others.
-    """
-
-    name: str
-    arguments: str
-    at: str
-    literal: bool
-    literal_keywords: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,34 @@ class Class:
     required: tuple[str, ...]
     builds: frozenset[str]
     lines: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the repository that can be imported: a module that runs when it is imported has none.
+
+    Args:
+        at: ``train.py:12``.
+        arguments: their names.
+        required: those without a default; one that has to be named ends in ``=``.
+        calls: the names that its body calls.
+        returned: what stands behind its last ``return``; None: it returns nothing.
+        loops: it trains in a loop of its own.
+    """
+
+    name: str
+    module: str
+    file: Path
+    at: str
+    arguments: tuple[str, ...]
+    required: tuple[str, ...]
+    calls: frozenset[str]
+    returned: ast.expr | None
+    loops: bool
+
+
+Found = TypeVar("Found")
+Used = TypeVar("Used", Class, Function)
 
 
 @dataclass
@@ -97,7 +109,7 @@ class Repository:
                 module=self._module(path),
                 file=path.relative_to(self.root),
                 required=_required(node, defined),
-                builds=frozenset(_name(call.func).rpartition(".")[2] for call in _calls_in(node)),
+                builds=called_in(node),
                 lines=(node.end_lineno or node.lineno) - node.lineno,
             )
             for path, node in defined
@@ -124,26 +136,71 @@ class Repository:
     def calls(self, name: str) -> list[Call]:
         """Where something is called by this name, those with plain values first."""
         if name not in self._calls:
-            found = [
-                _call(call, f"{path.relative_to(self.root).as_posix()}:{call.lineno}")
-                for path, tree in self.sources.items()
-                for call in _calls_in(tree)
-                if _name(call.func).rpartition(".")[2] == name
-            ]
+            everywhere = calls_in(list(self.sources.items()), self.root)
+            found = [call for call in everywhere if call.name.rpartition(".")[2] == name]
             self._calls[name] = sorted(found, key=lambda call: not call.literal)
         return self._calls[name]
 
-    def called(self, wanted: Callable[[str], bool], beside: Class) -> list[str]:
-        """The wanted names that are called beside a class, below the folder that it is imported from.
+    @cached_property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions on the first level of a module that does nothing when it is imported, by name."""
+        return {
+            node.name: self._function(path, node)
+            for path, tree in self.sources.items()
+            if not self.runs(path)
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef)
+        }
 
-        The most frequent come first. Where nothing is called there, those of the whole repository.
+    @cached_property
+    def methods(self) -> list[Function]:
+        """The methods of the classes that are built of one thing alone, as ``Trainer.train_step``; without ``self``."""
+        found = []
+        for path, tree in self.sources.items():
+            for node in tree.body if not self.runs(path) else ():
+                if isinstance(node, ast.ClassDef) and node.name not in self.classes and len(_required(node, ())) == 1:
+                    each = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name != "__init__"]
+                    found += [self._function(path, method, f"{node.name}.") for method in each]
+        return found
+
+    def runs(self, path: Path) -> bool:
+        """Whether a module does something when it is imported, as a script that trains does."""
+        return any(does_something(node) for node in self.sources[path].body)
+
+    def makers(self, each: Class) -> list[Function]:
+        """The functions that build a class and give it back, by their names."""
+        named = [function for name, function in self.functions.items() if MAKES_MODEL.search(name)]
+        return [function for function in named if each.name in function.calls and function.returned is not None]
+
+    def around(self, each: Class) -> Iterator[Code]:
+        """The code that a class belongs to, the nearest first.
+
+        Functions that build it, files that do or that define it, its folder; where there is one model alone, all that
+        is below the folder it is imported from, and all there is.
         """
-        for below in (self.root / self.search_path(beside), self.root):
-            trees = [tree for path, tree in self.sources.items() if below in path.parents]
-            names = (_name(call.func).rpartition(".")[2] for tree in trees for call in _calls_in(tree))
-            if found := [name for name, _ in Counter(filter(wanted, names)).most_common()]:
-                return found
-        return []
+        names = {each.name, *(maker.name for maker in self.makers(each))}
+        home = self.root / each.file
+        files: Code = [(path, tree) for path, tree in self.sources.items() if path == home or names & called_in(tree)]
+        parts = [(path, node) for path, tree in files for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        yield [(path, node) for path, node in parts if node.name not in names and names & called_in(node)]
+        yield files
+        yield [(path, tree) for path, tree in self.sources.items() if path.parent == home.parent]
+        if len({model.file.parent for model in self.models}) == 1:
+            below = self.root / self.search_path(each)
+            yield [(path, tree) for path, tree in self.sources.items() if below in path.parents]
+            yield list(self.sources.items())
+
+    def nearest(self, each: Class, found: Callable[[Code], list[Found]]) -> list[Found]:
+        """What is found in the nearest code around a class that has any."""
+        return next(filter(None, map(found, self.around(each))), [])
+
+    def used_in(self, code: Code, candidates: Iterable[Used]) -> list[Used]:
+        """The classes or functions that a part of the code calls, or that one of its files defines: those come last."""
+        called = frozenset().union(*(called_in(node) for _, node in code))
+        homes = {path for path, node in code if isinstance(node, ast.Module)}
+        listed = list(candidates)
+        by_call = [each for each in listed if each.name.partition(".")[0] in called]
+        return by_call or [each for each in listed if self.root / each.file in homes]
 
     @cached_property
     def python_path(self) -> tuple[str, ...]:
@@ -155,6 +212,22 @@ class Repository:
                 return tuple(Path(word).as_posix() for word in re.findall(r"[^\s\[\]\"',]+", said[1]))
         return ()
 
+    def _function(self, path: Path, node: ast.FunctionDef, of: str = "") -> Function:
+        file, given = path.relative_to(self.root), node.args
+        loops = [each for each in ast.walk(node) if isinstance(each, (ast.For, ast.While))]
+        values = [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value is not None]
+        return Function(
+            name=of + node.name,
+            module=self._module(path),
+            file=file,
+            at=f"{file.as_posix()}:{node.lineno}",
+            arguments=tuple(each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)),
+            required=without_default(given, 1 if of else 0),
+            calls=called_in(node),
+            returned=values[-1] if values else None,
+            loops=any("backward" in called_in(loop) for loop in loops),
+        )
+
     def _module(self, path: Path) -> str:
         """The dotted name below the folder that has to be on ``sys.path``: the first one without ``__init__.py``."""
         parts = [path.stem] if path.stem != "__init__" else []
@@ -164,8 +237,8 @@ class Repository:
             folder = folder.parent
         return ".".join(parts)
 
-    def search_path(self, each: Class) -> Path:
-        """The folder that has to be on ``sys.path`` for a class, relative to the root."""
+    def search_path(self, each: Class | Function) -> Path:
+        """The folder that has to be on ``sys.path`` for a class or a function, relative to the root."""
         parts = (*each.file.parent.parts, *((each.file.stem,) if each.file.stem != "__init__" else ()))
         return Path(*parts[: len(parts) - len(each.module.split("."))])
 
@@ -191,7 +264,7 @@ def yaml_files(root: Path) -> list[Path]:
 
 def _kind(node: ast.ClassDef, known: Mapping[str, str]) -> str:
     for base in node.bases:
-        name = _name(base).rpartition(".")[2]
+        name = name_of(base).rpartition(".")[2]
         if name in BASES or name in known:
             return known.get(name, name)
     return ""
@@ -201,41 +274,7 @@ def _required(node: ast.ClassDef, defined: Iterable[tuple[Path, ast.ClassDef]]) 
     """The arguments without a default of the ``__init__`` that the class has, or has from a class of the repository."""
     own = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
     if own is None:
-        bases = {_name(base).rpartition(".")[2] for base in node.bases}
+        bases = {name_of(base).rpartition(".")[2] for base in node.bases}
         above = next((other for _, other in defined if other.name in bases and other is not node), None)
         return () if above is None else _required(above, defined)
-    given = own.args
-    positional = [*given.posonlyargs, *given.args][1:]
-    plain = positional[: len(positional) - len(given.defaults)] if given.defaults else positional
-    named = [each for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None]
-    return tuple(each.arg for each in (*plain, *named))
-
-
-def _calls_in(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-
-
-def _name(node: ast.AST) -> str:
-    """``torch.nn.Linear`` as it stands; empty for what is no name."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        above = _name(node.value)
-        return f"{above}.{node.attr}" if above else node.attr
-    return ""
-
-
-def _call(call: ast.Call, at: str) -> Call:
-    plain = not any(isinstance(value, ast.Starred) for value in call.args) and all(map(_is_plain, call.args))
-    named = all(keyword.arg is not None and _is_plain(keyword.value) for keyword in call.keywords)
-    keywords = ", ".join(f"{each.arg}={ast.unparse(each.value)}" for each in call.keywords)
-    arguments = ", ".join(filter(None, (*map(ast.unparse, call.args), keywords)))
-    return Call(_name(call.func), arguments, at, plain and named, keywords if named else "")
-
-
-def _is_plain(value: ast.expr) -> bool:
-    try:
-        ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError):
-        return False
-    return True
+    return tuple(name.rstrip("=") for name in without_default(own.args, 1))

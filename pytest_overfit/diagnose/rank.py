@@ -34,6 +34,7 @@ AROUND: frozenset[TrialKind] = frozenset({
 })  # fmt: skip
 # What the one advises, the other takes back; or it says no more than that.
 UNLIKE: Mapping[str, tuple[str, ...]] = {
+    "output-range": ("double-activation",),
     "lr-high": ("lr-low",),
     "lr-low": ("lr-high",),
     "loss-ignores-output": ("loss-detached",),

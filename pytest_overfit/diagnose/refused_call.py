@@ -92,6 +92,8 @@ def line_of_call(
 ) -> tuple[str, str]:
     """Where the user calls ``name`` now, and that line with all in its place and rightly spelt; empty where it is so.
 
+    Without a name the renamed line is looked for in the whole file: a marker stands above the test.
+
     Example:
         >>> line_of_call("overfit", batch, net, None)                                        # doctest: +SKIP
         ('test_it.py:15', 'test_it.py:15: overfit(net, batch, nn.CrossEntropyLoss())')
@@ -103,7 +105,7 @@ def line_of_call(
     called_loss = loss is None or callable(loss)
     pairs = isinstance(data, torch.nn.Module) and not callable(model), callable(data) and not called_loss
     edits = [swapped(name, at) for at, wrong in enumerate(pairs) if wrong] or [respelt(renames)]
-    return f"{source.path}:{caller[1]}", line_to_change([source], edits[0], at=place)
+    return f"{source.path}:{caller[1]}", line_to_change([source], edits[0], at=place if name else "")
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,12 +135,15 @@ def extended(calls: Collection[str], name: str, value: str) -> Edit:
 
 
 def respelt(names: Mapping[str, str]) -> Edit:
-    """A keyword of a call under the name that is meant."""
+    """A call with its keywords under the names that are meant."""
 
     def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-        if not isinstance(node, ast.keyword) or node.arg is None or node.arg not in names:
+        if not isinstance(node, ast.Call) or not any(each.arg in names for each in node.keywords):
             return None
-        return node, f"{names[node.arg]}={source.segment(node.value)}"
+        text = source.segment(node)
+        for name, meant in names.items():
+            text = re.sub(rf"\b{re.escape(name)}(?=\s*=[^=])", meant, text)
+        return node, text
 
     return edit
 
@@ -167,6 +171,14 @@ def without(*names: str) -> Edit:
         return None if inner is None else (node, source.operand(inner))
 
     return edit
+
+
+def classes_moved(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+    """A reshape of scores with their classes last as the exchange of axes that a loss wants."""
+    if called(node) not in ("reshape", "view") or not isinstance(node, ast.Call):
+        return None
+    owner = _given(node, source)
+    return None if owner is None else (node, f"{source.operand(owner)}.movedim(-1, 1)")
 
 
 def _given(call: ast.Call, source: Source) -> ast.expr | None:

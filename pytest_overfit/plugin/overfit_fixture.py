@@ -21,6 +21,7 @@ from pytest_overfit.plugin.unchecked import CALL, RESULT
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.observer import Observer
 from pytest_overfit.run.phases import TRAINING
+from pytest_overfit.settings.keywords import MARKER
 from pytest_overfit.settings.ladder import layer_of_keywords, misspelt
 
 if TYPE_CHECKING:
@@ -92,22 +93,34 @@ def _told(requester: Requester, passed: Mapping[str, Any], settings: Mapping[str
     try:
         return _run(requester, passed, settings)
     except OverfitError as error:
-        told = _with_call(error, passed, settings)
+        told = _with_call(error, passed, settings, requester)
     except SKIPS as error:
         if is_skip_of_fixture(error):
             raise
         told = str(refused_skip(error, "run"))
     except Exception as error:
+        _note_empty(error, passed["batch"])
         raise of_users_code(error)  # noqa: B904 - this very error, cut short
     raise pytest.fail.Exception(told, pytrace=False)
 
 
-def _with_call(error: OverfitError, passed: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _note_empty(error: Exception, batch: Any) -> None:
+    """Whoever has passed an empty list is told so where the loss looks for a batch in it."""
+    if isinstance(batch, (list, tuple, dict)) and not batch:
+        note = f"  the batch that was passed is an empty {type(batch).__name__}: pass a batch, or a loader"
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
+
+
+def _with_call(
+    error: OverfitError, passed: Mapping[str, Any], settings: Mapping[str, Any], requester: Requester
+) -> str:
     """What an error says, and which call of the user's it is about; the call as it should read where that is clear."""
     from pytest_overfit.diagnose.refused_call import line_of_call
 
-    renames = {name: meant for name, meant in misspelt(settings).items() if meant}
-    where, line = line_of_call(CALL, passed["model"], passed["batch"], passed["loss"], renames)
+    marked = error.where == MARKER and requester.markers is not None
+    renames = {name: meant for name, meant in misspelt(requester.keywords if marked else settings).items() if meant}
+    name = "" if marked else CALL  # a marker stands above the call
+    where, line = line_of_call(name, passed["model"], passed["batch"], passed["loss"], renames)
     lines = str(error).splitlines()
     lines[1:1] = [f"  where: {where}"] if where else []
     return "\n".join([*lines, *([f"  change: {line}"] if line else ())])

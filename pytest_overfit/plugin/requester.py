@@ -19,6 +19,7 @@ from pytest_overfit.plugin.screen import showing
 from pytest_overfit.plugin.state import FileState, ItemState, SessionState, item_state, session_state
 from pytest_overfit.settings.keywords import COMMAND_LINE, INI, MARKER
 from pytest_overfit.settings.ladder import Layer, layer_of_keywords, layer_of_overrides
+from pytest_overfit.settings.problems import misspelt
 
 if TYPE_CHECKING:
     from pytest_overfit.plugin.session_records import SessionRecords
@@ -63,6 +64,11 @@ class Requester:
         return self.state.file
 
     @property
+    def keywords(self) -> Mapping[str, Any]:
+        """What its overfit markers say by keyword."""
+        return {} if self.markers is None else self.markers[0]
+
+    @property
     def title(self) -> str:
         """The config file, or the test, as pytest names it."""
         return self.nodeid if self.file is None else self.file.nodeid
@@ -71,6 +77,7 @@ class Requester:
 def requester_of(request: pytest.FixtureRequest) -> Requester:
     """Whoever asks for a fixture of ours."""
     item = request.node
+    told(lambda: refuse_misspelt_marker(item))
     return Requester(
         nodeid=item.nodeid,
         name=item.name,
@@ -95,6 +102,28 @@ def markers_of(item: pytest.Item) -> Markers | None:
     found = list(item.iter_markers("overfit"))[::-1]
     keywords = {name: value for marker in found for name, value in marker.kwargs.items()}
     return (keywords, [value for marker in found for value in marker.args]) if found else None
+
+
+def refuse_misspelt_marker(item: pytest.Item) -> None:
+    """A marker that is almost ours would leave a run with other settings than its test says.
+
+    Raises:
+        ConfigError: there is one, and nobody has registered it.
+    """
+    registered = {re.split(r"[:(]", line)[0].strip() for line in item.config.getini("markers")}
+    for name in (marker.name for marker in item.iter_markers() if marker.name not in registered):
+        if misspelt(name, ["overfit"]):
+            hint = _marker_line(item, name) or "register it, where it is a marker of your own"
+            raise ConfigError(f"an unknown marker; did you mean {MARKER}?", where=f"@pytest.mark.{name}", hint=hint)
+
+
+def _marker_line(item: pytest.Item, name: str) -> str:
+    """The line with a misspelt marker as it should read; empty where it stands in another file."""
+    lines = item.path.read_text(encoding="utf-8", errors="replace").splitlines()
+    number = next((at for at, line in enumerate(lines, 1) if f"mark.{name}" in line), None)
+    if number is None:
+        return ""
+    return f"{item.path.name}:{number}: {lines[number - 1].strip().replace(f'mark.{name}', 'mark.overfit')}"
 
 
 def given(requester: Requester, fixture: str) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Refused, users_code
 from pytest_overfit.run.names import OBJECTIVE_NAMES
-from pytest_overfit.untrusted.objects import contents, is_a
+from pytest_overfit.run.task import total_in
+from pytest_overfit.untrusted.objects import contents, is_a, text_of
 
 LABELS = ("labels", "label_ids", "next_sentence_label", "start_positions", "end_positions", "mc_labels")
 CRITERION_HINT = "pass loss(model, batch), or a criterion such as nn.CrossEntropyLoss() beside an (input, target) batch"
@@ -111,6 +112,15 @@ def _summed(output: Mapping[str, Any], model: Any, batch: Any) -> Mapping[str, A
     """
     if any(output.get(name) is not None for name in OBJECTIVE_NAMES):
         return output
+    names = [text_of(name) for name in output]
+    if total := total_in(names):
+        gave = f"no loss was given, and {type(model).__name__} returned {', '.join(names)}"
+        raise OverfitError(
+            f"{gave}: their sum counts what is in {total} twice",
+            where="loss",
+            allowed=f"the loss under one of the keys {', '.join(OBJECTIVE_NAMES)}, or its terms alone",
+            hint=f'return it as "objective" in place of "{total}"',
+        )
     if output and all(isinstance(value, Tensor) and value.numel() == 1 for value in output.values()):
         return {"objective": sum(value.sum() for value in output.values()), **output}
     wanted = [name for name in _parameters_of(model) if name in LABELS]
@@ -175,7 +185,7 @@ class OfOutput:
             if isinstance(criterion, nn.Module) and type(criterion).__module__.partition(".")[0] != "torch":
                 return None, criterion(model, batch)  # a loss of the user's own that is written as a module
             raise OverfitError(
-                f"a criterion with a batch that is a {type(batch).__name__}",
+                f"a criterion with a batch that is {_kind_of(batch)}",
                 where="loss",
                 allowed="an (input, target) batch beside a criterion such as nn.CrossEntropyLoss()",
                 hint="write the loss as a function: loss(model, batch)",
@@ -184,3 +194,8 @@ class OfOutput:
         named = type(inputs) is not Tensor and is_a(inputs, Mapping)
         output = model(**inputs) if named else model(inputs)
         return output, criterion(output, target)
+
+
+def _kind_of(batch: Any) -> str:
+    kind = type(batch).__name__
+    return f"an empty {kind}" if is_a(batch, list, tuple, Mapping) and not len(batch) else f"a {kind}"

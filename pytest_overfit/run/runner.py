@@ -18,6 +18,7 @@ from pytest_overfit.run.call_task import as_one_module
 from pytest_overfit.run.constant import Constant
 from pytest_overfit.run.context import Beside, Inspector, RunContext
 from pytest_overfit.run.device import DeviceChoice, backend_of, choose_device_for, choose_threads
+from pytest_overfit.run.given_calls import check_calls, told_whose
 from pytest_overfit.run.isolation import isolated, seed_everything
 from pytest_overfit.run.loop import Curves, Plan, fit
 from pytest_overfit.run.make_record import Outcome, hung_record, make_record
@@ -28,9 +29,10 @@ from pytest_overfit.run.place import Place
 from pytest_overfit.run.reachable import reachable
 from pytest_overfit.run.recheck import verify
 from pytest_overfit.run.record import RunRecord
-from pytest_overfit.run.sample import Sample, draw, one_batch
+from pytest_overfit.run.sample import Sample, draw, one_batch, refuse_no_samples
 from pytest_overfit.run.snapshot import BARE, Snapshot
 from pytest_overfit.run.subject import Adapter, Subject, as_given, is_factory, with_data
+from pytest_overfit.run.task import NoLossError
 from pytest_overfit.run.training import RunRequest, Training, planned_steps
 from pytest_overfit.run.twin_record import TwinResult
 from pytest_overfit.run.update import Update
@@ -112,6 +114,7 @@ class _Runner:
 
     def run(self, given: Subject) -> RunRecord:
         settings, snapshot = self.settings, Snapshot()
+        check_calls(given)
         threads = None if settings.threads == "keep" else choose_threads(settings.threads, workers=self.place.shares)
         tell_all((*self.callbacks.observers, self.watchdog))(WARM_UP, "", None)
         with (
@@ -131,6 +134,8 @@ class _Runner:
                         subject, settings, self.seed, self._sample(subject), snapshot, self.watchdog, self.questions
                     )
                     return self._record(request, model, choice, anew=is_factory(given.model))
+            except NoLossError as error:
+                raise told_whose(error, given) from None
             finally:
                 try:
                     self.watchdog.over()
@@ -147,6 +152,7 @@ class _Runner:
     def _sample(self, subject: Subject) -> Sample:
         """The batches, the same on every rank."""
         sample, ranks = draw(subject.data), self.place.ranks
+        refuse_no_samples(sample.train)
         if subject.val_data is not None:
             sample = replace(sample, val=one_batch(subject.val_data, where="val_data"))
         if sample.val is None and self.settings.criteria.train_val:

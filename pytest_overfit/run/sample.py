@@ -20,6 +20,7 @@ from pytest_overfit.untrusted.objects import attributes, defines, is_a
 Batch = Mapping[str, Any]
 DRAWS = 4  # of data in memory; a loader with workers takes its time to start
 LOADER_DRAWS = 2
+MOST_SHAPES = 4
 EMPTY = "the second draw is empty: a loader that can be drawn twice is wanted"
 
 
@@ -126,6 +127,23 @@ def is_batch(data: Any) -> bool:
     if not dataclasses.is_dataclass(type(data)) and not is_carrier(data):
         return False
     return not defines(data, "__iter__") or any(True for _ in named_tensors(data))  # a loader may look like one
+
+
+def refuse_no_samples(batch: Any) -> None:
+    """A mean over nothing is NaN, and a sum is learned already.
+
+    Raises:
+        OverfitError: every tensor of the batch that has axes is without elements.
+    """
+    sized = [(name, tensor) for name, tensor in named_tensors(batch) if tensor.dim()]
+    if sized and not any(tensor.numel() for _, tensor in sized):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sized[:MOST_SHAPES])
+        raise OverfitError(
+            f"a batch without samples: {shapes}",
+            where="batch",
+            allowed="at least one sample",
+            hint="look at what selects the samples, such as a split, a filter or a mask: it left none",
+        )
 
 
 def _refuse_strangers(data: Any, where: str = "data") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from pytest_overfit.run.names import OBJECTIVE_NAMES
 from pytest_overfit.untrusted.objects import contents, defines, is_a, text_of
 
 Terms = dict[str, Tensor]
+MOST_SUMMED = 4  # names of a line
 
 
 class Heard(list[tuple[str, Tensor]]):
@@ -65,6 +66,40 @@ class Task(Protocol):
         """Around every use of ``forward``: a task may have to hear what its model predicts."""
 
 
+class NoLossError(OverfitError):
+    """What a loss or a train step returned is none; a run tells whose it is.
+
+    Args:
+        returned: what it was.
+    """
+
+    def __init__(self, returned: str, allowed: str, hint: str, *, is_nothing: bool = False) -> None:
+        super().__init__(f"the loss returned {returned}", where="loss", allowed=allowed, hint=hint)
+        self.returned, self.is_nothing = returned, is_nothing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NoLossError, (self.returned, self.allowed, self.hint)
+
+
+def total_in(names: Iterable[str]) -> str:
+    """The name that stands for the sum of the others; empty where none does.
+
+    Example:
+        >>> total_in(["ce", "total_loss"]), total_in(["ce", "l2"])
+        ('total_loss', '')
+    """
+    return next((name for name in names if "total" in name.lower().split("_")), "")
+
+
+def _no_objective(names: list[str]) -> NoLossError:
+    if total := total_in(names):
+        hint = f'name it so: "objective" in place of "{total}"; the other entries are terms beside it'
+    else:
+        hint = f'add what is minimised: "objective": {" + ".join(names[:MOST_SUMMED]) or "..."}'
+    keys = f"a scalar tensor under one of the keys {', '.join(OBJECTIVE_NAMES)}"
+    return NoLossError(f"no objective, only {', '.join(names) or 'an empty mapping'}", keys, hint)
+
+
 def scalar_terms(result: Any) -> Terms:
     """What a loss or a train step returned, as a name -> scalar tensor mapping that starts with ``objective``.
 
@@ -76,7 +111,7 @@ def scalar_terms(result: Any) -> Terms:
     (with a mapping of terms behind it). Entries that are no scalars are left out.
 
     Raises:
-        OverfitError: nothing in it can be the objective.
+        NoLossError: nothing in it can be the objective.
     """
     if type(result) is Tensor and not (result.dim() or result.is_meta or result.is_complex()):
         return {"objective": result}  # the common case, at every step of every run
@@ -87,20 +122,13 @@ def scalar_terms(result: Any) -> Terms:
     if is_a(result, Mapping):
         given, name = result, next((name for name in OBJECTIVE_NAMES if name in result), None)
         if name is None:
-            raise OverfitError(
-                f"the loss returned no objective, only {', '.join(map(str, result)) or 'an empty mapping'}",
-                where="loss",
-                allowed=f"a scalar tensor under one of the keys {', '.join(OBJECTIVE_NAMES)}",
-            )
+            raise _no_objective(list(map(text_of, result)))
         result = result[name]
     objective = _as_scalar(result, "the objective")
     if objective is None:
-        raise OverfitError(
-            f"the loss returned {_described(result)}",
-            where="loss",
-            allowed="a scalar, a mapping of scalars with objective, or (scalar, mapping)",
-            hint="reduce it: .mean()" if isinstance(result, Tensor) else "return what is differentiated",
-        )
+        hint = "reduce it: .mean()" if isinstance(result, Tensor) else "return what is differentiated"
+        allowed = "a scalar, a mapping of scalars with objective, or (scalar, mapping)"
+        raise NoLossError(_described(result), allowed, hint, is_nothing=result is None)
     others = [(text_of(key), value) for key, value in given.items() if key not in OBJECTIVE_NAMES]
     terms = {name: _as_scalar(value, f"the term {name}") for name, value in others}
     return {"objective": objective, **{name: value for name, value in terms.items() if value is not None}}

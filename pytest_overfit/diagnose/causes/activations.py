@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.causes.no_gradient import NEARLY_NOTHING
+from pytest_overfit.diagnose.causes.output_range import out_of_range
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.operation import LOSS, Attention, Op, Rectified, Squashed, with_fact
@@ -77,6 +78,8 @@ def _driven_to_its_bounds(evidence: Evidence) -> Iterator[Cause]:
     """Sigmoids or tanhs that training has pushed to their ends: what is wanted lies beyond them."""
     if evidence.probed.floor is not None and evidence.probed.floor.unbounded:
         return  # a loss that falls without end pushes whatever holds it up: that is what a bound is there for
+    if any(out_of_range(evidence)):
+        return  # that is told, and it comes of it
     pairs = with_fact(evidence.probed.ops, Squashed)
     found = [(op, fact) for op, fact in pairs if op.region != LOSS and _squashed(op, fact)]
     if found:

@@ -117,9 +117,11 @@ def scrambled(evidence: Evidence) -> Iterator[Cause]:
                 op.where,
                 f"an output {compared.scrambled} without its axes having been exchanged: its classes do not "
                 "belong to its places",
-                "permute first: logits.permute(0, 2, 3, 1).reshape(-1, classes)",
+                "permute first: logits.movedim(1, -1).reshape(-1, classes)"
+                if len(op.shapes[0]) == 2
+                else "exchange axes in place of the reshape: logits.movedim(-1, 1)",
                 certain=True,
-                weight=0.95,
+                weight=0.985,
             )
             return
 

@@ -43,6 +43,7 @@ from pytest_overfit.diagnose.questions.operation_names import (
     SQUASHERS,
     STEPS,
 )
+from pytest_overfit.diagnose.questions.rearranged import scrambled
 from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import averaged, final_operation, is_real, summed, tensors_in
 
@@ -167,7 +168,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         smoothing=float(call.kwargs.get("label_smoothing", 0.0) or 0.0),
         summed=call.kwargs.get("reduction") == "sum",
         averaged=call.kwargs.get("reduction", "mean") == "mean",
-        scrambled=_scrambled(step, predicted),
+        scrambled=scrambled(given[0]) if name in ("cross_entropy", "nll_loss") else "",
         adds_target=_adds_target(step, predicted, target),
         exchanged=exchanged_with_target(name, call.args, call.kwargs),
     )
@@ -187,23 +188,6 @@ def _loss(step: Traced, call: Called) -> Op | None:
         ignored = int(call.kwargs.get("ignore_index", -100))
         fact = replace(fact, supervised=int((target != ignored).sum()), ignored=ignored)
     return call.op(fact, made_of=given[0])
-
-
-def _scrambled(step: Traced, predicted: Tensor) -> str:
-    """A prediction (N, C) that is an output (B, C, ...) reshaped without its axes having been exchanged."""
-    for output in step.outputs:
-        if (
-            predicted.dim() != 2
-            or output.dim() < 3
-            or output.numel() != predicted.numel()
-            or output.shape[1] != predicted.shape[1]
-            or output.shape[1] == output.shape[-1]  # its last axis may be that of the classes
-        ):
-            continue
-        right = output.movedim(1, -1).reshape(predicted.shape)
-        if torch.equal(output.reshape(predicted.shape), predicted) and not torch.equal(right, predicted):
-            return f"{tuple(output.shape)} was reshaped to {tuple(predicted.shape)}"
-    return ""
 
 
 def _adds_target(step: Traced, predicted: Tensor, target: Tensor) -> bool:

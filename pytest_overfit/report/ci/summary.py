@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from functools import partial
 
-from pytest_overfit.judge.finding import Finding, is_line
+from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
-from pytest_overfit.report.markdown.escape import block, code, line, table, text
-from pytest_overfit.report.markdown.tables import comparison_table, criteria_table, seeds_table
+from pytest_overfit.report.markdown.escape import block, line, prose, table, text
+from pytest_overfit.report.markdown.tables import change_text, comparison_table, criteria_table, seeds_table
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.cause_titles import title
 from pytest_overfit.text.table import run_headline
@@ -144,7 +144,7 @@ def _criteria(findings: Sequence[Finding], lang: str) -> Iterator[str]:
     for finding in shown:
         if finding.missed and (finding.where or finding.hint):
             more = (f"where: {finding.where}" if finding.where else "", f"next: {finding.hint}" if finding.hint else "")
-            shown_more = "; ".join(text(translated(each, lang)) for each in more if each)
+            shown_more = "; ".join(prose(translated(each, lang)) for each in more if each)
             told.append(f"- **{text(finding.name)}**: {shown_more}")
     if told:
         yield "\n".join(told)
@@ -154,9 +154,9 @@ def _causes(document: Document, lang: str) -> Iterator[str]:
     result, said = document.result, partial(translated, lang=lang)
     assert result is not None
     told = [
-        f"- **{text(title(cause.id, lang))}** ({said(cause.strength)}): {text(said(cause.observed))}\n"
+        f"- **{text(title(cause.id, lang))}** ({said(cause.strength)}): {prose(said(cause.observed))}\n"
         f"  - {text(said(f'where: {cause.where}'))}\n"
-        f"  - {_change(cause.advice, lang)}"
+        f"  - {change_text(said(f'change: {cause.advice}'), cause.advice)}"
         for cause in result.causes[:MOST_CAUSES]
     ]
     if more := result.causes[MOST_CAUSES:]:
@@ -166,14 +166,6 @@ def _causes(document: Document, lang: str) -> Iterator[str]:
         yield "\n".join(told)
     elif result.evidence is not None and document.verdict == "failed":
         yield f"**{words(lang)['why']}**: {said(NOT_ALL if result.not_asked else NONE)}."
-
-
-def _change(advice: str, lang: str) -> str:
-    """What can be pasted as code, which copies as it stands."""
-    told = translated(f"change: {advice}", lang)
-    if is_line(advice) and told.endswith(advice):
-        return f"{text(told.removesuffix(advice))} {code(advice)}"
-    return text(told)
 
 
 def _compact(documents: Sequence[Document], most_bytes: int, lang: str) -> str:

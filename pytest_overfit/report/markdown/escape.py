@@ -14,6 +14,9 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#|[A-Za-z])")
 _HASH = re.compile(r"(?:^|(?<=\s))#")
 _BLOCK = re.compile(r"^(?:[-+=>]|\d+(?=[.)]))")
+_QUOTED = r"""(?:'[^']*'|"[^"]*")"""
+# A call, or a keyword with a list, a mapping or a text: what stands in a sentence to be pasted.
+_CODE = re.compile(rf"""[\w.]*\w(?:\((?:[^()]|\([^()]*\))*\)|=(?:\[[^\[\]]*\]|\{{[^{{}}]*\}}|{_QUOTED}))""")
 _PIPE = re.compile(r"\\*\|")
 
 
@@ -35,7 +38,11 @@ def text(value: str, *, most: int = LONGEST) -> str:
         >>> text("loss_camera < 0.001 | <script> *aggregator*")
         'loss_camera < 0.001 \\\\| &lt;script> \\\\*aggregator\\\\*'
     """
-    line = _ENTITY.sub("&amp;", plain(value, most=most))
+    return _escaped(plain(value, most=most))
+
+
+def _escaped(shown: str) -> str:
+    line = _ENTITY.sub("&amp;", shown)
     line = _ALWAYS.sub(r"\\\g<0>", line)
     line = _UNDERSCORE.sub(r"\\_", line)
     line = _TAG.sub("&lt;", line)
@@ -55,6 +62,20 @@ def line(value: str, *, most: int = LONGEST) -> str:
         return escaped
     number, rest = begins[0], escaped[begins.end() :]
     return f"{number}\\{rest}" if number.isdigit() else f"\\{escaped}"
+
+
+def prose(value: str, *, most: int = LONGEST) -> str:
+    """A sentence in which what is to be pasted is code, and stands there as it is typed.
+
+    Example:
+        >>> print(prose('return the *mean*; where it is meant, allow=["broadcast"]'))
+        return the \\*mean\\*; where it is meant, `allow=["broadcast"]`
+    """
+    shown, parts, end = plain(value, most=most), list[str](), 0
+    for found in _CODE.finditer(shown):
+        parts += [_escaped(shown[end : found.start()]), code(found[0], most=most)]
+        end = found.end()
+    return "".join([*parts, _escaped(shown[end:])])
 
 
 def code(value: str, *, most: int = LONGEST) -> str:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.report.markdown.escape import block, code, line, table, text
+from pytest_overfit.report.markdown.escape import block, code, line, prose, table, text
 from pytest_overfit.report.markdown.setup import setup_rows
 from pytest_overfit.report.markdown.tables import (
+    change_text,
     comparison_table,
     final_table,
     loss_table,
@@ -159,7 +160,7 @@ def _problem(finding: Finding, said: Words, lang: str) -> str:
         return f"{name} ({said['not_judged']}): {seen}"
     told = [said["problem"].format(name=name, observed=seen, allowed=text(translated(finding.allowed, lang)))]
     told += [said["where"].format(where=text(translated(finding.where, lang)))] if finding.where else []
-    told += [said["next"].format(hint=text(translated(finding.hint, lang)))] if finding.hint else []
+    told += [said["next"].format(hint=prose(translated(finding.hint, lang)))] if finding.hint else []
     return "\n  - ".join(told)
 
 
@@ -172,12 +173,12 @@ def _causes(document: Document, said: Words, lang: str) -> str:
     for place, cause in enumerate(causes, 1):
         strength = said["observed_strength" if cause.strength == "observed" else cause.strength]
         indent = "\n" + " " * len(f"{place}. ") + "- "
-        seen = text(translated(cause.observed, lang))
+        seen = prose(translated(cause.observed, lang))
         lines = [
             f"{place}. " + said["cause"].format(id=text(title(cause.id, lang)), strength=strength, observed=seen),
             *filter(None, [meaning(cause.id, lang)]),
             said["cause_where"].format(where=text(translated(cause.where, lang))),
-            said["change"].format(advice=text(translated(cause.advice, lang))),
+            said["change"].format(advice=change_text(translated(cause.advice, lang), cause.advice)),
         ]
         told.append(indent.join(lines))
     return _section(said["causes"], "\n".join(told))
@@ -212,8 +213,9 @@ def _advice(document: Document, said: Words, lang: str) -> str:
     if document.verdict == "passed":
         return said["next_passed"]
     if causes:
-        return said["next_cause"].format(advice=text(translated(causes[0].advice, lang)), id=text(causes[0].id))
+        advice = change_text(translated(causes[0].advice, lang), causes[0].advice)
+        return said["next_cause"].format(advice=advice, id=text(causes[0].id))
     hints = [finding.hint for finding in document.findings if finding.missed and finding.hint]
     if hints:
-        return text(translated(hints[0], lang))
+        return prose(translated(hints[0], lang))
     return said["next_look" if any(finding.missed for finding in document.findings) else "next_rerun"]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.report.markdown.escape import table, text
+from pytest_overfit.judge.finding import Finding, is_line, number
+from pytest_overfit.report.markdown.escape import code, prose, table, text
 from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import RunRecord
@@ -57,6 +57,17 @@ def _verdict(finding: Finding, words: Words) -> str:
     if not finding.judged:
         return words["not_judged"]
     return words["passed"] if finding.passed else f"**{words['failed']}**"
+
+
+def change_text(told: str, advice: str) -> str:
+    """What to change: a line that can be pasted is code, which copies as it stands; so is what a sentence has of it.
+
+    Args:
+        told: the advice as it is told, in the language of the report.
+    """
+    if is_line(advice) and told.endswith(advice):
+        return f"{text(told.removesuffix(advice))} {code(advice)}".lstrip()
+    return prose(told)
 
 
 def margin_text(margin: float | None, words: Words) -> str:

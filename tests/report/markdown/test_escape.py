@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.report.markdown.escape import block, code, line, plain, table, text
+from pytest_overfit.report.markdown.escape import block, code, line, plain, prose, table, text
 from tests.support.markdown import assert_well_formed, blocks, parse, shown, tables
 
 HOSTILE = (
@@ -81,3 +81,18 @@ def test_a_block_holds_a_block() -> None:
     """Its fence is longer than the one inside."""
     inner = "pytest -k 'a'\n```\n# no heading\n```"
     assert blocks(block(inner, "bash")) == [("bash", inner + "\n")]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ('where it is meant, allow=["no-gradient:*x*"]', 'where it is meant, `allow=["no-gradient:*x*"]`'),
+        ("frozen=['trunk.*'] | *it*", "`frozen=['trunk.*']` \\| \\*it\\*"),
+        ("give it first: x.movedim(-1, 1), or [x]", "give it first: `x.movedim(-1, 1)`, or \\[x\\]"),
+        ("use loss(net(x[0]), y) of (2, 3)", "use `loss(net(x[0]), y)` of (2, 3)"),
+        ("a_ = b (c)", "a\\_ = b (c)"),
+    ],
+)
+def test_what_is_pasted_out_of_a_sentence_is_code(sentence: str, shown: str) -> None:
+    """Literally, without an escape; the words around it are escaped as ever."""
+    assert prose(sentence) == shown

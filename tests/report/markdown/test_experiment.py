@@ -144,7 +144,7 @@ def test_a_failed_run_names_problem_cause_and_next_step() -> None:
     assert f"lr-high (proven by a trial): {cause.observed}" in told
     assert f"What to change: {cause.advice}" in told
     assert source.endswith(
-        f"Next step: {cause.advice} (lr-high), then run it again.\n\n## Run it again\n\n"
+        f"Next step: `{cause.advice}` (lr-high), then run it again.\n\n## Run it again\n\n"
         "```bash\npytest tests/test_sgd_rate_of_twenty.py::test_learns\n```\n"
     )
     found = document.result.record.non_finite
@@ -165,7 +165,7 @@ def test_a_cause_is_in_chinese_with_what_it_means() -> None:
     assert meaning("no-step", "zh") in told
     assert "objective：objective 1.621（初始 1.621，最好 1.621），要求 < 0.01（连续 5 步）" in told
     assert f"修改建议：{cause.advice}" in told
-    assert f"下一步：{cause.advice}（no-step），然后重新运行。" in source
+    assert f"下一步：`{cause.advice}`（no-step），然后重新运行。" in source
 
 
 def test_a_plain_test_has_steps_and_no_camera() -> None:
