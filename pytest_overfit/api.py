@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.diagnose.answers import answers
+from pytest_overfit.diagnose.answers import answers, still_open
 from pytest_overfit.diagnose.call_site import Asked, asked_of, callers, with_model
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.custom_rules import custom_family, installed_family
@@ -292,7 +292,11 @@ def judged(
         model, what = inspected.context.task.model, "the lines to change"
         if named:
             causes = questions.ask(what, lambda: with_lines(named, evidence, asked(model)), otherwise=named)
-    told = () if evidence is None else questions.ask("what the run answered", lambda: answers(evidence), otherwise=())
+    told = (
+        ()
+        if evidence is None
+        else questions.ask("what the run answered", lambda: answers(evidence, causes), otherwise=())
+    )
     if criteria.defects and settings.diagnose:
         found = judge_defects(
             causes,
@@ -314,7 +318,7 @@ def judged(
         advised(findings, causes),
         causes=causes,
         evidence=evidence,
-        not_asked=questions.not_asked,
+        not_asked=still_open(questions.not_asked, causes),
         answers=told,
         influence=() if seen is None else seen.reaches,
     )

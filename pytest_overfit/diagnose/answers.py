@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
+from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
+from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
 QuestionName = Literal["depends", "moves", "agrees", "repeats", "reaches", "learns"]
+NOT_NEEDED = "not needed: the cause is certain without a trial"
 NOTHING_ASKED = "not asked: nothing of it could be measured here"
 MOST_TRIALS = 6
 
@@ -35,17 +38,37 @@ class Answer:
         return f"{self.question}: {self.measured}: {self.answer}"
 
 
-def answers(evidence: Evidence) -> tuple[Answer, ...]:
+def answers(evidence: Evidence, causes: Sequence[Cause] = ()) -> tuple[Answer, ...]:
     """The six questions in their order, each with what this run answers.
 
     Args:
         evidence: all that was measured. Of a question of which nothing was, the answer says so.
+        causes: the strongest first. Beside one that needs no trial there is no list of them.
     """
-    return tuple(
+    told = [
         Answer(name, measured, "; ".join(found) or unanswered(evidence), asked=bool(found))
         for name, measured, look, unanswered in QUESTIONS
         for found in [list(look(evidence))]
-    )
+    ]
+    if needs_no_trial(causes) and not evidence.passed:
+        told[-1] = replace(told[-1], answer=NOT_NEEDED, asked=False)
+    return tuple(told)
+
+
+def needs_no_trial(causes: Sequence[Cause]) -> bool:
+    """Whether the first cause was shown for certain: what else learns, or does not, says nothing against it.
+
+    Example:
+        >>> needs_no_trial([Cause("units", "extrinsics", "off by 1000", "divide", "shown", certain=True)])
+        True
+    """
+    return bool(causes) and causes[0].certain and causes[0].strength == "shown"
+
+
+def still_open(not_asked: Sequence[NotAsked], causes: Sequence[Cause]) -> tuple[NotAsked, ...]:
+    """What was not asked and could say something beside these causes."""
+    settled = needs_no_trial(causes)
+    return tuple(each for each in not_asked if each.ours or not (settled and each.question.endswith(" trials")))
 
 
 def _depends(evidence: Evidence) -> Iterator[str]:

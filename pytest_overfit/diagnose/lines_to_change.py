@@ -11,6 +11,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.class_lines import classified
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.exchanged_lines import output_first, output_first_at
+from pytest_overfit.diagnose.gradients_off import GRADIENTS_ON
 from pytest_overfit.diagnose.operation import Broadcast, ClassColumns, with_fact
 from pytest_overfit.diagnose.order_lines import order_undone
 from pytest_overfit.diagnose.source_lines import (
@@ -215,7 +216,14 @@ def _ignored(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 def _no_gradient(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if cause.advice.startswith("call loss.backward()"):
         return line_to_change(asked.sources, preceded("step", "{}.backward()"))
-    return _removed(cause, evidence, asked)
+    return _removed(cause, evidence, asked) or _gradients_on(cause, asked)
+
+
+def _gradients_on(cause: Cause, asked: Asked) -> str:
+    """The line that switches gradients off, switching them on."""
+    place = PLACE.search(f"{cause.observed} {cause.where}")
+    named = place is not None and "torch.no_grad" in f"{cause.observed} {cause.advice}"
+    return line_to_change(asked.sources, GRADIENTS_ON, at=place[0]) if named and place else ""
 
 
 def _no_step(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -231,7 +239,8 @@ def _detached(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if place is None or by is None or line_to_change(asked.sources, leaves_torch(place[0])):
         return ""
     remade = line_to_change(asked.sources, made_of(place[0]))
-    return remade or line_to_change(asked.sources, cut_free(by[1]), at=place[0])
+    said = remade or line_to_change(asked.sources, cut_free(by[1]), at=place[0])
+    return said or _gradients_on(cause, asked)
 
 
 def _clip(cause: Cause, evidence: Evidence, asked: Asked) -> str:

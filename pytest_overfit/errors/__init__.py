@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OverfitError(Exception):
     """Something the user gave cannot be used.
@@ -58,6 +60,31 @@ class ConfigError(OverfitError):
 
 class PairError(OverfitError):
     """A file of the pair or of its source is missing, unreadable or inconsistent."""
+
+
+class ProblemsError(OverfitError):
+    """What was found wrong independently of each other, told at once; ``parts`` are the single errors."""
+
+    parts: tuple[OverfitError, ...] = ()
+
+
+def together(errors: Sequence[OverfitError]) -> OverfitError:
+    """One error for all; of a single one that itself.
+
+    Example:
+        >>> print(together([OverfitError("no such folder", where="ROOT"), OverfitError("no module", where="model")]))
+        2 problems: ROOT, model
+          next: ROOT: no such folder
+                model: no module
+    """
+    parts = list({str(error): error for error in errors}.values())
+    if len(parts) == 1:
+        return parts[0]
+    lines = [f"{part.where}: {part.found}{f' ({part.hint})' if part.hint else ''}" for part in parts]
+    places = ", ".join(str(part.where).removeprefix("--overfit-set ").partition(" ")[0] for part in parts)
+    found = ProblemsError(f"{len(parts)} problems: {places}", hint="\n        ".join(lines))
+    found.parts = tuple(parts)
+    return found
 
 
 def _rebuild(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.errors import OverfitError
+from pytest_overfit.errors import OverfitError, together
 from pytest_overfit.errors.asking import spoken
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.judge.stopped import HINT
@@ -30,16 +31,35 @@ def check_config(request: pytest.FixtureRequest) -> None:
     def judge() -> Finding:
         from pytest_overfit.integrations.adapt import module_of
         from pytest_overfit.trainer.build import dry_build
-        from pytest_overfit.two_view.inspections import checked_model, refuse_missing
+        from pytest_overfit.two_view.inspections import checked_model, refuse_missing, unfit_optimizer
 
-        config = requester.fixture("overfit_config")
+        config, problems = requester.fixture("overfit_config"), list[OverfitError]()
+
+        @contextlib.contextmanager
+        def noting() -> Iterator[None]:
+            try:
+                yield
+            except OverfitError as error:
+                problems.append(error)
+
         for split, fixture in (("train", "overfit_pair"), ("val", "overfit_val_batch")):
             try:
                 refuse_missing(config, split)
             except OverfitError:
-                requester.fixture(fixture)  # which says so too, unless a team has one that needs no such path
-        model, loss = module_of(requester.fixture("overfit_model")), given(requester, "overfit_loss")
-        built = dry_build(config, checked_model(model), loss, turn=turn_of(requester.session))
+                with noting():  # it says so too, unless a team has one that needs no such path
+                    requester.fixture(fixture)
+        model = loss = None
+        with noting():
+            model = checked_model(module_of(requester.fixture("overfit_model")))
+        with noting():
+            loss = given(requester, "overfit_loss")
+        if model is not None and loss is not None:
+            with noting():
+                built = dry_build(config, model, loss, turn=turn_of(requester.session))
+        else:
+            problems += unfit_optimizer(config)
+        if problems:
+            raise together(problems)
         return Finding("config", True, built, allowed)
 
     _check(requester, "config", allowed, judge)
@@ -139,7 +159,8 @@ def _check(
         if (teller := faults.behind(name, error, _needs(file, name))) is not None:
             _skip(requester, name, teller, allowed)
         finding = _hidden(_finding_of(error, name, allowed), requester.session.hide)
-        faults.keep(name, error, _reason(finding))
+        for part in (*getattr(error, "parts", ()), error):
+            faults.keep(name, part, _reason(finding))
         if isinstance(error, OverfitError) or not isinstance(error, (Exception, pytest.fail.Exception)):
             _report(requester, finding)  # no hook around an item expects a SystemExit or a GeneratorExit
         requester.state.finding = finding

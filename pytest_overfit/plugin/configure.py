@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from pytest_overfit.plugin.options import INI, OPTIONS
 from pytest_overfit.plugin.resolved_options import arguments_with, config_of_argument, unknown_name
 from pytest_overfit.plugin.state import SessionState, session_state
 from pytest_overfit.untrusted.files import open_to_append
+
+if TYPE_CHECKING:
+    from pytest_overfit.trainer.config import OverfitConfig
 
 
 def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
@@ -97,7 +101,8 @@ def _load(config: pytest.Config) -> None:
     plain = [path for argument in config.args if (path := config_of_argument(argument, folder)) is not None]
     files = tuple(dict.fromkeys((*options.configs, *plain)))
     try:
-        loaded = load_configs([(path, options.overrides) for path in files], ini=options.ini_overrides)
+        requests = [(path, options.overrides) for path in files]
+        loaded = load_configs(requests, ini=options.ini_overrides, beside=_named_in_vain)
     except ConfigError as error:  # paths as the user would type them, so that the key stands in the first line
         raise pytest.UsageError(
             re.sub(rf"(?m)^( *(?:change: )?){re.escape(f'{folder}{os.sep}')}", r"\1", str(error))
@@ -106,6 +111,13 @@ def _load(config: pytest.Config) -> None:
     _refuse_log_folders(session, asked)
     session.configs.update(zip(files, session.adopted(loaded), strict=True))
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
+
+
+def _named_in_vain(config: OverfitConfig) -> Iterable[OverfitError]:
+    """What else is wrong with a config that cannot be loaded; what it costs to look is paid for such alone."""
+    from pytest_overfit.two_view.inspections import named_in_vain
+
+    return named_in_vain(config)
 
 
 def _refuse_log_folders(session: SessionState, asked: Sequence[tuple[str, Path | None]] = ()) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -37,9 +36,9 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
     for title, rows in _by_title(reporter).items():
         runs = [row["run"] for row in rows if row["run"]]
         reporter.write_sep("-", f"overfit {title}")
-        told = [Finding(**row["finding"]) for row in rows if not row["folded"]]
-        folded = [Finding(**row["finding"]) for row in rows if row["folded"]]
-        _write_table(reporter, told, runs[-1] if runs else None, width, folded)
+        findings = [Finding(**row["finding"]) for row in rows]
+        folded = [finding for finding, row in zip(findings, rows, strict=True) if row["folded"]]
+        _write_table(reporter, findings, runs[-1] if runs else None, width, folded)
     calls = [call for report in _reports(reporter) for call in getattr(report, "overfit_calls", ())]
     if calls and reporter.config.getoption("verbose") >= 0:
         heading = f"overfit: {sum(call['passed'] for call in calls)} of {len(calls)} memorised"
@@ -85,10 +84,10 @@ def _write_table(
     width: int,
     folded: Sequence[Finding] = (),
 ) -> None:
-    """The rows, and how far the run went; of a quiet session those that stand nowhere above, ``folded`` first."""
+    """The rows, and how far the run went; of a quiet session no row of what holds, and few of what is ``folded``."""
     verbose, lang = reporter.config.getoption("verbose"), session_state(reporter.config).options.lang
     most = MOST_FOLDED + (len(folded) == MOST_FOLDED + 1)
-    shown = [*folded[:most], *(finding for finding in findings if verbose >= 0 or not finding.judged)]
+    shown = [each for each in findings if each not in folded[most:] and (verbose >= 0 or not each.passed)]
     table = [printable(line) for line in criteria_table(shown, width=width, lang=lang)] if shown else []
     for line in table:
         _write_line(reporter, line)
@@ -97,11 +96,9 @@ def _write_table(
             reporter,
             f"{padded(words(lang)['FAILED'], 7)}  {', '.join(finding.name for finding in folded[most:])}",
         )
-    if len(shown) < len(findings) + len(folded):
-        held, missed = (sum(map(each, (*findings, *folded))) for each in (attrgetter("passed"), attrgetter("missed")))
-        told = translated(f"{held} more" if table else f"{held} of {held + missed} criteria", lang)
-        if held:
-            _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {told}")
+    if verbose < 0 and (held := sum(finding.passed for finding in findings)):
+        told = f"{held} more" if table else f"{held} of {len(findings)} criteria"
+        _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {translated(told, lang)}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         _write_line(reporter, line)
 

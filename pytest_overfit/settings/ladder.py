@@ -173,7 +173,7 @@ def layer_of_overrides(source: str, texts: Sequence[str]) -> Layer:
         except Unusable as error:
             problems.extend((source, problem) for problem in error.problems)
             continue
-        if override.parts[0] != "overfit" or override.of_hydra or override.is_group:
+        if override.parts[0] != "overfit" or override.of_hydra or override.is_group or override.removes:
             continue
         node: Any = _nested(override.parts[1:], override.value)
         if isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""``--overfit-set key=value``: any key, existing or new, list indices included.
+"""``--overfit-set key=value``: any key, existing or new, list indices included; ``~section.key`` takes one out.
 
 Scalars are read as YAML reads them in a config file, lists and mappings as people type them. Quotes and spaces are
 needed less than in YAML, as in Hydra's grammar: ``{a:1}`` is a mapping, ``[*agg*]`` a list of one text, ``${a.b}``
@@ -174,7 +174,8 @@ class Override:
         text: as it was given.
         parts: the key, list indices as digits.
         value: plain; text may hold ``${...}``, which is resolved with the rest of the config.
-        of_hydra: what only Hydra reads: ``+key=value``, ``~key``, ``group@package=option``, ``hydra.*=...``.
+        of_hydra: what only Hydra reads: ``+key=value``, ``~group``, ``group@package=option``, ``hydra.*=...``.
+        removes: ``~section.key``: the key is taken out, whichever file gives it.
         whole: a mapping replaces what is there, where it would otherwise be merged with it.
     """
 
@@ -183,6 +184,7 @@ class Override:
     value: Any = None
     of_hydra: bool = False
     whole: bool = False
+    removes: bool = False
 
     @property
     def told(self) -> str:
@@ -208,6 +210,8 @@ def parse_override(text: str) -> Override:
     """
     name, equals, value = text.partition("=")
     key = name.strip()
+    if key.startswith("~") and not equals and "." in key and _KEY.fullmatch(key[1:]):
+        return Override(text, _parts(key[1:]), removes=True)
     of_hydra = name.startswith(("+", "~")) or "@" in key or re.match(r"hydra\b", key) is not None
     if not equals and not name.startswith("~"):
         raise _malformed(text, "no `=`")
@@ -217,8 +221,11 @@ def parse_override(text: str) -> Override:
         return Override(text, (key,), _value(text, value), of_hydra)
     if not _KEY.fullmatch(key):
         raise _malformed(text, f"the key {shown(key)}")
-    parts = tuple(part for part in re.split(r"[.\[\]]+", key) if part)
-    return Override(text, parts, _value(text, value))
+    return Override(text, _parts(key), _value(text, value))
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[.\[\]]+", key) if part)
 
 
 def _value(text: str, value: str) -> Any:

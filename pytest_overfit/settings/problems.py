@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings import plain_yaml
-from pytest_overfit.settings.secret import hide
+from pytest_overfit.settings.secret import hide, told_override
 
 MOST_BITS = 64
 WITHIN_BITS = f"whole numbers of at most {MOST_BITS} bits"
@@ -59,23 +60,31 @@ class Unusable(Exception):  # noqa: N818 - never leaves the package: it carries 
         self.problems = problems
 
 
-def report(problems: Sequence[tuple[str, Problem]]) -> ConfigError:
+def report(problems: Sequence[tuple[str, Problem]], overrides: Sequence[str] = ()) -> ConfigError:
     """One error for all (file, problem) pairs.
+
+    Args:
+        overrides: those of the command line, whose keys may be misspelt too.
 
     Example:
         >>> print(report([("a.yaml", Problem("img_size", "225"))]))
         a.yaml: img_size: found 225
     """
-    lines = [line for file, problem in problems for line in (problem.line(file), *_as_meant(file, problem))]
+    lines = [line for file, problem in problems for line in (problem.line(file), *_as_meant(file, problem, overrides))]
     counted = [f"{len(problems)} problems in the config"] if len(problems) > 1 else []
     return ConfigError("\n".join(["\n  ".join(lines), *counted]))
 
 
-def _as_meant(file: str, problem: Problem) -> list[str]:
-    """The line of a misspelt key as it was probably meant, to be pasted."""
-    meant, key = re.fullmatch(r"did you mean (\w+)\?", problem.hint), problem.key.rpartition(".")[2]
-    if meant is None or not key.isidentifier():  # of a file that is none, say
+def _as_meant(file: str, problem: Problem, overrides: Sequence[str]) -> list[str]:
+    """The line or the override of a misspelt key as it was probably meant, to be pasted."""
+    meant, key = re.fullmatch(r"did you mean ([\w.]+)\?", problem.hint), problem.key.rpartition(".")[2]
+    if meant is None or not problem.found.startswith("an unknown key") or not key.isidentifier():
         return []
+    above = problem.key.removesuffix(key)
+    for text in overrides:
+        if re.match(rf"{re.escape(problem.key)}\s*[.=\[]", text):
+            told = told_override(f"{above}{meant[1]}{text[len(problem.key) :]}")
+            return [f"  change: --overfit-set {shlex.quote(told)}"]
     try:
         text = Path(file).read_text(encoding="utf-8")
         number = plain_yaml.key_lines(text)[problem.key]

@@ -21,6 +21,7 @@ from pytest_overfit.run.sample import Batch
 from pytest_overfit.run.snapshot import preserved
 from pytest_overfit.settings.problems import first_line
 from pytest_overfit.settings.secret import hide
+from pytest_overfit.trainer.arguments import RefusedKeysError, placed
 from pytest_overfit.trainer.config import CheckpointConfig, OverfitConfig
 from pytest_overfit.trainer.imports import imported
 from pytest_overfit.trainer.instantiate import instantiate
@@ -167,6 +168,8 @@ def at_home(config: OverfitConfig, *, group: bool = True) -> Iterator[None]:
     with imported(*roots), alone(group and config.trainer is not None):
         try:
             yield
+        except RefusedKeysError as error:
+            raise placed(error, config) from None
         except ConfigError as error:
             if (found := hide(error.found, config.secrets)) == error.found:
                 raise

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_overfit.errors import ConfigError, OverfitError
+from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.problems import did_you_mean
+from pytest_overfit.trainer.arguments import expect_taken
 
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
@@ -48,6 +50,7 @@ def instantiate(
     if node.get("_recursive_", recursive):
         given = {key: _nested(value, where=f"{where}.{key}") for key, value in given.items()}
         arguments = [_nested(value, where=f"{where}._args_[{index}]") for index, value in enumerate(arguments)]
+    expect_taken(target, str(node["_target_"]), given, where=where)
     if not plain and node.get("_convert_", "none") == "none":
         given = {key: _handed(value) for key, value in given.items()}
         arguments = [_handed(value) for value in arguments]
@@ -65,6 +68,17 @@ def instantiate(
             raise ConfigError(found, where=f"{where}, at {line}", allowed="code that builds it", hint=hint) from error
         hint = f"the section gives it {', '.join(given) or 'no arguments'}"
         raise ConfigError(found, where=where, allowed="arguments that it accepts", hint=hint) from error
+
+
+def expect_target(node: Mapping[str, Any], *, where: str) -> None:
+    """Looks at the class of a section and at its keys, without calling it.
+
+    Raises:
+        ConfigError: as `instantiate`.
+    """
+    if "_target_" in node:
+        target = find_target(str(node["_target_"]), where=where)
+        expect_taken(target, str(node["_target_"]), [str(k) for k in node if k not in DIRECTIVES], where=where)
 
 
 def _users_line(error: BaseException) -> str | None:
@@ -100,7 +114,8 @@ def find_target(dotted: str, *, where: str) -> Any:
         if not callable(found):
             raise _unimportable(dotted, where, f"it is a {type(found).__name__}")
         return found
-    hint = did_you_mean(parts[0], {module.name for module in pkgutil.iter_modules()})
+    guess = nearest(parts[0], {module.name for module in pkgutil.iter_modules()}, cutoff=0.7)
+    hint = f"did you mean {guess}?" if guess else ""
     raise _unimportable(dotted, where, f"there is no module {parts[0]!r}", hint)
 
 

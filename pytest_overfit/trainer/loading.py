@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.settings.problems import Problem, Unusable, report
 from pytest_overfit.trainer.config import OverfitConfig
 
@@ -38,22 +39,30 @@ def load_config(
 
 
 def load_configs(
-    requests: Iterable[tuple[Path | str, Sequence[str]]], *, ini: Sequence[str] = (), settings: Sequence[Layer] = ()
+    requests: Iterable[tuple[Path | str, Sequence[str]]],
+    *,
+    ini: Sequence[str] = (),
+    settings: Sequence[Layer] = (),
+    beside: Callable[[OverfitConfig], Iterable[OverfitError]] = lambda config: (),
 ) -> tuple[OverfitConfig, ...]:
     """Loads several config files under the same ``ini`` and ``settings``; all their problems are reported together.
+
+    Args:
+        beside: what else is wrong with a config that has problems, so that one run tells everything.
 
     Raises:
         ConfigError: with all problems of all files, one line each.
     """
     configs: list[OverfitConfig] = []
     problems: list[tuple[str, Problem]] = []
+    requests = list(requests)
     for path, overrides in requests:
         try:
-            configs.append(_load(path, overrides, ini, settings))
+            configs.append(_load(path, overrides, ini, settings, beside))
         except Unusable as error:
             problems.extend(_told(problem, _file_of(problem, path, overrides), settings) for problem in error.problems)
     if problems:
-        raise report(problems)
+        raise report(problems, list(dict.fromkeys(text for _, given in requests for text in given)))
     return tuple(configs)
 
 
@@ -77,7 +86,13 @@ def _told(problem: Problem, file: str, settings: Sequence[Layer]) -> tuple[str, 
     return file, problem
 
 
-def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settings: Sequence[Layer]) -> OverfitConfig:
+def _load(
+    path: Path | str,
+    overrides: Sequence[str],
+    ini: Sequence[str],
+    settings: Sequence[Layer],
+    beside: Callable[[OverfitConfig], Iterable[OverfitError]],
+) -> OverfitConfig:
     # Imported here: the records are used without OmegaConf and YAML.
     from pytest_overfit.settings.secret import told_override
     from pytest_overfit.trainer.compose import compose_tree
@@ -89,7 +104,11 @@ def _load(path: Path | str, overrides: Sequence[str], ini: Sequence[str], settin
     except RuntimeError as error:
         raise Unusable(Problem("", str(error), "a path")) from error
     try:
-        made = build_config(location, compose_tree(location, overrides, ini, settings))
+        made = build_config(
+            location,
+            compose_tree(location, overrides, ini, settings),
+            lambda config: beside(replace(config, overrides=tuple(overrides), ini=tuple(ini))),
+        )
         return replace(made, overrides=tuple(overrides), ini=tuple(ini))
     except RecursionError as error:
         raise Unusable(Problem("", "values that lead to each other without end", "a plain tree of settings")) from error

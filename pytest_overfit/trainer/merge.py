@@ -71,6 +71,9 @@ def apply(overrides: Sequence[Override], tree: Tree) -> list[Override]:
 
 
 def _write(tree: Tree, override: Override) -> None:
+    if override.removes:
+        _remove(tree, override)
+        return
     path: KeyPath = ()
     for part, following in zip(override.parts[:-1], override.parts[1:], strict=True):
         path = _slot(tree, path, part, override)
@@ -85,6 +88,20 @@ def _write(tree: Tree, override: Override) -> None:
         merge(tree, override.value, path)
     else:
         Resolver(tree).node(path[:-1])[path[-1]] = _copied(override.value)
+
+
+def _remove(tree: Tree, override: Override) -> None:
+    """Takes a key out of its mapping; that another section names by ``${...}`` keeps its own."""
+    if not _says(tree, override.parts):
+        raise Unusable(Problem(override.key, f"override {shown(override.told)} of a key that is not there", "a key"))
+    path: KeyPath = ()
+    for part in override.parts[:-1]:
+        path = _slot(tree, path, part, override)
+        _opened(tree, path)
+    node = Resolver(tree).node(path)
+    if not isinstance(node, dict):
+        raise Unusable(Problem(override.key, f"override {shown(override.told)} of a place in a list", "a key"))
+    del node[child(node, override.parts[-1])]
 
 
 def _slot(tree: Tree, path: KeyPath, part: str, override: Override) -> KeyPath:
@@ -109,7 +126,7 @@ def not_given(overrides: Sequence[Override], tree: Tree) -> list[Override]:
         Unusable: one is no setting, but something that Hydra composes.
     """
     for override in overrides:
-        if override.of_hydra or override.is_group:
+        if override.of_hydra or override.is_group or override.removes:
             found = f"override {shown(override.told)} of the ini file"
             raise Unusable(Problem(override.key, found, "key=value there; this in the config or on the command line"))
     single = [item for override in overrides for item in _singles(override)]

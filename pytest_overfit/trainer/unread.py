@@ -76,8 +76,12 @@ def unread(values: Mapping[Any, Any], reads: Reads, *, referred: Set[str], of_a_
         of_a_trainer: the config is a trainer's own, whose further keys are none of ours.
     """
     found = list(_unread(values, reads, "", handed=False))
+    certain = [each for each in found if each.certain]
+    original = {(each.name, str(each.value)): each.key for each in certain if _is_referred(each.key, referred)}
     problems = [
-        Problem(each.key, "an unknown key", hint=f"did you mean {each.certain}?") for each in found if each.certain
+        Problem(each.key, "an unknown key", hint=f"did you mean {each.certain}?")
+        for each in certain
+        if original.get((each.name, str(each.value)), each.key) == each.key  # else it is a copy by ${...}
     ]
     lines, trainers, strangers = [], [], []
     for each in found:

@@ -5,12 +5,13 @@ The trainer's own sections may hold anything else: such keys are carried along, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.errors import OverfitError
 from pytest_overfit.settings.criteria import Criteria
 from pytest_overfit.settings.criteria_registry import entries
 from pytest_overfit.settings.criteria_section import read_overfit
@@ -34,6 +35,7 @@ from pytest_overfit.trainer.trainer_section import dataset_of, expect_one_source
 from pytest_overfit.trainer.unread import overridden, unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
+_SIZE: dict[str, Any] = {"at_least": 1, "at_most": 8192, "whole": True}
 _WORKERS: dict[str, Any] = {"at_least": 0, "at_most": 1024, "whole": True}
 _LOSS: dict[str, Any] = {
     "camera": {"weight": 5.0, "loss_type": "l1"},
@@ -47,8 +49,13 @@ def _name(top: Section, tree: Tree, default: str) -> str:
     return masked_name(top.get("exp_name"), tree.secrets) if isinstance(top.get("exp_name"), Secret) else text
 
 
-def build_config(path: Path, tree: Tree) -> OverfitConfig:
+def build_config(
+    path: Path, tree: Tree, beside: Callable[[OverfitConfig], Iterable[OverfitError]] = lambda config: ()
+) -> OverfitConfig:
     """Checks every known key and builds the record.
+
+    Args:
+        beside: what else is wrong with a config that has problems.
 
     Raises:
         Unusable: with every problem of this config, those of composition included.
@@ -57,10 +64,8 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     top = Section(tree.values, "", problems)
     _expect_nested(top)
     notes: list[str] = []
-    sizes = (
-        top.number("img_size", 518, at_least=1, at_most=8192, whole=True),
-        top.number("patch_size", 14, at_least=1, at_most=8192, whole=True),
-    )
+    width, patch = (top.number(name, size, **_SIZE) for name, size in (("img_size", 518), ("patch_size", 14)))
+    sizes = (width, patch)
     data = top.section("data")
     train = _read_split(data, "train", sizes, path.parent, notes)
     val = _read_split(data, "val", sizes, path.parent, notes) if data.get("val") is not None else None
@@ -101,11 +106,20 @@ def build_config(path: Path, tree: Tree) -> OverfitConfig:
     config = _with_hold(config, top, problems)
     left = unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=trainer_section.names_a_class(data))
     if problems or left.problems:
-        told = dict.fromkeys((*left.problems, *problems))
-        raise Unusable(*(problem.hiding(config.secrets) for problem in told))
+        _refuse([*left.problems, *problems], config, beside)
     said = tuple(hide(note, config.secrets) for note in (*notes, *overridden(config), *left.notes))
-    random = tuple(hide(text, config.secrets) for text in config.randomness)
-    return replace(config, notes=said, randomness=random)
+    return replace(config, notes=said, randomness=tuple(hide(text, config.secrets) for text in config.randomness))
+
+
+def _refuse(
+    problems: Sequence[Problem], config: OverfitConfig, beside: Callable[[OverfitConfig], Iterable[OverfitError]]
+) -> None:
+    more = (_problem(error, config.path) for error in beside(config))
+    raise Unusable(*(each.hiding(config.secrets) for each in dict.fromkeys((*problems, *more))))
+
+
+def _problem(error: OverfitError, path: Path) -> Problem:
+    return Problem((error.where or "").removesuffix(f" of {path}"), error.found, error.allowed or "", error.hint or "")
 
 
 def _read_overfit(top: Section, criteria: Criteria, folder: Path, notes: list[str]) -> OverfitSettings:

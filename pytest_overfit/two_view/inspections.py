@@ -74,6 +74,7 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
     """
     of_split = _paths(config, split)
     missing = {path: is_folder for path, is_folder in of_split.values() if not _is_there(path, is_folder)}
+    missing = {path: kind for path, kind in missing.items() if not any(above in missing for above in path.parents)}
     if not missing:
         return
     both = {**_paths(config, "train"), **_paths(config, "val")}
@@ -87,6 +88,38 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
     )
     where = f"{' and '.join(keys)} of {config.path}"
     raise PairError(found, where=where, allowed="paths that exist", hint="; ".join(dict.fromkeys(hints)))
+
+
+def named_in_vain(config: OverfitConfig) -> Iterator[OverfitError]:
+    """What a config names and is not there, or does not fit: paths, classes, their arguments. Nothing is built."""
+    for split in ("train", "val"):
+        try:
+            refuse_missing(config, split)
+        except PairError as error:
+            yield error
+    yield from unfit(config, {"model": config.model, "loss": config.loss})
+    yield from unfit_optimizer(config)
+
+
+def unfit_optimizer(config: OverfitConfig) -> Iterator[OverfitError]:
+    """The same of its optimizer and its schedules alone."""
+    from pytest_overfit.trainer.build import LR_SCHEDULE, WEIGHT_DECAY_SCHEDULE
+
+    schedules = {LR_SCHEDULE: config.lr_schedule, WEIGHT_DECAY_SCHEDULE: config.weight_decay_schedule}
+    yield from unfit(config, {"optim.optimizer": config.optimizer, **schedules})
+
+
+def unfit(config: OverfitConfig, sections: Mapping[str, Mapping[str, Any] | None]) -> Iterator[OverfitError]:
+    """Of each of some sections that its class cannot be imported, or does not take its keys."""
+    from pytest_overfit.trainer.build import at_home
+    from pytest_overfit.trainer.instantiate import expect_target
+
+    for where, node in sections.items():
+        try:
+            with at_home(config, group=False):
+                expect_target(node or {}, where=where)
+        except OverfitError as error:
+            yield error
 
 
 def _paths(config: OverfitConfig, split: str) -> dict[str, tuple[Path, bool]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.answers import QUESTIONS
+from pytest_overfit.diagnose.answers import NOT_NEEDED, QUESTIONS, answers, still_open
+from pytest_overfit.diagnose.cause import Cause
+from pytest_overfit.errors.asking import NotAsked
+from pytest_overfit.text.translations import translated
 
 NAMES = tuple(name for name, *_ in QUESTIONS)
 BATCH = torch.linspace(-1, 1, 32).reshape(8, 4), torch.linspace(1, -1, 8).reshape(8, 1) ** 2
@@ -79,3 +83,19 @@ def test_a_loss_without_outputs_says_what_is_not_there() -> None:
     answer = told(result)
     assert "reported" in answer["agrees"]
     assert all(each.answer for each in result.answers)
+
+
+def test_a_cause_that_needs_no_trial_has_no_list_of_them() -> None:
+    """Nor a note that some of them were not made; what is open beside stays."""
+    sure = Cause("units", "extrinsics", "off by 1000", "divide", "shown", certain=True)
+    result = trained(1e-8)
+    assert result.evidence is not None
+    assert result.evidence.attempts
+    listed = {answer.question: answer for answer in answers(result.evidence, [sure])}
+    assert (listed["learns"].answer, listed["learns"].asked) == (NOT_NEEDED, False)
+    assert translated(NOT_NEEDED, "zh") != NOT_NEEDED
+    open_ = [NotAsked("6 of 10 trials", "out of time"), NotAsked("the floor of the loss", "out of time")]
+    assert still_open(open_, [sure]) == (open_[1],)
+    for other in (replace(sure, certain=False), replace(sure, strength="proven")):
+        assert answers(result.evidence, [other]) == result.answers
+        assert still_open(open_, [other]) == tuple(open_)

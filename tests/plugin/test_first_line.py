@@ -34,7 +34,7 @@ def test_a_quiet_session_is_short(pytester: pytest.Pytester, session: list[str])
     assert sum("pytest-overfit explain frozen" in line for line in result.outlines) == 1
     assert sum(line.startswith("____") for line in result.outlines) == 1
     rows = [line.split()[1] for line in result.outlines if line.startswith("FAILED   ")]
-    assert len(rows) == len(summary) - 1
+    assert rows == [line.partition("::")[2].split()[0] for line in result.outlines if line.startswith("FAILED tiny")]
 
 
 def test_a_quiet_session_is_short_without_a_cause(
@@ -49,7 +49,20 @@ def test_a_quiet_session_is_short_without_a_cause(
     assert len(result.outlines) <= MOST_LINES, result.outlines
     assert sum(line.startswith("____") for line in result.outlines) == 1
     assert result.parseoutcomes()["failed"] > 5
-    assert any(line.startswith("FAILED   ") and ", " in line for line in result.outlines)
+    *rows, names = [line.removeprefix("FAILED   ") for line in result.outlines if line.startswith("FAILED   ")]
+    failed = [line.partition("::")[2].split()[0] for line in result.outlines if line.startswith("FAILED tiny")]
+    assert [*(row.split()[0] for row in rows), *names.split(", ")] == failed
+
+
+def test_a_quiet_session_has_a_row_for_the_item_that_keeps_the_others_from_a_verdict(
+    pytester: pytest.Pytester, tiny: TinyConfig
+) -> None:
+    """What was not judged is a row beside it, and what holds is counted."""
+    tiny()
+    result = pytester.runpytest_inprocess("-q", "--overfit-config=tiny.yaml", "--overfit-set=model._target_=no.Such")
+    assert sum(line.startswith("FAILED   config ") for line in result.outlines) == 1
+    assert sum(line.startswith("skipped  ") for line in result.outlines) == 1
+    assert len(result.outlines) <= MOST_LINES
 
 
 def test_one_line_per_failure(pytester: pytest.Pytester, session: list[str]) -> None:

@@ -6,17 +6,20 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from torch import Tensor, nn
 
+from pytest_overfit.diagnose.gradients_off import off_around
 from pytest_overfit.diagnose.operation import LOSS
 from pytest_overfit.diagnose.questions.operation_names import LOSSES
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import graph_nodes, made_by, tensors_in
 from pytest_overfit.diagnose.step_trace import Cut, Leaf
 from pytest_overfit.run.elements import numbers_of
+from pytest_overfit.run.stack_lines import is_library
 
 CUTTING = {"detach": ".detach()", "detach_": ".detach_()", "data": ".data", "item": ".item()", "numpy": ".numpy()",
            "tolist": ".tolist()", "argmax": "argmax()", "multinomial": "multinomial()", "one_hot": "one_hot()",
@@ -247,12 +250,16 @@ def _sum(tensor: Tensor) -> float:
 
 
 def without_gradients(frame: FrameType | None) -> tuple[str, str]:
-    """What has switched gradients off around a frame, and the user's line there."""
-    line, by = users_line(frame), "torch.no_grad"
+    """What has switched gradients off around a frame, and the user's line that does it, or that is in it."""
+    line, by, off = users_line(frame), "torch.no_grad", ""
     for each in _frames(frame):
         if each.f_globals.get("__name__", "").startswith(CHECKPOINTS):
             return "checkpoint", users_line(each)
-    return by, line
+        path = each.f_code.co_filename
+        if not off and line and not is_library(path):
+            number = off_around(path, each.f_lineno, each.f_code.co_firstlineno)
+            off = f"{Path(path).name}:{number}" if number else ""
+    return by, off or line
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

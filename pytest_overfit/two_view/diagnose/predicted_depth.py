@@ -1,4 +1,4 @@
-"""What a model predicts for a two-view batch: a scale, a confidence or an encoding of cameras that is another one."""
+"""What a model predicts for a two-view batch: a scale or an encoding of cameras that is another one."""
 
 from __future__ import annotations
 
@@ -63,50 +63,7 @@ def _cameras_have_scale(depth: DepthPredicted, predicted: ViewsPredicted | None)
     return cameras and depth.aligned <= 0.08 and abs(math.log(depth.factor)) >= math.log(1.3)
 
 
-def confidence_runs_away(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterator[Cause]:
-    """A confidence far above what its error allows.
-
-    The loss c |d| - a log c is least at c = a / |d|: confidence times error is then a, which is 0.05 to 1.
-    """
-    for confidence in predicted.confidences if predicted else ():
-        if confidence.cost >= 3 and confidence.mean >= 20 and confidence.follows > -0.7:
-            yield Cause(
-                "confidence-runaway", f"output {confidence.name}",
-                f"mean confidence is {confidence.mean:.3g}, while depth is off by "
-                f"{percent(confidence.error)}: confidence times error is {confidence.cost:.3g}",
-                "multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
-                "or bound the confidence",
-                evidence={"mean": confidence.mean, "highest": confidence.highest, "error": confidence.error,
-                 "confidence times error": confidence.cost},
-                certain=confidence.error >= 0.01, weight=SURE,
-            )  # fmt: skip
-
-
-VANISHED, FELL = 0.02, 0.1  # a median confidence; of its start: where the objective is
-
-
-def confidence_vanishes(evidence: Evidence) -> Iterator[Cause]:
-    """A confidence near 0 has brought the objective down in place of the error, which stays.
-
-    A loss with a logarithm of the confidence does not fall where the error stays.
-    """
-    predicted, curve = evidence.fact(ViewsPredicted), evidence.objective
-    if predicted is None or evidence.learned or not curve or not 0 <= curve[-1] < FELL * curve[0]:
-        return
-    for confidence in predicted.confidences:
-        if 0 <= confidence.typical < VANISHED and confidence.error >= 0.1:
-            yield Cause(
-                "confidence-runaway", f"output {confidence.name}",
-                f"half of the confidences are at most {max(confidence.typical, 1e-6):.2g}, while depth is off by "
-                f"{percent(confidence.error)}: the objective fell from {plain_number(curve[0])} to "
-                f"{plain_number(curve[-1])} without the error",
-                "multiply the error by the confidence and pay for doubt: (c * error - a * log c).mean(), or keep the "
-                "confidence at 1 or more",
-                evidence={"median": confidence.typical, "error": confidence.error}, weight=SURE,
-            )  # fmt: skip
-
-
-RULES = (depth_scale, turned_over, confidence_runs_away)
+RULES = (depth_scale, turned_over)
 
 
 SAME = 1e-5  # of how far cameras lie apart: predictions that do by less are one

@@ -18,21 +18,20 @@ from pytest_overfit.run.task import scalar_terms
 from pytest_overfit.two_view.application import pose_of
 from pytest_overfit.two_view.diagnose.predicted_depth import FAR, EncodingCompared
 from pytest_overfit.two_view.diagnose.view_lookup import ENOUGH, Array, Flags, has_shape, is_two_view, to_numpy
-from pytest_overfit.two_view.diagnose.views import ConfidencePredicted, DepthPredicted, ViewsPredicted
+from pytest_overfit.two_view.diagnose.views import DepthPredicted, ViewsPredicted
 from pytest_overfit.two_view.reference.pose import encode_pose
 
-MOST = 50_000  # pixels of a batch
 TURNS: Mapping[str, tuple[int, ...]] = {
     "mirrored": (3,), "turned upside down": (2,), "turned by half a turn": (2, 3), "with its frames in reverse": (1,),
 }  # fmt: skip
 
 
 def measure_predictions(predicted: Mapping[str, Tensor], batch: Any) -> ViewsPredicted | None:
-    """Predicted depth, confidence and cameras against the batch's; None where there are none, or no two-view batch.
+    """Predicted depth and cameras against the batch's; None where there are none, or no two-view batch.
 
     Args:
-        predicted: by name, of which the last dotted part counts: `depth` and `depth_conf` (B, S, H, W) or
-            (B, S, H, W, 1), `pose_enc` (B, S, 9) with the translation first.
+        predicted: by name, of which the last dotted part counts: `depth` (B, S, H, W) or (B, S, H, W,
+            1), `pose_enc` (B, S, 9) with the translation first.
         batch: as for `measure_views`.
     """
     if not is_two_view(batch):
@@ -43,19 +42,13 @@ def measure_predictions(predicted: Mapping[str, Tensor], batch: Any) -> ViewsPre
     if has_shape(batch.get("point_masks"), shape):
         counts &= batch["point_masks"].detach().cpu().bool().numpy().reshape(shape[0], -1)
     depths = _maps(predicted, ("depth", "depths"), shape)
-    confidences = _maps(predicted, ("depth_conf", "depth_confidence"), shape)
     if counts.sum() < ENOUGH or not depths:
         return None
-    errors = {name: np.abs(depth - truth) for name, depth in depths.items()}
-    believed = []
-    for name, confidence in confidences.items():
-        beside = min(errors, key=lambda other: (other.rpartition(".")[0] != name.rpartition(".")[0], other))
-        believed.append(_confidence(name, confidence[counts], errors[beside][counts], truth[counts]))
     measured = []
     for name, depth in depths.items():
         way, error = _turned(depth, truth, counts, shape)
         measured.append(replace(_depth(name, depth, truth, counts), turned=way, turned_error=error))
-    return ViewsPredicted(tuple(measured), tuple(believed), *_cameras(predicted, batch))
+    return ViewsPredicted(tuple(measured), *_cameras(predicted, batch))
 
 
 def _turned(depth: Array, truth: Array, counts: Flags, shape: Sequence[int]) -> tuple[str, float]:
@@ -97,23 +90,6 @@ def _depth(name: str, depth: Array, truth: Array, counts: Flags) -> DepthPredict
         aligned=float(np.median(np.concatenate(aligned))),
         spread=float(np.median(np.abs(np.median(g) - g) / g)),
         correlation=float(np.corrcoef(*logs)[0, 1]) if varied else 0.0,
-    )
-
-
-def _confidence(name: str, values: Array, error: Array, truth: Array) -> ConfidencePredicted:
-    relative = error / truth
-    cost = min(float(np.median(values * error)), float(np.median(values * relative)))
-    ranks = [np.argsort(np.argsort(numbers[:MOST])).astype(np.float64) for numbers in (values, error)]
-    varied = min(float(numbers.std()) for numbers in (values, error)) > 0
-    follows = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if varied else 0.0
-    return ConfidencePredicted(
-        name,
-        float(values.mean()),
-        float(values.max()),
-        float(np.median(relative)),
-        cost,
-        follows,
-        float(np.median(values)),
     )
 
 

@@ -9,10 +9,10 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Question
 from pytest_overfit.two_view.diagnose import predicted_depth, view_agreement
+from pytest_overfit.two_view.diagnose.confidence import ConfidencePrices, confidence_pays
 from pytest_overfit.two_view.diagnose.predicted_depth import (
     EncodingCompared,
     another_encoding,
-    confidence_vanishes,
     one_pose_for_all,
 )
 from pytest_overfit.two_view.diagnose.views import ViewsPredicted, ViewsSeen
@@ -49,6 +49,13 @@ def encoding(context: RunContext, outputs: Mapping[str, Tensor]) -> EncodingComp
     return encoding_compared(context.task)
 
 
+def prices(context: RunContext, outputs: Mapping[str, Tensor]) -> ConfidencePrices | None:
+    """What the loss pays for each confidence."""
+    from pytest_overfit.two_view.diagnose.confidence_price import measure_prices
+
+    return measure_prices(context, outputs)
+
+
 def of_views(evidence: Evidence) -> Iterator[Cause]:
     """All that is wrong with the views of a batch, or with what is predicted for them."""
     views = evidence.fact(ViewsSeen)
@@ -61,6 +68,7 @@ QUESTIONS = (
     Question("whether the views agree", views_seen),
     Question("predictions against the views", views_predicted),
     Question("which encoding of the cameras the loss compares", encoding),
+    Question("what the loss pays for confidence", prices),
 )
 LEAD = '''
 The geometry of two views is checked if the batch is a mapping with `depths` (B, S, H, W), `extrinsics` (B, S, 3, 4),
@@ -117,7 +125,7 @@ batch = two_views()
 FAMILY = Family(
     group="two-view",
     order=190,
-    rules=(of_views, another_encoding, one_pose_for_all, confidence_vanishes),
+    rules=(of_views, another_encoding, one_pose_for_all, confidence_pays),
     questions=QUESTIONS,
     lead=LEAD,
     docs="""
@@ -200,7 +208,7 @@ result = run_overfit(Depth, batch, depth_loss, objective=0.05, max_steps=200)
 
 ### confidence-runaway
 
-The confidence grows while the error does not fall.
+The confidence brings the objective down in place of the depth: it runs up, or away to 0.
 
 ```python
 class Confident(Depth):
@@ -224,8 +232,10 @@ def loss(model, batch):
 result = run_overfit(Confident, batch, loss, unbounded=True, objective=0.03, max_steps=200)
 ```
 
-- **Symptom**: the objective falls without end, and depths do not get better.
-- **Evidence**: shown, certain: confidence times error. Under a right loss that is about the weight of the logarithm.
+- **Symptom**: the objective falls, without end or to 0, and depths do not get better.
+- **Evidence**: shown, certain: with all predictions held, the loss falls as the confidence alone grows (or shrinks, or
+  moves between pixels), whatever the depth is. Certain where that alone met the limit, or made half of the fall of a
+  run that failed: the objective of the end is asked with the confidence of the start.
 - **Fix**: `error * confidence - a * confidence.log()`, with a gradient for the error; or a bound on the confidence.
 """,
 )

@@ -188,25 +188,6 @@ class DepthPredicted:
 
 
 @dataclass(frozen=True)
-class ConfidencePredicted:
-    """A predicted confidence beside the error of the depth it belongs to, over valid pixels.
-
-    `error` is the median relative error; `cost` the median of confidence times error, of the relative error or of the
-    error in the batch's units, whichever is smaller: about the weight of the logarithm (0.05 to 1) where confidence
-    follows the error. `follows` is the rank correlation of confidence and error, -1 where it does so strictly.
-    `typical` is the median confidence.
-    """
-
-    name: str
-    mean: float
-    highest: float
-    error: float
-    cost: float
-    follows: float
-    typical: float = 1.0
-
-
-@dataclass(frozen=True)
 class ViewsPredicted:
     """What a model predicts for a two-view batch.
 
@@ -215,7 +196,6 @@ class ViewsPredicted:
     """
 
     depths: tuple[DepthPredicted, ...] = ()
-    confidences: tuple[ConfidencePredicted, ...] = ()
     baseline: float | None = None
     camera_error: float | None = None
 

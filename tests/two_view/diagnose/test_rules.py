@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 
 from pytest_overfit.diagnose.cause import Cause
-from pytest_overfit.diagnose.evidence import Evidence, fact_name
-from pytest_overfit.judge.finding import Finding
 from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.two_view.diagnose import conventions, view_causes
-from pytest_overfit.two_view.diagnose.predicted_depth import confidence_vanishes
 from pytest_overfit.two_view.diagnose.views import (
     Agreement,
     Change,
-    ConfidencePredicted,
     DepthPredicted,
     Frame,
     Pair,
@@ -29,14 +25,12 @@ from pytest_overfit.two_view.diagnose.views import (
     ViewsPredicted,
     ViewsSeen,
 )
-from tests.support.records import record
 
 SOUND = Agreement(0.9, (0.9, 0.95, 0.99), 0.0, 0.97, 900)
 WRONG = Agreement(0.8, (0.02, 0.05, 0.2), 0.4, 0.1, 900)
 CHANGE = Change("inverted", None, 1.0, SOUND)
 PICTURE = Picture("shifted", None, 0.4, 0.6, 0.95, 0.1, 0.5, 0.7, 0.5, 0.05, right=-0.25, down=0.0, pixels=400)
 PLATEAU = Plateau(0, (0, 1), 65.535, 0.25, 60.0, 0.8, 0.1, 0.95, 50.0)
-RUNAWAY = ConfidencePredicted("depth_conf", 850.0, 900.0, 0.08, 40.0, 0.0)
 SCALED = DepthPredicted("depth", 3.74, 4.74, 0.0041, 0.02, 0.999)
 
 
@@ -83,14 +77,6 @@ TEXTS = {
         "  change: compare depths in the batch's units, without aligning or normalising the prediction, or normalise "
         "both",
     ),
-    "confidence-runaway": (
-        seen(), ViewsPredicted((), (RUNAWAY,)),
-        "confidence-runaway (shown): mean confidence is 850, while depth is off by 8 %: "
-        "confidence times error is 40\n"
-        "  where: output depth_conf\n"
-        "  change: multiply the error by the confidence and let it have gradients: (c * error - a * log c).mean(), "
-        "or bound the confidence",
-    ),
     "vacuous": (
         seen(frames=(Frame(0, 0, 0.0, 0.0, 0.0, (0.5, 0.5)),), masked=True), None,
         "vacuous (shown): point_masks is false everywhere: no depth is supervised\n"
@@ -98,27 +84,6 @@ TEXTS = {
         "  change: point_masks = depths > 0",
     ),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("last", "typical", "error", "found"),
-    [
-        (0.001, 1e-5, 0.4, ["confidence-runaway"]),
-        (0.5, 1e-5, 0.4, []),  # with the error the objective stays
-        (0.001, 1.0, 0.4, []),  # each error counts
-        (0.001, 1e-5, 0.05, []),
-    ],
-)
-def test_a_confidence_that_vanishes_in_place_of_the_error(
-    last: float, typical: float, error: float, found: list[str]
-) -> None:
-    """Where the objective came down, and the depth that it is about did not."""
-    said = ViewsPredicted((), (replace(RUNAWAY, mean=0.01, error=error, cost=0.0, typical=typical),))
-    failed = (Finding("depth", False, "", ""),)
-    facts = {fact_name(ViewsPredicted): said}
-    curves = {"objective": (1.0, last)}
-    evidence = Evidence(record(planned_steps=2, curves=curves), failed, {}, facts=facts)
-    assert [cause.id for cause in confidence_vanishes(evidence)] == found
 
 
 def test_rules_need_no_torch() -> None:
@@ -247,9 +212,6 @@ def test_points_that_differ_by_more_than_a_factor() -> None:
 
 
 QUIET: dict[str, ViewsPredicted] = {
-    "small confidence": ViewsPredicted((), (replace(RUNAWAY, mean=8.0),)),
-    "small error": ViewsPredicted((), (replace(RUNAWAY, cost=0.5),)),
-    "follows the error": ViewsPredicted((), (replace(RUNAWAY, follows=-0.95),)),
     "nearly to scale": ViewsPredicted((replace(SCALED, factor=1.1, error=0.1),)),
     "another structure": ViewsPredicted((replace(SCALED, correlation=0.5),)),
     "no better aligned": ViewsPredicted((replace(SCALED, aligned=0.5),)),

@@ -1,0 +1,99 @@
+"""Keys of a section that its class does not take: which file gave each, and the line that mends it."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pytest_overfit.errors import ConfigError
+from pytest_overfit.errors.suggest import from_here, nearest, shorten
+from pytest_overfit.settings.overrides import parse_override
+from pytest_overfit.settings.problems import one_letter_off
+from pytest_overfit.settings.secret import hide
+from pytest_overfit.trainer.config import OverfitConfig
+from pytest_overfit.trainer.config_file import read_text
+from pytest_overfit.trainer.written_keys import written_keys
+
+GIVEN = "override "
+
+
+class RefusedKeysError(ConfigError):
+    """A section gives its class what that does not take; its text says where each key comes from once it is known.
+
+    Args:
+        names: the keys; ``known``: the arguments that the class takes.
+    """
+
+    names: Sequence[str] = ()
+    known: Sequence[str] = ()
+
+
+def expect_taken(target: Callable[..., Any], dotted: str, given: Iterable[str], *, where: str) -> None:
+    """Looks at the keys of a section before its class is called with them.
+
+    Raises:
+        RefusedKeysError: it takes another set of keywords.
+    """
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # of a class without a signature
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return
+    takes = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    names = [name for name in given if name not in takes]
+    if names:
+        error = RefusedKeysError(
+            f"{dotted} cannot be built: it takes no {shorten([' and no '.join(names[:2]), *names[2:]], 1)}",
+            where=where,
+            allowed=f"its arguments: {shorten(takes, 12)}" if takes else "no argument",
+            hint=f"the section gives it {', '.join(given)}",
+        )
+        error.names, error.known = names, takes
+        raise error
+
+
+def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
+    """The same with the file and line that gives each key, and what to paste."""
+    written, places, lines = written_keys(config.path, config.overrides), list[str](), list[str]()
+    merged = False
+    for name in error.names:
+        key = f"{error.where}.{name}"
+        if (origin := config.origins.get(key, "")).startswith(GIVEN):
+            text = hide(origin.removeprefix(GIVEN), config.secrets)
+            places.append(f"--overfit-set {text}")
+            meant = _meant(name, error.known)
+            lines.append(as_meant(text, meant) if meant else f"leave {places[-1]} out")
+            continue
+        file, line = written.get(key, (config.path, 0))
+        merged = merged or file != config.path
+        places.append(f"{key} ({file.name}{f':{line}' if line else ''})")
+        beside = [other for other in error.known if written.get(f"{error.where}.{other}", ("",))[0] != file]
+        if line and (meant := _meant(name, beside)):
+            text = read_text(file).splitlines()[line - 1].strip()
+            lines.append(f"{from_here(str(file))}:{line}: {text.replace(name, meant, 1)}")
+        elif file != config.path or not line:
+            lines.append(f"--overfit-set {shlex.quote(f'~{key}')}")
+        else:
+            lines.append(f"take {name} out of {from_here(str(file))}:{line}")
+    hint = " ".join(lines) if all(line.startswith("--") for line in lines) else "; ".join(lines)
+    where = f"{', '.join(places)}{f', merged in by the defaults of {config.path.name}' if merged else ''}"
+    return ConfigError(error.found, where=where, allowed=error.allowed, hint=hint)
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    return next((each for each in known if one_letter_off(name, each)), None) or nearest(name, known, cutoff=0.75)
+
+
+def as_meant(text: str, meant: str) -> str:
+    """An override with the last part of its key as it was probably meant.
+
+    Example:
+        >>> as_meant("optim.optimizer.lrr=1e-3", "lr")
+        '--overfit-set optim.optimizer.lr=1e-3'
+    """
+    key, equals, value = text.partition("=")
+    parts = parse_override(text).parts
+    return f"--overfit-set {shlex.quote(f'{key.strip().removesuffix(parts[-1])}{meant}{equals}{value}')}"
