@@ -94,6 +94,10 @@ LATER = SECOND | frozenset({
     "features_in_float8_without_scale", "neighbour_called_twice", "first_concatenated_twice", "straight_through_part",
     "padding_index_of_real_token", "softmax_over_queries", "mask_repeated_for_heads", "copies_viewed_in_wrong_order",
     "first_channel_compared", "target_among_features",
+    # the fifth set
+    "own_answer_for_half", "focal_factor_inverted", "tolerance_in_other_unit", "rows_without_number_skipped",
+    "end_of_sequence_ignored", "ignored_counted_as_first_class", "masked_sum_divided_by_all", "labels_made_boolean",
+    "labels_resized_as_pictures", "first_of_several_labels", "stop_gradient_forgotten", "side_output_forgotten",
 })  # fmt: skip
 
 
