@@ -102,7 +102,10 @@ LATER = SECOND | frozenset({
     "positions_all_zero", "choice_without_its_probability", "causal_in_training_alone", "flips_not_taken_back",
     "time_first_by_view", "ids_clamped_to_other_vocabulary", "condition_of_first_for_all",
     "timesteps_between_zero_and_one", "first_channel_for_all", "noise_added_in_place", "first_view_read_twice",
-    "messages_overwritten", "edges_without_offset",
+    "messages_overwritten", "edges_without_offset", "large_gradients_skipped", "scheduler_told_the_loss",
+    "cosine_stepped_past_its_end", "rate_set_in_first_group", "pruned_anew_in_every_step",
+    "stale_gradient_of_frozen_part", "frozen_by_part_of_name", "zero_grad_between_terms",
+    "gradients_clamped_above_zero", "weights_of_four_bits_in_evaluation",
 })  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from benchmarks.wild.operators import (
     fifth_batches,
     fifth_layers,
     fifth_losses,
+    fifth_steps,
     fourth,
     fourth_steps,
     graph,
@@ -41,7 +42,7 @@ MODULES = (
     loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
     unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
     third_batches, fourth_steps, fourth, fifth_losses, fifth_layers,
-    fifth_batches,
+    fifth_batches, fifth_steps,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
