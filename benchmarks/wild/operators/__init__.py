@@ -12,6 +12,10 @@ from __future__ import annotations
 from benchmarks.wild.operators import (
     architecture,
     data,
+    fifth_batches,
+    fifth_layers,
+    fifth_losses,
+    fifth_steps,
     fourth,
     fourth_steps,
     graph,
@@ -37,7 +41,8 @@ from benchmarks.wild.operators.operator import Operator
 MODULES = (
     loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
     unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
-    third_batches, fourth_steps, fourth,
+    third_batches, fourth_steps, fourth, fifth_losses, fifth_layers,
+    fifth_batches, fifth_steps,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
