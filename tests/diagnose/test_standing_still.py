@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,6 +13,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_overfit import OverfitResult, run_overfit
 from tests.support.told import told
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitResult:
@@ -51,7 +54,7 @@ class Heads(nn.Module):
 
 @pytest.mark.parametrize(("mistake", "idle", "first"), [("", 0, 0), ("keys", 16, 32), ("first", 24, 8)])
 def test_heads_and_chunks_that_nothing_reads(mistake: str, idle: int, first: int) -> None:
-    batch = tuple(each.unflatten(0, (2, 4)) for each in rows())
+    batch = tuple(each.reshape(2, 4, -1) for each in rows())
     result = learn(lambda: Heads(mistake), batch, F.mse_loss)
     assert told(result) == ("zero-gradient" if mistake else "")
     if mistake:
@@ -64,7 +67,8 @@ def test_units_that_die_alone_are_no_part() -> None:
     def build() -> nn.Sequential:
         model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 2))
         with torch.no_grad():
-            model[0].bias[[3, 4, 9, 17, 30, 31]] = -100.0
+            bias = model.get_parameter("0.bias")
+            bias[[3, 4, 9, 17, 30, 31]] = -100.0
         return model
 
     assert told(learn(build, rows(), F.mse_loss)) == ""
@@ -158,10 +162,10 @@ class Merged(nn.Module):
     def __init__(self, *, back: bool = False, length: bool = False) -> None:
         super().__init__()
         self.net, self.back, self.length = net(), back, length
-        self.register_buffer("delta", torch.full((2, 32), 0.01))
+        self.delta = torch.full((2, 32), 0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.net[2].weight
+        weight = self.get_parameter("net.2.weight")
         if not self.training:
             with torch.no_grad():
                 weight.copy_(F.normalize(weight) * 3) if self.length else weight.add_(self.delta)
@@ -217,7 +221,7 @@ def test_evaluation_that_undoes_all_is_a_gap_whatever_is_declared(stochastic: bo
             self.net, self.norm, self.head = nn.Linear(6, 32), nn.BatchNorm1d(32), nn.Linear(32, 2)
             self.other = torch.full((32,), 5.0)
 
-        def train(self, mode: bool = True) -> nn.Module:
+        def train(self, mode: bool = True) -> Self:
             if mode != self.training:
                 mean = self.norm.running_mean
                 assert mean is not None

@@ -35,15 +35,16 @@ def measure_free_scale(context: RunContext) -> FreeScale | None:
     with context.at_start():
         heard, terms = on.seeded()
         behind = {id(getattr(node, "variable", None)) for _, t in heard for node in graph_nodes(t)}
-        free = {name: each for name, each in moved.items() if id(each[0]) not in behind}
-        found = FreeScale(tuple(free), float(terms["objective"].detach()))
+        free = [(p, way) for p, way in moved.values() if id(p) not in behind]
+        names = tuple(name for name, (p, _) in moved.items() if id(p) not in behind)
+        found = FreeScale(names, float(terms["objective"].detach()))
         if not free or not 0 < found.start < math.inf:
             return None
-        kept = [(p, p.detach().clone()) for p, _ in free.values()]
+        olds = [p.detach().clone() for p, _ in free]
         for times in FURTHER:
             with torch.no_grad():
-                for (p, old), (_, way) in zip(kept, free.values(), strict=True):
-                    p.copy_(old + times * way)
+                for (scalar, way), old in zip(free, olds, strict=True):
+                    scalar.copy_(old + times * way)
             reached = float(on.seeded()[1]["objective"].detach())
             if 0 <= reached < LEFT * found.start:
                 return replace(found, times=times, reached=reached)

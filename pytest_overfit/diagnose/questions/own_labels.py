@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import partial
 
@@ -78,11 +79,10 @@ def next_tokens(inner: InnerCall, given: list[tuple[str, Tensor]]) -> list[Tenso
 def _labelled(call: ModelCall) -> tuple[tuple[str, Tensor], tuple[str, Tensor]] | None:
     """Tokens and their labels (B, T), which are the same numbers wherever they count."""
     given = [(n, t) for n, t in call.arguments() if t.dim() == 2 and t.dtype is torch.long and t.shape[1] >= 4]
-    for one in given:
-        for other in given:
+    for one, other in itertools.permutations(given, 2):
+        if one[1].shape == other[1].shape and "label" in other[0]:
             counts = other[1] >= 0
-            is_same = torch.equal(one[1][counts], other[1][counts]) and int(counts.sum()) > counts.numel() // 2
-            if one[1] is not other[1] and one[1].shape == other[1].shape and is_same and "label" in other[0]:
+            if int(counts.sum()) > counts.numel() // 2 and torch.equal(one[1][counts], other[1][counts]):
                 return one, other
     return None
 
