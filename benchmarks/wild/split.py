@@ -99,7 +99,7 @@ LATER = SECOND | THIRD | frozenset({
     # the fifth set
     "own_answer_for_half", "focal_factor_inverted", "tolerance_in_other_unit", "rows_without_number_skipped",
     "end_of_sequence_ignored", "ignored_counted_as_first_class", "masked_sum_divided_by_all", "labels_made_boolean",
-    "labels_resized_as_pictures", "first_of_several_labels", "stop_gradient_forgotten", "side_output_forgotten",
+    "labels_resized_as_pictures", "stop_gradient_forgotten", "side_output_forgotten",
     "loop_reads_first_input", "state_detached_in_every_step", "state_thrown_away", "state_of_another_sample",
     "positions_all_zero", "choice_without_its_probability", "causal_in_training_alone", "flips_not_taken_back",
     "time_first_by_view", "ids_clamped_to_other_vocabulary", "condition_of_first_for_all",

@@ -6,8 +6,8 @@ mlabonne/llm-course#33), padding whose label is a class (kaiyinzhou/BERT-NER#3),
 (divamgupta/image-segmentation-keras#11, facebookresearch/Mask2Former#154), the modulating factor of a focal loss the
 wrong way round, rows without a number that are skipped in silence (haofeixu/gmflow#27, BLAST-AI-ML/synapse#237), a
 target that is not detached (pytorch/translate#391, noegroup/bgflow#14), a logarithm of a determinant that is lost on
-its way (VincentStimper/normalizing-flows#27), the first of several labels alone (xuehansheng/DeepMNE-CNN#1), labels
-that the model made up itself, a tolerance in the unit of the data.
+its way (VincentStimper/normalizing-flows#27), labels that the model made up itself, a
+tolerance in the unit of the data.
 """
 
 from __future__ import annotations
@@ -192,32 +192,15 @@ def labels_resized_as_pictures(s: Setup, at: Site) -> str | None:
         fits = call.grad and target.dim() == (4 if is_binary else 3) and min(target.shape[-2:]) > 3
         if not fits or not (is_binary or call.function == "cross_entropy"):
             continue
-        if not is_binary and (ignores(target) or int(target.max()) >= call.output[1]):
-            continue
 
         def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
-            labels = target.flatten(0, 1) if target.dim() == 4 else target
-            return func(out, _resized(labels).view_as(target), **rest)  # type: ignore[no-any-return]
+            left = _left_out(target, rest)
+            labels = target.masked_fill(left, 0).flatten(0, -3)
+            return func(out, torch.where(left, target, _resized(labels).view_as(target)), **rest)  # type: ignore[no-any-return]
 
         exchange_loss(s, number, loss)
         return "the loss: interpolate(labels, mode='bilinear')"
     return None
-
-
-@operator("rows", "target-mismatch", "unsupervised", "term-missing")
-def first_of_several_labels(s: Setup, at: Site) -> str | None:
-    """Each sample has several labels, and ``argmax`` takes the first of them: the others are told as absent."""
-    if (number := first_call(at, *BINARY)) is None:
-        return None
-    target = at.trace.losses[number].target
-    if target.dim() != 2 or target.shape[1] < 3 or not bool(((target > 0.5).sum(1) > 1).any()):
-        return None
-
-    def loss(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
-        return func(out, F.one_hot(target.argmax(1), target.shape[1]).to(target.dtype), **rest)  # type: ignore[no-any-return]
-
-    exchange_loss(s, number, loss)
-    return "the loss: one_hot(target.argmax(1))"
 
 
 def _kept(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -72,11 +72,6 @@ MAPS = replace(
     batch=lambda: (fixed(4, 3, 8, 8), fixed(4, 4, 8, 8).argmax(1)), limit=2.0, given={},
     loss=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
 )  # fmt: skip
-LABELS = replace(
-    POINTS, name="plain/Labels", model=lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 4)),
-    batch=lambda: (fixed(5, 6), (torch.arange(20).view(5, 4) % 3 < 2).float()),
-    loss=lambda model, batch: F.binary_cross_entropy_with_logits(model(batch[0]), batch[1]),
-)  # fmt: skip
 CASES = {
     "own_answer_for_half": (IMAGES, "silent"),
     "focal_factor_inverted": (IMAGES, "silent"),
@@ -87,7 +82,6 @@ CASES = {
     "masked_sum_divided_by_all": (TAGS, "silent"),
     "labels_made_boolean": (IMAGES, "silent"),
     "labels_resized_as_pictures": (MAPS, "silent"),
-    "first_of_several_labels": (LABELS, "silent"),
     "stop_gradient_forgotten": (TWINS, "silent"),
     "side_output_forgotten": (FLOW, "silent"),
 }
@@ -143,7 +137,6 @@ def test_mistake_is_a_case(name: str) -> None:
         ("masked_sum_divided_by_all", IMAGES),
         ("labels_made_boolean", replace(IMAGES, batch=lambda: (fixed(8, 3, 8, 8), torch.arange(8) % 2))),
         ("labels_resized_as_pictures", IMAGES),
-        ("first_of_several_labels", replace(LABELS, batch=lambda: (fixed(5, 6), torch.eye(5, 4)))),  # one label each
         ("stop_gradient_forgotten", POINTS),
         ("side_output_forgotten", SERIES),
     ],
@@ -176,6 +169,20 @@ class Wrong(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * F.one_hot((torch.arange(len(x)) + 1) % 4, 4)
+
+
+def test_resized_labels_are_in_between() -> None:
+    """And what is ignored stays so."""
+
+    def batch() -> tuple[Tensor, Tensor]:
+        labels = torch.full((4, 8, 8), 3)
+        labels[:, :, :4] = 0
+        labels[0, 0] = -100
+        return fixed(4, 3, 8, 8), labels
+
+    wrong = compared_with("labels_resized_as_pictures", replace(MAPS, batch=batch))
+    assert set(wrong[1].flatten().tolist()) == {0, 2, 3}
+    assert bool((wrong[0, 0] == -100).all())
 
 
 def test_determinant_is_lost() -> None:
