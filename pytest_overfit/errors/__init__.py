@@ -74,13 +74,16 @@ def together(errors: Sequence[OverfitError]) -> OverfitError:
     Example:
         >>> print(together([OverfitError("no such folder", where="ROOT"), OverfitError("no module", where="model")]))
         2 problems: ROOT, model
-          next: ROOT: no such folder
-                model: no module
+          next: ROOT
+                  no such folder
+                model
+                  no module
     """
     parts = list({str(error): error for error in errors}.values())
     if len(parts) == 1:
         return parts[0]
-    lines = [f"{part.where}: {part.found}{f' ({part.hint})' if part.hint else ''}" for part in parts]
+    told = (f"{part.where}\n  {part.found}{f'; {part.hint}' if part.hint else ''}" for part in parts)
+    lines = [line for each in told for line in each.splitlines()]
     places = ", ".join(str(part.where).removeprefix("--overfit-set ").partition(" ")[0] for part in parts)
     found = ProblemsError(f"{len(parts)} problems: {places}", hint="\n        ".join(lines))
     found.parts = tuple(parts)

@@ -106,9 +106,9 @@ def criteria_table(findings: Sequence[Finding], *, width: int = 120, lang: str =
 
     def skipped(group: Sequence[Finding]) -> str:
         why, room = group[0].observed, width - len("verdict  ")
-        texts = [f"{shorten([f.name for f in group], most)}: {told}" for told in (why, why.partition(" (")[0])
-                 for most in (3, 2, 1)]  # fmt: skip
-        shown = next((text for text in texts if len(text) <= room), _clip(texts[-1], room, lang))
+        texts = [translated(f"{shorten([f.name for f in group], most)}: {told}", lang)
+                 for told in (why, why.partition(" (")[0]) for most in (3, 2, 1)]  # fmt: skip
+        shown = next((text for text in texts if columns(text) <= room), _clip(texts[-1], room, lang))
         return f"{padded(said['skipped'], 7)}  {shown}"
 
     return [line(header), *(line(told[id(g[0])]) if len(g) == 1 else skipped(g) for g in groups)]

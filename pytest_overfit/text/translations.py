@@ -65,8 +65,43 @@ def translated(line: str, lang: str) -> str:
             fields = found.groupdict()
             parts = {name: _field_of(name, part, lang) for name, part in fields.items()}
             return mark + now.format(**parts, meaning=meaning(fields.get("id", ""), lang))
+    if said.endswith(DOTS) and (begun := _begun(said.removesuffix(DOTS), lang)):
+        return f"{mark}{begun}{DOTS}"
     new = [translated(part, lang) for part in old] if len(old) > 1 else old
     return mark + ("; " if new == old else "；").join(new)
+
+
+def _begun(said: str, lang: str) -> str:
+    """The beginning of a sentence, whose end had no room; empty where it begins none that is known.
+
+    What had no room is not made up: it ends before the first field that is not there, and where several sentences
+    begin so, behind the last one that is.
+    """
+    found = [(match, now) for pattern, now in _beginnings() if (match := pattern.fullmatch(said))]
+    if not found:
+        return ""
+    match, now = min(found, key=lambda each: sum(len(part or "") for part in each[0].groups()))  # fixed words most
+    known = {name: part for name, part in match.groupdict().items() if part is not None}
+    pieces = re.split(r"{(\w+)}", now)  # a name at every second place
+    names = pieces[1::2]
+    reached = next((place for place, name in enumerate(names) if name not in known), len(names))
+    whole = reached == len(names) and len({each for _, each in found}) == 1
+    kept = pieces[: 2 * reached + (whole or reached < len(names))]
+    parts = (_field_of(piece, known[piece], lang) if place % 2 else piece for place, piece in enumerate(kept))
+    return "".join(parts).rstrip("，：；、 ")
+
+
+@functools.cache
+def _beginnings() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Of every long sentence a pattern that fits wherever behind its first words it was cut."""
+    patterns = []
+    for first, now in seen_forms():
+        atoms = re.findall(r"\s*(?:{\w+}|[^\s{]+)", first)
+        if len(atoms) > BEGUN:
+            pieces = [re.sub(r"\\{(\w+)\\}", _field, re.escape(atom)) for atom in atoms]
+            tail = "".join(f"(?:{piece}" for piece in pieces[BEGUN:]) + ")?" * (len(pieces) - BEGUN)
+            patterns.append((re.compile("".join(pieces[:BEGUN]) + tail), now))
+    return tuple(patterns)
 
 
 @functools.cache
@@ -97,6 +132,7 @@ _PHRASES = {texts[0].casefold(): texts[1] for key, texts in TABLE.items() if key
     "observed": TABLE["observed_strength"][1],
     "none found": "未发现",
 }
+DOTS, BEGUN = "...", 5  # of a clipped sentence; so many words of it tell which it is
 LISTED = "listed"  # parts with commas between them
 RAW = ("name", "code")  # what is to be pasted
 _WORD = r"\S+"
@@ -127,6 +163,8 @@ _PARTS = (
     ("{missed} of {count} criteria missed: {names}", "{count} 项判据中有 {missed} 项未达到：{names}"),
     ("{held} of {count} criteria", "{count} 项判据中的 {held} 项"),
     ("{word} more", "另有 {word} 项"),
+    ("{names} and {word} more: not judged: {why}", "{names} 等，另有 {word} 项：未判定：{why}"),
+    ("{names}: not judged: {why}", "{names}：未判定：{why}"),
     ("{names} and {word} more", "{names} 等，另有 {word} 项"),
     ("{observed}, allowed {allowed}: {why}", "{observed}，要求 {allowed}：{why}"),
     ("{observed}, allowed {allowed}", "{observed}，要求 {allowed}"),

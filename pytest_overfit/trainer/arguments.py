@@ -46,9 +46,9 @@ def expect_taken(target: Callable[..., Any], dotted: str, given: Iterable[str], 
     names = [name for name in given if name not in takes]
     if names:
         error = RefusedKeysError(
-            f"{dotted} cannot be built: it takes no {shorten([' and no '.join(names[:2]), *names[2:]], 1)}",
+            f"{dotted} cannot be built: it does not take {shorten(names)}",
             where=where,
-            allowed=f"its arguments: {shorten(takes, 12)}" if takes else "no argument",
+            allowed=f"its arguments ({shorten(takes, 12)})" if takes else "no argument",
             hint=f"the section gives it {', '.join(given)}",
         )
         error.names, error.known = names, takes

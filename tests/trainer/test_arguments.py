@@ -48,7 +48,7 @@ def test_keys_of_a_default_are_taken_out_by_the_line_that_is_told(tmp_path: Path
     write(tmp_path, BASE, "base.yaml")
     path = write(tmp_path, TOP.replace("wieght", "weight"))
     error = refusal(path)
-    assert error.found == "own.Loss cannot be built: it takes no camera and no depth"
+    assert error.found == "own.Loss cannot be built: it does not take camera, depth"
     assert error.where == ("loss.camera (base.yaml:3), loss.depth (base.yaml:4), merged in by the defaults of a.yaml")
     assert error.hint == "--overfit-set '~loss.camera' --overfit-set '~loss.depth'"
     removed = [text for text in shlex.split(error.hint) if text != "--overfit-set"]

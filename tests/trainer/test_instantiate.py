@@ -89,7 +89,7 @@ def test_what_a_constructor_raises_is_no_matter_of_arguments(tmp_path: Path, siz
     assert "next: look at that line" in str(caught.value)
     with imported(tmp_path), pytest.raises(ConfigError) as caught:
         instantiate({"_target_": "own_model.Model", "sice": size}, where="model")
-    assert str(caught.value).startswith("model: own_model.Model cannot be built: it takes no sice")
+    assert str(caught.value).startswith("model: own_model.Model cannot be built: it does not take sice")
     assert "next: the section gives it sice" in str(caught.value)
 
 
