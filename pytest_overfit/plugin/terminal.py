@@ -97,7 +97,7 @@ def _write_table(
             f"{padded(words(lang)['FAILED'], 7)}  {', '.join(finding.name for finding in folded[most:])}",
         )
     if verbose < 0 and (held := sum(finding.passed for finding in findings)):
-        told = f"{held} more" if table else f"{held} of {len(findings)} criteria"
+        told = f"{held} more" if table else f"{held} of {len(findings)} items"
         _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {translated(told, lang)}")
     for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
         _write_line(reporter, line)

@@ -181,21 +181,21 @@ def _row(finding: Finding, said: Words, lang: str) -> tuple[str, ...]:
         finding.name,
         translated(finding.observed, lang),
         finding.allowed.partition(" for ")[0],
-        "" if finding.passed else margin_text(finding.margin),
+        "" if finding.passed else margin_text(finding.margin, said),
         "" if finding.steps_to_pass is None else str(finding.steps_to_pass),
     )
 
 
-def margin_text(margin: float | None) -> str:
-    """A margin as tables show it.
+def margin_text(margin: float | None, said: Words | None = None) -> str:
+    """A margin as all forms show it: how often what was observed fits into what was allowed; 0.996 is no 1.
 
     Example:
         >>> margin_text(2.04), margin_text(float("inf")), margin_text(None)
-        ('2x', 'below 0', '')
+        ('2.04x', 'below 0', '')
     """
     if margin is None:
         return ""
-    return "below 0" if math.isinf(margin) else f"{margin:.2g}x"
+    return (said or words("en"))["below_zero"] if math.isinf(margin) else f"{margin:.3g}x"
 
 
 def _unaligned(row: Sequence[str], width: int, lang: str) -> str:

@@ -161,7 +161,7 @@ _PARTS = (
     ("overfit: {passed} of {count} memorised", "overfit：{count} 次调用中 {passed} 次记住样本"),
     ("{missed} of {count} criteria missed", "{count} 项判据中有 {missed} 项未达到"),
     ("{missed} of {count} criteria missed: {names}", "{count} 项判据中有 {missed} 项未达到：{names}"),
-    ("{held} of {count} criteria", "{count} 项判据中的 {held} 项"),
+    ("{held} of {count} items", "{count} 个检查项中的 {held} 个"),
     ("{word} more", "另有 {word} 项"),
     ("{names} and {word} more: not judged: {why}", "{names} 等，另有 {word} 项：未判定：{why}"),
     ("{names}: not judged: {why}", "{names}：未判定：{why}"),

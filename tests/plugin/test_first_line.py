@@ -65,6 +65,14 @@ def test_a_quiet_session_has_a_row_for_the_item_that_keeps_the_others_from_a_ver
     assert len(result.outlines) <= MOST_LINES
 
 
+def test_a_quiet_session_counts_what_pytest_counts(pytester: pytest.Pytester, tiny: TinyConfig) -> None:
+    """Items: those before a run are no criteria."""
+    tiny()
+    result = pytester.runpytest_inprocess("-q", "--overfit-config=tiny.yaml", "-k", "config or pair")
+    passed = result.parseoutcomes()["passed"]
+    assert f"ok       {passed} of {passed} items" in result.outlines
+
+
 def test_one_line_per_failure(pytester: pytest.Pytester, session: list[str]) -> None:
     """Of ``--tb=line``, with the line of the config."""
     result = pytester.runpytest_inprocess("--tb=line", *session)

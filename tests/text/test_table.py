@@ -8,8 +8,9 @@ import pytest
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.report.markdown import tables
 from pytest_overfit.text.table import call_line, criteria_table, run_headline, runs_line
-from pytest_overfit.text.translations import translated
+from pytest_overfit.text.translations import translated, words
 from tests.support.documents import broken, frozen_trunk, healthy, two_view
 from tests.support.records import record
 
@@ -41,6 +42,16 @@ def test_a_finding_reads_in_three_parts() -> None:
     finding = Finding("camera", False, "loss_camera 0.04", "< 0.001", where="step 9 of 9", hint="lower the lr")
     assert finding.text() == ("camera: loss_camera 0.04, allowed < 0.001\n  where: step 9 of 9\n  next: lower the lr")
     assert Finding("camera", True, "0", "< 1").text() == "camera: 0, allowed < 1"
+
+
+def test_a_margin_is_one_number_in_every_form() -> None:
+    """Of the terminal and of the record; what was missed by little does not read as met."""
+    missed = Finding("objective", False, "objective 0.01004", "< 0.01", margin=0.996)
+    row = criteria_table([missed])[-1]
+    assert row.endswith("  0.996x")
+    assert " 0.996x " in tables.criteria_table([missed], words("en"))
+    held = Finding("objective", False, "objective -0.1", "< 0.01", margin=float("inf"))
+    assert criteria_table([held], lang="zh")[-1].endswith("低于 0")
 
 
 def test_what_could_not_be_judged_for_one_reason_is_one_line() -> None:

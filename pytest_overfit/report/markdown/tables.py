@@ -12,6 +12,7 @@ from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.text.table import margin_text
 from pytest_overfit.text.translations import Words, translated
 
 NOTHING = "–"
@@ -68,13 +69,6 @@ def change_text(told: str, advice: str) -> str:
     if is_line(advice) and told.endswith(advice):
         return f"{text(told.removesuffix(advice))} {code(advice)}".lstrip()
     return prose(told)
-
-
-def margin_text(margin: float | None, words: Words) -> str:
-    """How often what was observed fits into what was allowed: ``1.06x``."""
-    if margin is None:
-        return ""
-    return words["below_zero"] if margin == math.inf else f"{margin:.3g}x"
 
 
 def pair_table(pair: Pair, words: Words) -> str:
