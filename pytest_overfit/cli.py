@@ -64,7 +64,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="|".join(commands))
     if not asked.startswith("-") and asked not in commands and (meant := nearest(asked, commands)):
         line = shlex.join(["pytest-overfit", meant, *arguments[1:]])
-        parser.error(f"there is no command {asked!r}; did you mean {meant}?\n  next: {line}")
+        parser.error(f"invalid choice: {asked!r}; did you mean {meant}?\n  next: {line}")
     for name, (module, text) in commands.items():
         verb = verbs.add_parser(name, help=text or f"of {module.partition('.')[0]}", allow_abbrev=False)
         if name == asked:

@@ -89,7 +89,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "fail where a quantity grew by more than this, such as steps:1.5x, or where the losses left the saved "
         "curve by more, relative: curve:1e-4; may be repeated",
     },
-    "--overfit-explain": {"action": "store_true", "help": "show every setting of every run, and where it comes from"},
+    "--overfit-explain": {
+        "action": "store_true",
+        "help": "show every setting of every run, and where it comes from; no test is run",
+    },
 }
 INI: dict[str, dict[str, Any]] = {
     "overfit_config": {"type": "linelist", "help": "config files to run beside the tests, one per line"},

@@ -147,7 +147,18 @@ def _by_title(reporter: pytest.TerminalReporter) -> dict[str, list[Row]]:
 
 
 class Explanation:
-    """The hooks of ``--overfit-explain``: a table per config, and one per test with the marker."""
+    """The hooks of ``--overfit-explain``: a table per config, and one per test with the marker. No test is run."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool:
+        """Whoever asks what is set does not ask for a run of all the tests there are."""
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """The controller of pytest-xdist has collected nothing, which is no mistake here."""
+        if session.config.getoption("dist", "no") != "no" and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:

@@ -50,7 +50,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     if _place(function) is None:
         return None
     try:
-        return inspect.signature(function)
+        return inspect.signature(function, follow_wrapped=False)  # a decorator may give what is missing
     except (TypeError, ValueError):
         return None
 

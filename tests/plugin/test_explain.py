@@ -77,8 +77,27 @@ def test_without_any_config(pytester: pytest.Pytester) -> None:
     """A session that has only tests of its own."""
     pytester.makepyfile(test_own=TESTS.replace('config="tiny.yaml", ', ""))
     result = pytester.runpytest_inprocess("--overfit-explain", "-k", "any")
-    result.assert_outcomes(skipped=1, deselected=5)
+    result.assert_outcomes(deselected=5)
     assert sum("overfit settings of" in line for line in result.outlines) == 1
+
+
+@pytest.mark.parametrize("extra", [[], ["-n", "1"], ["--overfit-strict"]])
+def test_no_test_is_run(pytester: pytest.Pytester, extra: list[str]) -> None:
+    """Whoever asks what is set does not wait for the whole suite; a strict session has judged nothing, and fails."""
+    pytester.makepyfile(
+        test_own="""
+        import pathlib, pytest
+
+        def test_unmarked(): pathlib.Path("ran").touch()
+
+        @pytest.mark.overfit(max_steps=5)
+        def test_marked(overfit): pathlib.Path("ran").touch()
+        """
+    )
+    result = pytester.runpytest_subprocess("--overfit-explain", *extra)
+    assert not (pytester.path / "ran").exists()
+    assert result.ret == (extra == ["--overfit-strict"])
+    assert extra == ["-n", "1"] or "overfit settings of test_own.py::test_marked" in result.stdout.str()
 
 
 def test_the_controller_shows_the_configs(pytester: pytest.Pytester, tiny: TinyConfig) -> None:

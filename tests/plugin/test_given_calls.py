@@ -103,3 +103,26 @@ def test_a_total_beside_its_terms_is_not_summed_again(pytester: pytest.Pytester)
 def test_a_batch_of_nothing(pytester: pytest.Pytester, batch: str, says: str) -> None:
     """It is said before, or beside, what the loss makes of it."""
     assert says in said(pytester, f"overfit(net(), {batch}, ce)")
+
+
+def test_a_decorator_may_give_what_is_missing(pytester: pytest.Pytester) -> None:
+    """What stands under it takes more than a run has, and is never called by one."""
+    head = HEAD.partition("def test_it")[0]
+    decorated = """
+import functools
+
+def weighted(function):
+    @functools.wraps(function)
+    def called(*args):
+        return function(*args, 2.0)
+    return called
+
+@weighted
+def loss(model, batch, weight):
+    return weight * ce(model, batch)
+
+def test_it(overfit):
+    overfit(net, pair(), loss, lr=0.01)
+"""
+    pytester.makepyfile(test_it=head + decorated)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
