@@ -75,7 +75,8 @@ class Floor:
     ``reached`` is the lowest objective, ``elsewhere`` that of a search from random numbers where the first one stayed
     above the limit; ``unbounded``: it is negative and still falls; ``alone`` are outputs that bring it down without end
     while the others stay as they are; ``low`` and ``high`` are the range of the best predictions by output name, which
-    ``stretch`` times as large alone get below the limit; ``unread`` are outputs whose value changes nothing.
+    ``stretch`` times as large alone get below the limit; ``unread`` are outputs whose value changes nothing; ``held``
+    has the lowest objective with outputs that have no graph as the model makes them, by the names of these.
     """
 
     reached: float
@@ -89,6 +90,7 @@ class Floor:
     elsewhere: float | None = None
     stretch: float = 1.0
     alone: tuple[str, ...] = ()
+    held: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

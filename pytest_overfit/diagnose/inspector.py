@@ -313,13 +313,13 @@ class RunInspector:
         targets = [t for t in self.probed.tensors if t.is_target and t.dtype.startswith("float")]
         with context.at_start():
             return find_floor(
-                loss_of(context),
-                listened_to(getattr(context.task, "given", context.task.model)),
+                loss_of(context), listened_to(getattr(context.task, "given", context.task.model)),
                 limit=limit,
                 seconds=max(0.5, min(8.0, 0.3 * (until - time.perf_counter()))),
                 scales={math.prod(t.shape): min(max(1.0, abs(t.mean) + t.deviation), 1e6) for t in targets},
                 ran=min(curve, default=math.inf),
-            )
+                standing=[output.name for output in self.probed.outputs if not output.final],
+            )  # fmt: skip
 
 
 def _taken_aside(context: RunContext, *, model: bool, optimizers: bool) -> int:

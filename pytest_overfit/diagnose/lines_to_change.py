@@ -216,6 +216,9 @@ def _ignored(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 def _no_gradient(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     if cause.advice.startswith("call loss.backward()"):
         return line_to_change(asked.sources, preceded("step", "{}.backward()"))
+    place, by = PLACE.search(cause.where), re.match(r"leave \.(item|tolist)\(\) out in ", cause.advice)
+    if place is not None and by is not None:  # what makes a tensor of the numbers again goes with it
+        return line_to_change(asked.sources, cut_free(by[1]), at=place[0])
     return _removed(cause, evidence, asked) or _gradients_on(cause, asked)
 
 

@@ -175,6 +175,23 @@ def unfelt_outputs(evidence: Evidence) -> Iterator[Cause]:
             )
 
 
+def without_a_graph(evidence: Evidence) -> Iterator[Cause]:
+    """An output that no gradient goes through, and without whose change the objective cannot come down."""
+    found, limit = evidence.probed.floor, evidence.limit_of_objective()
+    if found is None or limit is None or evidence.learned or not found.held or min(found.held.values()) < limit:
+        return
+    names, lowest, (by, line) = shorten(found.held), min(found.held.values()), evidence.probed.cut or ("", "")
+    yield Cause(
+        "no-gradient",
+        f"output {names}, {line}".rstrip(", "),
+        f"{names} has no graph, so that nothing learns by it: with it as it is the others get the objective to "
+        f"{number(lowest)} at best, and with it to {number(found.reached)}",
+        f"leave {by} out in {line}" if by else f"look for .detach(), no_grad() or numpy between the layers and {names}",
+        evidence={"held": lowest, "free": found.reached},
+        weight=0.94,
+    )
+
+
 def too_much_frozen(evidence: Evidence) -> Iterator[Cause]:
     """It learns once everything may."""
     frozen = [p for p in evidence.record.parameters if not p.trainable]
@@ -278,6 +295,7 @@ FAMILY = Family(
         nothing_arrives,
         cut_from_term,
         unfelt_outputs,
+        without_a_graph,
         not_followed,
         vanishes,
         frozen_terms,

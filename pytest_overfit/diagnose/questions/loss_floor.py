@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit.diagnose.evidence import SAME_FLOOR, Floor
 from pytest_overfit.diagnose.questions.held_outputs import Free, freed
+from pytest_overfit.diagnose.questions.loss_terms import another
 from pytest_overfit.errors.asking import Unanswerable, users_code
+from pytest_overfit.run.batch import map_tensors
 from pytest_overfit.run.task import Task
 
 STEPS = 400
@@ -43,11 +46,11 @@ class Search:
         self.sizes = [scales.get(leaf.numel(), size) for leaf, size in zip(self.leaves, own, strict=True)]
         self.began = [leaf.detach().clone() for leaf in self.leaves]
 
-    def objective(self) -> Tensor:
-        """With the predictions as they are now."""
+    def objective(self, batch: Any = None) -> Tensor:
+        """With the predictions as they are now, of the run's batch or another one."""
         self.free.begin()
         with torch.enable_grad(), users_code():
-            return self.task.forward(self.task.batch)[1]["objective"]
+            return self.task.forward(self.task.batch if batch is None else batch)[1]["objective"]
 
     def put(self, values: list[Tensor]) -> None:
         """Gives the predictions these values."""
@@ -60,9 +63,9 @@ class Search:
         generator = torch.Generator().manual_seed(0)
         self.put([s * torch.randn(x.shape, generator=generator) for x, s in zip(self.leaves, self.sizes, strict=True)])
 
-    def minimise(self, steps: int = STEPS, *, decays: bool = True, only: int | None = None) -> list[float]:
-        """The objective along the way, over one of the predictions or all; they keep their best values."""
-        chosen = [i for i in range(len(self.leaves)) if only in (None, i)]
+    def minimise(self, steps: int = STEPS, *, decays: bool = True, only: Collection[int] | None = None) -> list[float]:
+        """The objective along the way, over some of the predictions or all; they keep their best values."""
+        chosen = [i for i in range(len(self.leaves)) if only is None or i in only]
         rates = {i: 0.1 * self.sizes[i] for i in chosen}
         optimizer = torch.optim.Adam([{"params": [self.leaves[i]], "lr": rates[i]} for i in chosen])
         curve: list[float] = []
@@ -115,7 +118,7 @@ class Search:
         large.
         """
         self.put(self.began)
-        curve = self.minimise(STEPS // 2, decays=False, only=index)
+        curve = self.minimise(STEPS // 2, decays=False, only=[index])
         half = len(curve) // 2
         if not half or min(curve[half:]) < min(curve[:half]) - 0.5 * (curve[0] - min(curve[:half])):
             return half > 0
@@ -132,6 +135,7 @@ def find_floor(
     seconds: float,
     scales: Mapping[int, float],
     ran: float,
+    standing: Collection[str] = (),
 ) -> Floor | None:
     """The lowest objective over free predictions; None where the loss does not read what the modules return.
 
@@ -142,6 +146,7 @@ def find_floor(
         limit: what it would have to reach, to stop early.
         scales: of a target with so many numbers the size; an output with as many is searched in steps of it.
         ran: the lowest objective of the run; of one below zero it is asked too which output alone brings it there.
+        standing: the outputs that have no graph; with those as they are it is minimised over the others once more.
     """
     with freed(named) as free:
         search = Search(task, free, scales, limit, time.perf_counter() + seconds, ran)
@@ -170,12 +175,14 @@ def find_floor(
         endless = reached < 0 and more > FALLS * (start - reached)
         asked = ran < 0 and (endless or (reached < 0 and sum(read) == 1))
         alone = [n for i, n in enumerate(names) if asked and read[i] and search.is_bottomless(i)]
+        held = _without(search, [i for i, name in enumerate(names) if read[i] and name in standing]) if within else {}
     return Floor(
         reached=min(reached, ran) if missed else reached,
         start=start,
         steps=len(curve),
         unbounded=endless,
         alone=tuple(alone),
+        held=held,
         low={name: float(t.min()) for name, t in zip(names, best, strict=True) if t.numel()},
         high={name: float(t.max()) for name, t in zip(names, best, strict=True) if t.numel()},
         unread=tuple(name for name, is_read in zip(names, read, strict=True) if not is_read),
@@ -183,6 +190,27 @@ def find_floor(
         elsewhere=elsewhere,
         stretch=stretch,
     )
+
+
+def _without(search: Search, standing: Sequence[int]) -> Mapping[str, float]:
+    """The lowest objective with these predictions as they were, by their names; empty where there are no others.
+
+    Of those alone that are compared with the batch: a teacher's are what another prediction is compared with.
+    """
+    others = [i for i in range(len(search.leaves)) if i not in standing]
+    if not standing or not others:
+        return {}
+    search.put(search.began)
+    leaves, batch = [search.leaves[i] for i in standing], map_tensors(_exchanged, search.task.batch)
+    pairs = zip(standing, _slopes(search.objective(), leaves), _slopes(search.objective(batch), leaves), strict=True)
+    asked = [i for i, here, there in pairs if here is not None and (there is None or not torch.equal(here, there))]
+    lowest = min(search.minimise(only=others), default=math.inf) if asked else math.inf
+    return {search.names[i]: lowest for i in asked}
+
+
+def _exchanged(tensor: Tensor) -> Tensor:
+    """Other numbers, and labels of the sample before."""
+    return another(tensor) if tensor.is_floating_point() or not tensor.dim() else tensor.roll(1, 0)
 
 
 def _penalty(search: Search, parameters: Sequence[nn.Parameter]) -> float:
@@ -202,6 +230,9 @@ def _penalty(search: Search, parameters: Sequence[nn.Parameter]) -> float:
 
 def _read(objective: Tensor, tensors: Sequence[Tensor]) -> list[bool]:
     """Of which of these tensors the objective has a gradient that is not zero."""
+    return [gradient is not None and bool((gradient != 0).any()) for gradient in _slopes(objective, tensors)]
+
+
+def _slopes(objective: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
     with users_code():
-        gradients = torch.autograd.grad(objective, list(tensors), allow_unused=True, retain_graph=True)
-    return [gradient is not None and bool((gradient != 0).any()) for gradient in gradients]
+        return torch.autograd.grad(objective, list(tensors), allow_unused=True, retain_graph=True)

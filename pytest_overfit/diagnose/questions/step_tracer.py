@@ -29,7 +29,9 @@ from pytest_overfit.diagnose.questions.weighted_sums import WeightedSums
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.batch import named_tensors
+from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.elements import is_dense, numbers_of
+from pytest_overfit.run.isolation import seed_everything
 from pytest_overfit.run.update import optimizers_heard
 from pytest_overfit.untrusted.objects import is_a
 
@@ -335,3 +337,13 @@ def _norm_of(held: list[Tensor]) -> float:
 def _spoils(name: str, out: Tensor, sound: bool) -> bool:
     """Whether an operation made a number that is none out of numbers; minus infinity in a mask is meant."""
     return bool(torch.isnan(out.detach()).any()) or (sound and name.rstrip("_") not in MASKING)
+
+
+def what_cuts(tracer: StepTracer, on: RunContext, held: set[int], optimizers: list[Any]) -> tuple[str, str] | None:
+    """What takes numbers that these parameters, by their ids, have made out of the graph, and where."""
+    seed_everything(on.seed)
+    with tracer.tracing(optimizers, modules=False, checked=False):
+        kept = on.forward()
+        found = next(((cut.by, cut.where) for cut in tracer.graph.cuts(held)), None)
+    del kept
+    return found

@@ -42,7 +42,7 @@ from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.samples_alone import measure_unlearnt
 from pytest_overfit.diagnose.questions.step_loss import loss_of
-from pytest_overfit.diagnose.questions.step_tracer import StepTracer
+from pytest_overfit.diagnose.questions.step_tracer import StepTracer, what_cuts
 from pytest_overfit.diagnose.questions.summands import standing_summands
 from pytest_overfit.diagnose.questions.taught_rows import measure_pairs, passed_as_they_are
 from pytest_overfit.diagnose.questions.term_reach import measure_unfelt
@@ -118,6 +118,9 @@ class TrainedModel:
         if curves.stop != "passed":
             with self.questions.asking("which outputs the objective reads without a gradient"):
                 self._know(unfelt=self._unfelt(on, calls))
+            if {bool(output.final) for output in self.found.outputs} == {True, False}:
+                with self.questions.asking("what takes an output out of the graph"):
+                    self._know(cut=self._cut(on, ""))
             with self.questions.asking("which summands of the objective are cut from the model"):
                 straight = self.traced is not None and self.traced.tracer.graph.passes_through
                 self._know(ops=(*self.found.ops, *cut_terms(on, straight=straight)))
@@ -324,26 +327,19 @@ class TrainedModel:
             raise Unanswerable("of several backward passes each reads some of the outputs")
         into_training(on.task.model)
         slopes = innermost_slopes(on.seeded, on.task.model, self._at_start, failed=failed)
-        if slopes and (cut := self._cut(on, slopes[-1].where)) is not None:
+        if slopes and (cut := self._cut(on, slopes[-1].where)):
             home = cut[1].removeprefix("module ").partition(",")[0]
             if home in dict(on.task.model.named_modules()):
                 slopes = measure_output_slopes(on.seeded, on.task.model, home)[-1:] or slopes
             self._know(cut=cut)
         self._know(blind=slopes)
 
+    def _cut(self, on: RunContext, where: str) -> tuple[str, str] | None:
+        held = {id(p) for p in on.task.model.get_submodule(where).parameters()}
+        return what_cuts(self._tracer(on), on, held, self.context.optimizers)
+
     def _tracer(self, on: RunContext) -> StepTracer:
         return StepTracer(on.task.model, on.task.batch, self.samples, self.questions)
-
-    def _cut(self, on: RunContext, where: str) -> tuple[str, str] | None:
-        """What takes numbers out of the graph that a part of the model has made."""
-        tracer = self._tracer(on)
-        seed_everything(on.seed)
-        with tracer.tracing(self.context.optimizers, modules=False, checked=False):
-            kept = on.forward()
-            held = {id(p) for p in on.task.model.get_submodule(where).parameters()}
-            found = next(((cut.by, cut.where) for cut in tracer.graph.cuts(held)), None)
-        del kept
-        return found
 
 
 def _of(question: str, call: ModelCall) -> str:
