@@ -27,7 +27,7 @@ def test_every_seed_has_its_folder_and_its_verdict(pytester: pytest.Pytester, ti
         assert len(list(folder.iterdir())) == 1
         rows = read_scalars(folder)
         assert rows["verdict/passed"] == [(12, 0.0)]
-        assert [rows["limits/camera"][end][0] for end in (0, -1)] == [1, 12]
+        assert [rows["watch/limits/camera"][end][0] for end in (0, -1)] == [1, 12]
         assert rows["train/loss_objective"][-1][0] == 12
 
 
@@ -49,4 +49,4 @@ def test_a_marked_test_has_a_folder_of_its_id(pytester: pytest.Pytester) -> None
     assert folder.parent.name.endswith("py_test_it")
     rows = read_scalars(folder)
     assert len(rows["verdict/passed"]) == 1
-    assert {"train/loss_objective", "limits/objective", "grad_norm/0", "update_norm/0"} <= rows.keys()
+    assert {"train/loss_objective", "watch/limits/objective", "watch/grad_norm/0", "watch/update_norm/0"} <= rows.keys()

@@ -149,7 +149,10 @@ def test_log_dir_holds_the_scalars_of_the_guide(pytester: pytest.Pytester, tiny:
     scalars = read_scalars(next((pytester.path / "boards" / "tiny").iterdir()))
     losses = ("objective", "camera", "T", "R", "FL", "conf_depth", "reg_depth", "grad_depth", "depth")
     wanted = {f"{split}/loss_{name}" for split in ("train", "val") for name in losses}
-    assert wanted | {"lr", "weight_decay", "grad_norm/trunk", "grad_norm/camera_head"} <= scalars.keys()
+    assert (
+        wanted | {f"watch/{name}" for name in ("lr", "weight_decay", "grad_norm/trunk", "grad_norm/camera_head")}
+        <= scalars.keys()
+    )
     steps = [step for step, _ in scalars["train/loss_objective"]]
     assert steps == list(range(1, len(steps) + 1))
     assert scalars["train/loss_camera"][-1][1] < 0.001

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Layout = dict[str, dict[str, list[object]]]
 NO_CAUSE = "none"
+WATCH = "watch"  # what is no loss: TensorBoard sorts its tags, and opens with the first ones
 
 
 class Verdict(Protocol):
@@ -84,7 +85,7 @@ def chart_layout(limits: Mapping[str, Limit], terms: Sequence[str]) -> Layout:
 
     Example:
         >>> chart_layout({"depth": Limit(0.01)}, ["objective", "loss_reg_depth"])["limits"]["depth"]
-        ['Multiline', ['^train/loss_depth$', '^val/loss_depth$', '^limits/depth(/.*)?$']]
+        ['Multiline', ['^train/loss_depth$', '^val/loss_depth$', '^watch/limits/depth(/.*)?$']]
 
     TensorBoard reads a tag of a chart as a regular expression.
     """
@@ -94,13 +95,13 @@ def chart_layout(limits: Mapping[str, Limit], terms: Sequence[str]) -> Layout:
         if term is not None:
             shown = {"objective": "loss_objective", "depth": "loss_depth"}.get(name, term)
             curves = [f"^{split}/{re.escape(shown)}$" for split in ("train", "val")]
-            charts[name] = ["Multiline", [*curves, f"^limits/{re.escape(name)}(/.*)?$"]]
+            charts[name] = ["Multiline", [*curves, f"^{WATCH}/limits/{re.escape(name)}(/.*)?$"]]
     training: dict[str, list[object]] = {
-        "learning rate": ["Multiline", ["^lr$"]],
-        "weight decay": ["Multiline", ["^weight_decay$"]],
-        "gradient norms": ["Multiline", ["^grad_norm/.*"]],
-        "update norms": ["Multiline", ["^update_norm/.*"]],
-        "confidence": ["Margin", ["confidence/mean", "confidence/min", "confidence/max"]],
+        "learning rate": ["Multiline", [f"^{WATCH}/lr$"]],
+        "weight decay": ["Multiline", [f"^{WATCH}/weight_decay$"]],
+        "gradient norms": ["Multiline", [f"^{WATCH}/grad_norm/.*"]],
+        "update norms": ["Multiline", [f"^{WATCH}/update_norm/.*"]],
+        "confidence": ["Margin", [f"{WATCH}/confidence/{name}" for name in ("mean", "min", "max")]],
     }
     return {**({"limits": charts} if charts else {}), "training": training}
 

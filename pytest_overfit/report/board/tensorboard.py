@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_overfit.report.board.layout import (
+    WATCH,
     LimitLines,
     Verdict,
     chart_layout,
@@ -29,9 +30,10 @@ FLUSH_SECONDS = 2.0
 class TensorBoardLog(Observer):
     """An observer that writes all there is of a run.
 
-    Scalars ``train/<term>``, ``val/<term>``, ``limits/<criterion>``, ``lr``, ``weight_decay``, ``grad_norm/<group>``,
-    ``update_norm/<group>`` and ``confidence/<mean|min|max>``; charts of curve and limit; at the end ``cameras`` and
-    ``frame_<i>/<panel>`` pictures where the config asks for them; the verdict as numbers, text and a row of HPARAMS.
+    Scalars ``train/<term>`` and ``val/<term>``; below ``watch/``, which TensorBoard sorts behind them, ``lr``,
+    ``weight_decay``, ``limits/<criterion>``, ``grad_norm/<group>``, ``update_norm/<group>`` and
+    ``confidence/<mean|min|max>``, at the end ``cameras`` and ``frame_<i>/<panel>``, pictures where the config asks for
+    them; charts of curve and limit; the verdict as numbers, text and a row of HPARAMS.
 
     ``loss_objective`` and ``loss_depth`` are written under these names whatever the loss calls them. Every two seconds
     the file is flushed, so a run that is killed leaves what it had.
@@ -96,11 +98,11 @@ class TensorBoardLog(Observer):
 
     def on_numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar(f"{WATCH}/{name}", value, step)
 
     def on_pictures(self, pictures: Pictures) -> None:
         for name, panel in pictures.panels().items():
-            self.writer.add_image(name, panel, self.step, dataformats="HWC")
+            self.writer.add_image(f"{WATCH}/{name}", panel, self.step, dataformats="HWC")
         self._flush()
 
     def on_result(self, result: Verdict) -> None:
@@ -110,7 +112,8 @@ class TensorBoardLog(Observer):
         # add_hparams would open a folder of its own, which TensorBoard shows as one more run
         for summary in self.hparams(hyperparameters(result, self.lines.limits), metrics):
             self.writer.file_writer.add_summary(summary)
-        self.on_numbers(self.step, metrics)
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, self.step)
         self.writer.add_text("summary", code_block(result.summary()), self.step)
         self._flush()
 
@@ -140,8 +143,7 @@ class TensorBoardLog(Observer):
         self.unwritten = None
         losses = {name: value for name, value in row.items() if not is_extra(name)}
         self._write("train", step, losses)
-        for name in row.keys() - losses.keys():
-            self.writer.add_scalar(name, row[name], step)
+        self.on_numbers(step, {name: value for name, value in row.items() if name not in losses})
 
     def _write(self, split: str, step: int, terms: Mapping[str, float]) -> None:
         wanted = self.keys.get(split)

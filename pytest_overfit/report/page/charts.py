@@ -14,8 +14,8 @@ from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
 
 Kind = Literal["training", "validation", "saved run", "twin"]
-# Okabe and Ito (2008), told apart without red and green, darkened where a thin line on paper would be too faint.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3a9bd1", "#6a4c93", "#8c564b", "#7f8c1a", "#7d8793")
+# Okabe and Ito (2008), told apart without red and green; each at 3:1 at least on the light and on the dark ground.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3a9bd1", "#8a68bd", "#a66a5d", "#7f8c1a", "#7d8793")
 MOST_GROUPS = len(COLORS)
 
 

@@ -43,7 +43,14 @@ def test_curve_and_limit_are_in_one_chart() -> None:
         patterns = cast("list[str]", charts[chart][1])
         return [tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns)]
 
-    tags = ["train/iou(3+)", "val/iou(3+)", "limits/iou(3+)", "limits/iou(3+)/above", "train/iou(33)", "train/iou(3+)x"]
+    tags = [
+        "train/iou(3+)",
+        "val/iou(3+)",
+        "watch/limits/iou(3+)",
+        "watch/limits/iou(3+)/above",
+        "train/iou(33)",
+        "train/iou(3+)x",
+    ]
     assert found("iou(3+)", tags) == tags[:4]
     assert found("depth", ["train/loss_depth", "val/loss_depth", "train/loss_depth_2"]) == tags_of("loss_depth")
     assert found("objective", ["train/loss_objective", "val/loss_objective"]) == tags_of("loss_objective")

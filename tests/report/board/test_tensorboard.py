@@ -37,8 +37,8 @@ def test_every_scalar_is_written_under_the_guides_name(tmp_path: Path) -> None:
         "train/loss_reg_depth": [(1, 0.5), (2, 0.25)],
         "train/loss_depth": [(1, 0.5), (2, 0.25)],
         "val/loss_objective": [(2, 1.5)],
-        "lr": [(1, 0.001), (2, 0.001)],
-        "grad_norm/head": [(1, 3.0), (2, 2.0)],
+        "watch/lr": [(1, 0.001), (2, 0.001)],
+        "watch/grad_norm/head": [(1, 3.0), (2, 2.0)],
     }
 
 
@@ -56,7 +56,7 @@ def test_chosen_keys_are_the_only_losses(tmp_path: Path) -> None:
     log.on_steps(0, [{"objective": 2.0, "loss_camera": 0.5, "lr": 1e-3}])
     log.on_val(1, {"objective": 1.5, "loss_camera": 0.5})
     log.close()
-    assert set(scalars(tmp_path)) == {"train/loss_objective", "lr", "val/loss_objective", "val/loss_camera"}
+    assert set(scalars(tmp_path)) == {"train/loss_objective", "watch/lr", "val/loss_objective", "val/loss_camera"}
 
 
 def test_the_losss_own_depth_term_is_kept() -> None:
@@ -71,8 +71,8 @@ def test_limits_are_lines_of_few_points(tmp_path: Path) -> None:
     log.on_steps(30, [{"objective": 1.0, "loss_reg_depth": 0.1}] * 10)
     log.close()
     found = scalars(tmp_path)
-    assert found["limits/objective"] == [(1, 0.01), (40, 0.01)]
-    assert found["limits/depth"] == [(1, 0.05), (40, 0.05)]
+    assert found["watch/limits/objective"] == [(1, 0.01), (40, 0.01)]
+    assert found["watch/limits/depth"] == [(1, 0.05), (40, 0.05)]
     assert "custom_scalars__config__" in open_board(tmp_path).Tags()["tensors"]
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_leaves_what_it_had(tmp_path: Path, monkeypatch: py
     log.on_steps(0, [{"objective": 2.0}] * 5)
     log.on_steps(5, [{"objective": 1.0}] * 5)
     assert len(scalars(tmp_path)["train/loss_objective"]) == 10
-    assert [step for step, _ in scalars(tmp_path)["limits/objective"]] == [1, 5, 10]
+    assert [step for step, _ in scalars(tmp_path)["watch/limits/objective"]] == [1, 5, 10]
     log.close()
 
 
@@ -104,15 +104,24 @@ def test_the_file_of_a_real_run_is_complete(tmp_path: Path) -> None:
     splits = {
         f"{split}/{term}" for split in ("train", "val") for term in ("loss_objective", "loss_camera", "loss_depth")
     }
-    kinds = {f"{kind}_norm/{group}" for kind in ("grad", "update") for group in ("trunk", "confidence", "camera_head")}
-    spread = {f"confidence/{name}" for name in ("mean", "min", "max")}
-    assert splits | kinds | spread | {"lr", "weight_decay"} <= found.keys()
-    assert {tag for tag in found if tag.startswith("limits/")} == {f"limits/{name}" for name in limits}
-    assert [found["limits/camera"][end][0] for end in (0, -1)] == [1, steps]
-    assert found["confidence/min"][-1][1] <= found["confidence/mean"][-1][1] <= found["confidence/max"][-1][1]
+    kinds = {
+        f"watch/{kind}_norm/{group}" for kind in ("grad", "update") for group in ("trunk", "confidence", "camera_head")
+    }
+    spread = {f"watch/confidence/{name}" for name in ("mean", "min", "max")}
+    assert splits | kinds | spread | {"watch/lr", "watch/weight_decay"} <= found.keys()
+    assert {tag for tag in found if tag.startswith("watch/limits/")} == {f"watch/limits/{name}" for name in limits}
+    assert [found["watch/limits/camera"][end][0] for end in (0, -1)] == [1, steps]
+    assert (
+        found["watch/confidence/min"][-1][1]
+        <= found["watch/confidence/mean"][-1][1]
+        <= found["watch/confidence/max"][-1][1]
+    )
     assert found["verdict/passed"] == [(steps, float(result.passed))]
     board = open_board(folder)
-    assert "cameras" in board.Tags()["images"]
+    assert "watch/cameras" in board.Tags()["images"]
+    shown = sorted({*found, *board.Tags()["images"]})  # as TensorBoard orders its cards
+    groups = list(dict.fromkeys(tag.partition("/")[0] for tag in shown))
+    assert groups == ["train", "val", "verdict", "watch"]
     (text,) = board.Tensors("summary/text_summary")
     shown = text.tensor_proto.string_val[0].decode()
     assert [line[4:].rstrip() for line in shown.splitlines()] == [x.rstrip() for x in result.summary().splitlines()]
@@ -137,5 +146,5 @@ def test_any_pictures_that_draw_themselves_are_shown(tmp_path: Path) -> None:
     log.on_steps(0, [{"objective": 1.0}])
     log.on_pictures(Checkerboard())
     log.close()
-    image = open_board(tmp_path).Images("board/small")[0]
+    image = open_board(tmp_path).Images("watch/board/small")[0]
     assert (image.step, image.width, image.height) == (1, 3, 2)

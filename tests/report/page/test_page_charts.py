@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pytest_overfit.report.page.charts import charts_of, levels
+from pytest_overfit.report.page.charts import COLORS, charts_of, levels
 from pytest_overfit.report.page.downsample import MOST_POINTS, kept_indices, symlog, symlog_threshold
 from pytest_overfit.report.page.sentences import margin_share
 from pytest_overfit.report.page.sparkline import sparkline_points
@@ -122,3 +125,21 @@ def test_groups_without_end_are_cut() -> None:
     gradients = next(chart for chart in charts_of(plain(grad_norms=norms)) if chart.id == "gradients")
     assert {line.name for line in gradients.lines} == {f"group{index}" for index in range(20, 30)}
     assert gradients.note == "The 10 largest of 30 module groups."
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_a_line_is_seen_on_light_and_on_dark(color: str) -> None:
+    """WCAG 1.4.11: 3:1 against the ground of a chart, which page.css names once for each."""
+    style = files("pytest_overfit.report.page").joinpath("static/page.css").read_text(encoding="utf-8")
+    grounds = re.findall(r"--surface: (#\w{6})", style)
+    assert len(grounds) == 2
+    for ground in grounds:
+        dark, light = sorted((luminance(color), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) >= 3

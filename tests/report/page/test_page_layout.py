@@ -130,3 +130,16 @@ def test_a_card_has_no_cell_that_says_nothing(reader: Reader, tmp_path: Path) ->
     said = page.locator("[data-run]").all_inner_texts()
     assert all("–" not in row for row in said)
     assert "Seeds" not in said[1]
+
+
+def test_the_printed_overview_is_neither_squeezed_nor_glued_to_its_head(reader: Reader) -> None:
+    """On A4 the small print of a number has two lines at most, and the table stands apart from the head."""
+    page = reader.open()
+    page.set_viewport_size({"width": 794, "height": 1123})
+    page.emulate_media(media="print")
+    gap = """document.querySelector('table.runs').getBoundingClientRect().top
+             - document.querySelector('header.top').getBoundingClientRect().bottom"""
+    assert page.evaluate(gap) >= 8
+    lines = """[...document.querySelectorAll('.runs td.n small')].map(
+        (each) => each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight))"""
+    assert max(page.evaluate(lines)) < 2.5

@@ -83,8 +83,10 @@ def test_every_frame_of_a_run_reaches_tensorboard(tmp_path: Path) -> None:
     log.close()
     board = open_board(tmp_path)
     names = ("image", "depth_true", "depth_predicted", "depth_error", "confidence")
-    assert set(board.Tags()["images"]) == {f"frame_{i}/{name}" for i in (0, 1) for name in names} | {"cameras"}
-    image = board.Images("frame_1/image")[0]
+    assert set(board.Tags()["images"]) == {f"watch/frame_{i}/{name}" for i in (0, 1) for name in names} | {
+        "watch/cameras"
+    }
+    image = board.Images("watch/frame_1/image")[0]
     assert (image.step, image.width, image.height) == (7, 56, 42)
 
 
