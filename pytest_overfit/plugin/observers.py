@@ -131,7 +131,7 @@ class RunObservers:
         title = self.requester.title
         document = Document("", title, "", "finished", "", "", call=self.call, result=verdict)
         if self.records is not None and self.recorder is not None:
-            verdict, comparison = self.records.compared(title, self.call, verdict)
+            verdict, comparison = self.records.compared(self.recorder.document, verdict)
             recorder, judged = self.recorder, verdict
 
             def ended() -> Document:

@@ -66,15 +66,20 @@ class SessionRecords:
 
         return Recorder(self.report, document, planned=planned, writing=writing, hide=self.state.hide)
 
-    def compared(self, title: str, call: int, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
-        """The verdict beside the saved run; with limits on what may have changed, one finding more."""
+    def compared(self, document: Document, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
+        """The verdict beside the saved run; with limits on what may have changed, one finding more.
+
+        Args:
+            document: the record of the run, as it was begun.
+        """
         if self.saved is None or verdict.interrupted:
             return verdict, None
         from pytest_overfit.plugin.provenance import environment
         from pytest_overfit.report.record.regression import regression
         from pytest_overfit.report.record.saved import compare
 
-        comparison = compare(self.saved, title, call, verdict, self.wanted.allowed, environment())
+        beside = self.wanted.allowed, environment(), document.setting_values
+        comparison = compare(self.saved, document.title, document.call, verdict, *beside)
         if self.wanted.allowed:
             verdict = replace(verdict, findings=(*verdict.findings, regression(comparison)))
         return verdict, comparison

@@ -168,6 +168,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     # a saved run
     "comparison": ("Comparison with the saved run {name}", "与已保存的运行 {name} 对比"),
     "saved": ("Saved: {saved}", "保存于：{saved}"),
+    "changed_since": ("Changed since then: {changes}", "此后的变化：{changes}"),
     "quantity": ("Quantity", "量"),
     "then": ("Saved run", "已保存的运行"),
     "now": ("This run", "本次运行"),

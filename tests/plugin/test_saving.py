@@ -114,3 +114,20 @@ def test_a_baseline_that_lets_everything_pass_is_refused(pytester: pytest.Pytest
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*main.json: *", "*allowed: what --overfit-save NAME wrote"])
     assert not (pytester.path / "ran").exists()
+
+
+def test_the_settings_that_changed_are_told_first(pytester: pytest.Pytester) -> None:
+    """On the page and in the summary, beside the numbers; none where all are as they were."""
+    session(pytester, "--overfit-save=main", "-k", "learns").assert_outcomes(passed=1, deselected=2)
+    told = {}
+    for name, settings in {"same": "", "other": ", max_steps=777"}.items():
+        pytester.makepyfile(test_it=TEST.replace("optimizer=adam", f"optimizer=adam{settings}"))
+        report = pytester.runpytest_inprocess("-k", "learns", "--overfit-compare=main", f"--overfit-report={name}")
+        report.assert_outcomes(passed=1, deselected=2)
+        (page,) = (pytester.path / name / "runs").glob("*/index.html")
+        summary = pytester.path / name / "summary.md"
+        told[name] = page.read_text(encoding="utf-8") + summary.read_text(encoding="utf-8")
+    assert "Settings that changed" not in told["same"]
+    assert "Changed since then" not in told["same"]
+    assert "<p>Settings that changed: <b>max_steps</b> 1000 → 777.</p>" in told["other"]
+    assert "Changed since then: `max_steps` 1000 → 777" in told["other"]

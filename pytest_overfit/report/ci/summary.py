@@ -9,7 +9,13 @@ from functools import partial
 from pytest_overfit.judge.finding import Finding
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, prose, table, text
-from pytest_overfit.report.markdown.tables import change_text, comparison_table, criteria_table, seeds_table
+from pytest_overfit.report.markdown.tables import (
+    change_text,
+    comparison_table,
+    criteria_table,
+    differences_line,
+    seeds_table,
+)
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.cause_titles import title
 from pytest_overfit.text.table import run_headline
@@ -107,6 +113,8 @@ def _body(document: Document, lang: str) -> Iterator[str]:
             yield "\n".join(f"- {text(said(f'note: {note}'))}" for note in result.notes[:MOST_ROWS])
     if document.comparison is not None:
         yield f"**{text(words(lang)['comparison'].format(name=document.comparison.name))}**"
+        if differences := differences_line(document.comparison, words(lang)):
+            yield differences
         if document.comparison.changes:
             yield comparison_table(document.comparison, words(lang))
         if document.comparison.note:

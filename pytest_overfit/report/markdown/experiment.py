@@ -11,6 +11,7 @@ from pytest_overfit.report.markdown.setup import setup_rows
 from pytest_overfit.report.markdown.tables import (
     change_text,
     comparison_table,
+    differences_line,
     final_table,
     loss_table,
     pair_table,
@@ -188,6 +189,7 @@ def _comparison(document: Document, said: Words) -> str:
     compared = document.comparison
     assert compared is not None
     parts = [said["saved"].format(saved=text(compared.saved))] if compared.saved else []
+    parts += list(filter(None, [differences_line(compared, said)]))
     parts += [comparison_table(compared, said)] if compared.changes else []
     parts += [line(compared.note)] if compared.note else []
     return _section(said["comparison"].format(name=text(compared.name)), *parts)

@@ -152,6 +152,14 @@ def seeds_table(result: OverfitResult, words: Words) -> str:
     return table(header, rows, right=[0, 3])
 
 
+def differences_line(compared: Comparison, words: Words) -> str:
+    """The settings and the versions that are not those of the saved run, in one line; empty where all are."""
+    pairs = [
+        f"{code(n)} {text(old or NOTHING)} → {text(new or NOTHING)}" for n, (old, new) in compared.differences.items()
+    ]
+    return words["changed_since"].format(changes=", ".join(pairs)) if pairs else ""
+
+
 def comparison_table(compared: Comparison, words: Words) -> str:
     """Every number of a run against the same number of a saved one."""
     header = [words[key] for key in ("quantity", "then", "now", "ratio", "range", "seeds", "verdict")]

@@ -83,7 +83,8 @@ class Curve:
 class Comparison:
     """A run against the saved run of the same test: what moved, and the saved curves to lay over the new ones.
 
-    ``otherwise`` is what the two ran on that is not the same: name -> then and now.
+    ``settings`` are those of the run that are not the same, ``otherwise`` what the two ran on: name -> then and now.
+    A setting that one of the two does not have is an empty text there.
     """
 
     name: str
@@ -92,6 +93,12 @@ class Comparison:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     note: str | None = None
     otherwise: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def differences(self) -> Mapping[str, tuple[str, str]]:
+        """What changed between the two beside their numbers, settings first: name -> then and now."""
+        return {**self.settings, **self.otherwise}
 
 
 @dataclass(frozen=True)

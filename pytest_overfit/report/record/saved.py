@@ -48,6 +48,7 @@ class SavedRun:
     seeds: tuple[SavedSeed, ...]
     curves: Mapping[str, Curve] = field(default_factory=dict)
     golden: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def saved_of(name: str, documents: Sequence[Document], *, when: str, before: Sav
                 **(old.golden if before and (old := before.of(document.title, document.call)) else {}),
                 **first_losses(document.result),
             },
+            settings=document.setting_values,
         )
         for document in documents
         if document.result is not None and document.state == "finished" and document.result.findings
@@ -139,12 +141,14 @@ def compare(
     result: OverfitResult,
     allowed: Mapping[str, float] | None = None,
     environment: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """A result against the saved runs of the same test.
 
     Args:
         allowed: quantity -> how many times as large it may be.
         environment: what this run ran on.
+        settings: those of this run; what was saved without them has none to compare.
 
     Raises:
         OverfitError: a quantity of ``allowed`` is none of this run's.
@@ -163,7 +167,10 @@ def compare(
         changes = [replace(change, allowed=most) if change.quantity == name else change for change in changes]
     now, old = environment or {}, saved.environment
     otherwise = {name: (old[name], now[name]) for name in now if name in old and old[name] != now[name]}
-    return Comparison(saved.name, saved.saved, tuple(changes), then.curves, otherwise=otherwise)
+    was, given = (then.settings, settings) if then.settings and settings else ({}, {})
+    changed = {name: (was.get(name, ""), given.get(name, "")) for name in dict.fromkeys([*given, *was])}
+    changed = {name: (old, new) for name, (old, new) in changed.items() if old != new}
+    return Comparison(saved.name, saved.saved, tuple(changes), then.curves, otherwise=otherwise, settings=changed)
 
 
 def _refuse(name: str, changes: Mapping[str, Change]) -> None:
