@@ -62,6 +62,7 @@ class Output:
     gradient: float | None = None
     constant_within: bool = False
     alike_along: int | None = None  # an axis along which all entries are the same
+    squashed: tuple[str, ...] | None = None  # what it is a scaled and shifted one of; None: the graph does not say
     shut: tuple[int, ...] = ()
 
 
@@ -209,6 +210,7 @@ class Probed:
     unlike: tuple[Unlike, ...] = ()
     written: Written | None = None
     outputs: tuple[Output, ...] = ()
+    last_layers: tuple[str, ...] = ()  # parameters that outputs are made by, with no other layer behind them
     modules: tuple[Module, ...] = ()
     ops: tuple[Op, ...] = ()
     floor: Floor | None = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family, Rule
-from pytest_overfit.diagnose.trial import TrialKind
+from pytest_overfit.diagnose.trial import Attempt, TrialKind
 from pytest_overfit.diagnose.trial_causes import unclaimed
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.judge.globs import is_allowed
@@ -44,6 +45,7 @@ UNLIKE: Mapping[str, tuple[str, ...]] = {
 }
 PATIENCE = "few-steps"  # of a run that nothing else is wrong with
 NUMBERS = ("nonfinite-data", "nonfinite-loss", "nonfinite-gradient", "nonfinite-output")
+SPARE = 0.75  # of the steps of a run: what learns later may do so by chance
 SURE = 0.9  # weight from which what a probe shows is as good as counted
 
 
@@ -98,18 +100,23 @@ def _order(cause: Cause, evidence: Evidence) -> tuple[int, bool, float]:
     """Mended before counted, shown and observed; what is certain before what is not, and the likelier first.
 
     What a trial of that very thing proves comes before all that was there while the trial learned. What is counted or
-    read off (a step that is never made, a NaN in the batch) comes before what a trial proves that gets around much.
-    What a trial took away in vain comes last. Of a first step that gives no numbers the graph and its gradients say
-    nothing: where these arose comes before.
+    read off (a step that is never made, a NaN in the batch) comes before what a trial proves that gets around much, or
+    that learned only just before its end. What a trial took away in vain comes last. Of a first step that gives no
+    numbers the graph and its gradients say nothing: where these arose comes before.
     """
     rank, kind = 1 + STRENGTHS.index(cause.strength), TAKEN_AWAY.get(cause.id)
-    if cause.strength == "proven" and any(a.passed and a.trial.kind not in AROUND for a in evidence.attempts):
+    if cause.strength == "proven" and any(_takes_away(each, evidence) for each in evidence.attempts):
         rank = 0
     elif cause.strength == "shown" and not cause.certain and kind is not None and evidence.refutes(kind):
         rank = 1 + STRENGTHS.index("observed")
     elif (cause.strength == "shown" and cause.weight >= SURE) or (cause.id in NUMBERS and _at_once(evidence)):
         rank = 1
     return rank, rank > 1 and not cause.certain, -cause.weight
+
+
+def _takes_away(attempt: Attempt, evidence: Evidence) -> bool:
+    """Whether a trial learned for what it took away, with some steps of the run to spare."""
+    return attempt.trial.kind not in AROUND and (attempt.passed_at or math.inf) <= SPARE * evidence.record.planned_steps
 
 
 def _at_once(evidence: Evidence) -> bool:

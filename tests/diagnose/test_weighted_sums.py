@@ -70,7 +70,7 @@ def features_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def pooled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Places are assigned to clusters, and summed over places: the sizes of clusters are meant to count."""
-    assigned = k.softmax(-1)
+    assigned = (q + k).softmax(-1)
     return assigned @ (assigned.transpose(-1, -2) @ v)
 
 

@@ -220,7 +220,7 @@ def mixed(evidence: Evidence) -> Iterator[Cause]:
 
 def places_ignored(evidence: Evidence) -> Iterator[Cause]:
     """A model has a table of positions, and its tokens may come in any order."""
-    if table := evidence.probed.unplaced:
+    if (table := evidence.probed.unplaced) and evidence.learned:  # one that has learnt nothing yet says nothing
         yield Cause(
             "input-ignored",
             table,

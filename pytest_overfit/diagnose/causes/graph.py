@@ -111,6 +111,8 @@ def cut_off(evidence: Evidence) -> Iterator[Cause]:
         yield _cut(cut, behind, evidence, len(trainable))
     idle = [name for name in missing if name not in (*behind, *declared)]
     idle = [name for name in idle if name not in never_stepped(evidence)]
+    alone = {p.name for p in trainable if not p.in_optimizer}  # of which nobody has asked for a gradient
+    idle = [name for name in idle if not (name in first.reached and name in alone)]
     stopped = [name for name in idle if name in first.reached]
     if stopped and any(p.max_grad for p in trainable):
         yield Cause(

@@ -142,7 +142,8 @@ def floor(evidence: Evidence) -> Iterator[Cause]:
     said = f"the best that a search over free predictions found is {number(reached)} (limit {number(limit)})"
     if smoothing:
         said += f"; label smoothing is {number(smoothing)}"
-    way_out = "train this test without label smoothing, or state" if smoothing else "state a limit above it:"
+    way_out = "look whether each prediction meets its own target: shapes, masks, the order of rows; "
+    way_out = "train this test without label smoothing, or state" if smoothing else f"{way_out}where it is meant,"
     if not evidence.objective or min(evidence.objective) >= 1.5 * found.reached + 0.02 * evidence.objective[0]:
         return  # a floor holds up what has come near it
     yield Cause(
@@ -238,6 +239,7 @@ result = run_overfit(net, (features, classes), loss, optimizer=adam, max_steps=2
 - **Symptom**: the loss falls to a plateau and stays there while predictions are right.
 - **Evidence**: shown: predictions become free numbers, and the loss is minimised over them, from those of the model
   and from random ones. Where the two end apart, or the run was lower, it is a local minimum and no floor.
-- **Fix**: state a limit above the floor, or train this test without smoothing, entropy terms or noisy targets.
+- **Fix**: look whether each prediction meets its own target; where it does, state a limit above the floor, or train
+  this test without smoothing, entropy terms or noisy targets.
 """,
 )

@@ -100,7 +100,7 @@ def vanishes(evidence: Evidence) -> Iterator[Cause]:
     # One that is small on its own is read in a small place: on the way back all of the first ones are.
     first = max(matrices[: max(2, len(matrices) // 4)], key=lambda pair: pair[1] or 0.0)
     last = max(matrices[-2:], key=lambda pair: pair[1] or 0.0)
-    if not first[1] or not last[1] or first[1] > 1e-5 * last[1] or last[1] > 1e3:
+    if not (first[1] and last[1] and math.isfinite(first[1] + last[1])) or first[1] > 1e-5 * last[1] or last[1] > 1e3:
         return
     if any((gradient or 0.0) > 1e-4 * last[1] for _, gradient in matrices[: max(2, len(matrices) // 4)]):
         return

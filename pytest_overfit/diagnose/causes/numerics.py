@@ -15,6 +15,7 @@ from pytest_overfit.run.record import NonFinite
 HALF = ("float16", "bfloat16")
 EXPLODED = 30.0
 AMPLIFIED = 2.0
+POSITIVE, ORDINARY = ("log", "log2", "log10", "sqrt", "rsqrt"), 100.0  # what has a value above 0 alone; no divergence
 EARLY = 2  # steps: what is not finite by then was built so
 
 
@@ -52,16 +53,24 @@ def _at_operation(bad: NonFinite, op: Op) -> Cause:
     kind = "nonfinite-output" if op.region != LOSS else "nonfinite-loss"
     if bad.what.startswith("gradient"):  # the value was left out on the way forward, and not on the way back
         kind = "nonfinite-gradient"
+    early = bad.step <= EARLY or _outside(op)
     return Cause(
         kind,
         op.where,
         f"{op.name}() gives the first value that is not finite, at step {bad.step}: {_fed(op)}",
         _guard(op.name),
-        "shown" if bad.step <= EARLY else "observed",  # later on it says where a run ended rather than why
+        "shown" if early else "observed",  # later on it says where a run ended rather than why
         {"step": bad.step, **_measured(op).numbers},
         certain=True,
-        weight=0.96 if bad.step <= EARLY else 0.5,
+        weight=0.985 if _outside(op) else 0.96 if early else 0.5,  # another rate only gets there later
     )
+
+
+def _outside(op: Op) -> bool:
+    """Whether it was given numbers of an ordinary size that it has no value for: a logarithm or root of less than 0."""
+    fact = _measured(op)
+    low, high = fact.fed[0] if fact.fed and fact.sound else (0.0, 0.0)
+    return op.name.strip("_") in POSITIVE and low < 0 and max(-low, high) < ORDINARY
 
 
 def _at_gradient(bad: NonFinite, op: Op) -> Cause:

@@ -86,7 +86,8 @@ def _beyond_activation(evidence: Evidence, output: Output, compared: Interval | 
 def _squasher(evidence: Evidence, output: Output) -> tuple[Op, float] | None:
     """A tanh, sigmoid or clamp in the trained model that makes such an output, and the share that is at its bounds."""
     squashed, clamps = with_fact(evidence.probed.ops, Squashed), with_fact(evidence.probed.ops, Clamped)
-    made = [(op, fact.bound) for op, fact in squashed if op.region != LOSS and op.name in ("tanh", "sigmoid")]
+    own = [pair for pair in squashed if pair[0].region != LOSS and pair[0].name in ("tanh", "sigmoid")]
+    made = [(op, fact.bound) for op, fact in own if output.squashed is None or op.name in output.squashed]
     ends = (output.low, output.high)
     made += [(op, c.share) for op, c in clamps if op.region != LOSS and (c.clamped_low, c.clamped_high) == ends]
     return next((m for m in made if m[1] > 0 and math.prod(m[0].shapes[-1]) == math.prod(output.shape)), None)

@@ -40,7 +40,8 @@ def idle_parts(evidence: Evidence) -> Iterator[Cause]:
     moves, stopped = evidence.fact(Moves), evidence.record.stop in ("detached", "non_finite")
     if moves is None or stopped or not evidence.learned:
         return
-    left_out = {p.name for p in learning(evidence)} - set(waiting_of(evidence.record))
+    # Outputs that no loss reads, as under a mask, are in the map of what is supervised.
+    left_out = {p.name for p in learning(evidence)} - {*waiting_of(evidence.record), *evidence.probed.last_layers}
     found = [each for each in moves.idle if each.parameter in left_out]
     if not found:
         return

@@ -159,17 +159,14 @@ def find_floor(
         curve = search.minimise()
         if not curve:
             return None
-        best = [leaf.detach().clone() for leaf in leaves]
+        best = {name: leaf.detach().clone() for name, leaf in zip(names, leaves, strict=True)}
         reached, stretch = search.stretched(min(curve))
         within = limit is not None and 0 <= reached < limit
         more = 0.0 if within else reached - min(search.minimise(STEPS // 10, decays=False), default=reached)
         missed = limit is not None and limit < reached
         penalty = _penalty(search, parameters) if parameters and any(_read(objective, parameters)) else 0.0
         if limit is not None and missed:
-            early = max(0.5 * (start - min(curve[: STEPS // 10])), 0.0) or math.inf
-            falls = more > min(FALLS * (reached - limit), early)
-            if falls or ran - limit < (1 - SAME_FLOOR) * (reached - limit):
-                raise Unanswerable("a search over free predictions still falls where it ends, or the run got below it")
+            _refuse_unended(limit, reached, ran, more, 0.5 * (start - min(curve[: STEPS // 10])))
             search.shuffle()
         elsewhere = min(search.minimise(), default=None) if missed else None
         endless = reached < 0 and more > FALLS * (start - reached)
@@ -183,13 +180,20 @@ def find_floor(
         unbounded=endless,
         alone=tuple(alone),
         held=held,
-        low={name: float(t.min()) for name, t in zip(names, best, strict=True) if t.numel()},
-        high={name: float(t.max()) for name, t in zip(names, best, strict=True) if t.numel()},
+        low={name: float(t.min()) for name, t in best.items() if t.numel()},
+        high={name: float(t.max()) for name, t in best.items() if t.numel()},
         unread=tuple(name for name, is_read in zip(names, read, strict=True) if not is_read),
         reads_weights=limit is not None and penalty > 0.5 * (reached - limit),
         elsewhere=elsewhere,
         stretch=stretch,
     )
+
+
+def _refuse_unended(limit: float, reached: float, ran: float, more: float, early: float) -> None:
+    """Refuses a search that ends above the limit and still falls by ``more``, or that the run got below."""
+    falls = more > min(FALLS * (reached - limit), max(early, 0.0) or math.inf)
+    if falls or ran - limit < (1 - SAME_FLOOR) * (reached - limit):
+        raise Unanswerable("a search over free predictions still falls where it ends, or the run got below it")
 
 
 def _without(search: Search, standing: Sequence[int]) -> Mapping[str, float]:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from pytest_overfit.diagnose.evidence import Output
-from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, spread
+from pytest_overfit.diagnose.questions.tensors import final_operation, is_real, made_by, spread
 from pytest_overfit.run.elements import numbers_of
 from pytest_overfit.run.task import Heard
 
 MOST_OUTPUTS = 12
+MOST_NODES = 200
+LAYERS = frozenset({"Addmm", "Mm", "Bmm", "Baddbmm", "Addbmm", "Convolution"})
+LINEAR = frozenset({
+    "Mul", "Add", "Sub", "Rsub", "Div", "Neg", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Select",
+    "Slice", "Split", "SplitWithSizes", "Unbind", "Permute", "Transpose", "T", "Clone", "Alias", "ToCopy", "Expand",
+    "Cat", "Stack", "Index", "Narrow", "Flip",
+})  # fmt: skip
 MOST_COLUMNS = 64  # of an output whose columns are numbers of their own, such as a pose or scores
 
 
@@ -42,9 +50,43 @@ def measure_outputs(heard: Heard, gradients: Mapping[str, Tensor], samples: int 
                 gradient=None if gradient is None else float(gradient.detach().abs().max()),
                 constant_within=within,
                 alike_along=_alike_along(plain),
+                squashed=_squashed(tensor),
                 shut=() if gradient is None else _shut(plain, gradient.detach()),
             )
         )
+    return tuple(found)
+
+
+def _squashed(output: Tensor) -> tuple[str, ...] | None:
+    """The operations that an output is made of by scaling, shifting and laying out alone."""
+    queue, found = [made_by(output)], dict[str, None]()
+    for node in queue:
+        if node is None or len(queue) > MOST_NODES:
+            continue
+        name = node.name().partition("Backward")[0]
+        if name in LINEAR:
+            queue.extend(after for after, _ in node.next_functions)
+        else:
+            found[name.lower()] = None
+    return tuple(found) or None
+
+
+def last_layers(heard: Heard, names: Mapping[int, str]) -> tuple[str, ...]:
+    """The parameters of the layers that outputs are made by, with no other layer behind them.
+
+    Args:
+        names: of the parameters, by their ids.
+    """
+    queue, found, seen = [(made_by(tensor), False) for _, tensor in heard[:MOST_OUTPUTS]], dict[str, None](), set[Any]()
+    for node, within in queue:
+        if node is None or (node, within) in seen or len(queue) > 50 * MOST_NODES:
+            continue
+        seen.add((node, within))
+        if (name := names.get(id(getattr(node, "variable", None)))) is not None:
+            found[name] = None
+        layer = node.name().partition("Backward")[0] in LAYERS
+        if not (layer and within):  # a layer behind a layer is none of the last
+            queue.extend((after, within or layer) for after, _ in node.next_functions)
     return tuple(found)
 
 

@@ -37,7 +37,7 @@ from pytest_overfit.diagnose.questions.mixing import MOVED
 from pytest_overfit.diagnose.questions.model_calls import ModelCall, model_calls
 from pytest_overfit.diagnose.questions.objective_slopes import measure_agreement
 from pytest_overfit.diagnose.questions.output_slopes import follows_choice, innermost_slopes, measure_output_slopes
-from pytest_overfit.diagnose.questions.outputs import measure_outputs
+from pytest_overfit.diagnose.questions.outputs import last_layers, measure_outputs
 from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.place_order import measure_places
 from pytest_overfit.diagnose.questions.samples_alone import measure_unlearnt
@@ -217,7 +217,9 @@ class TrainedModel:
         rows = [grid.reshape(len(grid), -1).any(1) for grid in grids if grid.dim() and len(grid) == self.samples]
         self.all_live = bool(rows) and bool(torch.stack([row.cpu() for row in rows]).any(0).all())
         outputs = ask("the outputs", lambda: measure_outputs(heard, gradients, self.samples), otherwise=())
-        self._know(terms=looked, outputs=outputs)
+        named = {id(p): name for name, p in on.task.model.named_parameters()}
+        last = ask("the layers that make outputs", lambda: last_layers(heard, named), otherwise=())
+        self._know(terms=looked, outputs=outputs, last_layers=last)
         if failed:
             held = ask("terms behind frozen parameters", lambda: frozen_by_term(on), otherwise={})
             self.withheld = Withheld(held.get("objective", ()))
