@@ -108,6 +108,9 @@ LATER = SECOND | THIRD | frozenset({
     "cosine_stepped_past_its_end", "rate_set_in_first_group", "pruned_anew_in_every_step",
     "stale_gradient_of_frozen_part", "frozen_by_part_of_name", "zero_grad_between_terms",
     "gradients_clamped_above_zero", "weights_of_four_bits_in_evaluation",
+    # the sixth set
+    "average_shares_memory", "moment_is_the_gradient", "norm_shared_by_two_places", "weights_share_memory",
+    "cache_shared_by_layers", "seeded_in_forward",
 })  # fmt: skip
 
 
