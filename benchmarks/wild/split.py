@@ -110,7 +110,9 @@ LATER = SECOND | THIRD | frozenset({
     "gradients_clamped_above_zero", "weights_of_four_bits_in_evaluation",
     # the sixth set
     "average_shares_memory", "moment_is_the_gradient", "norm_shared_by_two_places", "weights_share_memory",
-    "cache_shared_by_layers", "seeded_in_forward",
+    "cache_shared_by_layers", "seeded_in_forward", "layers_start_as_copies", "widened_without_noise",
+    "gains_drawn_like_weights", "drawn_with_deviation_one", "factor_for_rate_in_group", "frozen_part_decays",
+    "mean_taken_out_of_gradients",
 })  # fmt: skip
 
 

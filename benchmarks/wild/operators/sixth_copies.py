@@ -24,7 +24,7 @@ from benchmarks.wild.operators.optimizers import trainable
 from benchmarks.wild.operators.rewrite import Forward, override, parent_of, train_step
 from benchmarks.wild.operators.unseen_layers import plain_layers
 
-DECAY = 0.9  # of an average
+DECAY = 0.95  # of an average
 SEED = 42
 
 
@@ -38,7 +38,7 @@ def average_shares_memory(s: Setup, at: Site) -> str | None:
             each.data.mul_(DECAY).add_(each, alpha=1 - DECAY)  # the average is each.data
 
     s.step = train_step(at.program.loss, after=follow)
-    return f"{STEP}: shadow = p.data, shadow.mul_({DECAY}).add_(p, alpha={1 - DECAY:.1f})"
+    return f"{STEP}: shadow = p.data, shadow.mul_({DECAY}).add_(p, alpha={1 - DECAY:.2f})"
 
 
 @operator("copy", "optimizer-state", "optimizer-hyperparameter", "lr-high")
