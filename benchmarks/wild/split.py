@@ -112,7 +112,9 @@ LATER = SECOND | THIRD | frozenset({
     "average_shares_memory", "moment_is_the_gradient", "norm_shared_by_two_places", "weights_share_memory",
     "cache_shared_by_layers", "seeded_in_forward", "layers_start_as_copies", "widened_without_noise",
     "gains_drawn_like_weights", "drawn_with_deviation_one", "factor_for_rate_in_group", "frozen_part_decays",
-    "mean_taken_out_of_gradients",
+    "mean_taken_out_of_gradients", "skip_connection_detached", "part_called_with_state_dict",
+    "attention_softmax_twice", "mask_on_first_head_alone", "mask_made_of_ids", "packed_without_boundaries",
+    "heads_joined_in_wrong_order",
 })  # fmt: skip
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmarks.wild.operators.architecture import batch_norms
-from benchmarks.wild.operators.fifth_layers import _in_a_row
 from benchmarks.wild.operators.loop import STEP
 from benchmarks.wild.operators.operator import Setup, Site, operator
 from benchmarks.wild.operators.optimizers import trainable
 from benchmarks.wild.operators.rewrite import Forward, override, parent_of, train_step
+from benchmarks.wild.operators.sixth_starts import _alike
 from benchmarks.wild.operators.unseen_layers import plain_layers
 
 DECAY = 0.95  # of an average
@@ -105,7 +105,7 @@ def cache_shared_by_layers(s: Setup, at: Site) -> str | None:
     """What a part of a layer returns is cached on the class: the same part of all later layers is never asked."""
     plain = plain_layers(s, at)
     found = []
-    for first, *others in _in_a_row(s, at):
+    for first, *others in _alike(s, at):
         for name in (each for each in plain if each.startswith(f"{first}.")):
             last = name.removeprefix(first)
             if all(f"{other}{last}" in plain for other in others):
