@@ -114,7 +114,9 @@ LATER = SECOND | THIRD | frozenset({
     "gains_drawn_like_weights", "drawn_with_deviation_one", "factor_for_rate_in_group", "frozen_part_decays",
     "mean_taken_out_of_gradients", "skip_connection_detached", "part_called_with_state_dict",
     "attention_softmax_twice", "mask_on_first_head_alone", "mask_made_of_ids", "packed_without_boundaries",
-    "heads_joined_in_wrong_order",
+    "heads_joined_in_wrong_order", "processes_joined_in_evaluation", "layer_reads_backwards",
+    "ids_sorted_by_embedding", "term_of_model_added_again", "term_summed_beside_mean", "clipped_each_by_itself",
+    "weights_restored_behind_step", "batch_norm_behind_last_layer",
 })  # fmt: skip
 
 

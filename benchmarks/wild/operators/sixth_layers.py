@@ -57,8 +57,9 @@ def _skips(at: Site) -> list[int]:
             found.append(count[0])
         return func(*args, **kwargs)
 
+    model, batch = at.program.model().train(), at.program.batch()
     with Exchanged(ADDING, seen):
-        at.program.loss(at.program.model().train(), at.program.batch())
+        at.program.loss(model, batch)
     return found
 
 

@@ -31,7 +31,7 @@ DECAYED = 0.005  # of a weight, in every step
 
 
 def _alike(s: Setup, at: Site) -> Iterator[list[str]]:
-    """Names of layers that a list holds and somebody calls, of one type and with the same shapes of weights."""
+    """Names of layers of a list of which somebody calls something, of one type and with the same shapes of weights."""
     called = {call.name for call in at.trace.places(lambda call: call.graph and call.below > 0)}
     for name, module in s.model.named_modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)):
@@ -41,7 +41,7 @@ def _alike(s: Setup, at: Site) -> Iterator[list[str]]:
             shapes = tuple((key, tuple(each.shape)) for key, each in part.named_parameters())
             kinds.setdefault((type(part), shapes), []).append(f"{name}.{child}".lstrip("."))
         for names in kinds.values():
-            kept = [each for each in names if each in called]
+            kept = [each for each in names if any(f"{one}.".startswith(f"{each}.") for one in called)]
             if len(kept) > 1:
                 yield kept
 
