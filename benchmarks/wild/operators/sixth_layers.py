@@ -35,9 +35,10 @@ def _older(one: Tensor, other: Tensor) -> int | None:
     if None in nodes or one.shape != other.shape or one.dim() < 2:
         return None
     for number in (0, 1):
-        queue, seen = [nodes[1 - number]], set()
+        queue: list[Any] = [nodes[1 - number]]
+        seen: set[Any] = set()
         while queue and len(seen) < DEPTH:
-            node: Any = queue.pop(0)
+            node = queue.pop(0)
             if node is nodes[number]:
                 return number if seen else None
             if node is not None and node not in seen:
@@ -207,8 +208,9 @@ def mask_made_of_ids(s: Setup, at: Site) -> str | None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     def look(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not seen and (ids := _ids_of(kwargs[keyword], (args, kwargs))) is not None:
-            seen.append((ids.clone(), kwargs[keyword].bool() ^ padding))
+        mask = kwargs.get(keyword)
+        if not seen and isinstance(mask, Tensor) and (ids := _ids_of(mask, (args, kwargs))) is not None:
+            seen.append((ids.clone(), mask.bool() ^ padding))
 
     model = at.program.model().train()
     model.register_forward_pre_hook(look, with_kwargs=True)
@@ -216,7 +218,7 @@ def mask_made_of_ids(s: Setup, at: Site) -> str | None:
     if not seen:
         return None
     ids, visible = seen[0]
-    left = {int(each): (visible & (ids != each)).sum(-1) for each in ids[visible].unique()}
+    left = {each: (visible & (ids != each)).sum(-1) for each in set(ids[visible].tolist())}
     fit = [each for each, rest in left.items() if int(rest.min()) > 1]
     if not fit:
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -58,10 +60,11 @@ def test_no_place_where_it_is_no_mistake(name: str, program: Program) -> None:
     assert_no_place(name, program)
 
 
-def test_gradient_of_skip_connection_is_lost() -> None:
-    """The loss is what it was, and the gradient of what comes before is another one."""
-    found = []
-    for setup in (healthy(CAUSAL, 0), setup_of("skip_connection_detached", CAUSAL)):
+@pytest.mark.parametrize("batch", [CAUSAL.batch, lambda: {"ids": CAUSAL.batch()["ids"] + 0}], ids=["read", "made"])
+def test_gradient_of_skip_connection_is_lost(batch: Callable[[], Any]) -> None:
+    """The loss is what it was, and the gradient of what comes before is another one; additions in a batch are none."""
+    program, found = replace(CAUSAL, batch=batch), []
+    for setup in (healthy(program, 0), setup_of("skip_connection_detached", program)):
         value = setup.loss(setup.model, setup.batch)
         value.backward()  # type: ignore[no-untyped-call]
         found.append((value.detach(), setup.model.get_parameter("embed.weight").grad))
@@ -114,7 +117,7 @@ def test_one_id_is_never_read() -> None:
     def look(self: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         assert mask is not None
         masks.append(mask)
-        return inner(self, ids, mask)  # type: ignore[no-any-return, operator]
+        return inner(self, ids, mask)  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "forward", look)
