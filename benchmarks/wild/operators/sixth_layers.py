@@ -23,7 +23,7 @@ from benchmarks.wild.operators.masks import exchange_hidden
 from benchmarks.wild.operators.operator import Setup, Site, operator
 from benchmarks.wild.operators.rewrite import Exchanged, Forward, exchange_in, override
 from benchmarks.wild.operators.targets import told_tokens
-from benchmarks.wild.operators.trace import ATTENTION, SOFTMAX, hidden_keys
+from benchmarks.wild.operators.trace import ATTENTION, SOFTMAX, hidden_keys, hides
 
 ADDING: tuple[Callable[..., Tensor], ...] = (torch.add, Tensor.add, Tensor.__add__)
 DEPTH = 400  # nodes of a graph that are looked at
@@ -236,33 +236,63 @@ def mask_made_of_ids(s: Setup, at: Site) -> str | None:
     return f"{keyword}: ids != {taken}"
 
 
-def _of_samples(at: Site, *, heads: int, masked: bool) -> list[str]:
+def _of_samples(at: Site, heads: int) -> list[str]:
     """Modules whose attentions are over (sample, head, token)."""
     calls = [each for each in at.trace.attentions if len(each.query) == 4 and each.query[0] == at.trace.rows > 1]
-    calls = [each for each in calls if each.query[1] >= heads and each.query[2] > 1]
-    return sorted({each.module for each in calls if masked or not each.masked})
+    return sorted({each.module for each in calls if each.query[1] >= heads and each.query[2] > 1})
 
 
-def _packed(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """An attention over the tokens of all samples, as of one sequence."""
-    count = len(query)
-    masked = bool(args) or kwargs.get("attn_mask") is not None
-    cross = kwargs.get("is_causal") and query.shape[2] != key.shape[2]
-    if masked or cross or count != len(key) or query.dim() != 4:
-        return func(query, key, value, *args, **kwargs)  # type: ignore[no-any-return]
+def _seen_when_packed(hidden: Tensor) -> Tensor | None:
+    """Who sees whom in one sequence of all samples: padding and future stay hidden; None where more than that is."""
+    count, length = len(hidden), hidden.shape[-1]
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    padding = hidden[:, 0].all(-2)
+    causal = bool(hidden[..., future].all())
+    if not torch.equal(padding[:, None, None] | (future & causal), hidden[:, :1]):
+        return None
+    whole = torch.ones(count * length, count * length, dtype=torch.bool)
+    seen = (whole.tril() if causal else whole) & ~padding.flatten()
+    return seen | (~seen.any(-1, keepdim=True) & torch.eye(len(seen), dtype=torch.bool))  # a row of nothing is NaN
+
+
+def _packed(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    """An attention over the tokens of all samples, as of one sequence; None where it cannot be."""
+    given = args[0] if args else kwargs.get("attn_mask")
+    biased = given is not None and given.is_floating_point() and bool(given.masked_fill(hides(given), 0.0).any())
+    if query.dim() != 4 or query.shape[0] != len(key) or query.shape[2] != key.shape[2] or biased or len(args) > 1:
+        return None
+    kept = {each: kwargs[each] for each in ("scale", "enable_gqa", "dropout_p", "is_causal") if each in kwargs}
+    if given is not None:
+        hidden = hidden_keys(query, key, value, given)
+        seen = None if hidden is None else _seen_when_packed(hidden)
+        if seen is None:
+            return None
+        kept["attn_mask"] = seen
     q, k, v = (each.transpose(0, 1).flatten(1, 2)[None] for each in (query, key, value))
-    return func(q, k, v, **kwargs)[0].unflatten(1, (count, -1)).transpose(0, 1)  # type: ignore[no-any-return]
+    return func(q, k, v, **kept)[0].unflatten(1, (len(query), -1)).transpose(0, 1)  # type: ignore[no-any-return]
 
 
 @operator("axis", "batch-mixing")
 def packed_without_boundaries(s: Setup, at: Site) -> str | None:
     """All samples are packed into one sequence, and no mask keeps them apart: tokens read those of other samples."""
-    places = _of_samples(at, heads=1, masked=False)
-    if not places:
-        return None
-    name = at.choose.choice(places)
-    exchange_in(s.model.get_submodule(name), ATTENTION, _packed)
-    return f"{name or 'the model'}: attention over (1, N * T, C)"
+    places = _of_samples(at, heads=1)
+    done: list[bool] = []
+    at.choose.shuffle(places)
+
+    def packed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        out = _packed(func, *args, **kwargs)
+        if out is not None and not done:
+            done.append(True)
+        return func(*args, **kwargs) if out is None else out  # type: ignore[no-any-return]
+
+    for name in places:
+        model, batch = at.program.model().train(), at.program.batch()
+        exchange_in(model.get_submodule(name), ATTENTION, packed)
+        at.program.loss(model, batch)
+        if done:
+            exchange_in(s.model.get_submodule(name), ATTENTION, packed)
+            return f"{name or 'the model'}: attention over (1, N * T, C)"
+    return None
 
 
 def _joined(func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -273,7 +303,7 @@ def _joined(func: Any, *args: Any, **kwargs: Any) -> Tensor:
 @operator("axis", "batch-mixing")
 def heads_joined_in_wrong_order(s: Setup, at: Site) -> str | None:
     """The heads of an attention are viewed as (head, sample), and are (sample, head): they go on with other samples."""
-    places = _of_samples(at, heads=2, masked=True)
+    places = _of_samples(at, heads=2)
     if not places:
         return None
     name = at.choose.choice(places)

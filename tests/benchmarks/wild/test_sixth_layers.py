@@ -51,7 +51,7 @@ def test_mistake_is_a_case(name: str) -> None:
         ("attention_softmax_twice", POINTS),
         ("mask_on_first_head_alone", TAGS),  # one head
         ("mask_made_of_ids", IMAGES),
-        ("packed_without_boundaries", TOKENS),  # its mask keeps them apart
+        ("packed_without_boundaries", WRITTEN),  # no attention is called
         ("heads_joined_in_wrong_order", TAGS),
     ],
 )  # fmt: skip
@@ -143,10 +143,24 @@ def test_samples_read_each_other(name: str) -> None:
         assert torch.allclose(one, two, atol=1e-6) != mixes
 
 
-def test_packed_tokens_see_no_later_ones() -> None:
-    """Of their own sample: the mask of the future is as it was."""
-    model, ids = setup_of("packed_without_boundaries", CAUSAL).model, CAUSAL.batch()["ids"]
-    other = ids.clone()
-    other[0, -1] = (other[0, -1] + 1) % 20
+@pytest.mark.parametrize("program", [CAUSAL, TOKENS], ids=lambda program: program.name)
+def test_packed_tokens_see_no_later_ones(program: Program) -> None:
+    """Of their own sample, and no padding, by torch's mask or by one of the model's own; they do see other samples."""
+    setup = setup_of("packed_without_boundaries", program)
+    ids, rest = setup.batch["ids"], {name: each for name, each in setup.batch.items() if name != "ids"}
+    later, before = ids.clone(), ids.clone()
+    later[0, -1] = (later[0, -1] + 1) % 20
+    before[0, 0] = (before[0, 0] + 1) % 20
     with torch.no_grad():
-        assert torch.allclose(model(ids)[0, :-1], model(other)[0, :-1], atol=1e-6)
+        told, same, other = (setup.model(each, **rest) for each in (ids, later, before))
+    assert torch.allclose(told[0, :-1], same[0, :-1], atol=1e-6)
+    assert not torch.allclose(told[1:], other[1:], atol=1e-6)
+
+
+def test_packed_padding_is_not_read() -> None:
+    """It is hidden from all samples."""
+    setup = setup_of("packed_without_boundaries", TAGS)
+    ids, seen = setup.batch["ids"], setup.batch["seen"]
+    with torch.no_grad():
+        one, two = (setup.model(each, seen)[seen.bool()] for each in (ids, torch.where(seen.bool(), ids, 0)))
+    assert torch.allclose(one, two, atol=1e-6)
