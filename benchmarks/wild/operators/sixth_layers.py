@@ -261,7 +261,7 @@ def _packed(func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **
     biased = given is not None and given.is_floating_point() and bool(given.masked_fill(hides(given), 0.0).any())
     if query.dim() != 4 or query.shape[0] != len(key) or query.shape[2] != key.shape[2] or biased or len(args) > 1:
         return None
-    kept = {each: kwargs[each] for each in ("scale", "enable_gqa", "dropout_p", "is_causal") if each in kwargs}
+    kept: dict[str, Any] = {each: kwargs[each] for each in kwargs if each != "attn_mask"}
     if given is not None:
         hidden = hidden_keys(query, key, value, given)
         seen = None if hidden is None else _seen_when_packed(hidden)
@@ -283,7 +283,7 @@ def packed_without_boundaries(s: Setup, at: Site) -> str | None:
         out = _packed(func, *args, **kwargs)
         if out is not None and not done:
             done.append(True)
-        return func(*args, **kwargs) if out is None else out  # type: ignore[no-any-return]
+        return func(*args, **kwargs) if out is None else out
 
     for name in places:
         model, batch = at.program.model().train(), at.program.batch()

@@ -106,7 +106,7 @@ def test_frozen_part_decays() -> None:
     inside = [name for name in run.start if name.startswith(pattern[:-1])]
     assert inside
     for name in inside:
-        assert torch.allclose(run.early[name], run.start[name] * (1 - 0.005) ** 3, rtol=1e-4, atol=1e-7)
+        assert torch.allclose(run.early[name], run.start[name] * (1 - 0.001) ** 3, rtol=1e-5, atol=1e-7)
 
 
 def test_number_alone_never_moves() -> None:
