@@ -108,6 +108,15 @@ LATER = SECOND | THIRD | frozenset({
     "cosine_stepped_past_its_end", "rate_set_in_first_group", "pruned_anew_in_every_step",
     "stale_gradient_of_frozen_part", "frozen_by_part_of_name", "zero_grad_between_terms",
     "gradients_clamped_above_zero", "weights_of_four_bits_in_evaluation",
+    # the sixth set
+    "average_shares_memory", "moment_is_the_gradient", "norm_shared_by_two_places", "weights_share_memory",
+    "cache_shared_by_layers", "seeded_in_forward", "layers_start_as_copies", "widened_without_noise",
+    "gains_drawn_like_weights", "drawn_with_deviation_one", "factor_for_rate_in_group", "frozen_part_decays",
+    "mean_taken_out_of_gradients", "skip_connection_detached", "part_called_with_state_dict",
+    "attention_softmax_twice", "mask_on_first_head_alone", "mask_made_of_ids", "packed_without_boundaries",
+    "heads_joined_in_wrong_order", "processes_joined_in_evaluation", "layer_reads_backwards",
+    "ids_sorted_by_embedding", "term_of_model_added_again", "term_summed_beside_mean", "clipped_each_by_itself",
+    "weights_restored_behind_step", "batch_norm_behind_last_layer",
 })  # fmt: skip
 
 

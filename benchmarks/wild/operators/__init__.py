@@ -26,6 +26,10 @@ from benchmarks.wild.operators import (
     losses,
     masks,
     optimizers,
+    sixth_copies,
+    sixth_layers,
+    sixth_starts,
+    sixth_steps,
     third_batches,
     third_layers,
     third_losses,
@@ -42,7 +46,7 @@ MODULES = (
     loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
     unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
     third_batches, fourth_steps, fourth, fifth_losses, fifth_layers,
-    fifth_batches, fifth_steps,
+    fifth_batches, fifth_steps, sixth_copies, sixth_starts, sixth_layers, sixth_steps,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
