@@ -124,3 +124,38 @@ def test_single_elements_that_are_held_against_other_samples(
     result = learn(lambda: nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 3)), data, of, objective=0.4)
     assert named(result)[:1] == ([("target-mismatch", "output output")] if found else [])
     assert result.passed != found
+
+
+class Standardised(nn.Module):
+    """Numbers that are standardised over the batch."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(features, 128), nn.GELU(), nn.Linear(128, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x - x.mean(0)) / x.std(0))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("samples", "features"), [(6, 6), (6, 8)])
+def test_as_many_features_as_samples_are_no_graph(samples: int, features: int) -> None:
+    batch = torch.randn(samples, features), torch.arange(samples) % 3
+    result = run_overfit(lambda: Standardised(features), batch, nn.CrossEntropyLoss())
+    assert [cause.id for cause in result.causes] == ["batch-mixing"]
+
+
+class Nodes(nn.Module):
+    """A graph with as many nodes as features, by the table of its edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.second(edges @ self.first(x).relu())  # type: ignore[no-any-return]
+
+
+def test_a_graph_of_as_many_nodes_as_features_mixes_on_purpose() -> None:
+    batch = {"x": torch.randn(6, 6), "edges": torch.eye(6) + torch.eye(6).roll(1, 0), "y": torch.arange(6) % 3}
+    result = run_overfit(Nodes, batch, lambda m, b: F.cross_entropy(m(b["x"], b["edges"]), b["y"]))
+    assert result.passed, result.summary()

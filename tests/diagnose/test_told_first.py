@@ -102,3 +102,20 @@ def test_a_trial_that_learns_just_before_its_end_is_no_reason_to_come_first(pass
     attempt = Attempt(Trial("no weight decay", was=0.01, value=0.0), (1.0, 0.1), passed_at, "passed")
     found = find_causes(replace(FAILED, record=record, attempts=(attempt,)), rules=(rules,))
     assert found[0].id == first
+
+
+@pytest.mark.parametrize(("key", "read", "cause"), [
+    ("valid", False, "target-mismatch"), ("valid", True, ""), ("val_mask", False, ""), ("scores", False, ""),
+])  # fmt: skip
+def test_a_mask_beside_a_target_that_nothing_reads(key: str, read: bool, cause: str) -> None:
+    torch.manual_seed(0)
+    valid = numbers(2, 1, 8, 8, seed=2) > -0.5
+    batch = {"image": numbers(2, 3, 8, 8), "depth": (1 + numbers(2, 1, 8, 8, seed=1).sigmoid()) * valid, key: valid}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        error = (model(batch["image"]) - batch["depth"]).abs()
+        return (error[batch[key]] if read else error).mean()  # type: ignore[no-any-return]
+
+    adam = partial(torch.optim.Adam, lr=0.02)
+    result = run_overfit(lambda: Depth(squeezed=False), batch, loss, optimizer=adam, max_steps=300, objective=0.4)
+    assert told(result) == cause

@@ -248,11 +248,11 @@ result = run_overfit(net, (features, torch.randint(0, 3, (12,))), loss, optimize
 
 - **Symptom**: none on one batch, which is memorised all the same: training on more data never generalises.
 - **Evidence**: shown, certain: what the loss compares with is a tensor of the batch, turned or shifted, or an input
-  of the model while nothing reads another tensor of that shape; or samples get other targets, and the slopes along
-  the outputs of other samples change. Or one corner of an image, or end of a row, moves an output at another one than
-  the target's: where a model turns what it gets, or chance turns one of both. Of tokens: labels under an
-  `attention_mask` of 0 to which the loss answers, targets behind the end that a mask or lengths tell of, or a decoder
-  that has met its limit and predicts the token after the next, or the one that it reads.
+  of the model while nothing reads another tensor of that shape, or a mask of its shape; or samples get other targets,
+  and the slopes along the outputs of other samples change. Or one corner of an image, or end of a row, moves an
+  output at another one than the target's: where a model turns what it gets, or chance turns one of both. Of tokens:
+  labels under an `attention_mask` of 0 to which the loss answers, targets behind the end that a mask or lengths tell
+  of, or a decoder that has met its limit and predicts the token after the next, or the one that it reads.
 - **Fix**: compare with the target as the batch has it; shift targets of a sequence by one place, and only once; give
   padding the label -100.
 """,

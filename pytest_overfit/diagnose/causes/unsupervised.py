@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
@@ -12,6 +13,7 @@ from pytest_overfit.diagnose.queries import exchanged
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
 
+VALID = re.compile(r"(^|[._])(?<!val_)(?<!test_)(masks?|valid|validity|visible)(_masks?)?$")  # of a key
 SATURATED = 50.0  # between two logits: the smaller one's probability and its slope may be rounded to nothing
 FEW = 4  # labels that are alike by chance
 FAR = 3.0  # times the limit, and what the others have
@@ -119,6 +121,28 @@ def unlearnt(evidence: Evidence) -> Iterator[Cause]:
             evidence={"alone": alone, "others": others},
             certain=True,
             weight=0.93,
+        )
+
+
+def unread_mask(evidence: Evidence) -> Iterator[Cause]:
+    """A mask of the shape of a target of numbers, that nothing reads: what it leaves out is learnt too."""
+    seen, tensors = evidence.record.supervision, evidence.probed.tensors
+    if seen is None:
+        return
+    read = [t for t in tensors if t.key not in seen.unread and t.key not in seen.inputs and t.dtype.startswith("float")]
+    masks = [t for t in tensors if t.key in seen.unread and VALID.search(t.key) and (t.low, t.high) == (0.0, 1.0)]
+    found = next(((mask, t) for mask in masks for t in read if t.shape == mask.shape), None)
+    if found is not None:
+        mask, target = found
+        yield Cause(
+            "target-mismatch",
+            mask.key,
+            f"nothing reads {mask.key}, which is 0 at {1 - mask.mean:.0%} of the places of {target.key}: what it "
+            "leaves out counts as a target",
+            f'weigh or index by it: error[batch["{mask.key}"]].mean(); where it is meant, allow=["target-mismatch"]',
+            evidence={"left_out": 1 - mask.mean},
+            certain=True,
+            weight=0.9,
         )
 
 
@@ -241,7 +265,7 @@ FAMILY = Family(
     order=101,
     rules=(
         *(silenced_class, unsupervised, untaught_ends, masked_otherwise, one_label_left),
-        *(one_number_left, silent_samples, unlearnt, unread_items),
+        *(one_number_left, silent_samples, unlearnt, unread_items, unread_mask),
     ),
     docs="""
 ### unsupervised

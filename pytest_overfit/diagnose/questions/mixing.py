@@ -21,6 +21,7 @@ from pytest_overfit.diagnose.questions.sample_order import (
     first_exchanged,
     grows_alone,
     is_a_sequence,
+    takes_one_more,
 )
 from pytest_overfit.diagnose.questions.step_calls import users_line
 from pytest_overfit.diagnose.questions.tensors import is_real, tensors_in
@@ -252,7 +253,8 @@ def _is_a_mistake(
         for b in buffers
     ):
         return False
-    if any(t.dim() == 2 and t.shape[1] == samples for _, t in batched):
+    square = any(t.dim() == 2 and t.shape[1] == samples for _, t in batched)
+    if square and not takes_one_more(call, batched):  # it has a row and a column for each: of a graph
         return False
     answered = [t for t in targets if t.dim() and t.shape[0] % samples == 0]
     if any(not t.is_floating_point() and t.dim() == 1 for _, t in batched) and not answered:

@@ -84,6 +84,15 @@ def grows_alone(call: ModelCall, batched: list[tuple[str, Tensor]], base: list[T
     return [b.shape == (samples + 1, *a.shape[1:]) for a, b in zip(base, other, strict=True)]
 
 
+def takes_one_more(call: ModelCall, batched: list[tuple[str, Tensor]]) -> bool:
+    """Whether the model takes a sample more: what has as many columns as rows has them by chance."""
+    try:
+        call.again(partial(some_exchanged, _one_more(batched)))
+    except Refused:
+        return False
+    return True
+
+
 def _one_more(batched: list[tuple[str, Tensor]]) -> dict[int, Tensor]:
     """By their ids, the tensors of a batch whose first sample stands at the end once more."""
     return {id(t): torch.cat([t.detach(), t.detach()[:1]]) for _, t in batched}
