@@ -197,6 +197,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
     Raises:
         PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
     """
+    from pytest_overfit.two_view.diagnose.pair_causes import files_of
     from pytest_overfit.two_view.pair.check import check_pair
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 
@@ -216,8 +217,8 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
         problems = list(report.problems)
         if not report.missing and (cause := _cause_of_pair(files, remove_sky=split.remove_sky, **limits)) is not None:
             problems.insert(0, f"{cause.observed} (cause: {cause.id}, {cause.strength})")
-            cameras = " and ".join(from_here(str(view.camera)) for view in files.views)
-            where, hint = f"{cause.where}, of {cameras}", cause.advice
+            at_fault = " and ".join(from_here(str(path)) for path in files_of(cause, files.views))
+            where, hint = f"{cause.where}, of {at_fault}", cause.advice
         raise PairError("; ".join(problems), where=where, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
 
