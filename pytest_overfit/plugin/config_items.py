@@ -67,7 +67,7 @@ def check_config(request: pytest.FixtureRequest) -> None:
 
 def check_pair(request: pytest.FixtureRequest) -> None:
     """The pair's files are readable and valid, and the two views agree under the given cameras."""
-    _check_data(requester_of(request), "pair", "valid files, two views that agree")
+    _check_data(requester_of(request), "pair", "only valid files, and two views that agree")
 
 
 def check_loader(request: pytest.FixtureRequest) -> None:

@@ -55,6 +55,19 @@ def expect_taken(target: Callable[..., Any], dotted: str, given: Iterable[str], 
         raise error
 
 
+def has_argument(target: Callable[..., Any], name: str) -> bool:
+    """Whether a class or a function names this argument; ``**kwargs``, which take a misspelling too, do not.
+
+    Example:
+        >>> has_argument(shorten, "most"), has_argument(dict, "most")
+        (True, False)
+    """
+    try:
+        return name in inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
     """The same with the file and line that gives each key, and what to paste."""
     written, places, lines = written_keys(config.path, config.overrides), list[str](), list[str]()

@@ -7,7 +7,7 @@ class is read by that class, and a key that an interpolation names is read by wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +67,24 @@ class Unread:
     notes: tuple[str, ...]
 
 
-def unread(values: Mapping[Any, Any], reads: Reads, *, referred: Set[str], of_a_trainer: bool) -> Unread:
+def unread(
+    values: Mapping[Any, Any],
+    reads: Reads,
+    *,
+    referred: Set[str],
+    of_a_trainer: bool,
+    takes: Callable[[str, str], bool] = lambda target, name: False,
+) -> Unread:
     """Looks through a config that has been read.
 
     Args:
         values: the composed config, plain containers.
         referred: dotted keys that interpolations name.
         of_a_trainer: the config is a trainer's own, whose further keys are none of ours.
+        takes: whether a class, by its dotted name, takes an argument of this name.
     """
-    found = list(_unread(values, reads, "", handed=False))
+    every = _unread(values, reads, "", handed=False)
+    found = [each for each in every if not (each.certain and each.target and takes(each.target, each.name))]
     certain = [each for each in found if each.certain]
     original = {(each.name, str(each.value)): each.key for each in certain if _is_referred(each.key, referred)}
     problems = [
@@ -115,7 +124,10 @@ def unread(values: Mapping[Any, Any], reads: Reads, *, referred: Set[str], of_a_
 
 @dataclass(frozen=True)
 class _Key:
-    """A key that is not asked for. ``handed``: a class gets it; ``certain``: what it is a misspelling of."""
+    """A key that is not asked for.
+
+    ``handed``: a class gets it, by itself that of ``target``; ``certain``: what it is a misspelling of.
+    """
 
     section: str
     name: str
@@ -123,6 +135,7 @@ class _Key:
     handed: bool
     siblings: tuple[str, ...]
     certain: str | None
+    target: str | None
 
     @property
     def key(self) -> str:
@@ -132,12 +145,14 @@ class _Key:
 def _unread(values: Mapping[Any, Any], reads: Reads, section: str, *, handed: bool) -> Iterator[_Key]:
     handed = handed or section in reads.handed
     asked = reads.asked.get(section, {})
-    siblings = tuple(name for name in reads.names(section) if values.get(name) is None)
+    target = str(values.get("_target_", "")) if section in reads.handed else None
     for name, value in ((str(name), value) for name, value in values.items()):
         key = f"{section}.{name}" if section else name
         if name not in asked:
-            certain = None if _is_a_trainers(key, value) else misspelt(name, reads.names(section))
-            yield _Key(section, name, value, handed, siblings, certain)
+            known = _alike_in_kind(section, value, reads) if handed else reads.names(section)
+            certain = None if _is_a_trainers(key, value) else misspelt(name, known)
+            siblings = tuple(name for name in known if values.get(name) is None)
+            yield _Key(section, name, value, handed, siblings, certain, target)
         elif key == "overfit":
             continue  # strict: an unknown key in it is a problem already
         elif isinstance(value, dict) and key in reads.asked:
@@ -146,6 +161,11 @@ def _unread(values: Mapping[Any, Any], reads: Reads, section: str, *, handed: bo
             for index, item in enumerate(value):
                 if isinstance(item, dict) and f"{key}[{index}]" in reads.asked:
                     yield from _unread(item, reads, f"{key}[{index}]", handed=handed)
+
+
+def _alike_in_kind(section: str, value: Any, reads: Reads) -> list[str]:
+    """The names of a class's section that a value can be meant for: a number is no misspelt mapping."""
+    return [name for name in reads.names(section) if (f"{section}.{name}" in reads.asked) == isinstance(value, Mapping)]
 
 
 def _is_a_trainers(key: str, value: Any) -> bool:

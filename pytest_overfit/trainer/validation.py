@@ -20,6 +20,7 @@ from pytest_overfit.settings.secret import Secret, hide, masked_name, plain
 from pytest_overfit.settings.section import Section
 from pytest_overfit.settings.settings import AmpConfig, ClipGroup, OverfitSettings
 from pytest_overfit.trainer import trainer_section
+from pytest_overfit.trainer.arguments import has_argument
 from pytest_overfit.trainer.compose import Tree
 from pytest_overfit.trainer.config import (
     DEFAULT_ASPECT,
@@ -104,11 +105,29 @@ def build_config(
     )
     expect_one_source(config, top, notes)
     config = _with_hold(config, top, problems)
-    left = unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=trainer_section.names_a_class(data))
+    left = unread(
+        tree.values,
+        top.reads,
+        referred=tree.referred,
+        of_a_trainer=trainer_section.names_a_class(data),
+        takes=lambda target, name: _takes(config, target, name),
+    )
     if problems or left.problems:
         _refuse([*left.problems, *problems], config, beside)
     said = tuple(hide(note, config.secrets) for note in (*notes, *overridden(config), *left.notes))
     return replace(config, notes=said, randomness=tuple(hide(text, config.secrets) for text in config.randomness))
+
+
+def _takes(config: OverfitConfig, target: str, name: str) -> bool:
+    """Whether a class has an argument of this name, looked up only where it is like a key that is read here."""
+    from pytest_overfit.trainer.build import at_home
+    from pytest_overfit.trainer.instantiate import find_target
+
+    try:
+        with at_home(config, group=False):
+            return has_argument(find_target(target, where=target), name)
+    except OverfitError:
+        return False
 
 
 def _refuse(
@@ -226,12 +245,18 @@ def _read_workers(top: Section, data: Section) -> int:
 
 def _read_loss(top: Section) -> dict[str, Any]:
     section = top.section("loss")
-    camera, depth = section.section("camera"), section.section("depth")
-    for term in (camera, depth):
+    names = list(_LOSS)
+    if not section.silent().text("_target_", DEFAULT_LOSS).startswith("pytest_overfit."):
+        # A class of the user's own: under these names it may take anything else.
+        names = [name for name in names if section.get(name) is None or isinstance(section.get(name), dict)]
+    terms = [section.section(name) for name in names]
+    for term in terms:
         term.number("weight", None, at_least=0)
-    camera.text("loss_type", None)
-    depth.text("gradient_loss_fn", None)
-    _read_valid_range(depth)
+        if term.key.endswith("camera"):
+            term.text("loss_type", None)
+        else:
+            term.text("gradient_loss_fn", None)
+            _read_valid_range(term)
     loss = top.target("loss", DEFAULT_LOSS)
     return loss if section.values else {**loss, **deepcopy(_LOSS)}
 

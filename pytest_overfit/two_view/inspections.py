@@ -87,7 +87,7 @@ def refuse_missing(config: OverfitConfig, split: str) -> None:
         f"no such {'folder' if is_folder else 'file'}: {from_here(str(path))}" for path, is_folder in missing.items()
     )
     where = f"{' and '.join(keys)} of {config.path}"
-    raise PairError(found, where=where, allowed="paths that exist", hint="; ".join(dict.fromkeys(hints)))
+    raise PairError(found, where=where, allowed="only paths that exist", hint="; ".join(dict.fromkeys(hints)))
 
 
 def named_in_vain(config: OverfitConfig) -> Iterator[OverfitError]:
@@ -197,6 +197,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
     Raises:
         PairError: a file cannot be read, or what was read contradicts itself; all problems in one error.
     """
+    from pytest_overfit.two_view.diagnose.pair_causes import files_of
     from pytest_overfit.two_view.pair.check import check_pair
     from pytest_overfit.two_view.pair.pair_files import PairFiles
 
@@ -207,15 +208,17 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
     with hinted(look_at(files.root, files.split_file)):
         report = check_pair(files, remove_sky=split.remove_sky, **limits)
     if report.problems:
-        hint = f"pytest-overfit pair check {files.root} shows the numbers"
+        told = dict.fromkeys(check.do for check in report.checks if check.do)
+        hint = "; ".join(filter(None, told)) or f"pytest-overfit pair check {files.root} shows the numbers"
         if not split.remove_sky and not check_pair(files, remove_sky=True, **limits).problems:
             hint = "set remove_sky: true: the sky carries depth, and without it the pair holds (cause: sky, proven)"
-        where = " and ".join(map(str, report.missing)) or files.seq_name
+        places = dict.fromkeys(from_here(str(check.place)) for check in report.checks if check.place)
+        where = " and ".join(map(str, report.missing)) or " and ".join(places) or files.seq_name
         problems = list(report.problems)
         if not report.missing and (cause := _cause_of_pair(files, remove_sky=split.remove_sky, **limits)) is not None:
             problems.insert(0, f"{cause.observed} (cause: {cause.id}, {cause.strength})")
-            places = " and ".join(from_here(str(view.camera)) for view in files.views)
-            where, hint = f"{cause.where}, of {places}", cause.advice
+            at_fault = " and ".join(from_here(str(path)) for path in files_of(cause, files.views))
+            where, hint = f"{cause.where}, of {at_fault}", cause.advice
         raise PairError("; ".join(problems), where=where, hint=hint)
     return f"{files.seq_name}: {report.headline()}"
 

@@ -28,7 +28,7 @@ def test_a_missing_depth_file_is_named_once(victim: Victim) -> None:
     expect_red(
         result,
         {
-            "pair": f"no such file: {GROUND}.exr, allowed valid files, two views that agree "
+            "pair": f"no such file: {GROUND}.exr, allowed only valid files, and two views that agree "
             f"where: {victim.file(GROUND)}.exr",
             **not_judged("pair", BEHIND),
         },

@@ -243,3 +243,39 @@ def test_a_certain_misspelling_is_an_error_inside_of_a_class_too(tmp_path: Path)
 def test_null_says_nothing() -> None:
     """A key without a value sets nothing that could be missed."""
     assert unread({"strange": None}, Reads(), referred=set(), of_a_trainer=False) == Unread((), ())
+
+
+OWN_LOSS = """\
+class Loss:
+    def __init__(self, w_camera=5.0, depths=None, camera=1.0, depth=1.0):
+        pass
+
+
+class Open:
+    def __init__(self, **kwargs):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "w_camera: 5.0, w_depth: 1.0",
+        "camera: 5.0, depth: 1.0",
+        "camera: l1, depth: [1.0, 0.5]",
+        "depths: {weight: 2.0}",
+        "camera: {weight: 5.0}, depth: {weight: 1.0}",
+    ],
+)
+def test_a_loss_of_ones_own_takes_what_its_init_takes(tmp_path: Path, given: str) -> None:
+    (tmp_path / "losses_of_one.py").write_text(OWN_LOSS.replace("depths=", "w_depth=1.0, depths="), encoding="utf-8")
+    config = load(tmp_path, f"loss: {{_target_: losses_of_one.Loss, {given}}}")
+    assert not [note for note in config.notes if "loss" in note]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("camra: {weight: 5.0}", "camera"), ("dpeth: {weight: 1.0}", "depth")])
+def test_a_misspelt_term_of_a_loss_that_takes_anything_is_a_problem(tmp_path: Path, given: str, meant: str) -> None:
+    (tmp_path / "losses_of_any.py").write_text(OWN_LOSS, encoding="utf-8")
+    (line,) = problems_in(tmp_path, f"loss: {{_target_: losses_of_any.Open, {given}}}")
+    assert line.endswith(f"found an unknown key (did you mean {meant}?)")
+    assert problems_in(tmp_path, "loss: {camera: 5.0}") == ["a.yaml: loss.camera: found 5.0, allowed: a mapping"]

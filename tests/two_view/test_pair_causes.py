@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_overfit.two_view.diagnose.pair_causes import cause_of_views
+from pytest_overfit.two_view.diagnose.pair_causes import cause_of_views, files_of
 from pytest_overfit.two_view.pair.check import CheckedView, checked_view
+from pytest_overfit.two_view.pair.pair_files import view_files
 from pytest_overfit.two_view.pair.synthetic import render_views
+from tests.support.chinese import assert_chinese
 
 Change = Callable[[CheckedView], CheckedView]
 
@@ -44,6 +46,31 @@ def test_the_change_is_told_with_its_factor(change: Change, cause: str, once: st
     assert found.id == cause
     assert once in found.observed
     assert found.evidence["factor"] == pytest.approx(factor, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("depth", "translation", "at_fault", "by"),
+    [
+        (1 / 0.3048, 1, "depth", "depths * 0.305"),
+        (0.001, 1, "depth", "depths * 1000"),
+        (1, 1000, "camera", "extrinsics[..., :3, 3] * 0.001"),
+        (1, 1 / 0.3048, "camera", "extrinsics[..., :3, 3] * 0.305"),
+        (1, 2.0, "both", ""),
+    ],
+)
+def test_the_file_whose_unit_it_is_is_named(depth: float, translation: float, at_fault: str, by: str) -> None:
+    def change(view: CheckedView) -> CheckedView:
+        pose = view.world2cam.copy()
+        pose[:3, 3] *= translation
+        return replace(view, world2cam=pose, depth=np.float32(depth) * view.depth)
+
+    found = cause_of_views(_views(change))
+    assert found is not None
+    files = view_files(Path(), None, "0000", "a"), view_files(Path(), None, "0000", "b")
+    kinds = {"depth": [".exr"] * 2, "camera": [".npz"] * 2, "both": [".exr", ".exr", ".npz", ".npz"]}[at_fault]
+    assert [path.suffix for path in files_of(found, files)] == kinds
+    assert found.advice.startswith(by)
+    assert_chinese(found)
 
 
 def test_a_pair_that_agrees_has_none() -> None:

@@ -115,9 +115,9 @@ def another_encoding(evidence: Evidence) -> Iterator[Cause]:
     changes = " and ".join(seen.changes)
     yield Cause(
         "camera-convention", f"term {seen.term}",
-        f"{seen.term} is {plain_number(seen.right)} where pose_enc is that of the batch's cameras (translation of "
-        f"world2cam, quaternion x y z w, field of view of height and width), and {plain_number(seen.best)} "
-        f"where {changes}",
+        f"to the loss {changes}: {seen.term} is {plain_number(seen.best)} so, and {plain_number(seen.right)} where "
+        "pose_enc is that of the batch's cameras (translation of world2cam, quaternion x y z w, field of view of "
+        "height and width)",
         f"the encoding of the targets in the loss: {changes} there, pose_enc is read and decoded otherwise",
         "shown", {"right": seen.right, "best": seen.best}, certain=True, weight=SURE,
     )  # fmt: skip

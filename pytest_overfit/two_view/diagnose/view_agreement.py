@@ -82,8 +82,9 @@ def views_disagree(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iterat
         given, after = pair.given, change.agreement
         once = meaning.once.format(**words)
         observed = (
-            f"{percent(given.meeting)} of the pixels of views {pair.first} and {pair.second} lie on the other view's "
-            f"surface within {100 * TOLERANCES[1]:g} %, {percent(after.meeting)} do once {once}"
+            f"the views agree once {once}: {percent(after.meeting)} of the pixels of views {pair.first} and "
+            f"{pair.second} lie on the other view's surface within {100 * TOLERANCES[1]:g} % then, "
+            f"{percent(given.meeting)} as given"
         )
         evidence = {"agree": given.meeting, "agree changed": after.meeting, **_known("colour", given.colour)}
         evidence |= _known("colour changed", after.colour)
@@ -116,8 +117,8 @@ def pictures_lie_off(views: ViewsSeen, predicted: ViewsPredicted | None) -> Iter
         which = "the images" if picture.view is None else f"the image of view {pair.first + picture.view}"
         once, do = _move(picture, which, views)
         observed = (
-            f"depths and cameras of views {pair.first} and {pair.second} agree, but the colours of one surface "
-            f"correlate by {picture.given:.2f} only, and by {picture.best:.2f} once {once}"
+            f"the colours fit once {once}: those of one surface in views {pair.first} and {pair.second} correlate by "
+            f"{picture.best:.2f} then, by {picture.given:.2f} as given, and depths and cameras agree"
         )
         evidence = {"colour": picture.given, "colour changed": picture.best, "right": picture.right * views.width,
                     "down": picture.down * views.height, "zoom": picture.zoom}  # fmt: skip

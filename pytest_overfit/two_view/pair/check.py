@@ -7,7 +7,7 @@ Works on plain arrays, so that it can judge a pair on disk (`check_pair`) or the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_overfit.errors import PairError
-from pytest_overfit.two_view.pair.pair_files import PairFiles, RawView, clean_depth
+from pytest_overfit.two_view.pair.lost_depth import Lost, factor_in_range, why_lost
+from pytest_overfit.two_view.pair.pair_files import DepthArray, PairFiles, RawView, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
 from pytest_overfit.two_view.pair.reprojection import Agreement, degrees_between, view_agreement
 from pytest_overfit.untrusted.files import odd_kind
@@ -30,13 +31,17 @@ MAX_CONTRADICTION = 0.18
 
 @dataclass(frozen=True)
 class CheckedView:
-    """One frame as arrays: `image` of any layout, `depth` (H, W), `intrinsics` (3, 3), `world2cam` (3, 4) or (4, 4)."""
+    """One frame as arrays: `image` of any layout, `depth` (H, W), `intrinsics` (3, 3), `world2cam` (3, 4) or (4, 4).
+
+    `lost`: why its file has so little depth left, where that is known.
+    """
 
     name: str
     image: npt.NDArray[Any]
     depth: npt.NDArray[Any]
     intrinsics: npt.NDArray[Any]
     world2cam: npt.NDArray[Any]
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,13 @@ class FrameStats:
 
 @dataclass(frozen=True)
 class PairCheck:
-    """One verdict: `problem` is None where it holds; `observed` are the numbers either way."""
+    """One verdict: `problem` is None where it holds; `observed` are the numbers either way; what to `do`, and where."""
 
     name: str
     observed: str
     problem: str | None = None
+    do: str | None = None
+    place: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ def check_pair(
         checked_view(view, remove_sky=remove_sky, max_depth=max_depth, depth_percentile=depth_percentile)
         for view in raw
     ]
+    if any(_too_few(_stats(view)) for view in views):
+        views = _explained(raw, views, remove_sky=remove_sky, max_depth=max_depth)
     without_mask = {view.files.tag: view.files.no_mask for view in raw if remove_sky and view.labels is None}
     return check_views(views, without_mask=without_mask)
 
@@ -121,6 +130,23 @@ def checked_view(
     labels = view.labels if remove_sky else None
     depth = clean_depth(view.depth, labels, max_depth=max_depth, depth_percentile=depth_percentile)
     return CheckedView(view.files.tag, view.image, depth, view.camera.intrinsics, view.camera.world2cam)
+
+
+def _explained(
+    raw: Sequence[RawView], views: Sequence[CheckedView], *, remove_sky: bool, max_depth: float
+) -> list[CheckedView]:
+    """The views, and what took the depth of those that have next to none left."""
+
+    def agree(depths: Sequence[DepthArray]) -> bool:
+        first, second = (
+            checked_view(replace(view, depth=depth), remove_sky=remove_sky, max_depth=max_depth)
+            for view, depth in zip(raw, depths, strict=True)
+        )
+        return not check_views([first, second]).problems
+
+    factor = factor_in_range(raw, agree, max_depth=max_depth)
+    why = [why_lost(view, remove_sky=remove_sky, max_depth=max_depth, factor=factor) for view in raw]
+    return [replace(view, lost=lost) if _too_few(_stats(view)) else view for view, lost in zip(views, why, strict=True)]
 
 
 def check_views(
@@ -140,7 +166,8 @@ def check_views(
         raise PairError(f"{len(views)} frames", where="check_views", allowed="two or more")
     frames = tuple(_stats(view) for view in views)
     checks = [_check_valid(view, frame) for view, frame in zip(views, frames, strict=True)]
-    checks.append(_check_masks(without_mask))
+    if not any(view.lost is not None and view.lost.mask for view in views):  # else it is told there
+        checks.append(_check_masks(without_mask))
     agreements: list[Agreement] = []
     for view in views[1:]:
         checks += [_check_images(views[0], view), _check_poses(views[0], view)]
@@ -169,18 +196,26 @@ def _check_valid(view: CheckedView, frame: FrameStats) -> PairCheck:
     name = f"valid depth of {view.name}"
     total = frame.height * frame.width
     share = f"{100 * frame.ratio:.1f} %"
-    observed = f"{frame.valid} of {total} pixels ({share}) in [{frame.nearest:.2f}, {frame.farthest:.2f}]"
+    span = f" in [{frame.nearest:.2f}, {frame.farthest:.2f}]" if frame.valid else ""
+    observed = f"{frame.valid} of {total} pixels ({share}){span}"
     wrong = int((~np.isfinite(view.depth)).sum())
     if wrong:
         return PairCheck(name, observed, f"{view.name}: {wrong} of {total} depths are NaN or infinite")
+    if view.lost is not None:
+        told, lost = f"{view.name}: {view.lost.told}", view.lost
+        return PairCheck(name, f"{observed}; {lost.told}", told, lost.do, lost.place)
     if frame.valid == 0:
         return PairCheck(name, observed, f"{view.name}: no valid depth at all, the frame supervises nothing")
-    if frame.valid < MIN_VALID or frame.ratio < MIN_VALID_RATIO:
+    if _too_few(frame):
         least = max(MIN_VALID, int(np.ceil(MIN_VALID_RATIO * total)))
         return PairCheck(
             name, observed, f"{view.name}: {frame.valid} of {total} depths ({share}) are valid, at least {least} needed"
         )
     return PairCheck(name, observed)
+
+
+def _too_few(frame: FrameStats) -> bool:
+    return frame.valid < MIN_VALID or frame.ratio < MIN_VALID_RATIO
 
 
 def _check_masks(without_mask: Mapping[str, Path | None]) -> PairCheck:

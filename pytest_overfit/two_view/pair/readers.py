@@ -47,11 +47,7 @@ def read_view(files: ViewFiles) -> RawView:
         if array is not None and array.shape != (height, width):
             found = f"{array.shape[1]} x {array.shape[0]} pixels"
             raise PairError(found, where=path, allowed=f"{width} x {height} as {files.image.name}")
-    cx, cy = camera.intrinsics[0, 2], camera.intrinsics[1, 2]
-    if not (0 < cx < width - 1 and 0 < cy < height - 1):
-        raise PairError(
-            f"principal point ({cx:.6g}, {cy:.6g})", where=files.camera, allowed=f"inside of {width} x {height} pixels"
-        )
+    _expect_inside(camera, width, height, files.camera)
     return RawView(files, image, depth, camera, labels)
 
 
@@ -145,6 +141,20 @@ def _check_pose(pose: FloatArray, where: Path) -> None:
         raise PairError(found, where=where, allowed=f"a rotation, to {_RIGID_TOLERANCE:g} (no scale, no shear)")
     if np.linalg.det(rotation) < 0:
         raise PairError("cam2world mirrors: its determinant is -1", where=where, allowed="a rotation, determinant +1")
+
+
+def _expect_inside(camera: Camera, width: int, height: int, where: Path) -> None:
+    """The principal point lies inside of the image. One factor off its middle on both axes: another image's size."""
+    cx, cy = camera.intrinsics[0, 2], camera.intrinsics[1, 2]
+    if 0 < cx < width - 1 and 0 < cy < height - 1:
+        return
+    across, along = 2 * cx / (width - 1), 2 * cy / (height - 1)
+    point = f"principal point ({cx:.6g}, {cy:.6g}) in {width} x {height} pixels"
+    allowed = f"one between (0, 0) and ({width - 1}, {height - 1})"
+    if min(across, along) > 1.5 and abs(across - along) <= 0.05 * max(across, along):
+        found = f"intrinsics of an image {across:.2g} times as large: {point}"
+        raise PairError(found, where=where, allowed=allowed, hint=f"intrinsics[:2] * {1 / across:.3g} in {where.name}")
+    raise PairError(point, where=where, allowed=allowed)
 
 
 def _decode(path: Path, *, modes: tuple[str, ...], convert: str | None) -> ByteArray:

@@ -12,7 +12,10 @@ import pytest
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.settings.cause_ids import IDS
+from pytest_overfit.text.translations import translated
 from pytest_overfit.two_view.diagnose import conventions, view_causes
+from pytest_overfit.two_view.diagnose.conventions import CONVENTIONS, TURNS, meaning_of
+from pytest_overfit.two_view.diagnose.view_agreement import pictures_lie_off, views_disagree
 from pytest_overfit.two_view.diagnose.views import (
     Agreement,
     Change,
@@ -25,6 +28,7 @@ from pytest_overfit.two_view.diagnose.views import (
     ViewsPredicted,
     ViewsSeen,
 )
+from tests.support.chinese import ENGLISH
 
 SOUND = Agreement(0.9, (0.9, 0.95, 0.99), 0.0, 0.97, 900)
 WRONG = Agreement(0.8, (0.02, 0.05, 0.2), 0.4, 0.1, 900)
@@ -43,22 +47,22 @@ def seen(pair: Pair | None = None, **changes: Any) -> ViewsSeen:
 TEXTS = {
     "camera-convention": (
         seen(Pair(0, 0, 1, WRONG, (replace(CHANGE, name="OpenGL", view=1),))), None,
-        "camera-convention (shown): 4 % of the pixels of views 0 and 1 lie on the other view's surface within 1.5 %, "
-        "86 % do once y and z of the camera axes of view 1 are negated\n"
+        "camera-convention (shown): the views agree once y and z of the camera axes of view 1 are negated: 86 % of the "
+        "pixels of views 0 and 1 lie on the other view's surface within 1.5 % then, 4 % as given\n"
         "  where: batch['extrinsics'], view 1\n"
         "  change: diag(1, -1, -1) @ extrinsics[:, 1]: from OpenGL axes (y up, z backwards) to OpenCV axes",
     ),
     "units": (
         seen(Pair(0, 0, 1, WRONG, (Change("baseline", None, 999.6, SOUND, beside=0.5),))), None,
-        "units (shown): 4 % of the pixels of views 0 and 1 lie on the other view's surface within 1.5 %, "
-        "86 % do once the translations of the extrinsics are multiplied by 1000\n"
+        "units (shown): the views agree once the translations of the extrinsics are multiplied by 1000: 86 % of the "
+        "pixels of views 0 and 1 lie on the other view's surface within 1.5 % then, 4 % as given\n"
         "  where: batch['extrinsics'], views 0 and 1\n"
         "  change: extrinsics[..., :3, 3] * 1000, or depths / 1000: both need one unit",
     ),
     "misalignment": (
         seen(Pair(0, 0, 1, SOUND, picture=PICTURE)), None,
-        "misalignment (shown): depths and cameras of views 0 and 1 agree, but the colours of one surface correlate by "
-        "0.40 only, and by 0.95 once the images are moved by about 6 pixels right\n"
+        "misalignment (shown): the colours fit once the images are moved by about 6 pixels right: those of one surface "
+        "in views 0 and 1 correlate by 0.95 then, by 0.40 as given, and depths and cameras agree\n"
         "  where: batch['images'], views 0 and 1\n"
         "  change: crop depths, point_masks and intrinsics with the images, by the same corner",
     ),
@@ -223,3 +227,32 @@ QUIET: dict[str, ViewsPredicted] = {
 def test_prediction_that_is_not_clear(name: str) -> None:
     """Every condition alone keeps a rule silent."""
     assert told(seen(), QUIET[name]) == []
+
+
+CHANGES = [
+    replace(CHANGE, name=name, view=view, factor=2.0, pictures=pictures)
+    for name in (*CONVENTIONS, *TURNS)
+    for view in (None, 1)
+    for pictures in ([False, True] if name in TURNS else [False])
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change.name}, {change.view}, {change.pictures}")
+def test_what_to_change_stands_first_and_in_chinese_too(change: Change) -> None:
+    meaning = meaning_of(change)
+    of = "" if change.view is None else f" of view {change.view}"
+    once = meaning.once.format(of=of, factor="2")
+    (cause,) = views_disagree(seen(Pair(0, 0, 1, WRONG, (replace(change, beside=0.1),))), None)
+    assert cause.observed.startswith(f"the views agree once {once}: ")
+    assert not ENGLISH.search(translated(cause.observed, "zh"))
+
+
+PICTURES = [(name, view) for name in ("shifted", "zoomed", "exchanged", *TURNS) for view in (None, 1)]
+
+
+@pytest.mark.parametrize(("name", "view"), [each for each in PICTURES if each != ("exchanged", 1)])
+def test_what_to_do_with_the_pictures_stands_first_and_in_chinese_too(name: str, view: int | None) -> None:
+    picture = replace(PICTURE, name=name, view=view, right=0.3, down=0.2, zoom=2.0)
+    for cause in pictures_lie_off(seen(Pair(0, 0, 1, SOUND, picture=picture)), None):
+        assert cause.observed.startswith("the colours fit once the image")
+        assert not ENGLISH.search(translated(cause.observed, "zh")), translated(cause.observed, "zh")

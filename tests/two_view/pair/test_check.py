@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.text.translations import translated
 from pytest_overfit.two_view.pair.check import (
     CheckedView,
     PairReport,
@@ -19,6 +21,7 @@ from pytest_overfit.two_view.pair.check import (
     checked_view,
     contradiction,
 )
+from pytest_overfit.two_view.pair.exr_depth import write_exr
 from pytest_overfit.two_view.pair.index import locate_pair
 from pytest_overfit.two_view.pair.pair_files import FloatArray, PairFiles, RawView
 from pytest_overfit.two_view.pair.readers import read_view
@@ -293,3 +296,42 @@ def test_pair_on_disk(town_pair: PairFiles, town: RenderedSource) -> None:
     (town.source_root / "0001" / "aerial.jpeg.exr").write_bytes(b"")
     with pytest.raises(PairError, match=r"aerial\.jpeg\.exr"):
         check_pair(town_pair)
+
+
+def _scaled(files: PairFiles, factor: float) -> PairFiles:
+    for view in files.views:
+        write_exr(view.depth, np.float32(factor) * read_view(view).depth)
+    return files
+
+
+def test_depth_in_millimetres_is_told_with_its_range_and_its_factor(town_pair: PairFiles) -> None:
+    report = check_pair(_scaled(town_pair, 1000))
+    assert len(report.problems) == 2
+    for problem, check in zip(report.problems, report.checks, strict=False):
+        assert ": depth in millimetres, in range times 0.001: its file holds " in problem
+        assert problem.endswith("above max_depth: 2000")
+        assert check.observed.startswith("0 of ")
+        assert check.do is not None
+        assert check.do.startswith("depth * 0.001 in ")
+        for text in (problem, check.do):
+            assert "毫米" in translated(text, "zh") or "单位为米" in translated(text, "zh")
+
+
+def test_depth_beyond_any_unit_is_told_the_key(town_pair: PairFiles) -> None:
+    report = check_pair(_scaled(town_pair, 1e9))
+    assert all("above max_depth: 2000" in problem and "times" not in problem for problem in report.problems)
+
+
+def test_an_inverted_sky_mask_is_told_with_what_its_complement_would_leave(town_pair: PairFiles) -> None:
+    for view in town_pair.views:
+        labels = read_view(view).labels
+        assert labels is not None
+        assert view.mask is not None
+        Image.fromarray(np.where(labels == 2, 0, 2).astype(np.uint8)).save(view.mask)
+    report = check_pair(town_pair)
+    assert report.problems == (
+        "aerial.jpeg: its sky mask is inverted: it leaves 0.0 % of the pixels with depth, and its complement would "
+        "leave 100.0 %",
+    )
+    assert not [check for check in report.checks if check.name == "sky masks"]
+    assert translated(report.problems[0], "zh").startswith("aerial.jpeg：天空掩码取反了")

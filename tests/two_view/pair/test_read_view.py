@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_overfit.errors import PairError
+from pytest_overfit.text.translations import translated
 from pytest_overfit.two_view.pair.pair_files import PairFiles
 from pytest_overfit.two_view.pair.readers import read_camera, read_view
 from tests.shared_data import shared_data
@@ -123,7 +124,20 @@ def test_principal_point_outside(town_pair: PairFiles) -> None:
     write_camera(files.camera, _k(_02=320.0))
     with pytest.raises(PairError) as error:
         read_view(files)
-    assert str(error.value) == f"{files.camera}: principal point (320, 15)\n  allowed: inside of 160 x 120 pixels"
+    assert str(error.value) == (
+        f"{files.camera}: principal point (320, 15) in 160 x 120 pixels\n  allowed: one between (0, 0) and (159, 119)"
+    )
+
+
+def test_intrinsics_of_an_image_twice_as_large(town_pair: PairFiles) -> None:
+    files = town_pair.views[0]
+    write_camera(files.camera, _k(_02=159.0, _12=119.0))
+    with pytest.raises(PairError) as error:
+        read_view(files)
+    first, _, last = str(error.value).splitlines()
+    assert "intrinsics of an image 2 times as large: principal point (159, 119) in 160 x 120 pixels" in first
+    assert last == f"  next: intrinsics[:2] * 0.5 in {files.camera.name}"
+    assert "2 倍大" in translated(error.value.found, "zh")
 
 
 def test_real_views() -> None:
