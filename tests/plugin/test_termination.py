@@ -80,6 +80,19 @@ def test_a_signal_ends_a_run_and_every_form_says_so(pytester: pytest.Pytester, s
     assert re.search(r"objective \d", service.read_text())
     page = (pytester.path / "report" / "runs" / document.id / "index.html").read_text()
     assert f"SIGTERM at step {steps}" in page
+    cut = f"not judged: interrupted at step {steps} of 100000"
+    assert not any(finding.missed for finding in document.findings)
+    assert not document.result.passed
+    assert document.result.finding("objective").observed == cut
+    for form in (service.read_text(), page, experiment_record(document)):
+        assert cut in form
+        assert "next: " not in form
+    assert "**failed**" not in service.read_text()
+    assert "### Interrupted: " in service.read_text()
+    overview = (pytester.path / "report" / "index.html").read_text()
+    assert "could not memorise" not in overview
+    assert "1 of 1 runs ended before there was a verdict." in overview
+    assert "判定" in translated("1 of 1 runs ended before there was a verdict.", "zh")
     [annotation] = [line for line in result.outlines if line.startswith("::error")]
     assert told in annotation
     result.stdout.fnmatch_lines(["*EndedBySignal: SIGTERM*"])
