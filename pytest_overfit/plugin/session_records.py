@@ -6,6 +6,7 @@ One process writes pages and summaries: under pytest-xdist the controller, whose
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -150,6 +151,20 @@ class SessionRecords:
             self._written(what, partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
+
+    def last_word(self, why: str) -> None:
+        """Writes what is known where the process has to be ended, in which no hook comes any more."""
+        if self.state.is_worker:  # whose controller lives on
+            return
+        if self.running is not None:
+            self.stopped.setdefault(self.running, why)
+        documents = self._written("the report", self._complete, otherwise=())
+        self.lines = []
+        for what, write in (("the annotations", self._annotate), ("the step summary", self._write_step_summary),
+                            ("the report", self._write_report)):  # fmt: skip
+            self._written(what, partial(write, documents), otherwise=None)
+            os.write(self.state.stderr(), "".join(f"{line}\n" for line in self.lines).encode())
+            self.lines = []
 
     def _written(self, what: str, write: Callable[[], Answer], *, otherwise: Otherwise) -> Answer | Otherwise:
         """What ``write`` gives; what keeps it from that, a full disk or a mistake of ours, is a line of the summary."""
