@@ -22,7 +22,7 @@ from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.integrations.adapt import adapt
 from pytest_overfit.judge.finding import ECHO, Finding
-from pytest_overfit.judge.stopped import unjudged
+from pytest_overfit.judge.stopped import interrupted, unjudged
 from pytest_overfit.judge.verdict import accepts, judge
 from pytest_overfit.result import OverfitResult, advised, of_seeds
 from pytest_overfit.run import subject as subjects
@@ -313,9 +313,10 @@ def judged(
             found = unjudged("defects", *[finding.name for finding in findings if finding.missed][:1])
         findings = (*findings, found)
     seen = None if evidence is None else evidence.fact(Influence)
+    findings = interrupted(record, findings) if record.stop == "interrupted" else advised(findings, causes)
     return OverfitResult(
         record,
-        advised(findings, causes),
+        findings,
         causes=causes,
         evidence=evidence,
         not_asked=still_open(questions.not_asked, causes),

@@ -56,8 +56,9 @@ class OverfitResult:
 
     @property
     def passed(self) -> bool:
-        """Every criterion that could be judged holds, and there is at least one."""
-        return any(finding.passed for finding in self.findings) and not any(f.missed for f in self.findings)
+        """Every criterion that could be judged holds, there is at least one, and nobody has interrupted the run."""
+        held = any(finding.passed for finding in self.findings) and not any(f.missed for f in self.findings)
+        return held and self.record.stop != "interrupted"
 
     @property
     def margin(self) -> float | None:
@@ -143,6 +144,8 @@ def of_seeds(results: Sequence[OverfitResult], *, needed: int) -> OverfitResult:
     if last.record.stop == "hung":  # which no number of other seeds makes good
         red = [finding.name for finding in last.findings if finding.missed]
         return replace(last, findings=(*last.findings, unjudged("seeds", *red[:1])), runs=tuple(results))
+    if last.record.stop == "interrupted":  # whatever the others came to
+        return replace(last, runs=tuple(results))
     findings = combine([(r.record.seed, r.findings) for r in results], needed=needed)
     worst = min(results, key=lambda r: (r.passed, float("inf") if r.margin is None else r.margin))
     not_asked = tuple(dict.fromkeys(each for result in results for each in result.not_asked))

@@ -35,6 +35,22 @@ def without_echoes(record: RunRecord, findings: Sequence[Finding], limits: Conta
     )
 
 
+def interrupted(record: RunRecord, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings of a run that was interrupted: nothing is missed, since more steps could have shown it.
+
+    Example:
+        >>> [finding.observed for finding in interrupted(record, findings) if not finding.passed]
+        ['not judged: interrupted at step 12 of 400']
+    """
+    why = f"not judged: interrupted at step {record.steps} of {record.planned_steps}"
+    return tuple(
+        replace(each, observed=why, allowed="", where=None, hint=None, margin=None, judged=False, hint_stands=False)
+        if each.missed
+        else each
+        for each in findings
+    )
+
+
 def _told_once(findings: Sequence[Finding], limits: Container[str]) -> tuple[Finding, ...]:
     """Of a run that its time ended: the first limit says so; what only more steps could have shown is not judged."""
     missed = [finding for finding in findings if finding.missed]

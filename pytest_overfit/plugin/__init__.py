@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_overfit.plugin.interruption import shorten_interruptions
-from pytest_overfit.plugin.options import INI, OPTIONS
+from pytest_overfit.plugin.options import INI, LOOKING, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -35,8 +36,10 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     if any(name.startswith("--overfit") and name not in OPTIONS for name in names):
         from pytest_overfit.plugin.configure import refuse_options
 
-        _, unknown = parser.parse_known_and_unknown_args(args)
-        refuse_options([text.partition("=")[0] for text in unknown if text.startswith("--overfit")])
+        known, unknown = parser.parse_known_and_unknown_args(args)
+        wrong = [text.partition("=")[0] for text in unknown if text.startswith("--overfit")]
+        looks = any(getattr(known, name, False) for name in LOOKING)
+        refuse_options(wrong, Path(known.overfit_report) if known.overfit_report and not looks else None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin import rank_session
-from pytest_overfit.plugin.options import INI, OPTIONS
+from pytest_overfit.plugin.options import INI, LOOKING, OPTIONS
 from pytest_overfit.plugin.resolved_options import arguments_with, config_of_argument, unknown_name
 from pytest_overfit.plugin.state import SessionState, session_state
 from pytest_overfit.untrusted.files import open_to_append
@@ -36,6 +36,7 @@ def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
             _tell_service(str(error))
+            _tell_report(config, str(error))
         raise
 
 
@@ -51,6 +52,32 @@ def _tell_service(message: str) -> None:
                 file.write(refused_summary(message))
         except OSError as error:
             print(f"GITHUB_STEP_SUMMARY: {summary} cannot be written ({error})", file=sys.stderr)
+
+
+def _tell_report(config: pytest.Config, message: str) -> None:
+    """What is wrong, in the report that was asked for: one of an earlier session would be taken for this one's."""
+    if any(config.getoption(name, False) for name in LOOKING):
+        return
+    try:
+        session = session_state(config)
+        asked, lang, writes = session.options.report, session.options.lang, session.writes
+    except pytest.UsageError:  # the ini file itself is wrong
+        given = config.getoption("overfit_report")
+        asked, lang, writes = given and config.invocation_params.dir / given, "en", "WORLD_SIZE" not in os.environ
+    if asked and writes:
+        tell_refused(Path(asked), message, lang)
+
+
+def tell_refused(report: Path, message: str, lang: str = "en") -> None:
+    """Summary and page of a report say that nothing was run, and why; its records are left alone."""
+    from pytest_overfit.plugin.nothing_ran import FAILS, NO_RUN
+    from pytest_overfit.report.publish import write_forms
+
+    first, *more = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    try:
+        write_forms(report, (), lang=lang, notes=(f"{NO_RUN}.", f"{FAILS}: {first}", *more))
+    except (OSError, OverfitError) as error:
+        print(f"{report}: not written: {error}", file=sys.stderr)
 
 
 def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
@@ -85,10 +112,14 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         session_records.prepare(config)
 
 
-def refuse_options(names: Sequence[str]) -> None:
-    """One usage error (exit code 4) for every option of these names: nobody knows them."""
+def refuse_options(names: Sequence[str], report: Path | None) -> None:
+    """One usage error (exit code 4) for every option of these names: nobody knows them; the services are told so."""
     if names:
-        raise pytest.UsageError("\n".join(unknown_name(name, OPTIONS, "option") for name in names))
+        message = "\n".join(unknown_name(name, OPTIONS, "option") for name in names)
+        _tell_service(message)
+        if report is not None:
+            tell_refused(report, message)
+        raise pytest.UsageError(message)
 
 
 def _load(config: pytest.Config) -> None:

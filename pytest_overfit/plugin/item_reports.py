@@ -85,17 +85,12 @@ def keep_run(requester: Requester, verdict: OverfitResult, note: RunNote) -> Non
     if not verdict.passed:
         _owner(state).debug = note.debug
     state.judged += 0 if verdict.interrupted else sum(finding.judged for finding in verdict.findings)
-    state.unjudged += _unjudged(file, verdict, note)
+    state.unjudged += [] if verdict.interrupted else _unjudged(file, verdict, note)
     state.interrupted |= verdict.interrupted
     if file is not None:
         file.note = note
     if verdict.interrupted:  # its item never gets a report
-        why = f"not judged: interrupted at step {verdict.record.steps} of {verdict.record.planned_steps}"
-        cut = [
-            replace(each, observed=why, allowed="", margin=None, judged=False) if each.missed else each
-            for each in verdict.findings
-        ]
-        rows = [_row(requester.nodeid, requester.name, file, finding, note) for finding in cut]
+        rows = [_row(requester.nodeid, requester.name, file, finding, note) for finding in verdict.findings]
         requester.session.interrupted.extend(rows)
     elif file is None:
         row = {

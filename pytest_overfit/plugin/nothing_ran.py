@@ -11,6 +11,7 @@ from pytest_overfit.plugin.state import SessionState
 from pytest_overfit.plugin.termination import told_end
 from pytest_overfit.plugin.wanted_records import Wanted
 
+NO_RUN = "No overfit run was made in this session"
 FAILS = "It fails for that"
 NO_TESTS = "pytest ends with exit code 5 where no test ran"
 
@@ -26,7 +27,7 @@ def nothing_ran(session: pytest.Session, state: SessionState, wanted: Wanted) ->
     if not asked or any(config.getoption(name, False) for name in LOOKING):
         return ()
     left_out = deselected(config)
-    first = "No overfit run was made in this session"
+    first = NO_RUN
     first += f": {left_out} test{' was' if left_out == 1 else 's were'} deselected." if left_out else "."
     if ended := told_end(state):
         return (first, f"{FAILS}: {ended}.")

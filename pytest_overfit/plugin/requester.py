@@ -259,5 +259,7 @@ def _last_word(requester: Requester) -> LastWord:
     def tell(hang: Hang) -> None:
         if requester.state.recorder is not None:
             requester.state.recorder.hung(hang)
+        if requester.records is not None:
+            requester.records.last_word(f"hung: {hang.text()}")
 
     return LastWord(requester.session.stderr(), tell, native=requester.session.native)

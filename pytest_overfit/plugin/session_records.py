@@ -6,6 +6,7 @@ One process writes pages and summaries: under pytest-xdist the controller, whose
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -22,7 +23,7 @@ from pytest_overfit.errors.asking import Answer, Otherwise, Unanswerable
 from pytest_overfit.plugin.nothing_ran import FAILS, nothing_ran
 from pytest_overfit.plugin.options import LOOKING
 from pytest_overfit.plugin.state import STAGES, SessionState, session_state
-from pytest_overfit.plugin.termination import ended_by_sigterm, told_end
+from pytest_overfit.plugin.termination import end_begins, ended_by_sigterm, signal_workers, told_end
 from pytest_overfit.plugin.wanted_records import Wanted, refuse_unwritable, wanted_of
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.text.translations import translated
@@ -59,6 +60,9 @@ class SessionRecords:
         self.running: str | None = None
         self.interrupted: str | None = None  # title of the config whose item was running then
         self.unsaved: OverfitError | None = None
+        self.nodes: list[Any] = []  # workers of pytest-xdist
+        self.cut = False  # the session was interrupted
+        state.hurry = partial(signal_workers, self.nodes, "SIGKILL")
 
     def begin(self, document: Document, planned: int, writing: Writing) -> Recorder:
         """The observer that writes the record of a run from now on."""
@@ -88,6 +92,7 @@ class SessionRecords:
     def pytest_configure_node(self, node: Any) -> None:
         """A worker writes into the folder of its controller."""
         node.workerinput["overfit_records"] = (str(self.report), self.session)
+        self.nodes.append(node)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.running = nodeid
@@ -95,8 +100,15 @@ class SessionRecords:
     def pytest_runtest_logfinish(self) -> None:
         self.running = None
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
-        """Ctrl-C before the run of a config, while its pair is built: there is no record yet, and no report."""
+        """Ctrl-C: workers hear of it at once, and not when pytest-xdist loses its patience with them.
+
+        Before the run of a config, while its pair is built, there is no record yet, and no report.
+        """
+        end_begins(self.state)
+        self.cut = True
+        signal_workers(self.nodes, "SIGINT")
         if self.running is not None and title_of(self.running) != self.running:
             self.interrupted = title_of(self.running)
 
@@ -124,6 +136,7 @@ class SessionRecords:
         """
         if self.state.is_worker:
             return
+        end_begins(self.state)
         documents: tuple[Document, ...] = ()
         if self.rows or self.stopped or self.interrupted or self.report.is_dir():
             documents = self._written("the report", self._complete, otherwise=())
@@ -138,6 +151,20 @@ class SessionRecords:
             self._written(what, partial(write, documents), otherwise=None)
         if self.wanted.report is None:
             shutil.rmtree(self.report, ignore_errors=True)
+
+    def last_word(self, why: str) -> None:
+        """Writes what is known where the process has to be ended, in which no hook comes any more."""
+        if self.state.is_worker:  # whose controller lives on
+            return
+        if self.running is not None:
+            self.stopped.setdefault(self.running, why)
+        documents = self._written("the report", self._complete, otherwise=())
+        self.lines = []
+        for what, write in (("the annotations", self._annotate), ("the step summary", self._write_step_summary),
+                            ("the report", self._write_report)):  # fmt: skip
+            self._written(what, partial(write, documents), otherwise=None)
+            os.write(self.state.stderr(), "".join(f"{line}\n" for line in self.lines).encode())
+            self.lines = []
 
     def _written(self, what: str, write: Callable[[], Answer], *, otherwise: Otherwise) -> Answer | Otherwise:
         """What ``write`` gives; what keeps it from that, a full disk or a mistake of ours, is a line of the summary."""
@@ -169,7 +196,8 @@ class SessionRecords:
             places = self.places.get(document.title, {})
             changed = replace(document, checks=self._checks(document.title), places=places)
             if document.state == "running":
-                changed = replace(changed, state="killed", error=self.stopped.get(document.title, document.error))
+                told = self.stopped.get(document.title, document.error)
+                changed = replace(changed, state="interrupted" if self.cut and told is None else "killed", error=told)
             if document.state != "finished" and self.state.ended_by:
                 run = next(iter(document.records[-1:]), None)
                 told = told_end(self.state, *((run.steps, run.planned_steps) if run is not None else ()))

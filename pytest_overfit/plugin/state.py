@@ -143,6 +143,7 @@ class SessionState:
         kept: how many runs that failed have a record.
         interrupted: rows of the run that Ctrl-C ended, whose item gets no report.
         ended_by, ended_at: the name of the signal that ends the session, and when it came.
+        ending: it writes its end; ``hurry`` is called once by a signal meanwhile, so that it waits for nobody.
     """
 
     options: Options
@@ -164,6 +165,8 @@ class SessionState:
     interrupted: list[Row] = field(default_factory=list)
     ended_by: str = ""
     ended_at: float = 0.0
+    ending: bool = False
+    hurry: Callable[[], None] | None = None
 
     @property
     def writes(self) -> bool:

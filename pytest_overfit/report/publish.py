@@ -45,6 +45,7 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     Raises:
         OverfitError: what the pages need is not installed; every other form has been written.
     """
+    report.mkdir(parents=True, exist_ok=True)
     write_schema(report)
     for document in documents:
         write_text(folder_of(report, document) / "record.md", experiment_record(document, lang))

@@ -31,6 +31,7 @@ GRACE = 2.0  # seconds after a limit, for whoever looks at it by himself between
 PATIENCE = 1.5  # of the slowest step so far, where that is longer: a slow run looks at its limit after it
 LAST_SECONDS = 1.5  # after the signal, for the main thread to leave; then the process ends
 NATIVE_SECONDS = 0.8  # later still, where C code holds the interpreter
+TELL_SECONDS = 20.0  # for the last word of a process that ends
 JOIN_SECONDS = 5.0  # for a thread that has nothing left to do
 WORKER_SECONDS = 0.3  # for the workers of a loader to say where they are
 MOST_RAISED = 8  # by signals while a block ends: one per loader and one of ours
@@ -247,6 +248,8 @@ class Watchdog:
             sys.stderr.write(f"{text}overfit: it cannot be stopped here: nothing raised in it arrives\n")
             return
         os.write(self.last.stderr, f"{text}overfit: it cannot be stopped: this process ends\n".encode())
+        if self.last.native:  # what is told takes longer, and may meet C code that holds the interpreter
+            faulthandler.dump_traceback_later(TELL_SECONDS, exit=True, file=self.last.stderr)
         try:
             self.last.tell(hang)
         finally:

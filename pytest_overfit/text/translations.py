@@ -176,6 +176,7 @@ _PARTS = (
     ("missed too: {names}", "同样未达到：{names}"),
     ("missed {names}", "未达到：{names}"),
     ("not held until then: {names}", "此前未达到：{names}"),
+    ("interrupted too: {names}", "同时被中断：{names}"),
     ("not judged: {why}", "未判定：{why}"),
     ("{steps} steps, all finite", "{steps} 步，数值均有限"),
     ("{tensors} tensors learn, {frozen} frozen as declared", "{tensors} 个张量在学习，{frozen} 个按声明冻结"),

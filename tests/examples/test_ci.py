@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-CI = Path(__file__).resolve().parents[2] / "examples" / "ci"
+ROOT = Path(__file__).resolve().parents[2]
+CI = ROOT / "examples" / "ci"
 # Keys of a job, as docs.github.com and docs.gitlab.com list them; of each those that these files use.
 GITHUB_JOB = {"if", "needs", "runs-on", "timeout-minutes", "permissions", "env", "steps"}
 GITHUB_STEP = {"name", "if", "uses", "with", "run", "env"}
@@ -47,7 +49,32 @@ def runs(job: dict[str, Any]) -> list[str]:
 
 def gate_command(job: dict[str, Any]) -> list[str]:
     (command,) = [shlex.split(line) for line in runs(job) if "pytest --overfit" in line]
-    return command
+    assert command[0] == "exec"
+    return command[1:]
+
+
+def recipes() -> Iterator[tuple[str, str]]:
+    """The scripts of every recipe, one per shell: where it is, and its text."""
+    texts = [(path.name, path.read_text(encoding="utf-8")) for path in (*CI.glob("*.yml"), ROOT / "action.yml")]
+    for page in sorted([*ROOT.glob("docs/*.md"), *CI.glob("*.md"), ROOT / "README.md"]):
+        blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"))
+        texts += [(f"{page.name}, block {number}", block) for number, block in enumerate(blocks)]
+    for place, text in texts:
+        for script in scripts(yaml.load(text, Yaml12)):
+            yield place, script
+
+
+def scripts(told: Any) -> Iterator[str]:
+    """Whatever a service hands to a shell: the lines of a GitLab job in one, a step of GitHub's in one of its own."""
+    for key, value in told.items() if isinstance(told, dict) else ():
+        if key == "run" and isinstance(value, str):
+            yield value
+        elif key == "script" and isinstance(value, list):
+            yield "\n".join(value)
+        else:
+            yield from scripts(value)
+    for each in told if isinstance(told, list) else ():
+        yield from scripts(each)
 
 
 GITHUB, GITLAB = read("github-actions.yml"), read("gitlab-ci.yml")
@@ -163,3 +190,11 @@ def test_shell_lines_are_shell(name: str) -> None:
     """bash reads them."""
     for line in runs(JOBS[name]):
         subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
+def test_every_recipe_hands_its_shell_to_pytest() -> None:
+    """A signal of the service goes to the shell, which passes none on: pytest takes its place, as the last command."""
+    last = [(place, script.replace("\\\n", " ").strip().splitlines()[-1].strip()) for place, script in recipes()]
+    told = [(place, line) for place, line in last if re.search(r"\bpytest\b(?!-)", line)]
+    assert {place for place, _ in told} >= {"action.yml", "github-actions.yml", "gitlab-ci.yml"}
+    assert [(place, line) for place, line in told if not re.match(r"exec\s", line)] == []

@@ -124,14 +124,23 @@ def test_the_report_has_the_line(pytester: pytest.Pytester) -> None:
     ],
     ids=["keeps whatever is raised", "C code"],
 )
-def test_what_cannot_be_stopped_ends_the_process(pytester: pytest.Pytester, body: str) -> None:
-    """Exit code 1, the line on stderr past the capture, and a record that says killed, and where."""
+def test_what_cannot_be_stopped_ends_the_process(
+    pytester: pytest.Pytester, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1, the line on stderr past the capture, and every form says killed, and where."""
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     test = f"\ndef bad(model, data):\n{body}\ndef test_hangs(overfit):\n    overfit(net, batch(), bad)\n"
     result = session(pytester, test, *LIMIT, "--overfit-report=report")
     assert result.ret == 1
     result.stderr.fnmatch_lines(
         ["overfit: did not come back within 3 s (*): * at test_it.py:*", "overfit: it cannot be stopped: *"]
     )
+    [annotation] = [line for line in result.errlines if line.startswith("::error")]
+    for form in (annotation, summary.read_text(), (pytester.path / "report" / "summary.md").read_text()):
+        assert "did not come back within 3 s" in form
+    assert (pytester.path / "report" / "index.html").is_file()
     (path,) = (pytester.path / "report").glob("runs/*/record.json")
     document = json.loads(path.read_text(encoding="utf-8"))["overfit"]
     assert document["state"] == "killed"

@@ -100,3 +100,42 @@ def test_a_job_of_other_tests_has_no_page_of_ours(pytester: pytest.Pytester, ser
     assert pytester.runpytest_inprocess().ret == 0
     pytester.runpytest_inprocess("--overfit-strict", "--collect-only")
     assert not service.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (("--overfit-config", "absent.yaml"), "absent.yaml"),
+        (("--overfit-strct",), "--overfit-strct"),
+        (("-o", "overfit_lang=xx"), "overfit_lang"),
+        (("-o", "overfit_strct=1"), "overfit_strct"),
+        (("tests/absent.py",), "It has failed for another reason"),
+    ],
+    ids=["a file", "an option", "a value of the ini file", "a key of the ini file", "a path of tests"],
+)
+def test_a_green_report_is_not_left_for_a_session_that_was_refused(
+    pytester: pytest.Pytester, args: tuple[str, ...], why: str
+) -> None:
+    """Its summary and its first page say that nothing was run, and why; its records stay."""
+    pytester.makepyfile(
+        """
+        import torch
+
+        def test_learns(overfit):
+            overfit(torch.nn.Linear(2, 1), (torch.randn(3, 2), torch.zeros(3, 1)), torch.nn.functional.mse_loss, lr=0.1)
+        """
+    )
+    report = pytester.path / "report"
+    assert pytester.runpytest_subprocess("--overfit-report=report").ret == pytest.ExitCode.OK
+    assert "1 run passed" in (report / "summary.md").read_text()
+    [record] = report.glob("runs/*/record.json")
+    before = record.read_bytes()
+    pytester.runpytest_subprocess("--overfit-report=report", "--collect-only", *args)  # no session of a report's
+    assert "1 run passed" in (report / "summary.md").read_text()
+    result = pytester.runpytest_subprocess("--overfit-report=report", *args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    for form in ((report / "summary.md").read_text(), (report / "index.html").read_text()):
+        assert NONE in form
+        assert why in form
+        assert "1 run passed" not in form
+    assert record.read_bytes() == before

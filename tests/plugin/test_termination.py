@@ -39,6 +39,9 @@ def test_learns(overfit):
 def test_never_begins(overfit):
     raise AssertionError
 """
+OTHER = """    loss.calls, loss.name, loss.first = 0, 'b', False
+    overfit(nn.Linear(2, 2), torch.randn(3, 2), loss, lr=1e-9, max_steps=100_000)
+"""
 ITSELF = "os.kill(os.getpid(), signal.SIGTERM)"
 CONTROLLER = "os.kill(os.getppid(), signal.SIGTERM)"
 
@@ -77,6 +80,19 @@ def test_a_signal_ends_a_run_and_every_form_says_so(pytester: pytest.Pytester, s
     assert re.search(r"objective \d", service.read_text())
     page = (pytester.path / "report" / "runs" / document.id / "index.html").read_text()
     assert f"SIGTERM at step {steps}" in page
+    cut = f"not judged: interrupted at step {steps} of 100000"
+    assert not any(finding.missed for finding in document.findings)
+    assert not document.result.passed
+    assert document.result.finding("objective").observed == cut
+    for form in (service.read_text(), page, experiment_record(document)):
+        assert cut in form
+        assert "next: " not in form
+    assert "**failed**" not in service.read_text()
+    assert "### Interrupted: " in service.read_text()
+    overview = (pytester.path / "report" / "index.html").read_text()
+    assert "could not memorise" not in overview
+    assert "1 of 1 runs ended before there was a verdict." in overview
+    assert "判定" in translated("1 of 1 runs ended before there was a verdict.", "zh")
     [annotation] = [line for line in result.outlines if line.startswith("::error")]
     assert told in annotation
     result.stdout.fnmatch_lines(["*EndedBySignal: SIGTERM*"])
@@ -96,6 +112,72 @@ def test_with_xdist(pytester: pytest.Pytester, service: Path, kill: str) -> None
     assert document.error == f"ended by SIGTERM at step {document.result.record.steps} of 100000"
     assert document.error in service.read_text()
     assert (pytester.path / "report" / "index.html").is_file()
+
+
+def test_a_signal_while_workers_are_waited_for(pytester: pytest.Pytester, service: Path) -> None:
+    """The session waits no longer for workers that do not end, and writes all that it knows, with one annotation."""
+    pytest.importorskip("xdist")
+    pytester.makeconftest(
+        """
+        import os
+        import signal
+        import pytest
+
+        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+        def pytest_sessionfinish(session):
+            if not hasattr(session.config, "workerinput"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield
+        """
+    )
+    stays = """while True:
+            try:
+                if os.path.exists("a") and os.path.exists("b") and loss.first:
+                    loss.first = False
+                    os.kill(os.getppid(), signal.SIGINT)
+                time.sleep(0.1)
+            except KeyboardInterrupt:
+                pass"""
+    pytester.makepyfile(
+        TEST.format(kill=f"open(loss.name, 'w').close()\n        {stays}")
+        .replace("    loss.calls = 0\n", "    loss.calls, loss.name, loss.first = 0, 'a', True\n")
+        .replace("    raise AssertionError", OTHER)
+    )
+    result = pytester.runpytest_subprocess(
+        "-p", "no:cacheprovider", "-p", "no:randomly", "--overfit-report=r", "-n", "2"
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED, result.outlines
+    assert "Traceback" not in str(result.stderr)
+    documents = read_report(pytester.path / "r")
+    assert [document.state for document in documents] == ["interrupted"] * 2
+    assert service.read_text().count("**Interrupted**") == 2
+    assert (pytester.path / "r" / "index.html").is_file()
+    [annotation] = [line for line in result.outlines if line.startswith("::error")]
+    assert all(document.title in annotation.replace("%3A", ":") for document in documents)
+    assert "同时被中断" in translated("  interrupted too: a.py::test_b", "zh")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_report_is_written(pytester: pytest.Pytester, service: Path, number: str) -> None:
+    """Nothing is raised into it: page, summary and annotation are there."""
+    pytester.makeconftest(
+        f"""
+        import os, signal
+        from pytest_overfit.plugin.session_records import SessionRecords
+
+        def write(self, documents):
+            os.kill(os.getpid(), signal.{number})
+            written(self, documents)
+
+        written, SessionRecords._write_report = SessionRecords._write_report, write
+        """
+    )
+    result, _ = ended(pytester, ITSELF.replace("SIGTERM", "SIGINT"))
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "Traceback" not in str(result.stderr)
+    assert "**Interrupted**" in service.read_text()
+    assert (pytester.path / "report" / "index.html").is_file()
+    assert len([line for line in result.outlines if line.startswith("::error")]) == 1
 
 
 def test_a_second_signal_ends_the_process_at_once(pytester: pytest.Pytester) -> None:

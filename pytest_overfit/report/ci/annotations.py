@@ -38,7 +38,9 @@ def annotations(documents: Sequence[Document], *, expected: Container[str] = (),
         ['::error file=quick.yaml,line=12,title=overfit camera%3A quick.yaml::loss_camera 0.158, allowed < 0.001: ...']
     """
     told = [document for document in documents if document.state != "finished" or document.title not in expected]
-    columns = itertools.zip_longest(*(list(_of(document, lang)) for document in told))
+    cut = [document for document in told if document.state == "interrupted"]  # by one signal, on several workers
+    told = [document for document in told if document not in cut[1:]]
+    columns = itertools.zip_longest(*(list(_of(document, lang, cut[1:])) for document in told))
     return [command for column in columns for command in column if command is not None]
 
 
@@ -62,11 +64,14 @@ def escape_property(value: str) -> str:
     return escape_data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def _of(document: Document, lang: str) -> Iterator[str]:
+def _of(document: Document, lang: str, cut: Sequence[Document] = ()) -> Iterator[str]:
+    """The annotations of one run; the first one that was interrupted names the others, which are ``cut``."""
     missed = [finding for finding in document.findings if finding.missed]
     if document.state != "finished" and not (document.state == "not_run" and missed):
         lines = [STATES[document.state] + (f": {document.error}" if document.error else "")]
         lines += [f"  not held until then: {', '.join(finding.name for finding in missed)}"] if missed else []
+        others = cut if document.state == "interrupted" else ()
+        lines += [f"  interrupted too: {', '.join(other.title for other in others)}"] if others else []
         yield _error(document, lang, document.state.replace("_", " "), "\n".join(lines))
         return
     if document.verdict == "failed" and not missed:

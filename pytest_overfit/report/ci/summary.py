@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from functools import partial
 
-from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.finding import Finding, number
 from pytest_overfit.report.markdown.curve import text_curve
 from pytest_overfit.report.markdown.escape import block, line, prose, table, text
 from pytest_overfit.report.markdown.tables import (
@@ -84,7 +84,9 @@ def _headline(documents: Sequence[Document], failed: int, meant: int, lang: str)
 
 
 def _section(document: Document, lang: str, missed: str = "") -> str:
-    mark = words(lang)["passed"] if document.verdict == "passed" else missed or words(lang)["FAILED"]
+    cut = document.state == "interrupted" and not any(finding.missed for finding in document.findings)
+    failed = missed or (translated(STATES["interrupted"], lang) if cut else words(lang)["FAILED"])
+    mark = words(lang)["passed"] if document.verdict == "passed" else failed
     head = f"### {mark}: {text(_titled(document, lang))}"
     return "\n\n".join([head, *_body(document, lang)])
 
@@ -135,7 +137,9 @@ def _curve(document: Document, lang: str) -> Iterator[str]:
     lines = text_curve(result.record.curves.get("objective", ()), document.limits.get("objective")) if result else ()
     if result is not None and lines:
         seed = translated(f"seed {result.record.seed}, which did worst", lang) if result.runs else ""
-        yield block("\n".join([f"objective{', ' if seed else ''}{seed}", *lines]))
+        # Of a run that was cut off no finding has its last value.
+        last = f" {number(result.record.curves['objective'][-1])}" if document.state == "interrupted" else ""
+        yield block("\n".join([f"objective{last}{', ' if seed else ''}{seed}", *lines]))
 
 
 def _criteria(findings: Sequence[Finding], lang: str) -> Iterator[str]:

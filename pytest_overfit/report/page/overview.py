@@ -70,6 +70,7 @@ def overview_of(documents: Sequence[Document]) -> Overview:
     rows.sort(key=lambda row: (ORDER.index(row.badge), row.planned is None, row.title, row.href))
     counts = {name: sum(row.badge == name for row in rows) for name in ORDER}
     counts["errors"] = sum(document.verdict == "failed" and not document.records for document in documents)
+    counts["cut"] = sum(_is_cut(document) for document in documents)
     commands = _joined([document.command for document in documents if document.command])
     shared = set.intersection(*(set(document.environment.items()) for document in documents)) if documents else set()
     ordered = (
@@ -77,6 +78,11 @@ def overview_of(documents: Sequence[Document]) -> Overview:
     )
     written = max((document.written for document in documents), default="")
     return Overview(tuple(rows), counts, written, commands, ordered)
+
+
+def _is_cut(document: Document) -> bool:
+    """Whether a run was interrupted or killed before it was judged."""
+    return document.state in ("interrupted", "killed") and bool(document.records) and not words.missed(document)
 
 
 def _joined(commands: Sequence[str]) -> tuple[str, ...]:
