@@ -13,7 +13,7 @@ import pytest
 
 from pytest_overfit.errors import ConfigError, OverfitError
 from pytest_overfit.plugin import rank_session
-from pytest_overfit.plugin.options import INI, OPTIONS
+from pytest_overfit.plugin.options import INI, LOOKING, OPTIONS
 from pytest_overfit.plugin.resolved_options import arguments_with, config_of_argument, unknown_name
 from pytest_overfit.plugin.state import SessionState, session_state
 from pytest_overfit.untrusted.files import open_to_append
@@ -35,11 +35,11 @@ def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         _configure(config, odd_keys)
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
-            _tell_service(str(error))
+            tell_service(str(error))
         raise
 
 
-def _tell_service(message: str) -> None:
+def tell_service(message: str) -> None:
     """What is wrong, on the page of the job and beside the line; pytest tells the terminal."""
     from pytest_overfit.report.ci.refused import refused_annotation, refused_summary
 
@@ -79,6 +79,10 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
             register(Explanation(), "overfit_explanation")
     if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
         _refuse_log_folders(session_state(config))
+    if _is_asked(config) and not hasattr(config, "workerinput"):
+        from pytest_overfit.plugin.uncollected import Uncollected
+
+        register(Uncollected(tell_service), "overfit_uncollected")
     if _is_recorded(config):
         from pytest_overfit.plugin import session_records
 
@@ -86,9 +90,12 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
 
 
 def refuse_options(names: Sequence[str]) -> None:
-    """One usage error (exit code 4) for every option of these names: nobody knows them."""
+    """One usage error (exit code 4) for every option of these names, which nobody knows; the CI service is told too."""
     if names:
-        raise pytest.UsageError("\n".join(unknown_name(name, OPTIONS, "option") for name in names))
+        message = "\n".join(unknown_name(name, OPTIONS, "option") for name in names)
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            tell_service(message)
+        raise pytest.UsageError(message)
 
 
 def _load(config: pytest.Config) -> None:
@@ -154,6 +161,14 @@ def _is_registered(config: pytest.Config, name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_asked(config: pytest.Config) -> bool:
+    """Whether a CI service waits for word of overfit runs."""
+    served = os.environ.get("GITHUB_STEP_SUMMARY") or os.environ.get("GITHUB_ACTIONS") == "true"
+    names = ("config", "strict", "report", "save", "compare")
+    asked = any(config.getoption(f"overfit_{name}") for name in names) or config.getini("overfit_strict")
+    return bool(served and asked) and not any(config.getoption(name, False) for name in LOOKING)
 
 
 def _is_recorded(config: pytest.Config) -> bool:
