@@ -77,6 +77,8 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         register(LastLines(), "overfit_last_lines")
         if explained:
             register(Explanation(), "overfit_explanation")
+    elif any(config.getoption(f"overfit_{name}") for name in ("set", "device", "require_gpu")):
+        _refuse_settings(session_state(config))
     if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
         _refuse_log_folders(session_state(config))
     if _is_asked(config) and not hasattr(config, "workerinput"):
@@ -118,6 +120,16 @@ def _load(config: pytest.Config) -> None:
     _refuse_log_folders(session, asked)
     session.configs.update(zip(files, session.adopted(loaded), strict=True))
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
+
+
+def _refuse_settings(session: SessionState) -> None:
+    """One usage error for the wrong settings of the command line, where no config has them read."""
+    from pytest_overfit.settings.command_line import refuse_overrides
+
+    try:
+        refuse_overrides(session.options.overrides)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _named_in_vain(config: OverfitConfig) -> Iterable[OverfitError]:
