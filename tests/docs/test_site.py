@@ -351,3 +351,7 @@ def test_the_pins_for_another_python_are_printed(tmp_path: Path) -> None:
     assert len(pins) == len([line for line in printed if line and not line.startswith("#")])
     own = (REPOSITORY / "constraints" / "python-3.10.txt").read_text(encoding="utf-8").splitlines()
     assert all(pins[line.partition("==")[0]] == line.partition("==")[2] for line in own if "==" in line)
+    done = run(sys.executable, "constraints/merged.py", "python-3.13", at=REPOSITORY)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "constraints/python-3.13.txt: no such file" in done.stderr
+    assert "python-3.10" in done.stderr
