@@ -28,6 +28,9 @@ def merged(*overlays: str) -> list[str]:
     """The pins of constraints.txt, then those of each overlay; a later file replaces what an earlier one says."""
     lines = pins(HERE.parent / "constraints.txt")
     for overlay in overlays:
+        if not (HERE / f"{overlay}.txt").is_file():
+            there = ", ".join(sorted(path.stem for path in HERE.glob("*.txt")))
+            raise SystemExit(f"constraints/{overlay}.txt: no such file; there are: {there}")
         own = pins(HERE / f"{overlay}.txt")
         replaced = {name_of(line) for line in own}
         lines = [line for line in lines if name_of(line) not in replaced] + own

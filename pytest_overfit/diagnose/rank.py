@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
@@ -43,6 +44,7 @@ UNLIKE: Mapping[str, tuple[str, ...]] = {
     "nonfinite-loss": ("target-mismatch",),
     "nonfinite-gradient": ("target-mismatch",),
 }
+TUNED = ("lr-high", "lr-low", "lr-schedule", "weight-decay", "optimizer-hyperparameter")
 PATIENCE = "few-steps"  # of a run that nothing else is wrong with
 NUMBERS = ("nonfinite-data", "nonfinite-loss", "nonfinite-gradient", "nonfinite-output")
 SPARE = 0.75  # of the steps of a run: what learns later may do so by chance
@@ -73,7 +75,7 @@ def find_causes(
     for rule in ours:
         with questions.asking(f"the rule {rule.__module__.rpartition('.')[2]}.{rule.__name__}"):
             for cause in rule(evidence):
-                causes.append(cause)  # one by one: what a rule finds before it breaks counts
+                causes.append(_fair(cause, evidence))  # one by one: what a rule finds before it breaks counts
     for rule in rules:
         causes += rule(evidence)
     with questions.asking("what a trial proves"):
@@ -85,6 +87,14 @@ def find_causes(
         if cause.id not in found or _order(cause, evidence) < _order(found[cause.id], evidence):
             found[cause.id] = cause
     return tuple(_agreeing(sorted(found.values(), key=lambda cause: _order(cause, evidence))))
+
+
+def _fair(cause: Cause, evidence: Evidence) -> Cause:
+    """A rate that passes proves nothing against one that had fewer steps than that, since its time was over."""
+    if evidence.record.stop != "max_seconds" or cause.id not in TUNED or cause.certain:
+        return cause
+    in_time = any(each.passed_at is not None and each.passed_at <= evidence.record.steps for each in evidence.attempts)
+    return cause if in_time else replace(cause, strength="observed")
 
 
 def _agreeing(causes: Sequence[Cause]) -> Iterator[Cause]:

@@ -15,6 +15,7 @@ from pytest_overfit.settings.criterion import Criterion
 SMALL_FALL = 0.5  # a share of the start: a pass that takes less says so in the first line of a result
 FELL = "fell by only"
 SETTLE = "let the learning rate decay to 0, or lower it"
+OUT_OF_TIME = "cut short by max_seconds"
 UNSTATED = (
     "the default limit was not chosen for this loss: state one well below its start, "
     "or {below: 0.01, relative: true} for a hundredth of it"
@@ -183,7 +184,7 @@ def _best(curve: Sequence[float], limit: Limit) -> float:
 def _with_stop(record: RunRecord, observed: str) -> str:
     if record.stop == "max_seconds":  # what the first line of a failure has room for
         steps = f"{record.steps} of {record.planned_steps} steps in {record.seconds:.1f} s"
-        return f"cut short by max_seconds: {steps}, {observed}"
+        return f"{OUT_OF_TIME}: {steps}, {observed}"
     reasons = {
         "interrupted": "interrupted",
         "non_finite": "stopped at the first non-finite value",

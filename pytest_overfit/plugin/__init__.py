@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from pytest_overfit.trainer.config import OverfitConfig
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
-ASKING = ("config", "explain", "strict", "log_dir", "report", "save", "compare", "compare_fail")
+ASKING = (
+    "config",
+    "explain",
+    "strict",
+    "set",
+    "device",
+    "require_gpu",
+    "log_dir",
+    "report",
+    "save",
+    "compare",
+    "compare_fail",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

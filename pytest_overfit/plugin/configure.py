@@ -35,12 +35,12 @@ def configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         _configure(config, odd_keys)
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
-            _tell_service(str(error))
+            tell_service(str(error))
             _tell_report(config, str(error))
         raise
 
 
-def _tell_service(message: str) -> None:
+def tell_service(message: str) -> None:
     """What is wrong, on the page of the job and beside the line; pytest tells the terminal."""
     from pytest_overfit.report.ci.refused import refused_annotation, refused_summary
 
@@ -104,8 +104,14 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         register(LastLines(), "overfit_last_lines")
         if explained:
             register(Explanation(), "overfit_explanation")
+    elif any(config.getoption(f"overfit_{name}") for name in ("set", "device", "require_gpu")):
+        _refuse_settings(session_state(config))
     if config.getoption("overfit_log_dir") or config.getini("overfit_log_dir"):
         _refuse_log_folders(session_state(config))
+    if _is_asked(config) and not hasattr(config, "workerinput"):
+        from pytest_overfit.plugin.uncollected import Uncollected
+
+        register(Uncollected(tell_service), "overfit_uncollected")
     if _is_recorded(config):
         from pytest_overfit.plugin import session_records
 
@@ -116,9 +122,10 @@ def refuse_options(names: Sequence[str], report: Path | None) -> None:
     """One usage error (exit code 4) for every option of these names: nobody knows them; the services are told so."""
     if names:
         message = "\n".join(unknown_name(name, OPTIONS, "option") for name in names)
-        _tell_service(message)
-        if report is not None:
-            tell_refused(report, message)
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            tell_service(message)
+            if report is not None:
+                tell_refused(report, message)
         raise pytest.UsageError(message)
 
 
@@ -142,6 +149,16 @@ def _load(config: pytest.Config) -> None:
     _refuse_log_folders(session, asked)
     session.configs.update(zip(files, session.adopted(loaded), strict=True))
     config.args[:] = arguments_with(config.args, options, explicit=explicit, folder=folder)
+
+
+def _refuse_settings(session: SessionState) -> None:
+    """One usage error for the wrong settings of the command line, where no config has them read."""
+    from pytest_overfit.settings.command_line import refuse_overrides
+
+    try:
+        refuse_overrides(session.options.overrides)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _named_in_vain(config: OverfitConfig) -> Iterable[OverfitError]:
@@ -185,6 +202,14 @@ def _is_registered(config: pytest.Config, name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_asked(config: pytest.Config) -> bool:
+    """Whether a CI service waits for word of overfit runs."""
+    served = os.environ.get("GITHUB_STEP_SUMMARY") or os.environ.get("GITHUB_ACTIONS") == "true"
+    names = ("config", "strict", "report", "save", "compare")
+    asked = any(config.getoption(f"overfit_{name}") for name in names) or config.getini("overfit_strict")
+    return bool(served and asked) and not any(config.getoption(name, False) for name in LOOKING)
 
 
 def _is_recorded(config: pytest.Config) -> bool:

@@ -14,6 +14,11 @@ from torch import nn
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.run.cores import available_cores
 
+NO_GPU = (
+    "run on a GPU machine, install a torch build with GPU support, or drop the requirement; "
+    "--overfit-strict is content with a device that is named, such as --overfit-device=cpu"
+)
+
 
 @dataclass(frozen=True)
 class DeviceChoice:
@@ -42,14 +47,13 @@ def choose_device(requested: str = "auto", *, require_gpu: bool = False, turn: i
         kind = next((kind for kind, count in counts.items() if count), "cpu")
         choice = DeviceChoice(_in_turn(torch.device(kind), counts, turn), None if kind != "cpu" else _missing_gpu())
     else:
-        choice = DeviceChoice(_in_turn(_explicit(requested, counts), counts, turn))
+        choice = DeviceChoice(_in_turn(_explicit(requested, counts, require_gpu), counts, turn))
     if require_gpu and choice.device.type == "cpu":
         raise OverfitError(
             f"a GPU is required and the run would use the CPU: {_missing_gpu()}",
             where="--overfit-require-gpu / --overfit-strict / overfit.require_gpu",
             allowed="a CUDA, XPU or MPS device, or another accelerator of torch",
-            hint="run on a GPU machine, install a torch build with GPU support, or drop the requirement; "
-            "--overfit-strict is content with a device that is named, such as --overfit-device=cpu",
+            hint=NO_GPU,
         )
     return choice
 
@@ -133,7 +137,7 @@ def _count(kind: str) -> int:
         return 0
 
 
-def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
+def _explicit(requested: str, counts: dict[str, int], require_gpu: bool) -> torch.device:
     try:
         device = torch.device(requested)
     except RuntimeError:
@@ -146,11 +150,15 @@ def _explicit(requested: str, counts: dict[str, int]) -> torch.device:
         return device
     count = counts[device.type] if device.type in counts else _count(device.type)
     if (device.index or 0) >= count:
+        there = [f"{kind}:0..{n - 1}" for kind, n in counts.items() if n]
+        taken = "--overfit-device=auto takes what there is"  # where a GPU is required, or the session strict, too
+        if not there:
+            taken = NO_GPU if require_gpu else "--overfit-device=cpu trains on the CPU, under --overfit-strict too"
         raise OverfitError(
             f"device {requested!r} is not there: torch {torch.__version__} counts {count} {device.type} device(s)",
             where="overfit.device",
-            allowed=", ".join(["auto", "cpu", *(f"{kind}:0..{n - 1}" for kind, n in counts.items() if n)]),
-            hint="--overfit-device=auto takes what there is",
+            allowed=", ".join(there if require_gpu else ["auto", "cpu", *there]) or "a device that this machine has",
+            hint=taken,
         )
     return device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,6 +93,8 @@ def run(
     """
     watchdog = Watchdog(place.last)
     limit = settings.budget.max_seconds if place.ranks is None else None  # which look after each other
+    if limit is not None:  # the first optimizer imports it, which takes seconds that are nobody's
+        importlib.import_module("torch._dynamo")
     runner = _Runner(settings, seed, place, callbacks or Callbacks(), questions or Questions(), watchdog)
     try:
         with place.taken(settings), watchdog.limited(limit, what=WARM_UP):
@@ -236,6 +239,7 @@ class _Course:
         update, watched, plan = self._updates(context, plan)
         self.constant = Constant(watched, training.task.batch, training.parts.fingerprint)
         seed_everything(runner.seed)
+        runner.watchdog.renew()  # what stood before the first step, much of it ours, has had as many seconds
         runner.watchdog.on_phase(TRAINING, "", None)
         observers = runner.callbacks.observers
         curves = fit(training.task, self.constant, plan, watch=training.watch, observers=observers)

@@ -135,7 +135,7 @@ class Training:
         settings, subject, watchdog = self.settings, self.subject, self.request.watchdog
         return Plan(
             max_steps=self.parts.planned_steps,
-            max_seconds=settings.budget.max_seconds if (left := watchdog.left()) is None else left,
+            max_seconds=settings.budget.max_seconds,
             hold_steps=settings.budget.hold_steps,
             alive=watchdog.alive,
             limits=settings.criteria.limits(),

@@ -140,6 +140,17 @@ class Watchdog:
         block = self._blocks[-1]
         return max(0.0, block.began + block.limit - time.monotonic())
 
+    def renew(self) -> None:
+        """The innermost block has its whole limit once more from now on, unless it is being stopped."""
+        with self._changed:
+            if not self._blocks or self._blocks[-1].hang is not None:
+                return
+            block = self._blocks[-1]
+            block.began = time.monotonic()
+            block.due = block.began + block.limit + block.grace
+            self._changed.notify()
+        self._arm()
+
     def over(self) -> None:
         """The user's code of the innermost block has come back: what follows is not interrupted any more."""
         if self._blocks:

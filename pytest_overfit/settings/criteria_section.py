@@ -14,6 +14,7 @@ from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.cause_ids import IDS
 from pytest_overfit.settings.criteria import Criteria, Limit
 from pytest_overfit.settings.criteria_registry import BESIDE, Entry, entries, limit_aliases
+from pytest_overfit.settings.keywords import keys
 from pytest_overfit.settings.problems import did_you_mean, shown
 from pytest_overfit.settings.section import Section, as_switch
 from pytest_overfit.settings.settings import OverfitSettings, PairSource
@@ -234,7 +235,7 @@ def read_overfit(
 def read_record(section: Section, defaults: Record, folder: Path) -> Record:
     """A record of settings: every field by its definition, nested records as sections, any other key a problem."""
     known = fields(defaults)  # type: ignore[arg-type]
-    section.only(field.name for field in known)
+    section.only([field.name for field in known], keys() if isinstance(defaults, OverfitSettings) else None)
     values: dict[str, Any] = {}
     for field in known:
         default = getattr(defaults, field.name)

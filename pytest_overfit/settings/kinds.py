@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_overfit.settings.problems import shown
 from pytest_overfit.settings.section import number_words
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Default = TypeVar("Default")
 LAST_SEED = 2**32 - 1
+GPU = ("gpu", "nvidia", "gpu:0", "gpu0")  # what people call it elsewhere
 _DEVICE = re.compile(r"auto|model|cpu|mps|(?!(auto|model|cpu|mps|gpu)\b)[a-z][a-z_]*(:\d{1,3})?")
 
 
@@ -80,7 +82,7 @@ def _device(section: Section, name: str, default: Any, folder: Path) -> Any:
     value = section.get(name)
     if value is None or (isinstance(value, str) and _DEVICE.fullmatch(value)):
         return value or default
-    section.refuse(name, DEVICE.words)
+    section.problem(name, shown(value), DEVICE.words, "did you mean cuda?" if str(value).casefold() in GPU else "")
     return default
 
 

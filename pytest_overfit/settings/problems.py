@@ -85,6 +85,8 @@ def _as_meant(file: str, problem: Problem, overrides: Sequence[str]) -> list[str
         if re.match(rf"{re.escape(problem.key)}\s*[.=\[]", text):
             told = told_override(f"{above}{meant[1]}{text[len(problem.key) :]}")
             return [f"  change: --overfit-set {shlex.quote(told)}"]
+    if "." in meant[1]:  # another section's, which is no line to paste here
+        return []
     try:
         text = Path(file).read_text(encoding="utf-8")
         number = plain_yaml.key_lines(text)[problem.key]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.problems import Problem, did_you_mean, shown
 from pytest_overfit.settings.secret import plain
 from pytest_overfit.untrusted.files import expect_name
@@ -280,12 +281,19 @@ class Section:
         """What is in here is for a class, which reads it."""
         self.reads.handed.add(self.key)
 
-    def only(self, known: Iterable[str]) -> None:
-        """Every other key is a problem: for this plugin's own section."""
+    def only(self, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> None:
+        """Every other key is a problem: for this plugin's own section.
+
+        Args:
+            elsewhere: what people write here -> the dotted key, below this section, where it stands.
+        """
         names = list(known)
+        places = {**(elsewhere or {}), **{name: name for name in names}}
         for name in self.values:
             if name not in names:
-                self.problem(str(name), "an unknown key", " | ".join(names), did_you_mean(str(name), names))
+                near = nearest(str(name), places)
+                hint = f"did you mean {places[near]}?" if near else ""
+                self.problem(str(name), "an unknown key", " | ".join(names), hint)
 
 
 def as_switch(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.limits import OUT_OF_TIME
 from pytest_overfit.settings.cause_ids import IDS
 
 MOST_LINES = 25
@@ -33,6 +34,8 @@ def headline(missed: Sequence[Finding], causes: Sequence[Cause]) -> str:
     shown = [finding for finding in missed if finding.name != DEFECTS]
     first = min(shown, key=lambda finding: not finding.allowed.startswith(LIMITS), default=None)
     why = _why(causes[0]) if causes else ""
+    if first is not None and first.observed.startswith(OUT_OF_TIME) and causes and causes[0].strength == "observed":
+        why = ""  # its time is what is known of it
     what = causes[0].id if first is None and causes else ""
     if first is not None:
         limited = first.allowed.startswith(LIMITS)

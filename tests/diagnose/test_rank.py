@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,12 @@ from pytest_overfit.diagnose.cause import Cause, Strength
 from pytest_overfit.diagnose.defects import judge_defects
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.rank import find_causes
+from pytest_overfit.diagnose.trial import Attempt, Trial
 from pytest_overfit.errors.asking import NotAsked
 from pytest_overfit.judge.finding import Finding
+from pytest_overfit.judge.limits import OUT_OF_TIME
 from pytest_overfit.run.record import RunRecord
+from pytest_overfit.text.failure import headline
 
 RECORD = RunRecord("net", 0, "cpu", 10, 10, "max_steps", 1.0, {"objective": (1.0,) * 10})
 FAILED = Evidence(RECORD, (Finding("objective", False, "", ""),), {})
@@ -128,3 +132,19 @@ def test_what_is_meant_at_one_place_is_a_mistake_at_another(where: str, allow: l
 
     causes = find_causes(FAILED, rules=[rule], allowed=allow)
     assert [cause.id for cause in causes] == (["degenerate-batch"] if named else [])
+
+
+@pytest.mark.parametrize(("stop", "passed_at", "strength"), [
+    ("max_seconds", 140, "observed"), ("max_seconds", 8, "proven"), ("max_steps", 140, "proven"),
+])  # fmt: skip
+def test_a_run_without_time_is_told_no_proven_rate(stop: Any, passed_at: int, strength: str) -> None:
+    """A trial that needed more steps than the run had proves nothing of its rate, and its first line is the cut."""
+    seen = Finding("objective", False, f"{OUT_OF_TIME}: 10 of 1000 steps in 3.0 s, objective 1", "< 0.01")
+    attempt = Attempt(Trial("learning rate", 1e-3, 1e-2), (1.0,) * passed_at, passed_at, "passed")
+    cut = replace(FAILED, record=replace(RECORD, stop=stop), findings=(seen,), attempts=(attempt,))
+    found = find_causes(cut)
+    assert [(c.id, c.strength) for c in found if c.id == "lr-low"] == [("lr-low", strength)]
+    alone = headline([seen], [c for c in found if c.id == "lr-low"])
+    assert (alone == "cut short by max_seconds: 10 of 1000 steps in 3.0 s, objective 1, allowed < 0.01") is (
+        strength == "observed"
+    )

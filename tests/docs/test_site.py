@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -201,6 +202,7 @@ def test_the_action_runs_tests_and_keeps_a_report(tmp_path: Path) -> None:
     code = next(block for block in blocks(README, "python") if "def test_" in block)
     (tmp_path / "test_model.py").write_text(code, encoding="utf-8")
     asked = {"TESTS": "test_model.py\n", "CONFIG": "", "ARGS": "-q -x", "DEVICE": "cpu", "REPORT": "a report"}
+    asked["ACTION"] = str(REPOSITORY)
     done = run("bash", "-eo", "pipefail", "-c", STEPS[1]["run"], at=tmp_path, **asked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"index.html", "junit.xml"} <= {path.name for path in (tmp_path / "a report").iterdir()}
@@ -255,8 +257,10 @@ def test_the_action_takes_its_options_as_a_shell_does(tmp_path: Path, args: str,
     """Over several lines, in quotes; a quote that is never closed is an error."""
     (tmp_path / "test_model.py").write_text("def test_my_model():\n    pass\n", encoding="utf-8")
     asked = {"TESTS": "test_model.py\n", "CONFIG": "", "ARGS": args, "DEVICE": "cpu", "REPORT": "report"}
-    script = STEPS[1]["run"].replace(" --overfit-strict", "")
-    done = run("bash", "-eo", "pipefail", "-c", script, at=tmp_path, **asked)
+    text = (REPOSITORY / "action.py").read_text(encoding="utf-8").replace('"--overfit-strict", ', "")
+    (tmp_path / "action.py").write_text(text, encoding="utf-8")
+    asked["ACTION"] = str(tmp_path)
+    done = run("bash", "-eo", "pipefail", "-c", STEPS[1]["run"], at=tmp_path, **asked)
     assert done.returncode == code, done.stdout + done.stderr
 
 
@@ -274,8 +278,54 @@ def test_the_action_says_that_nothing_was_asked(tmp_path: Path) -> None:
         ARGS="",
         DEVICE="",
         REPORT="r",
+        ACTION=str(REPOSITORY),
     )
     assert (done.returncode, done.stdout.strip()) == (4, "::error::give config or tests")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ("--overfit-reprot x", 4, "did you mean --overfit-report?"),
+        ("--overfit-max-steps five", 4, "pytest ended with exit code 4 before any test"),
+        ("--no-such-option", 4, "pytest ended with exit code 4 before any test"),
+        ("-k 'open", 4, "No closing quotation"),
+        ("nosuch.py", 4, "file or directory not found: nosuch.py"),
+        ("broken", 2, "No module named 'nosuch_one'%0A"),
+    ],
+)
+def test_whatever_ends_before_a_test_is_told_once(tmp_path: Path, args: str, code: int, said: str) -> None:
+    """One annotation, without a traceback of ours, and the same on the page of the job."""
+    (tmp_path / "test_model.py").write_text("def test_my_model(overfit):\n    pass\n", encoding="utf-8")
+    (tmp_path / "broken").mkdir()
+    for name in ("one", "two"):
+        text = f"import nosuch_{name}\n"
+        (tmp_path / "broken" / f"test_{name}.py").write_text(text, encoding="utf-8")
+    asked = {"TESTS": "test_model.py", "ARGS": args, "ACTION": str(REPOSITORY), "GITHUB_ACTIONS": "true"}
+    summary = tmp_path / "summary.md"
+    script = STEPS[1]["run"]
+    done = run("bash", "-c", script, at=tmp_path, GITHUB_STEP_SUMMARY=str(summary), **asked)
+    assert done.returncode == code, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    assert len(told) == 1
+    assert said in told[0]
+    assert "nothing was " in summary.read_text(encoding="utf-8")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_inputs_of_the_action_are_read_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks around a line are none of its name, a pattern is its files, an empty word is a word."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("test_b.py", "test_a.py"):
+        (tmp_path / name).touch()
+    arguments = runpy.run_path(str(REPOSITORY / "action.py"))["arguments"]
+    inputs = {"CONFIG": " a.yaml  \n\n", "TESTS": "test_*.py\ntest_a.py::test_it[1-2]", "ARGS": "-k '' -q"}
+    words = arguments(inputs | {"REPORT": "", "DEVICE": ""})
+    assert words[:5] == ["--overfit-config", "a.yaml", "test_a.py", "test_b.py", "test_a.py::test_it[1-2]"]
+    assert words[5:8] == ["--overfit-strict", "--overfit-device", "cpu"]
+    assert words[8:] == ["--overfit-report", "overfit_report", "--junitxml=overfit_report/junit.xml", "-k", "", "-q"]
+    with pytest.raises(ValueError, match=r"tests: nosuch_\*.py fits no file"):
+        arguments({"TESTS": "nosuch_*.py"})
 
 
 def test_the_workflows_of_the_page_fit_the_action() -> None:
@@ -301,3 +351,7 @@ def test_the_pins_for_another_python_are_printed(tmp_path: Path) -> None:
     assert len(pins) == len([line for line in printed if line and not line.startswith("#")])
     own = (REPOSITORY / "constraints" / "python-3.10.txt").read_text(encoding="utf-8").splitlines()
     assert all(pins[line.partition("==")[0]] == line.partition("==")[2] for line in own if "==" in line)
+    done = run(sys.executable, "constraints/merged.py", "python-3.13", at=REPOSITORY)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "constraints/python-3.13.txt: no such file" in done.stderr
+    assert "python-3.10" in done.stderr

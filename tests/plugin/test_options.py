@@ -168,3 +168,35 @@ def test_the_usual_log_dir_that_cannot_be_written_is_replaced_and_said(
     result = pytester.runpytest_inprocess("--overfit-config", "tiny.yaml", "-k", "objective")
     result.assert_outcomes(passed=1, deselected=14)
     result.stdout.fnmatch_lines(["note: *overfit_logs cannot be written*TensorBoard files are in *"])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--overfit-device=gpu", "found 'gpu' (did you mean cuda?)"),
+        ("--overfit-set=overfit.max_steps=3", "change: --overfit-set overfit.budget.max_steps=3"),
+        ("--overfit-set=overfit.objectiv=3", "did you mean criteria.objective?"),
+        ("--overfit-set=overfit.seeds=[-1]", "overfit.seeds"),
+        ("--overfit-set=overfit.seeds", "no `=`"),
+    ],
+)
+def test_a_wrong_setting_of_the_command_line_stops_the_session_once(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    """Before any test, beside no innocent line of one."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    pytester.makepyfile("def test_one(overfit): pass\n\ndef test_two(overfit): pass")
+    result = pytester.runpytest_inprocess(given)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (told,) = [line for line in result.outlines if line.startswith("::error")]
+    assert told.startswith("::error title=")
+    assert meant in str(result.stderr)
+    assert "name a config" not in str(result.stderr)
+
+
+def test_what_a_test_may_still_put_right_stops_no_session(pytester: pytest.Pytester) -> None:
+    """A criterion that only a config has, and one that another limit stands beside."""
+    pytester.makepyfile("def test_one(): pass")
+    settings = ("overfit.criteria.prediction=true", "overfit.criteria.objective=false", "optim.optimizer.lr=1")
+    result = pytester.runpytest_inprocess(*(f"--overfit-set={text}" for text in settings))
+    result.assert_outcomes(passed=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -45,3 +47,21 @@ def test_the_process_has_a_peak() -> None:
     assert describe_device(torch.device("cpu")) == "cpu"
     peak = peak_mib(torch.device("cpu"))
     assert peak is None or 10 < peak < 1e6
+
+
+@pytest.mark.parametrize("counts", [{"cuda": 0}, {"cuda": 0, "mps": 1}])
+@pytest.mark.parametrize("require_gpu", [False, True])
+def test_the_advice_for_a_device_that_is_not_there_works(
+    monkeypatch: pytest.MonkeyPatch, counts: dict[str, int], *, require_gpu: bool
+) -> None:
+    """What is told to be taken is there, and enough where a GPU is required."""
+    monkeypatch.setattr("pytest_overfit.run.device.accelerators", lambda: counts)
+    with pytest.raises(OverfitError) as raised:
+        choose_device("cuda", require_gpu=require_gpu)
+    told = re.search(r"--overfit-device=(\w+) (?:takes|trains)", str(raised.value))
+    assert (told is None) == (require_gpu and not any(counts.values()))
+    if told is not None:
+        assert choose_device(told[1], require_gpu=require_gpu).device.type == ("mps" if any(counts.values()) else "cpu")
+    else:
+        assert "run on a GPU machine" in str(raised.value)
+        assert "allowed: auto" not in str(raised.value)

@@ -334,3 +334,36 @@ def test_a_seed_that_hangs_is_red_whatever_the_others_reach() -> None:
     assert not result.passed
     assert result.record.stop == result.runs[1].record.stop == "hung"
     assert [finding.name for finding in result.findings if finding.missed] == ["objective"]
+
+
+class Warm(nn.Module):
+    """A model whose building takes a while, as imports do on a busy machine."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        time.sleep(seconds)
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def test_the_seconds_of_training_begin_with_the_first_step() -> None:
+    """Whatever stood before took more than ``max_seconds``, and is no hang: the run has all its steps."""
+    data = torch.randn(8, 4), torch.randn(8, 1)
+    limits: dict[str, Any] = {"objective": 1e-9, "diagnose": False, "max_steps": 30, "supervised": False}
+    run = run_overfit(lambda: Warm(1.2), data, F.mse_loss, max_seconds=1.0, **limits)
+    assert (run.record.stop, run.record.steps) == ("max_steps", 30)
+
+
+def test_a_limit_begins_anew_where_it_is_told_to() -> None:
+    """Never after a block has been told to stop."""
+    watchdog = Watchdog()
+    watchdog.renew()  # nothing is limited
+    with watchdog.limited(60, what="warm-up"):
+        block = watchdog._blocks[-1]
+        block.began -= 59
+        assert (watchdog.left() or 0.0) < 2
+        watchdog.renew()
+        assert (watchdog.left() or 0.0) > 50
+        assert block.due > block.began + 60

@@ -9,7 +9,7 @@ from pytest_overfit.report.ci.workspace import in_workspace
 from pytest_overfit.report.markdown.escape import block, plain
 
 _PLACE = re.compile(r"(?m)^ *change: (?P<file>[^\n:]+\.ya?ml):(?P<line>\d+): ")
-_FILE = re.compile(r"\A(?P<file>[^\n:]+\.(?:ya?ml|ini|toml|cfg)):")
+_FILE = re.compile(r"\A(?P<file>[^\n:]+\.(?:ya?ml|ini|toml|cfg|py)):")
 
 
 def refused_annotation(message: str) -> str:

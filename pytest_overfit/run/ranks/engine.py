@@ -69,10 +69,10 @@ def shared_task(ranks: Ranks, context: RunContext, *, unused: bool = False) -> S
 
 def shared_plan(ranks: Ranks, plan: Plan) -> Plan:
     """A plan whose decisions are the first rank's."""
-    left = ranks.guard.left()
-    seconds = plan.max_seconds if left is None else left
+    if plan.max_seconds is not None:  # from the first step on, as of a run of one process
+        ranks.guard.limit(plan.max_seconds)
     blame = not ranks.shards_models
-    return replace(plan, max_seconds=seconds, agree=ranks.agree, any_of=ranks.any_of, blame=blame, waits=False)
+    return replace(plan, agree=ranks.agree, any_of=ranks.any_of, blame=blame, waits=False)
 
 
 class SharedUpdate(Around):

@@ -42,6 +42,7 @@ def test_a_session_that_never_starts_leaves_a_page(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     line = next(line for line in result.outlines if line.startswith("::error"))
     assert ("file=svc/tiny.yaml,line=" in line) == (name == "tiny.yaml")
+    assert f"file=svc/{name}," in line
     told = (pytester.path / "summary.md").read_text(encoding="utf-8")
     assert told.startswith("## pytest-overfit: nothing was run")
     assert ("max_epoch" if name == "tiny.yaml" else "nosuch.yaml") in told
