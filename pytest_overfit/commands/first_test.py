@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pytest_overfit.commands import roles
@@ -20,7 +20,7 @@ from pytest_overfit.commands.repository import (
     Repository,
     Used,
 )
-from pytest_overfit.commands.syntax import Call, Code, calls_in, names_called
+from pytest_overfit.commands.syntax import Call, Code, calls_in, common_folders, names_called
 
 MOST_MODELS = 3
 WHEN_IMPORTED = 'runs when it is imported: put that below `if __name__ == "__main__":`'
@@ -33,25 +33,31 @@ class FirstTest:
 
     Args:
         output: where it goes, where the user says so.
+        without: the models that are left out.
     """
 
-    def __init__(self, repository: Repository, output: Path | None) -> None:
+    def __init__(self, repository: Repository, output: Path | None, without: Collection[Class] = ()) -> None:
         self.repository = repository
-        self.models = repository.models[:MOST_MODELS]
+        self.models = [each for each in repository.models if each not in without][:MOST_MODELS]
         self.imports: set[str] = set()
         self.functions: dict[str, str] = {}
         self.found: list[str] = []
         self.missing: list[str] = []
         self.seen: dict[str, str] = {}  # an argument -> a comment on where it is from
         self.used: list[Class | Function] = []
+        self.for_models: list[tuple[Class, Sequence[Class | Function]]] = []  # a model -> what its test uses
         self.output = output
 
     def written(self) -> tuple[str, Path, str]:
         """The text, where it goes, and the command that runs it."""
-        tests = [self._test(model) for model in self.models]
+        tests = []
+        for model in self.models:
+            before = len(self.used)
+            tests.append(self._test(model))
+            self.for_models.append((model, self.used[before:]))
         path, how = self._place()
         head = f'"""Can the model{"s" * (len(tests) > 1)} of this repository memorise one batch?   {how}"""'
-        names = sorted({(each.module, each.name.partition(".")[0]) for each in self.used})
+        names = sorted({(each.module, _imported_as(each)) for each in self.used})
         homes = {home: ", ".join(name for module, name in names if module == home) for home, _ in names}
         own = [f"from {home} import {listed}" for home, listed in homes.items()]
         plain = sorted(self.imports, key=lambda line: (line.startswith("from"), line))
@@ -64,7 +70,7 @@ class FirstTest:
         return text, path, how
 
     def _test(self, model: Class) -> str:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.name).lower()
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model.called).lower()
         built = self._built(model, f"{name}_model")
         if model.kind == LIGHTNING:
             given = [built, self._lightning_data(name, model)]
@@ -80,18 +86,18 @@ class FirstTest:
 
     def _built(self, each: Class, name: str) -> str:
         """The call that builds a class: as the repository does it with plain values, else a function to fill in."""
-        calls = self.repository.calls(each.name)
+        calls = self.repository.calls_of(each)
         at = f" as in {calls[0].at}" if calls and calls[0].literal else ""
         self.found.append(f"{each.name} ({each.file.as_posix()}){at}")
         if calls and calls[0].literal:
             self.used.append(each)
-            return f"{each.name}({calls[0].arguments})"
+            return f"{each.called}({calls[0].arguments})"
         if not each.required:
             self.used.append(each)
-            return f"{each.name}()"
+            return f"{each.called}()"
         for maker in self.repository.makers(each):
             if not maker.required:
-                return roles.of_training(maker, self._call_of(maker, f"{maker.name}()"))
+                return roles.of_training(maker, self._call_of(maker, f"{maker.called}()"))
         seen = f"; {calls[0].at} has {each.name}({calls[0].arguments})" if calls else ""
         return self._to_fill_in(name, f"return {each.name}({', '.join(each.required)}) of a small size{seen}")
 
@@ -102,7 +108,7 @@ class FirstTest:
         return call
 
     def _can_be_built(self, each: Class) -> bool:
-        return not each.required or any(call.literal for call in self.repository.calls(each.name))
+        return not each.required or any(call.literal for call in self.repository.calls_of(each))
 
     def _to_fill_in(self, name: str, what: str, arguments: str = "") -> str:
         self.functions[name] = f"def {name}({arguments}):\n    raise NotImplementedError({what!r})"
@@ -129,7 +135,7 @@ class FirstTest:
 
     def _loader(self, model: Class) -> str:
         """What gives the batches of a model: the repository's own loader, or one of its data set; empty: nothing."""
-        loaders = [each for each in self.repository.functions.values() if roles.is_loader(each)]
+        loaders = [each for each in self.repository.functions if roles.is_loader(each)]
         sets = self.repository.of_kind(DATASET)
 
         def found(code: Code) -> list[Class | Function]:
@@ -146,9 +152,9 @@ class FirstTest:
 
     def _loader_call(self, function: Function) -> str:
         if {name.rstrip("=") for name in function.required} <= {"batch_size"}:
-            return f"{function.name}({'batch_size=2' if 'batch_size' in function.arguments else ''})"
-        literal = next((each for each in self.repository.calls(function.name) if each.literal), None)
-        return f"{function.name}({literal.arguments})" if literal else ""
+            return f"{function.called}({'batch_size=2' if 'batch_size' in function.arguments else ''})"
+        literal = next((each for each in self.repository.calls_of(function) if each.literal), None)
+        return f"{function.called}({literal.arguments})" if literal else ""
 
     def _collate(self, model: Class) -> str:
         """What makes a batch of samples, where the loaders around a model have such a function."""
@@ -161,22 +167,23 @@ class FirstTest:
             ]
 
         for call in self.repository.nearest(model, found):
-            function = self.repository.functions.get(call.collate)
-            if function is not None:
-                return f", collate_fn={self._call_of(function, function.name)}"
+            named = [each for each in self.repository.functions if each.name == call.collate]
+            for function in named:
+                if self.repository.means(self.repository.root / call.file, function):
+                    return f", collate_fn={self._call_of(function, function.called)}"
         return ""
 
     def _named(self, what: str, of: str) -> str:
         """A function of a model, by its name where there are several, and never by that of one of the repository."""
         name = f"{of}_{what}" if len(self.models) > 1 else what
-        return f"this_{name}" if name in self.repository.functions else name
+        return f"this_{name}" if name in {each.called for each in self.repository.functions} else name
 
     def _trained_by(self, model: Class, of: str) -> list[str]:
         """The train step of the repository, else its loss; beside both the optimizer, where it is used."""
-        functions = [*self.repository.functions.values(), *self.repository.methods]
+        functions = [*self.repository.functions, *self.repository.methods]
         steps = self._near(model, [each for each in functions if roles.is_step(each)])
         for step in steps[:1]:
-            owner, _, method = step.name.rpartition(".")
+            owner, _, method = step.called.rpartition(".")
             if owner and len(step.required) == 1:
                 return [f"step={self._call_of(step, f'{owner}(model).{method}')}"]
             optimizer = self._optimizer(model) if set(step.required) & set(roles.OPTIMIZERS) else []
@@ -199,7 +206,7 @@ class FirstTest:
     def _loss(self, model: Class, of: str) -> list[str]:
         if model.kind == PRETRAINED:
             return []  # it returns its own
-        own = [each for each in self.repository.functions.values() if roles.is_loss(each)]
+        own = [each for each in self.repository.functions if roles.is_loss(each)]
         losses = roles.foremost(self._near(model, own))
         ready = [each for each in losses if roles.as_loss(each) or roles.as_called(each)]
         if len(ready) == 1:
@@ -221,7 +228,9 @@ class FirstTest:
         losses = self._losses(model)
         if len(losses) != 1 or losses[0] in model.builds:  # where the model calls it, it gives its own loss
             return ""
-        own, call = self.repository.losses.get(losses[0]), self.repository.calls(losses[0])[0]
+        named = [each for each in self.repository.losses if each.name == losses[0]]
+        own = next((each for each in named if self.repository.means(self.repository.root / model.file, each)), None)
+        call = self.repository.calls(losses[0])[0]
         if losses[0] in roles.FUNCTIONAL_LOSSES:
             self.imports.add("from torch.nn import functional as F")
             return f"F.{losses[0]}"
@@ -233,12 +242,13 @@ class FirstTest:
         return ""
 
     def _optimizer(self, model: Class) -> list[str]:
-        own = [each for each in self.repository.functions.values() if roles.is_optimizer(each)]
+        own = [each for each in self.repository.functions if roles.is_optimizer(each)]
         for function in roles.foremost(self._near(model, own)):
             if text := self._own_optimizer(function):
                 return [text]
         for name in self.repository.nearest(model, lambda code: names_called(code, OPTIMIZERS.__contains__)):
-            call = next((each for each in self.repository.calls(name) if each.rest is not None), None)
+            calls = [each for each in self.repository.calls(name) if each.rest is not None]
+            call = max(calls, key=lambda each: _nearness(each, model), default=None)
             if call is not None:
                 self.imports.add("import torch")
                 given = f"parameters, {call.rest}" if call.rest else "parameters"
@@ -248,16 +258,16 @@ class FirstTest:
     def _own_optimizer(self, function: Function) -> str:
         """The repository's optimizer with what its call there gives beside the model; empty: that is not known."""
         first, *others = (*function.required, "")
-        rests = [call.rest for call in self.repository.calls(function.name) if call.rest is not None]
+        rests = [call.rest for call in self.repository.calls_of(function) if call.rest is not None]
         rest = f", {rests[0]}" if rests and rests[0] else ""
         if (others != [""] and not rest) or first not in roles.MODELS + roles.PARAMETERS:
             return ""
         if first in roles.PARAMETERS:
             if not rest and function.returned is not None:
-                return f"optimizer={self._call_of(function, function.name)}"
-            made = self._call_of(function, f"{function.name}(parameters{rest})")
+                return f"optimizer={self._call_of(function, function.called)}"
+            made = self._call_of(function, f"{function.called}(parameters{rest})")
             return f"optimizer=lambda parameters: {roles.of_training(function, made)}"
-        return f"optimizer={roles.of_training(function, self._call_of(function, f'{function.name}(model{rest})'))}"
+        return f"optimizer={roles.of_training(function, self._call_of(function, f'{function.called}(model{rest})'))}"
 
     def _seen(self, text: str, call: Call) -> str:
         """An argument that stands elsewhere in the repository, for another model maybe: the line says where."""
@@ -275,6 +285,15 @@ class FirstTest:
         wanted = sorted(roots - {beside})
         option = f'-o "pythonpath={" ".join(wanted)}" ' if wanted else ""
         return path, f"pytest {option}{path.as_posix()}"
+
+
+def _imported_as(each: Class | Function) -> str:
+    name, called = (text.partition(".")[0] for text in (each.name, each.called))
+    return name if name == called else f"{name} as {called}"
+
+
+def _nearness(call: Call, model: Class) -> tuple[bool, int]:
+    return call.file == model.file, common_folders(call.file, model.file)
 
 
 def _is_installed(each: Class | Function, root: Path) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from pytest_overfit.commands.first_test import FirstTest
 from pytest_overfit.commands.repository import Repository, yaml_files
+from pytest_overfit.commands.same_names import first_test
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import nearest
 from pytest_overfit.settings.problems import Unusable
@@ -110,16 +110,11 @@ def planned(root: Path, output: Path | None = None) -> Written:
         text = EXTENDED.format(base=config.stem, path=path.as_posix(), held=_held(config))
         found = [f"config of a trainer: {config.relative_to(root).as_posix()}"]
         return Written(path, text, f"pytest --overfit-config {path.as_posix()}", found)
-    repository = Repository(root)
-    if not repository.models:
+    if not Repository(root).models:
         path = output or Path("test_overfit.py")
         found = [f"no model below {root}: the test has a small one in the place of yours"]
         return Written(path, SMALL.format(path=path.as_posix()), f"pytest {path.as_posix()}", found)
-    return _written(FirstTest(repository, output))
-
-
-def _written(test: FirstTest) -> Written:
-    text, path, command = test.written()
+    test, (text, path, command) = first_test(root, output)
     return Written(path, text, command, test.found, test.missing)
 
 

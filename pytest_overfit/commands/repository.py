@@ -11,7 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pytest_overfit.commands.syntax import Call, Code, called_in, calls_in, does_something, name_of, without_default
+from pytest_overfit.commands.syntax import (
+    Call,
+    Code,
+    called_in,
+    calls_in,
+    common_folders,
+    does_something,
+    imported,
+    name_of,
+    without_default,
+)
 
 SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "docs", "venv", "env", "outputs", "wandb"}
 MOST_FILES, MOST_BYTES = 3000, 1_000_000
@@ -33,6 +43,7 @@ class Class:
         required: the arguments of ``__init__`` that have no default.
         builds: the names that its body calls.
         lines: how long it is.
+        called: its name in what is written: another one, where two that are used have the same.
     """
 
     name: str
@@ -42,6 +53,7 @@ class Class:
     required: tuple[str, ...]
     builds: frozenset[str]
     lines: int
+    called: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Function:
         calls: the names that its body calls.
         returned: what stands behind its last ``return``; None: it returns nothing.
         loops: it trains in a loop of its own.
+        called: its name in what is written: another one, where two that are used have the same.
     """
 
     name: str
@@ -66,6 +79,7 @@ class Function:
     calls: frozenset[str]
     returned: ast.expr | None
     loops: bool
+    called: str
 
 
 Found = TypeVar("Found")
@@ -74,9 +88,14 @@ Used = TypeVar("Used", Class, Function)
 
 @dataclass
 class Repository:
-    """The sources below a folder."""
+    """The sources below a folder.
+
+    Args:
+        aliases: how what a file defines is to be called in what is written, by file and name.
+    """
 
     root: Path
+    aliases: Mapping[tuple[Path, str], str] = field(default_factory=dict)
     _calls: dict[str, list[Call]] = field(default_factory=dict)
 
     @cached_property
@@ -91,7 +110,7 @@ class Repository:
         return found
 
     @cached_property
-    def classes(self) -> Mapping[str, Class]:
+    def classes(self) -> list[Class]:
         """The classes that come from one of ``BASES``, also by a class of the repository, in the order of the files."""
         defined = [
             (path, node) for path, tree in self.sources.items() for node in tree.body if isinstance(node, ast.ClassDef)
@@ -102,8 +121,8 @@ class Repository:
             if not new:
                 break
             kinds |= new
-        return {
-            node.name: Class(
+        return [
+            Class(
                 name=node.name,
                 kind=kinds[node.name],
                 module=self._module(path),
@@ -111,27 +130,46 @@ class Repository:
                 required=_required(node, defined),
                 builds=called_in(node),
                 lines=(node.end_lineno or node.lineno) - node.lineno,
+                called=self._called(path, node.name),
             )
             for path, node in defined
             if node.name in kinds
-        }
+        ]
 
     @property
     def models(self) -> list[Class]:
         """What is trained: modules that are no part of another one; a LightningModule first, then the longest."""
-        whole = [each for each in self.classes.values() if each.kind in (MODULE, PRETRAINED, LIGHTNING)]
+        whole = [each for each in self.classes if each.kind in (MODULE, PRETRAINED, LIGHTNING)]
         parts = {name for each in whole for name in each.builds if name != each.name}
         top = [each for each in whole if each.name not in parts and not each.name.lower().endswith(LOSS_LIKE)]
         return sorted(top, key=lambda each: (each.kind != LIGHTNING, -each.lines))
 
     @property
-    def losses(self) -> Mapping[str, Class]:
-        """The modules that are a loss, by name."""
-        return {name: each for name, each in self.classes.items() if name.lower().endswith(LOSS_LIKE)}
+    def losses(self) -> list[Class]:
+        """The modules that are a loss."""
+        return [each for each in self.classes if each.name.lower().endswith(LOSS_LIKE)]
 
     def of_kind(self, kind: str) -> list[Class]:
         """The classes of one of ``BASES``."""
-        return [each for each in self.classes.values() if each.kind == kind]
+        return [each for each in self.classes if each.kind == kind]
+
+    def calls_of(self, each: Class | Function) -> list[Call]:
+        """Where a class or a function is called, those with plain values first."""
+        return [call for call in self.calls(each.name) if self.means(self.root / call.file, each)]
+
+    def means(self, path: Path, each: Class | Function) -> bool:
+        """Whether a file means this one by its name: its own, what it imports by that name, else the nearest."""
+        everything: list[Class | Function] = [*self.classes, *self.functions, *self.methods]
+        named = [other for other in everything if other.name == each.name]
+        if len(named) < 2:
+            return True
+        origins = imported(self.sources[path]).get(each.name.partition(".")[0], ())
+
+        def nearness(other: Class | Function) -> tuple[bool, bool, int]:
+            by_import = any(f".{other.module}".endswith(f".{origin}") for origin in origins)
+            return self.root / other.file == path, by_import, common_folders(self.root / other.file, path)
+
+        return max(named, key=nearness) == each
 
     def calls(self, name: str) -> list[Call]:
         """Where something is called by this name, those with plain values first."""
@@ -142,23 +180,23 @@ class Repository:
         return self._calls[name]
 
     @cached_property
-    def functions(self) -> Mapping[str, Function]:
-        """The functions on the first level of a module that does nothing when it is imported, by name."""
-        return {
-            node.name: self._function(path, node)
+    def functions(self) -> list[Function]:
+        """The functions on the first level of a module that does nothing when it is imported."""
+        return [
+            self._function(path, node)
             for path, tree in self.sources.items()
             if not self.runs(path)
             for node in tree.body
             if isinstance(node, ast.FunctionDef)
-        }
+        ]
 
     @cached_property
     def methods(self) -> list[Function]:
         """The methods of the classes that are built of one thing alone, as ``Trainer.train_step``; without ``self``."""
-        found = []
+        found, classes = [], {each.name for each in self.classes}
         for path, tree in self.sources.items():
             for node in tree.body if not self.runs(path) else ():
-                if isinstance(node, ast.ClassDef) and node.name not in self.classes and len(_required(node, ())) == 1:
+                if isinstance(node, ast.ClassDef) and node.name not in classes and len(_required(node, ())) == 1:
                     each = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name != "__init__"]
                     found += [self._function(path, method, f"{node.name}.") for method in each]
         return found
@@ -169,8 +207,9 @@ class Repository:
 
     def makers(self, each: Class) -> list[Function]:
         """The functions that build a class and give it back, by their names."""
-        named = [function for name, function in self.functions.items() if MAKES_MODEL.search(name)]
-        return [function for function in named if each.name in function.calls and function.returned is not None]
+        named = [function for function in self.functions if MAKES_MODEL.search(function.name)]
+        made = [function for function in named if each.name in function.calls and function.returned is not None]
+        return [function for function in made if self.means(self.root / function.file, each)]
 
     def around(self, each: Class) -> Iterator[Code]:
         """The code that a class belongs to, the nearest first.
@@ -178,11 +217,17 @@ class Repository:
         Functions that build it, files that do or that define it, its folder; where there is one model alone, all that
         is below the folder it is imported from, and all there is.
         """
-        names = {each.name, *(maker.name for maker in self.makers(each))}
+        made: list[Class | Function] = [each, *self.makers(each)]
+        names = {maker.name for maker in made}
         home = self.root / each.file
-        files: Code = [(path, tree) for path, tree in self.sources.items() if path == home or names & called_in(tree)]
+
+        def makes(path: Path, node: ast.AST) -> bool:
+            called = called_in(node)
+            return any(maker.name in called and self.means(path, maker) for maker in made)
+
+        files: Code = [(path, tree) for path, tree in self.sources.items() if path == home or makes(path, tree)]
         parts = [(path, node) for path, tree in files for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-        yield [(path, node) for path, node in parts if node.name not in names and names & called_in(node)]
+        yield [(path, node) for path, node in parts if node.name not in names and makes(path, node)]
         yield files
         yield [(path, tree) for path, tree in self.sources.items() if path.parent == home.parent]
         if len({model.file.parent for model in self.models}) == 1:
@@ -196,10 +241,14 @@ class Repository:
 
     def used_in(self, code: Code, candidates: Iterable[Used]) -> list[Used]:
         """The classes or functions that a part of the code calls, or that one of its files defines: those come last."""
-        called = frozenset().union(*(called_in(node) for _, node in code))
+        called = [(path, called_in(node)) for path, node in code]
         homes = {path for path, node in code if isinstance(node, ast.Module)}
         listed = list(candidates)
-        by_call = [each for each in listed if each.name.partition(".")[0] in called]
+
+        def is_called(each: Used) -> bool:
+            return any(each.name.partition(".")[0] in names and self.means(path, each) for path, names in called)
+
+        by_call = list(filter(is_called, listed))
         return by_call or [each for each in listed if self.root / each.file in homes]
 
     @cached_property
@@ -226,7 +275,12 @@ class Repository:
             calls=called_in(node),
             returned=values[-1] if values else None,
             loops=any("backward" in called_in(loop) for loop in loops),
+            called=self._called(path, of + node.name),
         )
+
+    def _called(self, path: Path, name: str) -> str:
+        first, dot, rest = name.partition(".")
+        return self.aliases.get((path.relative_to(self.root), first), first) + dot + rest
 
     def _module(self, path: Path) -> str:
         """The dotted name below the folder that has to be on ``sys.path``: the first one without ``__init__.py``."""

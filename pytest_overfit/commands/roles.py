@@ -63,9 +63,9 @@ def as_loss(function: Function) -> str:
     """The name of a function that ``overfit`` takes as a loss as it is; empty where it is none."""
     match function.required:
         case (first, second) if first in MODELS and second in BATCHES + INPUTS:
-            return function.name
+            return function.called
         case (first, second) if first in OUTPUTS + INPUTS and second in TARGETS:
-            return function.name
+            return function.called
     return ""
 
 
@@ -73,7 +73,7 @@ def as_step(function: Function) -> str:
     """The name of a function that ``overfit`` takes as a step as it is; empty where it is none."""
     match function.required:
         case (model, batch, *rest) if model in MODELS and batch in BATCHES and len(rest) < 2:
-            return function.name if all(each in OPTIMIZERS for each in rest) else ""
+            return function.called if all(each in OPTIMIZERS for each in rest) else ""
     return ""
 
 
@@ -89,7 +89,7 @@ def as_called(function: Function, criterion: str = "") -> str:
         given |= dict(zip(data, LIKE_A_BATCH, strict=True))
     if not set(names) <= set(given):
         return ""
-    return f"{function.name}({_by_name(function.required, given)})"
+    return f"{function.called}({_by_name(function.required, given)})"
 
 
 def _by_name(required: Iterable[str], given: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 HARMLESS = {"simplefilter", "filterwarnings", "basicConfig", "manual_seed", "append", "insert", "use", "setLevel"}
@@ -32,6 +33,11 @@ class Call:
     literal: bool
     rest: str | None
     collate: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The file that it stands in."""
+        return Path(self.at.rpartition(":")[0])
 
 
 def without_default(given: ast.arguments, first: int) -> tuple[str, ...]:
@@ -71,6 +77,22 @@ def names_called(code: Code, wanted: Callable[[str], bool]) -> list[str]:
 def called_in(tree: ast.AST) -> frozenset[str]:
     """The names that are called somewhere in a tree, the last part of each."""
     return frozenset(name_of(call.func).rpartition(".")[2] for call in _calls_in(tree))
+
+
+def imported(tree: ast.AST) -> dict[str, list[str]]:
+    """The modules that a name is imported from, without the dots of a relative one."""
+    found = dict[str, list[str]]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                found.setdefault(each.name, []).append(node.module)
+    return found
+
+
+def common_folders(one: Path, other: Path) -> int:
+    """How many folders two files have in common."""
+    pairs = zip(one.parent.parts, other.parent.parts, strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _calls_in(tree: ast.AST) -> Iterator[ast.Call]:

@@ -15,7 +15,7 @@ from pytest_overfit.diagnose.gradients_off import GRADIENTS_ON
 from pytest_overfit.diagnose.operation import Broadcast, ClassColumns, with_fact
 from pytest_overfit.diagnose.order_lines import order_undone
 from pytest_overfit.diagnose.source_lines import (
-    classes_moved,
+    axes_exchanged,
     extended,
     followed,
     in_module_list,
@@ -198,7 +198,7 @@ def _sign(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 def _exchanged(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     place = PLACE.search(cause.where)
     if cause.advice.startswith("exchange axes in place") and place:
-        return line_to_change(asked.sources, classes_moved, at=place[0])
+        return line_to_change(asked.sources, axes_exchanged(cause.advice.partition("logits.")[2]), at=place[0])
     if not cause.advice.startswith("exchange its arguments"):
         return ""
     if third := re.search(r"\(predicted, target, (?!.*,)", cause.advice):

@@ -11,7 +11,8 @@ class PaddingRead:
 
     ``told``: the argument of the model that says what is padding, a mask or lengths. They move by no more than ``left``
     once it is ``mended``. ``where``: the one module of its kind that lets padding through. ``objective``: its value,
-    and that with other content under what ``key`` of the batch says is padding, where they differ.
+    and that with other content under what ``key`` of the batch says is padding, where they differ; then the outputs of
+    places that are none move by ``beside`` of their size.
     """
 
     row: int
@@ -22,6 +23,7 @@ class PaddingRead:
     where: str = ""
     objective: tuple[float, float] | None = None
     key: str = ""
+    beside: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -173,12 +173,16 @@ def without(*names: str) -> Edit:
     return edit
 
 
-def classes_moved(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
-    """A reshape of scores with their classes last as the exchange of axes that a loss wants."""
-    if called(node) not in ("reshape", "view") or not isinstance(node, ast.Call):
-        return None
-    owner = _given(node, source)
-    return None if owner is None else (node, f"{source.operand(owner)}.movedim(-1, 1)")
+def axes_exchanged(how: str) -> Edit:
+    """A reshape of scores as the exchange of axes that a loss wants, ``movedim(-1, 1)``."""
+
+    def edit(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+        if called(node) not in ("reshape", "view") or not isinstance(node, ast.Call):
+            return None
+        owner = _given(node, source)
+        return None if owner is None else (node, f"{source.operand(owner)}.{how}")
+
+    return edit
 
 
 def _given(call: ast.Call, source: Source) -> ast.expr | None:

@@ -205,3 +205,75 @@ def test_a_mistyped_folder_is_not_made(
     assert ("--output tests/test_mine.py" in said.err) == (folder == "tets")
     assert said.out == ""
     assert not (tmp_path / folder.partition("/")[0]).exists()
+
+
+def of_one_folder(model: str, width: int, rate: float) -> str:
+    return dedent(f"""
+        import torch
+        from torch import nn
+
+        class {model}(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear({width}, 1)
+            def forward(self, x):
+                return self.layer(x)
+
+        def train_step(model, batch, optimizer):
+            loss = model(batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        def make_loader(batch_size=2):
+            return torch.utils.data.DataLoader(torch.randn(8, {width}), batch_size=batch_size)
+
+        def main():
+            model = {model}()
+            optimizer = torch.optim.Adam(model.parameters(), lr={rate})
+            for batch in make_loader():
+                train_step(model, batch, optimizer)
+        """)
+
+
+@pytest.mark.parametrize("names", [("First", "Second"), ("Net", "Net")])
+def test_two_packages_with_the_same_names_keep_their_own(names: tuple[str, str], tmp_path: Path) -> None:
+    files = {"a/__init__.py": "", "b/__init__.py": ""}
+    files |= {"a/train.py": of_one_folder(names[0], 4, 0.01), "b/train.py": of_one_folder(names[1], 7, 0.02)}
+    plan = planned(repository(tmp_path, files))
+    (tmp_path / plan.path).write_text(plan.text)
+    done = run(plan.command, tmp_path)
+    assert "2 passed" in done.stdout, plan.text + done.stdout
+    assert "make_loader as make_loader_a" in plan.text
+    assert "step=train_step_b" in plan.text
+    assert "lr=0.01" in plan.text
+    assert "lr=0.02" in plan.text
+
+
+def test_a_function_that_two_packages_have_is_the_imported_one(tmp_path: Path) -> None:
+    files = {"a/__init__.py": "", "b/__init__.py": "", "c/__init__.py": ""}
+    files |= {"a/train.py": of_one_folder("First", 4, 0.01), "b/train.py": of_one_folder("Second", 7, 0.02)}
+    apart, _, rest = of_one_folder("Third", 7, 0.02).partition("def train_step")
+    main = rest[rest.index("def main") :]
+    files["c/run.py"] = f"{apart}from b.train import make_loader, train_step\n\n{main}"
+    text = planned(repository(tmp_path, files)).text
+    third = text[text.index("def third_batch") :]
+    assert "make_loader_b" in third.splitlines()[1]
+    assert "step=train_step_b" in text[text.index("def test_third") :]
+
+
+def test_of_two_folders_with_a_module_of_one_name_the_second_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"a/train.py": of_one_folder("First", 4, 0.01), "b/train.py": of_one_folder("Second", 7, 0.02)}
+    repository(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    told = capsys.readouterr().out
+    assert "left out: Second (b/train.py): a/train.py and b/train.py are both imported as train" in told, told
+    assert "by itself: pytest-overfit init b" in told
+    assert "1 passed" in run(told.partition("next: ")[2].strip(), tmp_path).stdout
+    assert main(["init", "b"]) == 0
+    assert "class" not in (tmp_path / "b/test_overfit.py").read_text()
+    assert "1 passed" in run("pytest test_overfit.py", tmp_path / "b").stdout

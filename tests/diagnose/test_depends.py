@@ -311,3 +311,39 @@ def test_channels_and_features_that_nothing_reads(shape: Any, parts: slice, wher
     batch = (torch.randn(shape), torch.arange(6) % 3)
     result = learn(lambda: Reads(parts, images=images), batch, nn.CrossEntropyLoss())
     assert [cause.where for cause in result.causes if cause.id == "input-ignored"] == where
+
+
+class Lengths(nn.Module):
+    """Scores of frames, and how many of them count: computed, handed through as they are, or not at all."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.layer = way, nn.Linear(4, 5)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        ways = {
+            "computed": lambda: (lengths + 1) // 2,
+            "handed through": lambda: lengths,
+            "of all": lambda: torch.full_like(lengths, frames.shape[1] // 2),
+        }
+        return self.layer(frames[:, ::2]), ways[self.way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "found"), [("computed", []), ("handed through", ["input-ignored"]), ("of all", ["input-ignored"])]
+)
+def test_what_whole_numbers_are_computed_from_is_read(way: str, found: list[str]) -> None:
+    """An output of whole numbers, which the loss takes, is one."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores, real = model(batch["frames"], batch["lengths"])
+        counts = torch.arange(scores.shape[1])[None] < real[:, None]
+        return F.cross_entropy(scores[counts], batch["labels"][counts])
+
+    batch = {
+        "frames": torch.randn(3, 8, 4),
+        "lengths": torch.tensor([4, 8, 6]) // (2 if way == "handed through" else 1),
+        "labels": torch.randint(0, 5, (3, 4)),
+    }
+    result = learn(lambda: Lengths(way), batch, loss, objective=0.9)
+    assert [cause.id for cause in result.causes if cause.id == "input-ignored"] == found

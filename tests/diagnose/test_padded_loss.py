@@ -147,3 +147,38 @@ def test_one_attention_of_several_reads_the_padding(way: str, found: list[str]) 
         lambda model, b: F.cross_entropy(model(b["source"], b["target"]).mT, b["target"].roll(-1, 1)),
     )
     assert [cause.id for cause in result.causes] == found
+
+
+class Recogniser(nn.Module):
+    """Frames (B, T, 4) to scores at every second place: packed by its lengths, or read to the end of the batch."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.recur, self.head = way, nn.GRU(8, 48, batch_first=True, bidirectional=True), nn.Linear(96, 6)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x, real = frames.reshape(len(frames), -1, 8), lengths // 2
+        if self.way == "whole":
+            return self.head(self.recur(x)[0]).log_softmax(-1), real
+        packed = nn.utils.rnn.pack_padded_sequence(x, real, batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.recur(packed)[0], batch_first=True, total_length=x.shape[1])
+        return self.head(states).log_softmax(-1), real
+
+
+@pytest.mark.parametrize(("way", "found"), [("whole", ["input-ignored"]), ("packed", [])])
+def test_a_recurrent_net_that_is_not_packed_under_a_loss_that_leaves_padding_out(way: str, found: list[str]) -> None:
+    """The loss is given the lengths: it is the model that reads padding, at fewer places than there are frames."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores, real = model(batch["frames"], batch["lengths"])
+        return F.ctc_loss(scores.transpose(0, 1), batch["tokens"], real, torch.full((4,), 2))
+
+    torch.manual_seed(0)
+    lengths = torch.tensor([8, 16, 12, 10])
+    frames = torch.randn(4, 16, 4).masked_fill((lengths[:, None] <= torch.arange(16)[None])[..., None], 0.0)
+    batch = {"frames": frames, "lengths": lengths, "tokens": torch.tensor([[1, 2], [3, 4], [2, 5], [4, 1]])}
+    result = learn(Recogniser(way), batch, loss, objective=0.05)
+    assert [cause.id for cause in result.causes] == found
+    if found:
+        assert "outputs of other places" in result.causes[0].observed
+        assert "pack what recurs" in result.causes[0].advice

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import OverfitResult, run_overfit
-from pytest_overfit.diagnose.questions.rearranged import scrambled
+from pytest_overfit.diagnose.questions.rearranged import scrambled, scrambled_sequences
 from tests.support.told import told
 
 Layout = Callable[[Tensor], Tensor]
@@ -77,6 +77,40 @@ def test_scores_that_belong_together(name: str) -> None:
     assert scrambled(SOUND[name](torch.zeros(1))) == ""
 
 
+SEQUENCES_MIXED: dict[str, Layout] = {
+    "samples first": lambda x: tokens(x).reshape(T, B, C),
+    "samples first, a multiple of their number": lambda x: tokens(x, 2 * B).reshape(2 * B, B, C),
+    "samples first, before a softmax": lambda x: tokens(x).reshape(T, B, C).log_softmax(-1),
+    "samples first, behind a softmax": lambda x: tokens(x).log_softmax(-1).view(T, B, C),
+    "classes in the middle": lambda x: nn.Conv1d(3, C, 1)(x.new_ones(B, 3, T)).reshape(T, B, C),
+    "classes and places": lambda x: tokens(x).transpose(1, 2).reshape(B, T, C).transpose(0, 1),
+}
+SEQUENCES_SOUND: dict[str, Layout] = {
+    "samples first": lambda x: tokens(x).log_softmax(-1).transpose(0, 1),
+    "time first": lambda x: nn.Linear(8, C)(x.new_ones(T, B, 8)).log_softmax(-1),
+    "time first, flat": lambda x: nn.Linear(8, C)(x.new_ones(T * B, 8)).reshape(T, B, C),
+    "samples first, flat": lambda x: nn.Linear(8, C)(x.new_ones(B * T, 8)).reshape(B, T, C).permute(1, 0, 2),
+    "classes in the middle": lambda x: nn.Conv1d(3, C, 1)(x.new_ones(B, 3, T)).permute(2, 0, 1),
+    "an image of one line": lambda x: nn.Conv2d(3, C, 1)(x.new_ones(B, 3, 1, T)).squeeze(2).permute(2, 0, 1),
+    "several places of each": lambda x: wide(x, 3 * C).reshape(B, 3 * T, C).transpose(0, 1),
+    "as many places as samples": lambda x: tokens(x, B).transpose(0, 1),
+    "as many classes as samples": lambda x: wide(x, B).transpose(0, 1),
+    "one sample": lambda x: nn.Linear(8, C)(x.new_ones(1, T, 8)).reshape(T, 1, C),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES_MIXED)
+def test_a_sequence_that_is_of_several_samples(name: str) -> None:
+    """For a loss that takes (T, N, C)."""
+    assert scrambled_sequences(SEQUENCES_MIXED[name](torch.zeros(1)))
+
+
+@pytest.mark.parametrize("name", SEQUENCES_SOUND)
+def test_a_sequence_that_is_of_one_sample(name: str) -> None:
+    """Other ways to the same."""
+    assert scrambled_sequences(SEQUENCES_SOUND[name](torch.zeros(1))) == ""
+
+
 class Tagger(nn.Module):
     """Tokens (B, T) to scores (B, T, C)."""
 
@@ -113,3 +147,25 @@ def test_a_tagger_whose_loss_reshapes(*, padded: bool) -> None:
     assert "(4, 7, 5) was reshaped to (4, 5, 7)" in result.causes[0].observed
     assert result.causes[0].advice.endswith("return F.cross_entropy(model(batch[0]).movedim(-1, 1), batch[1])")
     assert told(learn(right, padded=padded)) == ""
+
+
+def test_a_loss_of_sequences_whose_samples_are_mixed() -> None:
+    """Rows of the scores of all samples stand for one; the line to change is the one of the loss."""
+    lengths = torch.full((B,), T), torch.full((B,), 2)
+
+    def wrong(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.ctc_loss(model(batch[0]).log_softmax(-1).reshape(T, B, C), batch[1], *lengths)
+
+    def right(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.ctc_loss(model(batch[0]).log_softmax(-1).transpose(0, 1), batch[1], *lengths)
+
+    def learnt(loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]) -> OverfitResult:
+        words, labels = torch.randint(1, 20, (B, T)), torch.tensor([[1, 2], [3, 4], [2, 3], [4, 1]])
+        adam = lambda parameters: torch.optim.Adam(parameters, lr=0.01)  # noqa: E731
+        return run_overfit(Tagger, (words, labels), loss, optimizer=adam, max_steps=300)
+
+    result = learnt(wrong)
+    assert told(result) == "target-mismatch"
+    assert "(4, 7, 5) was reshaped to (7, 4, 5)" in result.causes[0].observed
+    assert "model(batch[0]).log_softmax(-1).transpose(0, 1), batch[1]" in result.causes[0].advice
+    assert told(learnt(right)) == ""

@@ -111,15 +111,20 @@ def turned(evidence: Evidence) -> Iterator[Cause]:
 def scrambled(evidence: Evidence) -> Iterator[Cause]:
     """Classes and places of an output are mixed up by a reshape."""
     for op, compared in _compared(evidence):
+        by_time, moved = op.name == "ctc_loss", "movedim(-1, 1)"
+        if compared.scrambled and by_time:  # it takes (time, samples, classes)
+            time, samples, classes = op.shapes[0]
+            middle = compared.scrambled.startswith(f"{(samples, classes, time)} ") and classes != time
+            moved = "permute(2, 0, 1)" if middle else "transpose(0, 1)"
         if compared.scrambled:
             yield Cause(
                 "target-mismatch",
                 op.where,
-                f"an output {compared.scrambled} without its axes having been exchanged: its classes do not "
-                "belong to its places",
+                f"an output {compared.scrambled} without its axes having been exchanged: its "
+                + ("rows do not belong to its samples" if by_time else "classes do not belong to its places"),
                 "permute first: logits.movedim(1, -1).reshape(-1, classes)"
                 if len(op.shapes[0]) == 2
-                else "exchange axes in place of the reshape: logits.movedim(-1, 1)",
+                else f"exchange axes in place of the reshape: logits.{moved}",
                 certain=True,
                 weight=0.985,
             )

@@ -149,13 +149,16 @@ def padding_told(evidence: Evidence) -> Iterator[Cause]:
     seen = evidence.record.supervision
     if moves is None or moves.objective is None or (seen and seen.padding) or next(masks(evidence), None) is not None:
         return
-    read, (before, after) = moves.moved > MOVED, moves.objective
+    read, (before, after) = max(moves.moved, moves.beside) > MOVED, moves.objective
+    how = f", without it row {moves.row} moves by {number(moves.moved)}"
+    if moves.moved <= MOVED:
+        how = f", and outputs of other places by {number(moves.beside)} of their size"
     yield Cause(
         "input-ignored" if read else "target-mismatch",
         moves.key,
         f"{moves.key} says what is padding, and other content there moves the objective from {number(before)} to "
         + number(after)
-        + (f", without it row {moves.row} moves by {number(moves.moved)}" if read else ": it counts as a target"),
+        + (how if read else ": it counts as a target"),
         f"go by {moves.key} in the model: mask attention and means, pack what recurs, take the last real place"
         if read
         else f"leave out of the loss what {moves.key} leaves out, along the axis of time, shifted as targets are",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from pytest_overfit.errors.asking import Questions, Refused, Unanswerable
 from pytest_overfit.run.context import RunContext
 from pytest_overfit.run.influence import perturbed
 from pytest_overfit.run.task import Heard, Terms
+
+Asked = Callable[[Callable[[Tensor], Tensor]], list[Tensor]]  # of a call whose tensors are exchanged: its outputs
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ def depend(
     arguments = list(call.arguments())
     ignored: list[str] = []
     slices: list[str] = []
+    every = call.everything()
     shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(answer), otherwise=False)
     if not shown:
         questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")
     for name, tensor in arguments if shown else ():
         with questions.asking(f"whether the outputs{of} read {name}"):
-            if tensor.numel() and _is_ignored(call, tensor, base):
+            if tensor.numel() and _is_ignored(call, tensor, every, call.everything):
                 ignored.append(name)
                 continue
             slices += _unread_parts(call, name, tensor, base)
@@ -126,9 +129,9 @@ def read_by(call: ModelCall, *, several: bool) -> Iterator[str]:
     """
     for mode in (evaluating_mode, contextlib.nullcontext):
         with mode(call.module):
-            base = call.again()
+            every = call.everything()
             for name, tensor in call.arguments():
-                if tensor.numel() and not _is_ignored(call, tensor, base):
+                if tensor.numel() and not _is_ignored(call, tensor, every, call.everything):
                     yield f"{_prefix(call, several)}{name}"
 
 
@@ -136,24 +139,27 @@ def _prefix(call: ModelCall, several: bool) -> str:
     return f"{call.name}: " if several and call.name else ""
 
 
-def _is_ignored(call: ModelCall, tensor: Tensor, base: list[Tensor]) -> bool:
+def _is_ignored(call: ModelCall, tensor: Tensor, base: list[Tensor], asked: Asked | None = None) -> bool:
     """Whether neither another value nor, of numbers that are all alike, a rising one moves the outputs.
 
     A softmax or a norm gives the same for numbers that are all raised by one.
+
+    Args:
+        asked: what gives the outputs that are looked at; None: those that are no whole numbers.
     """
-    changed = perturbed(tensor)
-    if changed is None or not _unmoved(call, tensor, changed, base):
+    changed, asked = perturbed(tensor), asked or call.again
+    if changed is None or not _unmoved(asked, tensor, changed, base):
         return False
     if not is_real(tensor) or tensor.numel() < 2 or bool((tensor != tensor.reshape(-1)[0]).any()):
         return True
     rising = torch.linspace(-1.0, 1.0, tensor.numel(), device=tensor.device).reshape(tensor.shape).to(tensor.dtype)
-    return _unmoved(call, tensor, tensor.detach() + rising, base)
+    return _unmoved(asked, tensor, tensor.detach() + rising, base)
 
 
-def _unmoved(call: ModelCall, tensor: Tensor, changed: Tensor, base: list[Tensor]) -> bool:
+def _unmoved(asked: Asked, tensor: Tensor, changed: Tensor, base: list[Tensor]) -> bool:
     """Whether the outputs stay bit for bit what they are; what refuses another value has read it."""
     try:
-        return _same(base, call.again(lambda t: changed if t is tensor else t))
+        return _same(base, asked(lambda t: changed if t is tensor else t))
     except Refused:
         return False
 
@@ -179,7 +185,7 @@ def _unread_parts(call: ModelCall, name: str, tensor: Tensor, base: list[Tensor]
     changed = tensor.detach().clone()
     parts = changed.movedim(axis, 0)
     parts[dead] = parts[dead].roll(1, 1) * 0.7 + 0.1
-    if _unmoved(call, tensor, changed, base):
+    if _unmoved(call.again, tensor, changed, base):
         which = ", ".join(map(str, dead.nonzero().flatten().tolist()[:4]))
         places = ":, " * axis + f"({which}{', ...' if int(dead.sum()) > 4 else ''})"
         yield f"{name}[{places}]"

@@ -83,6 +83,25 @@ class ModelCall:
         found = (numbers_of(tensor) for tensor in tensors_in(output) if is_real(tensor))
         return output, [numbers for numbers in found if numbers is not None]
 
+    def everything(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> list[Tensor]:
+        """The outputs of the same call with its tensors exchanged, those of whole numbers too.
+
+        Whole numbers that are handed out as they were handed in are none.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+        output = self.answered(change)[0]
+        given = [change(tensor) for _, tensor in self.arguments(mapped=True)]
+
+        def is_made(tensor: Tensor) -> bool:
+            return is_real(tensor) or not any(
+                each.shape == tensor.shape and torch.equal(each.detach(), tensor) for each in given
+            )
+
+        found = (numbers_of(tensor) for tensor in tensors_in(output) if is_made(tensor))
+        return [numbers for numbers in found if numbers is not None]
+
     def output(self, change: Callable[[Tensor], Tensor]) -> Any:
         """What the same call with its tensors exchanged returns, with its graph where gradients are on.
 

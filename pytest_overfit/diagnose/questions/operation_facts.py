@@ -43,7 +43,7 @@ from pytest_overfit.diagnose.questions.operation_names import (
     SQUASHERS,
     STEPS,
 )
-from pytest_overfit.diagnose.questions.rearranged import scrambled
+from pytest_overfit.diagnose.questions.rearranged import scrambled, scrambled_sequences
 from pytest_overfit.diagnose.questions.targets import origin_of
 from pytest_overfit.diagnose.questions.tensors import averaged, final_operation, is_real, summed, tensors_in
 
@@ -51,6 +51,7 @@ _NOTED = frozenset().union(
     LOSSES, SQUASHERS, RECTIFIERS, GATED, STEPS, CHOICES, COMPARED, CLAMPS, RANDOM, FRESH, ARITHMETIC, ATTENTIONS
 )
 SCALING, LEAST_FACTOR = ("mul", "__mul__", "__rmul__", "div", "__truediv__"), 0.1
+REARRANGED = {"cross_entropy": scrambled, "nll_loss": scrambled, "ctc_loss": scrambled_sequences}
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
 
 
@@ -168,7 +169,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         smoothing=float(call.kwargs.get("label_smoothing", 0.0) or 0.0),
         summed=call.kwargs.get("reduction") == "sum",
         averaged=call.kwargs.get("reduction", "mean") == "mean",
-        scrambled=scrambled(given[0]) if name in ("cross_entropy", "nll_loss") else "",
+        scrambled=REARRANGED[name](given[0]) if name in REARRANGED else "",
         adds_target=_adds_target(step, predicted, target),
         exchanged=exchanged_with_target(name, call.args, call.kwargs),
     )

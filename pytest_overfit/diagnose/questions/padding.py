@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from pytest_overfit.diagnose.padded import PaddingRead
 from pytest_overfit.diagnose.questions.mixing import odd_one_out
 from pytest_overfit.diagnose.questions.model_calls import ModelCall
-from pytest_overfit.diagnose.questions.tensors import dense_tensors
+from pytest_overfit.diagnose.questions.tensors import dense_tensors, is_real
 from pytest_overfit.errors.asking import Refused
 from pytest_overfit.run.batch import map_tensors
 
 MOST_ROWS = 4  # that a mended mask is tried on
+MOST_STEP = 8  # of the places of an output over those of its input
 READ = 1e-3  # of the outputs' size: a row that is asked by itself is rounded otherwise
 MENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "of the next sample": lambda mask: mask.roll(-1, 0),
@@ -147,12 +148,20 @@ def measure_padding(call: ModelCall, padding: Tensor) -> PaddingRead | None:
 
 
 def measure_padded_loss(
-    objective: Callable[[Any], float], batch: Any, padding: Tensor, found: PaddingRead | None
+    asked: Callable[[Any], tuple[list[Tensor], float]],
+    batch: Any,
+    padding: Tensor,
+    found: PaddingRead | None,
+    counted: Sequence[Tensor] = (),
 ) -> PaddingRead | None:
     """What is known, with how far the objective moves once other content stands under the padding.
 
     Nothing is where no mask and no lengths of the batch say what is padding, or where a row by itself has the same
     objective without its padding: then the loss or the model go by the content.
+
+    Args:
+        asked: the outputs and the objective of a batch.
+        counted: (B, T) places of outputs that teach.
     """
     real = (~padding).sum(1)
     told = next((key for key, t in dense_tensors(batch) if _tells(t.detach(), padding, real)), "")
@@ -167,18 +176,52 @@ def measure_padded_loss(
             in_places = other if places.stride() == tensor.stride() else other.transpose(1, 2)
             in_places[padding] = places[:, :1].expand_as(places)[padding]
             changed[id(tensor)] = other
-    row, whole = int(real.where(padding.any(1), 0).argmax()), objective(batch)
-    moved = objective(map_tensors(lambda t: changed.get(id(t), t), batch))
+    row = int(real.where(padding.any(1), 0).argmax())
+    outputs, whole = asked(batch)
+    others, moved = asked(map_tensors(lambda t: changed.get(id(t), t), batch))
     if not abs(moved - whole) > READ * abs(whole):
         return found
     try:
-        alone = objective(map_tensors(partial(_cut, padding, row, 0), batch))
-        cut = objective(map_tensors(partial(_cut, padding, row, int(real[row])), batch))
+        _, alone = asked(map_tensors(partial(_cut, padding, row, 0), batch))
+        _, cut = asked(map_tensors(partial(_cut, padding, row, int(real[row])), batch))
         by_content = not abs(alone - cut) > READ * abs(alone)
     except Refused:
         by_content = not all(t.is_floating_point() for t in changed.values())
     known = found or PaddingRead(row, 0.0)
-    return found if by_content else replace(known, objective=(whole, moved), key=told)
+    if by_content:
+        return found
+    beside = max((_moved_beside(*pair, padding, counted) for pair in zip(outputs, others, strict=False)), default=0.0)
+    return replace(known, objective=(whole, moved), key=told, beside=beside if beside > READ else 0.0)
+
+
+def _moved_beside(old: Tensor, new: Tensor, padding: Tensor, counted: Sequence[Tensor]) -> float:
+    """How far an output moves, relative to its size, at places that are no padding; it may have fewer than its input.
+
+    Where the loss counts places of padding, those next to it are left out: a convolution reads it there by its width.
+    """
+    axes = [axis for axis in range(old.dim()) if old.shape[axis] == len(padding)]
+    if not is_real(old) or old.shape != new.shape or old.dim() < 2 or not axes or axes[0] > 1:
+        return 0.0
+    old, new = (tensor.movedim(axes[0], 0) for tensor in (old, new))
+    length = padding.shape[1]
+    # the axis of time: as long as the input's, else the first that a whole step over it gives
+    steps = [{-(-length // step), length // step} for step in range(1, MOST_STEP + 1)]
+    lengths = [
+        (step, axis) for axis in (1, 2) if axis < old.dim() for step, of in enumerate(steps) if old.shape[axis] in of
+    ]
+    if not lengths:
+        return 0.0
+    time = min(lengths)[1]
+    gap, size = ((t.movedim(time, 1).flatten(2) if t.dim() > 2 else t[..., None]) for t in (new - old, old))
+    ends = (~padding).sum(1) * gap.shape[1] // length
+    places = torch.arange(gap.shape[1], device=gap.device)[None]
+    if any(bool((each & (places >= ends[:, None] + 1)).any()) for each in counted if each.shape == gap.shape[:2]):
+        ends = ends // 2
+    within = (places < ends[:, None]) & padding.any(1)[:, None]
+    if not bool(within.any()):
+        return 0.0
+    scale = float(size[within].double().square().mean().sqrt()) or 1.0
+    return float(gap[within].double().abs().max()) / scale
 
 
 def untaught_ends(batch: Any, counted: Sequence[Tensor]) -> tuple[str, int]:

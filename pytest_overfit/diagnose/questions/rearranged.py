@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ MOVES = frozenset({
 AS_IT_IS = frozenset({"ToCopyBackward0", "LogSoftmaxBackward0", "SoftmaxBackward0", "NativeDropoutBackward0"})
 LINEAR, CONVOLUTION = frozenset({"AddmmBackward0", "MmBackward0"}), "ConvolutionBackward0"
 MOST = 1 << 22  # scores
+SEQUENCES = 3  # axes: time, samples, classes
 
 
 def scrambled(predicted: Tensor) -> str:
@@ -33,13 +35,40 @@ def scrambled(predicted: Tensor) -> str:
     classes = predicted.shape[1] if predicted.dim() > 1 else 0
     if not 1 < classes < predicted.numel() <= MOST or predicted.grad_fn is None:
         return ""
-    places = torch.arange(1, predicted.numel() // classes + 1, dtype=torch.float32, device=predicted.device)
-    own = places.reshape(predicted.shape[:1] + predicted.shape[2:]).unsqueeze(1).expand(predicted.shape)
     with torch.no_grad():
-        labels, made_by, views = _followed(predicted.grad_fn, own)
+        labels, made_by, views = _followed(predicted.grad_fn, _numbered(predicted, but=(1,)))
         if not views or not _mixed(labels, classes, _features(labels, classes, made_by)):
             return ""
     return f"{views[0]} was reshaped to {tuple(predicted.shape)}"
+
+
+def scrambled_sequences(predicted: Tensor) -> str:
+    """How the scores (T, N, C) that a loss of sequences gets were mixed up by a reshape; empty where they were not.
+
+    As with ``scrambled``, those of one place belong together, and besides those of one sample do: they are one row of
+    an axis as long as there are samples, where the layer has one.
+
+    Example:
+        >>> scores = torch.nn.Linear(8, 5)(torch.randn(4, 7, 8))
+        >>> scrambled_sequences(scores.reshape(7, 4, 5)), scrambled_sequences(scores.transpose(0, 1))
+        ('(4, 7, 5) was reshaped to (7, 4, 5)', '')
+    """
+    if predicted.dim() != SEQUENCES or not 1 < predicted.numel() <= MOST or predicted.grad_fn is None:
+        return ""
+    _, samples, classes = predicted.shape
+    with torch.no_grad():
+        places, made_by, views = _followed(predicted.grad_fn, _numbered(predicted, but=(2,)))
+        rows, *_ = _followed(predicted.grad_fn, _numbered(predicted, but=(0, 2)))
+        mixed = views and samples > 1 and _mixed(rows, predicted.numel() // samples, None, samples)
+        mixed = mixed or (views and classes > 1 and _mixed(places, classes, _features(places, classes, made_by)))
+    return f"{views[0]} was reshaped to {tuple(predicted.shape)}" if mixed else ""
+
+
+def _numbered(predicted: Tensor, but: tuple[int, ...]) -> Tensor:
+    """1, 2, ... along all axes but some, along which it is the same number."""
+    sizes = [1 if axis in but else size for axis, size in enumerate(predicted.shape)]
+    numbers = torch.arange(1, math.prod(sizes) + 1, dtype=torch.float32, device=predicted.device)
+    return numbers.reshape(sizes).expand(predicted.shape)
 
 
 def _followed(node: Any, labels: Tensor) -> tuple[Tensor, str, list[tuple[int, ...]]]:
@@ -65,8 +94,13 @@ def _features(labels: Tensor, classes: int, made_by: str) -> int | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _mixed(labels: Tensor, classes: int, features: int | None) -> bool:
-    """Whether the scores of one label are no box of what the layer gave, or a part of an axis of its places."""
+def _mixed(labels: Tensor, classes: int, features: int | None, samples: int = 0) -> bool:
+    """Whether the scores of one label are no box of what the layer gave, or a part of an axis of its places.
+
+    Args:
+        classes: how many scores a label has.
+        samples: a label is one of so many samples: the box is one row of an axis of that length, where there is one.
+    """
     used = labels.nonzero()
     if len(used) % classes:
         return False
@@ -79,5 +113,7 @@ def _mixed(labels: Tensor, classes: int, features: int | None) -> bool:
     wide = wide[:, wide[0] > 0]
     if bool((wide.prod(dim=0) != classes).any()):
         return True
+    if samples in labels.shape:
+        return not any(size == samples and int(wide[axis].max()) == 1 for axis, size in enumerate(labels.shape))
     along = [axis for axis in range(labels.dim()) if int(wide[axis].max()) > 1]
     return features is not None and len(along) == 1 and along[0] != features and classes < labels.shape[along[0]]

@@ -264,14 +264,16 @@ class TrainedModel:
         return padded.padding_of(self.context.task.batch, padded.pads_of(self.context.task.model), self.counted)
 
     def _ask_padded_loss(self, on: RunContext) -> None:
-        def objective(batch: Any) -> float:
+        def asked(batch: Any) -> tuple[list[Tensor], float]:
             seed_everything(on.seed)
             with evaluating_mode(on.task.model), users_code():
-                return float(on.forward(batch)[1]["objective"].detach())
+                heard, terms = on.forward(batch)
+            return [each.detach() for _, each in heard], float(terms["objective"].detach())
 
         padding = self._padding()
         if padding is not None:
-            self._know(padding=padded.measure_padded_loss(objective, on.task.batch, padding, self.found.padding))
+            known = padded.measure_padded_loss(asked, on.task.batch, padding, self.found.padding, self.counted)
+            self._know(padding=known)
             self._know(counted=padded.counted_otherwise(padding, [*self.counted, *self.single]))
         if self.found.causal:
             self._know(untaught=padded.untaught_ends(on.task.batch, self.counted))
