@@ -76,7 +76,7 @@ def tell_refused(report: Path, message: str, lang: str = "en") -> None:
     first, *more = [line.strip() for line in message.splitlines() if line.strip()] or [""]
     try:
         write_forms(report, (), lang=lang, notes=(f"{NO_RUN}.", f"{FAILS}: {first}", *more))
-    except (OSError, OverfitError) as error:
+    except (OSError, OverfitError, ValueError) as error:  # a zero byte in its name is the last
         print(f"{report}: not written: {error}", file=sys.stderr)
 
 
