@@ -31,11 +31,9 @@ GRACE = 2.0  # seconds after a limit, for whoever looks at it by himself between
 PATIENCE = 1.5  # of the slowest step so far, where that is longer: a slow run looks at its limit after it
 LAST_SECONDS = 1.5  # after the signal, for the main thread to leave; then the process ends
 NATIVE_SECONDS = 0.8  # later still, where C code holds the interpreter
-TELL_SECONDS = 20.0  # for the last word of a process that ends
-JOIN_SECONDS = 5.0  # for a thread that has nothing left to do
+TELL_SECONDS, JOIN_SECONDS = 20.0, 5.0  # for the last word of a process that ends; for a thread with nothing to do
 WORKER_SECONDS = 0.3  # for the workers of a loader to say where they are
-MOST_RAISED = 8  # by signals while a block ends: one per loader and one of ours
-MOST_BYTES = 2000  # of what a worker says
+MOST_RAISED, MOST_BYTES = 8, 2000  # signals while a block ends: one per loader and one of ours; of what a worker says
 LOADER = f"{os.sep}torch{os.sep}utils{os.sep}data{os.sep}dataloader.py"
 
 

@@ -268,7 +268,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
         ("budget: {max_steps: 3, hold_steps: 5}",
          "budget.hold_steps: found 5, more than the 3 steps of the run, allowed: at most 3"),
         ("device: gpu",
-         "device: found 'gpu' (did you mean cuda?), allowed: auto | model | cpu | cuda | cuda:N | mps | xpu | another backend of torch"),
+         "device: found 'gpu' (did you mean cuda?), allowed: auto | model | cpu | cuda | cuda:N | mps | xpu | "
+         "another backend of torch"),
         ("device: 0",
          "device: found 0, allowed: auto | model | cpu | cuda | cuda:N | mps | xpu | another backend of torch"),
         ("threads: 0", "threads: found 0, allowed: auto, keep, or a whole number from 1 to 4096"),

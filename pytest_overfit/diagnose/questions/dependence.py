@@ -62,8 +62,7 @@ def depend(
         questions.leave_out(f"what the outputs{of} depend on", "in evaluation mode the next call gives other ones")
         return Dependence(random=True, carried=True)
     arguments = list(call.arguments())
-    ignored: list[str] = []
-    slices: list[str] = []
+    ignored, slices = list[str](), list[str]()
     every = call.everything()
     shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(answer), otherwise=False)
     if not shown:
