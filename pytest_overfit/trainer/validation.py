@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from pytest_overfit.trainer.config import (
 )
 from pytest_overfit.trainer.imports import find_import_roots
 from pytest_overfit.trainer.trainer_section import dataset_of, expect_one_source
-from pytest_overfit.trainer.unread import overridden, unread
+from pytest_overfit.trainer.unread import Unread, overridden, unread
 
 _SECTIONS = ("data", "model", "loss", "optim", "logging", "checkpoint", "overfit")
 _SIZE: dict[str, Any] = {"at_least": 1, "at_most": 8192, "whole": True}
@@ -105,17 +106,18 @@ def build_config(
     )
     expect_one_source(config, top, notes)
     config = _with_hold(config, top, problems)
-    left = unread(
-        tree.values,
-        top.reads,
-        referred=tree.referred,
-        of_a_trainer=trainer_section.names_a_class(data),
-        takes=lambda target, name: _takes(config, target, name),
-    )
+    left = _left(tree, top, config)
     if problems or left.problems:
         _refuse([*left.problems, *problems], config, beside)
     said = tuple(hide(note, config.secrets) for note in (*notes, *overridden(config), *left.notes))
     return replace(config, notes=said, randomness=tuple(hide(text, config.secrets) for text in config.randomness))
+
+
+def _left(tree: Tree, top: Section, config: OverfitConfig) -> Unread:
+    """What nothing here reads of a config that has been read."""
+    of_a_trainer = trainer_section.names_a_class(top.silent().section("data"))
+    takes = partial(_takes, config)
+    return unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=of_a_trainer, takes=takes)
 
 
 def _takes(config: OverfitConfig, target: str, name: str) -> bool:
