@@ -94,6 +94,17 @@ class SessionRecords:
         node.workerinput["overfit_records"] = (str(self.report), self.session)
         self.nodes.append(node)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """That no pages will be written is said before anything is trained."""
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if self.wanted.report is not None and not self.state.is_worker and reporter:
+            from pytest_overfit.report.publish import PAGES_COME_BY, pages_need
+
+            if missing := pages_need():
+                line = f"note: {missing}: {PAGES_COME_BY}"
+                reporter.write_line(translated(line, self.wanted.lang))
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.running = nodeid
 
@@ -244,9 +255,15 @@ class SessionRecords:
 
     def _write_report(self, documents: Sequence[Document]) -> None:
         if self.wanted.report is not None:
-            from pytest_overfit.report.publish import write_forms
+            from pytest_overfit.report.publish import PAGES_COME_BY, first_page, write_forms
 
-            self.lines.append(f"report: {write_forms(self.report, documents, lang=self.wanted.lang, notes=self.notes)}")
+            try:
+                write_forms(self.report, documents, lang=self.wanted.lang, notes=self.notes)
+            except OverfitError as error:
+                if error.hint != PAGES_COME_BY:
+                    raise
+                self.lines.append(f"note: {error.found}: {error.hint}")
+            self.lines.append(f"report: {self.report / first_page()}")
 
     def _write_step_summary(self, documents: Sequence[Document]) -> None:
         if self.wanted.step_summary is not None:

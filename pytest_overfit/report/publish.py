@@ -27,6 +27,7 @@ from pytest_overfit.report.record.folder import (
 
 GROUP = "pytest_overfit.forms"
 PAGES_NEED = ("jinja2", "bokeh")
+PAGES_COME_BY = 'pip install "pytest-overfit[pages]"'
 
 
 def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en", notes: Sequence[str] = ()) -> Path:
@@ -52,7 +53,7 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
     if left := others(report, documents):
         notes = (*notes, f"Not shown: {left} record{'' if left == 1 else 's'} of other sessions, in {RUNS}/.")
     write_text(report / "summary.md", summary_markdown(documents, notes=notes, lang=lang))
-    missing = [name for name in PAGES_NEED if find_spec(name) is None]
+    missing = pages_need()
     if not missing:
         from pytest_overfit.report.page.write import write_pages
 
@@ -61,12 +62,20 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
         form.load()(report, documents, lang=lang)
     if missing:
         raise OverfitError(
-            f"pages need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            missing,
             where=str(report),
             allowed="records and summary.md, which are written",
-            hint='pip install "pytest-overfit[pages]"',
+            hint=PAGES_COME_BY,
         )
     return report / "index.html"
+
+
+def pages_need() -> str:
+    """What pages need and is not there, as a sentence; empty where they can be written."""
+    missing = [name for name in PAGES_NEED if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"pages need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
 
 
 def first_page() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +106,18 @@ def build_config(
     )
     expect_one_source(config, top, notes)
     config = _with_hold(config, top, problems)
-    left = _unread(config, tree, top)
+    left = _left(tree, top, config)
     if problems or left.problems:
         _refuse([*left.problems, *problems], config, beside)
     said = tuple(hide(note, config.secrets) for note in (*notes, *overridden(config), *left.notes))
     return replace(config, notes=said, randomness=tuple(hide(text, config.secrets) for text in config.randomness))
 
 
-def _unread(config: OverfitConfig, tree: Tree, top: Section) -> Unread:
-    """The keys that nobody reads, but those that a class of the user's takes."""
-    return unread(
-        tree.values,
-        top.reads,
-        referred=tree.referred,
-        of_a_trainer=trainer_section.names_a_class(top.section("data")),
-        takes=lambda target, name: _takes(config, target, name),
-    )
+def _left(tree: Tree, top: Section, config: OverfitConfig) -> Unread:
+    """What nothing here reads of a config that has been read."""
+    of_a_trainer = trainer_section.names_a_class(top.silent().section("data"))
+    takes = partial(_takes, config)
+    return unread(tree.values, top.reads, referred=tree.referred, of_a_trainer=of_a_trainer, takes=takes)
 
 
 def _takes(config: OverfitConfig, target: str, name: str) -> bool:

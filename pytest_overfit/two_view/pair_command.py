@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_overfit.errors import PairError
     from pytest_overfit.two_view.pair.pair_files import FollowLinks, PairFiles
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
@@ -143,6 +145,11 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
 
     root, split, masks = options.folder, options.folder / SPLITS[0], options.folder / SEGMENTATION
     pair = locate_pair(root, split, masks, 0, follow_links=_followed(options))
+    if broken := _broken_files(pair):
+        for error in broken:
+            print(f"problem: {error}")
+        print(f"{len(broken)} problem(s): nothing else is checked before every file can be read")
+        return 1
     report = check_pair(pair, remove_sky=options.remove_sky)
     _print_batch(options, split, masks)
     print("checks, on the files as they are:")
@@ -155,6 +162,25 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
         print(f"problem: {problem}")
     print("the pair is sound" if not report.problems else f"{len(report.problems)} problem(s)")
     return 1 if report.problems else 0
+
+
+def _broken_files(pair: PairFiles) -> list[PairError]:
+    """Every file of a pair that cannot be read, or does not fit the others of its view."""
+    from pytest_overfit.errors import PairError
+    from pytest_overfit.two_view.pair.readers import read_camera, read_depth, read_image, read_labels, read_view
+
+    found: dict[str, PairError] = {}
+    for view in pair.views:
+        looks: list[Callable[[], Any]] = [
+            partial(read_image, view.image), partial(read_depth, view.depth), partial(read_camera, view.camera),
+            *([partial(read_labels, view.mask)] if view.mask else []), partial(read_view, view),
+        ]  # fmt: skip
+        for look in looks:
+            try:
+                look()
+            except PairError as error:
+                found[str(error)] = error
+    return list(found.values())
 
 
 def _show(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_overfit.report import publish
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import read_report
 from tests.plugin.conftest import TinyConfig
@@ -168,6 +169,19 @@ def test_a_folder_that_cannot_be_written_stops_before_training(pytester: pytest.
     result = pytester.runpytest_inprocess("--overfit-report", "taken/report")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*taken/report: *", "*allowed: a folder that can be written*"])
+
+
+def test_that_pages_are_not_written_is_said_before_anything_is_trained(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "PAGES_NEED", ("bokeh_that_is_absent",))
+    pytester.makepyfile(TESTS.replace("learn(overfit)", "learn(overfit); print('TRAINED')", 1))
+    result = pytester.runpytest_inprocess("-q", "-s", "--overfit-report", "pages", "-k", "learns")
+    told = [line for line in result.outlines if "TRAINED" in line or line.startswith("note: pages need bokeh")]
+    assert told[0].endswith('which is not installed: pip install "pytest-overfit[pages]"')
+    assert "TRAINED" in told[1]
+    assert "not written" not in result.stdout.str()
+    assert f"report: {pytester.path / 'pages' / 'summary.md'}" in result.outlines
 
 
 def test_without_a_report_nothing_is_left(

@@ -186,3 +186,14 @@ def test_links_are_followed_where_the_command_says(
     assert run(capsys, "pair", *whole, "--follow-links", tmp_path / "elsewhere")[0] == 1
     assert run(capsys, "pair", *whole, "--follow-links", disk)[0] == 0
     assert run(capsys, "pair", *whole, "--follow-links")[0] == 0
+
+
+def test_every_broken_file_is_told(pair_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = sorted(pair_folder.glob("0002/*.exr"))
+    first.write_bytes(first.read_bytes()[:5000])
+    camera = second.with_suffix(".npz")
+    camera.write_bytes(b"no zip")
+    code, out, _ = run(capsys, "pair", "check", pair_folder)
+    assert code == 1
+    told = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert [name in line for name, line in zip((first.name, camera.name), told, strict=True)] == [True, True]
