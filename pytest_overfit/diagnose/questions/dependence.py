@@ -61,10 +61,9 @@ def depend(
     if not _same(base, call.again()):
         questions.leave_out(f"what the outputs{of} depend on", "in evaluation mode the next call gives other ones")
         return Dependence(random=True, carried=True)
-    arguments = list(call.arguments())
+    arguments, every = list(call.arguments()), call.everything()
     ignored: list[str] = []
     slices: list[str] = []
-    every = call.everything()
     shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(answer), otherwise=False)
     if not shown:
         questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")
