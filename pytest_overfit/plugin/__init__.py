@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_overfit.plugin.interruption import shorten_interruptions
-from pytest_overfit.plugin.options import INI, LOOKING, OPTIONS
+from pytest_overfit.plugin.options import INI, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -21,18 +20,9 @@ if TYPE_CHECKING:
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
 ASKING = (
-    "config",
-    "explain",
-    "strict",
-    "set",
-    "device",
-    "require_gpu",
-    "log_dir",
-    "report",
-    "save",
-    "compare",
+    "config", "explain", "strict", "set", "device", "require_gpu", "log_dir", "report", "save", "compare",
     "compare_fail",
-)
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,20 +38,14 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
     if any(name.startswith("--overfit") and name not in OPTIONS for name in names):
         from pytest_overfit.plugin.configure import refuse_options
 
-        known, unknown = parser.parse_known_and_unknown_args(args)
-        wrong = [text.partition("=")[0] for text in unknown if text.startswith("--overfit")]
-        looks = any(getattr(known, name, False) for name in LOOKING)
-        refuse_options(wrong, Path(known.overfit_report) if known.overfit_report and not looks else None)
+        refuse_options(*parser.parse_known_and_unknown_args(args))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     shorten_interruptions(config)
-    text = MARKER
     if config.getoption("markers"):
         from pytest_overfit.settings.keywords import marker_text
-
-        text = marker_text()
-    config.addinivalue_line("markers", text)
+    config.addinivalue_line("markers", marker_text() if config.getoption("markers") else MARKER)
     keys = [name for name in ini_names(config) if name.startswith("overfit")]
     asked = any(config.getoption(f"overfit_{name}") for name in ASKING)
     served = "WORLD_SIZE" in os.environ or any(map(os.environ.get, ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS")))

@@ -19,6 +19,8 @@ from pytest_overfit.plugin.state import SessionState, session_state
 from pytest_overfit.untrusted.files import open_to_append
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from pytest_overfit.trainer.config import OverfitConfig
 
 
@@ -118,14 +120,20 @@ def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
         session_records.prepare(config)
 
 
-def refuse_options(names: Sequence[str], report: Path | None) -> None:
-    """One usage error (exit code 4) for every option of these names: nobody knows them; the services are told so."""
+def refuse_options(known: Namespace, unknown: Sequence[str]) -> None:
+    """One usage error (exit code 4) for every option of our name that nobody knows; the services are told so.
+
+    Args:
+        known: the options that somebody knows; a report that is asked for by them says so too.
+        unknown: what is left of the command line.
+    """
+    names = [text.partition("=")[0] for text in unknown if text.startswith("--overfit")]
     if names:
         message = "\n".join(unknown_name(name, OPTIONS, "option") for name in names)
         if "PYTEST_XDIST_WORKER" not in os.environ:
             tell_service(message)
-            if report is not None:
-                tell_refused(report, message)
+            if known.overfit_report and not any(getattr(known, name, False) for name in LOOKING):
+                tell_refused(Path(known.overfit_report), message)
         raise pytest.UsageError(message)
 
 
