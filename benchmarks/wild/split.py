@@ -52,7 +52,7 @@ THIRD = frozenset({
 LOOKED_AT = SECOND | THIRD | frozenset({
     "transformers", "peft", "diffusers", "noise_left_on",
     "segmentation_models_pytorch", "lightly", "snntorch", "stable_baselines3", "torchdiffeq",
-    "spikingjelly", "axial_attention", "st_moe_pytorch", "entmax",
+    "spikingjelly", "pytorch_tabnet", "axial_attention", "st_moe_pytorch", "entmax",
     # of rows, mode, doubled, order, scale, swapped, mask and optimizer all there were before those in held_back*.py
     "last_row_ignored", "class_ignored", "rows_detached", "inputs_of_first_for_all", "momentum_zero",
     "backward_doubled", "softmax_doubled", "outputs_reversed", "shuffled_in_every_call", "inputs_not_normalised",
