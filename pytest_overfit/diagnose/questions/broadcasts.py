@@ -33,8 +33,8 @@ class _Other(TorchFunctionMode):
         if not self.done and len(pair) == 2 and tuple(tuple(a.shape) for a in pair) == self.shapes:
             larger = max((0, 1), key=lambda i: (pair[i].dim(), len(pair[i]) > 1))
             which = 1 - larger if self.other else larger
-            # of whole numbers, a mask or ids, there are no other rows
-            if pair[which].is_floating_point() and (len(pair[which]) > 1 or not self.other):
+            has_rows = not self.other or (len(pair[which]) > 1 and (pair[which].requires_grad or _subtracts(func)))
+            if pair[which].is_floating_point() and has_rows:  # of whole numbers, a mask or ids, there are no other rows
                 self.done, args = True, [*args]
                 args[which] = self._rows(pair[which])
         return func(*args, **(kwargs or {}))
@@ -43,6 +43,11 @@ class _Other(TorchFunctionMode):
         noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
         rows = tensor.detach() + (tensor.detach().abs().mean() + SAME) * noise
         return rows.flip(0) if self.turned else rows
+
+
+def _subtracts(func: Any) -> bool:
+    """Whether a function takes a difference: what a prediction is multiplied by may be an axis of its own."""
+    return getattr(func, "__name__", "").strip("_") in ("sub", "rsub", "subtract")
 
 
 def unpaired(forward: Callable[[], tuple[Heard, Terms]], noted: Iterable[Op]) -> tuple[Op, ...]:

@@ -63,7 +63,7 @@ def depend(
         return Dependence(random=True, carried=True)
     arguments = list(call.arguments())
     ignored, slices = list[str](), list[str]()
-    every = call.everything()
+    every = call.all_of(answer)
     shown = questions.ask(f"what the outputs{of} show", lambda: shows_all(answer), otherwise=False)
     if not shown:
         questions.leave_out(f"whether the outputs{of} read their inputs", "they are computed when they are asked for")

@@ -86,12 +86,13 @@ class ModelCall:
     def everything(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> list[Tensor]:
         """The outputs of the same call with its tensors exchanged, those of whole numbers too.
 
-        Whole numbers that are handed out as they were handed in are none.
-
         Raises:
             Refused: the model does not take them.
         """
-        output = self.answered(change)[0]
+        return self.all_of(self.answered(change)[0], change)
+
+    def all_of(self, output: Any, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> list[Tensor]:
+        """The outputs that an answer has, but for whole numbers that are handed out as they were handed in."""
         given = [change(tensor) for _, tensor in self.arguments(mapped=True)]
 
         def is_made(tensor: Tensor) -> bool:
