@@ -49,7 +49,7 @@ def test_one_line_proves_a_model(session: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "E * AssertionError: objective 1.*, allowed < 0.05: the gradient of 1 of 4 tensors never exceeds 0*",
+            "E * AssertionError: objective 1.*, allowed < 0.05: nothing reads 0, whose 6 samples differ*",
             "E * 2 of 6 criteria missed",
             "E * objective: objective 1.* (start *, best *), allowed < 0.05 for 5 steps in a row",
             "*- overfit: 1 of 2 memorised -*",

@@ -235,7 +235,9 @@ class Maps(nn.Module):
         return self.net(images).view(-1, 8, 8)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("counts", "ids"), [("the wrong ones", ["unsupervised"]), ("the right ones", []), ("all", [])])
+@pytest.mark.parametrize(
+    ("counts", "ids"), [("the wrong ones", ["unsupervised"]), ("the right ones", []), ("all", ["target-mismatch"])]
+)
 def test_a_mask_that_is_the_wrong_way_round_leaves_one_number(counts: str, ids: list[str]) -> None:
     """Where a depth is missing it is 0: an output that is 0 everywhere is right."""
     torch.manual_seed(0)

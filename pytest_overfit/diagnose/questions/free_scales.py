@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pytest_overfit.diagnose.movement import FreeScale
 from pytest_overfit.diagnose.questions.step_loss import loss_of
@@ -26,6 +27,8 @@ def measure_free_scale(context: RunContext) -> FreeScale | None:
     task = loss_of(context)
     moved: dict[str, tuple[Tensor, Tensor]] = {}
     for name, p in context.task.model.named_parameters():
+        if is_lazy(p):
+            continue
         start = context.initial(p)
         if p.numel() == 1 and p.requires_grad and is_real(p) and start is not None and not torch.equal(start, p):
             moved[name] = (p, (p.detach() - start.to(p.device)).clone())

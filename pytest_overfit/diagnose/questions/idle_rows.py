@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytest_overfit.diagnose.movement import IdleRows
 from pytest_overfit.run.elements import is_dense
@@ -53,5 +54,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
             features, weight = 3 * module.embed_dim, module.in_proj_weight
         elif features is None and (features := getattr(module, "nf", None)) is not None:  # GPT's Conv1D
             axis = 1
-        if isinstance(weight, nn.Parameter) and weight.dim() > 1 and weight.shape[axis] == features:
+        if not isinstance(weight, nn.Parameter) or is_lazy(weight):
+            continue
+        if weight.dim() > 1 and weight.shape[axis] == features:
             yield weight, axis
