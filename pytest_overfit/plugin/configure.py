@@ -132,8 +132,8 @@ def refuse_options(known: Namespace, unknown: Sequence[str]) -> None:
         message = "\n".join(unknown_name(name, OPTIONS, "option") for name in names)
         if "PYTEST_XDIST_WORKER" not in os.environ:
             tell_service(message)
-            if known.overfit_report and not any(getattr(known, name, False) for name in LOOKING):
-                tell_refused(Path(known.overfit_report), message)
+        if known.overfit_report and not any(getattr(known, name, False) for name in LOOKING):
+            tell_refused(Path(known.overfit_report), message)
         raise pytest.UsageError(message)
 
 
