@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,26 +11,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from pytest_overfit import OverfitResult, run_overfit
+from tests.diagnose.test_silent_updates import learn, net, rows
 from tests.support.told import told
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-def learn(model: Any, batch: Any, loss: Any = None, **settings: Any) -> OverfitResult:
-    torch.manual_seed(0)
-    given: dict[str, Any] = {"optimizer": lambda p: torch.optim.Adam(p, lr=1e-2), "max_steps": 400, "objective": 0.05}
-    return run_overfit(model, batch, loss, **given | settings)
-
-
-def net() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 2))
-
-
-def rows(count: int = 8) -> tuple[Tensor, Tensor]:
-    source = torch.Generator().manual_seed(1)
-    return torch.randn(count, 6, generator=source), torch.randn(count, 2, generator=source)
 
 
 class Heads(nn.Module):
