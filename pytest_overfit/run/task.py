@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -78,7 +79,7 @@ class NoLossError(OverfitError):
         self.returned, self.is_nothing = returned, is_nothing
 
     def __reduce__(self) -> tuple[object, ...]:
-        return NoLossError, (self.returned, self.allowed, self.hint)
+        return partial(NoLossError, is_nothing=self.is_nothing), (self.returned, self.allowed, self.hint)
 
 
 def total_in(names: Iterable[str]) -> str:
