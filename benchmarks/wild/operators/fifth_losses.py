@@ -39,7 +39,8 @@ def _classified(at: Site) -> int | None:
 
 
 def _left_out(target: Tensor, rest: dict[str, Any]) -> Tensor:
-    return target == rest.get("ignore_index", IGNORED)
+    left_out: Tensor = target == rest.get("ignore_index", IGNORED)
+    return left_out
 
 
 @operator("swapped", "vacuous", "unsupervised", "target-mismatch")
@@ -205,7 +206,7 @@ def labels_resized_as_pictures(s: Setup, at: Site) -> str | None:
 
 def _kept(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """In place of ``detach``."""
-    return x if x.requires_grad else func(x, *args, **kwargs)  # type: ignore[no-any-return]
+    return x if x.requires_grad else func(x, *args, **kwargs)
 
 
 def _gradient(at: Site, number: int | None) -> Tensor | None:
@@ -252,7 +253,7 @@ def _side_outputs(at: Site) -> list[str]:
 
     def seen(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            pair = output if isinstance(output, tuple) and len(output) == 2 else ()
+            pair: tuple[Any, ...] = output if isinstance(output, tuple) and len(output) == 2 else ()
             tensors = len(pair) == 2 and all(isinstance(each, Tensor) and each.requires_grad for each in pair)
             if tensors and pair[0].dim() > 1 and (pair[1].dim() == 0 or pair[1].shape == pair[0].shape[:1]):
                 found.append(name)

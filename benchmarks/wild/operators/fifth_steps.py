@@ -149,8 +149,8 @@ def stale_gradient_of_frozen_part(s: Setup, at: Site) -> str | None:
             each.grad = None
         value = at.program.loss(model, batch)
         value.backward()  # type: ignore[no-untyped-call]
-        for each, gradient in stale.items():
-            model.get_parameter(each).grad = gradient.clone()
+        for parameter, gradient in stale.items():
+            model.get_parameter(parameter).grad = gradient.clone()
         optimizer.step()
         return value.detach()
 

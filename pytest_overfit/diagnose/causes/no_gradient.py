@@ -322,8 +322,8 @@ result = run_overfit(Coded, (features, classes), nn.CrossEntropyLoss(), optimize
 
 - **Symptom**: a part of the model does not move, without any error.
 - **Evidence**: shown, certain: the largest gradient of a parameter over the run is exactly zero. Nearly zero is shown.
-  Or that of whole parts of a layer, a head or a chunk of its output features, beside others that learn; or that of a
-  row of a table that the batch looks up.
+  Or that of whole parts of a layer that an attention is given, a head or a chunk of its output features, beside others
+  that learn; or that of a row of a table that the batch looks up.
 - **Fix**: a straight-through estimator for `round` and `sign`; no two factors of a product that start at zero;
   residuals or normalisation where gradients vanish layer by layer.
 

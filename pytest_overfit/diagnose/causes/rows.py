@@ -8,6 +8,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.movement import IdleRows, Moves
+from pytest_overfit.diagnose.operation import LOSS, Attention, Squashed
 from pytest_overfit.diagnose.queries import is_declared, learning
 from pytest_overfit.judge.gradients import waiting_of
 
@@ -36,13 +37,17 @@ def held_rows(evidence: Evidence) -> Iterator[Cause]:
 
 
 def idle_parts(evidence: Evidence) -> Iterator[Cause]:
-    """Heads or chunks of a layer's output that nothing reads."""
+    """Heads or chunks of what an attention is given that nothing reads.
+
+    Of other layers parts may be left over on purpose: what the last of several blocks hands on, or what is masked.
+    """
     moves, stopped = evidence.fact(Moves), evidence.record.stop in ("detached", "non_finite")
     if moves is None or stopped or not evidence.learned:
         return
     # Outputs that no loss reads, as under a mask, are in the map of what is supervised.
     left_out = {p.name for p in learning(evidence)} - {*waiting_of(evidence.record), *evidence.probed.last_layers}
-    found = [each for each in moves.idle if each.parameter in left_out]
+    homes = _attentions(evidence)
+    found = [each for each in moves.idle if each.parameter in left_out and homes.intersection(_around(each.parameter))]
     if not found:
         return
     worst: IdleRows = max(found, key=lambda each: each.idle / each.rows)
@@ -61,6 +66,22 @@ def idle_parts(evidence: Evidence) -> Iterator[Cause]:
         certain=True,
         weight=0.9,
     )
+
+
+def _attentions(evidence: Evidence) -> set[str]:
+    """The modules that attend, and those that they are parts of; empty text: the model itself."""
+    names = [p.name for p in evidence.record.parameters]
+    regions = [op.region for op, _ in evidence.ops(Attention)]
+    regions += [op.region for op, softmax in evidence.ops(Squashed) if op.region != LOSS and (softmax.ranks or 0) > 2]
+    parts = {name.partition(".")[0] for name in names}
+    inside = [region if region.partition(".")[0] in parts else "" for region in regions]
+    return {home for region in inside for home in (region, region.rpartition(".")[0])}
+
+
+def _around(parameter: str) -> tuple[str, str]:
+    """The layer of a parameter, and the module around it."""
+    layer = parameter.rpartition(".")[0]
+    return layer, layer.rpartition(".")[0]
 
 
 FAMILY = Family(group="graph", order=44, rules=(held_rows, idle_parts))
