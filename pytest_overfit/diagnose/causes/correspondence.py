@@ -13,12 +13,12 @@ from pytest_overfit.judge.finding import number
 
 
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
-    """What is compared is the batch's target with other axes or other classes, and nowhere as it is."""
-    compared = list(_compared(evidence))
+    """What is compared is the batch's target with other axes, classes or labels, and nowhere as it is."""
+    compared, seen = list(_compared(evidence)), evidence.record.supervision
     plain = {fact.origin for _, fact in compared if fact.origin and not fact.turned}
     for op, fact in compared:
         key, turned = fact.origin, fact.turned
-        if not turned or key in plain:
+        if not turned or key in plain or (seen is not None and key in seen.inputs):
             continue
         yield Cause(
             "target-mismatch",

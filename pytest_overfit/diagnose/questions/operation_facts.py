@@ -44,12 +44,13 @@ from pytest_overfit.diagnose.questions.operation_names import (
     STEPS,
 )
 from pytest_overfit.diagnose.questions.rearranged import scrambled, scrambled_sequences
-from pytest_overfit.diagnose.questions.targets import origin_of
+from pytest_overfit.diagnose.questions.targets import origin_of, relabelled
 from pytest_overfit.diagnose.questions.tensors import averaged, final_operation, is_real, summed, tensors_in
 
 _NOTED = frozenset().union(
     LOSSES, SQUASHERS, RECTIFIERS, GATED, STEPS, CHOICES, COMPARED, CLAMPS, RANDOM, FRESH, ARITHMETIC, ATTENTIONS
 )
+LABELLED = ("cross_entropy", "nll_loss")
 SCALING, LEAST_FACTOR = ("mul", "__mul__", "__rmul__", "div", "__truediv__"), 0.1
 REARRANGED = {"cross_entropy": scrambled, "nll_loss": scrambled, "ctc_loss": scrambled_sequences}
 _MASKS = (("attn_mask", 3), ("is_causal", 5))
@@ -188,6 +189,9 @@ def _loss(step: Traced, call: Called) -> Op | None:
     if target.numel() and not is_real(target):
         ignored = int(call.kwargs.get("ignore_index", -100))
         fact = replace(fact, supervised=int((target != ignored).sum()), ignored=ignored)
+        if not origin and name in LABELLED:
+            origin, turned = relabelled(step.batch, target, predicted, ignored)
+            fact = replace(fact, origin=origin, turned=turned)
     return call.op(fact, made_of=given[0])
 
 

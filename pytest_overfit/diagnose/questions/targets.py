@@ -10,6 +10,8 @@ from torch import Tensor
 from pytest_overfit.diagnose.questions.tensors import dense_tensors
 
 MOST = 200_000
+LEAST_LABELS, LEAST_STAYING, BY_CHANCE = 3, 2, 16  # fewer are alike by chance, of so many cases one
+MOST_NAMED = 4  # labels
 SMALL = (torch.uint8, torch.int8, torch.int16)
 
 
@@ -30,6 +32,65 @@ def origin_of(batch: Any, tensor: Tensor) -> tuple[str, str]:
         if held.numel() == tensor.numel() and held.dim() and (turned := _turned(held, tensor) or _cast(held, tensor)):
             return key, turned
     return "", ""
+
+
+def relabelled(batch: Any, target: Tensor, scores: Tensor, ignored: int) -> tuple[str, str]:
+    """The key of the batch whose labels a loss takes for others, and which; empty where it takes them as they are.
+
+    Either several labels are one to it, though its scores have a place for each, or it takes for a label what the
+    scores themselves say.
+
+    Args:
+        target: class ids (N, ...), which no tensor of the batch has as they are.
+        scores: what they are held against (N, C, ...).
+
+    Example:
+        >>> labels = torch.tensor([0, 1, 2, 3])
+        >>> relabelled({"y": labels}, labels.clamp(max=1), torch.zeros(4, 4), -100)
+        ('y', 'with labels 1, 2, 3 taken for 1')
+    """
+    if scores.dim() < 2 or target.numel() < LEAST_LABELS or target.numel() > MOST:
+        return "", ""
+    flat, classes = target.reshape(-1).long(), scores.shape[1]
+    answers = scores.argmax(1).reshape(-1)
+    counts = flat != ignored
+    for key, held in dense_tensors(batch):
+        if held.is_floating_point() or held.is_complex() or held.numel() != flat.numel() or held.device != flat.device:
+            continue
+        labels = held.reshape(-1).long()
+        if not bool((counts & (labels != flat)).any()) or not bool(((labels >= 0) & (labels < classes))[counts].all()):
+            continue
+        asked = labels[counts], flat[counts]
+        if how := _merged(*asked) or _answered(*asked, answers[counts], classes):
+            return key, how
+    return "", ""
+
+
+def _merged(labels: Tensor, taken: Tensor) -> str:
+    """Which labels are taken for one that stays: the others stay too, and are two at least with it."""
+    pairs = torch.unique(torch.stack((labels, taken)), dim=1)
+    before, after = pairs.tolist()
+    stay = {a for a, b in zip(before, after, strict=True) if a == b}
+    if len(set(before)) < len(before) or len(stay) < LEAST_STAYING or set(after) != stay:
+        return ""
+    one = next(b for a, b in zip(before, after, strict=True) if a != b)
+    merged = [str(a) for a, b in zip(before, after, strict=True) if b == one]
+    return f"with labels {', '.join(merged[:MOST_NAMED])}{', ...' if len(merged) > MOST_NAMED else ''} taken for {one}"
+
+
+def _answered(labels: Tensor, taken: Tensor, answers: Tensor, classes: int) -> str:
+    """At how many places the answer of a model that has not learnt the others yet stands for the label."""
+    other = labels != taken
+    count = int(other.sum())
+    unlikely = classes**count >= BY_CHANCE
+    if (
+        count < 2
+        or not unlikely
+        or not bool((taken == answers)[other].all())
+        or bool((labels == answers)[~other].all())
+    ):
+        return ""
+    return f"with {count} of {len(labels)} labels replaced by the model's own answers"
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
