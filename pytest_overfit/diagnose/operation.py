@@ -257,6 +257,14 @@ class ThrownAway:
 
 
 @dataclass(frozen=True)
+class Overwritten:
+    """Values with a gradient of which one call writes several to one place: ``lost`` of ``count`` are not there."""
+
+    lost: int
+    count: int
+
+
+@dataclass(frozen=True)
 class WeightedSum:
     """A sum over one axis by a softmax over another: its weights add up to ``low`` to ``high``, and not to 1."""
 
@@ -269,6 +277,7 @@ class WeightedSum:
 Fact = (
     Comparison | Broadcast | Scaled | Squashed | Rectified | Clamped | Drawn | FreshTensor | InPlace | Attention
     | HeadMask | OutOfRange | PlainWeight | Summand | ThrownAway | WeightedSum | CutTerm | ClassColumns
+    | Overwritten
 )  # fmt: skip
 F = TypeVar("F", bound=Fact)
 

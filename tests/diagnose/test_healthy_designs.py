@@ -193,6 +193,21 @@ def test_outputs_are_decoded_in_evaluation(decoded: bool, found: list[str]) -> N
     assert certain(learn(lambda: Decoded(decoded), (data()[0], data(9)[0][1:, :2]), nn.MSELoss())) == found
 
 
+class Mirrored(nn.Module):
+    """Evaluation takes the mean of the outputs for an input and for its mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net(out=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if self.training else (self.net(x) + self.net(x.flip(-1))) / 2  # type: ignore[no-any-return]
+
+
+def test_who_asks_once_more_in_evaluation_does_not_decode() -> None:
+    assert certain(learn(Mirrored, (data()[0], data(9)[0][1:, :2]), nn.MSELoss())) == ["mode-gap"]
+
+
 class Chosen(nn.Module):
     """One feature for each sample: weighed in training, and the largest alone in evaluation; or the smallest."""
 

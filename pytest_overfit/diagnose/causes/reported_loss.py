@@ -10,6 +10,7 @@ from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
 from pytest_overfit.diagnose.movement import Declared
+from pytest_overfit.diagnose.operation import Overwritten
 from pytest_overfit.diagnose.queries import line_of
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -246,6 +247,22 @@ def never_called(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
+def overwrites(evidence: Evidence) -> Iterator[Cause]:
+    """One call writes several values to one place: which one stays is undefined, and all of them get its gradient."""
+    for op, found in evidence.ops(Overwritten):
+        yield Cause(
+            "wrong-backward",
+            op.where,
+            f"{op.name} writes {found.count} values, several to one place: {found.lost} of them are lost, and get the "
+            "gradient of the one that stays",
+            "add them up, out.index_add_(0, index, values), or scatter_reduce with amax or mean",
+            evidence={"lost": found.lost, "values": found.count},
+            certain=True,
+            weight=0.95,
+        )
+        return
+
+
 FAMILY = Family(
     group="loop",
     order=50,
@@ -258,6 +275,7 @@ FAMILY = Family(
         unequal_groups,
         not_repeated,
         never_called,
+        overwrites,
     ),
     docs="""
 ### wrong-backward
@@ -286,7 +304,8 @@ result = run_overfit(net, (features, values), step=step, optimizer=adam, max_ste
   `forward` beside what its `backward` gives, and whether that heeds what it is given. Certain, too, is one forward pass
   that has another gradient where other random numbers are drawn behind it, and hooks that every call adds to those of
   the calls before, with what all of them make of the gradient beside those of one call; and a method `backward` of an
-  `nn.Module` that takes a gradient, which autograd never calls. Straight-through estimators and
+  `nn.Module` that takes a gradient, which autograd never calls; and values that one call writes to places where it
+  writes others too: `out[index] = values`. Straight-through estimators and
   gradients that are turned around, scaled or clipped on purpose are none.
 - **Fix**: call `backward()` on the loss that is reported; check a function with `torch.autograd.gradcheck`.
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pytest_overfit.diagnose.questions.tensors import is_real
+
 # Of losses in which the two mean different things, what they take in their order; the target is the second.
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -32,3 +34,15 @@ def exchanged_with_target(name: str, args: Sequence[Any], kwargs: Mapping[str, A
     if name == "kl_div" and "input" in tensors and (kwargs.get("log_target") or bool((tensors["input"] <= 0).all())):
         return ""
     return still[0] if len(still) == 1 else ""
+
+
+def adds_target(outputs: Sequence[Tensor], predicted: Tensor, target: Tensor) -> bool:
+    """A prediction that is an output and the target itself: what is compared is the output with zero."""
+    if predicted.shape != target.shape or not is_real(predicted) or not is_real(target) or predicted.numel() < 4:
+        return False
+    size = float(target.abs().max())
+    for output in outputs:
+        alike = size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size
+        if alike and float((predicted - target - output).abs().max()) <= 1e-5 * size:
+            return True
+    return False

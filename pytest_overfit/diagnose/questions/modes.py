@@ -147,15 +147,15 @@ def _compared(context: RunContext, task: Any, plain: Answers) -> tuple[tuple[str
 
     def unlike(answer: Answer, *, moved: float, chance: bool, turns: bool = False) -> Unlike:
         kept, name = () if chance else _still(context, answer.module), names[id(answer.module)]
-        decodes = answer.root and answer.handed is not None and answer.handed <= SAME
+        decodes = answer.root and answer.handed is not None and answer.handed <= SAME and not asked_again
         meant = (decodes and not turns) or _averages(context, answer.module)
         return Unlike(name, type(answer.module).__name__, answer.gap, moved, chance, kept, turns, meant)
 
     into_training(model)
-    held = [
-        (m._buffers, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None
-    ]
+    owned = ((m._buffers, name, b) for m in model.modules() for name, b in m._buffers.items())
+    held = [(buffers, name, b, b.clone()) for buffers, name, b in owned if b is not None]
     trained = answers(plain)
+    asked_again = any(key not in trained and (key[0], 0) in trained for key in plain)  # who does not only decode
     with torch.no_grad():
         for buffers, name, buffer, old in held:  # a module may put another tensor in its place
             buffers[name] = buffer.copy_(old)

@@ -27,7 +27,7 @@ from pytest_overfit.diagnose.operation import (
     Squashed,
 )
 from pytest_overfit.diagnose.questions.attention import by_mask, by_weights, mask_of_heads, mask_of_kernel
-from pytest_overfit.diagnose.questions.loss_arguments import exchanged_with_target
+from pytest_overfit.diagnose.questions.loss_arguments import adds_target, exchanged_with_target
 from pytest_overfit.diagnose.questions.operation_names import (
     ARITHMETIC,
     ATTENTIONS,
@@ -42,13 +42,27 @@ from pytest_overfit.diagnose.questions.operation_names import (
     RECTIFIERS,
     SQUASHERS,
     STEPS,
+    WRITES,
 )
+from pytest_overfit.diagnose.questions.overwritten import overwritten
 from pytest_overfit.diagnose.questions.rearranged import scrambled, scrambled_sequences
 from pytest_overfit.diagnose.questions.targets import origin_of, relabelled
 from pytest_overfit.diagnose.questions.tensors import averaged, final_operation, is_real, summed, tensors_in
 
 _NOTED = frozenset().union(
-    LOSSES, SQUASHERS, RECTIFIERS, GATED, STEPS, CHOICES, COMPARED, CLAMPS, RANDOM, FRESH, ARITHMETIC, ATTENTIONS
+    LOSSES,
+    SQUASHERS,
+    RECTIFIERS,
+    GATED,
+    STEPS,
+    CHOICES,
+    COMPARED,
+    CLAMPS,
+    RANDOM,
+    FRESH,
+    ARITHMETIC,
+    ATTENTIONS,
+    WRITES,
 )
 LABELLED = ("cross_entropy", "nll_loss")
 SCALING, LEAST_FACTOR = ("mul", "__mul__", "__rmul__", "div", "__truediv__"), 0.1
@@ -134,6 +148,9 @@ def describe(step: Traced, call: Called) -> Op | None:
         return _random(step, call)
     if name in ATTENTIONS:
         return _attention(step, call)
+    if name in WRITES:
+        lost = overwritten(name, call.args, call.kwargs, call.out)
+        return None if lost is None else call.op(lost)
     return _fresh(step, call) if name in FRESH else None
 
 
@@ -171,7 +188,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         summed=call.kwargs.get("reduction") == "sum",
         averaged=call.kwargs.get("reduction", "mean") == "mean",
         scrambled=REARRANGED[name](given[0]) if name in REARRANGED else "",
-        adds_target=_adds_target(step, predicted, target),
+        adds_target=adds_target(step.outputs, predicted, target),
         exchanged=exchanged_with_target(name, call.args, call.kwargs),
     )
     if is_real(predicted) and predicted.numel():
@@ -193,18 +210,6 @@ def _loss(step: Traced, call: Called) -> Op | None:
             origin, turned = relabelled(step.batch, target, predicted, ignored)
             fact = replace(fact, origin=origin, turned=turned)
     return call.op(fact, made_of=given[0])
-
-
-def _adds_target(step: Traced, predicted: Tensor, target: Tensor) -> bool:
-    """A prediction that is an output and the target itself: what is compared is the output with zero."""
-    if predicted.shape != target.shape or not is_real(predicted) or not is_real(target) or predicted.numel() < 4:
-        return False
-    size = float(target.abs().max())
-    for output in step.outputs:
-        alike = size > 0 and output.shape == predicted.shape and float(output.abs().max()) > 1e-3 * size
-        if alike and float((predicted - target - output).abs().max()) <= 1e-5 * size:
-            return True
-    return False
 
 
 def _arithmetic(step: Traced, call: Called) -> Op | None:
@@ -241,7 +246,7 @@ def _arithmetic(step: Traced, call: Called) -> Op | None:
         target_low=float(target.min()),
         target_high=float(target.max()),
         same=plain.shape == target.shape and bool(torch.equal(plain, target)),
-        adds_target=_adds_target(step, plain, target),
+        adds_target=adds_target(step.outputs, plain, target),
         origin=origin,
         turned=turned,
     )

@@ -25,3 +25,4 @@ RANDOM = frozenset({
 })  # fmt: skip
 FRESH = frozenset({"zeros_like", "ones_like", "full_like", "empty_like"})
 ATTENTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+WRITES = frozenset({"__setitem__", "index_put_", "index_put", "index_copy_", "index_copy", "scatter_", "scatter"})
