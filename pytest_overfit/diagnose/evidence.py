@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the batch."""
+    """A tensor of the batch; ``empty`` are its rows without any number, where others have some."""
 
     key: str
     dtype: str
@@ -44,6 +44,7 @@ class Tensor:
     distinct_rows: int | None
     is_input: bool
     is_target: bool
+    empty: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

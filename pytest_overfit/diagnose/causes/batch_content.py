@@ -229,7 +229,8 @@ result = run_overfit(net, (inputs, classes), nn.CrossEntropyLoss(), optimizer=ad
 ```
 
 - **Symptom**: the loss is NaN from the first step.
-- **Evidence**: shown: the first place of the batch that is not finite.
+- **Evidence**: shown: the first place of the batch that is not finite. Certain where samples teach nothing whose target
+  holds no number at all: a loss that leaves out NaN says nothing of it.
 - **Fix**: clean it in the data set, or mask it out before the loss (a factor of 0 does not: 0 times NaN is NaN).
 
 ### label-conflict

@@ -45,6 +45,27 @@ def unsupervised(evidence: Evidence) -> Iterator[Cause]:
             return
 
 
+def without_numbers(evidence: Evidence) -> Iterator[Cause]:
+    """Samples that teach nothing, and whose targets are NaN: the loss leaves them out without a word."""
+    taught = evidence.record.supervision.taught if evidence.record.supervision else ()
+    silent = [set(line.silent) for line in taught if line.term == "objective" and line.samples]
+    for tensor in evidence.probed.tensors:
+        rows = set(tensor.empty).intersection(*silent) if silent and not tensor.is_input else ()
+        if rows:
+            yield Cause(
+                "nonfinite-data",
+                f"samples {shorten(map(str, sorted(rows)))} of {tensor.key}",
+                f"{len(rows)} of {tensor.shape[0]} samples teach nothing: {tensor.key} holds no number there, and the "
+                "loss leaves them out",
+                f"look at what writes {tensor.key}, a unit or a logarithm that makes NaN, or leave these samples out "
+                "of the batch",
+                evidence={"silent": len(rows), "samples": tensor.shape[0]},
+                certain=True,
+                weight=0.95,
+            )
+            return
+
+
 def silenced_class(evidence: Evidence) -> Iterator[Cause]:
     """A class of which nothing counts, though the output has a place for it and no ignore_index names it."""
     named = {compared.ignored for _, compared in evidence.ops(Comparison)}
@@ -264,7 +285,7 @@ FAMILY = Family(
     group="loss",
     order=101,
     rules=(
-        *(silenced_class, unsupervised, untaught_ends, masked_otherwise, one_label_left),
+        *(silenced_class, unsupervised, without_numbers, untaught_ends, masked_otherwise, one_label_left),
         *(one_number_left, silent_samples, unlearnt, unread_items, unread_mask),
     ),
     docs="""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,12 @@ def samples_of(batch: Any) -> int | None:
 
 def measure_batch(batch: Any, inputs: Collection[str], targets: Collection[str]) -> tuple[TensorSeen, ...]:
     """Every tensor of a batch as plain numbers."""
-    return tuple(_look(key, tensor, key in inputs, key in targets) for key, tensor in dense_tensors(batch))
+    held = dense_tensors(batch)
+    seen = (_look(key, tensor, key in inputs, key in targets) for key, tensor in held)
+    return tuple(
+        one if one.finite else replace(one, empty=_empty(tensor.detach(), [other for _, other in held]))
+        for one, (_, tensor) in zip(seen, held, strict=True)
+    )
 
 
 def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSeen:
@@ -54,6 +60,16 @@ def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSe
         is_input=is_input,
         is_target=is_target,
     )
+
+
+def _empty(tensor: Tensor, others: Sequence[Tensor]) -> tuple[int, ...]:
+    """Its rows without any number, where other rows have some and no mask of the batch is zero in these alone."""
+    if not tensor.dim() or not 1 < len(tensor) <= MOST_ROWS or not tensor.numel():
+        return ()
+    rows = ~torch.isfinite(tensor).reshape(len(tensor), -1).any(1)
+    fitting = (t.detach() for t in others if t.dim() and len(t) == len(rows) and t.numel())
+    declared = any(torch.equal((t == 0).reshape(len(t), -1).all(1).to(rows.device), rows) for t in fitting)
+    return () if declared or bool(rows.all()) else tuple(rows.nonzero()[:, 0].tolist())
 
 
 def _columns(tensor: Tensor) -> tuple[tuple[float, float], float]:
