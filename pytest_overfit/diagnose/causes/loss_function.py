@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import SAME_FLOOR, Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, ClassColumns, Comparison, with_fact
+from pytest_overfit.diagnose.operation import LOSS, Broadcast, Clamped, ClassColumns, Comparison, Squashed, with_fact
 from pytest_overfit.diagnose.queries import REGRESSORS
 from pytest_overfit.judge.finding import number
 
+TWICE = {("sigmoid", "Sigmoid"), ("softmax", "Softmax")}  # and by which operation its input was made
 ONE = 0.1  # of the spread of the ids: columns that say the same
 
 
@@ -38,6 +39,26 @@ def activated_twice(evidence: Evidence) -> Iterator[Cause]:
             f"{op.name} gets the output of {name} ({number(low)} to {number(high)}), and applies one itself",
             f"{fix}: remove {name}",
             evidence={"low": low, "high": high},
+            certain=True,
+            weight=0.97,
+        )
+        return
+
+
+def squashed_twice(evidence: Evidence) -> Iterator[Cause]:
+    """A sigmoid of a sigmoid gives 0.5 to 0.73, and a softmax of a softmax nothing near 1; neither what is beyond 1."""
+    targets = [fact.targets for _, fact in evidence.ops(Comparison) if fact.classes is None and fact.targets]
+    if any(low < 0 or high > 1 for low, high in targets):
+        return
+    for op, squashed in evidence.ops(Squashed):
+        if (op.name, op.final) not in TWICE or squashed.low is None or squashed.high is None:
+            continue
+        yield Cause(
+            "double-activation",
+            op.where,
+            f"{op.name} gets the output of a {op.name} ({number(squashed.low)} to {number(squashed.high)})",
+            f"remove one {op.name}",
+            evidence={"low": squashed.low, "high": squashed.high},
             certain=True,
             weight=0.97,
         )
@@ -172,7 +193,7 @@ def _has_floor(evidence: Evidence) -> bool:
 FAMILY = Family(
     group="loss",
     order=90,
-    rules=(activated_twice, broadcasts, over_classes, clamped, floor),
+    rules=(activated_twice, squashed_twice, broadcasts, over_classes, clamped, floor),
     docs="""
 ### double-activation
 
@@ -187,7 +208,8 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 ```
 
 - **Symptom**: the loss stays above a floor; for three classes and softmax that is 0.55.
-- **Evidence**: shown, certain: what the loss gets adds up to 1, or comes out of a sigmoid.
+- **Evidence**: shown, certain: what the loss gets adds up to 1, or comes out of a sigmoid; or a sigmoid or softmax gets
+  what another one made.
 - **Fix**: pass logits.
 
 ### broadcast

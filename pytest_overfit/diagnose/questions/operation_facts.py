@@ -289,7 +289,7 @@ def _squasher(step: Traced, call: Called) -> Op | None:
         )
     if source is not None and source.numel():
         fact = replace(fact, low=float(source.detach().min()), high=float(source.detach().max()))
-    return call.op(fact)
+    return call.op(fact, made_of=source)
 
 
 def _rectifier(call: Called) -> Op | None:
