@@ -67,6 +67,33 @@ def test_a_mask_of_the_loss_along_the_wrong_axis(axis: int, found: list[str]) ->
     assert [cause.id for cause in learn(net, batch, loss, objective=0.3).causes] == found
 
 
+class Span(nn.Module):
+    """Where an answer begins: a score for every place of the text, which reads what is no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.places = nn.Embedding(60, 32), nn.Embedding(9, 32)
+        self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.net = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 1))
+
+    def forward(self, text: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.embed(text) + self.places.weight[: text.shape[1]]
+        read, _ = self.attend(x, x, x, key_padding_mask=attention_mask == 0)
+        return self.net(x + read)[..., 0]  # type: ignore[no-any-return]
+
+
+def test_a_place_of_padding_that_may_be_chosen_is_no_target() -> None:
+    torch.manual_seed(0)
+    text = torch.randint(1, 60, (4, 9)).masked_fill(PADDING, 0)
+    batch = {"text": text, "attention_mask": (~PADDING).long(), "begins": torch.tensor([1, 3, 0, 2])}
+
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        return F.cross_entropy(model(b["text"], b["attention_mask"]), b["begins"])
+
+    result = run_overfit(Span(), batch, loss, lr=1e-3, max_steps=60, objective=1.5)
+    assert [cause.id for cause in result.causes] == []
+
+
 class Decoder(nn.Module):
     """Reads what stands before, and predicts the token behind."""
 

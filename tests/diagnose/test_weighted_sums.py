@@ -74,6 +74,18 @@ def pooled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return assigned @ (assigned.transpose(-1, -2) @ v)
 
 
+class HeadsMixed(nn.Module):
+    """Weights are mixed over heads by numbers of their own, as of talking heads, before they sum the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = nn.Parameter(torch.tensor([[0.9, 0.2], [-0.3, 0.8]]))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = torch.einsum("b h i j, h g -> b g i j", scores(q, k).softmax(-1), self.mixing)
+        return weights @ v
+
+
 def learn(mix: Mix) -> list[tuple[str, str]]:
     settings: dict[str, Any] = {"optimizer": lambda p: torch.optim.Adam(p, lr=1e-2), "max_steps": 500, "objective": 0.1}
     batch = torch.randn(6, 5, 4), torch.arange(6) % 3
@@ -86,6 +98,6 @@ def test_weights_that_add_up_along_another_axis(mix: Mix) -> None:
     assert ("output-scale", "module Reader, test_weighted_sums.py") in learn(mix)
 
 
-@pytest.mark.parametrize("mix", [over_keys, by_einsum(-1), renormalised, features_first, pooled])
+@pytest.mark.parametrize("mix", [over_keys, by_einsum(-1), renormalised, features_first, pooled, HeadsMixed()])
 def test_sums_that_are_meant(mix: Mix) -> None:
     assert learn(mix) == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.operation import LOSS, FreshTensor, Squashed, keys_read
+from pytest_overfit.diagnose.operation import LOSS, Comparison, FreshTensor, Squashed, keys_read
 from pytest_overfit.diagnose.pairs import LeftGraphs, WholeNumbers
 from pytest_overfit.errors.suggest import shorten
 from pytest_overfit.judge.finding import number
@@ -150,6 +150,9 @@ def padding_told(evidence: Evidence) -> Iterator[Cause]:
     if moves is None or moves.objective is None or (seen and seen.padding) or next(masks(evidence), None) is not None:
         return
     read, (before, after) = max(moves.moved, moves.beside) > MOVED, moves.objective
+    places = {t.shape[-1] for t in evidence.probed.tensors if t.key == moves.key and t.shape}
+    if not read and any(compared.classes in places for _, compared in evidence.ops(Comparison)):
+        return  # a place is chosen, and that of padding is one of them: nothing of it is a target
     how = f", without it row {moves.row} moves by {number(moves.moved)}"
     if moves.moved <= MOVED:
         how = f", and outputs of other places by {number(moves.beside)} of their size"

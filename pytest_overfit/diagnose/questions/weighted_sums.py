@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_overfit.diagnose.operation import WeightedSum
 from pytest_overfit.diagnose.questions.tensors import is_real
@@ -39,7 +39,8 @@ class WeightedSums:
         if name in KEEPING and out.shape == weights.shape:
             self.weights[id(out)] = out, axis
         summed = _summed(name, args, weights)
-        if summed is None or summed == axis or len(given) < 2:
+        values = next((each for each in given if each is not given[0]), None)
+        if summed is None or summed == axis or values is None or isinstance(values, nn.Parameter):  # it mixes heads
             return None
         sums = weights.detach().double().sum(summed)
         low, high = float(sums.min()), float(sums.max())
