@@ -156,6 +156,7 @@ class Group:
     initial_rate: float
     settings: GroupSettings = field(default_factory=GroupSettings)
     scheduled: bool = False  # by a scheduler of torch's, which keeps the rate that was set
+    default_rate: float = 0.0  # that its optimizer was made with
     steps_before: int = 0  # that its optimizer had made before the first of this run
 
     @property

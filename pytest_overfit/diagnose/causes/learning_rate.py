@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from pytest_overfit.judge.forecast import of_limit, round_steps
 UNUSUAL, LOW = 30.0, 10.0  # times more or less; times below the usual one, as under a model that is fine-tuned
 STILL, QUARTER = 0.02, 0.25  # shares of its start that a curve has lost
 SYMPTOMS = 0.98  # of what a run is free of at another rate: the first step was finite, so it is the steps
+MOVING = 3  # different rates in the sampled steps: one change may unfreeze a group
 WHOLE_WEIGHT = 0.5  # of a weight's own norm in one update, again and again
 
 
@@ -199,6 +201,25 @@ def group_rates(evidence: Evidence) -> Iterator[Cause]:
         )
 
 
+def left_behind(evidence: Evidence) -> Iterator[Cause]:
+    """A step sets the rate of one group by hand, and another keeps the one that its optimizer was made with."""
+    by_hand = [g for g in evidence.groups if g.rates and not g.scheduled]
+    for one, other in itertools.permutations(by_hand, 2):
+        if one.optimizer != other.optimizer or set(other.rates) != {other.default_rate} or len(set(one.rates)) < MOVING:
+            continue
+        yield Cause(
+            "lr-group",
+            f"{other.where}: {shorten(other.names)}",
+            f"the learning rate of group {one.index} goes from {number(one.rates[0])} to {number(one.rates[-1])}, and "
+            f"that of group {other.index} stays at {number(other.default_rate)}, with which the optimizer was made",
+            'set group["lr"] of every entry of optimizer.param_groups, not of the first alone',
+            evidence={"first": one.rates[0], "last": one.rates[-1], "stays": other.default_rate},
+            certain=True,
+            weight=0.93,
+        )
+        return
+
+
 def _wild(update: ParameterUpdate) -> bool:
     """Whether updates are of its own size, again and again, or have made it many times what a random one is."""
     later, usual = update.ratios[2:], max(update.size, max(1, math.prod(update.shape[1:])) ** -0.5)
@@ -221,7 +242,7 @@ def _group_cause(group: Group, works: float, strength: str, observed: str, certa
 FAMILY = Family(
     group="optimizer and update",
     order=80,
-    rules=(rates, diverges, group_rates, too_short),
+    rules=(rates, diverges, group_rates, left_behind, too_short),
     docs="""
 ### lr-high
 
@@ -291,8 +312,9 @@ result = run_overfit(model, (features, classes), nn.CrossEntropyLoss(), optimize
 ```
 
 - **Symptom**: the model learns around one part of it, or that part blows up.
-- **Evidence**: proven: the run passes with one rate for all groups. Shown, and certain, are a rate of 0 and updates as
-  large as the weights.
+- **Evidence**: proven: the run passes with one rate for all groups. Shown, and certain, are a rate of 0, updates as
+  large as the weights, and a rate that a step sets by hand in one group, `param_groups[0]["lr"] = lr`, while another
+  group keeps the one that the optimizer was made with.
 - **Fix**: give the group a rate within a factor of ten of the others.
 """,
 )

@@ -250,7 +250,8 @@ class TracedUpdate(Around):
             rates=(),
             initial_rate=float(group.get("initial_lr", of_all.get("lr", 0.0))),
             settings=_settings(group),
-            scheduled="initial_lr" in group,
+            scheduled="initial_lr" in group or hasattr(optimizer.step, "_wrapped_by_lr_sched"),
+            default_rate=float(optimizer.defaults.get("lr", 0.0)),
             steps_before=int(_state(optimizer)[1]),
         )
 
