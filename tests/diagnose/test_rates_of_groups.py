@@ -50,7 +50,7 @@ def learn(schedule: Schedule) -> str:
         done[0] += 1
         loss = F.cross_entropy(net(batch[0]), batch[1])
         of.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         of.step()
         return loss.detach()
 
