@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ECHO = "not judged: see "  # the criterion that tells the fault, and its words
@@ -22,7 +23,8 @@ class Finding:
 
     ``judged`` is False where it could not be judged: ``observed`` then says why, and it has neither passed nor been
     missed. ``margin`` is limit / observed for an upper limit (2.0: half of what is allowed was seen; below 1: missed),
-    and ``steps_to_pass`` the step (from 1) from which the criterion held for good.
+    and ``steps_to_pass`` the step (from 1) from which the criterion held for good. ``value`` is what a limit was held
+    against: the worst of the steps that it is asked of, relative to the start where the limit is.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Finding:
     margin: float | None = None
     judged: bool = True
     hint_stands: bool = False
+    value: float | None = None
 
     @property
     def missed(self) -> bool:
@@ -66,6 +69,17 @@ def number(value: float) -> str:
         ('0.001235', '1.235e+05', 'nan')
     """
     return f"{value:.4g}"
+
+
+def judged_value(findings: Sequence[Finding], name: str, curve: Sequence[float]) -> str:
+    """The number that a limit was held against, as every form shows it; of a run without a verdict the last one.
+
+    Example:
+        >>> judged_value([Finding("objective", False, "objective 0.5", "< 0.1", value=0.5)], "objective", [1.0, 0.4])
+        '0.5'
+    """
+    value = next((finding.value for finding in findings if finding.name == name and finding.value is not None), None)
+    return number(curve[-1] if value is None else value)
 
 
 def is_line(text: str) -> bool:

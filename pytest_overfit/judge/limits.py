@@ -58,25 +58,29 @@ def judge_limit(
             hint=_limit_hint(record, curve, limit),
             margin=margin,
             hint_stands=record.stop in CUT_SHORT,
+            value=worst,
         )
     declared = unbounded or (limit.below is not None and limit.below < 0)
     if empty := _empty_success(record, name, term, worst, hold_steps=hold_steps, limits=limits, declared=declared):
         observed, condition, hint = empty
         stands = record.stop in CUT_SHORT
         told = f"{allowed}{condition}"
-        return Finding(name, False, observed, told, where=where, hint=hint, margin=margin, hint_stands=stands)
+        return Finding(
+            name, False, observed, told, where=where, hint=hint, margin=margin, hint_stands=stands, value=worst
+        )
     share = fallen(curve, worst, limit)
     small = "" if share is None or share >= SMALL_FALL else f"{FELL} {share:.0%}"
     if small and not limit.stated:
         observed = f"{term} starts at {number(curve[0])} and passes at {number(worst)}: {small}"
-        return Finding(name, False, observed, f"{allowed}, or a limit that is stated", where=where, hint=UNSTATED)
+        return Finding(
+            name, False, observed, f"{allowed}, or a limit that is stated", where=where, hint=UNSTATED, value=worst
+        )
     note = " (negative)" if name == "objective" and worst < 0 else ""
     note += "; declared unbounded" if name == "objective" and unbounded else ""
     note += f"; {small}" if small else ""
     steps = held_since(curve, limit)
-    return Finding(
-        name, True, f"{term} {number(worst)}{unit}{note}", allowed, where=where, steps_to_pass=steps, margin=margin
-    )
+    observed = f"{term} {number(worst)}{unit}{note}"
+    return Finding(name, True, observed, allowed, where=where, steps_to_pass=steps, margin=margin, value=worst)
 
 
 def _empty_success(

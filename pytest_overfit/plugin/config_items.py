@@ -17,7 +17,7 @@ from pytest_overfit.judge.stopped import HINT
 from pytest_overfit.plugin.faults import ends_session, is_skip_of_fixture, line_of, of_users_code, refused, refused_skip
 from pytest_overfit.plugin.requester import Requester, given, limited_stage, requester_of, turn_of
 from pytest_overfit.plugin.state import STAGES, FileState
-from pytest_overfit.text.failure import HEAD_WIDTH, echo, headline, told
+from pytest_overfit.text.failure import alone, echo, headline, told
 from pytest_overfit.text.table import runs_line
 
 RUN = "run"
@@ -184,8 +184,7 @@ def _failure(requester: Requester, finding: Finding, causes: Sequence[Cause]) ->
         file.told = file.told or finding.name
         requester.state.folded = file.told != finding.name
     if not causes or finding.hint_stands:
-        text, head = finding.text(), headline([finding], ())
-        return text if len(text.splitlines()[0]) <= HEAD_WIDTH else f"{head}\n{text}"
+        return alone(finding)
     if requester.state.folded:
         return echo(finding, causes[0], file.told)
     head = headline([finding], causes)

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_overfit.plugin.config_collector import node_id
-from pytest_overfit.plugin.faults import SHAPES
 from pytest_overfit.plugin.state import FileState, ItemState
-from pytest_overfit.text.failure import HEAD_WIDTH, clipped
+from pytest_overfit.text.failure import error_line
 from pytest_overfit.trainer.written_keys import place_of, written_keys
 
-OURS = ("AssertionError: ", "Failed: ")  # kinds of error that say nothing beside a first line of ours
+PACKAGE = Path(__file__).parents[1]
 SET = re.compile(r"--overfit-set '?(?P<key>[\w.]+)=")
 KEYS = {"pair": "data.train.dataset", "loader": "data.train", "run": "overfit.budget", "config": ""}
 
@@ -28,12 +27,7 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     if not report.failed or crash is None:
         return
     report.overfit_error = str(crash.message).strip()  # type: ignore[attr-defined]
-    first, *rest = report.overfit_error.splitlines() or [""]
-    if shapes := next((line.removeprefix(SHAPES) for line in rest if line.startswith(SHAPES)), ""):
-        first = f"{shapes}: {first.partition(': ')[2]}"
-    crash.message = clipped(
-        next((first.removeprefix(kind) for kind in OURS if first.startswith(kind)), first), HEAD_WIDTH
-    )
+    crash.message = error_line(report.overfit_error)
     if state.file is not None and state.finding is not None:
         text = f"{state.finding.where or ''} {report.overfit_error}"
         path, crash.lineno = key_line(item.path, state.file, item.name, text)
@@ -41,6 +35,8 @@ def tell_first_line(item: pytest.Item, state: ItemState, report: pytest.TestRepo
     if report.when == "call" and item.config.getoption("tbstyle", "auto") == "line":  # which shows that line alone
         for trace, *_ in getattr(report.longrepr, "chain", ()):
             trace.reprentries = []
+    if Path(crash.path).is_relative_to(PACKAGE):  # a fixture of ours: its test is what a reader has
+        crash.path, crash.lineno = str(item.path), (item.location[1] or 0) + 1
     place = node_id(Path(crash.path), item.config.rootpath)
     report.overfit_place = f"{place}:{crash.lineno}"  # type: ignore[attr-defined]
     if Path(crash.path) == item.path:

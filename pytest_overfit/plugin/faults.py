@@ -14,11 +14,11 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Mistake
+from pytest_overfit.text.failure import SHAPES
 
 if TYPE_CHECKING:
     from pytest_overfit.diagnose.refused_call import RefusedCall
 
-SHAPES = "  shapes: "
 SKIPS = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 BETWEEN = frozenset({"pytest_overfit", "_pytest", "pluggy", "torch", "hydra"}) | sys.stdlib_module_names
 

@@ -14,6 +14,8 @@ MOST_CAUSES = 3
 MOST_WIDTH = 240
 HEAD_WIDTH = 120  # what a list of failures shows of each
 LIMITS = ("<", ">")
+OURS = ("AssertionError: ", "Failed: ")  # kinds of error that say nothing beside a first line of ours
+SHAPES = "  shapes: "  # of the call that was refused
 DEFECTS = "defects"  # the criterion that repeats a cause
 NOT_NAMED = "why: no cause is proven, shown or observed; docs/causes.md says what was looked for"
 NOT_ALL_ASKED = "why: no cause is proven, shown or observed, and not everything was asked"
@@ -71,6 +73,43 @@ def echo(finding: Finding, cause: Cause, teller: str) -> str:
     tail = f": {cause.id}, see ::{teller}"
     limited = finding.allowed.startswith(LIMITS)
     return clipped(short(finding) if limited else f"{finding.name}: {finding.observed}", HEAD_WIDTH - len(tail)) + tail
+
+
+def first_line(findings: Sequence[Finding], causes: Sequence[Cause], error: str | None = None) -> str:
+    """The line by which a failure is known wherever it is told; empty where nothing failed.
+
+    Args:
+        findings: all of them.
+        causes: the strongest first.
+        error: what kept a run from being judged.
+    """
+    missed = [finding for finding in findings if finding.missed]
+    return headline(missed, causes) if missed else error_line(error or "")
+
+
+def error_line(error: str) -> str:
+    """The line of an error that says most: what was called with which shapes, where that is known.
+
+    Example:
+        >>> error_line("RuntimeError: no\\n  shapes: mse_loss of (8, 4), (8,)\\n  where: a.py:3")
+        'mse_loss of (8, 4), (8,): no'
+    """
+    first, *rest = error.strip().splitlines() or [""]
+    if shapes := next((line.removeprefix(SHAPES) for line in rest if line.startswith(SHAPES)), ""):
+        first = f"{shapes}: {first.partition(': ')[2]}"
+    return clipped(next((first.removeprefix(kind) for kind in OURS if first.startswith(kind)), first), HEAD_WIDTH)
+
+
+def alone(finding: Finding) -> str:
+    """A finding without a cause: of a limit its first line, and the whole of it.
+
+    Example:
+        >>> print(alone(Finding("camera", False, "loss_camera 0.158 (start 0.2)", "< 0.001 for 5 steps in a row")))
+        loss_camera 0.158, allowed < 0.001
+        camera: loss_camera 0.158 (start 0.2), allowed < 0.001 for 5 steps in a row
+    """
+    head, text = headline([finding], ()), finding.text()
+    return f"{head}\n{text}" if finding.allowed.startswith(LIMITS) or len(text.splitlines()[0]) > HEAD_WIDTH else text
 
 
 def _why(cause: Cause) -> str:

@@ -141,7 +141,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "below_zero": ("below 0", "低于 0"),
     "since": ("Since step", "自该步起"),
     "term": ("Term", "损失项"),
-    "final": ("Final value", "最终值"),
+    "final": ("Judged value", "判定值"),
     "limit": ("Limit", "阈值"),
     "confidence": (
         "The objective is negative: its confidence term has no floor, so the bounded terms decide.",

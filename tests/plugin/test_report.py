@@ -99,6 +99,7 @@ def test_every_run_is_recorded_once(
     errors = [line for line in result.outlines if line.startswith("::error")]
     missed = [finding for document in found.values() for finding in document.findings if not finding.passed]
     assert len(errors) == len(missed) + 1  # and the one that never began
+    assert all(line.startswith("::error file=test_own.py,line=") for line in errors)
     everything = [file for file in (pytester.path / "report").rglob("*") if file.suffix in (".json", ".html", ".md")]
     assert not any("hunter2" in file.read_text(encoding="utf-8") for file in everything)
     assert not any(

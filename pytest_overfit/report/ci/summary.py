@@ -18,6 +18,7 @@ from pytest_overfit.report.markdown.tables import (
 )
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.cause_titles import title
+from pytest_overfit.text.failure import error_line
 from pytest_overfit.text.table import run_headline
 from pytest_overfit.text.translations import translated, words
 
@@ -56,36 +57,36 @@ def summary_markdown(
     """
     missed = [document for document in documents if document.verdict == "failed"]
     meant = [document for document in missed if document.state == "finished" and document.title in expected]
-    failed = [document for document in missed if document not in meant]
+    cut = [document for document in missed if document.cut]
+    failed = [document for document in missed if document not in meant and document not in cut]
     passed = [document for document in documents if document.verdict == "passed"]
-    parts = [(document.title, _section(document, lang)) for document in failed]
+    parts = [(document.title, _section(document, lang)) for document in [*failed, *cut]]
     parts += [(document.title, _section(document, lang, translated("missed as expected", lang))) for document in meant]
     if len(passed) <= MOST_SECTIONS:
         parts += [(document.title, _section(document, lang)) for document in passed]
     else:
         told = translated(f"the table of {len(passed)} runs that passed", lang)
         parts.append((told, _compact(passed, most_bytes // 2, lang)))
-    head = [_headline(documents, len(failed), len(meant), lang), *(text(translated(note, lang)) for note in notes)]
+    head = [
+        _headline(len(documents), len(failed), len(meant), len(cut), lang),
+        *(text(translated(note, lang)) for note in notes),
+    ]
     return _fitted("\n\n".join(head), parts, most_bytes, lang)
 
 
-def _headline(documents: Sequence[Document], failed: int, meant: int, lang: str) -> str:
-    if not documents:
-        return f"## pytest-overfit: {translated('no run', lang)}"
-    runs = f"{len(documents)} run{'' if len(documents) == 1 else 's'}"
-    if failed:
-        told = f"{failed} of {runs} failed"
-    elif meant == len(documents):
-        told = f"{runs} missed as expected"
-    else:
-        told = f"{len(documents) - meant} of {runs} passed" if meant else f"{runs} passed"
-    told += f"; {meant} missed as expected" if 0 < meant < len(documents) else ""
-    return f"## pytest-overfit: {translated(told, lang)}"
+def _headline(count: int, failed: int, meant: int, cut: int, lang: str) -> str:
+    """How many failed, else passed; then how many were interrupted, and missed as expected."""
+    runs = f"{count} run{'' if count == 1 else 's'}"
+    passed = count - failed - meant - cut
+    told = [f"{failed} of {runs} failed"] if failed else [f"{passed} of {runs} passed"] if passed else []
+    told += [f"{cut} interrupted" if told else f"{runs} interrupted"] if cut else []
+    told += [f"{meant} missed as expected" if told else f"{runs} missed as expected"] if meant else []
+    shown = f"{runs} passed" if count == passed else "; ".join(told)
+    return f"## pytest-overfit: {translated(shown if count else 'no run', lang)}"
 
 
 def _section(document: Document, lang: str, missed: str = "") -> str:
-    cut = document.state == "interrupted" and not any(finding.missed for finding in document.findings)
-    failed = missed or (translated(STATES["interrupted"], lang) if cut else words(lang)["FAILED"])
+    failed = missed or (translated(STATES["interrupted"], lang) if document.cut else words(lang)["FAILED"])
     mark = words(lang)["passed"] if document.verdict == "passed" else failed
     head = f"### {mark}: {text(_titled(document, lang))}"
     return "\n\n".join([head, *_body(document, lang)])
@@ -98,9 +99,13 @@ def _titled(document: Document, lang: str) -> str:
 def _body(document: Document, lang: str) -> Iterator[str]:
     result, said = document.result, partial(translated, lang=lang)
     if document.state != "finished":
-        yield f"**{said(STATES[document.state])}**" + (f": {text(said(document.error))}" if document.error else "")
-    elif document.error:
-        yield f"**{words(lang)['error']}**: {text(said(document.error))}"
+        yield f"**{said(STATES[document.state])}**" + (
+            f": {text(said(error_line(document.error)))}" if document.error else ""
+        )
+    if document.state == "finished" or any(finding.missed for finding in document.findings):
+        yield from (f"**{text(said(line))}**" for line in [document.first_line] if line)
+    if document.error and len(document.error.splitlines()) > 1:
+        yield block(said(document.error))
     if result is not None:
         yield "\n".join(f"- {line(said(run_headline(run.record, run.findings)))}" for run in result.runs or (result,))
         yield from _causes(document, lang)

@@ -22,6 +22,7 @@ from pytest_overfit.report.markdown.tables import (
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.text.cause_titles import meaning, title
+from pytest_overfit.text.failure import error_line
 from pytest_overfit.text.translations import Words, translated, words
 
 THIN = 0.05  # of the steps of a budget: less of them left is within what another seed or machine changes
@@ -41,7 +42,7 @@ def experiment_record(document: Document, lang: str = "en") -> str:
         OverfitError: there are no texts in that language.
     """
     said = words(lang)
-    sections = [_head(document, said)]
+    sections = [_head(document, said, lang)]
     if document.pair is not None:
         sections.append(_pair(document, said))
     sections.append(_section(said["settings"], table([said["item"], said["value"]], setup_rows(document, said, lang))))
@@ -76,7 +77,7 @@ def _section(title: str, *parts: str, level: int = 2) -> str:
     return "\n\n".join([f"{'#' * level} {title}", *parts])
 
 
-def _head(document: Document, said: Words) -> str:
+def _head(document: Document, said: Words, lang: str) -> str:
     title = text(document.title)
     rows = [
         [said["date"], text(document.started.replace("T", " ", 1))],
@@ -87,9 +88,13 @@ def _head(document: Document, said: Words) -> str:
         record = document.result.record
         seconds = said["seconds"].format(seconds=record.seconds, step_ms=record.step_ms)
         rows += [[said["steps"], steps_text(record, said)], [said["duration"], seconds]]
+    missed = any(finding.missed for finding in document.findings)
+    told = [f"**{text(translated(document.first_line, lang))}**"] if missed else []
     if document.error:
-        rows.append([said["error"], text(document.error)])
-    return _section(said["title"].format(title=title), table([said["item"], said["value"]], rows), level=1)
+        rows.append([said["error"], text(translated(error_line(document.error), lang))])
+    if document.error and len(document.error.splitlines()) > 1:
+        told.append(block(translated(document.error, lang)))
+    return _section(said["title"].format(title=title), table([said["item"], said["value"]], rows), *told, level=1)
 
 
 def _pair(document: Document, said: Words) -> str:

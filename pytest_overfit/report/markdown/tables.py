@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_overfit.judge.finding import Finding, is_line, number
+from pytest_overfit.judge.finding import Finding, is_line, judged_value, number
 from pytest_overfit.report.markdown.escape import code, prose, table, text
 from pytest_overfit.report.record.document import Comparison, Document, Pair
 from pytest_overfit.result import OverfitResult
@@ -125,7 +125,7 @@ def loss_table(document: Document, record: RunRecord, words: Words) -> str:
 
 
 def final_table(document: Document, result: OverfitResult, words: Words) -> str | None:
-    """The final value of every term with a limit, against it; one row per seed. None where nothing has a limit."""
+    """What was judged of every term with a limit, against it; one row per seed. None where nothing has a limit."""
     runs = result.runs or (result,)
     keys = ("term", "final", "limit", "margin", "since", "verdict")
     header = [*([words["seed"]] if len(runs) > 1 else []), *(words[key] for key in keys)]
@@ -138,14 +138,14 @@ def final_table(document: Document, result: OverfitResult, words: Words) -> str 
 
 
 def seeds_table(result: OverfitResult, words: Words) -> str:
-    """One row per seed: verdict, steps, why it stopped, and the objective at the end."""
-    header = [words[key] for key in ("seed", "verdict", "steps", "train_loss")]
+    """One row per seed: verdict, steps, why it stopped, and the objective that was judged."""
+    header = [words[key] for key in ("seed", "verdict", "steps", "final")]
     rows = [
         [
             str(run.record.seed),
             words["passed"] if run.passed else f"**{words['failed']}**",
             steps_text(run.record, words),
-            _at(run.record.curves.get("objective", ()), run.record.steps),
+            judged_value(run.findings, "objective", run.record.curves.get("objective", ()) or (math.nan,)),
         ]
         for run in result.runs
     ]
@@ -192,7 +192,8 @@ def _final(term: str, limit: Limit, run: OverfitResult, words: Words) -> list[st
     verdict = NOTHING if found is None else _verdict(found, words)
     margin = margin_text(found.margin, words) if found else ""
     since = str(found.steps_to_pass) if found and found.steps_to_pass is not None else ""
-    return [text(term), number(run.record.curves[term][-1]), text(limit.text()), margin, since, verdict]
+    value = judged_value(run.findings, found.name if found else "", run.record.curves[term])
+    return [text(term), value, text(limit.text()), margin, since, verdict]
 
 
 def _at(curve: Sequence[float], step: int) -> str:

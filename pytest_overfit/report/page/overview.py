@@ -12,7 +12,7 @@ from pytest_overfit.report.page.sparkline import sparkline_points
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import RUNS
 
-ORDER = ("failed", "running", "passed")
+ORDER = ("failed", "interrupted", "running", "passed")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Row:
     objective: str
     limit: str
     margin: tuple[str, str]
-    cause: tuple[str, str] | None
+    cause: str
     seeds: str
     seconds: float
     points: str
@@ -69,8 +69,9 @@ def overview_of(documents: Sequence[Document]) -> Overview:
     rows = [_row(document) for document in documents]
     rows.sort(key=lambda row: (ORDER.index(row.badge), row.planned is None, row.title, row.href))
     counts = {name: sum(row.badge == name for row in rows) for name in ORDER}
-    counts["errors"] = sum(document.verdict == "failed" and not document.records for document in documents)
-    counts["cut"] = sum(_is_cut(document) for document in documents)
+    failed = [document for document in documents if words.badge(document) == "failed"]
+    counts["errors"] = sum(not document.records for document in failed)
+    counts["killed"] = sum(document.state == "killed" and bool(document.records) for document in failed)
     commands = _joined([document.command for document in documents if document.command])
     shared = set.intersection(*(set(document.environment.items()) for document in documents)) if documents else set()
     ordered = (
@@ -78,11 +79,6 @@ def overview_of(documents: Sequence[Document]) -> Overview:
     )
     written = max((document.written for document in documents), default="")
     return Overview(tuple(rows), counts, written, commands, ordered)
-
-
-def _is_cut(document: Document) -> bool:
-    """Whether a run was interrupted or killed before it was judged."""
-    return document.state in ("interrupted", "killed") and bool(document.records) and not words.missed(document)
 
 
 def _joined(commands: Sequence[str]) -> tuple[str, ...]:
@@ -105,15 +101,15 @@ def _row(document: Document) -> Row:
         badge=words.badge(document),
         title=document.title if document.call == 1 else f"{document.title} (call {document.call})",
         href=f"{RUNS}/{document.id}/index.html",
-        sentence=words.sentence(document),
+        sentence=words.lead(document) or words.sentence(document),
         state=words.STATES[document.state],
         steps_to_pass=words.steps_to_pass(document),
         steps=record.steps if record else None,
         planned=record.planned_steps if record else None,
-        objective=words.final_objective(document),
+        objective=words.judged_objective(document),
         limit=words.objective_limit(document),
         margin=words.tightest_margin(document),
-        cause=(cause.id, cause.observed) if cause else None,
+        cause=cause.id if cause else "",
         seeds=words.seeds_text(document),
         seconds=words.seconds_of(document),
         points=points,

@@ -58,6 +58,10 @@ class RunView:
         return words.sentence(self.document)
 
     @property
+    def lead(self) -> str:
+        return words.lead(self.document)
+
+    @property
     def state(self) -> str:
         return words.STATES[self.document.state]
 
@@ -126,7 +130,7 @@ class RunView:
         counted = words.count(record.steps if passed is None else passed)
         facts = [
             Fact("Steps" if passed is None else "Steps to pass", counted, f"of {words.count(record.planned_steps)}"),
-            Fact("Final objective", words.final_objective(self.document), limit),
+            Fact("Objective", words.judged_objective(self.document), limit),
             Fact("Tightest margin", "" if self.badge == "passed" else margin, name),
             Fact("Training", words.duration(words.seconds_of(self.document)), f"{record.step_ms:.3g} ms a step"),
             Fact("Diagnosis", *words.diagnosis(self.document)),

@@ -8,12 +8,11 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from pytest_overfit.judge.finding import Finding, number
-from pytest_overfit.report.page.error_text import error_text
+from pytest_overfit.judge.finding import Finding, judged_value, number
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.text.table import margin_text, stop_text, tightest
 
-Badge = Literal["passed", "failed", "running"]
+Badge = Literal["passed", "failed", "interrupted", "running"]
 NOTHING = "–"
 MOST_NAMED = 4
 TRAINED = ("warm-up", "training")  # phases; the others look for causes
@@ -32,8 +31,10 @@ STRENGTHS = {
 
 
 def badge(document: Document) -> Badge:
-    """The verdict, or that there is none yet."""
-    return "running" if document.state == "running" else document.verdict
+    """The verdict, or why there is none."""
+    if document.state == "running":
+        return "running"
+    return "interrupted" if document.cut else document.verdict
 
 
 def missed(document: Document) -> tuple[Finding, ...]:
@@ -70,13 +71,15 @@ def sentence(document: Document) -> str:
     return f"{len(lost)} of {len(document.findings)} criteria missed after {stop}: {names}{more}."
 
 
+def lead(document: Document) -> str:
+    """What was missed and why, of a run that was judged, as the terminal begins to tell it."""
+    return document.first_line if document.records and document.state == "finished" else ""
+
+
 def _without_run(document: Document) -> str:
     if document.state == "running":
         return "Running: no step so far."
-    why = next((finding for finding in missed(document)), None)
-    if why is not None:
-        return f"Nothing was trained: {why.name}: {why.observed.rstrip('.')}."
-    return f"Nothing was trained: {error_text(document.error).headline.rstrip('.') or STATES[document.state]}."
+    return f"Nothing was trained: {document.first_line.rstrip('.') or STATES[document.state]}."
 
 
 def steps_to_pass(document: Document) -> int | None:
@@ -86,11 +89,11 @@ def steps_to_pass(document: Document) -> int | None:
     return max((f.steps_to_pass for f in document.findings if f.steps_to_pass is not None), default=None)
 
 
-def final_objective(document: Document) -> str:
-    """The last value of the objective."""
+def judged_objective(document: Document) -> str:
+    """The value of the objective that was judged."""
     if document.result is None or not (curve := document.result.record.curves.get("objective")):
         return NOTHING
-    return number(curve[-1])
+    return judged_value(document.findings, "objective", curve)
 
 
 def objective_limit(document: Document) -> str:

@@ -13,6 +13,7 @@ from pytest_overfit.judge.finding import Finding
 from pytest_overfit.result import OverfitResult
 from pytest_overfit.run.record import RunRecord
 from pytest_overfit.settings.criteria import Limit
+from pytest_overfit.text.failure import first_line
 
 VERSION = 1
 State = Literal["running", "finished", "interrupted", "killed", "not_run"]
@@ -152,6 +153,16 @@ class Document:
         """A gate has two outcomes: what is not finished has not passed."""
         held = self.result is not None and self.result.passed and not any(check.missed for check in self.checks)
         return "passed" if held and self.state == "finished" else "failed"
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was interrupted before anything was missed: no pass, and no failure to be counted as one."""
+        return self.state == "interrupted" and not any(finding.missed for finding in self.findings)
+
+    @property
+    def first_line(self) -> str:
+        """What was missed and why, as the terminal begins to tell it; empty where nothing was."""
+        return first_line(self.findings, self.result.causes if self.result else (), self.error)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -16,7 +16,7 @@ from pytest_overfit.report.ci.annotations import annotations as annotate
 from pytest_overfit.report.ci.annotations import escape_data, escape_property
 from pytest_overfit.report.record.document import Document
 from pytest_overfit.result import OverfitResult
-from pytest_overfit.text.failure import headline, told
+from pytest_overfit.text.failure import alone, headline, told
 from pytest_overfit.text.translations import translated
 from tests.support.documents import broken, finished, healthy, two_view
 from tests.support.records import record
@@ -54,7 +54,7 @@ def test_one_for_every_criterion_without_a_cause() -> None:
     assert [command[:2] for command in commands] == [
         ("configs/a.yaml", f"overfit {name}: configs/a.yaml") for name in ("camera", "depth")
     ]
-    assert [command[2] for command in commands] == [finding.text() for finding in uncaused().findings]
+    assert [command[2] for command in commands] == [alone(finding) for finding in uncaused().findings]
 
 
 def test_one_for_all_that_one_cause_fails() -> None:
@@ -124,7 +124,8 @@ def test_one_for_a_run_that_was_ended() -> None:
     error = "ended by SIGTERM at step 12 of 600"
     document = replace(uncaused(), state="interrupted", error=error)
     [command] = annotate([document])
-    assert read(command)[2] == f"the run was interrupted: {error}\n  not held until then: camera, depth"
+    told = ["  not held until then: camera, depth", "  loss_camera 0.2, allowed < 0.001"]
+    assert read(command)[2].splitlines() == [f"the run was interrupted: {error}", *told]
 
 
 def test_a_failed_check_says_why_nothing_was_run() -> None:
@@ -155,7 +156,46 @@ def test_no_text_makes_a_second_command(title: str, observed: str) -> None:
     """One line, one command, and the message as it was."""
     finding = Finding("objective", False, observed, "< 0.01")
     (command,) = annotate([finished(title, OverfitResult(record(), (finding,)))])
-    assert read(command)[2] == finding.text()
+    assert read(command)[2] == alone(finding)
+
+
+def alike(count: int, *, place: str = "tests/test_a.py:12") -> list[Document]:
+    """Parameters of one test that fail for one cause, each with its own number."""
+    documents = []
+    for at in range(count):
+        finding = Finding("objective", False, f"objective 0.{at + 1}", "< 0.01")
+        result = OverfitResult(record(), (finding,), causes=(CAUSE,))
+        documents.append(finished(f"tests/test_a.py::test_b[{at}]", result, places={"": place}))
+    return documents
+
+
+def test_runs_that_fail_alike_are_one() -> None:
+    """Of one cause at one place: the first in words, how many they are and the first three by name."""
+    (command,) = annotate(alike(12))
+    assert "12 runs fail so: " in command
+    assert "objective 0.1, allowed < 0.01" in command
+    names = ", ".join(f"tests/test_a.py::test_b[{at}]" for at in range(3))
+    assert command.endswith(f"%0A  12 runs fail so: {names} and 9 more")
+    assert translated(f"  12 runs fail so: {names} and 9 more", "zh").endswith("等，另有 9 项")
+
+
+def test_errors_at_one_place_are_one() -> None:
+    """Whatever numbers they have."""
+    errors = [f"RuntimeError: {at} is no shape" for at in range(4)]
+    shown = {"": "tests/test_a.py:12"}
+    runs = [finished(f"t.py::t[{at}]", None, error=error, places=shown) for at, error in enumerate(errors)]
+    (command,) = annotate(runs)
+    assert "RuntimeError: 0 is no shape" in command
+    assert "and 1 more" in command
+
+
+def test_other_places_and_causes_stay_apart() -> None:
+    """What has no place is its own too."""
+    other = alike(1)[0]
+    assert other.result is not None
+    low = replace(other, result=replace(other.result, causes=(replace(CAUSE, id="lr-low"),)))
+    assert len(annotate([*alike(2), *alike(2, place="tests/test_a.py:30"), low])) == 3
+    assert len(annotate([replace(each, places={}) for each in alike(3)])) == 3
 
 
 def test_each_stands_at_its_line() -> None:

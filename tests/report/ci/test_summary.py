@@ -194,3 +194,23 @@ def test_any_limit_is_kept(most: int) -> None:
     assert len(source.encode()) <= most
     assert_well_formed(source)
     assert "Left out" in source
+
+
+def test_what_was_interrupted_is_counted_for_itself() -> None:
+    """It has neither failed nor passed."""
+    cut = [finished(f"t.py::t[{at}]", None, state="interrupted", error="ended by SIGTERM") for at in range(2)]
+    counted = [
+        headings(summary_markdown(documents))[0]
+        for documents in (cut, [*cut, healthy()], [*cut, broken("missing_step")])
+    ]
+    told = ["2 runs interrupted", "1 of 3 runs passed; 2 interrupted", "1 of 3 runs failed; 2 interrupted"]
+    assert counted == [f"## pytest-overfit: {each}" for each in told]
+    assert summary_markdown(cut, lang="zh").startswith("## pytest-overfit: 2 次运行被中断")
+
+
+def test_an_error_keeps_its_lines() -> None:
+    """What says most first, then all of it, as it was raised."""
+    error = "RuntimeError: no\n  shapes: mse_loss of (8, 4), (8,)\n  where: a.py:3"
+    source = summary_markdown([finished("t.py::t", None, error=error)])
+    assert "**mse_loss of (8, 4), (8,): no**" in source
+    assert ("text", f"{error}\n") in blocks(source)

@@ -113,7 +113,7 @@ def test_hostile_names_do_nothing(lang: str) -> None:
     shown = "tests/a.py::test_b[<script>alert(1)</script>|`x` # heading]"
     assert headings(source)[0] == {"en": f"# Experiment record: {shown}", "zh": f"# 实验记录：{shown}"}[lang]
     assert len(headings(source)) == 10
-    assert len(blocks(source)) == 1
+    assert len(blocks(source)) == 2  # the error, which has two lines, and the command
 
 
 def test_an_unknown_language_is_refused() -> None:
