@@ -1,4 +1,4 @@
-"""A page in the language of its report: what is fixed in it, and what findings and causes say; code stays."""
+"""A page in the language of its report: what is fixed in it, and what findings and causes say; code and names stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_overfit.text.translations import translated
 
-_PIECE = re.compile(r"(<(script|style|code|pre)\b.*?</\2>|<[^>]*>)", re.DOTALL)
+_PIECE = re.compile(r"(<(script|style|code|pre|bdi)\b.*?</\2>|<[^>]*>)", re.DOTALL)
 DRAWN = ("bounds", "marks")  # what has a text in a chart
 SCRIPTED = (
     *("step", "seed", "value", "limit met", "training", "validation", "saved run", "twin", "predicted", "true"),

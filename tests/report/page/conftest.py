@@ -12,8 +12,9 @@ import pytest
 
 from pytest_overfit.report.page.write import write_pages
 from pytest_overfit.report.record.folder import folder_of, write_document
-from tests.report.page.opened import Reader, hostile, passing
+from tests.report.page.opened import Reader, hostile, passing, without_a_run
 from tests.report.page.pages import write_pictures
+from tests.report.test_twins import with_twins
 from tests.support.documents import broken, frozen_trunk, frozen_trunk_pictured, mended, two_view_pictured
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -60,6 +61,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         broken("head_swapped_late", (0, 1, 2)),
         mended("sgd_rate_of_twenty", (0, 1)),
         hostile(),
+        with_twins(),
+        *without_a_run(),
     ]
     for pictured, pictures in (two_view_pictured(), frozen_trunk_pictured()):
         write_pictures(folder_of(folder, pictured), pictures)

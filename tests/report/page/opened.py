@@ -10,7 +10,7 @@ from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import folder_of
 from pytest_overfit.settings.criteria import Limit
 from tests.report.page.pages import compared
-from tests.support.documents import broken, two_view
+from tests.support.documents import broken, finished, two_view
 
 HOSTILE = "</script><script>window.hacked = 1</script> $$x$$ \\(y\\)"
 
@@ -37,6 +37,14 @@ def passing() -> Document:
     document = two_view()
     assert document.result is not None
     return replace(document, comparison=compared(document.result))
+
+
+def without_a_run() -> tuple[Document, Document]:
+    """A call that torch refused, and a session that was interrupted before its run."""
+    error = "RuntimeError: no\n  shapes: Linear with in_features=4 gets 3\n  where: a.py:3\n  change: a.py:3: x = 1"
+    refused = finished("tests/test_a.py::test_refused", None, error=error)
+    cut = finished("tests/test_a.py::test_cut", None, state="interrupted", error="ended by SIGTERM")
+    return refused, cut
 
 
 def hostile() -> Document:

@@ -3,6 +3,7 @@
   "use strict";
 
   const DASHES = { training: [], validation: [2, 3], "saved run": [8, 5], twin: [5, 3] };
+  const CONTRAST = 4.5;  // of a text, which the name of a line is
   const TALL = 380, LOW = 240, MOST_DOTS = 60;
   const FONT = "system-ui, sans-serif";
   // What this script says, in the language of the page.
@@ -14,6 +15,27 @@
   // Bokeh takes $$...$$ and \(...\) for formulas, and would load what draws them from the internet.
   const inert = (text) => text.replaceAll("$", "$\u200b").replaceAll("\\", "\\\u200b");
   const cssValue = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const parts = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  const linear = (part) => (part > 10 ? ((part / 255 + 0.055) / 1.055) ** 2.4 : part / 3294.6);
+  const luminance = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, at) => sum + weight * linear(rgb[at]), 0.05);
+
+  // A colour moved towards the ink of the page until it is read on its ground, as a text is.
+  function readable(color) {
+    const [ink, ground, from] = [cssValue("--ink"), cssValue("--surface"), color].map(parts);
+    for (let share = 0; share < 1; share += 0.05) {
+      const mixed = from.map((part, at) => Math.round(part + share * (ink[at] - part)));
+      const [less, more] = [luminance(mixed), luminance(ground)].sort((a, b) => a - b);
+      if (more / less >= CONTRAST) return `rgb(${mixed.join(", ")})`;
+    }
+    return cssValue("--ink");
+  }
+
+  // A chart in colours that are read, whether the page is light or dark.
+  function tinted(chart) {
+    const all = (list) => list.map((each) => ({ ...each, color: readable(each.color) }));
+    return { ...chart, lines: all(chart.lines), bounds: all(chart.bounds), marks: all(chart.marks) };
+  }
+
   const numbers = (values) => Float64Array.from(values, (value) => (value === null ? NaN : value));
   const column = (field) => ({ field });
 
@@ -131,7 +153,7 @@
 
   function style(line) {
     return {
-      line_color: line.color, line_width: line.strong ? 2.2 : 1.2, line_alpha: line.strong ? 0.95 : 0.6,
+      line_color: line.color, line_width: line.strong ? 2.2 : 1.2, line_alpha: line.strong ? 1 : 0.8,
       line_dash: DASHES[line.kind],
     };
   }
@@ -202,7 +224,7 @@
         }),
       }));
       if (told.length === 0) return lines;
-      const text = told.map((bound, index) => (index + 1 === told.length ? bound.text : bound.name)).join(", ");
+      const text = sheet.fitted(told.map((bound, index) => (index + 1 === told.length ? bound.text : bound.name)).join(", "));
       const place = sheet.freeOf(text, height);
       const label = new Bokeh.Label({
         x: place.step, y: height, text_align: place.align, text: inert(text), text_color: cssValue("--ink-2"),
@@ -245,6 +267,8 @@
       this.chart = chart;
       this.target = box.querySelector("[data-plot]");
       this.off = new Set();
+      this.swatches = [...box.querySelectorAll("[style*='--swatch']")]
+        .map((button) => [button, button.style.getPropertyValue("--swatch").trim()]);
       this.scale = chart.scale;
       this.drawn = [];
       this.painted = Promise.resolve();
@@ -267,7 +291,8 @@
     }
 
     draw() {
-      const { chart } = this;
+      const chart = tinted(this.chart);
+      for (const [button, color] of this.swatches) button.style.setProperty("--swatch", readable(color));
       const seen = (item) => this.seen(item);
       const y = scaling(chart, this.scale, seen), ends = namedEnds(chart, seen);
       const letters = Math.max(0, ...ends.map((end) => told(end.line).length));

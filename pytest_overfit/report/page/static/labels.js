@@ -73,6 +73,12 @@ const OverfitLabels = (() => {
       return ((step - this.x.start) / (this.x.end - this.x.start)) * this.wide;
     }
 
+    // A text that is no longer than the plot is wide.
+    fitted(text) {
+      const most = Math.floor((this.across(this.last) - this.across(1)) / LETTER);
+      return text.length <= most ? text : `${text.slice(0, Math.max(0, most - 1))}…`;
+    }
+
     // Of the places along a limit, over and under it, the first that the least runs through.
     freeOf(text, height) {
       const long = LETTER * text.length, at = this.up(height);
@@ -93,7 +99,7 @@ const OverfitLabels = (() => {
       const curves = this.curves.map((points) => points.filter((point, row) => meets(point, points[row + 1] ?? point)).length);
       const limits = this.bounds.filter((at) => at > box.low && at < box.high).length;
       const others = this.taken.filter((o) => o.left < box.right && box.left < o.right && o.low < box.high && box.low < o.high);
-      const outside = box.low < 0 || box.high > this.tall || box.left < 0;
+      const outside = box.low < 0 || box.high > this.tall || box.left < 0 || box.right > this.wide;
       return curves.reduce((sum, count) => sum + count, 0) + 20 * limits + 1000 * others.length + (outside ? 500 : 0);
     }
   }
