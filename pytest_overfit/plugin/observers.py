@@ -191,7 +191,7 @@ class RunObservers:
             id=run_id(title, self.call),
             title=title,
             call=self.call,
-            session="" if self.records is None else self.records.session,
+            session=self.session.id if self.records is None else self.records.session,
             state=state,
             started=now(),
             written=now(),

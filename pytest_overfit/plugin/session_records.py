@@ -41,11 +41,12 @@ class SessionRecords:
 
     Args:
         report: folder of the report; a temporary one where only summaries were asked for.
-        session: tells its records from those of an earlier session in the same folder.
+        session: tells its records from those of another session in the same folder.
+        since: when it began, in nanoseconds.
     """
 
-    def __init__(self, state: SessionState, wanted: Wanted, report: Path, session: str) -> None:
-        self.state, self.wanted, self.report, self.session = state, wanted, report, session
+    def __init__(self, state: SessionState, wanted: Wanted, report: Path, session: str, since: int) -> None:
+        self.state, self.wanted, self.report, self.session, self.since = state, wanted, report, session, since
         self.saved: Saved | None = None
         if wanted.compare is not None:
             from pytest_overfit.report.record.saved import read_saved
@@ -68,7 +69,8 @@ class SessionRecords:
         """The observer that writes the record of a run from now on."""
         from pytest_overfit.report.record.recorder import Recorder
 
-        return Recorder(self.report, document, planned=planned, writing=writing, hide=self.state.hide)
+        beside = partial(Recorder, self.report, document, planned=planned, since=self.since)
+        return beside(writing=writing, hide=self.state.hide)
 
     def compared(self, document: Document, verdict: OverfitResult) -> tuple[OverfitResult, Comparison | None]:
         """The verdict beside the saved run; with limits on what may have changed, one finding more.
@@ -91,7 +93,7 @@ class SessionRecords:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """A worker writes into the folder of its controller."""
-        node.workerinput["overfit_records"] = (str(self.report), self.session)
+        node.workerinput["overfit_records"] = (str(self.report), self.session, self.since)
         self.nodes.append(node)
 
     @pytest.hookimpl(trylast=True)
@@ -200,7 +202,7 @@ class SessionRecords:
 
     def _complete(self) -> tuple[Document, ...]:
         """The records of this session, those of killed workers and of runs that never began among them."""
-        from pytest_overfit.report.record.folder import read_report, write_document
+        from pytest_overfit.report.record.folder import begin_document, read_report, write_document
 
         found = []
         for document in read_report(self.report, session=self.session):
@@ -217,8 +219,7 @@ class SessionRecords:
             if changed != document:
                 write_document(self.report, changed)
         for document in self._without_run({document.title for document in found}):
-            found.append(document)
-            write_document(self.report, document)
+            found.append(begin_document(self.report, document, since=self.since))
         return tuple(sorted(found, key=lambda document: (document.title, document.call)))
 
     def _checks(self, title: str) -> tuple[Any, ...]:
@@ -255,10 +256,12 @@ class SessionRecords:
 
     def _write_report(self, documents: Sequence[Document]) -> None:
         if self.wanted.report is not None:
-            from pytest_overfit.report.publish import PAGES_COME_BY, first_page, write_forms
+            from pytest_overfit.report.publish import PAGES_COME_BY, first_page, write_together
 
             try:
-                write_forms(self.report, documents, lang=self.wanted.lang, notes=self.notes)
+                write_together(
+                    self.report, documents, self.session, since=self.since, lang=self.wanted.lang, notes=self.notes
+                )
             except OverfitError as error:
                 if error.hint != PAGES_COME_BY:
                     raise
@@ -320,12 +323,11 @@ def prepare(config: pytest.Config) -> None:
         wanted = wanted_of(state.options)
         if not wanted.anything:
             return
-        report, session = wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}", uuid.uuid4().hex
-        if given:
-            report, session = Path(given[0]), given[1]
-        else:
+        report = wanted.report or Path(tempfile.gettempdir()) / f"overfit-{uuid.uuid4().hex}"
+        if not given:
             refuse_unwritable(wanted)
-        records = SessionRecords(state, wanted, report, session)
+        known = (Path(given[0]), *given[1:]) if given else (report, state.id, state.began)
+        records = SessionRecords(state, wanted, *known)
     except OverfitError as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(records, "overfit_records")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from pytest_overfit.errors import ConfigError
 from pytest_overfit.plugin.faults import Faults
 from pytest_overfit.plugin.resolved_options import Options, absolute, resolve_options
 from pytest_overfit.plugin.screen import Screen, screen_of
+from pytest_overfit.report.record.session_ids import session_id
 
 if TYPE_CHECKING:
     from pytest_overfit.judge.finding import Finding
@@ -158,6 +160,8 @@ class SessionState:
     screen: Callable[[], Screen | None]
     width: Callable[[], int]
     stderr: Callable[[], int]
+    id: str
+    began: int = field(default_factory=time.time_ns)
     configs: dict[Path, OverfitConfig] = field(default_factory=dict)
     reached: set[Path] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
@@ -234,6 +238,7 @@ def session_state(config: pytest.Config) -> SessionState:
             root=config.rootpath,
             arguments=tuple(str(argument) for argument in config.invocation_params.args),
             is_worker=hasattr(config, "workerinput"),
+            id=session_id(os.getppid() if hasattr(config, "workerinput") else os.getpid()),
             ranks=plugins.getplugin("overfit_ranks"),
             properties=bool(config.getini("overfit_properties")),
             keeps=bool(config.getini("overfit_keep")),

@@ -54,9 +54,10 @@ def write_summary(reporter: pytest.TerminalReporter) -> None:
                 _write_line(reporter, f"note: {mistake}")
         if reporter.config.getoption("verbose") > 0:
             _write_table(reporter, [Finding(**finding) for finding in call["findings"]], call["run"], width)
-    kept = [report.overfit_kept for report in _reports(reporter) if hasattr(report, "overfit_kept") and report.failed]
-    unwritten = publish(session_state(reporter.config), (each for _, ids in kept for each in ids))
-    for line in (*dict.fromkeys(line for line, _ in kept), *(f"note: {line}" for line in unwritten)):
+    reports = [report for report in _reports(reporter) if hasattr(report, "overfit_kept")]
+    kept = [report.overfit_kept for report in reports if report.failed]
+    written = (each for report in reports for each in report.overfit_kept[1])
+    for line in publish(session_state(reporter.config), kept, written):
         _write_line(reporter, line)
     if reporter.config.getoption("verbose") <= 0:  # else they are under the tables
         for line in dict.fromkeys(line for call in calls for line in call["run"]["unwritten"]):
@@ -99,7 +100,8 @@ def _write_table(
     if verbose < 0 and (held := sum(finding.passed for finding in findings)):
         told = f"{held} more" if table else f"{held} of {len(findings)} items"
         _write_line(reporter, f"{padded(words(lang)['ok'], 7)}  {translated(told, lang)}")
-    for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0) if run else ():
+    cut = any(row["run"] is run for row in session_state(reporter.config).interrupted)
+    for line in _run_lines(run, table, debug=verbose > 0, quiet=verbose < 0, cut=cut) if run else ():
         _write_line(reporter, line)
 
 
@@ -114,17 +116,18 @@ def _write_line(reporter: pytest.TerminalReporter, line: str) -> None:
         reporter.write_line(shown, red=shown.startswith(said["FAILED"]), bold=line.startswith("why: "))
 
 
-def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, quiet: bool) -> Iterator[str]:
+def _run_lines(run: Mapping[str, Any], table: Sequence[str], *, debug: bool, quiet: bool, cut: bool) -> Iterator[str]:
     """How far a run went is told in the table, where there is room for all of it.
 
-    Why it failed stands with the item that failed; at the end its first lines come once more, where there is room.
+    Why it failed stands with the item that failed; at the end its first lines come once more, where there is room, and
+    of a run that was cut off, whose item tells nothing.
     """
     for headline in run["headlines"]:
         progress, _, place = headline.partition("; ")
         yield place if any(line.endswith(progress) for line in table) else headline
     if run["times"] and not quiet:
         yield str(run["times"])
-    yield from () if quiet else run["causes"]
+    yield from () if quiet and not cut else run["causes"]
     if debug:
         yield from run["debug"]
     for note in run["notes"]:

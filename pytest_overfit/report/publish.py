@@ -15,7 +15,9 @@ from pytest_overfit.report.record.document import Document
 from pytest_overfit.report.record.folder import (
     RECORD,
     RUNS,
+    beside,
     folder_of,
+    in_turn,
     latest_session,
     others,
     read_document,
@@ -68,6 +70,20 @@ def write_forms(report: Path, documents: Sequence[Document], *, lang: str = "en"
             hint=PAGES_COME_BY,
         )
     return report / "index.html"
+
+
+def write_together(
+    report: Path, documents: Sequence[Document], session: str, *, since: int, lang: str, notes: Sequence[str] = ()
+) -> None:
+    """Every form, of these runs and of those of sessions that write into the same folder at the same time.
+
+    Args:
+        session: that of the documents.
+        since: when it began, in nanoseconds.
+    """
+    with in_turn(report):
+        others = beside(report, {document.id for document in documents}, session, since=since)
+        write_forms(report, (*documents, *others), lang=lang, notes=notes)
 
 
 def pages_need() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.report.record.folder import read_report
 from pytest_overfit.run.make_record import READ_EVERY
 from tests.plugin.conftest import TinyConfig
 from tests.support.sessions import HANGS, read_scalars, start_pytest
@@ -196,3 +197,45 @@ def test_nothing_is_imported_to_end_an_interrupted_run(pytester: pytest.Pytester
     )
     result = pytester.runpytest_subprocess("-s", "-p", "no:cacheprovider")
     assert any(line.endswith("imported: False") for line in result.outlines), result.outlines
+
+
+def test_ctrl_c_in_the_diagnosis_tells_what_is_known(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was judged: what it missed and why is in terminal (a quiet one too), summary and annotation."""
+    pytester.makepyfile(
+        """
+        import pytest, torch
+        from torch import nn
+
+        class Net(nn.Module):
+            calls = 0
+
+            def __init__(self):
+                super().__init__()
+                self.a = nn.Linear(4, 1)
+
+            def forward(self, x):
+                Net.calls += 1
+                if Net.calls == 75:
+                    raise KeyboardInterrupt
+                return self.a(x)
+
+        @pytest.mark.overfit(objective=0.01, max_steps=40)
+        def test_it(overfit):
+            overfit(Net(), (torch.randn(8, 4), torch.randn(8, 1)), nn.MSELoss(), lr=1e-7)
+        """
+    )
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "step.md"))
+    result = pytester.runpytest_inprocess("-q", "--overfit-report=report", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    (document,) = read_report(pytester.path / "report")
+    assert (document.state, document.cut) == ("interrupted", False)
+    assert document.first_line.startswith("objective ")
+    result.stdout.fnmatch_lines(["FAILED   objective*", "why: lr-low*", "  change: *"])
+    (command,) = [line for line in result.outlines if line.startswith("::error ")]
+    assert document.first_line in command
+    summary = (pytester.path / "step.md").read_text(encoding="utf-8")
+    assert "## pytest-overfit: 1 of 1 run failed" in summary
+    assert f"**{document.first_line}**" in summary.replace("\\", "")

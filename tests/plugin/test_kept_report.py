@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from pytest_overfit.plugin.kept_report import MOST
 from pytest_overfit.report import publish
 from pytest_overfit.report.record.folder import read_report
-from tests.support.sessions import keep_modules, own_plugins_only
+from tests.support.sessions import HANGS, WITHOUT_THEM, keep_modules, own_plugins_only
 
 TEST = """
 import pytest, torch
@@ -130,3 +133,23 @@ def test_a_read_only_folder_is_a_note(pytester: pytest.Pytester, last: Path) -> 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["note: no report is kept of what failed: *"])
     assert not last.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are those of POSIX")
+def test_a_full_disk_costs_the_report_alone(pytester: pytest.Pytester, last: Path) -> None:
+    """The verdict stands, what was not written is said, and no path leads to a page that is not there."""
+    import resource
+
+    most = 70_000  # bytes of a file: enough for a record, and not for the scripts of a page
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, most))
+    arguments = (*WITHOUT_THEM.split(), *KEEP, "-p", "no:cacheprovider")
+    result = subprocess.run(
+        (sys.executable, "-m", "pytest", *arguments),
+        cwd=pytester.path, capture_output=True, text=True, timeout=HANGS, preexec_fn=limit,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert "note: not written: the report of what failed: File too large" in lines
+    assert not any(line.startswith("report: ") for line in lines)
+    assert any(line.startswith("FAILED ") for line in lines)
+    assert not (last / "index.html").exists()

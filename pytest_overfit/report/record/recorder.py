@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_overfit.report.record.document import Comparison, Document, State
-from pytest_overfit.report.record.folder import folder_of, write_document
+from pytest_overfit.report.record.folder import begin_document, folder_of, write_document
 from pytest_overfit.report.record.run_ids import now
 from pytest_overfit.report.writing import Writing
 from pytest_overfit.result import OverfitResult
@@ -27,6 +28,7 @@ class Recorder(Observer):
         report: folder of the report.
         document: what is known before the run.
         planned: steps of the whole budget.
+        since: when the session began, in nanoseconds: what other sessions have written since then stays.
         writing: keeps what could not be written; the next time is another attempt.
         hide: takes out of an error's text what nobody is to see.
     """
@@ -39,6 +41,7 @@ class Recorder(Observer):
         document: Document,
         *,
         planned: int,
+        since: int = 0,
         writing: Writing | None = None,
         hide: Callable[[str], str] = lambda text: text,
     ) -> None:
@@ -47,7 +50,9 @@ class Recorder(Observer):
         self.seed = 0
         self.pictures: dict[int, Pictures] = {}
         self._begin()
-        self._write("running")
+        begun = replace(document, state="running", written=now(), result=None)
+        begin = partial(begin_document, report, begun, since=since)
+        self.document = self.writing.attempt(f"the record in {folder_of(report, begun)}", begin, otherwise=begun)
 
     def of_seed(self, seed: int) -> Recorder:
         """The same recorder, for the run of another seed."""
