@@ -79,7 +79,8 @@ def tell_refused(report: Path, message: str, lang: str = "en") -> None:
     try:
         write_forms(report, (), lang=lang, notes=(f"{NO_RUN}.", f"{FAILS}: {first}", *more))
     except (OSError, OverfitError, ValueError) as error:  # a zero byte in its name is the last
-        print(f"{report}: not written: {error}", file=sys.stderr)
+        if str(report) not in message:  # which says so
+            print(f"{report}: not written: {error}", file=sys.stderr)
 
 
 def _configure(config: pytest.Config, odd_keys: Sequence[str]) -> None:
