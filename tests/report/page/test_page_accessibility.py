@@ -79,6 +79,29 @@ def test_a_chinese_page_has_no_problem_of_accessibility(reader: Reader, tmp_path
     assert page.locator("output").inner_text() == "2 / 5 次运行"
 
 
+@pytest.mark.parametrize("reader", [{}, DARK], indirect=True)
+def test_a_printed_page_is_read(reader: Reader) -> None:
+    """Whatever the screen is, paper is white; curves keep their colours."""
+    for document in (None, passing(), frozen_trunk(), *without_a_run()):
+        page = reader.open(document)
+        page.emulate_media(media="print")
+        assert axe_problems(page) == []
+        if document is not None and document.records:
+            colors = page.evaluate(
+                "new Set(overfitCharts[0].swatches.map(([b]) => b.style.getPropertyValue('--swatch'))).size"
+            )
+            assert colors > 1
+        page.emulate_media(media="screen")
+
+
+def test_no_name_of_a_curve_is_below_its_chart(reader: Reader) -> None:
+    """Names of many curves that end at the lower edge are moved up together."""
+    page = reader.open(broken("head_swapped_late", (0, 1, 2)))
+    places = page.evaluate("OverfitLabels.apart([3, 1, 2], 13, 100, 6)")
+    assert sorted(places) == [6, 19, 32]
+    assert places.index(6) == 1
+
+
 def test_a_problem_of_accessibility_is_found(reader: Reader) -> None:
     """A picture without a text."""
     page = reader.open()

@@ -250,7 +250,7 @@
   // The name of a line at its end, where it is read without a legend; names that would meet move apart.
   function drawEnds(plot, ends, y, sheet) {
     const wanted = ends.map((end) => sheet.up(y.height(end.value)));
-    return OverfitLabels.apart(wanted, 13, sheet.tall - 6).map((at, index) => {
+    return OverfitLabels.apart(wanted, 13, sheet.tall - 6, 6).map((at, index) => {
       const { line, step, value } = ends[index];
       const label = new Bokeh.Label({
         x: step, y: y.height(value), x_offset: 9, y_offset: at - wanted[index], text: told(line), text_color: line.color,

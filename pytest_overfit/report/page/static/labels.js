@@ -6,8 +6,9 @@ const OverfitLabels = (() => {
   const AXES = { left: 62, right: 12, above: 8, below: 52 };  // pixels around the inner part of a plot
   const ENOUGH = 4;  // ticks with a text
 
-  // Places as near as they can be to the wanted ones, a gap apart and not above the most: the mean of all that push each other.
-  function apart(wanted, gap, most = Infinity) {
+  // Places as near as they can be to the wanted ones, a gap apart, not above the most and not below the least: the mean of
+  // all that push each other.
+  function apart(wanted, gap, most = Infinity, least = -Infinity) {
     const order = wanted.map((_, index) => index).sort((a, b) => wanted[a] - wanted[b]);
     const blocks = [];
     order.forEach((index, rank) => {
@@ -20,7 +21,7 @@ const OverfitLabels = (() => {
     });
     const places = [];
     blocks.flatMap((block) => block.members.map((index) => [index, mean(block)])).forEach(([index, at], rank) => {
-      places[index] = Math.min(at + gap * rank, most - gap * (wanted.length - 1 - rank));
+      places[index] = Math.max(Math.min(at + gap * rank, most - gap * (wanted.length - 1 - rank)), least + gap * rank);
     });
     return places;
   }
