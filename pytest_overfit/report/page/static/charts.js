@@ -10,7 +10,7 @@
   const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
   const say = (text) => words[text] ?? text;
 
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)"), print = window.matchMedia("print");
 
   // Bokeh takes $$...$$ and \(...\) for formulas, and would load what draws them from the internet.
   const inert = (text) => text.replaceAll("$", "$\u200b").replaceAll("\\", "\\\u200b");
@@ -342,7 +342,7 @@
     const boxes = charts.map((chart) => new ChartBox(document.querySelector(`[data-chart="${chart.id}"]`), chart));
     window.overfitCharts = boxes;
     for (const box of boxes) await box.draw();
-    dark.addEventListener("change", () => boxes.forEach((box) => box.draw()));
+    for (const media of [dark, print]) media.addEventListener("change", () => boxes.forEach((box) => box.draw()));
   }
 
   start();
