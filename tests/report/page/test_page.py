@@ -140,7 +140,7 @@ def test_the_overview_shows_what_failed_first(tmp_path: Path) -> None:
     text = text_of(page)
     assert "1 failed , 1 passed , 1 running" in text
     assert failed.result is not None
-    assert f"{failed.result.causes[0].id} {failed.result.causes[0].observed}" in text
+    assert f"{failed.result.causes[0].id} {failed.first_line}" in text
     assert f"{steps_to_pass(passed)} of {passed.records[0].planned_steps}" in text
     for document in (passed, running, failed):
         assert f'href="runs/{document.id}/index.html"' in page
@@ -249,7 +249,7 @@ def test_a_run_without_a_verdict_has_a_page(tmp_path: Path, state: Any, result: 
     document = document if result else replace(document, result=None)
     page = page_of(tmp_path, document)
     assert said in text_of(page)
-    assert f'class="top {"running" if state == "running" else "failed"}"' in page
+    assert f'class="top {state if state in ("running", "interrupted") else "failed"}"' in page
 
 
 def test_parameters_that_do_not_learn_are_marked(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_refused_call_is_the_heading(tmp_path: Path) -> None:
     """The shapes that torch refused, its own words below them, and what to change as a line to copy."""
     page = page_of(tmp_path, unstarted(state="finished", error=SHAPES))
     text = text_of(page)
-    assert "Nothing was trained: mse_loss of input (8, 4), target (8,) int64." in text
+    assert "Nothing was trained: mse_loss of input (8, 4), target (8,) int64: The size" in text
     assert "Why mse_loss of input (8, 4), target (8,) int64 Observed RuntimeError: The size" in text
     assert "Why Finished" not in text
     assert text.count("nn.CrossEntropyLoss()") == 1

@@ -15,7 +15,8 @@
   // Bokeh takes $$...$$ and \(...\) for formulas, and would load what draws them from the internet.
   const inert = (text) => text.replaceAll("$", "$\u200b").replaceAll("\\", "\\\u200b");
   const cssValue = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const parts = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  const whole = (color) => (color.length > 4 ? color : color.replace(/[0-9a-f]/gi, "$&$&"));  // #fff as #ffffff
+  const parts = (color) => [1, 3, 5].map((at) => parseInt(whole(color).slice(at, at + 2), 16));
   const linear = (part) => (part > 10 ? ((part / 255 + 0.055) / 1.055) ** 2.4 : part / 3294.6);
   const luminance = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, at) => sum + weight * linear(rgb[at]), 0.05);
 
