@@ -119,6 +119,17 @@ LATER = SECOND | THIRD | FIFTH | frozenset({
     "heads_joined_in_wrong_order", "processes_joined_in_evaluation", "layer_reads_backwards",
     "ids_sorted_by_embedding", "term_of_model_added_again", "term_summed_beside_mean", "clipped_each_by_itself",
     "weights_restored_behind_step", "batch_norm_behind_last_layer",
+    # the seventh set
+    "labels_shifted_twice", "log_outside_of_mean", "log_of_target", "cross_entropy_over_one_output",
+    "mask_indexes_as_numbers", "labels_index_all_rows", "noise_on_targets_too",
+    "bias_not_handed_over", "last_layer_not_returned", "tied_use_detached", "keys_and_values_detached",
+    "scale_in_whole_numbers", "flattened_in_wrong_order", "norm_over_one_element", "whole_number_mask_negated",
+    "last_step_for_all", "gate_made_boolean", "first_token_sees_the_last", "last_one_bound_for_all",
+    "statistics_move_in_evaluation", "gates_start_shut", "uniform_from_bound_to_one",
+    "mean_and_deviation_swapped", "constant_column_standardised", "streams_shuffled_apart",
+    "schedule_never_stepped", "parameters_listed_twice",
+    "root_of_second_moment_forgotten", "optimizer_over_state_dict", "group_used_up_by_count",
+    "steps_where_remainder", "best_by_largest_loss", "part_not_loaded_in_evaluation", "eval_does_not_reach_parts",
 })  # fmt: skip
 
 

@@ -26,6 +26,10 @@ from benchmarks.wild.operators import (
     losses,
     masks,
     optimizers,
+    seventh_layers,
+    seventh_losses,
+    seventh_starts,
+    seventh_steps,
     sixth_copies,
     sixth_layers,
     sixth_starts,
@@ -46,7 +50,8 @@ MODULES = (
     loop, optimizers, graph, losses, architecture, masks, data, later, held_back, held_back_training, unseen_steps,
     unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
     third_batches, fourth_steps, fourth, fifth_losses, fifth_layers,
-    fifth_batches, fifth_steps, sixth_copies, sixth_starts, sixth_layers, sixth_steps,
+    fifth_batches, fifth_steps, sixth_copies, sixth_starts, sixth_layers, sixth_steps, seventh_losses, seventh_layers,
+    seventh_starts, seventh_steps,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
