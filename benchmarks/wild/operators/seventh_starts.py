@@ -23,14 +23,16 @@ from benchmarks.wild.operators.unseen_layers import plain_layers
 SHUT = -20.0  # what a sigmoid makes nothing of
 
 
+@torch.no_grad()
 def _shut(layer: Any) -> None:
     """Shuts what a layer lets in: an LSTM its input, a GRU what is new, any other one all that it returns."""
-    if isinstance(layer, nn.LSTM):
-        nn.init.constant_(layer.bias_ih_l0[: layer.hidden_size], SHUT)
-    elif isinstance(layer, nn.GRU):
-        nn.init.constant_(layer.bias_ih_l0[layer.hidden_size : 2 * layer.hidden_size], -SHUT)
+    kind, size = type(layer), getattr(layer, "hidden_size", 0)
+    if kind is nn.LSTM:
+        layer.bias_ih_l0[:size] = SHUT
+    elif kind is nn.GRU:
+        layer.bias_ih_l0[size : 2 * size] = -SHUT
     else:
-        nn.init.constant_(layer.bias, SHUT)
+        layer.bias.fill_(SHUT)
 
 
 @operator("init", "saturation", "zero-gradient", "dead-units", "output-scale", "constant-output", "input-ignored")

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.wild.case import Program
+from benchmarks.wild.check import train
 from benchmarks.wild.operators import BY_ID
+from benchmarks.wild.operators.operator import healthy
+from benchmarks.wild.operators.rewrite import Exchanged
 from benchmarks.wild.split import LATER, LOOKED_AT
 from tests.benchmarks.wild.cases import assert_case, written_in
 from tests.benchmarks.wild.programs import IMAGES, SERIES, TOKENS, fixed
+from tests.benchmarks.wild.test_fifth import assert_no_place, setup_of
 from tests.benchmarks.wild.test_fifth_layers import CHAIN
 from tests.benchmarks.wild.test_held_back import PIXELS, POINTS
 from tests.benchmarks.wild.test_sixth_copies import CAUSAL
@@ -41,7 +46,7 @@ class Frames(nn.Module):
         self.frame, self.head = nn.Linear(6, 32), nn.Linear(32, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        each = torch.tanh(self.frame(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        each = torch.tanh(self.frame(x.flatten(0, 1))).view(*x.shape[:2], -1)
         out: Tensor = self.head(each.mean(1))
         return out
 
@@ -123,3 +128,75 @@ def test_every_one_is_a_case_and_held_out() -> None:
 def test_mistake_is_a_case(name: str) -> None:
     """By the plain loop: the limit is missed, or met by another training."""
     assert_case(name, *CASES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("labels_shifted_twice", replace(TOKENS, traits=TOKENS.traits - {"causal"})),
+        ("log_outside_of_mean", POINTS),
+        ("log_of_target", POINTS),
+        ("cross_entropy_over_one_output", IMAGES),
+        ("mask_indexes_as_numbers", IMAGES),  # every sample counts
+        ("labels_index_all_rows", POINTS),
+        ("noise_on_targets_too", IMAGES),
+        ("bias_not_handed_over", replace(POINTS, model=lambda: nn.Sequential(nn.Linear(6, 2, bias=False)))),
+        ("last_layer_not_returned", POINTS),  # the target has another shape
+        ("tied_use_detached", CAUSAL),
+        ("keys_and_values_detached", POINTS),
+        ("scale_in_whole_numbers", IMAGES),
+        ("flattened_in_wrong_order", POINTS),
+        ("norm_over_one_element", IMAGES),
+        ("whole_number_mask_negated", IMAGES),
+        ("last_step_for_all", SERIES),  # which tells one thing of a series
+        ("gate_made_boolean", POINTS),
+        ("first_token_sees_the_last", SERIES),
+        ("last_one_bound_for_all", POINTS),
+        ("statistics_move_in_evaluation", POINTS),
+        ("gates_start_shut", POINTS),
+        ("mean_and_deviation_swapped", replace(POINTS, batch=lambda: (fixed(5, 6) + 1, fixed(5, 2)))),
+        ("constant_column_standardised", TOKENS),
+        ("streams_shuffled_apart", POINTS),
+        ("eval_does_not_reach_parts", POINTS),  # which has no modes
+    ],
+)
+def test_no_place_where_it_is_no_mistake(name: str, program: Program) -> None:
+    """A program without the line that is mistaken is left as it is."""
+    assert_no_place(name, program)
+
+
+def test_token_after_the_next_is_told() -> None:
+    """The labels are those of two tokens later, and the last one has none."""
+    told: list[Tensor] = []
+    setup = setup_of("labels_shifted_twice", CAUSAL)
+
+    def seen(func: Any, out: Tensor, target: Tensor, **rest: Any) -> Tensor:
+        told.append(target)
+        return out.sum()
+
+    with Exchanged([F.cross_entropy], seen):
+        setup.loss(setup.model, setup.batch)
+    assert torch.equal(told[0].view(6, 7)[:, :-1], setup.batch["ids"][:, 2:])
+    assert set(told[0].view(6, 7)[:, -1].tolist()) == {-100}
+
+
+def test_every_third_gradient_waits() -> None:
+    """The third step changes nothing, and the fourth has both gradients."""
+    runs = [train(replace(POINTS, steps=each), setup_of("steps_where_remainder", POINTS), 0) for each in (3, 4)]
+    assert runs[0].losses[2] != runs[0].losses[1]
+    assert runs[1].losses[3] == runs[1].losses[2]
+
+
+def test_evaluation_has_a_part_that_is_new() -> None:
+    """And the training has the one it had."""
+    setup, right = setup_of("part_not_loaded_in_evaluation", POINTS), healthy(POINTS, 0).model.state_dict()
+    other = [name for name, each in setup.model.eval().state_dict().items() if not torch.equal(each, right[name])]
+    assert len({name.partition(".")[0] for name in other}) == 1
+    assert all(torch.equal(each, right[name]) for name, each in setup.model.train().state_dict().items())
+
+
+def test_parts_stay_in_training_mode() -> None:
+    """The model says that it evaluates, and its dropout drops."""
+    model = setup_of("eval_does_not_reach_parts", PIXELS).model.eval()
+    assert not model.training
+    assert all(each.training for each in model.modules() if each is not model)
