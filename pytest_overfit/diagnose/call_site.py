@@ -26,6 +26,9 @@ class OfConfig(Protocol):
     def rate(self, was: float, works: float) -> str:
         """The learning rate that is ``was`` becomes ``works``."""
 
+    def lasting(self) -> str:
+        """The learning rate does not go away in the first half of a run."""
+
     def no_decay(self) -> str:
         """No weight decay."""
 

@@ -30,6 +30,7 @@ from pytest_overfit.diagnose.questions.parameter_updates import TracedUpdate
 from pytest_overfit.diagnose.questions.step_loss import loss_of
 from pytest_overfit.diagnose.questions.term_reach import cuts_undone, reach_of
 from pytest_overfit.diagnose.questions.trained_model import TrainedModel
+from pytest_overfit.diagnose.rank import is_settled
 from pytest_overfit.diagnose.step_trace import Counts, Cut, Group, Leaf, ParameterUpdate, Step
 from pytest_overfit.diagnose.trials.candidates import make_trials
 from pytest_overfit.errors.asking import Questions
@@ -278,12 +279,11 @@ class RunInspector:
             self.probed = replace(self.probed, floor=floor, agreement_at_start=slopes)
         self.evidence = replace(evidence, probed=self.probed)
 
-        def learned(found: Evidence) -> None:
-            self.evidence = found
-
         missed = ("max_steps", "max_seconds", "non_finite")  # else the limits were met, or nothing can be trained
         if record.stop in missed:
-            make_trials(context, self.evidence, until=until, learned=learned, questions=self.questions)
+            known = is_settled(self.evidence, (*self.applications, *self.custom), self.criteria.allow)
+            learned, asked = partial(setattr, self, "evidence"), self.questions
+            make_trials(context, self.evidence, until=until, learned=learned, questions=asked, settled=known)
 
     def _first_step_again(self, context: RunContext) -> tuple[Step, ...]:
         """The steps that were seen, the first of them looked at thoroughly."""

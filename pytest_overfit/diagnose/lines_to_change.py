@@ -60,7 +60,12 @@ def _in_config(cause: Cause, config: OfConfig) -> Cause:
     first, found = places[:1], f" and {len(places) - 1} more" if len(places) > 1 else ""
     where = f"{first[0]}{found}" if first else cause.where
     beside = first and cause.where and cause.where not in NOWHERE
-    return replace(cause, advice=advice, where=f"{where}: {cause.where}" if beside else where)
+    observed = cause.observed
+    if first and RULES.get(cause.id) is _rate:  # the first line says what is really read
+        spot, _, key = first[0].rpartition(" ")
+        was = f"instead of {cause.evidence['lr']:.3g}"
+        observed = observed.replace(was, f"{was}, set by {spot} {key.rpartition('.')[2]}", 1)
+    return replace(cause, observed=observed, advice=advice, where=f"{where}: {cause.where}" if beside else where)
 
 
 def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -81,6 +86,10 @@ def _rate(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     kind = next(iter(kinds), "")
     known = len(kinds) == 1 and kind in OPTIMIZERS
     return f"optimizer=lambda p: torch.optim.{kind}(p, lr={now})" if known and not evidence.own_step else ""
+
+
+def _schedule(cause: Cause, evidence: Evidence, asked: Asked) -> str:
+    return asked.config.lasting() if asked.config is not None and "gone" in cause.evidence else ""
 
 
 def _decay(cause: Cause, evidence: Evidence, asked: Asked) -> str:
@@ -274,6 +283,7 @@ RULES: Mapping[str, Rule] = {
     "lr-low": _rate,
     "lr-high": _rate,
     "lr-group": _group,
+    "lr-schedule": _schedule,
     "few-steps": _steps,
     "weight-decay": _decay,
     "optimizer-hyperparameter": _hyperparameter,

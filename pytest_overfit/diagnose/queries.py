@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from pytest_overfit.diagnose.evidence import Evidence, Output, Tensor
@@ -11,10 +10,12 @@ from pytest_overfit.diagnose.operation import Comparison, Op
 from pytest_overfit.diagnose.step_trace import Event, Group
 from pytest_overfit.diagnose.trial import Attempt
 from pytest_overfit.judge.globs import is_declared as matches
+from pytest_overfit.run.columns import gone_at
 from pytest_overfit.run.record import ParameterRecord
 
 REGRESSORS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss", "poisson_nll_loss")
 TYPICAL_RATE = 1e-3
+FALLING = 0.05  # of the way that a curve has come, in the last half of it
 USUAL_RATES = {"SGD": 0.05, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "Adagrad": 0.01, "NAdam": 1e-3}
 
 
@@ -107,13 +108,20 @@ def usual_rate(groups: Sequence[Group]) -> float:
 
 
 def odd_schedule(group: Group) -> bool:
-    """Whether the rate never gets near what it was set to, grows beyond it, or is gone before the run is."""
+    """Whether the rate never gets near what it was set to, or grows beyond it."""
     if len(group.rates) < 2 or max(group.initial_rate, *group.rates) <= 0:
         return False
-    first, last, top = group.rates[0], group.rates[-1], max(group.initial_rate, *group.rates)
+    first, last = group.rates[0], group.rates[-1]
     grows = last > 20 * first and last > 5 * group.initial_rate > 0 and group.scheduled
     moves = group.scheduled or len(set(group.rates)) > 1
     later = group.rates[1:] if len(group.rates) > 3 else group.rates  # a step may build its scheduler after the first
-    never = moves and max(later) < 0.05 * group.initial_rate
-    decays = last < 1e-3 * top and len(group.rates) > 3 and statistics.median(group.rates) < 0.05 * top
-    return grows or never or decays
+    return grows or (moves and max(later) < 0.05 * group.initial_rate)
+
+
+def cut_short(evidence: Evidence) -> int | None:
+    """The step from which on a rate that is gone keeps the objective where it is, which fell until then."""
+    curve, at = evidence.objective, gone_at(evidence.record.learning_rate)
+    if at is None or len(curve) <= at or evidence.record.non_finite is not None:
+        return None
+    fell, since = curve[at // 2] - curve[at], curve[at] - min(curve[at:][: at + 1])
+    return at if fell > max(2 * since, FALLING * (curve[0] - curve[at]), 0.0) else None

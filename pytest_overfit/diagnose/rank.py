@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from pytest_overfit.diagnose.answers import needs_no_trial
 from pytest_overfit.diagnose.catalogue import FAMILIES
 from pytest_overfit.diagnose.cause import STRENGTHS, Cause
 from pytest_overfit.diagnose.evidence import Evidence
@@ -87,6 +88,11 @@ def find_causes(
         if cause.id not in found or _order(cause, evidence) < _order(found[cause.id], evidence):
             found[cause.id] = cause
     return tuple(_agreeing(sorted(found.values(), key=lambda cause: _order(cause, evidence))))
+
+
+def is_settled(evidence: Evidence, families: Sequence[Family], allowed: Sequence[str]) -> bool:
+    """Whether a cause is known for certain before any trial; a rule that breaks says so where the report asks it."""
+    return needs_no_trial(find_causes(evidence, families=families, allowed=allowed, questions=Questions(raising=False)))
 
 
 def _fair(cause: Cause, evidence: Evidence) -> Cause:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HYPER = ("lr", "weight_decay")
 GRADIENTS = "grad_norm/"
+GONE = 0.01  # of its peak: a rate that is less does hardly anything
 
 
 def is_extra(name: str) -> bool:
@@ -78,3 +79,14 @@ def curves_of(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         "weight_decay": columns.get("weight_decay", ()),
         "grad_norms": {n.removeprefix(GRADIENTS): c for n, c in columns.items() if n.startswith(GRADIENTS)},
     }
+
+
+def gone_at(rates: Sequence[float]) -> int | None:
+    """The step from which on a learning rate is far below its own peak, in the first half of a run; None: in none.
+
+    Example:
+        >>> gone_at([1e-3, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6]), gone_at([1e-3] * 6)
+        (2, None)
+    """
+    last = max((step for step, rate in enumerate(rates) if rate > GONE * max(rates)), default=len(rates))
+    return last + 1 if 2 * (last + 1) < len(rates) else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.suggest import from_here
+from pytest_overfit.run.columns import gone_at
 from pytest_overfit.trainer.build import KEYS, LR_SCHEDULE, at_home, schedule_of
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.loading import load_config
@@ -23,7 +24,8 @@ from pytest_overfit.trainer.written_keys import written_keys
 
 POINTS = (*(k / 200 for k in range(200)), NEARLY_DONE)  # of the progress of a run: a warm-up is short
 CLOSE = 0.02  # of a rate: three digits are written
-OWN = KEYS["lr"]
+LEAST_AREA = 0.2  # of a run at its peak: what one number of a schedule raises is no short part of it
+OWN, SCHEDULE = KEYS["lr"], "optim.options.lr"
 
 
 @dataclass
@@ -40,6 +42,10 @@ class ConfigChanges:
     def rate(self, was: float, works: float) -> str:
         """Another learning rate: one that the schedule is made of, else all values of the schedule alike."""
         return rate_overrides(self.config, was, works)
+
+    def lasting(self) -> str:
+        """A schedule that lasts for the run: by one number of it, else none in its place."""
+        return lasting_schedule(self.config)
 
     def no_decay(self) -> str:
         return "" if self.config.weight_decay_schedule else options([("optim.optimizer.weight_decay", "0")])
@@ -97,23 +103,52 @@ def options(changes: Sequence[tuple[str, str]]) -> str:
 
 
 def rate_overrides(config: OverfitConfig, was: float, works: float) -> str:
-    """The options that change the learning rate of a config by a factor, all of its schedule; empty where none do.
+    """The options that change the learning rate of a config by a factor; empty where none do.
 
-    A schedule that has its peak from the optimizer's rate is changed there, in the one line that its user wrote.
+    The one key that its peak comes from, in the optimizer or in the schedule, else all values of the schedule.
     """
     factor = works / was if was else 0.0
     now = rates_of(config)
     wanted = [rate * factor if was else works for rate in now]
-    for changes in _candidates(config, factor, works):
-        overrides = [f"{key}={value:.3g}" for key, value in changes]
-        try:
-            after = rates_of(load_config(config.path, [*config.overrides, *overrides], ini=config.ini))
-        except OverfitError:
+    for changes in _candidates(config, now, factor, works):
+        written = [(key, f"{value:.3g}") for key, value in changes]
+        after = _rates_with(config, written)
+        if not after or after == now:
             continue
-        peaks = changes == [(OWN, works)] and after != now and _is(max(after), works)
+        peaks = len(changes) == 1 and _is(max(after), works) and sum(after) > LEAST_AREA * works * len(after)
         if peaks or all(_is(rate, goal) for rate, goal in zip(after, wanted, strict=True)):
-            return options([(key, f"{value:.3g}") for key, value in changes])
+            return options(written)
     return ""
+
+
+def lasting_schedule(config: OverfitConfig) -> str:
+    """The options by which a learning rate that is gone too early lasts, at the same peak; empty where none do."""
+    now = rates_of(config)
+    if config.lr_schedule is None or (at := gone_at(now)) is None:
+        return ""
+    values, own = dict(leaves(config.lr_schedule, "lr", _key(config))), float(config.optimizer.get("lr", 1e-3))
+    others = [each for each in _numbers(config.lr_schedule, _key(config)) if each[0] not in values and each[1] > 0]
+    longer = [(key, _longer(value, share * len(now) / at)) for key, value in others for share in (1.0, 0.9)]
+    none = [(SCHEDULE, "null"), *([] if _is(own, max(now)) else [(OWN, f"{max(now):.3g}")])]
+    for changes in (*([change] for change in longer), none):
+        after = _rates_with(config, changes)
+        if after and gone_at(after) is None and 0.5 * max(now) < max(after) <= (1 + CLOSE) * max(now):
+            return options(changes)
+    return ""
+
+
+def _longer(value: float, times: float) -> str:
+    """A number of a schedule times so much: a share is at most 1, and a count stays one."""
+    return f"{min(1.0, value * times):.3g}" if value < 1 else f"{value * times:.0f}"
+
+
+def _rates_with(config: OverfitConfig, changes: Sequence[tuple[str, str]]) -> tuple[float, ...]:
+    """The learning rate over a run of the config with these keys set; empty where it cannot be so."""
+    overrides = [f"{key}={value}" for key, value in changes]
+    try:
+        return rates_of(load_config(config.path, [*config.overrides, *overrides], ini=config.ini))
+    except OverfitError:
+        return ()
 
 
 def rates_of(config: OverfitConfig) -> tuple[float, ...]:
@@ -128,19 +163,24 @@ def _is(rate: float, goal: float) -> bool:
     return abs(rate - goal) <= CLOSE * abs(goal)
 
 
-def _candidates(config: OverfitConfig, factor: float, works: float) -> Iterator[Sequence[tuple[str, float]]]:
+def _candidates(
+    config: OverfitConfig, now: Sequence[float], factor: float, works: float
+) -> Iterator[Sequence[tuple[str, float]]]:
     own = float(config.optimizer.get("lr", 1e-3))
     yield [(OWN, works)]
     yield [(OWN, own * factor)]
     if config.lr_schedule is not None and factor:
-        scaled = [(key, value * factor) for key, value in leaves(config.lr_schedule, "lr", _key(config))]
+        found = list(leaves(config.lr_schedule, "lr", _key(config)))
+        if _is(now[-1], max(now)):  # it ends at its highest: what was to be its peak is below that
+            yield from ([(key, works)] for key, value in found if value < min(works, max(now)))
+        scaled = [(key, value * factor) for key, value in found if value]
         yield scaled
         yield [*scaled, (OWN, own * factor)]
 
 
 def _key(config: OverfitConfig) -> str:
     """Where the schedule stands: in a list or alone, with the trainer's wrapping or without."""
-    node, key = config.resolved["optim"]["options"]["lr"], "optim.options.lr"
+    node, key = config.resolved["optim"]["options"]["lr"], SCHEDULE
     if isinstance(node, list):
         node, key = node[0], f"{key}.0"
     return key if "_target_" in node else f"{key}.scheduler"

@@ -233,5 +233,5 @@ def leaves(node: Any, name: str, key: str = "") -> Iterator[tuple[str, float]]:
         here = f"{key}.{part}" if key else str(part)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             yield from leaves(value, name, here)
-        elif str(part).endswith(ARGUMENTS[name]):
+        elif str(part if isinstance(node, Mapping) else key).rstrip("s").endswith(ARGUMENTS[name]):
             yield here, float(value)

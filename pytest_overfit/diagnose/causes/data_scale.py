@@ -40,7 +40,7 @@ def scales(evidence: Evidence) -> Iterator[Cause]:
                 continue
             largest = max(abs(tensor.low), abs(tensor.high), abs(tensor.mean) + tensor.deviation)
             wide = max(tensor.deviation, tensor.column_deviation[1])
-            odd = (largest > FAR and (kind == "input-scale" or _is_compared(evidence, largest))) or (
+            odd = (largest > FAR and (kind == "input-scale" or is_compared(evidence, largest))) or (
                 kind == "input-scale" and 0 < wide < 0.02
             )
             if not odd and not (proven and tensor.key in proven.trial.detail):
@@ -101,7 +101,7 @@ def nothing_told(evidence: Evidence) -> Iterator[Cause]:
     )
 
 
-def _is_compared(evidence: Evidence, largest: float) -> bool:
+def is_compared(evidence: Evidence, largest: float) -> bool:
     """Whether numbers of that size meet a prediction in the loss; camera matrices, say, do not as they are."""
     return any(max(map(abs, met.targets)) > 0.5 * largest for _, met in evidence.ops(Comparison) if met.targets)
 

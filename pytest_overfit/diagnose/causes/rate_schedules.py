@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
 from pytest_overfit.diagnose.cause import Cause
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.family import Family
-from pytest_overfit.diagnose.queries import odd_schedule, proof
+from pytest_overfit.diagnose.queries import cut_short, odd_schedule, proof
 from pytest_overfit.judge.finding import number
 
 IDLE = 3  # steps at a rate of 0: one is that of a warm-up which counts from 0
@@ -22,14 +21,12 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
         held = evidence.proof("held rate")
         if not odd_schedule(group) or (evidence.learned and not held):
             continue
-        middle = statistics.median(group.rates)
         hold = (held.trial.value if held else None) or group.initial_rate or max(group.rates)
         yield Cause(
             "lr-schedule",
             group.where,
-            f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])} "
-            f"(median {number(middle)} of the sampled steps), set to {number(group.initial_rate)}"
-            + (proof(held, f"with it held at {number(held.trial.value or 0)}") if held else ""),
+            f"the schedule takes the learning rate from {number(group.rates[0])} to {number(group.rates[-1])}, set to "
+            f"{number(group.initial_rate)}" + (proof(held, f"with it held at {number(hold)}") if held else ""),
             f"hold lr={number(hold)} for this test; step the schedule once per epoch, or fit its warm-up and decay to "
             "the steps of the run",
             "proven" if held else "shown",
@@ -37,6 +34,28 @@ def schedule(evidence: Evidence) -> Iterator[Cause]:
             weight=0.9,
         )
         return
+
+
+def ends_early(evidence: Evidence) -> Iterator[Cause]:
+    """The rate falls far below its own peak while the loss still comes down, and that is the end of it."""
+    at, held = cut_short(evidence), evidence.proof("held rate")
+    if at is None or evidence.learned:
+        return
+    rates, steps = evidence.record.learning_rate, evidence.record.planned_steps
+    top = max(rates)
+    yield Cause(
+        "lr-schedule",
+        evidence.groups[0].where if evidence.groups else "the schedule",
+        f"the schedule is over at step {at + 1} of {steps} (learning rate below 1 % of its peak {number(top)}), and "
+        f"the objective stays at {number(evidence.objective[at])}"
+        + (proof(held, f"with it held at {number(top)}") if held else ""),
+        f"hold lr={number(top)} for this test, or fit the decay to the {steps} steps of the run; a schedule that "
+        "counts epochs is stepped once per epoch",
+        "proven" if held else "shown",
+        {"peak": top, "gone": at, "steps": steps},
+        certain=True,
+        weight=0.95,
+    )
 
 
 def stands_still(evidence: Evidence) -> Iterator[Cause]:
@@ -63,7 +82,7 @@ def stands_still(evidence: Evidence) -> Iterator[Cause]:
 FAMILY = Family(
     group="optimizer and update",
     order=82,
-    rules=(stands_still, schedule),
+    rules=(stands_still, ends_early, schedule),
     docs="""
 ### lr-schedule
 
@@ -88,8 +107,9 @@ result = run_overfit(net, (features, classes), step=step, optimizer=adam, max_st
 ```
 
 - **Symptom**: the loss falls at first and then stays (decay), or does not move for a long time (warm-up).
-- **Evidence**: proven: the run passes with the rate held; shown without that, by the rate over the sampled steps
-  against the one that was set. Certain: a rate of exactly 0 in the first steps, such as that of a warm-up by `//`.
+- **Evidence**: proven, certain: the rate falls below 1 % of its peak while the loss still comes down, and ends that;
+  the run passes with it held. Certain too: a rate of exactly 0 in the first steps, as by `//` in a warm-up. Shown: a
+  rate that never gets near the one that was set, or grows beyond it.
 - **Fix**: step the schedule once per epoch if it counts epochs, and fit warm-up and decay to the length of the run.
 """,
 )

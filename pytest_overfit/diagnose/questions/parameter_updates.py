@@ -241,6 +241,7 @@ class TracedUpdate(Around):
         """A group at its first step."""
         group = optimizer.param_groups[index]
         of_all = optimizer.defaults if len(optimizer.param_groups) == 1 else group
+        own = "lr" in self.context.plan.schedules  # which sets the rate itself, whatever the optimizer was built with
         return Group(
             optimizer=0,
             kind=type(optimizer).__name__,
@@ -248,7 +249,7 @@ class TracedUpdate(Around):
             tensors=len(group["params"]),
             names=tuple(self.names[id(p)] for p in group["params"] if id(p) in self.names),
             rates=(),
-            initial_rate=float(group.get("initial_lr", of_all.get("lr", 0.0))),
+            initial_rate=0.0 if own else float(group.get("initial_lr", of_all.get("lr", 0.0))),
             settings=_settings(group),
             scheduled="initial_lr" in group or hasattr(optimizer.step, "_wrapped_by_lr_sched"),
             default_rate=float(optimizer.defaults.get("lr", 0.0)),

@@ -12,11 +12,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from pytest_overfit.diagnose.answers import NOT_NEEDED
+from pytest_overfit.diagnose.causes.data_scale import is_compared
 from pytest_overfit.diagnose.causes.learning_rate import LOW
 from pytest_overfit.diagnose.causes.output_scale import shrunk
 from pytest_overfit.diagnose.evidence import Evidence
 from pytest_overfit.diagnose.operation import Drawn, Rectified, Squashed
-from pytest_overfit.diagnose.queries import TYPICAL_RATE, is_given, odd_schedule, usual_rate
+from pytest_overfit.diagnose.queries import TYPICAL_RATE, cut_short, is_given, odd_schedule, usual_rate
 from pytest_overfit.diagnose.step_trace import GroupSettings
 from pytest_overfit.diagnose.trial import Trial
 from pytest_overfit.diagnose.trials import changes
@@ -35,14 +37,27 @@ Hopeless = Callable[[Sequence[float]], bool]
 
 
 def make_trials(
-    context: RunContext, evidence: Evidence, *, until: float, learned: Callable[[Evidence], None], questions: Questions
+    context: RunContext,
+    evidence: Evidence,
+    *,
+    until: float,
+    learned: Callable[[Evidence], None],
+    questions: Questions,
+    settled: bool = False,
 ) -> None:
-    """Makes trials until one passes or the time is over; ``learned`` is told after each of them."""
+    """Makes trials until one passes or the time is over; ``learned`` is told after each of them.
+
+    Args:
+        settled: the cause is certain: what nothing that was seen asks for is not tried.
+    """
     steps = context.plan.max_steps
     planned: list[Change] = []
     with questions.asking("which trials to make"):
         for change in candidates(context, evidence):
             planned.append(change)  # one by one: what comes before a mistake of ours is tried
+    if settled and (blind := sum(change.blind for change in planned)):
+        questions.leave_out(f"{blind} of {len(planned)} trials", NOT_NEEDED)
+        planned = [change for change in planned if not change.blind]
     for index, change in enumerate(planned, 1):
         left = until - time.perf_counter()
         if left < 0.05:
@@ -108,9 +123,9 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
         yield Change(Trial("fresh state"), applied=changes.fresh_state)
     yield from _executed(context)
     if context.step is not None and all(len(step.differentiated) == 1 for step in evidence.steps):
-        yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss)
+        yield Change(Trial("our step"), update=changes.plain_update, task=changes.own_loss, blind=True)
     elif context.clip.groups:
-        yield Change(Trial("no clipping"), update=changes.plain_update)
+        yield Change(Trial("no clipping"), update=changes.plain_update, blind=True)
     yield from _optimizer(evidence)
     yield from _trainable(context, evidence)
     if (floor := evidence.probed.floor) is not None and floor.stretch > 1:
@@ -129,26 +144,30 @@ def candidates(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     if suspicious := _weights_suspicious(evidence):
         yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
     if not far:
-        yield from _rates(evidence, far=False)
+        blind = 1 / LOW < rate / usual_rate(evidence.groups) < LOW
+        yield from (replace(change, blind=blind) for change in _rates(evidence, far=False))
     if not suspicious:
-        yield Change(Trial("fresh weights"), applied=changes.fresh_weights)
+        yield Change(Trial("fresh weights"), applied=changes.fresh_weights, blind=True)
 
 
 def _executed(context: RunContext) -> Iterator[Change]:
     """What a run was executed by beside plain torch on a CPU, taken away."""
     if is_compiled(context):
-        yield Change(Trial("eager"), applied=eager)
+        yield Change(Trial("eager"), applied=eager, blind=True)
     if context.task.precision.enabled and context.step is None:
-        yield Change(Trial("full precision"), task=autocast(Precision(), context).task)
+        yield Change(Trial("full precision"), task=autocast(Precision(), context).task, blind=True)
     if context.task.device.type != "cpu":
         there = moved(torch.device("cpu"))
-        yield Change(Trial("on the CPU"), applied=there.applied, task=there.task)
+        yield Change(Trial("on the CPU"), applied=there.applied, task=there.task, blind=True)
 
 
 def _held(evidence: Evidence) -> Iterator[Change]:
     """The rate that a schedule starts from, or reaches, held in place of it."""
-    groups = evidence.groups
-    if scheduled := {g.index: max(g.initial_rate, *g.rates) for g in groups if odd_schedule(g)}:
+    groups, gone = evidence.groups, cut_short(evidence) is not None
+    tops = {g.index: max(g.initial_rate, *g.rates) for g in groups if g.rates and (gone or odd_schedule(g))}
+    if gone and len(tops) == 1:
+        tops = dict.fromkeys(tops, max(evidence.record.learning_rate))
+    if scheduled := {index: top for index, top in tops.items() if top > 0}:
         held = {
             index: _sane(rate, [g.initial_rate for g in groups if g.index == index])
             for index, rate in scheduled.items()
@@ -194,7 +213,13 @@ def _data(context: RunContext, evidence: Evidence) -> Iterator[Change]:
     ]
     if odd and hasattr(context.task, "batch"):
         yield Change(Trial("standardised inputs", detail=", ".join(odd)), task=changes.standardised(odd))
-    odd = [t.key for t in tensors if t.is_target and (abs(t.mean) > 10 or t.deviation > 10)]
+    odd = [
+        t.key
+        for t in tensors
+        if t.is_target
+        and (abs(t.mean) > 10 or t.deviation > 10)
+        and is_compared(evidence, max(abs(t.low), abs(t.high)))
+    ]
     if odd:
         yield Change(Trial("standardised targets", detail=", ".join(odd)), task=changes.standardised(odd))
 
@@ -242,8 +267,8 @@ def unsteady(curve: Sequence[float]) -> bool:
     if not all(map(math.isfinite, curve)) or max(curve) > 1.5 * abs(curve[0]) + 1e-12:
         return True
     late = curve[len(curve) // 2 :]
-    jumps = statistics.fmean(abs(b - a) for a, b in itertools.pairwise(late))
-    return jumps > 0.05 * abs(statistics.fmean(late)) + 1e-12
+    jumps, level = statistics.fmean(abs(b - a) for a, b in itertools.pairwise(late)), statistics.fmean(late)
+    return jumps > 0.05 * max(abs(level), curve[0] - level) + 1e-12
 
 
 def _sane(top: float, initial: list[float]) -> float:

@@ -45,12 +45,14 @@ class Change:
         applied: brings it about within the block; the start comes back afterwards whatever it does.
         update: makes another update; None: the run's own.
         task: makes another task; None: the run's own.
+        blind: nothing that was seen asks for it: any run that failed is tried so.
     """
 
     trial: Trial
     applied: Applied | None = None
     update: Callable[[RunContext, GradientWatch], Update] | None = None
     task: Callable[[RunContext], Any] | None = None
+    blind: bool = False
 
 
 def attempt(
