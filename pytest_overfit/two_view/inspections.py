@@ -215,7 +215,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
         places = dict.fromkeys(from_here(str(check.place)) for check in report.checks if check.place)
         where = " and ".join(map(str, report.missing)) or " and ".join(places) or files.seq_name
         problems = list(report.problems)
-        if not report.missing and (cause := _cause_of_pair(files, remove_sky=split.remove_sky, **limits)) is not None:
+        if not report.missing and (cause := cause_of_pair(files, remove_sky=split.remove_sky, **limits)) is not None:
             problems.insert(0, f"{cause.observed} (cause: {cause.id}, {cause.strength})")
             at_fault = " and ".join(from_here(str(path)) for path in files_of(cause, files.views))
             where, hint = f"{cause.where}, of {at_fault}", cause.advice
@@ -223,7 +223,7 @@ def inspect_pair(config: OverfitConfig, files: PairFiles | TrainerData) -> str:
     return f"{files.seq_name}: {report.headline()}"
 
 
-def _cause_of_pair(files: PairFiles, *, remove_sky: bool, **limits: Any) -> Cause | None:
+def cause_of_pair(files: PairFiles, *, remove_sky: bool, **limits: Any) -> Cause | None:
     """What of the files to change, where one thing makes the views agree; the verdict stands without it."""
     from pytest_overfit.two_view.diagnose.pair_causes import cause_of_views
     from pytest_overfit.two_view.pair.check import checked_view

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_overfit.errors import PairError
+    from pytest_overfit.two_view.pair.check import PairReport
     from pytest_overfit.two_view.pair.pair_files import FollowLinks, PairFiles
 
 _EXR_SWITCH = "OPENCV_IO_ENABLE_OPENEXR"
@@ -158,10 +159,24 @@ def _check(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
         print(f"  {verdict} {check.name}: {check.observed}")
     for line in _opencv_lines(pair.views[0].depth):
         print(line)
-    for problem in report.problems:
-        print(f"problem: {problem}")
+    for line in _problem_lines(report, pair, options):
+        print(line)
     print("the pair is sound" if not report.problems else f"{len(report.problems)} problem(s)")
     return 1 if report.problems else 0
+
+
+def _problem_lines(report: PairReport, pair: PairFiles, options: argparse.Namespace) -> Iterator[str]:
+    """Every problem, what says more of it, and the one change that makes the views agree, where there is one."""
+    from pytest_overfit.two_view.inspections import cause_of_pair
+
+    for check in report.checks:
+        if check.problem is not None:
+            yield f"problem: {check.problem}"
+        if check.problem is not None and check.cause:
+            yield f"  pytest-overfit explain {check.cause}"
+    cause = cause_of_pair(pair, remove_sky=options.remove_sky) if report.problems and not report.missing else None
+    if cause is not None:
+        yield from (*cause.text().splitlines(), f"  pytest-overfit explain {cause.id}")
 
 
 def _broken_files(pair: PairFiles) -> list[PairError]:

@@ -19,7 +19,7 @@ from pytest_overfit.errors import PairError
 from pytest_overfit.two_view.pair.lost_depth import Lost, factor_in_range, why_lost
 from pytest_overfit.two_view.pair.pair_files import DepthArray, PairFiles, RawView, clean_depth
 from pytest_overfit.two_view.pair.readers import read_view
-from pytest_overfit.two_view.pair.reprojection import Agreement, degrees_between, view_agreement
+from pytest_overfit.two_view.pair.reprojection import TOLERANCE, Agreement, degrees_between, look_up, view_agreement
 from pytest_overfit.untrusted.files import odd_kind
 
 MIN_VALID = 100
@@ -27,6 +27,9 @@ MIN_VALID_RATIO = 0.05
 MIN_OVERLAP = 0.05
 # Measured: true pairs reach 0.13 (a pose that is 4 % off), wrong poses start at 0.25, most lie above 0.8.
 MAX_CONTRADICTION = 0.18
+FLAT = 3.0  # of 255 levels: what compression makes of one colour
+SWAPPED = 0.5  # of a correlation: that of true pairs, rendered and real ones, is 0.83 to 0.99
+ALIKE = "degenerate-batch"
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,17 @@ class FrameStats:
 
 @dataclass(frozen=True)
 class PairCheck:
-    """One verdict: `problem` is None where it holds; `observed` are the numbers either way; what to `do`, and where."""
+    """One verdict: `problem` is None where it holds; `observed` are the numbers either way; what to `do`, and where.
+
+    `cause` is the id of the cause that says more of it; empty where there is none.
+    """
 
     name: str
     observed: str
     problem: str | None = None
     do: str | None = None
     place: Path | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,11 +177,15 @@ def check_views(
         checks.append(_check_masks(without_mask))
     agreements: list[Agreement] = []
     for view in views[1:]:
-        checks += [_check_images(views[0], view), _check_poses(views[0], view)]
+        images, poses = _check_images(views[0], view), _check_poses(views[0], view)
+        geometry = []
         if not without_mask and all(check.problem is None for check in checks[: len(views)]):
             both = [view_agreement(views[0], view), view_agreement(view, views[0])]
             agreements += both
-            checks.append(_check_geometry(views[0].name, view.name, both))
+            geometry = [_check_geometry(views[0].name, view.name, both)]
+        if images.problem is None and geometry and geometry[0].problem is None:  # else they see other points
+            images = replace(images, problem=_exchanged_colours(views[0], view))
+        checks += [images, poses, *geometry]
     missing = tuple(path for path in without_mask.values() if path is not None)
     return PairReport(frames, tuple(agreements), tuple(checks), missing)
 
@@ -203,7 +214,8 @@ def _check_valid(view: CheckedView, frame: FrameStats) -> PairCheck:
         return PairCheck(name, observed, f"{view.name}: {wrong} of {total} depths are NaN or infinite")
     if view.lost is not None:
         told, lost = f"{view.name}: {view.lost.told}", view.lost
-        return PairCheck(name, f"{observed}; {lost.told}", told, lost.do, lost.place)
+        cause = "sky" if lost.mask else ""
+        return PairCheck(name, f"{observed}; {lost.told}", told, lost.do, lost.place, cause)
     if frame.valid == 0:
         return PairCheck(name, observed, f"{view.name}: no valid depth at all, the frame supervises nothing")
     if _too_few(frame):
@@ -228,7 +240,7 @@ def _check_masks(without_mask: Mapping[str, Path | None]) -> PairCheck:
         f"remove_sky is on, but {names} has no mask{where}: its sky keeps a bogus "
         "depth; add the mask or set remove_sky: false"
     )
-    return PairCheck("sky masks", f"missing for {names}", problem)
+    return PairCheck("sky masks", f"missing for {names}", problem, cause="sky")
 
 
 def _check_images(a: CheckedView, b: CheckedView) -> PairCheck:
@@ -236,8 +248,51 @@ def _check_images(a: CheckedView, b: CheckedView) -> PairCheck:
     if a.image.shape != b.image.shape:
         return PairCheck(name, f"shapes {a.image.shape} and {b.image.shape}")
     difference = float(np.abs(a.image.astype(np.float64) - b.image.astype(np.float64)).mean())
-    problem = None if difference > 0 else f"{a.name} and {b.name} are the same image"
-    return PairCheck(name, f"mean difference {difference:.3g}", problem)
+    observed = f"mean difference {difference:.3g}"
+    if difference == 0:
+        return PairCheck(name, observed, f"{a.name} and {b.name} are the same image", cause=ALIKE)
+    for view, colours in ((view, _colours(view)) for view in (a, b)):
+        if colours is not None and max(np.ptp(colours, axis=(0, 1))) < FLAT:
+            return PairCheck(name, observed, f"{view.name} is one colour everywhere, {_one(colours)}", cause=ALIKE)
+    return PairCheck(name, observed)
+
+
+def _exchanged_colours(a: CheckedView, b: CheckedView) -> str | None:
+    """That one of two images has its channels in another order than the other one."""
+    if (follow := _colours_follow(a, b)) >= -SWAPPED:
+        return None
+    return (
+        f"one of {a.name} and {b.name} has red and blue exchanged: red less blue of the points that both see "
+        f"correlates by {follow:.2f}; was it written or read as BGR, as cv2 does?"
+    )
+
+
+def _colours(view: CheckedView) -> npt.NDArray[np.float64] | None:
+    """The image as (H, W, 3) of 0 to 255; None where it has no three channels, or not the size of the depth."""
+    image = np.moveaxis(view.image, 0, -1) if view.image.shape[:1] == (3,) else view.image
+    if image.shape != (*view.depth.shape, 3):
+        return None
+    whole = np.issubdtype(image.dtype, np.integer) or image.max() > 1
+    return image.astype(np.float64) * (1.0 if whole else 255.0)
+
+
+def _one(colours: npt.NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{value:.0f}' for value in colours[0, 0])})"
+
+
+def _colours_follow(a: CheckedView, b: CheckedView) -> float:
+    """How far red less blue of points that both views see is alike, from 1 to -1; 0 where there is nothing to tell."""
+    first, second = _colours(a), _colours(b)
+    if first is None or second is None or not (a.depth > 0).any() or not np.isfinite(a.depth).all():
+        return 0.0
+    found = look_up(a, b)
+    met = np.abs(found.excess) < TOLERANCE
+    rows, columns = np.rint(found.v[met]).astype(np.int64), np.rint(found.u[met]).astype(np.int64)
+    here, there = first[found.rows[met], found.columns[met]], second[rows, columns]
+    ours, theirs = here[:, 0] - here[:, 2], there[:, 0] - there[:, 2]
+    if len(ours) < MIN_VALID or min(ours.std(), theirs.std()) < FLAT:
+        return 0.0
+    return float(np.corrcoef(ours, theirs)[0, 1])
 
 
 def _check_poses(a: CheckedView, b: CheckedView) -> PairCheck:
@@ -248,7 +303,7 @@ def _check_poses(a: CheckedView, b: CheckedView) -> PairCheck:
     scale = float(np.median(a.depth[a.depth > 0])) if (a.depth > 0).any() else 1.0
     same = np.array_equal(a.world2cam, b.world2cam) or (degrees < 1e-3 and metres < 1e-5 * scale)
     problem = f"{a.name} and {b.name} have the same pose: there is no motion to learn" if same else None
-    return PairCheck(f"poses of {a.name} and {b.name} differ", observed, problem)
+    return PairCheck(f"poses of {a.name} and {b.name} differ", observed, problem, cause=ALIKE)
 
 
 def _check_geometry(name_a: str, name_b: str, both: Sequence[Agreement]) -> PairCheck:

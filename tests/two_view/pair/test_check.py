@@ -248,6 +248,24 @@ def test_same_image_and_same_pose() -> None:
     assert _problems(a, _flat("b", shift=0.001, seed=1)) == ()
 
 
+def test_an_image_of_one_colour_is_found() -> None:
+    """Up to what compression makes of it."""
+    a, b = _flat("a"), _flat("b", shift=0.4, seed=1)
+    black = replace(b, image=np.zeros_like(b.image) + 2)
+    assert _problems(a, black) == ("b is one colour everywhere, (2, 2, 2)",)
+    assert [check.cause for check in check_views([a, black]).checks if check.problem] == ["degenerate-batch"]
+
+
+def test_red_and_blue_of_one_view_are_exchanged() -> None:
+    """Of points that both views see; of both views alike nobody can know."""
+    first, second = _views("town 0")
+    last = -1 if first.image.shape[-1] == 3 else 0
+    swapped = replace(second, image=np.flip(second.image, axis=last))
+    (problem,) = _problems(first, swapped)
+    assert "red and blue exchanged" in problem
+    assert _problems(replace(first, image=np.flip(first.image, axis=last)), swapped) == ()
+
+
 def test_motion_in_degrees_and_units() -> None:
     """The motion between two poses is given as an angle and the distance of the camera centres."""
     a, b = _flat("a"), _flat("b", shift=0.5, seed=1)

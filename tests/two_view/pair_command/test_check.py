@@ -76,6 +76,8 @@ def test_problems_exit_with_1(pair_folder: Path, capsys: pytest.CaptureFixture[s
     assert (code, err) == (1, "")
     assert "\n  FAILED geometry of aerial.jpeg and ground.jpeg: " in out
     assert "\nproblem: depth and cameras contradict: " in out
+    assert "\ncamera-convention (shown): the views agree once the extrinsics are inverted" in out
+    assert "\n  pytest-overfit explain camera-convention\n" in out
     assert out.endswith("\n1 problem(s)\n")
 
 
