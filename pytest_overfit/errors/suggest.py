@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+MOST_NAMES, NEAREST = 9, 3  # that are listed whole; of more
+
 
 def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
     """The choice most like ``word``, or None when nothing is near.
@@ -17,6 +19,20 @@ def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | 
     """
     matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
     return matches[0] if matches else None
+
+
+def some_of(word: str, choices: Iterable[str], place: str) -> str:
+    """All of a few choices; of many those most like ``word``, and where all are.
+
+    Example:
+        >>> some_of("d", ["a", "b"], "the page"), some_of("threds", ["threads", *"abcdefghij"], "the page")
+        ('a | b', 'threads | e | d and 8 more: the page')
+    """
+    names = list(choices)
+    if len(names) <= MOST_NAMES:
+        return " | ".join(names)
+    near = difflib.get_close_matches(word, names, n=NEAREST, cutoff=0.0)
+    return f"{' | '.join(near)} and {len(names) - NEAREST} more: {place}"
 
 
 def shorten(names: Iterable[str], most: int = 4) -> str:

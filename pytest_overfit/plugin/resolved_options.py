@@ -134,12 +134,12 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
         >>> unknown_name("overfit_sed", ["overfit_set", "overfit_device"], "ini key")
         'overfit_sed: found an unknown ini key; did you mean overfit_set? allowed: overfit_set | overfit_device'
     """
-    from pytest_overfit.errors.suggest import nearest
+    from pytest_overfit.errors.suggest import nearest, some_of
 
     names = list(known)
     near = nearest(name, names)
     hint = f"did you mean {near}? " if near else ""
-    return f"{name}: found an unknown {what}; {hint}allowed: {' | '.join(names)}"
+    return f"{name}: found an unknown {what}; {hint}allowed: {some_of(name, names, 'docs/settings.md')}"
 
 
 def absolute(path: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.errors.suggest import nearest
+from pytest_overfit.errors.suggest import nearest, some_of
 from pytest_overfit.settings.problems import Problem, did_you_mean, shown
 from pytest_overfit.settings.secret import plain
 from pytest_overfit.untrusted.files import expect_name
@@ -293,7 +293,7 @@ class Section:
             if name not in names:
                 near = nearest(str(name), places)
                 hint = f"did you mean {places[near]}?" if near else ""
-                self.problem(str(name), "an unknown key", " | ".join(names), hint)
+                self.problem(str(name), "an unknown key", some_of(str(name), names, "docs/settings.md"), hint)
 
 
 def as_switch(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pytest_overfit.settings.problems import one_letter_off
 from pytest_overfit.settings.secret import hide
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.config_file import read_text
+from pytest_overfit.trainer.unread import meant_by
 from pytest_overfit.trainer.written_keys import written_keys
 
 GIVEN = "override "
@@ -97,7 +98,9 @@ def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
 
 
 def _meant(name: str, known: Sequence[str]) -> str | None:
-    return next((each for each in known if one_letter_off(name, each)), None) or nearest(name, known, cutoff=0.75)
+    elsewhere = (meant_by(name) or "").rpartition(".")[2]
+    near = next((each for each in known if each == elsewhere or one_letter_off(name, each)), None)
+    return near or nearest(name, known, cutoff=0.75)
 
 
 def as_meant(text: str, meant: str) -> str:

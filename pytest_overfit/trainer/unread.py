@@ -34,7 +34,7 @@ _CHANGING = re.compile(
     r".+\.common_config\.(repeat_batch|inside_random|get_nearby|allow_duplicate_img|landscape_check|rescale_aug)"
 )
 # What other projects call a key that is read here; the rest is found by likeness.
-_MEANT = {
+MEANT = {
     "seed": "seed_value", "randomseed": "seed_value", "net": "model", "network": "model", "arch": "model",
     "criterion": "loss", "losses": "loss", "learningrate": "optim.optimizer.lr", "lr": "optim.optimizer.lr",
     "optimiser": "optim.optimizer",
@@ -184,13 +184,18 @@ def _near(key: _Key, reads: Reads) -> str | None:
     leaves: dict[str, str] = {}
     for name in known:
         leaves.setdefault(name.rpartition(".")[2], name)
-    if (meant := _MEANT.get(re.sub(r"[\W_]", "", key.name).casefold())) and key.key != meant:
+    if (meant := meant_by(key.name)) and key.key != meant:
         return next((name for name in known if name == meant or name.endswith(f".{meant}")), meant)
     if key.name in leaves:
         return leaves[key.name]
     beside = nearest(key.name, key.siblings, cutoff=_NEAR)
     elsewhere = None if beside else nearest(key.name, leaves, cutoff=_NEAR_ELSEWHERE)
     return beside or (leaves[elsewhere] if elsewhere else None)
+
+
+def meant_by(name: str) -> str | None:
+    """What other projects call so, by its key here."""
+    return MEANT.get(re.sub(r"[\W_]", "", name).casefold())
 
 
 def _is_referred(key: str, referred: Set[str]) -> bool:

@@ -5,6 +5,7 @@ The trainer's own sections may hold anything else: such keys are carried along, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -135,8 +136,19 @@ def _takes(config: OverfitConfig, target: str, name: str) -> bool:
 def _refuse(
     problems: Sequence[Problem], config: OverfitConfig, beside: Callable[[OverfitConfig], Iterable[OverfitError]]
 ) -> None:
-    more = (_problem(error, config.path) for error in beside(config))
-    raise Unusable(*(each.hiding(config.secrets) for each in dict.fromkeys((*problems, *more))))
+    more = [_problem(error, config.path) for error in beside(config)]
+    left = [each for each in problems if not any(_mends(other, each) for other in more)]
+    raise Unusable(*(each.hiding(config.secrets) for each in dict.fromkeys((*left, *more))))
+
+
+def _mends(refused: Problem, missing: Problem) -> bool:
+    """Whether a key that is referred to is there once one that its class does not take is called so."""
+    found = re.search(r"but there is no key ([\w.]+)\.(\w+)$", missing.found)
+    return (
+        found is not None
+        and refused.key.startswith(f"{found[1]}.")
+        and re.search(rf"\b{found[2]}[:=]", refused.hint) is not None
+    )
 
 
 def _problem(error: OverfitError, path: Path) -> Problem:

@@ -10,7 +10,7 @@ import torch
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.trainer.build import build_loss, build_optimizer
-from pytest_overfit.trainer.loading import load_config
+from pytest_overfit.trainer.loading import load_config, load_configs
 from pytest_overfit.two_view.inspections import unfit_optimizer
 
 from .helpers import load, problems_in, write
@@ -74,6 +74,22 @@ def test_a_misspelt_override_is_told_as_it_was_meant(tmp_path: Path, given: str,
     config = load(tmp_path, text, [error.hint.removeprefix("--overfit-set ")])
     (group,) = build_optimizer(config.optimizer, torch.nn.Linear(1, 1).parameters()).param_groups
     assert group[meant] == 0.5
+
+
+def test_what_other_projects_call_a_key_is_one_error_with_its_line(tmp_path: Path) -> None:
+    """Also where the schedule refers to the right name, which is there once the key is called so."""
+    lines = "optim:\n  optimizer:\n    _target_: torch.optim.AdamW\n    learning_rate: 2e-3\n"
+    schedule = "  options: {lr: [{scheduler: {_target_: pytest_overfit.trainer.schedules.Cosine,"
+    schedule += " start_value: '${optim.optimizer.lr}', end_value: 0.0}}]}\n"
+    path = write(tmp_path, lines + schedule)
+    with pytest.raises(ConfigError) as caught:
+        load_configs([(path, [])], beside=unfit_optimizer)
+    told = str(caught.value)
+    assert told.count("found") == 1
+    assert "it does not take learning_rate" in told
+    assert f"{path}:4: lr: 2e-3" in told
+    path.write_text(path.read_text().replace("learning_rate: 2e-3", "lr: 2e-3"))
+    assert load_config(path).optimizer["lr"] == 2e-3
 
 
 def test_what_takes_any_keyword_is_asked_nothing(tmp_path: Path) -> None:

@@ -200,8 +200,8 @@ def test_terms_that_the_loss_leaves_out(tmp_path: Path) -> None:
     [
         (
             "criteria: {objectve: 0.1}",
-            "criteria.objectve: found an unknown key (did you mean objective?), allowed: "
-            + " | ".join((*entries(), *BESIDE)),
+            "criteria.objectve: found an unknown key (did you mean objective?), allowed: objective | defects"
+            f" | supervised and {len((*entries(), *BESIDE)) - 3} more: docs/settings.md",
         ),
         ("criteria: {objective: low}",
          "criteria.objective: found 'low', allowed: a number, {below: number}, {above: number}, or false"),
