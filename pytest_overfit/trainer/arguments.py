@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_overfit.errors import ConfigError
 from pytest_overfit.errors.suggest import from_here, nearest, shorten
 from pytest_overfit.settings.overrides import parse_override
-from pytest_overfit.settings.problems import one_letter_off
+from pytest_overfit.settings.problems import one_letter_off, shown
 from pytest_overfit.settings.secret import hide
+from pytest_overfit.settings.section import as_number
 from pytest_overfit.trainer.config import OverfitConfig
 from pytest_overfit.trainer.config_file import read_text
 from pytest_overfit.trainer.unread import meant_by
 from pytest_overfit.trainer.written_keys import written_keys
 
 GIVEN = "override "
+NUMBERS = {"float": "a number", "int": "a whole number"}  # annotations, as they are written
 
 
 class RefusedKeysError(ConfigError):
@@ -31,11 +33,12 @@ class RefusedKeysError(ConfigError):
     known: Sequence[str] = ()
 
 
-def expect_taken(target: Callable[..., Any], dotted: str, given: Iterable[str], *, where: str) -> None:
-    """Looks at the keys of a section before its class is called with them.
+def expect_taken(target: Callable[..., Any], dotted: str, given: Mapping[str, Any], *, where: str) -> None:
+    """Looks at what a section gives before its class is called with it: the keys, and words in the place of numbers.
 
     Raises:
         RefusedKeysError: it takes another set of keywords.
+        ConfigError: a word stands for a number.
     """
     try:
         parameters = inspect.signature(target).parameters.values()
@@ -54,6 +57,11 @@ def expect_taken(target: Callable[..., Any], dotted: str, given: Iterable[str], 
         )
         error.names, error.known = names, takes
         raise error
+    for each in parameters:
+        kind, value = getattr(each.annotation, "__name__", each.annotation), given.get(each.name)
+        if kind in NUMBERS and isinstance(value, str) and as_number(value, whole=False) is None:
+            allowed = f"{NUMBERS[kind]}, which {dotted} takes there"
+            raise ConfigError(shown(value), where=f"{where}.{each.name}", allowed=allowed)
 
 
 def has_argument(target: Callable[..., Any], name: str) -> bool:

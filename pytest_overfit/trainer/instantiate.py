@@ -78,7 +78,8 @@ def expect_target(node: Mapping[str, Any], *, where: str) -> None:
     """
     if "_target_" in node:
         target = find_target(str(node["_target_"]), where=where)
-        expect_taken(target, str(node["_target_"]), [str(k) for k in node if k not in DIRECTIVES], where=where)
+        given = {str(key): value for key, value in node.items() if key not in DIRECTIVES}
+        expect_taken(target, str(node["_target_"]), given, where=where)
 
 
 def _users_line(error: BaseException) -> str | None:

@@ -92,6 +92,19 @@ def test_what_other_projects_call_a_key_is_one_error_with_its_line(tmp_path: Pat
     assert load_config(path).optimizer["lr"] == 2e-3
 
 
+@pytest.mark.parametrize("annotation", ["float", "'float'", "int"])
+def test_a_word_where_a_number_is_wanted_is_one_error_of_that_key(tmp_path: Path, annotation: str) -> None:
+    """Of a class that says so; without that it may mean it."""
+    own = f"class Loss:\n    def __init__(self, weight: {annotation} = 1):\n        self.weight = weight\n"
+    (tmp_path / "own.py").write_text(own)
+    text = "loss: {_target_: own.Loss, weight: auto}\n"
+    error = refusal(write(tmp_path, text))
+    assert (error.found, error.where) == ("'auto'", "loss.weight")
+    assert str(error.allowed).startswith("a whole number, which" if annotation == "int" else "a number, which own.Loss")
+    (tmp_path / "own.py").write_text(own.replace(f": {annotation}", ""))
+    assert load(tmp_path, text).loss["weight"] == "auto"
+
+
 def test_what_takes_any_keyword_is_asked_nothing(tmp_path: Path) -> None:
     """And what has no signature."""
     (tmp_path / "own.py").write_text("def loss(**settings):\n    return lambda predictions, batch: settings\n")
