@@ -63,8 +63,8 @@ def _in_config(cause: Cause, config: OfConfig) -> Cause:
     observed = cause.observed
     if first and RULES.get(cause.id) is _rate:  # the first line says what is really read
         spot, _, key = first[0].rpartition(" ")
-        was = f"instead of {cause.evidence['lr']:.3g}"
-        observed = observed.replace(was, f"{was}, set by {spot} {key.rpartition('.')[2]}", 1)
+        told = rf"with lr \1, not \2 ({spot} {key.rpartition('.')[2]})"
+        observed = re.sub(r"with a learning rate of (\S+) instead of ([^\s;]+)", told, observed)
     return replace(cause, observed=observed, advice=advice, where=f"{where}: {cause.where}" if beside else where)
 
 

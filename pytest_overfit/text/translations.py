@@ -109,7 +109,7 @@ def _patterns(*, whole: bool) -> tuple[tuple[str, re.Pattern[str], str], ...]:
     """Of a whole line, or of a part of one too: the longest fixed piece, the pattern of the English, the Chinese."""
     seen = sorted(seen_forms(), key=lambda form: -len(re.sub(r"{\w+}", "", form[0])))  # the one that says most first
     joined = [form for form in seen if "; " in form[0]]
-    table = (*_LINES, *joined) if whole else (*_LINES, *_PARTS, *seen, ("{word}: {rest}", "{word}: {rest}"))
+    table = (*_LINES, *joined) if whole else (*_LINES, *_PARTS, *seen, *_NAMED)
     return tuple(
         (max(re.split(r"{\w+}", first), key=len), re.compile(re.sub(r"\\{(\w+)\\}", _field, re.escape(first))), now)
         for first, now in table
@@ -147,6 +147,8 @@ _LINES = (
     ("{steps} of {planned} steps in {seconds} s ({step_ms} ms a step), {stop}; {place}",
      "{steps} / {planned} 步，{seconds} 秒（每步 {step_ms} 毫秒），{stop}；{place}"),
 )  # fmt: skip
+# What is said of something that has a name, and of a term with its value.
+_NAMED = (("{word}: {rest}", "{word}: {rest}"), ("{word} {word_}: {rest}", "{word} {word_}：{rest}"))
 # What has no "; " in it.
 _PARTS = (
     ("{what}: {word}, see ::{teller}", "{what}：{word}，见 ::{teller}"),
@@ -165,6 +167,7 @@ _PARTS = (
     ("{word} more", "另有 {word} 项"),
     ("{names} and {word} more: not judged: {why}", "{names} 等，另有 {word} 项：未判定：{why}"),
     ("{names}: not judged: {why}", "{names}：未判定：{why}"),
+    ("{place} and {word} more: {rest}", "{place} 等，另有 {word} 项：{rest}"),
     ("{names} and {word} more", "{names} 等，另有 {word} 项"),
     ("{observed}, allowed {allowed}: {why}", "{observed}，要求 {allowed}：{why}"),
     ("{observed}, allowed {allowed}", "{observed}，要求 {allowed}"),

@@ -46,7 +46,7 @@ def test_a_schedule_that_ends_at_once_is_told(end: float) -> None:
     result = learn(WarmUpCosine(0.02, end, warm_up=0.01, until=0.03))
     assert told(result) == "lr-schedule"
     cause = result.causes[0]
-    assert "the schedule is over at step 7 of 200" in cause.observed
+    assert "the schedule ends at step 7 of 200, its rate below 1 % of its peak 0.02" in cause.observed
     assert (cause.strength, cause.certain) == ("proven", True)
     assert trials(result) == ["held rate"]
 

@@ -46,7 +46,7 @@ def ends_early(evidence: Evidence) -> Iterator[Cause]:
     yield Cause(
         "lr-schedule",
         evidence.groups[0].where if evidence.groups else "the schedule",
-        f"the schedule is over at step {at + 1} of {steps} (learning rate below 1 % of its peak {number(top)}), and "
+        f"the schedule ends at step {at + 1} of {steps}, its rate below 1 % of its peak {number(top)}; "
         f"the objective stays at {number(evidence.objective[at])}"
         + (proof(held, f"with it held at {number(top)}") if held else ""),
         f"hold lr={number(top)} for this test, or fit the decay to the {steps} steps of the run; a schedule that "
