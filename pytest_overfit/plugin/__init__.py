@@ -11,6 +11,7 @@ import pytest
 
 from pytest_overfit.plugin.interruption import shorten_interruptions
 from pytest_overfit.plugin.options import INI, OPTIONS
+from pytest_overfit.plugin.rewriting import import_as_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
     from pytest_overfit.trainer.config import OverfitConfig
 
 MARKER = "overfit(config=..., max_steps=..., TERM=limit, ...): settings of the test's run"
-ASKING = (
-    "config", "explain", "strict", "set", "device", "require_gpu", "log_dir", "report", "save", "compare",
-    "compare_fail",
-)  # fmt: skip
+ASKING = ("config", "explain", "strict", "set", "device", "require_gpu", "log_dir", "report", "save", "compare",
+          "compare_fail")  # fmt: skip
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    import_as_written(pluginmanager)
     for name, how in OPTIONS.items():
         parser.getgroup("overfit", "memorise one sample (pytest-overfit)").addoption(name, **how)
     for name, how in INI.items():

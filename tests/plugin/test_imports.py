@@ -58,6 +58,14 @@ def test_an_unused_plugin_is_light_in_a_job_of_github(project: Path) -> None:
     assert not (project / "step.md").exists()
 
 
+def test_modules_are_imported_as_they_are_written(project: Path) -> None:
+    """What pytest rewrites is compiled anew in every process that writes no bytecode."""
+    look = "import pathlib, pytest_overfit.plugin.requester as r; pathlib.Path('loader').write_text(str(r.__loader__))"
+    (project / "test_own.py").write_text(f"{look}\ndef test_own(): pass\n", encoding="utf-8")
+    imported_by_pytest(project, "-p", "pytest_overfit.plugin")
+    assert "SourceFileLoader" in (project / "loader").read_text(encoding="utf-8")
+
+
 def test_the_comparison_can_fail(project: Path) -> None:
     """A plugin beside the test that imports NumPy and YAML is seen."""
     (project / "heavy_plugin.py").write_text("import numpy, yaml\n", encoding="utf-8")
