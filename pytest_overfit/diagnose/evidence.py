@@ -6,6 +6,7 @@ asked on their own, ``Attempt`` how the run went with exactly one thing changed.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,6 +230,13 @@ class Probed:
     agreement: Agreement | None = None  # of the gradients of the trained model
     agreement_at_start: Agreement | None = None  # the same before the first step, where that was worth asking
     weights_alone: bool = False  # what is differentiated reads weights, and no output of any model
+
+    def knowing(self, **answers: Any) -> Probed:
+        """The same with more answers; ``replace`` sets all fields anew, and a run adds to them dozens of times."""
+        assert answers.keys() <= vars(self).keys()
+        known = copy.copy(self)
+        vars(known).update(answers)
+        return known
 
 
 def fact_name(kind: type) -> str:

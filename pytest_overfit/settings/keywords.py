@@ -179,11 +179,15 @@ TERMS = "criteria.terms"
 
 def keyword_of(key: str) -> str:
     """The keyword of a dotted key below ``overfit:``; the key itself where it has none."""
-    names = {dotted: name for name, dotted in keys().items()}
-    if key in names:
-        return names[key]
+    if key in _keywords():
+        return _keywords()[key]
     head, _, rest = key.partition(".")
     return rest.removeprefix("terms.") if head == "criteria" else key
+
+
+@functools.cache
+def _keywords() -> Mapping[str, str]:
+    return {key: name for name, key in keys().items()}
 
 
 def marker_text() -> str:

@@ -22,6 +22,7 @@ from pytest_overfit.diagnose.questions.idle_rows import FeatureGradients
 from pytest_overfit.diagnose.questions.own_loads import own_loads_counted
 from pytest_overfit.diagnose.questions.step_tracer import StepTracer
 from pytest_overfit.diagnose.questions.tensors import is_real, size_of
+from pytest_overfit.diagnose.questions.torch_functions import unheard
 from pytest_overfit.diagnose.step_trace import Group, GroupSettings, ParameterUpdate, Step
 from pytest_overfit.errors.asking import Questions
 from pytest_overfit.run.context import RunContext
@@ -152,7 +153,7 @@ class TracedUpdate(Around):
         self.tally["steps"] += 1
         if not self.due and id(optimizer) in self.held:
             return
-        with self.questions.asking("what the optimizers do"):
+        with unheard(), self.questions.asking("what the optimizers do"):
             if (again := self.applied.again(optimizer, closure=has_closure(args, kwargs))) is not None:
                 self.tally["again" if again else "renewed"] += 1
             if id(optimizer) not in self.held:
@@ -180,7 +181,7 @@ class TracedUpdate(Around):
         self.stepping.discard(id(optimizer))
         if not self.due:
             return
-        with self.questions.asking("what the optimizers do"):
+        with unheard(), self.questions.asking("what the optimizers do"):
             held = self._held_by(optimizer)
             self.versions[id(optimizer)], self.looked = [p._version for p in held], self.number
             if self.number < STATES:

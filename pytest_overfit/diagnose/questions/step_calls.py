@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from pytest_overfit.diagnose.step_trace import CallKind
 
 Told = Callable[[CallKind, FrameType], None]
 OURS = ("pytest_overfit.run.", "pytest_overfit.diagnose.", "pytest_overfit.two_view.data.")
+TOOL = 3  # of ``sys.monitoring``: none that Python reserves for debuggers, coverage and profilers
 HEARING = "pytest_overfit.diagnose.questions.torch_functions"  # through which whatever the user calls goes
 # What calls back, so that the user's line is further up.
 BETWEEN = ("torch.", "contextlib", "functools", "pytest_overfit.integrations", "pytorch_lightning.",
@@ -75,22 +77,59 @@ def _is_within(frame: FrameType, kind: CallKind) -> bool:
 
 @contextlib.contextmanager
 def calls_told(told: Told) -> Iterator[bool]:
-    """Tells of every watched call of this thread within the block; False where somebody else profiles it already."""
+    """Tells of every watched call of this thread within the block; False where somebody else listens already."""
+
+    def called(frame: FrameType) -> None:
+        kind = _CODES[id(frame.f_code)][0]
+        if kind != "clip" or not _is_within(frame, "clip"):
+            told(kind, frame)
+
+    with _monitored(called) if sys.version_info >= (3, 12) else _profiled(called) as heard:
+        yield heard
+
+
+@contextlib.contextmanager
+def _profiled(called: Callable[[FrameType], None]) -> Iterator[bool]:
+    """By a profile, which costs a call for every call that is made, and another for its return."""
     if sys.getprofile() is not None:
         yield False
         return
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        if event != "call" or (found := _CODES.get(id(frame.f_code))) is None:
-            return
-        if found[0] != "clip" or not _is_within(frame, "clip"):
-            told(found[0], frame)
+        if event == "call" and id(frame.f_code) in _CODES:
+            called(frame)
 
     sys.setprofile(profile)
     try:
         yield True
     finally:
         sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def _monitored(called: Callable[[FrameType], None]) -> Iterator[bool]:
+    """By the interpreter, which tells of single functions: the others cost nothing."""
+    monitoring, thread = sys.monitoring, threading.get_ident()  # type: ignore[attr-defined, unused-ignore]
+    tool, event = TOOL, monitoring.events.PY_START
+    if monitoring.get_tool(tool) is not None:
+        yield False
+        return
+
+    def started(code: CodeType, offset: int) -> None:
+        if threading.get_ident() == thread:
+            called(sys._getframe(1))
+
+    monitoring.use_tool_id(tool, __name__)
+    try:
+        monitoring.register_callback(tool, event, started)
+        for _, code in _CODES.values():
+            monitoring.set_local_events(tool, code, event)
+        yield True
+    finally:
+        for _, code in _CODES.values():
+            monitoring.set_local_events(tool, code, monitoring.events.NO_EVENTS)
+        monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
 
 
 def users_line(frame: FrameType | None) -> str:

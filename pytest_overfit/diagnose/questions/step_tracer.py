@@ -24,7 +24,7 @@ from pytest_overfit.diagnose.questions.step_graph import StepGraph
 from pytest_overfit.diagnose.questions.table_rows import TableRows
 from pytest_overfit.diagnose.questions.tensors import is_real, lives, made_by, size_of, spread, tensors_in
 from pytest_overfit.diagnose.questions.thrown_away import changed_in_vain, is_statement, keeps_nothing
-from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions
+from pytest_overfit.diagnose.questions.torch_functions import TorchFunctions, steps_unheard, unheard
 from pytest_overfit.diagnose.questions.weighted_sums import WeightedSums
 from pytest_overfit.diagnose.step_trace import CallKind, Clip, Event, Module, OptimizerStep, Step
 from pytest_overfit.errors.asking import Questions
@@ -118,6 +118,7 @@ class StepTracer:
             self.heard = stack.enter_context(calls_told(self._called))
             if operations and self.plain:
                 stack.enter_context(TorchFunctions(self.operation, self.keys, self.questions))
+            stack.enter_context(steps_unheard())
             yield
 
     def step(self, number: int, reported: float, source: Tensor | None) -> Step:
@@ -183,7 +184,7 @@ class StepTracer:
         self.events.append(Event("backward", line))
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        with self.questions.asking("what an optimizer was given"):
+        with unheard(), self.questions.asking("what an optimizer was given"):
             held = [p for group in optimizer.param_groups for p in group["params"]]
             self.graph.held |= {id(p) for p in held}
             living = {id(p) for p in held if lives(p.grad)}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from types import FrameType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode, _push_mode
 
+from pytest_overfit.diagnose.questions import step_calls
 from pytest_overfit.diagnose.questions.step_calls import CALLERS, UPDATES
 from pytest_overfit.errors.asking import Questions
+from pytest_overfit.run.update import has_closure, optimizers_heard
 
 _CHEAP = frozenset({
     "shape", "dtype", "device", "size", "dim", "ndim", "numel", "is_floating_point", "requires_grad", "grad_fn",
@@ -50,6 +54,48 @@ class TorchFunctions(TorchFunctionMode):
             return out
         on = torch.is_grad_enabled()
         asking = self.questions.asking("the operations of a step")
-        with asking, torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        with unheard(), asking, torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             self.told(f"{name}!" if in_place else name, sys._getframe(1), args, kwargs or {}, out, on)
         return out
+
+
+class unheard:  # noqa: N801 - as ``users_code``
+    """Around work of ours, or of torch's optimizers, in a step that is heard: nothing there is the user's."""
+
+    def __enter__(self) -> None:
+        profile, mode = sys.getprofile(), _get_current_function_mode()
+        self.profile = profile if getattr(profile, "__module__", "") == step_calls.__name__ else None
+        self.mode = mode if type(mode) is TorchFunctions else None
+        if self.profile is not None:
+            sys.setprofile(None)
+        if self.mode is not None:
+            _pop_mode()
+
+    def __exit__(self, *error: object) -> None:
+        if self.mode is not None:
+            _push_mode(self.mode)
+        if self.profile is not None:
+            sys.setprofile(self.profile)
+
+
+@contextlib.contextmanager
+def steps_unheard() -> Iterator[None]:
+    """Nothing that an optimizer of torch's does by itself within the block is listened to."""
+    steps: list[unheard] = []
+
+    def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks  # by the user, maybe
+        own = type(optimizer).__module__.startswith("torch.optim.")
+        if own and not hooked and not has_closure(args, kwargs):
+            steps.append(unheard())
+            steps[-1].__enter__()
+
+    def after(*_: Any) -> None:
+        while steps:
+            steps.pop().__exit__()
+
+    with optimizers_heard(before, after):
+        try:
+            yield
+        finally:
+            after()  # of one that has raised

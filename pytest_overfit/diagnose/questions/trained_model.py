@@ -155,7 +155,7 @@ class TrainedModel:
 
     def _know(self, **answers: Any) -> None:
         """Keeps what was answered: of a probe that breaks off the rest still counts."""
-        self.found = replace(self.found, **answers)
+        self.found = self.found.knowing(**answers)
 
     def _forward(self, context: RunContext, on: RunContext, curves: Curves) -> list[ModelCall]:
         """One forward pass and the loss, closely watched where that pays; the calls of the models in it."""
