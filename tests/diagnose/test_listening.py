@@ -80,8 +80,9 @@ def test_an_optimizer_that_raises_is_heard_again_after_it() -> None:
         profile = sys.getprofile()
         with listening:
             with steps_unheard(), pytest.raises(RuntimeError, match="dense"):
-                raising.step()
-            assert (sys.getprofile(), _get_current_function_mode()) == (profile, listening)
+                raising.step()  # type: ignore[no-untyped-call]
+            mode = _get_current_function_mode()  # type: ignore[no-untyped-call]
+            assert (sys.getprofile(), mode) == (profile, listening)
             value: Tensor = (weight * weight).sum()
             value.backward()  # type: ignore[no-untyped-call]
     assert heard

@@ -63,17 +63,17 @@ class unheard:  # noqa: N801 - as ``users_code``
     """Around work of ours, or of torch's optimizers, in a step that is heard: nothing there is the user's."""
 
     def __enter__(self) -> None:
-        profile, mode = sys.getprofile(), _get_current_function_mode()
+        profile, mode = sys.getprofile(), _get_current_function_mode()  # type: ignore[no-untyped-call]
         self.profile = profile if getattr(profile, "__module__", "") == step_calls.__name__ else None
         self.mode = mode if type(mode) is TorchFunctions else None
         if self.profile is not None:
             sys.setprofile(None)
         if self.mode is not None:
-            _pop_mode()
+            _pop_mode()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: object) -> None:
         if self.mode is not None:
-            _push_mode(self.mode)
+            _push_mode(self.mode)  # type: ignore[no-untyped-call]
         if self.profile is not None:
             sys.setprofile(self.profile)
 
