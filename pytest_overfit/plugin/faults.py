@@ -14,7 +14,6 @@ import pytest
 
 from pytest_overfit.errors import OverfitError
 from pytest_overfit.errors.asking import Mistake
-from pytest_overfit.text.failure import SHAPES
 
 if TYPE_CHECKING:
     from pytest_overfit.diagnose.refused_call import RefusedCall
@@ -98,6 +97,8 @@ def noted(error: BaseException) -> bool:
     if call is not None and not getattr(error, "__notes__", ()):
         change = [f"  change: {call.change}"] if call.change else []
         # What Python 3.10 does not show.
+        from pytest_overfit.text.failure import SHAPES  # here: a session without our tests needs none of it
+
         error.__notes__ = [f"{SHAPES}{call.what}", f"  where: {call.where}", *change]  # type: ignore[attr-defined]
     return call is not None
 
