@@ -13,6 +13,7 @@ FluxML/Flux.jl#119), an optimizer over a state_dict.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,7 +46,9 @@ def parameters_listed_twice(s: Setup, at: Site) -> str | None:
     if (split := split_parameters(s, at)) is None:
         return None
     name, inside, _ = split
-    s.optimizer = at.optimizer([*trainable(s.model), *inside])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns, and nobody reads it
+        s.optimizer = at.optimizer([*trainable(s.model), *inside])
     return f"the optimizer: [*model.parameters(), *{name}.parameters()]"
 
 

@@ -123,7 +123,6 @@ def test_every_one_is_a_case_and_held_out() -> None:
     assert len({BY_ID[name].kind for name in CASES}) == 17
 
 
-@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_is_a_case(name: str) -> None:
     """By the plain loop: the limit is missed, or met by another training."""
