@@ -58,6 +58,9 @@ class InConfig:
     def place(self, key: str) -> str:
         return f"mine.yaml:9 {key}"
 
+    def lasting(self) -> str:
+        return "--overfit-set optim.options.lr.0.scheduler.until=1"
+
 
 # Of the examples of docs/causes.md, those whose advice is a line.
 PASTED = {
