@@ -159,3 +159,26 @@ def test_a_graph_of_as_many_nodes_as_features_mixes_on_purpose() -> None:
     batch = {"x": torch.randn(6, 6), "edges": torch.eye(6) + torch.eye(6).roll(1, 0), "y": torch.arange(6) % 3}
     result = run_overfit(Nodes, batch, lambda m, b: F.cross_entropy(m(b["x"], b["edges"]), b["y"]))
     assert result.passed, result.summary()
+
+
+class Integrated(nn.Module):
+    """Takes steps of one size for all samples, which the steepest of them chooses; or sums over all samples."""
+
+    def __init__(self, sums: bool) -> None:
+        super().__init__()
+        self.sums, self.given, self.slope, self.head = sums, nn.Linear(4, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, left = self.given(x), 1.0
+        while left > 0:
+            slope = self.slope(z).tanh()
+            size = min(left, 0.1 / (1 + float(slope.detach().abs().max())))
+            z, left = z + size * slope, left - size
+        return self.head(z + (0.05 * z.sum(0) if self.sums else 0))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("sums", "found"), [(False, []), (True, ["batch-mixing"])])
+def test_a_step_size_that_all_samples_choose(sums: bool, found: list[str]) -> None:
+    batch = torch.randn(6, 4), torch.arange(6) % 3
+    result = learn(lambda: Integrated(sums), batch, lambda m, b: F.cross_entropy(m(b[0]), b[1]), max_steps=400)
+    assert [cause.id for cause in result.causes] == found

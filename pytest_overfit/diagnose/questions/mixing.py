@@ -30,6 +30,7 @@ from pytest_overfit.errors.asking import Questions
 
 BACK = "put the rows back into their order where they leave the model: output[order.argsort()]"
 MOVED = 1e-4  # relative: two batches of another make-up round differently
+FELT = 1e-3  # the same, beyond the tolerance of what goes on until all samples are near enough
 PLACES = (
     "number places along the axis of the sequence, not of the batch, and let indices into flattened samples begin at "
     "b * n for sample b of n places each"
@@ -69,7 +70,7 @@ def measure_mixing(
     if others <= MOVED and len(batched) == len(arguments) and (placed := by_its_place(call, batched, rows)):
         return others, True, placed, PLACES
     certain = (
-        others > MOVED
+        others > FELT
         and len(batched) == len(arguments)
         and (
             (
