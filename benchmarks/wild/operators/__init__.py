@@ -12,6 +12,8 @@ from __future__ import annotations
 from benchmarks.wild.operators import (
     architecture,
     data,
+    eighth_layers,
+    eighth_steps,
     fifth_batches,
     fifth_layers,
     fifth_losses,
@@ -51,7 +53,7 @@ MODULES = (
     unseen_losses, unseen_layers, unseen_attention, unseen_batches, third_steps, third_losses, third_layers,
     third_batches, fourth_steps, fourth, fifth_losses, fifth_layers,
     fifth_batches, fifth_steps, sixth_copies, sixth_starts, sixth_layers, sixth_steps, seventh_losses, seventh_layers,
-    seventh_starts, seventh_steps,
+    seventh_starts, seventh_steps, eighth_layers, eighth_steps,
 )  # fmt: skip
 OPERATORS: tuple[Operator, ...] = tuple(
     each for module in MODULES for each in vars(module).values() if isinstance(each, Operator)
