@@ -132,7 +132,7 @@ LATER = SECOND | THIRD | FIFTH | frozenset({
     "steps_where_remainder", "best_by_largest_loss", "part_not_loaded_in_evaluation", "eval_does_not_reach_parts",
     # the eighth set
     "cumulative_over_batch", "additive_mask_made_boolean", "rows_left_unfilled",
-    "weight_rounded_without_straight_through", "fused_without_bias", "tied_by_copy_in_every_call",
+    "weight_rounded_without_straight_through", "fused_with_activation_in_evaluation", "tied_by_copy_in_every_call",
     "weight_norm_of_zero_weight", "ramp_counted_in_forward",
     "total_not_reset", "log_of_log_probabilities", "nearly_all_smoothed", "penalty_without_graph",
     "plateau_in_wrong_mode", "annealed_past_its_end", "halves_joined_as_they_finish",

@@ -1,8 +1,8 @@
 """Held-out mistakes in losses and train steps, the eighth set.
 
-From trackers and forums: a running total of losses that nobody resets, the logarithm of what is one already, a gradient
-penalty without ``create_graph``, ReduceLROnPlateau that waits for the loss to rise, a weight that is annealed past its
-end, a label smoothing of 0.9, outputs of workers that are joined as they finish.
+What is written by hand again and again: a running total of losses that nobody resets, the logarithm of what is one
+already, a gradient penalty without ``create_graph``, ReduceLROnPlateau that waits for the loss to rise, a weight that
+is annealed past its end, a label smoothing of 0.9, outputs of workers that are joined as they finish.
 """
 
 from __future__ import annotations
