@@ -63,6 +63,7 @@ def test_errors_survive_pickling(kind: type[OverfitError]) -> None:
 def test_nearest_and_shorten() -> None:
     """The two helpers of messages."""
     assert nearest("objectve", ["objective", "camera"]) == "objective"
+    assert nearest("Adamw", ["Adam", "AdamW"]) == "AdamW"
     assert nearest("zzz", ["objective"]) is None
     assert shorten(["a", "b", "c"], most=2) == "a, b and 1 more"
     assert shorten(["a"], most=2) == "a"

@@ -28,6 +28,7 @@ from pytest_overfit.diagnose.source_lines import (
     swapped,
     trainable,
     undropped,
+    while_training,
     without,
 )
 from pytest_overfit.diagnose.uncut_lines import cut_free, leaves_torch, made_again, made_of
@@ -183,8 +184,10 @@ def _removed(cause: Cause, evidence: Evidence, asked: Asked) -> str:
 
 def _dropout(cause: Cause, evidence: Evidence, asked: Asked) -> str:
     place = PLACE.search(cause.where)
-    if place is not None and (line := line_to_change(asked.sources, without("dropout"), at=place[0])):
-        return line
+    kept = evidence.learned and "self.training" in cause.advice  # else it is a floor in training too
+    for edit in (while_training, without("dropout"))[not kept :]:
+        if place is not None and (line := line_to_change(asked.sources, edit, at=place[0])):
+            return line
     return line_to_change(asked.sources, undropped) if "without dropout" in cause.advice else ""
 
 

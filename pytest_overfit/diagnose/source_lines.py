@@ -173,6 +173,15 @@ def without(*names: str) -> Edit:
     return edit
 
 
+def while_training(node: ast.AST, source: Source) -> tuple[ast.AST, str] | None:
+    """A dropout as a function that goes by the mode of its module."""
+    if not isinstance(node, ast.Call) or called(node) != "dropout" or not isinstance(node.func, ast.Attribute):
+        return None
+    told = len(node.args) > 2 or any(each.arg == "training" for each in node.keywords)
+    functional = source.segment(node.func.value).rpartition(".")[2] in ("F", "functional")
+    return (node, f"{source.segment(node)[:-1]}, training=self.training)") if functional and not told else None
+
+
 def axes_exchanged(how: str) -> Edit:
     """A reshape of scores as the exchange of axes that a loss wants, ``movedim(-1, 1)``."""
 

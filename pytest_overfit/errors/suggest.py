@@ -17,7 +17,9 @@ def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | 
         >>> nearest("objectve", ["objective", "camera"])
         'objective'
     """
-    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
+    known = list(choices)
+    matches = [each for each in known if each.casefold() == word.casefold()]
+    matches = matches or difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

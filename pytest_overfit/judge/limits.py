@@ -205,6 +205,13 @@ def _cut_short_hint(record: RunRecord) -> str:
     return "run it again to the end; a run that was cut short proves nothing"
 
 
+def _still_falls(curve: Sequence[float]) -> bool:
+    """Whether the best is among the last steps, and better than all before them by some of the way."""
+    last = max(1, len(curve) // 10)
+    before, end = min(curve[:-last], default=curve[0]), min(curve[-last:])
+    return before - end > 0.02 * (curve[0] - end)
+
+
 def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
     if record.stop in CUT_SHORT:
         return _cut_short_hint(record)
@@ -227,6 +234,8 @@ def _limit_hint(record: RunRecord, curve: Sequence[float], limit: Limit) -> str:
         return f"it {ahead.text()}: {more}look at the learning rate"
     if limit.measure(curve, len(curve)) < 3 * limit.below:
         return "close: give it more steps, or let the learning rate decay to 0"
+    if _still_falls(curve):
+        return "it still falls at its end: give it more steps, or look at the learning rate"
     return "it fell and stopped: look at the learning rate, loss weights, frozen modules and the data of this sample"
 
 

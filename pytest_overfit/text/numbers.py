@@ -221,8 +221,11 @@ def _gradient_lines(parameters: Sequence[ParameterRecord], width: int) -> Iterat
             yield f"  {ours:{max(map(len, left))}}  {theirs}".rstrip()
         if len(rest) > len(smallest):
             yield f"  and {len(rest) - len(smallest)} between"
-    if none := [_with_reason(p) for p in parameters if p.max_grad is None]:
+    without = [p for p in parameters if p.max_grad is None]
+    if none := [_with_reason(p) for p in without if p.in_optimizer or not p.trainable]:
         yield f"no gradient at all ({len(none)} of {len(parameters)}): {shorten(none)}"
+    if left := [p.name for p in without if p.trainable and not p.in_optimizer]:
+        yield f"in no optimizer ({len(left)} of {len(parameters)}): {shorten(left)}"
 
 
 def _slope_lines(evidence: Evidence | None) -> Iterator[str]:

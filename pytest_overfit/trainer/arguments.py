@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,6 +81,7 @@ def has_argument(target: Callable[..., Any], name: str) -> bool:
 def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
     """The same with the file and line that gives each key, and what to paste."""
     written, places, lines = written_keys(config.path, config.overrides), list[str](), list[str]()
+    section = re.sub(r"\[(\d+)\]", r".\1", error.where)  # items of a list, as files name them
     merged = False
     for name in error.names:
         key = f"{error.where}.{name}"
@@ -89,10 +91,10 @@ def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
             meant = _meant(name, error.known)
             lines.append(as_meant(text, meant) if meant else f"leave {places[-1]} out")
             continue
-        file, line = written.get(key, (config.path, 0))
+        file, line = written.get(f"{section}.{name}", (config.path, 0))
         merged = merged or file != config.path
         places.append(f"{key} ({file.name}{f':{line}' if line else ''})")
-        beside = [other for other in error.known if written.get(f"{error.where}.{other}", ("",))[0] != file]
+        beside = [other for other in error.known if written.get(f"{section}.{other}", ("",))[0] != file]
         if line and (meant := _meant(name, beside)):
             text = read_text(file).splitlines()[line - 1].strip()
             lines.append(f"{from_here(str(file))}:{line}: {text.replace(name, meant, 1)}")

@@ -55,6 +55,7 @@ def test_a_missed_limit_says_observed_allowed_where_next() -> None:
             "it falls, and would not reach its limit in 20 times as many steps: look at the learning rate",
         ),
         (falling(4.0, 0.02), "close: give it more steps"),
+        ([2.0 - 0.04 * i for i in range(5)] + [1.8 - 0.15 * i for i in range(4)], "it still falls at its end"),
         (
             [4.0 * 0.9**i * (1.0 + 0.9 * (-1) ** i) for i in range(53)],
             "it was within its limit at step 38, and not to the end: let the learning rate decay to 0, or lower it",

@@ -55,6 +55,7 @@ def test_everything_of_a_run_stands_in_aligned_columns() -> None:
             parameter("head.weight", max_grad=12.5),
             parameter("trunk.weight", max_grad=None, trainable=False, frozen_by="trunk"),
             parameter("spare.weight", max_grad=None),
+            parameter("left.weight", max_grad=None, in_optimizer=False),
         ),
     )
     seen = evidence(
@@ -79,7 +80,8 @@ def test_everything_of_a_run_stands_in_aligned_columns() -> None:
         "gradients: largest norm of each of 2 parameters",
         "  head.weight  12.5",
         "  head.bias    0.00125",
-        "no gradient at all (2 of 4): trunk.weight (frozen by trunk), spare.weight",
+        "no gradient at all (2 of 5): trunk.weight (frozen by trunk), spare.weight",
+        "in no optimizer (1 of 5): left.weight",
     ]
 
 

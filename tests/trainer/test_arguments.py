@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pytest_overfit.errors import ConfigError
-from pytest_overfit.trainer.build import build_loss, build_optimizer
+from pytest_overfit.trainer.arguments import expect_taken
+from pytest_overfit.trainer.build import at_home, build_loss, build_optimizer
 from pytest_overfit.trainer.loading import load_config, load_configs
 from pytest_overfit.two_view.inspections import unfit_optimizer
 
@@ -63,6 +64,19 @@ def test_a_misspelt_key_of_the_file_is_written_as_it_was_meant(tmp_path: Path) -
     assert hint == f"{path}:3: weight: 2.0; take camera out of {path}:4"
     path.write_text(path.read_text().replace("wieght: 2.0\n  camera: {weight: 5.0}", "weight: 2.0"))
     assert build_loss(load_config(path)).weight == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_misspelt_key_of_an_item_of_a_list_is_written_as_it_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    path = write(tmp_path, "loss:\n  terms:\n    - _target_: own.Loss\n      wieght: 2.0\n")
+    config = load_config(path)
+    with pytest.raises(ConfigError) as caught, at_home(config):
+        expect_taken(own_loss, "own.Loss", {"wieght": 2.0}, where="loss.terms[0]")
+    assert caught.value.hint == f"{path}:4: weight: 2.0"
+
+
+def own_loss(weight: float = 1.0) -> None:
+    """What is built."""
 
 
 @pytest.mark.parametrize(("given", "meant"), [("lrr", "lr"), ("dampenng", "dampening")])

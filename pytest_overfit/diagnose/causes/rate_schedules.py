@@ -42,7 +42,7 @@ def ends_early(evidence: Evidence) -> Iterator[Cause]:
     if at is None or evidence.learned:
         return
     rates, steps = evidence.record.learning_rate, evidence.record.planned_steps
-    top = max(rates)
+    top = max([*rates, *(rate for group in evidence.groups for rate in group.rates)])
     yield Cause(
         "lr-schedule",
         evidence.groups[0].where if evidence.groups else "the schedule",
