@@ -27,6 +27,7 @@ from pytest_overfit.diagnose.source_lines import (
     line_to_change,
     squeezed,
     trainable,
+    while_training,
     without,
 )
 from pytest_overfit.diagnose.uncut_lines import cut_free, made_again, made_of
@@ -106,6 +107,9 @@ def pasted(text: str, advice: str) -> str:
     [
         ("opt = SGD(p, 3.0)", keyword("lr", 3.0, "0.3", calls=("SGD",)), "a.py:1: opt = SGD(p, 0.3)"),
         ("lr = 1e-6", keyword("lr", 1e-6, "0.01"), "a.py:1: lr = 0.01"),
+        ("x = F.dropout(x, 0.1)", while_training, "a.py:1: x = F.dropout(x, 0.1, training=self.training)"),
+        ("x = F.dropout(x, 0.1, self.training)", while_training, ""),
+        ("x = self.dropout(x)", while_training, ""),
         ("a(lr=0.1), b(lr=0.1)", keyword("lr", 0.5, "0.3"), ""),
         ("a(lr=0.1)\nb(lr=0.1)", keyword("lr", 0.1, "0.3"), ""),
         ("x = F.softmax(a + b, dim=1) * 2", without("softmax"), "a.py:1: x = (a + b) * 2"),

@@ -57,7 +57,7 @@ def test_a_terminal_in_chinese(
     result.stdout.fnmatch_lines(
         [
             "objective *，要求 < 0.01：4 个参数张量中有 2 个被 '*camera_head*' 冻结",
-            "  位置：tiny.yaml:* optim.frozen_module_names: camera_head.weight, camera_head.bias",
+            "  位置：tiny.yaml:* optim.frozen_module_names：camera_head.weight, camera_head.bias",
             "  修改：--overfit-set 'optim.frozen_module_names=[[]]'",
             "  原因：frozen 参数被冻结（由探测显示）：*pytest-overfit explain frozen",
             "loss_camera *，要求 < 0.001：frozen 参数被冻结，见 ::objective",
