@@ -81,7 +81,7 @@ def has_argument(target: Callable[..., Any], name: str) -> bool:
 def placed(error: RefusedKeysError, config: OverfitConfig) -> ConfigError:
     """The same with the file and line that gives each key, and what to paste."""
     written, places, lines = written_keys(config.path, config.overrides), list[str](), list[str]()
-    section = re.sub(r"\[(\d+)\]", r".\1", error.where)  # items of a list, as files name them
+    section = re.sub(r"\[(\d+)\]", r".\1", error.where or "")  # items of a list, as files name them
     merged = False
     for name in error.names:
         key = f"{error.where}.{name}"
