@@ -63,10 +63,16 @@ def _look(key: str, tensor: Tensor, is_input: bool, is_target: bool) -> TensorSe
 
 
 def _empty(tensor: Tensor, others: Sequence[Tensor]) -> tuple[int, ...]:
-    """Its rows without any number, where other rows have some and no mask of the batch is zero in these alone."""
+    """Its rows without any number, where all others are whole and no mask of the batch is zero in these alone.
+
+    Where numbers are missing here and there, those of a whole row may be missing by chance.
+    """
     if not tensor.dim() or not 1 < len(tensor) <= MOST_ROWS or not tensor.numel():
         return ()
-    rows = ~torch.isfinite(tensor).reshape(len(tensor), -1).any(1)
+    there = torch.isfinite(tensor).reshape(len(tensor), -1)
+    rows = ~there.any(1)
+    if not torch.equal(rows, ~there.all(1)):
+        return ()
     fitting = (t.detach() for t in others if t.dim() and len(t) == len(rows) and t.numel())
     declared = any(torch.equal((t == 0).reshape(len(t), -1).all(1).to(rows.device), rows) for t in fitting)
     return () if declared or bool(rows.all()) else tuple(rows.nonzero()[:, 0].tolist())
