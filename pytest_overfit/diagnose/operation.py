@@ -17,7 +17,8 @@ class Comparison:
     Ranges are None where they were not measured. ``sum_error`` is how far the predictions of a classifier are from
     adding up to 1 over the classes, ``log_sum_error`` the same of their exponentials, ``supervised`` the number of
     labels that count, and ``ignored`` the label that does not. ``origin`` is the key of the batch whose values the
-    target has, ``turned`` what was done to them, ``scrambled`` how an output was reshaped into the prediction.
+    target has, ``turned`` what was done to them, ``relabelled`` a key whose labels it takes for others, and which,
+    ``scrambled`` how an output was reshaped into the prediction.
     ``adds_target``: the prediction is an output and the target itself; ``same``: it is the target. ``summed`` and
     ``averaged`` say how torch reduces what has an axis of classes. ``exchanged`` names the argument that stands where
     the target is, which has a gradient, belongs, and that has none.
@@ -38,6 +39,7 @@ class Comparison:
     averaged: bool = False
     origin: str = ""
     turned: str = ""
+    relabelled: tuple[str, str] = ("", "")
     scrambled: str = ""
     adds_target: bool = False
     same: bool = False

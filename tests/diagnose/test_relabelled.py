@@ -94,3 +94,13 @@ def test_an_input_is_no_label() -> None:
         max_steps=600,
     )
     assert "target-mismatch" not in [cause.id for cause in result.causes]
+
+
+def test_an_input_that_is_its_own_target_is_told_where_it_is_turned() -> None:
+    torch.manual_seed(0)
+    batch = {"x": torch.randn(8, 3)}
+    model = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 3))
+    result = run_overfit(
+        model, batch, lambda m, b: F.mse_loss(m(b["x"]), b["x"].flip(-1)), lr=1e-2, objective=0.01, max_steps=600
+    )
+    assert "compares with x with its last axis in reverse order" in result.causes[0].observed

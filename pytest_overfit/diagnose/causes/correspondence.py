@@ -15,10 +15,11 @@ from pytest_overfit.judge.finding import number
 def mismatched(evidence: Evidence) -> Iterator[Cause]:
     """What is compared is the batch's target with other axes, classes or labels, and nowhere as it is."""
     compared, seen = list(_compared(evidence)), evidence.record.supervision
+    inputs = seen.inputs if seen is not None else ()  # one may fit by chance the labels of another
     plain = {fact.origin for _, fact in compared if fact.origin and not fact.turned}
     for op, fact in compared:
-        key, turned = fact.origin, fact.turned
-        if not turned or key in plain or (seen is not None and key in seen.inputs):
+        key, turned = (fact.origin, fact.turned) if fact.relabelled[0] in ("", *inputs) else fact.relabelled
+        if not turned or key in plain:
             continue
         yield Cause(
             "target-mismatch",

@@ -207,8 +207,7 @@ def _loss(step: Traced, call: Called) -> Op | None:
         ignored = int(call.kwargs.get("ignore_index", -100))
         fact = replace(fact, supervised=int((target != ignored).sum()), ignored=ignored)
         if not origin and name in LABELLED:
-            origin, turned = relabelled(step.batch, target, predicted, ignored)
-            fact = replace(fact, origin=origin, turned=turned)
+            fact = replace(fact, relabelled=relabelled(step.batch, target, predicted, ignored))
     return call.op(fact, made_of=given[0])
 
 
